@@ -1,0 +1,63 @@
+"""One exception tree for everything that can go wrong by the user's hand or the machine's.
+
+The command line prints the message of a :class:`LeakmechError` as one line on stderr and exits with its
+``exit_code``; anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LeakmechError(Exception):
+    """Base of all expected errors: the run is incomplete or failed (exit code 1)."""
+
+    exit_code = 1
+
+
+class UsageError(LeakmechError):
+    """The request itself cannot be carried out (exit code 2)."""
+
+    exit_code = 2
+
+
+class DatasetError(UsageError):
+    """A data set file is missing, empty or malformed; the message names file, line and field."""
+
+
+class ModelError(UsageError):
+    """A model or tokenizer cannot be loaded, or is not what the task needs."""
+
+
+class EstimatorError(UsageError):
+    """An expression estimator or sentence encoder cannot be loaded or has other labels than expected."""
+
+
+class ConfigError(UsageError):
+    """A configuration has an unknown key or a value out of range."""
+
+
+class RunDirectoryError(UsageError):
+    """A run directory holds another run, is incomplete, or is not a run at all."""
+
+
+class GenerationError(LeakmechError):
+    """The model produced something that cannot be sampled from (NaN or infinite logits)."""
+
+
+class StorageError(LeakmechError):
+    """A file could not be written (full disk, no permission)."""
+
+
+class InterruptedRun(LeakmechError):
+    """The user interrupted a run; what was finished is on disk and the same command continues it."""
+
+    exit_code = 1
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the valid name closest to `name`, or the list of valid names."""
+    valid = sorted(valid)
+    match = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else f"; valid: {', '.join(valid)}"

@@ -1,0 +1,185 @@
+"""Samples: a stem and its three injections; reading and writing them, with errors that name the line.
+
+A data set is a JSON-lines file (or a CSV file with the same columns) with the fields
+``id, stem, positive, neutral, negative`` and optionally ``split, theme, source, note``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Literal, get_args
+
+from leakmech.errors import DatasetError, UsageError, nearest
+from leakmech.store import content_hash, write_jsonl
+
+Condition = Literal["control", "positive", "neutral", "negative"]
+Polarity = Literal["positive", "negative"]
+CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+INJECTIONS: tuple[Condition, ...] = ("positive", "neutral", "negative")
+POLARITIES: tuple[Polarity, ...] = get_args(Polarity)
+
+_REQUIRED = ("id", "stem", *INJECTIONS)
+_OPTIONAL = ("split", "theme", "source", "note")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One stem with its positive, neutral and negative injection (design: four prompts)."""
+
+    id: str
+    stem: str
+    positive: str
+    neutral: str
+    negative: str
+    split: str | None = None
+    theme: str | None = None
+    source: str | None = None
+    note: str | None = None
+
+    def injection(self, condition: Condition) -> str | None:
+        """The sentence put before the stem, or None for the control condition."""
+        return None if condition == "control" else getattr(self, condition)
+
+    def to_dict(self) -> dict[str, str]:
+        """The fields that are set, in file order."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """A named, ordered collection of samples with unique ids.
+
+    ``content_hash`` depends on ids and texts only, not on the file's name or format.
+    """
+
+    name: str
+    samples: tuple[Sample, ...]
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise DatasetError(f"{self.name}: holds no samples")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    @property
+    def content_hash(self) -> str:
+        return content_hash(*(json.dumps(sample.to_dict(), sort_keys=True) for sample in self.samples))
+
+    def take(self, limit: int | None) -> PromptSet:
+        """The first `limit` samples (all for None)."""
+        return self if limit is None else replace(self, samples=self.samples[:limit])
+
+    def split(self, name: str) -> PromptSet:
+        """The samples whose ``split`` is `name`.
+
+        Raises
+        ------
+        DatasetError
+            There are none.
+        """
+        chosen = tuple(sample for sample in self.samples if sample.split == name)
+        if not chosen:
+            raise DatasetError(f"{self.name}: has no samples with split {name!r}")
+        return replace(self, name=f"{self.name}[{name}]", samples=chosen)
+
+    def save(self, path: Path) -> None:
+        """Write the samples as JSON lines, atomically."""
+        write_jsonl(path, (sample.to_dict() for sample in self.samples))
+
+
+def builtin_datasets() -> dict[str, Path]:
+    """Names of the data sets that ship with leakmech, and their files."""
+    folder = Path(str(resources.files("leakmech.prompts") / "data"))
+    return {path.stem: path for path in sorted(folder.glob("*.jsonl"))}
+
+
+def load_dataset(name_or_path: str | Path | PromptSet) -> PromptSet:
+    """A built-in data set by name (``"hexl"``), or a JSONL / CSV file of samples.
+
+    Raises
+    ------
+    DatasetError
+        The file does not exist, is empty, or has a malformed line; the message names file, line and field.
+    """
+    if isinstance(name_or_path, PromptSet):
+        return name_or_path
+    builtin = builtin_datasets()
+    if str(name_or_path) in builtin:
+        return PromptSet(str(name_or_path), _read_samples(builtin[str(name_or_path)]))
+    path = Path(name_or_path)
+    if not path.exists():
+        raise DatasetError(f"dataset {str(name_or_path)!r}: no such file and no built-in name{nearest(path.name, builtin)}")
+    return PromptSet(path.stem, _read_samples(path))
+
+
+def _read_samples(path: Path) -> tuple[Sample, ...]:
+    samples: list[Sample] = []
+    seen: dict[str, int] = {}
+    for number, row in _rows(path):
+        sample = _parse_row(row, f"{path}:{number}")
+        if sample.id in seen:
+            raise DatasetError(f"{path}:{number}: field 'id': {sample.id!r} is already used in line {seen[sample.id]}")
+        seen[sample.id] = number
+        samples.append(sample)
+    if not samples:
+        raise DatasetError(f"{path}: is empty; expected one sample a line with {', '.join(_REQUIRED)}")
+    return tuple(samples)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """(line number, fields) of every line of a JSONL or CSV file."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read ({error})") from error
+    if path.suffix.lower() == ".csv":
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        for row in reader:
+            yield reader.line_num, {key: value for key, value in row.items() if value not in ("", None)}
+        return
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        if not line.strip():
+            raise DatasetError(f"{path}:{number}: empty line")
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DatasetError(f"{path}:{number}: is not valid JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise DatasetError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+        yield number, row
+
+
+def _parse_row(row: dict[str, object], where: str) -> Sample:
+    """Check one line and make it a sample; unknown fields are refused so that a typo cannot pass silently."""
+    for field in row:
+        if field not in (*_REQUIRED, *_OPTIONAL):
+            raise DatasetError(f"{where}: unknown field {field!r}{nearest(str(field), (*_REQUIRED, *_OPTIONAL))}")
+    for field in _REQUIRED:
+        if field not in row:
+            raise DatasetError(f"{where}: field {field!r} is missing")
+    fields: dict[str, str | None] = {}
+    for field, value in row.items():
+        if value is None and field in _OPTIONAL:
+            continue
+        if not isinstance(value, str) or not value.strip():
+            raise DatasetError(f"{where}: field {field!r} must be a non-empty text, found {value!r}")
+        fields[field] = value.strip()
+    return Sample(**fields)  # pyright: ignore[reportArgumentType] - required fields were checked above
+
+
+def parse_condition(text: str) -> Condition:
+    """Check that `text` names a condition."""
+    for condition in CONDITIONS:
+        if condition == text:
+            return condition
+    raise UsageError(f"unknown condition {text!r}{nearest(text, CONDITIONS)}")

@@ -1,0 +1,140 @@
+"""Files that are whole or absent: atomic writes, append-only shards, hashes.
+
+Every file that counts is written to a temporary file in the same folder, flushed to disk and renamed. Shards that
+grow are JSON lines; the end of a shard may be torn by a kill, and a torn last line is dropped when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leakmech.errors import RunDirectoryError, StorageError
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror or error}); nothing was lost") from error
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; on success it replaces `path`, on failure it is removed.
+
+    Raises
+    ------
+    StorageError
+        The file system refuses (full disk, no permission).
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. NaN is refused: a missing number is ``null``."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, atomically."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write a data frame as parquet, atomically."""
+    with atomic_path(path) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append rows to a shard and flush them to disk; a torn last line from an earlier kill is closed first."""
+    path = Path(path)
+    data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    with _storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    _drop_torn_line(file)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _drop_torn_line(file: Any) -> None:
+    """Cut an opened shard back to its last complete line."""
+    file.seek(0)
+    end = file.read().rfind(b"\n") + 1
+    file.truncate(end)
+    file.seek(end)
+
+
+def read_jsonl_shard(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of an append-only shard; a last line without its newline is torn and dropped.
+
+    Raises
+    ------
+    RunDirectoryError
+        A complete line is no JSON object: the shard was changed by something else.
+    """
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise RunDirectoryError(f"{path}:{number}: damaged line ({error}); delete the file to redo it") from error
+            yield row
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that must exist and parse.
+
+    Raises
+    ------
+    RunDirectoryError
+        The file is missing or damaged.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunDirectoryError(f"{path}: not found; is {Path(path).parent} a finished leakmech run?") from error
+    except ValueError as error:
+        raise RunDirectoryError(f"{path}: damaged ({error})") from error
+
+
+def content_hash(*parts: bytes | str) -> str:
+    """A short (16 hex digits) BLAKE2 hash of texts or bytes."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
