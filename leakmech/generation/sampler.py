@@ -1,0 +1,105 @@
+"""Coupled sampling: which token a row draws, given its logits and its address.
+
+The order of operations is the one Hugging Face uses: repetition penalty, temperature, top-k, top-p. The draw is
+Gumbel-max over the candidates that are left, with noise addressed by (seed, prompt, generation, step, token)
+(:mod:`leakmech.seeds`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from leakmech.errors import ConfigError
+from leakmech.seeds import gumbel_noise
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Decoding settings; the defaults are the paper's (temperature is not stated there).
+
+    Parameters
+    ----------
+    max_new_tokens
+        Upper bound on a generation's length in tokens.
+    temperature
+        0 means greedy decoding.
+    top_k
+        Number of candidates kept before top-p; 0 keeps the whole vocabulary.
+    top_p
+        Smallest set of candidates whose probability reaches this value.
+    repetition_penalty
+        Divides (multiplies, if negative) the logits of tokens in the prompt or the row so far (Keskar et al. 2019).
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 0.9
+    repetition_penalty: float = 1.1
+
+    def __post_init__(self) -> None:
+        for name, valid, wanted in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", self.temperature >= 0, "0 (greedy) or more"),
+            ("top_k", self.top_k >= 0, "0 (off) or more"),
+            ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
+            ("repetition_penalty", self.repetition_penalty > 0, "positive"),
+        ):
+            if not valid:
+                raise ConfigError(f"decoding: {name} must be {wanted}, found {getattr(self, name)!r}")
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def penalise_repetition(logits: Float[Tensor, "rows vocab"], seen: Int[Tensor, "rows seen"], penalty: float) -> None:
+    """Apply the repetition penalty for the token ids `seen`, in place (ids may repeat within a row)."""
+    if penalty == 1.0:
+        return
+    scores = logits.gather(1, seen)
+    logits.scatter_(1, seen, torch.where(scores < 0, scores * penalty, scores / penalty))
+
+
+def sample_tokens(
+    logits: Float[Tensor, "rows vocab"],
+    seen: Int[Tensor, "rows seen"],
+    *,
+    keys: Int[Tensor, " rows"],
+    steps: Int[Tensor, " rows"],
+    decoding: Decoding,
+) -> tuple[Int[Tensor, " rows"], Bool[Tensor, " rows"]]:
+    """Draw one token for every row.
+
+    Parameters
+    ----------
+    logits
+        float32; changed in place by the repetition penalty.
+    seen
+        Token ids of the prompt and of the row so far, padded with any id of the row itself.
+    keys, steps
+        Address of the draw, see :func:`leakmech.seeds.row_keys`.
+
+    Returns
+    -------
+    tokens
+        The drawn token ids.
+    broken
+        True for rows whose logits are NaN or infinite, and whose token means nothing.
+    """
+    penalise_repetition(logits, seen, decoding.repetition_penalty)
+    n_candidates = 1 if decoding.temperature == 0 else min(decoding.top_k or logits.shape[1], logits.shape[1])
+    scores, candidates = logits.topk(n_candidates, dim=1)  # NaN sorts first, so the top shows any of them
+    broken = ~torch.isfinite(scores[:, 0])
+    if decoding.temperature == 0:
+        return candidates[:, 0], broken
+    log_probabilities = torch.log_softmax(scores / decoding.temperature, dim=1)
+    probabilities = log_probabilities.exp()
+    mass_before = probabilities.cumsum(dim=1) - probabilities
+    log_probabilities = log_probabilities.masked_fill(mass_before >= decoding.top_p, -torch.inf)
+    noise = gumbel_noise(keys, steps, candidates)
+    choice = (log_probabilities + noise).argmax(dim=1, keepdim=True)
+    return candidates.gather(1, choice).squeeze(1), broken

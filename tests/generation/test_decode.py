@@ -1,0 +1,186 @@
+"""The decoding loop against Hugging Face's generate, and its independence of how rows are batched."""
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from leakmech.errors import GenerationError
+from leakmech.generation.cache import growing_cache
+from leakmech.generation.decode import Decoder, Row
+from leakmech.generation.engines import auto_batch_size, generate, is_out_of_memory, plan
+from leakmech.generation.sampler import Decoding
+
+GREEDY = Decoding(temperature=0.0, max_new_tokens=24, repetition_penalty=1.2)
+SAMPLED = Decoding(max_new_tokens=24)
+PROMPTS = ["Her passion is", "I lost my keys on the way here. The meeting ended with", "We", "The soup tastes like no other soup"]
+
+
+@pytest.fixture
+def rows(chat_tokenizer):
+    return make_rows(chat_tokenizer, PROMPTS, k=3)
+
+
+def make_rows(tokenizer, prompts, *, k):
+    return [Row(f"p{i}", g, tuple(tokenizer(p)["input_ids"])) for i, p in enumerate(prompts) for g in range(k)]
+
+
+def outputs(decoder, rows, batch_size):
+    finished = [g for batch in generate(decoder, rows, batch_size=batch_size) for g in batch]
+    return {(g.prompt_id, g.generation): (g.tokens, g.finish_reason) for g in finished}
+
+
+def hugging_face_greedy(model, tokenizer, tokens, *, end_tokens, decoding):
+    ids = torch.tensor([tokens])
+    output = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=decoding.max_new_tokens,
+        repetition_penalty=decoding.repetition_penalty,
+        eos_token_id=list(end_tokens),
+        pad_token_id=tokenizer.pad_token_id,
+    )[0, len(tokens) :].tolist()
+    return tuple(output[:-1] if output and output[-1] in end_tokens else output)
+
+
+def test_greedy_output_equals_hugging_face_generate_in_a_padded_batch(tiny_model, chat_tokenizer, rows):
+    decoder = Decoder(tiny_model, chat_tokenizer, decoding=GREEDY)
+    batched = outputs(decoder, rows, batch_size=len(rows))
+    for row in rows:
+        expected = hugging_face_greedy(
+            tiny_model, chat_tokenizer, row.prompt_tokens, end_tokens=decoder.end_tokens, decoding=GREEDY
+        )
+        assert batched[row.prompt_id, row.generation][0] == expected
+
+
+def test_a_row_of_a_batch_equals_the_same_prompt_alone(tiny_model, chat_tokenizer, rows):
+    decoder = Decoder(tiny_model, chat_tokenizer, decoding=SAMPLED, seed=3)
+    together = outputs(decoder, rows, batch_size=len(rows))
+    assert together == outputs(decoder, rows, batch_size=1)
+    assert together == outputs(decoder, rows, batch_size=7)
+    assert len({tokens for tokens, _ in together.values()}) > len(rows) // 2  # the rows really differ
+
+
+def test_another_seed_gives_other_generations(make_tiny, chat_tokenizer, rows):
+    model = make_tiny("llama-gqa")
+    first, second = (outputs(Decoder(model, chat_tokenizer, decoding=SAMPLED, seed=s), rows, 12) for s in (0, 1))
+    assert sum(first[key] == second[key] for key in first) <= 2
+
+
+def test_a_stop_rule_ends_rows_and_changes_nothing_before(make_tiny, chat_tokenizer, rows):
+    model = make_tiny("llama-gqa")
+    full = outputs(Decoder(model, chat_tokenizer, decoding=SAMPLED), rows, batch_size=12)
+    decoder = Decoder(model, chat_tokenizer, decoding=SAMPLED, stop=lambda _, text: len(text) > 5)
+    decoder.__dict__["_may_end_sentence"] = [True] * 300
+    short = outputs(decoder, rows, batch_size=12)
+    assert any(reason == "sentence" for _, reason in short.values())
+    for key, (tokens, reason) in short.items():
+        assert full[key][0][: len(tokens)] == tokens
+        assert reason == "sentence" or full[key] == (tokens, reason)
+
+
+def test_rows_end_at_the_end_of_text_token_or_at_the_limit(make_tiny, chat_tokenizer, rows):
+    model = make_tiny("gpt2")
+    model.get_output_embeddings().weight.data[258] *= 3  # <|im_end|> becomes frequent
+    finished = outputs(Decoder(model, chat_tokenizer, decoding=Decoding(max_new_tokens=40)), rows, batch_size=12)
+    reasons = {reason for _, reason in finished.values()}
+    assert "stop" in reasons
+    for tokens, reason in finished.values():
+        assert 258 not in tokens
+        assert (len(tokens) == 40) == (reason == "length")
+
+
+def test_the_growing_cache_gives_the_logits_of_a_dynamic_cache(tiny_model):
+    ids = torch.randint(0, 250, (2, 40), generator=torch.Generator().manual_seed(0))
+    logits = {}
+    for name, cache in (("ours", growing_cache(tiny_model.config)), ("theirs", DynamicCache(config=tiny_model.config))):
+        with torch.inference_mode():
+            tiny_model(ids[:, :10], past_key_values=cache)
+            cache.batch_select_indices(torch.tensor([0, 0, 1, 1, 1]))
+            steps = []
+            for i in range(10, 40):
+                if i == 20:
+                    cache.batch_select_indices(torch.tensor([0, 4, 2]))
+                tokens = ids[[0, 0, 1, 1, 1]] if i < 20 else ids[[0, 1, 1]]
+                steps.append(tiny_model(tokens[:, i : i + 1], past_key_values=cache).logits[0, -1])
+            logits[name] = torch.stack(steps)
+    torch.testing.assert_close(logits["ours"], logits["theirs"], rtol=1e-4, atol=1e-4)
+
+
+def test_infinite_logits_stop_with_the_prompts_name(make_tiny, chat_tokenizer, rows):
+    model = make_tiny("llama-gqa")
+    model.get_output_embeddings().weight.data[7] = float("nan")
+    with pytest.raises(GenerationError, match=r"prompt 'p\d'.*NaN or infinite"):
+        Decoder(model, chat_tokenizer, decoding=SAMPLED).decode(rows)
+
+
+def test_running_out_of_memory_halves_the_batch_and_changes_no_result(make_tiny, chat_tokenizer, rows, monkeypatch):
+    decoder = Decoder(make_tiny("llama-gqa"), chat_tokenizer, decoding=SAMPLED)
+    expected = outputs(decoder, rows, batch_size=len(rows))
+    decode, sizes = decoder.decode, []
+
+    def failing(batch, **options):
+        sizes.append(len(batch))
+        if len(batch) > 4:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return decode(batch, **options)
+
+    monkeypatch.setattr(decoder, "decode", failing)
+    assert outputs(decoder, rows, batch_size=len(rows)) == expected
+    assert sizes[:3] == [12, 6, 3]
+
+
+def test_memory_that_does_not_suffice_for_one_row_is_an_error(make_tiny, chat_tokenizer, rows, monkeypatch):
+    decoder = Decoder(make_tiny("llama-gqa"), chat_tokenizer, decoding=SAMPLED)
+    monkeypatch.setattr(decoder, "decode", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
+    with pytest.raises(GenerationError, match="one row"):
+        outputs(decoder, rows, batch_size=4)
+    assert not is_out_of_memory(RuntimeError("size mismatch"))
+
+
+def test_other_errors_are_not_taken_for_missing_memory(make_tiny, chat_tokenizer, rows, monkeypatch):
+    decoder = Decoder(make_tiny("llama-gqa"), chat_tokenizer, decoding=SAMPLED)
+    monkeypatch.setattr(decoder, "decode", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("size mismatch")))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        outputs(decoder, rows, batch_size=4)
+
+
+def test_rows_that_are_done_are_not_returned_and_finished_batches_not_computed(make_tiny, chat_tokenizer, rows):
+    decoder = Decoder(make_tiny("llama-gqa"), chat_tokenizer, decoding=SAMPLED)
+    expected = outputs(decoder, rows, batch_size=4)
+    ordered = plan(rows)
+    done = {(row.prompt_id, row.generation) for row in ordered[:5]}
+    calls = []
+    decode = decoder.decode
+    decoder.decode = lambda batch, **options: calls.append(len(batch)) or decode(batch, **options)
+    rest = {
+        (g.prompt_id, g.generation): (g.tokens, g.finish_reason)
+        for batch in generate(decoder, rows, batch_size=4, done=done)
+        for g in batch
+    }
+    assert calls == [4, 4]
+    assert rest == {key: value for key, value in expected.items() if key not in done}
+
+
+def test_the_automatic_batch_shrinks_with_the_prompt(make_tiny):
+    model = make_tiny("llama-gqa")
+    short, long = (auto_batch_size(model, longest_prompt=n, max_new_tokens=64) for n in (100, 10_000_000))
+    assert short > long >= 1
+
+
+@pytest.mark.slow
+def test_the_embedded_model_decodes_greedily_like_hugging_face(embedded_model):
+    tokenizer, model = embedded_model.tokenizer, embedded_model.model
+    rows = make_rows(tokenizer, PROMPTS, k=1)
+    decoder = Decoder(model, tokenizer, decoding=GREEDY)
+    batched = outputs(decoder, rows, batch_size=4)
+    for row in rows:
+        expected = hugging_face_greedy(model, tokenizer, row.prompt_tokens, end_tokens=decoder.end_tokens, decoding=GREEDY)
+        assert batched[row.prompt_id, 0][0] == expected
+
+
+@pytest.mark.slow
+def test_the_embedded_model_samples_the_same_for_every_batch_size(embedded_model):
+    rows = make_rows(embedded_model.tokenizer, PROMPTS, k=3)
+    decoder = Decoder(embedded_model.model, embedded_model.tokenizer, decoding=SAMPLED)
+    assert outputs(decoder, rows, 1) == outputs(decoder, rows, 7) == outputs(decoder, rows, 320)
