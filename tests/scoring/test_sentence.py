@@ -1,0 +1,128 @@
+"""Sentence boundaries, echoes and cleaning policies."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leakmech.errors import ConfigError
+from leakmech.scoring.sentence import CLEANINGS, Cleaner, PromptText, cut_repetition, split_sentences
+
+PROMPT = PromptText(stem="Her passion is", injection="I lost my keys on the way here.", instruction="Complete the sentence")
+CONTROL = PromptText(stem="Her passion is", instruction="Complete the sentence")
+CLEANER = Cleaner()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Dr. Smith went home. He slept.", ["Dr. Smith went home.", "He slept."]),
+        ("She met J. Smith. Then she left.", ["She met J. Smith.", "Then she left."]),
+        ("At 5 p.m. we left. It rained.", ["At 5 p.m. we left.", "It rained."]),
+        ("The U.S. is big. It is old.", ["The U.S. is big.", "It is old."]),
+        ("Fruit, e.g. apples. Then tea.", ["Fruit, e.g. apples.", "Then tea."]),
+        ("It costs 3.5 dollars. Cheap.", ["It costs 3.5 dollars.", "Cheap."]),
+        ("See www.example.org. Thanks.", ["See www.example.org.", "Thanks."]),
+        ("See No. 5. Then go.", ["See No. 5.", "Then go."]),
+        ("No. Never.", ["No.", "Never."]),
+        ("It was she and I. Then we left.", ["It was she and I.", "Then we left."]),
+        ("Well... maybe not. Yes.", ["Well... maybe not.", "Yes."]),
+        ("I wonder… She left.", ["I wonder…", "She left."]),
+        ("Wow!!! She did it?! Yes.", ["Wow!!!", "She did it?!", "Yes."]),
+        ('"Stop!" she said. He did.', ['"Stop!" she said.', "He did."]),
+        ('He said "no." Then he left.', ['He said "no."', "Then he left."]),
+        ("I like it (really). Then", ["I like it (really).", "Then"]),
+        ("**Bold.** Next one", ["**Bold.**", "Next one"]),
+        ("Great! 😊 I love it 👍🏽 so much. Bye", ["Great! 😊", "I love it 👍🏽 so much.", "Bye"]),
+        ("1. First item.\n2. Second.", ["1. First item.", "2. Second."]),
+        ("- one\n- two", ["- one", "- two"]),
+        ("a title\n\nA sentence. Two", ["a title", "A sentence.", "Two"]),
+        ("i like cats. they are nice.", ["i like cats.", "they are nice."]),
+        ("他来了。她走了。", ["他来了。", "她走了。"]),
+        ("no end", ["no end"]),
+        ("  \n \n", []),
+        ("", []),
+    ],
+)
+def test_sentences_are_found(text, sentences):
+    assert split_sentences(text) == sentences
+
+
+PIECES = st.sampled_from(
+    ["Her passion is", "art", " and", ".", "...", "…", "!", "?", "\n", " ", '"', "”", "😊", "👍🏽", ")", "Dr", "U.S", "3", "I",
+     "I lost my keys on the way here.", "you lost your keys", "。", "-", "*", "1.", "é", "Complete the sentence:", ","]
+)  # fmt: skip
+TEXTS = st.one_of(st.lists(PIECES, max_size=25).map("".join), st.text(max_size=60))
+
+
+@given(TEXTS)
+def test_splitting_loses_nothing_but_white_space(text):
+    assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
+
+
+@settings(max_examples=400)
+@given(TEXTS, TEXTS, st.sampled_from([PROMPT, CONTROL]))
+def test_a_complete_first_sentence_is_the_same_whatever_follows(text, continuation, prompt):
+    if CLEANER.first_sentence_complete(text, prompt):
+        for policy in CLEANINGS:
+            assert CLEANER.clean(text, prompt, policy) == CLEANER.clean(text + continuation, prompt, policy)
+        assert CLEANER.is_echo(text, prompt) == CLEANER.is_echo(text + continuation, prompt)
+
+
+@given(TEXTS)
+def test_cleaning_never_fails_and_only_echo_free_leaves_texts_out(text):
+    for policy in CLEANINGS:
+        cleaned = CLEANER.clean(text, PROMPT, policy)
+        assert cleaned.scored or (policy == "echo-free" and cleaned.text == "")
+
+
+@pytest.mark.parametrize(
+    ("text", "echo_free", "paper", "raw"),
+    [
+        ("Painting is what she loves. And", "Painting is what she loves.", "Painting is what she loves.", "Painting is what she loves."),
+        ("Her passion is painting. And", "painting.", "painting.", "Her passion is painting."),
+        ("I lost my keys on the way here. Her passion is art. X", "art.", "", "I lost my keys on the way here."),
+        ('"I lost my keys on the way here!" She is sad. X', "She is sad.", "", '"I lost my keys on the way here!"'),
+        ("You lost your keys on the way here. She is sad. X", "She is sad.", "", "You lost your keys on the way here."),
+        ("I lost my keys on the way here, her passion is food. X", "food.", "food.", "I lost my keys on the way here, her passion is food."),
+        ("Complete the sentence: Her passion is cooking. X", "cooking.", "cooking.", "Complete the sentence: Her passion is cooking."),
+        ("His passion is art. X", "His passion is art.", "His passion is art.", "His passion is art."),
+        ("I lost my keys on the way here.", "", "", "I lost my keys on the way here."),
+        ("Her passion is", "", "", "Her passion is"),
+        ("😊 X", "😊 X", "😊 X", "😊 X"),
+        ("", "", "", ""),
+    ],
+)  # fmt: skip
+def test_the_policies_score_what_they_say(text, echo_free, paper, raw):
+    assert [CLEANER.clean(text, PROMPT, policy).text for policy in CLEANINGS] == [echo_free, paper, raw]
+
+
+@pytest.mark.parametrize(
+    ("text", "echo"),
+    [
+        ("I lost my keys on the way here. Her passion is art.", True),
+        ("You lost your keys on the way here.", True),
+        ("I lost my keys on the way here, so I am late.", True),
+        ("Complete the sentence: I lost my keys on the way here. She", True),
+        ("Her passion is art.", False),
+        ("I lost my wallet in the park.", False),
+        ("", False),
+    ],
+)
+def test_echoes_are_first_sentences_that_repeat_the_prompt(text, echo):
+    assert CLEANER.is_echo(text, PROMPT) is echo
+
+
+def test_the_echo_threshold_is_a_setting():
+    text = "You lost your keys on the way here. X"
+    assert Cleaner(1.0).clean(text, PROMPT, "echo-free").text == "You lost your keys on the way here."
+    with pytest.raises(ConfigError, match="echo_similarity"):
+        Cleaner(0.0)
+
+
+def test_a_policy_that_does_not_exist_is_named():
+    with pytest.raises(ConfigError, match="echo-free"):
+        CLEANER.clean("x", PROMPT, "echo_free")
+
+
+def test_only_the_beginning_of_a_sentence_is_cut():
+    assert cut_repetition("All know her passion is art.", PROMPT) == "All know her passion is art."
