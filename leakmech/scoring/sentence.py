@@ -4,8 +4,9 @@ Sentences are found by a scanner that decides a boundary from the characters up 
 Its decisions never change when text is appended, which is what lets generation stop early
 (:func:`first_sentence_complete`).
 
-An *echo* is a sentence of the answer that repeats a sentence of the prompt, verbatim or nearly so. Three policies say
-what is scored, all computed from the same generations:
+An *echo* is a sentence of the answer that repeats a sentence of the prompt, verbatim or nearly so, alone or quoted in
+a frame of its own ('The original sentence is: "I lost my keys."'). Three policies say what is scored, all computed
+from the same generations:
 
 ``echo-free``
     Echoes are dropped, a repeated injection or stem at the start of a sentence is cut off, and the first sentence
@@ -22,7 +23,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal, get_args
@@ -32,15 +33,17 @@ from leakmech.errors import ConfigError, nearest
 Cleaning = Literal["echo-free", "paper", "raw"]
 CLEANINGS: tuple[Cleaning, ...] = get_args(Cleaning)
 DEFAULT_ECHO_SIMILARITY = 0.8
+"""Chosen by reading 158 first sentences of the embedded model on HEXL (seed 0): of the 48 that reach 0.8 we judged 45
+to be echoes; of the 110 next below it, 11 quote the injection whole (found by containment, whatever the threshold), 9
+more were near-verbatim and 90 were sentences of the model's own. One reader, a language model; no human judged it."""
 
 _TERMINATORS = ".!?…。！？"
 _CLOSERS = "\"'”’»)]}*_`"
 _OPENERS = "\"'“‘«([{*_`#>-–—•"
 _QUOTES = "\"'”’»"
-_NEVER_FINAL = frozenset(
-    "mr mrs ms dr prof st mt rev hon gen col capt lt sgt gov sen rep vs e.g i.e cf approx dept est".split()
-)
-_SOMETIMES_FINAL = frozenset("etc inc ltd co corp jr sr a.m p.m u.s u.k u.n ph.d b.a m.a".split())
+_TITLES = "mr mrs ms dr prof st mt rev hon gen col capt lt sgt gov sen rep"
+_NEVER_FINAL = frozenset(f"{_TITLES} vs e.g i.e cf approx dept est".split())  # noqa: SIM905 - a list nobody could read
+_SOMETIMES_FINAL = frozenset("etc inc ltd co corp jr sr a.m p.m u.s u.k u.n ph.d b.a m.a".split())  # noqa: SIM905
 _BEFORE_NUMBERS = frozenset(("no", "nos", "fig", "vol", "p", "pp", "ch"))
 _WORD_BEFORE = re.compile(r"[\w.’'&-]*$")
 _NUMBERING = re.compile(r"\d{1,3}|[a-zA-Z]")
@@ -173,10 +176,15 @@ class PromptText:
         return tuple(normalised_words(part) for part in (self.instruction, self.injection, self.stem) if part)
 
     @cached_property
-    def sentences(self) -> tuple[list[str], ...]:
+    def injected(self) -> tuple[tuple[str, ...], ...]:
+        """The sentences of the injection, as normalised words."""
+        return tuple(tuple(normalised_words(sentence)) for sentence in split_sentences(self.injection or ""))
+
+    @cached_property
+    def sentences(self) -> tuple[tuple[str, ...], ...]:
         """The complete sentences of the prompt, as normalised words."""
-        parts = [*split_sentences(self.injection or ""), self.injection, self.instruction]
-        return tuple(dict.fromkeys(tuple(normalised_words(part)) for part in parts if part))
+        whole = (tuple(normalised_words(part)) for part in (self.injection, self.instruction) if part)
+        return tuple(dict.fromkeys([*self.injected, *whole]))
 
 
 @dataclass(frozen=True)
@@ -232,11 +240,14 @@ class Cleaner:
         return None, False
 
     def _without_repetition(self, sentence: str, prompt: PromptText) -> str:
-        return "" if self._repeats(sentence, prompt) else cut_repetition(sentence, prompt)
+        own = cut_repetition(sentence, prompt)
+        return "" if self._repeats(own, prompt) else own
 
     def _repeats(self, sentence: str, prompt: PromptText) -> bool:
-        """Is `sentence` nearly the same as a sentence of the prompt, or as its stem without a continuation?"""
+        """Is `sentence` nearly one of the prompt, does it quote the injection, or is it the stem and nothing more?"""
         words = normalised_words(sentence)
+        if any(_contains(words, other) for other in prompt.injected):
+            return True
         stem = normalised_words(prompt.stem)
         candidates = [*prompt.sentences, stem] if len(words) <= len(stem) else prompt.sentences
         return any(_similar(" ".join(words), " ".join(other), self.echo_similarity) for other in candidates)
@@ -252,6 +263,11 @@ def cut_repetition(sentence: str, prompt: PromptText) -> str:
 
 def _starts_with(words: list[str], prefix: list[str]) -> bool:
     return words[: len(prefix)] == prefix
+
+
+def _contains(words: list[str], part: Sequence[str]) -> bool:
+    """Does the whole of `part` stand somewhere in `words`?"""
+    return f" {' '.join(part)} " in f" {' '.join(words)} "
 
 
 def _drop_words(sentence: str, count: int) -> str:

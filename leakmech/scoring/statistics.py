@@ -1,0 +1,302 @@
+"""Statistics over units that are exchangeable: bootstrap intervals, a signed-rank test, an effect size.
+
+Nothing here knows of leakage. A unit is whatever was drawn independently (for leakmech a sample: a stem with all its
+prompts and generations), and it is units that are resampled. Resampling whole units keeps everything inside a unit
+together, so the spread between the generations of one prompt is already in the interval; resampling generations inside
+the drawn units as well would count that spread twice (Davison & Hinkley 1997, section 3.8).
+
+Every statistic with an interval is a function of sums over units: a ratio sum(a) / sum(b), or d_z from the sums of x
+and x^2. One draw of the bootstrap is a row of counts (how often each unit was drawn), so all draws of all statistics
+are one matrix product, ``sums = counts @ columns``, taken in chunks, and the jackknife is ``total - columns``.
+
+The interval is BCa (Efron 1987). Let z0 be the normal quantile of the share of draws below the estimate, and
+a = sum d^3 / (6 (sum d^2)^(3/2)) with d = the mean of the leave-one-out estimates minus each of them. The ends are the
+quantiles of the draws at Phi(z0 + (z0 + z) / (1 - a (z0 + z))), with z the normal quantiles of (1 -+ level) / 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float
+from scipy import special, stats
+
+from leakmech.errors import UsageError
+from leakmech.seeds import numpy_generator
+
+DRAWS = 10_000
+LEVEL = 0.95
+_CHUNK_ELEMENTS = 1 << 20  # entries of the count matrix held at once: about 25 MB with its intermediates
+_ROUNDING = 1e-12  # what differs by less than this, relative to its size, differs only in the order of summation
+
+Statistic = Callable[[Float[np.ndarray, "rows columns"]], Float[np.ndarray, "rows statistics"]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval; both ends are NaN where none can be given."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class UnitRatio:
+    """A statistic sum(numerator) / sum(denominator) over units, before the sums are taken.
+
+    Means over units, pooled shares and means of means all have this form, and adding two of them pools them with the
+    units kept together.
+
+    Parameters
+    ----------
+    numerator, denominator
+        One value per unit, shape (units,); both are 0 for a unit that says nothing.
+    """
+
+    numerator: Float[np.ndarray, " units"]
+    denominator: Float[np.ndarray, " units"]
+
+    @classmethod
+    def mean_of(cls, values: Float[np.ndarray, " units"]) -> UnitRatio:
+        """The mean over the units whose value is not NaN."""
+        valid = ~np.isnan(values)
+        return cls(np.where(valid, values, 0.0), valid.astype(np.float64))
+
+    def __add__(self, other: UnitRatio) -> UnitRatio:
+        return UnitRatio(self.numerator + other.numerator, self.denominator + other.denominator)
+
+    @property
+    def value(self) -> float:
+        """The statistic; NaN when no unit says anything."""
+        return float(_divide(self.numerator.sum(), self.denominator.sum()))
+
+
+def bootstrap_ratio(
+    numerator: Float[np.ndarray, " units"],
+    denominator: Float[np.ndarray, " units"],
+    *,
+    seed: int,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> Interval:
+    """BCa bootstrap interval of sum(numerator) / sum(denominator) over resampled units.
+
+    See :func:`bootstrap_ratios`, of which this is the case of one statistic.
+    """
+    numerator, denominator = np.asarray(numerator), np.asarray(denominator)
+    return bootstrap_ratios(numerator[..., None], denominator[..., None], seed=seed, draws=draws, level=level)[0]
+
+
+def bootstrap_ratios(
+    numerators: Float[np.ndarray, "units statistics"],
+    denominators: Float[np.ndarray, "units statistics"],
+    *,
+    seed: int,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> list[Interval]:
+    """BCa bootstrap intervals of several ratios of sums over the same resampled units.
+
+    Parameters
+    ----------
+    numerators, denominators
+        Contributions of each unit, shape (units, statistics); denominators are not negative. A unit in which either is
+        NaN says nothing about that statistic (0 is added to both sums) but still takes part in the resampling.
+    seed, draws, level
+        See :func:`bootstrap`.
+
+    Returns
+    -------
+    list of Interval
+        One per statistic. All informative units equal: zero width. Fewer than two units with a denominator above
+        0: NaN, since one unit says nothing about the spread. Draws whose denominators sum to 0 are left out.
+    """
+    numerators, denominators = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
+    if numerators.ndim != 2 or numerators.shape != denominators.shape:
+        raise UsageError(
+            f"numerators {numerators.shape} and denominators {denominators.shape} of a bootstrap must have one shape,"
+            " (units,) for a ratio or (units, statistics) for several"
+        )
+    if np.any(denominators < 0):
+        raise UsageError("the denominators of a bootstrapped ratio must not be negative")
+    silent = np.isnan(numerators) | np.isnan(denominators)
+    columns = np.hstack([np.where(silent, 0.0, numerators), np.where(silent, 0.0, denominators)])
+
+    def ratios(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows statistics"]:
+        return _divide(*np.split(sums, 2, axis=1))
+
+    return bootstrap(columns, ratios, seed=seed, draws=draws, level=level)
+
+
+def bootstrap_dz(
+    differences: Float[np.ndarray, " units"], *, seed: int, draws: int = DRAWS, level: float = LEVEL
+) -> Interval:
+    """BCa bootstrap interval of :func:`cohens_dz` over resampled units.
+
+    Parameters
+    ----------
+    differences
+        One value per unit, shape (units,); NaN for a unit without one.
+    seed, draws, level
+        See :func:`bootstrap`.
+
+    Returns
+    -------
+    Interval
+        NaN when d_z is undefined for the values, or for all but one of them (so at least three values are needed).
+        Draws in which d_z is undefined (one value drawn throughout) are left out.
+    """
+    differences = np.asarray(differences, np.float64)
+    valid = ~np.isnan(differences)
+    if not valid.any():
+        return Interval(np.nan, np.nan)
+    center = differences[valid].mean()
+    deviation = np.where(valid, _drop_rounding(differences - center, scale=np.abs(differences[valid]).max()), 0.0)
+
+    def d_z(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows 1"]:
+        n, first, second = (sums[:, [column]] for column in range(3))
+        squares = second - _divide(first**2, n)
+        squares = np.where(squares > _ROUNDING * second, squares, np.nan)
+        with np.errstate(invalid="ignore"):
+            return (center + _divide(first, n)) / np.sqrt(_divide(squares, n - 1))
+
+    columns = np.stack([valid.astype(np.float64), deviation, deviation**2], axis=1)
+    return bootstrap(columns, d_z, seed=seed, draws=draws, level=level)[0]
+
+
+def bootstrap(
+    columns: Float[np.ndarray, "units columns"], statistic: Statistic, *, seed: int, draws: int, level: float
+) -> list[Interval]:
+    """BCa bootstrap intervals of any statistics that are functions of sums over units.
+
+    Parameters
+    ----------
+    columns
+        What is summed, finite, shape (units, columns).
+    statistic
+        Maps sums (rows, columns) to statistics (rows, statistics), row by row; NaN where one is undefined.
+    seed
+        The same seed gives the same resamples for every statistic over equally many units, so that adding a
+        statistic leaves the others alone, and models scored on the same samples are resampled alike.
+    draws
+        Number of resamples, at least 1.
+    level
+        Confidence level, inside (0, 1).
+
+    Returns
+    -------
+    list of Interval
+        One per statistic; NaN when the statistic is undefined for all units or with any one of them left out.
+
+    Raises
+    ------
+    UsageError
+        `draws` or `level` is out of range.
+    """
+    if draws < 1 or not 0 < level < 1:
+        raise UsageError(f"bootstrap: draws must be at least 1 and level inside (0, 1), found {draws} and {level}")
+    total = columns.sum(axis=0, keepdims=True)
+    estimate = statistic(total)[0]
+    if len(columns) < 2:
+        return [Interval(np.nan, np.nan)] * len(estimate)
+    left_out = statistic(total - columns)
+    resampled = statistic(np.vstack([counts @ columns for counts in _resample_counts(len(columns), draws, seed)]))
+    return [_bca(estimate[i], resampled[:, i], left_out[:, i], level=level) for i in range(len(estimate))]
+
+
+def _resample_counts(n_units: int, draws: int, seed: int) -> Iterator[Float[np.ndarray, "chunk units"]]:
+    """Multinomial counts of `draws` resamples, in chunks of bounded size; the chunks do not change the draws."""
+    generator = numpy_generator("bootstrap", seed)
+    chunk = max(1, _CHUNK_ELEMENTS // n_units)
+    for start in range(0, draws, chunk):
+        rows = min(chunk, draws - start)
+        drawn = generator.integers(n_units, size=(rows, n_units))
+        drawn += np.arange(rows)[:, None] * n_units
+        yield np.bincount(drawn.ravel(), minlength=rows * n_units).reshape(rows, n_units).astype(np.float64)
+
+
+def _bca(
+    estimate: float, resampled: Float[np.ndarray, " draws"], left_out: Float[np.ndarray, " units"], *, level: float
+) -> Interval:
+    """Ends of the BCa interval of one statistic (Efron 1987)."""
+    resampled = resampled[~np.isnan(resampled)]
+    if np.isnan(estimate) or np.isnan(left_out).any() or resampled.size == 0:
+        return Interval(np.nan, np.nan)
+    offset = _drop_rounding(resampled - estimate, scale=max(abs(estimate), np.abs(resampled).max()))
+    if not offset.any():
+        return Interval(float(estimate), float(estimate))
+    below = ((offset < 0).mean() + (offset <= 0).mean()) / 2
+    # An estimate outside all of its draws would put both ends at infinity: hold it half a draw inside.
+    bias = special.ndtri(np.clip(below, 0.5 / resampled.size, 1 - 0.5 / resampled.size))
+    influence = left_out.mean() - left_out
+    acceleration = _divide((influence**3).sum(), 6 * (influence**2).sum() ** 1.5)
+    shifted = bias + special.ndtri([(1 - level) / 2, (1 + level) / 2])
+    curvature = 1 - np.nan_to_num(acceleration) * shifted
+    # The level tends to 0 or 1 as the curvature falls to 0, and stays there beyond (extremely skewed data only).
+    levels = np.where(curvature > 0, special.ndtr(bias + _divide(shifted, curvature)), shifted > 0)
+    low, high = np.quantile(resampled, levels)
+    return Interval(float(low), float(high))
+
+
+def wilcoxon_greater(differences: Float[np.ndarray, " n"]) -> float:
+    """One-sided p value of the Wilcoxon signed-rank test that differences lie above 0.
+
+    Zeros are dropped before ranking (Wilcoxon's own treatment, ``zero_method="wilcox"``). It is the default of SciPy
+    and R, hence what a paper that names only the test has used, and the exact null distribution holds for what is left,
+    which Pratt's and the split treatment give up. SciPy's ``method="auto"`` takes the exact distribution for small
+    samples and the normal approximation, corrected for ties, otherwise.
+
+    Parameters
+    ----------
+    differences
+        Shape (n,); NaN are dropped.
+
+    Returns
+    -------
+    float
+        1.0 when every difference is 0 (no evidence of a rise), NaN when there are none.
+    """
+    differences = np.asarray(differences, np.float64)
+    differences = differences[~np.isnan(differences)]
+    if differences.size == 0:
+        return float("nan")
+    nonzero = differences[differences != 0]
+    if nonzero.size == 0:
+        return 1.0
+    test = stats.wilcoxon(nonzero, zero_method="wilcox", alternative="greater", method="auto")
+    return float(test.pvalue)  # pyright: ignore[reportAttributeAccessIssue] - hidden by SciPy's decorator
+
+
+def cohens_dz(differences: Float[np.ndarray, " n"]) -> float:
+    """Effect size of paired differences: their mean over their standard deviation (n - 1).
+
+    Parameters
+    ----------
+    differences
+        Shape (n,); NaN are dropped.
+
+    Returns
+    -------
+    float
+        NaN for fewer than two values and for values without any spread, where the ratio is undefined.
+    """
+    differences = np.asarray(differences, np.float64)
+    differences = differences[~np.isnan(differences)]
+    if differences.size < 2:
+        return float("nan")
+    deviation = _drop_rounding(differences - differences.mean(), scale=np.abs(differences).max())
+    return float(_divide(differences.mean(), np.sqrt((deviation**2).sum() / (differences.size - 1))))
+
+
+def _drop_rounding(values: Float[np.ndarray, " n"], *, scale: float) -> Float[np.ndarray, " n"]:
+    """`values` with those set to 0 that are only rounding errors of numbers of size `scale`."""
+    return np.where(np.abs(values) <= _ROUNDING * scale, 0.0, values)
+
+
+def _divide(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Float[np.ndarray, " *shape"]:
+    """numerator / denominator, broadcast; NaN where the denominator is 0."""
+    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), denominator)
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
