@@ -50,7 +50,7 @@ class StorageError(LeakmechError):
     """A file could not be written (full disk, no permission)."""
 
 
-class InterruptedRun(LeakmechError):
+class InterruptedRunError(LeakmechError):
     """The user interrupted a run; what was finished is on disk and the same command continues it."""
 
     exit_code = 1

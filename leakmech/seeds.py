@@ -35,7 +35,7 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def mix(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+def mix(x: Int[Tensor, ...]) -> Int[Tensor, ...]:
     """SplitMix64's finaliser: a bijection of 64-bit integers in which every input bit changes half the output bits."""
     x = x + _GOLDEN
     x = (x ^ _shift_right(x, 30)) * _MIX_1

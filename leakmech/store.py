@@ -110,7 +110,9 @@ def read_jsonl_shard(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise RunDirectoryError(f"{path}:{number}: damaged line ({error}); delete the file to redo it") from error
+                raise RunDirectoryError(
+                    f"{path}:{number}: damaged line ({error}); delete the file to redo it"
+                ) from error
             yield row
 
 

@@ -1,0 +1,30 @@
+"""leakmech: measure, diagnose and mitigate expression leakage in language models."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leakmech.benchmark import BenchResult, bench, load_result
+    from leakmech.models.load import load_model
+    from leakmech.prompts.samples import load_dataset
+    from leakmech.scoring.expression import load_estimator
+
+__version__ = "0.1.0"
+__all__ = ["BenchResult", "bench", "load_dataset", "load_estimator", "load_model", "load_result"]
+
+_HOMES = {
+    "BenchResult": "leakmech.benchmark",
+    "bench": "leakmech.benchmark",
+    "load_dataset": "leakmech.prompts.samples",
+    "load_estimator": "leakmech.scoring.expression",
+    "load_model": "leakmech.models.load",
+    "load_result": "leakmech.benchmark",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: ``import leakmech`` and ``leakmech --help`` stay instant."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'leakmech' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

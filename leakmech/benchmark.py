@@ -1,0 +1,450 @@
+"""The benchmark: plan -> generate -> score -> summarise, in a run directory that any interruption leaves usable.
+
+Order on disk: ``run.json`` and ``prompts.jsonl`` first, then ``generations/`` grows batch by batch, then
+``scores.parquet``, and ``summary.json`` last: its presence says that the run is complete.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leakmech.config import BenchConfig
+from leakmech.errors import InterruptedRunError, RunDirectoryError, UsageError
+from leakmech.generation.decode import Clock, Decoder, Generation, Row
+from leakmech.generation.engines import auto_batch_size, generate, parse_batch_size, plan
+from leakmech.models.load import LoadedModel, load_adapter, load_model
+from leakmech.progress import Progress, no_progress
+from leakmech.prompts.render import Prompt, Renderer
+from leakmech.prompts.samples import PromptSet, load_dataset
+from leakmech.provenance import environment
+from leakmech.reports.tables import summary_markdown
+from leakmech.scoring.expression import Estimator, load_estimator
+from leakmech.scoring.leakage import leakage_headline, leakage_statistics
+from leakmech.scoring.records import Scorer, echo_rates, leakage_scores
+from leakmech.scoring.semantic import SentenceEncoder, load_encoder
+from leakmech.scoring.sentence import CLEANINGS, Cleaner, PromptText
+from leakmech.store import (
+    append_jsonl,
+    content_hash,
+    read_json,
+    read_jsonl_shard,
+    write_json,
+    write_jsonl,
+    write_parquet,
+)
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run (design, section 8)."""
+
+    path: Path
+
+    @property
+    def run_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def prompts_file(self) -> Path:
+        return self.path / "prompts.jsonl"
+
+    @property
+    def shard(self) -> Path:
+        return self.path / "generations" / "shard-000.jsonl"
+
+    @property
+    def scores_file(self) -> Path:
+        return self.path / "scores.parquet"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    def is_complete(self) -> bool:
+        return self.summary_file.exists()
+
+    def generations(self) -> Iterator[dict[str, Any]]:
+        """All generations on disk; a torn last line of a shard is left out."""
+        for shard in sorted((self.path / "generations").glob("*.jsonl")):
+            yield from read_jsonl_shard(shard)
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """A finished benchmark run.
+
+    Attributes
+    ----------
+    path
+        The run directory.
+    summary
+        The content of ``summary.json``.
+    """
+
+    path: Path
+    summary: Mapping[str, Any]
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row per generation, see :mod:`leakmech.scoring.records`."""
+        return pd.read_parquet(RunDirectory(self.path).scores_file)
+
+    def to_markdown(self) -> str:
+        """The main table."""
+        return summary_markdown(self.summary)
+
+
+def bench(
+    model: Any = None,
+    *,
+    tokenizer: Any = None,
+    out: str | Path | None = None,
+    progress: Progress = no_progress,
+    **settings: Any,
+) -> BenchResult:
+    """Measure expression leakage of a model, or continue the measurement in `out`.
+
+    Parameters
+    ----------
+    model
+        Hub id, local folder, ``embedded:<name>``, or a Hugging Face / PEFT model object. Default: the embedded model.
+    tokenizer
+        Tokenizer of a model object, if it does not name its own.
+    out
+        Run directory. One that holds the same run is continued; default ``runs/<model>-<dataset>-seed<seed>``.
+    progress
+        Where to report progress; silent by default (:class:`leakmech.progress.RichProgress` draws bars).
+    **settings
+        Fields of :class:`leakmech.config.BenchConfig`, e.g. ``dataset="hexl", generations=10, seed=0``.
+
+    Returns
+    -------
+    BenchResult
+        ``.summary`` (dict), ``.scores`` (data frame, one row per generation), ``.to_markdown()``.
+
+    Raises
+    ------
+    UsageError
+        A name, file, key or value is wrong; nothing has been written.
+    InterruptedRunError
+        Ctrl-C; what is finished is in `out` and the same call continues it.
+
+    References
+    ----------
+    Köprü et al. (2025), arXiv 2508.01708.
+    """
+    by_name = model is None or isinstance(model, str | Path)
+    if model is not None:
+        settings["model"] = str(model) if by_name else _object_name(model)
+    config = BenchConfig.parse(settings, where="bench")
+    return run_benchmark(config, model=None if by_name else model, tokenizer=tokenizer, out=out, progress=progress)
+
+
+def run_benchmark(
+    config: BenchConfig,
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    out: str | Path | None = None,
+    progress: Progress = no_progress,
+) -> BenchResult:
+    """:func:`bench` for a finished configuration; `model` is an object to use in place of the configured name."""
+    run = RunDirectory(Path(out) if out else Path("runs") / _default_name(config))
+    _refuse_other_run(run, config)
+    started = time.perf_counter()
+    samples = load_dataset(config.dataset).take(config.limit)
+    encoder = load_encoder(config.encoder)
+    estimator = load_estimator(config.estimator, encoder=encoder)
+    loaded = load_model(
+        model if model is not None else config.model,
+        tokenizer=tokenizer,
+        device=None if config.device == "auto" else config.device,
+        dtype=None if config.dtype == "auto" else config.dtype,
+        revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
+    )
+    if config.adapter:
+        loaded = load_adapter(loaded, config.adapter)
+    timing = {"load_s": time.perf_counter() - started}
+    benchmark = _Benchmark(config, run, samples, loaded, estimator, encoder, progress)
+    return benchmark.complete(timing, started)
+
+
+def load_result(path: str | Path) -> BenchResult:
+    """The result of a finished run.
+
+    Raises
+    ------
+    RunDirectoryError
+        `path` is no run directory, or the run is not finished.
+    """
+    run = RunDirectory(Path(path))
+    if not run.run_file.exists():
+        raise RunDirectoryError(f"{path}: is no leakmech run (it has no run.json)")
+    if not run.is_complete():
+        raise RunDirectoryError(f"{path}: is not finished; continue it with: leakmech bench --out {path}")
+    return BenchResult(run.path, read_json(run.summary_file))
+
+
+@dataclass(frozen=True)
+class _Benchmark:
+    """One run with everything loaded."""
+
+    config: BenchConfig
+    run: RunDirectory
+    samples: PromptSet
+    loaded: LoadedModel
+    estimator: Estimator
+    encoder: SentenceEncoder
+    progress: Progress
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        c = self.config
+        return Renderer(self.loaded.tokenizer, form=c.prompt_form, system=c.system, instruction=c.instruction)
+
+    @cached_property
+    def prompts(self) -> dict[str, Prompt]:
+        return {prompt.id: prompt for prompt in self.renderer.prompts(self.samples)}
+
+    @cached_property
+    def cleaner(self) -> Cleaner:
+        return Cleaner(self.config.echo_similarity)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Every generation of the run; the control prompts' second K are the noise floor."""
+        k = self.config.generations
+        rows = []
+        for prompt in self.prompts.values():
+            tokens = tuple(self.renderer.token_ids(prompt.rendered))
+            n = 2 * k if self.config.noise_floor and prompt.condition == "control" else k
+            rows += [Row(prompt.id, i, tokens) for i in range(n)]
+        return plan(rows)
+
+    def complete(self, timing: dict[str, float], started: float) -> BenchResult:
+        """Do what is missing and return the result."""
+        self._open()
+        if not self.run.prompts_file.exists():
+            write_jsonl(self.run.prompts_file, (prompt.to_dict() for prompt in self.prompts.values()))
+        if self.run.is_complete():
+            return load_result(self.run.path)
+        with self._resumable():
+            clock, n_generated = self._generate()
+            scoring_started = time.perf_counter()
+            frame = self._score()
+            summary = self._summarise(frame)
+        timing |= {
+            "generate_s": clock.total,
+            "generations_per_second": n_generated / clock.total if clock.total else 0.0,
+            "share_outside_forward": clock.share_outside,
+            "score_s": time.perf_counter() - scoring_started,
+            "total_s": time.perf_counter() - started,
+        }
+        summary["timing"] = {key: round(value, 4) for key, value in timing.items()}
+        write_json(self.run.summary_file, summary)
+        return BenchResult(self.run.path, summary)
+
+    # -- opening -----------------------------------------------------------------------------------------------
+
+    def _fingerprint(self) -> dict[str, str]:
+        """Hashes of everything that decides a generation; a changed model never gets another model's answers."""
+        rendered = content_hash(*(f"{p.id}\x1f{p.rendered}" for p in self.prompts.values()))
+        return {
+            "weights": self.loaded.weights_hash,
+            "tokenizer": self.loaded.tokenizer_hash,
+            "template": self.loaded.template_hash,
+            "dtype": str(self.loaded.dtype).removeprefix("torch."),
+            "dataset": self.samples.content_hash,
+            "prompts": rendered,
+            "estimator": content_hash(self.estimator.name, repr(sorted(self.estimator.details.items()))),
+            "encoder": self.encoder.hash,
+        }
+
+    def _open(self) -> None:
+        """Create the run directory, or check that it holds this very run."""
+        fingerprint = self._fingerprint()
+        if self.run.run_file.exists():
+            stored = read_json(self.run.run_file)["fingerprint"]
+            changed = [key for key in fingerprint if stored.get(key) != fingerprint[key]]
+            if changed:
+                raise RunDirectoryError(
+                    f"{self.run.path}: holds a run with other {', '.join(changed)}; choose another --out to keep both"
+                )
+            return
+        longest = max(len(row.prompt_tokens) for row in self.rows)
+        batch_size = parse_batch_size(self.config.batch_size) or auto_batch_size(
+            self.loaded.model, longest_prompt=longest, max_new_tokens=self.config.decoding.max_new_tokens
+        )
+        write_json(
+            self.run.run_file,
+            {
+                "format_version": FORMAT_VERSION,
+                "kind": "bench",
+                "config": self.config.identity(),
+                "fingerprint": fingerprint,
+                "batch_size": batch_size,
+                "model": self.loaded.info(),
+                "prompt_form": self.renderer.resolved_form,
+                "estimator": dict(self.estimator.details),
+                "encoder": self.encoder.details,
+                "environment": environment(),
+            },
+        )
+
+    @contextmanager
+    def _resumable(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            done = sum(1 for _ in self.run.generations())
+            raise InterruptedRunError(
+                f"interrupted: {done} of {len(self.rows)} generations are saved; "
+                f"continue with: leakmech bench --out {self.run.path}"
+            ) from None
+
+    # -- generating --------------------------------------------------------------------------------------------
+
+    def _generate(self) -> tuple[Clock, int]:
+        """Generate what is missing, batch by batch; the time it took and the number of new generations."""
+        done = {(record["prompt_id"], record["generation"]) for record in self.run.generations()}
+        self._drop_foreign(done)
+        texts = {
+            p.id: PromptText(stem=p.stem, injection=p.injection, instruction=p.instruction)
+            for p in self.prompts.values()
+        }
+        decoder = Decoder(
+            self.loaded.model,
+            self.loaded.tokenizer,
+            decoding=self.config.decoding,
+            seed=self.config.seed,
+            stop=(lambda prompt_id, text: self.cleaner.first_sentence_complete(text, texts[prompt_id]))
+            if self.config.stop_at_first_sentence
+            else None,
+        )
+        if len(done) < len(self.rows):
+            with self.progress("generating", total=len(self.rows), done=len(done)) as advance:
+                batch_size = read_json(self.run.run_file)["batch_size"]
+                if self.config.batch_size != "auto":
+                    batch_size = parse_batch_size(self.config.batch_size)
+                for batch in generate(decoder, self.rows, batch_size=batch_size, done=done, on_finished=advance):
+                    append_jsonl(self.run.shard, (self._record(g, texts[g.prompt_id]) for g in batch))
+        return decoder.clock, len(self.rows) - len(done)
+
+    def _drop_foreign(self, done: set[tuple[str, int]]) -> None:
+        wanted = {(row.prompt_id, row.generation) for row in self.rows}
+        foreign = done - wanted
+        if foreign:
+            raise RunDirectoryError(f"{self.run.path}: holds generations of other prompts, e.g. {sorted(foreign)[0]}")
+
+    def _record(self, generation: Generation, text: PromptText) -> dict[str, Any]:
+        prompt = self.prompts[generation.prompt_id]
+        return {
+            "prompt_id": prompt.id,
+            "sample": prompt.sample,
+            "condition": prompt.condition,
+            "generation": generation.generation,
+            "text": generation.text,
+            "first_sentence": self.cleaner.clean(generation.text, text, self.config.cleaning).text,
+            "n_tokens": len(generation.tokens),
+            "finish_reason": generation.finish_reason,
+        }
+
+    # -- scoring -----------------------------------------------------------------------------------------------
+
+    def _score(self) -> pd.DataFrame:
+        scorer = Scorer(
+            cleaner=self.cleaner,
+            estimator=self.estimator,
+            encoder=self.encoder,
+            instruction=self.renderer.instruction_text,
+            headline=self.config.cleaning,
+            generations=self.config.generations,
+        )
+        with self.progress("scoring", total=len(self.rows), done=0) as advance:
+            frame = scorer.score(self.samples, self.run.generations(), on_scored=advance)
+        write_parquet(self.run.scores_file, frame)
+        return frame
+
+    def _summarise(self, frame: pd.DataFrame) -> dict[str, Any]:
+        """Every number of ``summary.json`` but the timing."""
+        c = self.config
+        statistics = leakage_statistics(leakage_scores(frame, c.cleaning), seed=c.seed, draws=c.bootstrap_draws)
+        by_cleaning = {}
+        for policy in CLEANINGS:
+            by_cleaning[policy] = leakage_headline(leakage_scores(frame, policy)) | echo_rates(frame, policy)
+        for condition, values in statistics["conditions"].items():
+            values["echo_rate"] = by_cleaning[c.cleaning]["echo_rates"][condition]
+            values["empty_rate"] = by_cleaning[c.cleaning]["empty_rates"][condition]
+        return {
+            "format_version": FORMAT_VERSION,
+            "kind": "bench",
+            "model": c.model,
+            "dataset": c.dataset,
+            "n_samples": len(self.samples),
+            "n_prompts": len(self.prompts),
+            "generations": c.generations,
+            "seed": c.seed,
+            "decoding": c.decoding.to_dict(),
+            "prompt_form": self.renderer.resolved_form,
+            "instruction": c.instruction,
+            "dtype": str(self.loaded.dtype).removeprefix("torch."),
+            "device": str(self.loaded.device),
+            "estimator": c.estimator,
+            "encoder": c.encoder,
+            "cleaning": c.cleaning,
+            "by_cleaning": by_cleaning,
+            **statistics,
+        }
+
+
+def _refuse_other_run(run: RunDirectory, config: BenchConfig) -> None:
+    """Before anything is loaded: does `run` hold a run with other settings, or no run at all?"""
+    if run.path.exists() and not run.path.is_dir():
+        raise RunDirectoryError(f"{run.path}: is a file, not a run directory")
+    if not run.run_file.exists():
+        # Hidden files are temporary ones: a kill before run.json was in place leaves nothing else.
+        if run.path.exists() and any(not file.name.startswith(".") for file in run.path.iterdir()):
+            raise RunDirectoryError(f"{run.path}: is not empty and holds no leakmech run; choose another --out")
+        return
+    stored = read_json(run.run_file)
+    if stored.get("kind") != "bench" or stored.get("format_version") != FORMAT_VERSION:
+        raise RunDirectoryError(f"{run.path}: holds a run of another kind or version; choose another --out")
+    wanted = config.identity()
+    changed = sorted(key for key in wanted if stored["config"].get(key) != wanted[key])
+    if changed:
+        key = changed[0]
+        raise RunDirectoryError(
+            f"{run.path}: holds a run with other settings ({', '.join(changed)}; {key} is "
+            f"{stored['config'].get(key)!r} there and {wanted[key]!r} here); choose another --out"
+        )
+
+
+def stored_settings(path: str | Path) -> dict[str, Any]:
+    """The settings of the run in `path`, so that naming a run is enough to continue it; none if there is no run."""
+    run = RunDirectory(Path(path))
+    return dict(read_json(run.run_file)["config"]) if run.run_file.exists() else {}
+
+
+def _default_name(config: BenchConfig) -> str:
+    def slug(name: str) -> str:
+        return "".join(c if c.isalnum() or c in "-." else "-" for c in Path(name).name.removeprefix("embedded:"))
+
+    return f"{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}"
+
+
+def _object_name(model: Any) -> str:
+    name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+    if not isinstance(name, str):
+        raise UsageError(f"model: expected a name or a Hugging Face model, found {type(model).__name__}")
+    return name

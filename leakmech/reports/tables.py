@@ -1,0 +1,136 @@
+"""Tables of a run: one list of rows, drawn as markdown or on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+Summary = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table of finished texts; `notes` stand under it."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+    def to_markdown(self) -> str:
+        """GitHub-flavoured markdown."""
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return "\n\n".join([f"**{self.title}**", table, *self.notes])
+
+    def to_rich(self) -> RichTable:
+        """For printing on a terminal."""
+        caption = escape("\n".join(self.notes)) or None
+        table = RichTable(title=escape(self.title), title_justify="left", caption=caption, caption_justify="left")
+        for index, name in enumerate(self.header):
+            table.add_column(escape(name), justify="left" if index == 0 else "right", no_wrap=True, overflow="fold")
+        for row in self.rows:
+            table.add_row(*map(escape, row))
+        return table
+
+
+def leakage_table(summary: Summary) -> Table:
+    """The main table: leakage by condition and overall, with intervals."""
+    rows = []
+    for condition in ("positive", "negative", "neutral"):
+        rows.append(_leakage_row(condition, summary["conditions"][condition]))
+    overall = summary["overall"]
+    rows.append(_leakage_row("overall", overall | summary["by_cleaning"][summary["cleaning"]]))
+    noise = overall["noise_floor"]
+    if noise is not None:
+        floor = {"auc_el": noise, "auc_el_ci": overall["noise_floor_ci"], "mu_el": overall["noise_floor_mu_el"]}
+        rows.append(_leakage_row("noise floor", floor))
+    return Table(
+        title=(
+            f"Expression leakage: {summary['model']} on {summary['dataset']} ({summary['n_samples']} samples "
+            f"x 4 prompts x {summary['generations']} generations, seed {summary['seed']})"
+        ),
+        header=(
+            "condition",
+            "mu_EL [95 % CI]",
+            "all pairs [95 % CI]",
+            "mean",
+            "W_EL p",
+            "mu_L [95 % CI]",
+            "echo",
+            "empty",
+        ),
+        rows=rows,
+        notes=[
+            "mu_EL: generation i against control generation i; all pairs: all K x K pairs, ties count half; mean: "
+            "means first, then compared. 0.5 = no leakage. overall = positive and negative; neutral: P[neutral] "
+            "against control.",
+            f"valence shift {_with_interval(overall, 'valence_shift', signed=True)} (positive - negative injection), "
+            f"d_z {_number(overall['valence_d_z'])}; asymmetry {_with_interval(overall, 'asymmetry', signed=True)} "
+            f"(> 0: negative injections move more); context shift "
+            f"{_with_interval(overall, 'context_shift', signed=True)}",
+        ],
+    )
+
+
+def cleaning_table(summary: Summary) -> Table:
+    """The headline under each cleaning policy, with echo and empty rates."""
+    rows = [
+        (
+            policy + (" (headline)" if policy == summary["cleaning"] else ""),
+            _number(values["mu_el"]),
+            _number(values["auc_el"]),
+            _number(values["mu_el_mean"]),
+            _p_value(values["w_el"]),
+            _percent(values["echo_rate"]),
+            _percent(values["empty_rate"]),
+        )
+        for policy, values in summary["by_cleaning"].items()
+    ]
+    header = ("cleaning", "mu_EL", "all pairs", "mean", "W_EL p", "echo", "empty")
+    return Table(title="The same generations under each cleaning policy", header=header, rows=rows)
+
+
+def summary_markdown(summary: Summary) -> str:
+    """Main table and cleaning table as markdown."""
+    return leakage_table(summary).to_markdown() + "\n\n" + cleaning_table(summary).to_markdown() + "\n"
+
+
+def _leakage_row(name: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        name,
+        _with_interval(values, "mu_el"),
+        _with_interval(values, "auc_el"),
+        _number(values.get("mu_el_mean")),
+        _p_value(values.get("w_el")),
+        _with_interval(values, "mu_l"),
+        _percent(values.get("echo_rate")),
+        _percent(values.get("empty_rate")),
+    )
+
+
+def _number(value: float | None, *, signed: bool = False) -> str:
+    if value is None:
+        return "–"
+    return f"{value:+.2f}" if signed else f"{value:.2f}"
+
+
+def _with_interval(values: Mapping[str, Any], key: str, *, signed: bool = False) -> str:
+    text, interval = _number(values.get(key), signed=signed), values.get(f"{key}_ci")
+    if interval is None or interval[0] is None:
+        return text
+    return f"{text} [{_number(interval[0], signed=signed)}, {_number(interval[1], signed=signed)}]"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}".replace("%", " %")
+
+
+def _p_value(p: float | None) -> str:
+    if p is None:
+        return "–"
+    return f"{p:.2g}" if p >= 1e-3 else f"{p:.0e}".replace("e-0", "e-")
