@@ -19,11 +19,12 @@ import argparse
 import json
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
-from leakmech.generation.decode import Decoder, Row
+from leakmech.generation.decode import Decoder, Row, StopRule
 from leakmech.generation.engines import auto_batch_size, generate, plan
 from leakmech.generation.sampler import Decoding
 from leakmech.models.load import LoadedModel, load_model
@@ -83,7 +84,7 @@ def main() -> None:
     }))  # fmt: skip
 
 
-def _stop_rule(prompts: Sequence[Prompt]):
+def _stop_rule(prompts: Sequence[Prompt]) -> StopRule:
     cleaner = Cleaner()
     texts = {p.id: PromptText(stem=p.stem, injection=p.injection, instruction=p.instruction) for p in prompts}
     return lambda prompt_id, text: cleaner.first_sentence_complete(text, texts[prompt_id])
@@ -93,6 +94,7 @@ def _plain_generate(
     loaded: LoadedModel, renderer: Renderer, prompts: Sequence[Prompt], size: int, k: int, decoding: Decoding
 ) -> int:
     """Generate with Hugging Face's own loop; the number of generations."""
+    model: Any = loaded.model  # its generate() has no types
     tokenizer = loaded.tokenizer
     tokenizer.padding_side = "left"
     torch.manual_seed(0)
@@ -102,7 +104,7 @@ def _plain_generate(
         plain = renderer.resolved_form == "plain"
         inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=plain).to(loaded.device)
         with torch.inference_mode():
-            output = loaded.model.generate(
+            output = model.generate(
                 **inputs,
                 do_sample=True,
                 temperature=decoding.temperature,
@@ -117,7 +119,7 @@ def _plain_generate(
     return n
 
 
-def _timed(work):
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
     started = time.perf_counter()
     result = work()
     return time.perf_counter() - started, result

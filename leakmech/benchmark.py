@@ -7,7 +7,7 @@ Order on disk: ``run.json`` and ``prompts.jsonl`` first, then ``generations/`` g
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,83 +25,13 @@ from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.samples import PromptSet, load_dataset
 from leakmech.provenance import environment
-from leakmech.reports.tables import summary_markdown
+from leakmech.runs import FORMAT_VERSION, BenchResult, RunDirectory, load_result, refuse_other_run
 from leakmech.scoring.expression import Estimator, load_estimator
 from leakmech.scoring.leakage import leakage_headline, leakage_statistics
 from leakmech.scoring.records import Scorer, echo_rates, leakage_scores
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.scoring.sentence import CLEANINGS, Cleaner, PromptText
-from leakmech.store import (
-    append_jsonl,
-    content_hash,
-    read_json,
-    read_jsonl_shard,
-    write_json,
-    write_jsonl,
-    write_parquet,
-)
-
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class RunDirectory:
-    """The files of one run (design, section 8)."""
-
-    path: Path
-
-    @property
-    def run_file(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def prompts_file(self) -> Path:
-        return self.path / "prompts.jsonl"
-
-    @property
-    def shard(self) -> Path:
-        return self.path / "generations" / "shard-000.jsonl"
-
-    @property
-    def scores_file(self) -> Path:
-        return self.path / "scores.parquet"
-
-    @property
-    def summary_file(self) -> Path:
-        return self.path / "summary.json"
-
-    def is_complete(self) -> bool:
-        return self.summary_file.exists()
-
-    def generations(self) -> Iterator[dict[str, Any]]:
-        """All generations on disk; a torn last line of a shard is left out."""
-        for shard in sorted((self.path / "generations").glob("*.jsonl")):
-            yield from read_jsonl_shard(shard)
-
-
-@dataclass(frozen=True)
-class BenchResult:
-    """A finished benchmark run.
-
-    Attributes
-    ----------
-    path
-        The run directory.
-    summary
-        The content of ``summary.json``.
-    """
-
-    path: Path
-    summary: Mapping[str, Any]
-
-    @cached_property
-    def scores(self) -> pd.DataFrame:
-        """One row per generation, see :mod:`leakmech.scoring.records`."""
-        return pd.read_parquet(RunDirectory(self.path).scores_file)
-
-    def to_markdown(self) -> str:
-        """The main table."""
-        return summary_markdown(self.summary)
+from leakmech.store import append_jsonl, content_hash, read_json, write_json, write_jsonl, write_parquet
 
 
 def bench(
@@ -160,7 +90,7 @@ def run_benchmark(
 ) -> BenchResult:
     """:func:`bench` for a finished configuration; `model` is an object to use in place of the configured name."""
     run = RunDirectory(Path(out) if out else Path("runs") / _default_name(config))
-    _refuse_other_run(run, config)
+    refuse_other_run(run, config)
     started = time.perf_counter()
     samples = load_dataset(config.dataset).take(config.limit)
     encoder = load_encoder(config.encoder)
@@ -178,22 +108,6 @@ def run_benchmark(
     timing = {"load_s": time.perf_counter() - started}
     benchmark = _Benchmark(config, run, samples, loaded, estimator, encoder, progress)
     return benchmark.complete(timing, started)
-
-
-def load_result(path: str | Path) -> BenchResult:
-    """The result of a finished run.
-
-    Raises
-    ------
-    RunDirectoryError
-        `path` is no run directory, or the run is not finished.
-    """
-    run = RunDirectory(Path(path))
-    if not run.run_file.exists():
-        raise RunDirectoryError(f"{path}: is no leakmech run (it has no run.json)")
-    if not run.is_complete():
-        raise RunDirectoryError(f"{path}: is not finished; continue it with: leakmech bench --out {path}")
-    return BenchResult(run.path, read_json(run.summary_file))
 
 
 @dataclass(frozen=True)
@@ -282,10 +196,6 @@ class _Benchmark:
                     f"{self.run.path}: holds a run with other {', '.join(changed)}; choose another --out to keep both"
                 )
             return
-        longest = max(len(row.prompt_tokens) for row in self.rows)
-        batch_size = parse_batch_size(self.config.batch_size) or auto_batch_size(
-            self.loaded.model, longest_prompt=longest, max_new_tokens=self.config.decoding.max_new_tokens
-        )
         write_json(
             self.run.run_file,
             {
@@ -293,7 +203,7 @@ class _Benchmark:
                 "kind": "bench",
                 "config": self.config.identity(),
                 "fingerprint": fingerprint,
-                "batch_size": batch_size,
+                "batch_size": parse_batch_size(self.config.batch_size) or self._auto_batch_size(),
                 "model": self.loaded.info(),
                 "prompt_form": self.renderer.resolved_form,
                 "estimator": dict(self.estimator.details),
@@ -301,6 +211,15 @@ class _Benchmark:
                 "environment": environment(),
             },
         )
+
+    def _auto_batch_size(self) -> int:
+        longest = max(len(row.prompt_tokens) for row in self.rows)
+        n_tokens = self.config.decoding.max_new_tokens
+        return auto_batch_size(self.loaded.model, longest_prompt=longest, max_new_tokens=n_tokens)
+
+    def _batch_size(self) -> int:
+        """What the user asks for, else what the run began with: in another batch bfloat16 would round otherwise."""
+        return parse_batch_size(self.config.batch_size) or int(read_json(self.run.run_file)["batch_size"])
 
     @contextmanager
     def _resumable(self) -> Iterator[None]:
@@ -334,10 +253,9 @@ class _Benchmark:
         )
         if len(done) < len(self.rows):
             with self.progress("generating", total=len(self.rows), done=len(done)) as advance:
-                batch_size = read_json(self.run.run_file)["batch_size"]
-                if self.config.batch_size != "auto":
-                    batch_size = parse_batch_size(self.config.batch_size)
-                for batch in generate(decoder, self.rows, batch_size=batch_size, done=done, on_finished=advance):
+                for batch in generate(
+                    decoder, self.rows, batch_size=self._batch_size(), done=done, on_finished=advance
+                ):
                     append_jsonl(self.run.shard, (self._record(g, texts[g.prompt_id]) for g in batch))
         return decoder.clock, len(self.rows) - len(done)
 
@@ -406,34 +324,6 @@ class _Benchmark:
             "by_cleaning": by_cleaning,
             **statistics,
         }
-
-
-def _refuse_other_run(run: RunDirectory, config: BenchConfig) -> None:
-    """Before anything is loaded: does `run` hold a run with other settings, or no run at all?"""
-    if run.path.exists() and not run.path.is_dir():
-        raise RunDirectoryError(f"{run.path}: is a file, not a run directory")
-    if not run.run_file.exists():
-        # Hidden files are temporary ones: a kill before run.json was in place leaves nothing else.
-        if run.path.exists() and any(not file.name.startswith(".") for file in run.path.iterdir()):
-            raise RunDirectoryError(f"{run.path}: is not empty and holds no leakmech run; choose another --out")
-        return
-    stored = read_json(run.run_file)
-    if stored.get("kind") != "bench" or stored.get("format_version") != FORMAT_VERSION:
-        raise RunDirectoryError(f"{run.path}: holds a run of another kind or version; choose another --out")
-    wanted = config.identity()
-    changed = sorted(key for key in wanted if stored["config"].get(key) != wanted[key])
-    if changed:
-        key = changed[0]
-        raise RunDirectoryError(
-            f"{run.path}: holds a run with other settings ({', '.join(changed)}; {key} is "
-            f"{stored['config'].get(key)!r} there and {wanted[key]!r} here); choose another --out"
-        )
-
-
-def stored_settings(path: str | Path) -> dict[str, Any]:
-    """The settings of the run in `path`, so that naming a run is enough to continue it; none if there is no run."""
-    run = RunDirectory(Path(path))
-    return dict(read_json(run.run_file)["config"]) if run.run_file.exists() else {}
 
 
 def _default_name(config: BenchConfig) -> str:

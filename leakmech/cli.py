@@ -13,7 +13,7 @@ from rich.console import Console
 from leakmech.errors import LeakmechError, UsageError
 
 if TYPE_CHECKING:
-    from leakmech.benchmark import BenchResult
+    from leakmech.runs import BenchResult
 
 app = typer.Typer(
     help="Measure, diagnose and mitigate expression leakage in language models.",
@@ -25,10 +25,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Check and build data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-_MIN_WIDTH = 110  # the main table's; a narrower terminal wraps it, a pipe gets it whole
-_out = Console(highlight=False)
-if _out.width < _MIN_WIDTH:
-    _out = Console(highlight=False, width=_MIN_WIDTH)
+_out = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=120)
 _state = {"debug": False}
 
 
@@ -89,9 +86,9 @@ def bench(
 ) -> None:
     """Measure expression leakage of a model; continues the run in --out if there is one."""
     from leakmech.benchmark import bench as run
-    from leakmech.benchmark import stored_settings
     from leakmech.config import read_yaml
     from leakmech.progress import rich_progress
+    from leakmech.runs import stored_settings
 
     settings = stored_settings(out) if out else {}
     settings |= read_yaml(config) if config else {}
@@ -116,7 +113,7 @@ def bench(
 @app.command()
 def show(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """Print the tables of a finished run."""
-    from leakmech.benchmark import load_result
+    from leakmech.runs import load_result
 
     _print_tables(load_result(run))
 
@@ -147,7 +144,7 @@ def doctor() -> None:
     from leakmech.doctor import diagnose_environment
 
     found = diagnose_environment()
-    _out.print(found.to_text(), markup=False)
+    _out.print(found.to_text(), markup=False, soft_wrap=True)
     raise typer.Exit(0 if found.usable else 1)
 
 
@@ -165,6 +162,8 @@ def data_check(
     found = check_dataset(file, tokenizer=tokenizer, estimator=estimator)
     for table in found.tables():
         _out.print(table.to_rich())
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
     for problem in found.problems:
         print(f"leakmech: {problem}", file=sys.stderr)  # noqa: T201
     raise typer.Exit(1 if found.problems else 0)

@@ -263,10 +263,9 @@ def _measure(samples: PromptSet, lines: Sequence[int], *, tokenizer: str, estima
 def _token_counter(name: str) -> Callable[[list[str]], list[int]]:
     """A function that counts the tokens of texts, special ones left out."""
     # Here, not above: transformers takes seconds to import, and a broken file is reported without it.
-    from leakmech.models.load import _locate, _read_tokenizer
+    from leakmech.models.load import load_tokenizer
 
-    folder = _locate(name, revision=None, needs_tokenizer=True)
-    tokenizer: Any = _read_tokenizer(folder, trust_remote_code=False)
+    tokenizer: Any = load_tokenizer(name)
     return lambda texts: [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 

@@ -26,6 +26,9 @@ class GrowingLayer(DynamicLayer):
     column distances, hides them. Rows are right-aligned, so column distances are token distances.
     """
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self._buffers: tuple[Tensor, Tensor] | None = None
@@ -46,15 +49,15 @@ class GrowingLayer(DynamicLayer):
 
     def _reserve(self, n_positions: int) -> tuple[Tensor, Tensor]:
         """Buffers with at least `n_positions` columns, holding the present keys and values."""
-        if self._buffers is None or self._buffers[0].shape[-2] < n_positions:
-            self._buffers = tuple(_enlarged(x, n_positions + _SPARE_COLUMNS) for x in (self.keys, self.values))
-        return self._buffers
+        buffers = self._buffers
+        if buffers is None or buffers[0].shape[-2] < n_positions:
+            size = n_positions + _SPARE_COLUMNS
+            buffers = self._buffers = (_enlarged(self.keys, size), _enlarged(self.values, size))
+        return buffers
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row `repeats` times in place of itself."""
-        self.batch_select_indices(
-            torch.arange(self.keys.shape[0], device=self.keys.device).repeat_interleave(repeats)
-        )
+        self.batch_select_indices(torch.arange(self.keys.shape[0], device=self.keys.device).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Int[Tensor, " rows"]) -> None:
         """Keep (or repeat) the rows `indices`, in that order.

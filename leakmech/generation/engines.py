@@ -34,7 +34,9 @@ def auto_batch_size(model: Any, *, longest_prompt: int, max_new_tokens: int) -> 
     d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     size = model.dtype.itemsize
     per_position = 2 * config.num_hidden_layers * n_kv_heads * d_head * size
-    per_row = per_position * (longest_prompt + min(max_new_tokens, _TYPICAL_NEW_TOKENS)) + config.vocab_size * (size + 8)
+    per_row = per_position * (longest_prompt + min(max_new_tokens, _TYPICAL_NEW_TOKENS)) + config.vocab_size * (
+        size + 8
+    )
     device = model.get_input_embeddings().weight.device
     if device.type == "cuda":
         budget = torch.cuda.mem_get_info(device)[0] // 2
@@ -102,14 +104,18 @@ def generate(
         finished = _decode_or_none(decoder, batch, on_finished)
         if finished is None:
             if len(batch) == 1:
-                raise GenerationError(f"prompt {batch[0].prompt_id!r}: memory does not suffice for one row; use a smaller dtype")
+                raise GenerationError(
+                    f"prompt {batch[0].prompt_id!r}: memory does not suffice for one row; use a smaller dtype"
+                )
             batch_size = len(batch) // 2
             continue
         position += len(batch)
         yield [g for g in finished if (g.prompt_id, g.generation) not in done]
 
 
-def _decode_or_none(decoder: Decoder, batch: list[Row], on_finished: Callable[[int], None] | None) -> list[Generation] | None:
+def _decode_or_none(
+    decoder: Decoder, batch: list[Row], on_finished: Callable[[int], None] | None
+) -> list[Generation] | None:
     """The finished batch, or None when memory ran out; progress made before that is taken back."""
     reported = 0
 

@@ -176,6 +176,7 @@ def _hub_errors(repo_id: str, *, revision: str | None, error: type[LeakmechError
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its class where there is none."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".:") if lines else type(error).__name__
+    """The first line of an error's message, and the second where the first ends in a colon; else the error's class."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return said.rstrip(".:") or type(error).__name__

@@ -200,6 +200,17 @@ def load_adapter(loaded: LoadedModel, path: str | Path) -> LoadedModel:
     return replace(loaded, model=_attach(copy.deepcopy(loaded.model), folder), adapter=str(folder))
 
 
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of ``embedded:<name>``, a local folder or a hub id, without its model.
+
+    Raises
+    ------
+    ModelError
+        There is no such model, or it has no tokenizer.
+    """
+    return _read_tokenizer(_locate(name, revision=None, needs_tokenizer=True), trust_remote_code=False)
+
+
 # -- names to folders ----------------------------------------------------------------------------------------------
 
 
@@ -236,7 +247,7 @@ def _adapter_base(folder: Path) -> str:
 
 
 @contextmanager
-def _reading(what: str, folder: Path) -> Iterator[None]:
+def _reading(failure: str, folder: Path) -> Iterator[None]:
     """Whatever third-party readers raise on a file of the user's is one line; ``--debug`` shows the rest."""
     try:
         with quiet():
@@ -247,7 +258,7 @@ def _reading(what: str, folder: Path) -> Iterator[None]:
         if "trust_remote_code" in str(error):
             message = f"{folder}: runs Python code of its own; pass trust_remote_code=True if you trust its source"
             raise ModelError(message) from error
-        raise ModelError(f"{folder}: {what} cannot be read ({first_line(error)})") from error
+        raise ModelError(f"{folder}: {failure} ({first_line(error)})") from error
 
 
 def _require_config(folder: Path) -> None:
@@ -258,7 +269,7 @@ def _require_config(folder: Path) -> None:
 def _read_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise ModelError(f"{folder}: has no tokenizer; save one there or pass tokenizer=")
-    with _reading("the tokenizer", folder):
+    with _reading("the tokenizer cannot be read", folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     # From a configuration alone transformers makes a tokenizer without a vocabulary.
     if tokenizer.vocab_size <= len(tokenizer.all_special_ids):
@@ -268,10 +279,10 @@ def _read_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedToken
 
 def _read_model(folder: Path, *, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
     _require_config(folder)
-    with _reading(CONFIG, folder):
+    with _reading(f"{CONFIG} cannot be read", folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     _require_causal(config, folder, trust_remote_code=trust_remote_code)
-    with _reading("the weights", folder):
+    with _reading("the weights cannot be read", folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
         )
@@ -365,7 +376,7 @@ def _from_memory(
     if tokenizer is None:
         if not base.config._name_or_path:
             raise ModelError(f"{name}: a model in memory that was not loaded by name needs tokenizer=")
-        tokenizer = _read_tokenizer(_locate(name, revision=None, needs_tokenizer=True), trust_remote_code=False)
+        tokenizer = load_tokenizer(name)
     if device not in (None, "auto"):
         model = _place(model, resolve_device(device))
     if dtype not in (None, "auto"):
@@ -388,7 +399,7 @@ def _attach(model: AnyModel, folder: Path) -> PeftModel:
     """Put the adapter of `folder` on `model`, in place; every tensor of the adapter must find its module."""
     from peft import PeftModel, get_peft_model_state_dict
 
-    with _reading("the adapter", folder), warnings.catch_warnings():
+    with _reading("the adapter does not fit the model", folder), warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys")
         adapted = PeftModel.from_pretrained(model, folder)
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)

@@ -118,7 +118,9 @@ def load_dataset(name_or_path: str | Path | PromptSet) -> PromptSet:
         return PromptSet(str(name_or_path), _read_samples(builtin[str(name_or_path)]))
     path = Path(name_or_path)
     if not path.exists():
-        raise DatasetError(f"dataset {str(name_or_path)!r}: no such file and no built-in name{nearest(path.name, builtin)}")
+        raise DatasetError(
+            f"dataset {str(name_or_path)!r}: no such file and no built-in name{nearest(path.name, builtin)}"
+        )
     return PromptSet(path.stem, _read_samples(path))
 
 

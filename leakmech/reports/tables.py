@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.markup import escape
+from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
+from rich.text import Text
 
 Summary = Mapping[str, Any]
 
@@ -28,14 +29,27 @@ class Table:
         return "\n\n".join([f"**{self.title}**", table, *self.notes])
 
     def to_rich(self) -> RichTable:
-        """For printing on a terminal."""
-        caption = escape("\n".join(self.notes)) or None
-        table = RichTable(title=escape(self.title), title_justify="left", caption=caption, caption_justify="left")
+        """For printing on a terminal; a narrow one folds cells and loses nothing."""
+        notes = _literal("\n".join(self.notes)) if self.notes else None
+        table = RichTable(
+            title=_literal(self.title),
+            title_justify="left",
+            caption=notes,
+            caption_justify="left",
+            box=SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
         for index, name in enumerate(self.header):
-            table.add_column(escape(name), justify="left" if index == 0 else "right", no_wrap=True, overflow="fold")
+            table.add_column(_literal(name), justify="left" if index == 0 else "right", overflow="fold")
         for row in self.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(_literal, row))
         return table
+
+
+def _literal(text: str) -> Text:
+    """Text in which square brackets are no markup."""
+    return Text(text, no_wrap=False, overflow="fold")
 
 
 def leakage_table(summary: Summary) -> Table:
@@ -47,7 +61,12 @@ def leakage_table(summary: Summary) -> Table:
     rows.append(_leakage_row("overall", overall | summary["by_cleaning"][summary["cleaning"]]))
     noise = overall["noise_floor"]
     if noise is not None:
-        floor = {"auc_el": noise, "auc_el_ci": overall["noise_floor_ci"], "mu_el": overall["noise_floor_mu_el"]}
+        floor = {
+            "auc_el": noise,
+            "auc_el_ci": overall["noise_floor_ci"],
+            "mu_el": overall["noise_floor_mu_el"],
+            "mu_el_ci": overall["noise_floor_mu_el_ci"],
+        }
         rows.append(_leakage_row("noise floor", floor))
     return Table(
         title=(
@@ -133,4 +152,6 @@ def _percent(value: float | None) -> str:
 def _p_value(p: float | None) -> str:
     if p is None:
         return "–"
-    return f"{p:.2g}" if p >= 1e-3 else f"{p:.0e}".replace("e-0", "e-")
+    if p >= 1e-3:
+        return f"{p:.2g}"
+    return f"{p:.0e}".replace("e-0", "e-") if p > 0 else "< 1e-300"

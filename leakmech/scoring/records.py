@@ -146,16 +146,16 @@ def leakage_scores(frame: pd.DataFrame, policy: Cleaning) -> LeakageScores:
     RunDirectoryError
         Some generation of some prompt is missing.
     """
-    samples = tuple(dict.fromkeys(frame["sample"]))
-    main, resampled = frame[~frame["resampled"]], frame[frame["resampled"]]
-    n_generations = int(main["generation"].max()) + 1
+    samples = tuple(dict.fromkeys(frame["sample"].tolist()))
+    main, resampled = frame.loc[~frame["resampled"]], frame.loc[frame["resampled"]]
+    n_generations = int(main["generation"].to_numpy().max()) + 1
 
     def array(part: pd.DataFrame, condition: Condition, names: Sequence[str]) -> Float[np.ndarray, "s k n"]:
-        rows = part[part["condition"] == condition]
+        rows = part.loc[part["condition"] == condition, [column(policy, name) for name in names]]
         if len(rows) != len(samples) * n_generations:
             expected = len(samples) * n_generations
             raise RunDirectoryError(f"{condition}: {len(rows)} generations instead of {expected}; continue the run")
-        return rows[[column(policy, name) for name in names]].to_numpy(float).reshape(len(samples), n_generations, -1)
+        return rows.to_numpy(float).reshape(len(samples), n_generations, -1)
 
     return LeakageScores(
         samples=samples,
@@ -171,12 +171,10 @@ def echo_rates(frame: pd.DataFrame, policy: Cleaning) -> dict[str, Any]:
 
     Over all prompts with an injection (``echo_rate``, ``empty_rate``) and per condition.
     """
-    main = frame[~frame["resampled"]]
-    empty = main[column(policy, "text")] == ""
-    injected = main["condition"] != "control"
-    return {
-        "echo_rate": float(main.loc[injected, "echo"].mean()),
-        "empty_rate": float(empty[injected].mean()),
-        "echo_rates": {c: float(main.loc[main["condition"] == c, "echo"].mean()) for c in CONDITIONS},
-        "empty_rates": {c: float(empty[main["condition"] == c].mean()) for c in CONDITIONS},
-    }
+    main = frame.loc[~frame["resampled"]]
+    condition = main["condition"].to_numpy()
+    flags = {"echo": main["echo"].to_numpy(bool), "empty": (main[column(policy, "text")] == "").to_numpy(bool)}
+    rates: dict[str, Any] = {f"{name}_rate": float(flag[condition != "control"].mean()) for name, flag in flags.items()}
+    for name, flag in flags.items():
+        rates[f"{name}_rates"] = {c: float(flag[condition == c].mean()) for c in CONDITIONS}
+    return rates

@@ -41,10 +41,26 @@ _TERMINATORS = ".!?…。！？"
 _CLOSERS = "\"'”’»)]}*_`"
 _OPENERS = "\"'“‘«([{*_`#>-–—•"
 _QUOTES = "\"'”’»"
-_TITLES = "mr mrs ms dr prof st mt rev hon gen col capt lt sgt gov sen rep"
-_NEVER_FINAL = frozenset(f"{_TITLES} vs e.g i.e cf approx dept est".split())  # noqa: SIM905 - a list nobody could read
-_SOMETIMES_FINAL = frozenset("etc inc ltd co corp jr sr a.m p.m u.s u.k u.n ph.d b.a m.a".split())  # noqa: SIM905
-_BEFORE_NUMBERS = frozenset(("no", "nos", "fig", "vol", "p", "pp", "ch"))
+_TITLES = {"mr", "mrs", "ms", "dr", "prof", "st", "mt", "rev", "hon", "gen", "col", "capt", "lt", "sgt", "gov", "sen"}
+_NEVER_FINAL = _TITLES | {"rep", "vs", "e.g", "i.e", "cf", "approx", "dept", "est"}
+_SOMETIMES_FINAL = {
+    "etc",
+    "inc",
+    "ltd",
+    "co",
+    "corp",
+    "jr",
+    "sr",
+    "a.m",
+    "p.m",
+    "u.s",
+    "u.k",
+    "u.n",
+    "ph.d",
+    "b.a",
+    "m.a",
+}
+_BEFORE_NUMBERS = {"no", "nos", "fig", "vol", "p", "pp", "ch"}
 _WORD_BEFORE = re.compile(r"[\w.’'&-]*$")
 _NUMBERING = re.compile(r"\d{1,3}|[a-zA-Z]")
 _WORDS = re.compile(r"\w+(?:['’]\w+)*")

@@ -12,7 +12,12 @@ from leakmech.generation.sampler import Decoding
 
 GREEDY = Decoding(temperature=0.0, max_new_tokens=24, repetition_penalty=1.2)
 SAMPLED = Decoding(max_new_tokens=24)
-PROMPTS = ["Her passion is", "I lost my keys on the way here. The meeting ended with", "We", "The soup tastes like no other soup"]
+PROMPTS = [
+    "Her passion is",
+    "I lost my keys on the way here. The meeting ended with",
+    "We",
+    "The soup tastes like no other soup",
+]
 
 
 @pytest.fixture
@@ -122,7 +127,9 @@ def test_running_out_of_memory_halves_the_batch_and_changes_no_result(make_tiny,
     def failing(batch, **options):
         sizes.append(len(batch))
         if len(batch) > 4:
-            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            )
         return decode(batch, **options)
 
     monkeypatch.setattr(decoder, "decode", failing)
@@ -175,7 +182,9 @@ def test_the_embedded_model_decodes_greedily_like_hugging_face(embedded_model):
     decoder = Decoder(model, tokenizer, decoding=GREEDY)
     batched = outputs(decoder, rows, batch_size=4)
     for row in rows:
-        expected = hugging_face_greedy(model, tokenizer, row.prompt_tokens, end_tokens=decoder.end_tokens, decoding=GREEDY)
+        expected = hugging_face_greedy(
+            model, tokenizer, row.prompt_tokens, end_tokens=decoder.end_tokens, decoding=GREEDY
+        )
         assert batched[row.prompt_id, 0][0] == expected
 
 

@@ -93,7 +93,10 @@ def test_only_tokens_that_hugging_face_would_keep_are_drawn(decoding):
     torch.manual_seed(1)
     seen = torch.randint(0, 200, (1, 30))
     logits = 3 * torch.randn(1, 200)
-    warpers = [RepetitionPenaltyLogitsProcessor(decoding.repetition_penalty), TemperatureLogitsWarper(decoding.temperature)]
+    warpers = [
+        RepetitionPenaltyLogitsProcessor(decoding.repetition_penalty),
+        TemperatureLogitsWarper(decoding.temperature),
+    ]
     if decoding.top_k:
         warpers.append(TopKLogitsWarper(decoding.top_k))
     warpers.append(TopPLogitsWarper(decoding.top_p))

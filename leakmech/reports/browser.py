@@ -1,0 +1,148 @@
+"""The samples that a report embeds: which ones, and their texts and scores as JSON for the page's script.
+
+A run may hold thousands of samples, and a page has to stay small. If not all fit, half of those embedded are the ones
+that leak most and half are random, so that a reader sees the extremes and what is usual.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from markupsafe import Markup
+
+from leakmech.prompts.samples import Condition
+from leakmech.reports.examples import SampleTexts, mark, sample_texts
+from leakmech.runs import BenchResult, RunDirectory
+from leakmech.scoring.leakage import LABELS, mean_valence, valence_shifts
+from leakmech.scoring.records import leakage_scores
+from leakmech.seeds import numpy_generator
+
+MAX_SAMPLES = 200
+MAX_DATA_BYTES = 2_500_000
+MAX_TEXT_LENGTH = 2_000
+_SELECTION_SEED = 0
+_SHOWN_ORDER: tuple[Condition, ...] = ("control", "neutral", "positive", "negative")
+
+
+def embedded_json(value: Any) -> Markup:
+    """`value` as JSON that may stand inside a script element: nothing in it can end the element or open another.
+
+    What is not ASCII is escaped, U+2028 and U+2029 with it.
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+@dataclass(frozen=True)
+class Browser:
+    """The embedded samples as JSON, and a sentence that says which ones they are."""
+
+    json: Markup
+    selection: str
+
+
+def sample_browser(result: BenchResult, *, max_samples: int = MAX_SAMPLES, max_bytes: int = MAX_DATA_BYTES) -> Browser:
+    """The samples that the page embeds: all of them, or as many as fit, chosen by :func:`choose_samples`."""
+    texts = sample_texts(result)
+    scores = leakage_scores(result.scores, result.summary["cleaning"])
+    shifts = valence_shifts(scores)["valence_shift"]
+    valences = {condition: mean_valence(scores, condition) for condition in _SHOWN_ORDER}
+    number = min(max_samples, len(texts))
+    generations = _generations(result, {scores.samples[index] for index in choose_samples(shifts, number)})
+    while True:
+        chosen = choose_samples(shifts, number)
+        samples = [
+            _sample_entry(
+                texts[scores.samples[index]],
+                shift=shifts[index],
+                valences={condition: valences[condition][index] for condition in _SHOWN_ORDER},
+                generations=generations[scores.samples[index]],
+            )
+            for index in chosen
+        ]
+        data = embedded_json({"labels": LABELS, "samples": samples})
+        if len(data) <= max_bytes or number <= 2:
+            return Browser(data, _selection(number, len(texts)))
+        number = max(2, min(number - 1, int(number * max_bytes / len(data))))
+
+
+def choose_samples(shifts: Float[np.ndarray, " samples"], number: int) -> list[int]:
+    """Indices of `number` samples in their own order: half those that shift most, either way, half a random rest.
+
+    The random half is drawn with a fixed seed; a smaller `number` gives a subset of a larger one's samples.
+    """
+    by_size = np.argsort(-np.abs(np.nan_to_num(shifts)), kind="stable")
+    if number >= len(shifts):
+        return list(range(len(shifts)))
+    priority = numpy_generator("report", _SELECTION_SEED).permutation(len(shifts))
+    largest = by_size[: (number + 1) // 2]
+    rest = sorted(set(range(len(shifts))) - set(largest.tolist()), key=lambda index: priority[index])
+    return sorted([*largest.tolist(), *rest[: number - len(largest)]])
+
+
+def _selection(number: int, n_samples: int) -> str:
+    cut = f" Texts longer than {MAX_TEXT_LENGTH:,} characters are cut."
+    if number == n_samples:
+        return f"All {n_samples} samples with all their generations.{cut}"
+    largest = (number + 1) // 2
+    return (
+        f"{number} of {n_samples:,} samples, to keep this page small: the {largest} whose valence shifts most, either "
+        f"way, and {number - largest} drawn at random from the rest (seed {_SELECTION_SEED}). The first kind is chosen "
+        f"for being extreme; the tables above are over all samples.{cut}"
+    )
+
+
+def _generations(result: BenchResult, wanted: set[str]) -> dict[str, dict[str, list[list[Any]]]]:
+    """``[sample][condition]``: scored text, full text where it is another, remark and P of each generation."""
+    policy = result.summary["cleaning"]
+    scores = result.scores
+    frame = scores.loc[~scores["resampled"] & scores["sample"].isin(list(wanted))]
+    full = {
+        (record["prompt_id"], record["generation"]): record["text"]
+        for record in RunDirectory(result.path).generations()
+        if record["sample"] in wanted
+    }
+    found: dict[str, dict[str, list[list[Any]]]] = {}
+    for row in frame.to_dict("records"):
+        scored, text = row["first_sentence"], full[row["prompt_id"], row["generation"]].strip()
+        values = [row[label] for label in LABELS]
+        entry = [
+            _cut(scored),
+            None if text == scored else _cut(text),
+            mark(scored, echo=row["echo"], policy=policy),
+            None if np.isnan(values).any() else [round(value, 3) for value in values],
+        ]
+        found.setdefault(row["sample"], {}).setdefault(row["condition"], []).append(entry)
+    return found
+
+
+def _sample_entry(
+    texts: SampleTexts,
+    *,
+    shift: float,
+    valences: Mapping[Condition, float],
+    generations: Mapping[str, Sequence[Sequence[Any]]],
+) -> dict[str, Any]:
+    conditions = [
+        {
+            "name": condition,
+            "injection": texts.injections.get(condition),
+            "valence": _rounded(valences[condition]),
+            "generations": generations[condition],
+        }
+        for condition in _SHOWN_ORDER
+    ]
+    return {"id": texts.id, "stem": texts.stem, "shift": _rounded(shift), "conditions": conditions}
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT_LENGTH else text[:MAX_TEXT_LENGTH] + " …"

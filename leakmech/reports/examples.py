@@ -1,0 +1,209 @@
+"""Example generations of a run side by side, as in the paper's Table 2: what stood before a stem, what came of it.
+
+Which samples are shown follows a fixed rule that looks at no score: evenly spaced in the order of the data set.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from leakmech.errors import RunDirectoryError, UsageError, nearest
+from leakmech.prompts.render import Renderer
+from leakmech.prompts.samples import CONDITIONS, INJECTIONS, Condition
+from leakmech.runs import BenchResult, RunDirectory, load_result
+from leakmech.scoring.records import Record
+from leakmech.store import read_jsonl_shard
+
+_STYLES = {"positive": "blue", "negative": "dark_orange"}
+_STEERING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # text direction
+
+
+@dataclass(frozen=True)
+class SampleTexts:
+    """The texts of one sample as the run's prompts hold them; the data set's file is not needed any more."""
+
+    id: str
+    split: str | None
+    stem: str
+    injections: Mapping[Condition, str]
+
+
+def finished_bench(run: Path) -> BenchResult:
+    """The result of a finished benchmark run.
+
+    Raises
+    ------
+    RunDirectoryError
+        `run` is no run, is not finished, or is of another kind.
+    """
+    result = load_result(run)
+    kind = result.summary.get("kind")
+    if kind != "bench":
+        raise RunDirectoryError(f"{run}: is a run of kind {kind!r}; this needs one of `leakmech bench`")
+    return result
+
+
+def sample_texts(result: BenchResult) -> dict[str, SampleTexts]:
+    """Stem and injections of every sample, by id, in the order of the data set.
+
+    Raises
+    ------
+    RunDirectoryError
+        ``prompts.jsonl`` lacks a condition of a sample.
+    """
+    path = RunDirectory(result.path).prompts_file
+    # Every prompt is instruction, optional injection and stem; the first is known, and control has no second.
+    start = f"{Renderer(None, form='plain', instruction=result.summary['instruction']).instruction_text}: "
+    prompts: dict[str, dict[str, Any]] = {}
+    for row in read_jsonl_shard(path):
+        prompts.setdefault(row["sample"], {})[row["condition"]] = row
+    found = {}
+    for sample, rows in prompts.items():
+        missing = [condition for condition in CONDITIONS if condition not in rows]
+        if missing:
+            raise RunDirectoryError(
+                f"{path}: sample {sample!r} lacks the prompt {missing[0]!r}; run the benchmark again"
+            )
+        bodies = {condition: rows[condition]["text"].removeprefix(start) for condition in CONDITIONS}
+        stem = bodies["control"]
+        injections: dict[Condition, str] = {name: bodies[name].removesuffix(stem).strip() for name in INJECTIONS}
+        found[sample] = SampleTexts(sample, rows["control"]["split"], stem, injections)
+    return found
+
+
+def examples_table(
+    run: str | Path, *, number: int = 5, sample: str | None = None, generation: int = 0
+) -> list[Padding]:
+    """Generations of some samples in all four conditions, for printing on a terminal.
+
+    Parameters
+    ----------
+    run
+        Directory of a finished benchmark run.
+    number
+        How many samples, evenly spaced in the order of the data set.
+    sample
+        Id of the one sample to show instead.
+    generation
+        Index of the generation to show, from 0 to K - 1.
+
+    Returns
+    -------
+    list
+        A caption that says what is shown and how it was chosen, then a table for each sample: injection, scored
+        first sentence and its valence P[positive] - P[negative]. Texts of the model are literal: no markup, no
+        control characters.
+
+    Raises
+    ------
+    RunDirectoryError
+        `run` is no finished benchmark run.
+    UsageError
+        There is no such sample or generation.
+    """
+    result = finished_bench(Path(run))
+    summary, texts = result.summary, sample_texts(result)
+    n_generations = summary["generations"]
+    if not 0 <= generation < n_generations:
+        raise UsageError(
+            f"generation {generation}: {run} has {n_generations} a prompt, numbered 0 to {n_generations - 1}"
+        )
+    if sample is not None and sample not in texts:
+        raise UsageError(f"{run}: has no sample {sample!r}{_nearest_sample(sample, texts)}")
+    if number < 1:
+        raise UsageError(f"number of samples must be at least 1, found {number}")
+    ids = list(texts)
+    chosen = [sample] if sample is not None else [ids[index] for index in evenly_spaced(len(ids), number)]
+    how = "" if sample is not None else f" {len(chosen)} of {len(ids)} samples, evenly spaced in the data set's order;"
+    caption = (
+        f"{summary['model']} on {summary['dataset']}:{how} generation {generation} of each prompt, cleaning policy "
+        f"{summary['cleaning']}. valence = P[positive] - P[negative] of the scored sentence ({summary['estimator']}); "
+        "echo = the answer begins by repeating the prompt."
+    )
+    frame = result.scores
+    shown = frame.loc[(frame["generation"] == generation) & frame["sample"].isin(chosen)]
+    rows = {(row["sample"], row["condition"]): row for row in shown.to_dict("records")}
+    tables = [_table(texts[one], {c: rows[one, c] for c in CONDITIONS}, policy=summary["cleaning"]) for one in chosen]
+    # Padding, because the console joins bare texts into one and forgets how they wrap.
+    return [Padding(_wrapping(caption), 0), *tables]
+
+
+def evenly_spaced(n: int, number: int) -> list[int]:
+    """`number` indices below `n` with equal steps, each in the middle of its step; all of them if there are fewer.
+
+    >>> evenly_spaced(60, 5)
+    [6, 18, 30, 42, 54]
+    """
+    number = min(n, number)
+    return [(2 * index + 1) * n // (2 * number) for index in range(number)]
+
+
+def printable(text: str) -> str:
+    """`text` on one line and without control characters, which could steer the terminal that it is printed on."""
+    return "".join(
+        "\ufffd" if character in _STEERING or unicodedata.category(character) in ("Cc", "Cs") else character
+        for character in " ".join(text.split())
+    )
+
+
+def mark(text: str, *, echo: bool, policy: str) -> str:
+    """What to say about a scored text that is not simply the first sentence; empty if there is nothing to say."""
+    if not text:
+        return "echo only" if echo else "empty"
+    if not echo:
+        return ""
+    return "echo" if policy == "raw" else "after an echo"
+
+
+def _nearest_sample(sample: str, texts: Mapping[str, Any]) -> str:
+    hint = nearest(sample, texts)
+    # The list of all ids, which `nearest` falls back to, would be thousands of names.
+    return hint if "did you mean" in hint else f"; its samples are {next(iter(texts))!r} to {list(texts)[-1]!r}"
+
+
+def _table(texts: SampleTexts, rows: Mapping[Condition, Record], *, policy: str) -> Padding:
+    table = Table(
+        title=_wrapping(f"{texts.id}: {texts.stem} …", style="bold"),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("condition", no_wrap=True)
+    table.add_column("injection", ratio=2, overflow="fold")
+    table.add_column("first sentence", ratio=3, overflow="fold")
+    table.add_column("valence", justify="right", no_wrap=True)
+    for condition in CONDITIONS:
+        row = rows[condition]
+        style = _STYLES.get(condition, "")
+        table.add_row(
+            Text(condition, style=style),
+            Text(printable(texts.injections.get(condition, "–"))),
+            _sentence(row, policy=policy),
+            _valence(row),
+        )
+    return Padding(table, (1, 0, 0, 0))
+
+
+def _wrapping(text: str, *, style: str = "") -> Text:
+    """A text that wraps at words even where the console prints without wrapping."""
+    return Text(printable(text), style=style, no_wrap=False, overflow="fold")
+
+
+def _sentence(row: Record, *, policy: str) -> Text:
+    text, note = printable(row["first_sentence"]), mark(row["first_sentence"], echo=row["echo"], policy=policy)
+    return Text.assemble((f"({note})", "dim"), " " if text else "", text) if note else Text(text)
+
+
+def _valence(row: Record) -> Text:
+    valence = row["positive"] - row["negative"]
+    return Text("–" if pd.isna(valence) else f"{valence:+.2f}")

