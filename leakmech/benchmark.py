@@ -253,10 +253,9 @@ class _Benchmark:
         )
         if len(done) < len(self.rows):
             with self.progress("generating", total=len(self.rows), done=len(done)) as advance:
-                for batch in generate(
-                    decoder, self.rows, batch_size=self._batch_size(), done=done, on_finished=advance
-                ):
-                    append_jsonl(self.run.shard, (self._record(g, texts[g.prompt_id]) for g in batch))
+                for ended in generate(decoder, self.rows, batch_size=self._batch_size(), done=done):
+                    append_jsonl(self.run.shard, (self._record(g, texts[g.prompt_id]) for g in ended))
+                    advance(len(ended))
         return decoder.clock, len(self.rows) - len(done)
 
     def _drop_foreign(self, done: set[tuple[str, int]]) -> None:

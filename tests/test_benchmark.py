@@ -133,17 +133,19 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_up_the_same(folder, tmp_p
     expected = leakmech.bench(folder, out=tmp_path / "a", batch_size=4, **SETTINGS)
     from leakmech.generation.decode import Decoder
 
-    decode, calls = Decoder.decode, []
+    stream = Decoder.stream
 
-    def interrupted(self, rows, **options):
-        calls.append(len(rows))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return decode(self, rows, **options)
+    def interrupted(self, rows, *, batch_size):
+        n = 0
+        for ended in stream(self, rows, batch_size=batch_size):
+            yield ended
+            n += len(ended)
+            if n >= 8:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(Decoder, "decode", interrupted)
+    monkeypatch.setattr(Decoder, "stream", interrupted)
     with pytest.raises(
-        InterruptedRunError, match=r"8 of 30 generations are saved; continue with: leakmech bench --out"
+        InterruptedRunError, match=r"\d+ of 30 generations are saved; continue with: leakmech bench --out"
     ):
         leakmech.bench(folder, out=tmp_path / "b", batch_size=4, **SETTINGS)
     monkeypatch.undo()

@@ -1,25 +1,27 @@
-"""The batched decoding loop.
+"""The decoding loop: rows step together, and where a row ends the next one begins.
 
-A batch is a list of rows; a row is one (prompt, generation index). Every distinct prompt of a batch is prefilled once,
-its cache is expanded to its rows, and all rows then step together. A row ends at an end-of-text token, when the stop
-rule says that what will be scored is complete, or at ``max_new_tokens``; ended rows leave the batch, so a step costs
-what its live rows cost. What a row draws depends on its own address only (:mod:`leakmech.seeds`), never on its
-neighbours.
+A row is one (prompt, generation index). Every distinct prompt among the rows that enter together is prefilled once and
+its cache expanded to them. A row ends at an end-of-text token, when the stop rule says that what will be scored is
+complete, or at ``max_new_tokens``; it then leaves, and when half the places are free the next rows move in, so that the
+model always has a full batch to work on. What a row draws depends on its own address only (:mod:`leakmech.seeds`),
+never on its neighbours.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from leakmech.errors import GenerationError
-from leakmech.generation.cache import growing_cache
+from leakmech.generation.cache import growing_cache, growing_layers
 from leakmech.generation.sampler import Decoding, sample_tokens
 from leakmech.seeds import row_keys
 
@@ -28,7 +30,10 @@ StopRule = Callable[[str, str], bool]
 """``stop(prompt_id, text so far) -> True`` when the text that will be scored can no longer change."""
 
 _TERMINATORS = frozenset(".!?…。！？\n")
-_STEPS_TO_LOOK = 4  # a sentence end is confirmed by what follows it, within a few tokens
+_STEPS_TO_LOOK = 3  # a sentence end is confirmed by what follows it, within a few tokens
+_REFILL_SHARE = (
+    0.5  # new rows move in when no more than this share of the places is taken: prefill comes in large parts
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Clock:
 
 
 class Decoder:
-    """Decodes batches of rows with one model; holds what is the same for every batch.
+    """Decodes rows with one model; holds what is the same for all of them.
 
     Parameters
     ----------
@@ -111,73 +116,135 @@ class Decoder:
         flags = [not _TERMINATORS.isdisjoint(piece) for piece in pieces]
         return flags + [False] * (size - len(flags))
 
-    def decode(self, rows: Sequence[Row], *, on_finished: Callable[[int], None] | None = None) -> list[Generation]:
-        """Generate all `rows` as one batch.
+    def decode(self, rows: Sequence[Row]) -> list[Generation]:
+        """Generate all `rows` as one batch, in their order. See :meth:`stream`."""
+        finished = {(g.prompt_id, g.generation): g for part in self.stream(rows, batch_size=len(rows)) for g in part}
+        return [finished[row.prompt_id, row.generation] for row in rows]
+
+    def stream(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[list[Generation]]:
+        """Generate `rows`, at most `batch_size` at a time, and yield them as they end.
 
         Parameters
         ----------
         rows
-            What to generate; rows of one prompt share its prefill.
-        on_finished
-            Called with the number of rows that ended in a step, for progress bars.
+            What to generate, in the order in which to begin; rows of one prompt that enter together share its prefill.
+        batch_size
+            Number of places.
 
-        Returns
-        -------
+        Yields
+        ------
         list of Generation
-            In the order of `rows`.
+            Rows that have ended, in any order.
 
         Raises
         ------
         GenerationError
             The model's logits are NaN or infinite; the message names the prompt.
         """
-        started = time.perf_counter()
-        with torch.inference_mode():
-            batch = _Batch(self, rows)
-            while batch.live:
-                n_live = len(batch.live)
-                batch.step()
-                if on_finished and len(batch.live) < n_live:
-                    on_finished(n_live - len(batch.live))
-        self.clock.total += time.perf_counter() - started
-        return batch.results()
+        waiting = deque(rows)
+        batch = _Batch(self)
+        while waiting or batch.live:
+            started = time.perf_counter()
+            with torch.inference_mode():
+                if waiting and batch.has_room(batch_size, longest=len(waiting[0].prompt_tokens)):
+                    batch.admit([waiting.popleft() for _ in range(min(len(waiting), batch_size - len(batch.live)))])
+                ended = batch.step()
+            self.clock.total += time.perf_counter() - started
+            if ended:
+                yield ended
 
     def text(self, tokens: Sequence[int]) -> str:
         """Decode tokens as they are: no special tokens, no tidying of spaces."""
         return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
+@dataclass
+class _LiveRow:
+    """A row that is being generated."""
+
+    row: Row
+    tokens: list[int] = field(default_factory=list)
+    finish: FinishReason | None = None
+    looks: int = 0  # how many more steps to look for the end of a sentence
+
+
 class _Batch:
-    """The state of one batch: which rows are live, in cache order, and what they have said."""
+    """The rows that step together: Python state in `live`, tensors with one entry a row, all in cache order.
 
-    def __init__(self, decoder: Decoder, rows: Sequence[Row]) -> None:
+    Columns are right-aligned token positions: ``seen[i, :n_columns]`` are row i's tokens behind ``mask``, padded on the
+    left with a token of its own.
+    """
+
+    cache: DynamicCache
+    logits: Tensor
+    keys: Tensor
+    steps: Tensor
+    lengths: Tensor
+    mask: Tensor
+    seen: Tensor
+
+    def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
-        self.rows = rows
-        self.tokens: list[list[int]] = [[] for _ in rows]
-        self.finish: list[FinishReason | None] = [None] * len(rows)
-        self.looks = [0] * len(rows)  # how many more steps to look for the end of a sentence
-        self.live = list(range(len(rows)))  # row numbers in cache order
-        self.n_steps = 0
-        device, budget = decoder.device, decoder.decoding.max_new_tokens
-        self.keys = row_keys(decoder.seed, [r.prompt_id for r in rows], [r.generation for r in rows]).to(device)
+        self.live: list[_LiveRow] = []
 
+    def has_room(self, batch_size: int, *, longest: int) -> bool:
+        """Is it worth while, and possible, to let rows in whose longest prompt has `longest` tokens?"""
+        if not self.live:
+            return True
+        fits = growing_layers(self.cache) is not None and longest <= self.n_columns
+        return fits and len(self.live) <= batch_size * _REFILL_SHARE
+
+    def admit(self, rows: Sequence[Row]) -> None:
+        """Prefill the prompts of `rows` and let the rows in."""
+        device = self.decoder.device
         prompts = list(dict.fromkeys(row.prompt_tokens for row in rows))
         prompt_of = {prompt: i for i, prompt in enumerate(prompts)}
         expand = torch.tensor([prompt_of[row.prompt_tokens] for row in rows], device=device)
-        self.width = max(map(len, prompts))
-        ids, mask = _left_pad(prompts, self.width, device)
-        self.cache = growing_cache(decoder.model.config)
+        ids, mask = _left_pad(prompts, max(map(len, prompts)), device)
+        cache = growing_cache(self.decoder.model.config)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        logits = self._forward(ids, attention_mask=mask, position_ids=positions)
-        if len(rows) > len(prompts) or any(row.prompt_tokens != p for row, p in zip(rows, prompts, strict=False)):
-            self.cache.batch_select_indices(expand)
-        self.logits = logits[expand]
-        self.lengths = mask.sum(1)[expand]  # tokens a live row has seen
-        self.mask = torch.cat([mask[expand], mask.new_ones((len(rows), budget))], dim=1)
-        # Padding is replaced by the row's own last token, which the repetition penalty counts anyway.
-        self.seen = torch.cat([ids.where(mask.bool(), ids[:, -1:])[expand], ids.new_zeros((len(rows), budget))], dim=1)
+        logits = self._forward(ids, cache=cache, attention_mask=mask, position_ids=positions)
+        cache.batch_select_indices(expand)
+        entering = {
+            "logits": logits[expand],
+            "keys": row_keys(self.decoder.seed, [r.prompt_id for r in rows], [r.generation for r in rows]).to(device),
+            "steps": torch.zeros(len(rows), dtype=torch.long, device=device),
+            "lengths": mask.sum(1)[expand],
+            "mask": mask[expand],
+            # Padding is a token of the row's own, which the repetition penalty counts anyway.
+            "seen": ids.where(mask.bool(), ids[:, -1:])[expand],
+        }
+        if self.live:
+            self._merge(cache, entering)
+        else:
+            self.cache = cache
+            for name, value in entering.items():
+                setattr(self, name, value)
+        self.live += [_LiveRow(row) for row in rows]
 
-    def _forward(self, ids: Tensor, *, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
+    def _merge(self, cache: DynamicCache, entering: dict[str, Tensor]) -> None:
+        """Put rows with a cache of their own behind the present ones, right-aligned."""
+        unused = int(self.mask.argmax(dim=1).min())  # columns in which no present row has a token
+        surplus = min(unused, self.n_columns - entering["mask"].shape[1])
+        if surplus > 0:
+            self.mask, self.seen = self.mask[:, surplus:], self.seen[:, surplus:]
+        layers, new_layers = growing_layers(self.cache), growing_layers(cache)
+        for layer, new in zip(layers or (), new_layers or (), strict=True):
+            if surplus > 0:
+                layer.drop_positions(surplus)
+            layer.append_rows(new)
+        width = self.n_columns - entering["mask"].shape[1]
+        entering["mask"] = torch.nn.functional.pad(entering["mask"], (width, 0))
+        padding = entering["seen"][:, :1].expand(-1, width)
+        entering["seen"] = torch.cat([padding, entering["seen"]], dim=1)
+        for name, value in entering.items():
+            setattr(self, name, torch.cat([getattr(self, name), value]))
+
+    @property
+    def n_columns(self) -> int:
+        return self.mask.shape[1]
+
+    def _forward(self, ids: Tensor, *, cache: DynamicCache, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
         """Run the model on new tokens; logits of the last position, float32 ``[rows, vocab]``."""
         clock = self.decoder.clock
         started = time.perf_counter()
@@ -185,101 +252,77 @@ class _Batch:
             input_ids=ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=self.cache,
+            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
         if ids.device.type != "cpu":
-            torch.cuda.synchronize() if ids.device.type == "cuda" else torch.mps.synchronize()
+            torch.accelerator.synchronize()
         clock.forward += time.perf_counter() - started
         clock.row_steps += ids.shape[0]
         return output.logits[:, -1].float()
 
-    def step(self) -> None:
-        """Draw one token for every live row, retire the rows that end, and run the model on the others."""
+    def step(self) -> list[Generation]:
+        """Draw one token for every row, let go of the rows that end, and run the model on the others."""
         tokens, broken = sample_tokens(
-            self.logits,
-            self.seen[:, : self.width + self.n_steps],
-            keys=self.keys,
-            steps=torch.full_like(self.keys, self.n_steps),
-            decoding=self.decoder.decoding,
+            self.logits, self.seen, keys=self.keys, steps=self.steps, decoding=self.decoder.decoding
         )
-        self.seen[:, self.width + self.n_steps] = tokens
-        self.n_steps += 1
         drawn, bad = torch.stack([tokens, broken.long()]).tolist()
-        self._refuse_broken(bad)
-        for row, token in zip(self.live, drawn, strict=True):
-            self._append(row, token)
-        self._stop_complete()
-        self._retire()
+        for live, token, is_bad in zip(self.live, drawn, bad, strict=True):
+            if is_bad:
+                raise GenerationError(
+                    f"prompt {live.row.prompt_id!r}: the model's logits are NaN or infinite at token "
+                    f"{len(live.tokens) + 1}; try --dtype float32, or check the intervention or adapter in use"
+                )
+            self._append(live, token)
+        self.seen = torch.cat([self.seen, tokens[:, None]], dim=1)
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.live), 1)], dim=1)
+        ended = self._retire()
         if self.live:
             self.logits = self._forward(
-                self.seen[:, self.width + self.n_steps - 1, None],
-                attention_mask=self.mask[:, : self.width + self.n_steps],
-                position_ids=self.lengths[:, None],
+                self.seen[:, -1:], cache=self.cache, attention_mask=self.mask, position_ids=self.lengths[:, None]
             )
             self.lengths += 1
+            self.steps += 1
+        return ended
 
-    def _refuse_broken(self, bad: list[int]) -> None:
-        for row, is_bad in zip(self.live, bad, strict=True):
-            if is_bad:
-                name = self.rows[row].prompt_id
-                raise GenerationError(
-                    f"prompt {name!r}: the model's logits are NaN or infinite at token {self.n_steps}; "
-                    "try --dtype float32, or check the intervention or adapter in use"
-                )
-
-    def _append(self, row: int, token: int) -> None:
-        """Note a drawn token; decide whether it ends the row by itself."""
-        if token in self.decoder.end_tokens:
-            self.finish[row] = "stop"
+    def _append(self, live: _LiveRow, token: int) -> None:
+        """Note a drawn token and decide whether the row ends with it."""
+        decoder = self.decoder
+        if token in decoder.end_tokens:
+            live.finish = "stop"
             return
-        self.tokens[row].append(token)
-        if self.decoder.stop and self.decoder._may_end_sentence[token]:
-            self.looks[row] = _STEPS_TO_LOOK
-        if len(self.tokens[row]) == self.decoder.decoding.max_new_tokens:
-            self.finish[row] = "length"
+        live.tokens.append(token)
+        if len(live.tokens) == decoder.decoding.max_new_tokens:
+            live.finish = "length"
+        elif decoder.stop and (live.looks > 0 or decoder._may_end_sentence[token]):
+            live.looks = _STEPS_TO_LOOK if decoder._may_end_sentence[token] else live.looks - 1
+            # Half of a multi-byte character decodes to U+FFFD; it is not text yet.
+            if decoder.stop(live.row.prompt_id, decoder.text(live.tokens).rstrip("\ufffd")):
+                live.finish = "sentence"
 
-    def _stop_complete(self) -> None:
-        """End the rows whose scored text is complete."""
-        if not self.decoder.stop:
-            return
-        for row in self.live:
-            if self.finish[row] is None and self.looks[row] > 0:
-                self.looks[row] -= 1
-                # Half of a multi-byte character decodes to U+FFFD; it is not text yet.
-                text = self.decoder.text(self.tokens[row]).rstrip("\ufffd")
-                if self.decoder.stop(self.rows[row].prompt_id, text):
-                    self.finish[row] = "sentence"
-
-    def _retire(self) -> None:
-        """Take ended rows out of the batch: their places are filled with live rows from the end."""
-        ended = [self.finish[row] is not None for row in self.live]
+    def _retire(self) -> list[Generation]:
+        """Take ended rows out: their places are filled with live rows from the end."""
+        ended = [live.finish is not None for live in self.live]
         if not any(ended):
-            return
-        n_left = len(self.live) - sum(ended)
-        holes = [place for place in range(n_left) if ended[place]]
-        fillers = [place for place in range(n_left, len(self.live)) if not ended[place]]
-        order = list(range(n_left))
-        for hole, filler in zip(holes, fillers, strict=True):
-            order[hole] = filler
+            return []
+        finished = [self._generation(live) for live in self.live if live.finish is not None]
+        n_left = len(self.live) - len(finished)
+        fillers = iter(place for place in range(n_left, len(ended)) if not ended[place])
+        order = [next(fillers) if ended[place] else place for place in range(n_left)]
         self.live = [self.live[place] for place in order]
-        if not self.live:
-            return
-        index = torch.tensor(order, device=self.decoder.device)
-        self.cache.batch_select_indices(index)
-        for name in ("keys", "lengths", "mask", "seen"):
-            setattr(self, name, getattr(self, name)[index])
-
-    def results(self) -> list[Generation]:
-        """The finished generations in the order of the rows."""
-        finished = []
-        for row, tokens, finish in zip(self.rows, self.tokens, self.finish, strict=True):
-            if finish is None:
-                raise AssertionError("a row is still live")
-            text = self.decoder.text(tokens)
-            finished.append(Generation(row.prompt_id, row.generation, text, tuple(tokens), finish))
+        if self.live:
+            index = torch.tensor(order, device=self.decoder.device)
+            self.cache.batch_select_indices(index)
+            for name in ("keys", "steps", "lengths", "mask", "seen"):
+                setattr(self, name, getattr(self, name)[index])
         return finished
+
+    def _generation(self, live: _LiveRow) -> Generation:
+        if live.finish is None:
+            raise AssertionError("the row is still live")
+        text = self.decoder.text(live.tokens)
+        return Generation(live.row.prompt_id, live.row.generation, text, tuple(live.tokens), live.finish)
 
 
 def _left_pad(prompts: Sequence[Sequence[int]], width: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,13 @@
 """From a list of rows to finished generations: batch planning and backing off when memory runs out.
 
-Rows are sorted by prompt length, longest first, so that a batch has little padding and the largest batch comes first:
-if memory runs out, it does so at once. Because draws are coupled to addresses, neither the plan nor a back-off changes
+Rows are sorted by prompt length, longest first, so that a batch has little padding and the largest rows come first: if
+memory runs out, it tends to do so early. Draws are coupled to addresses, so neither the plan nor a back-off changes
 a result (up to floating point).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import psutil
@@ -61,14 +61,9 @@ def parse_batch_size(value: int | str) -> int | None:
 
 
 def generate(
-    decoder: Decoder,
-    rows: Sequence[Row],
-    *,
-    batch_size: int,
-    done: Collection[tuple[str, int]] = (),
-    on_finished: Callable[[int], None] | None = None,
+    decoder: Decoder, rows: Sequence[Row], *, batch_size: int, done: Collection[tuple[str, int]] = ()
 ) -> Iterator[list[Generation]]:
-    """Generate `rows` batch by batch, in the order of :func:`plan`.
+    """Generate `rows` in the order of :func:`plan`; halve the batch whenever memory runs out.
 
     Parameters
     ----------
@@ -77,64 +72,41 @@ def generate(
     rows
         Everything that belongs to the run.
     batch_size
-        Rows in a batch; halved whenever memory runs out.
+        Rows that step together.
     done
-        (prompt id, generation) of rows that an earlier call has finished. A batch is planned as if nothing were done
-        and skipped only if all of it is, so that a continued run computes exactly what an uninterrupted one does.
-    on_finished
-        Progress callback with the number of rows that ended.
+        (prompt id, generation) of rows that an earlier call has finished; they are left out.
 
     Yields
     ------
     list of Generation
-        One finished batch without the rows in `done`.
+        Rows that have ended, as they end.
 
     Raises
     ------
     GenerationError
         Memory does not suffice for a single row, or logits are not finite.
     """
-    ordered = plan(rows)
-    position = 0
-    while position < len(ordered):
-        batch = ordered[position : position + batch_size]
-        if all((row.prompt_id, row.generation) in done for row in batch):
-            position += len(batch)
-            continue
-        finished = _decode_or_none(decoder, batch, on_finished)
-        if finished is None:
-            if len(batch) == 1:
-                raise GenerationError(
-                    f"prompt {batch[0].prompt_id!r}: memory does not suffice for one row; use a smaller dtype"
-                )
-            batch_size = len(batch) // 2
-            continue
-        position += len(batch)
-        yield [g for g in finished if (g.prompt_id, g.generation) not in done]
-
-
-def _decode_or_none(
-    decoder: Decoder, batch: list[Row], on_finished: Callable[[int], None] | None
-) -> list[Generation] | None:
-    """The finished batch, or None when memory ran out; progress made before that is taken back."""
-    reported = 0
-
-    def report(n_rows: int) -> None:
-        nonlocal reported
-        reported += n_rows
-        if on_finished:
-            on_finished(n_rows)
-
-    try:
-        return decoder.decode(batch, on_finished=report)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-    if on_finished:
-        on_finished(-reported)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return None
+    waiting = {(row.prompt_id, row.generation): row for row in plan(rows)}
+    for key in done:
+        waiting.pop(key, None)
+    while waiting:
+        try:
+            for ended in decoder.stream(list(waiting.values()), batch_size=batch_size):
+                for generation in ended:
+                    del waiting[generation.prompt_id, generation.generation]
+                yield ended
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return
+        # Outside the handler: the traceback would keep the tensors of the failed step alive.
+        if batch_size == 1:
+            name = next(iter(waiting.values())).prompt_id
+            raise GenerationError(f"prompt {name!r}: memory does not suffice for one row; use a smaller dtype")
+        batch_size = min(batch_size, len(waiting)) // 2 or 1
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

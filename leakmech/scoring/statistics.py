@@ -234,9 +234,9 @@ def _bca(
     influence = left_out.mean() - left_out
     acceleration = _divide((influence**3).sum(), 6 * (influence**2).sum() ** 1.5)
     shifted = bias + special.ndtri([(1 - level) / 2, (1 + level) / 2])
-    curvature = 1 - np.nan_to_num(acceleration) * shifted
-    # The level tends to 0 or 1 as the curvature falls to 0, and stays there beyond (extremely skewed data only).
-    levels = np.where(curvature > 0, special.ndtr(bias + _divide(shifted, curvature)), shifted > 0)
+    # |acceleration| <= 1/6, so only extreme levels reach 0 here, where the end is the outermost draw.
+    curvature = np.maximum(1 - np.nan_to_num(acceleration) * shifted, 1e-9)
+    levels = special.ndtr(bias + shifted / curvature)
     low, high = np.quantile(resampled, levels)
     return Interval(float(low), float(high))
 

@@ -7,7 +7,7 @@ from transformers import DynamicCache
 from leakmech.errors import GenerationError
 from leakmech.generation.cache import growing_cache
 from leakmech.generation.decode import Decoder, Row
-from leakmech.generation.engines import auto_batch_size, generate, is_out_of_memory, plan
+from leakmech.generation.engines import auto_batch_size, generate, is_out_of_memory
 from leakmech.generation.sampler import Decoding
 
 GREEDY = Decoding(temperature=0.0, max_new_tokens=24, repetition_penalty=1.2)
@@ -122,24 +122,23 @@ def test_infinite_logits_stop_with_the_prompts_name(make_tiny, chat_tokenizer, r
 def test_running_out_of_memory_halves_the_batch_and_changes_no_result(make_tiny, chat_tokenizer, rows, monkeypatch):
     decoder = Decoder(make_tiny("llama-gqa"), chat_tokenizer, decoding=SAMPLED)
     expected = outputs(decoder, rows, batch_size=len(rows))
-    decode, sizes = decoder.decode, []
+    stream, sizes = decoder.stream, []
 
-    def failing(batch, **options):
-        sizes.append(len(batch))
-        if len(batch) > 4:
-            raise RuntimeError(
-                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
-            )
-        return decode(batch, **options)
+    def failing(waiting, *, batch_size):
+        sizes.append(batch_size)
+        for ended in stream(waiting, batch_size=batch_size):
+            if batch_size > 4:
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+            yield ended
 
-    monkeypatch.setattr(decoder, "decode", failing)
+    monkeypatch.setattr(decoder, "stream", failing)
     assert outputs(decoder, rows, batch_size=len(rows)) == expected
-    assert sizes[:3] == [12, 6, 3]
+    assert sizes == [12, 6, 3]
 
 
 def test_memory_that_does_not_suffice_for_one_row_is_an_error(make_tiny, chat_tokenizer, rows, monkeypatch):
     decoder = Decoder(make_tiny("llama-gqa"), chat_tokenizer, decoding=SAMPLED)
-    monkeypatch.setattr(decoder, "decode", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
+    monkeypatch.setattr(decoder, "stream", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
     with pytest.raises(GenerationError, match="one row"):
         outputs(decoder, rows, batch_size=4)
     assert not is_out_of_memory(RuntimeError("size mismatch"))
@@ -147,26 +146,46 @@ def test_memory_that_does_not_suffice_for_one_row_is_an_error(make_tiny, chat_to
 
 def test_other_errors_are_not_taken_for_missing_memory(make_tiny, chat_tokenizer, rows, monkeypatch):
     decoder = Decoder(make_tiny("llama-gqa"), chat_tokenizer, decoding=SAMPLED)
-    monkeypatch.setattr(decoder, "decode", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("size mismatch")))
+    monkeypatch.setattr(decoder, "stream", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("size mismatch")))
     with pytest.raises(RuntimeError, match="size mismatch"):
         outputs(decoder, rows, batch_size=4)
 
 
-def test_rows_that_are_done_are_not_returned_and_finished_batches_not_computed(make_tiny, chat_tokenizer, rows):
+def test_rows_that_are_done_are_not_generated_again(make_tiny, chat_tokenizer, rows):
     decoder = Decoder(make_tiny("llama-gqa"), chat_tokenizer, decoding=SAMPLED)
     expected = outputs(decoder, rows, batch_size=4)
-    ordered = plan(rows)
-    done = {(row.prompt_id, row.generation) for row in ordered[:5]}
-    calls = []
-    decode = decoder.decode
-    decoder.decode = lambda batch, **options: calls.append(len(batch)) or decode(batch, **options)
+    done = {(row.prompt_id, row.generation) for row in rows[:5]}
     rest = {
         (g.prompt_id, g.generation): (g.tokens, g.finish_reason)
-        for batch in generate(decoder, rows, batch_size=4, done=done)
-        for g in batch
+        for ended in generate(decoder, rows, batch_size=4, done=done)
+        for g in ended
     }
-    assert calls == [4, 4]
     assert rest == {key: value for key, value in expected.items() if key not in done}
+
+
+def test_new_rows_move_into_free_places_while_others_go_on(tiny_model, chat_tokenizer):
+    """Rows of very different length, few places: every row is still the same prompt alone."""
+    prompts = ["word " * n + "is" for n in range(1, 14)]
+    rows = make_rows(chat_tokenizer, prompts, k=2)
+    decoding = Decoding(max_new_tokens=30)
+    decoder = Decoder(
+        tiny_model, chat_tokenizer, decoding=decoding, stop=lambda name, text: len(text) > 2 * int(name[1:])
+    )
+    decoder.__dict__["_may_end_sentence"] = [True] * 300
+    together, n_prefills = outputs(decoder, rows, batch_size=6), count_prefills(decoder, rows, batch_size=6)
+    assert together == outputs(decoder, rows, batch_size=1)
+    assert len(together) == 26
+    assert n_prefills > len(rows) / 6 + 1  # rows moved in before the batch was empty
+
+
+def count_prefills(decoder, rows, *, batch_size):
+    calls = []
+    hook = decoder.model.register_forward_pre_hook(
+        lambda _, __, inputs: calls.append(inputs["input_ids"].shape[1] > 1), with_kwargs=True
+    )
+    outputs(decoder, rows, batch_size)
+    hook.remove()
+    return sum(calls)
 
 
 def test_the_automatic_batch_shrinks_with_the_prompt(make_tiny):

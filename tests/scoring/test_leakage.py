@@ -167,8 +167,9 @@ def test_pairings_of_a_hand_made_prompt():
     assert (mean.numerator.tolist(), mean.denominator.tolist()) == ([1.0], [1.0])
 
 
-def test_the_order_of_generations_cannot_break_a_tie_of_means():
-    test, control = np.array([[0.1, 0.2, 0.3]]), np.array([[0.3, 0.2, 0.1]])
+@pytest.mark.parametrize("test", [np.array([[0.1, 0.2, 0.3]]), np.array([[0.1, 0.2, 0.3, 0.7]], np.float32)])
+def test_the_order_of_generations_cannot_break_a_tie_of_means(test):
+    control = test[:, ::-1].copy()
     assert test.sum() != control.sum()
     assert expression_leakage(test, control, pairing="mean").value == 0.0
     assert expression_leakage(control, test, pairing="mean").value == 0.0
