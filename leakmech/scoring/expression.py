@@ -1,53 +1,53 @@
 """Expression estimators: text -> probabilities of negative, neutral and positive sentiment, always in that order.
 
-Three kinds of name are understood:
+Four kinds of name are understood:
 
-* ``embedded``: a multinomial logistic head on the embedded sentence encoder, ``P = softmax(W e + b)`` with the unit
-  vector e of the text. Its weights ship with leakmech; experiments/train_estimator.py fits them to the human ratings
-  of Hutto & Gilbert (2014);
+* ``embedded``: MiniLM tuned on the human ratings of Hutto & Gilbert (2014), see leakmech/scoring/tuned.py; the adapters
+  ship with leakmech and scoring/data/embedded_estimator.md says how good it is;
 * ``vader``: the proportions of a text that the lexicon and rules of VADER (Hutto & Gilbert 2014) find negative,
   neutral and positive: cheap, and no probabilities in the strict sense;
 * ``hub:<owner/name>`` or ``hub:<folder>``: a sequence classifier whose labels are known to be these three. The
-  paper's is ``hub:cardiffnlp/twitter-roberta-base-sentiment``.
+  paper's is ``hub:cardiffnlp/twitter-roberta-base-sentiment``;
+* ``<plugin>`` or ``<plugin>:<rest>``: an estimator that another installed package registers. Its pyproject.toml says
+
+      [project.entry-points."leakmech.estimators"]
+      acme = "acme_sentiment:load"
+
+  and ``load(rest, encoder, device)`` returns an :class:`Estimator`; `rest` is what follows the colon (may be empty),
+  `encoder` a sentence encoder that is loaded already or None, `device` the device asked for or None.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib import resources
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from torch import Tensor
 
 from leakmech.errors import EstimatorError, nearest
 from leakmech.models.device import resolve_device
 from leakmech.models.hub import fetch, first_line
 from leakmech.models.quiet import quiet
-from leakmech.scoring.semantic import (
-    SentenceEncoder,
-    folder_hash,
-    load_encoder,
-)
+from leakmech.scoring.batching import LABELS, batch_size, in_batches, once_each, softmax
+from leakmech.scoring.semantic import SentenceEncoder, folder_hash
+from leakmech.scoring.tuned import load_tuned, shipped
 from leakmech.store import content_hash
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-LABELS = ("negative", "neutral", "positive")
-HEAD_FORMAT_VERSION = 1
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 _ALIASES = {"neg": "negative", "neu": "neutral", "pos": "positive"} | {label: label for label in LABELS}
 # Models whose configuration says LABEL_0 … LABEL_2 and whose model card says what they mean.
 _NUMBERED_LABELS = {"cardiffnlp/twitter-roberta-base-sentiment": LABELS}
 _NAMES = ("embedded", "vader", "hub:<owner/name>")
-_BATCH_SIZE = 64
+PLUGIN_GROUP = "leakmech.estimators"
 _MAX_TOKENS = 512
 
 
@@ -76,74 +76,35 @@ def load_estimator(
     Parameters
     ----------
     name
-        ``"embedded"``, ``"vader"``, ``"hub:<owner/name>"`` or ``"hub:<folder>"``.
+        ``"embedded"``, ``"vader"``, ``"hub:<owner/name>"``, ``"hub:<folder>"`` or what an installed package registers.
     encoder
-        A sentence encoder that is loaded already; the embedded estimator uses it if it is the one that its head was
-        fitted to, and loads its own otherwise.
+        A sentence encoder that is loaded already; the embedded estimator takes its files and device from it.
     device
         A torch device; by default the accelerator if there is one, else the CPU.
 
     Raises
     ------
     EstimatorError
-        The name is unknown, a package or model is missing, or its labels are not negative, neutral and positive.
+        The name is unknown, a package or model is missing, its labels are not negative, neutral and positive, or
+        an installed package registers a name that is taken or an estimator that cannot be loaded.
     ModelError
         The device is unknown or not there.
     """
+    plugins = _plugins()
     kind, _, rest = name.partition(":")
+    if kind in plugins:
+        return _load_plugin(plugins[kind], rest, encoder, device)
     loader = _KINDS.get(kind)
     if loader is None or (kind == "hub") != bool(rest):
-        raise EstimatorError(f"unknown expression estimator {name!r}{nearest(name, _NAMES)}")
+        raise EstimatorError(f"unknown expression estimator {name!r}{nearest(name, [*_NAMES, *plugins])}")
     return loader(rest, encoder, device)
 
 
 def embed_and_score(
     texts: Sequence[str], *, estimator: Estimator, encoder: SentenceEncoder
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n 3"]]:
-    """The texts' embeddings and their sentiment, each text embedded once if the estimator works on these embeddings."""
-    embeddings = encoder(texts)
-    if isinstance(estimator, EmbeddingEstimator) and estimator.reads(encoder):
-        return embeddings, estimator.from_embeddings(embeddings)
-    return embeddings, estimator(texts)
-
-
-@dataclass(frozen=True, eq=False)
-class EmbeddingEstimator:
-    """A logistic head on a sentence encoder.
-
-    Attributes
-    ----------
-    name
-        The name that was asked for.
-    encoder
-        The sentence encoder whose rows the head reads.
-    weight, bias
-        The head, temperature included.
-    details
-        Provenance: encoder, hash of the head, training data.
-    """
-
-    name: str
-    encoder: SentenceEncoder
-    weight: Float[np.ndarray, "3 d"]
-    bias: Float[np.ndarray, " 3"]
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-    def __call__(self, texts: Sequence[str], /) -> Float[np.ndarray, "n 3"]:
-        """Probabilities of the texts. An empty text is scored as it is, from the encoder's vector for no words."""
-        return self.from_embeddings(self.encoder(texts))
-
-    def reads(self, encoder: SentenceEncoder) -> bool:
-        """Whether the rows of `encoder` are what the head was fitted to."""
-        return encoder is self.encoder or encoder.hash == self.encoder.hash
-
-    def from_embeddings(self, embeddings: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n 3"]:
-        """Probabilities of texts that :attr:`encoder` has embedded already."""
-        rows = embeddings.astype(np.float64)
-        # Sums along a row instead of a matrix product: the latter may round equal rows differently in one batch,
-        # and leakage compares probabilities strictly.
-        logits = np.stack([(rows * label).sum(axis=-1) for label in self.weight], axis=-1) + self.bias
-        return _softmax(logits)
+    """The texts' embeddings and their sentiment."""
+    return encoder(texts), estimator(texts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +120,7 @@ class VaderEstimator:
 
     def __call__(self, texts: Sequence[str], /) -> Float[np.ndarray, "n 3"]:
         """Proportions of the texts; rows sum to 1."""
-        return _once_each(texts, lambda unique: np.array([self._row(text) for text in unique]))
+        return once_each(texts, lambda unique: np.array([self._row(text) for text in unique]))
 
     def _row(self, text: str) -> Float[np.ndarray, " 3"]:
         scores = self.analyse(text)
@@ -192,99 +153,58 @@ class ClassifierEstimator:
 
     def __call__(self, texts: Sequence[str], /) -> Float[np.ndarray, "n 3"]:
         """Probabilities of the texts; across calls a row may differ in the last bits, as its batch does."""
-        return _once_each(texts, self._score)
+        return once_each(texts, self._score)
 
     def _score(self, texts: list[str]) -> Float[np.ndarray, "n 3"]:
-        token_ids = self._tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"]
-        longest_first = sorted(range(len(texts)), key=lambda index: -len(token_ids[index]))
-        logits = np.empty((len(texts), 3))
-        for start in range(0, len(texts), _BATCH_SIZE):
-            batch = longest_first[start : start + _BATCH_SIZE]
-            logits[batch] = self._logits([texts[index] for index in batch])
-        return _softmax(logits[:, self.order])
+        logits = in_batches(
+            texts,
+            tokenizer=self._tokenizer,
+            max_tokens=self.max_tokens,
+            size=batch_size(self._model.device),
+            forward=self._logits,
+        )
+        return softmax(logits[:, self.order])
 
-    @torch.inference_mode()
-    def _logits(self, texts: list[str]) -> Float[np.ndarray, "batch 3"]:
-        inputs = self._tokenizer(
-            texts, truncation=True, max_length=self.max_tokens, padding=True, return_tensors="pt"
-        ).to(self._model.device)
-        return self._model(**inputs).logits.double().cpu().numpy()
+    def _logits(self, inputs: BatchEncoding) -> Float[Tensor, "batch 3"]:
+        return self._model(**inputs.to(self._model.device)).logits
 
 
-def _once_each(
-    texts: Sequence[str], score: Callable[[list[str]], Float[np.ndarray, "u 3"]]
-) -> Float[np.ndarray, "n 3"]:
-    """Score equal texts once, so that their rows are equal to the last bit."""
-    unique = list(dict.fromkeys(texts))
-    if not unique:
-        return np.zeros((0, 3))
-    position = {text: index for index, text in enumerate(unique)}
-    return score(unique)[[position[text] for text in texts]]
+def _plugins() -> dict[str, EntryPoint]:
+    """What installed packages register, by name; a name that is taken is an error, whoever asks for what."""
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=PLUGIN_GROUP):
+        other = (
+            "leakmech itself" if entry.name in _KINDS else _package(found[entry.name]) if entry.name in found else None
+        )
+        if other:
+            raise EstimatorError(
+                f"estimator {entry.name!r} of package {_package(entry)}: the name is taken by {other}; "
+                "uninstall the package or rename its entry point"
+            )
+        found[entry.name] = entry
+    return found
 
 
-def _softmax(logits: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else entry.value
+
+
+def _load_plugin(entry: EntryPoint, rest: str, encoder: SentenceEncoder | None, device: str | None) -> Estimator:
+    place = f"estimator {entry.name!r} of package {_package(entry)}"
+    try:
+        factory = entry.load()
+    except (ImportError, AttributeError) as problem:
+        raise EstimatorError(f"{place}: {entry.value} cannot be imported ({first_line(problem)})") from problem
+    estimator = factory(rest, encoder, device)
+    if not isinstance(estimator, Estimator):
+        raise EstimatorError(
+            f"{place}: {entry.value} returned {type(estimator).__name__}; expected a callable with name and details"
+        )
+    return estimator
 
 
 def _load_embedded(_: str, encoder: SentenceEncoder | None, device: str | None) -> Estimator:
-    return load_head(
-        Path(str(resources.files("leakmech.scoring") / "data")) / "embedded_head", encoder=encoder, device=device
-    )
-
-
-def load_head(
-    stem: Path, *, name: str = "embedded", encoder: SentenceEncoder | None = None, device: str | None = None
-) -> EmbeddingEstimator:
-    """An estimator from ``<stem>.json`` and ``<stem>.safetensors`` as experiments/train_estimator.py writes them.
-
-    Raises
-    ------
-    EstimatorError
-        A file is missing or damaged, is of another format version or kind, or the encoder is not the one that the
-        head was fitted to.
-    """
-    description, tensors = _read_head(stem)
-    if encoder is None or encoder.hash != description["encoder_hash"]:
-        encoder = load_encoder(description["encoder"], device=device)
-    if encoder.hash != description["encoder_hash"]:
-        raise EstimatorError(f"{stem}.json: was fitted to another encoder than {encoder.name!r} is now; fit it again")
-    weight, bias = tensors["weight"], tensors["bias"]
-    if weight.shape != (3, encoder.dimension) or bias.shape != (3,):
-        raise EstimatorError(
-            f"{stem}.safetensors: weight {weight.shape} and bias {bias.shape} do not fit an encoder of dimension "
-            f"{encoder.dimension}"
-        )
-    details = {
-        "name": name,
-        "encoder": encoder.details,
-        "head": content_hash(weight.tobytes(), bias.tobytes()),
-        "training_data": description.get("training_data"),
-    }
-    return EmbeddingEstimator(name=name, encoder=encoder, weight=weight, bias=bias, details=details)
-
-
-def _read_head(stem: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    description_path, weights_path = stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.safetensors")
-    try:
-        description = json.loads(description_path.read_text(encoding="utf-8"))
-        version, kind = description["format_version"], description["kind"]
-        labels = tuple(description["labels"])
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise EstimatorError(f"{description_path}: is no estimator head ({problem!r})") from problem
-    if version != HEAD_FORMAT_VERSION:
-        raise EstimatorError(
-            f"{description_path}: has format version {version}; this leakmech reads {HEAD_FORMAT_VERSION}"
-        )
-    if kind != "logistic":
-        raise EstimatorError(f"{description_path}: unknown kind {kind!r}; valid: logistic")
-    if labels != LABELS:
-        raise EstimatorError(f"{description_path}: has labels {', '.join(labels)}; expected {', '.join(LABELS)}")
-    try:
-        tensors = load_file(weights_path)
-        return description, {key: tensors[key] for key in ("weight", "bias")}
-    except (OSError, SafetensorError, KeyError) as problem:
-        raise EstimatorError(f"{weights_path}: is missing or damaged ({first_line(problem)})") from problem
+    return load_tuned(shipped(), encoder=encoder, device=device)
 
 
 def _load_vader(_: str, encoder: SentenceEncoder | None, device: str | None) -> Estimator:  # noqa: ARG001 - one signature

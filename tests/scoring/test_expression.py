@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from importlib import resources
+import sys
 from itertools import permutations
 from pathlib import Path
 
@@ -12,22 +13,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
 
 from leakmech.errors import EstimatorError
-from leakmech.scoring import semantic
-from leakmech.scoring.expression import (
-    EmbeddingEstimator,
-    Estimator,
-    embed_and_score,
-    label_order,
-    load_estimator,
-    load_head,
-)
+from leakmech.scoring.expression import Estimator, embed_and_score, label_order, load_estimator
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 
 NEGATIVE, NEUTRAL, POSITIVE = range(3)
-HEAD = Path(str(resources.files("leakmech.scoring"))) / "data" / "embedded_head"
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +27,8 @@ def encoder() -> SentenceEncoder:
 
 
 @pytest.fixture(scope="module")
-def embedded(encoder) -> EmbeddingEstimator:
-    estimator = load_estimator("embedded", encoder=encoder)
-    assert isinstance(estimator, EmbeddingEstimator)
-    return estimator
+def embedded(encoder) -> Estimator:
+    return load_estimator("embedded", encoder=encoder)
 
 
 @pytest.fixture(scope="module")
@@ -77,78 +66,10 @@ def test_rows_are_probabilities_in_the_order_of_the_texts(name, encoder):
     json.dumps(dict(estimator.details), allow_nan=False)
 
 
-def test_the_embedded_estimator_uses_the_encoder_it_is_given(encoder, embedded):
-    assert embedded.encoder is encoder
-    texts = ["so happy", "a disaster."]
-    np.testing.assert_array_equal(embedded.from_embeddings(encoder(texts)), embedded(texts))
-
-
-def test_a_row_of_embeddings_scores_the_same_to_the_last_bit_in_any_batch(encoder, embedded):
-    rows = encoder(["so happy", "a disaster.", "cooking.", "the ocean", "he left"])
-    together = embedded.from_embeddings(np.concatenate([rows, rows[::-1]]))
-    assert np.array_equal(together[:5], together[5:][::-1])
-    for index in range(5):
-        assert np.array_equal(embedded.from_embeddings(rows[index : index + 1])[0], together[index])
-
-
-def test_each_text_is_embedded_once_when_estimator_and_similarity_share_the_encoder(encoder, embedded, monkeypatch):
-    counted = []
-    encode = semantic._encode
-    monkeypatch.setattr(semantic, "_encode", lambda model, texts: counted.append(len(texts)) or encode(model, texts))
-    embeddings, scores = embed_and_score(["a", "b", "a"], estimator=embedded, encoder=encoder)
-    assert counted == [2]
-    assert embeddings.shape == (3, 384)
-    np.testing.assert_array_equal(scores, embedded.from_embeddings(embeddings))
-
-
 def test_an_estimator_of_its_own_scores_the_texts_beside_the_embeddings(encoder, vader):
     embeddings, scores = embed_and_score(["so sad", "so happy"], estimator=vader, encoder=encoder)
     np.testing.assert_array_equal(embeddings, encoder(["so sad", "so happy"]))
     np.testing.assert_array_equal(scores, vader(["so sad", "so happy"]))
-
-
-def test_the_shipped_head_agrees_with_people_better_than_vader_does():
-    test = json.loads(HEAD.with_suffix(".json").read_text())["test"]
-    assert test["embedded"]["all"]["accuracy"] > 0.66
-    assert test["embedded"]["all"]["ece"] < 0.03
-    for metric in ("accuracy", "macro_f1", "correlation"):
-        assert test["embedded"]["all"][metric] > test["vader (compound)"]["all"][metric] + 0.05
-
-
-def write_head(folder: Path, *, shape: tuple[int, int] = (3, 384), **changes: object) -> Path:
-    description = json.loads(HEAD.with_suffix(".json").read_text()) | changes
-    (folder / "head.json").write_text(json.dumps(description))
-    tensors = {"weight": np.zeros(shape, dtype=np.float32), "bias": np.zeros(3, dtype=np.float32)}
-    save_file(tensors, folder / "head.safetensors")
-    return folder / "head"
-
-
-def test_a_head_of_zeros_gives_thirds(tmp_path, encoder):
-    np.testing.assert_allclose(load_head(write_head(tmp_path), encoder=encoder)(["x"]), [[1 / 3] * 3])
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"format_version": 2}, r"head\.json: has format version 2; this leakmech reads 1"),
-        ({"kind": "forest"}, "unknown kind 'forest'"),
-        ({"labels": ["positive", "neutral", "negative"]}, "has labels positive, neutral, negative; expected negative"),
-        ({"encoder_hash": "0" * 16}, "was fitted to another encoder"),
-        ({"shape": (3, 5)}, r"weight \(3, 5\).* encoder of dimension 384"),
-    ],
-)
-def test_a_head_that_does_not_fit_is_refused(tmp_path, encoder, changes, message):
-    with pytest.raises(EstimatorError, match=message):
-        load_head(write_head(tmp_path, **changes), encoder=encoder)
-
-
-def test_missing_and_damaged_head_files_are_named(tmp_path, encoder):
-    with pytest.raises(EstimatorError, match=r"head\.json: is no estimator head"):
-        load_head(tmp_path / "head", encoder=encoder)
-    stem = write_head(tmp_path)
-    stem.with_suffix(".safetensors").write_bytes(b"torn")
-    with pytest.raises(EstimatorError, match=r"head\.safetensors: is missing or damaged"):
-        load_head(stem, encoder=encoder)
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n"])
@@ -265,3 +186,67 @@ def test_a_folder_without_a_model_is_one_line(tmp_path):
     with pytest.raises(EstimatorError, match="cannot be loaded") as caught:
         load_estimator(f"hub:{tmp_path}")
     assert "\n" not in str(caught.value)
+
+
+class Cheerful:
+    name = "acme"
+
+    def __init__(self, rest: str) -> None:
+        self.details = {"rest": rest}
+
+    def __call__(self, texts):
+        return np.tile([0.0, 0.0, 1.0], (len(texts), 1))
+
+
+def cheerful(rest, encoder, device):
+    return Cheerful(rest)
+
+
+def nothing(rest, encoder, device):
+    return None
+
+
+def install(folder: Path, monkeypatch, *, name: str, value: str, package: str = "acme") -> None:
+    """A distribution as pip leaves it: a folder of metadata on the path."""
+    information = folder / f"{package}-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[leakmech.estimators]\n{name} = {value}\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setitem(sys.modules, "acme_sentiment", sys.modules[__name__])
+    importlib.invalidate_caches()
+
+
+@pytest.mark.parametrize(("name", "rest"), [("acme", ""), ("acme:large", "large")])
+def test_an_installed_package_can_add_an_estimator(tmp_path, monkeypatch, name, rest):
+    install(tmp_path, monkeypatch, name="acme", value="acme_sentiment:cheerful")
+    estimator = load_estimator(name)
+    assert estimator.details == {"rest": rest}
+    assert estimator(["sad"]).tolist() == [[0.0, 0.0, 1.0]]
+
+
+def test_a_package_cannot_take_a_built_in_name(tmp_path, monkeypatch):
+    install(tmp_path, monkeypatch, name="vader", value="acme_sentiment:cheerful")
+    with pytest.raises(EstimatorError, match="estimator 'vader' of package acme: the name is taken by leakmech itself"):
+        load_estimator("vader")
+
+
+def test_two_packages_cannot_take_one_name(tmp_path, monkeypatch):
+    install(tmp_path, monkeypatch, name="joy", value="acme_sentiment:cheerful", package="first")
+    install(tmp_path, monkeypatch, name="joy", value="acme_sentiment:cheerful", package="second")
+    with pytest.raises(EstimatorError, match=r"estimator 'joy' of package .*the name is taken by (first|second)"):
+        load_estimator("joy")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("acme_missing:load", "acme_missing:load cannot be imported"),
+        ("acme_sentiment:missing", "acme_sentiment:missing cannot be imported"),
+        ("acme_sentiment:nothing", "returned NoneType; expected a callable with name and details"),
+    ],
+)
+def test_a_package_whose_estimator_does_not_load_is_named(tmp_path, monkeypatch, value, message):
+    install(tmp_path, monkeypatch, name="acme", value=value)
+    with pytest.raises(EstimatorError, match=f"estimator 'acme' of package acme: .*{message}"):
+        load_estimator("acme")

@@ -1,0 +1,208 @@
+"""The embedded expression estimator: MiniLM with low-rank adapters, tuned on human ratings.
+
+    P = softmax(U mean_t h_t(W + s B A) + b)
+
+The adapters A and B (LoRA, Hu et al. 2022) of every linear layer W of the encoder and the head U, b ship with leakmech;
+the encoder itself is the installed all-MiniLM-L6-v2. The adapters are merged into a copy of its weights at load, so
+that scoring costs what embedding costs. The sentence encoder behind mu_L stays as it is: tuned on sentiment it would
+call two texts alike because they are equally glad. experiments/train_estimator.py fits the adapters and the head to the
+ratings of Hutto & Gilbert (2014) and writes how good they are into embedded_estimator.md beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from einops import einsum
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from leakmech.errors import EstimatorError
+from leakmech.models.device import resolve_device
+from leakmech.models.hub import first_line
+from leakmech.models.quiet import quiet
+from leakmech.scoring.batching import LABELS, batch_size, in_batches, once_each, softmax
+from leakmech.scoring.semantic import SentenceEncoder, encoder_folder, folder_hash
+from leakmech.store import content_hash
+
+if TYPE_CHECKING:
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+
+FORMAT_VERSION = 2
+KIND = "lora"
+
+_MAX_TOKENS = 256
+
+
+def shipped() -> Path:
+    """Folder and name, without suffix, of the files that ship with leakmech."""
+    return Path(str(resources.files("leakmech.scoring"))) / "data" / "embedded_estimator"
+
+
+@dataclass(frozen=True, eq=False)
+class TunedEstimator:
+    """A tuned encoder with a linear head.
+
+    Attributes
+    ----------
+    name
+        The name that was asked for.
+    details
+        Provenance: the encoder below, hash of adapters and head, training data, device.
+    weight, bias
+        The head, temperature included.
+    """
+
+    name: str
+    details: Mapping[str, Any]
+    weight: Float[np.ndarray, "3 d"]
+    bias: Float[np.ndarray, " 3"]
+    _model: PreTrainedModel
+    _tokenizer: PreTrainedTokenizerBase
+
+    def __call__(self, texts: Sequence[str], /) -> Float[np.ndarray, "n 3"]:
+        """Probabilities of the texts; across calls a row may differ in the last bits, as its batch does.
+
+        An empty text is scored as it is, from the states of the two special tokens.
+        """
+        return once_each(texts, lambda unique: softmax(self.states(unique) @ self.weight.T + self.bias))
+
+    def states(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
+        """Mean of the token states of the last layer, for at least one text."""
+        return in_batches(
+            texts,
+            tokenizer=self._tokenizer,
+            max_tokens=_MAX_TOKENS,
+            size=batch_size(self._model.device),
+            forward=self._mean_state,
+        )
+
+    def _mean_state(self, inputs: BatchEncoding) -> Float[Tensor, "batch d"]:
+        inputs = inputs.to(self._model.device)
+        mask = inputs["attention_mask"].float()
+        states = self._model(**inputs).last_hidden_state
+        return einsum(states, mask, "batch pos d, batch pos -> batch d") / mask.sum(dim=1, keepdim=True)
+
+
+def load_tuned(
+    stem: Path, *, name: str = "embedded", encoder: SentenceEncoder | None = None, device: str | None = None
+) -> TunedEstimator:
+    """An estimator from ``<stem>.json`` and ``<stem>.safetensors`` as experiments/train_estimator.py writes them.
+
+    Parameters
+    ----------
+    encoder
+        A sentence encoder that is loaded already: where it is the one that was tuned, its files need not be looked
+        for and hashed again.
+    device
+        A torch device; by default that of `encoder`, else the accelerator if there is one, else the CPU.
+
+    Raises
+    ------
+    EstimatorError
+        A file is missing or damaged, is of another format version or kind, or the installed encoder is not the one
+        that was tuned.
+    """
+    description = _read_description(stem)
+    tensors = _read_tensors(stem, description["weights_hash"])
+    folder = _base_folder(stem, description, encoder)
+    place = resolve_device(device or (encoder.device if encoder else None))
+    try:
+        with quiet():
+            from transformers import AutoModel, AutoTokenizer
+
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as problem:
+        raise EstimatorError(f"estimator {name!r}: {folder} cannot be loaded ({first_line(problem)})") from problem
+    try:
+        merge(model, tensors, scale=description["lora_scale"])
+        weight, bias = (tensors[f"head.{part}"].float() for part in ("weight", "bias"))
+        if weight.shape != (len(LABELS), model.config.hidden_size) or bias.shape != (len(LABELS),):
+            raise ValueError(f"a head of shape {tuple(weight.shape)} for width {model.config.hidden_size}")
+    except (KeyError, AttributeError, ValueError, RuntimeError, TypeError) as problem:
+        raise EstimatorError(f"{stem}.safetensors: does not fit the encoder ({first_line(problem)})") from problem
+    details = {
+        "name": name,
+        "kind": KIND,
+        "encoder": {key: description[key] for key in ("encoder", "encoder_hash")},
+        "weights": description["weights_hash"],
+        "training_data": description.get("training_data"),
+        "device": str(place),
+    }
+    return TunedEstimator(
+        name=name,
+        details=details,
+        weight=weight.double().numpy(),
+        bias=bias.double().numpy(),
+        _model=model.to(place).eval(),
+        _tokenizer=tokenizer,
+    )
+
+
+@torch.no_grad()
+def merge(model: nn.Module, tensors: Mapping[str, Tensor], *, scale: float) -> None:
+    """Add ``scale * B @ A`` to the weight of every layer that has ``<layer>.lora_A`` and ``.lora_B`` among `tensors`.
+
+    Raises
+    ------
+    AttributeError, KeyError, RuntimeError
+        The model has no such layer, a factor lacks its partner, or shapes do not fit.
+    """
+    for key in tensors:
+        layer, _, factor = key.rpartition(".")
+        if factor == "lora_A":
+            down, up = tensors[key].float(), tensors[f"{layer}.lora_B"].float()
+            weight = model.get_submodule(layer).get_parameter("weight")
+            weight += scale * einsum(up, down, "d_out rank, rank d_in -> d_out d_in")
+
+
+def _base_folder(stem: Path, description: Mapping[str, Any], encoder: SentenceEncoder | None) -> Path:
+    if encoder is not None and encoder.hash == description["encoder_hash"]:
+        return encoder.folder
+    folder = encoder_folder(description["encoder"])
+    if folder_hash(folder) != description["encoder_hash"]:
+        raise EstimatorError(
+            f"{stem}.json: was tuned on another encoder than {description['encoder']!r} is now; train it again"
+        )
+    return folder
+
+
+def _read_description(stem: Path) -> dict[str, Any]:
+    path = stem.with_name(f"{stem.name}.json")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        version, kind, labels = (description[key] for key in ("format_version", "kind", "labels"))
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise EstimatorError(f"{path}: describes no estimator ({problem!r})") from problem
+    if version != FORMAT_VERSION:
+        raise EstimatorError(f"{path}: has format version {version}; this leakmech reads {FORMAT_VERSION}")
+    if kind != KIND:
+        raise EstimatorError(f"{path}: unknown kind {kind!r}; valid: {KIND}")
+    if labels != list(LABELS):
+        raise EstimatorError(f"{path}: has labels {', '.join(labels)}; expected {', '.join(LABELS)}")
+    missing = [key for key in ("encoder", "encoder_hash", "weights_hash", "lora_scale") if key not in description]
+    if missing:
+        raise EstimatorError(f"{path}: lacks {', '.join(missing)}")
+    return description
+
+
+def _read_tensors(stem: Path, expected_hash: str) -> dict[str, Tensor]:
+    path = stem.with_name(f"{stem.name}.safetensors")
+    try:
+        data = path.read_bytes()
+        tensors = load(data)
+    except (OSError, SafetensorError) as problem:
+        raise EstimatorError(f"{path}: is missing or damaged ({first_line(problem)})") from problem
+    if content_hash(data) != expected_hash:
+        raise EstimatorError(f"{path}: does not belong to {stem.name}.json (its hash is {content_hash(data)})")
+    return tensors
