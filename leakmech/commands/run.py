@@ -1,0 +1,107 @@
+"""Commands that make a benchmark run and read it: bench, show, samples, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leakmech.commands.console import given
+from leakmech.commands.console import out as console
+
+if TYPE_CHECKING:
+    from leakmech.runs import BenchResult
+
+
+def bench(
+    config: Annotated[Path | None, typer.Argument(help="YAML file with settings; options override it.")] = None,
+    model: Annotated[str | None, typer.Option(help="Hub id, folder, or embedded:<name>.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="PEFT adapter folder to put on the model.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a hub model.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Built-in name (hexl) or a JSONL / CSV file.")] = None,
+    estimator: Annotated[str | None, typer.Option(help="embedded, vader, or hub:<id>.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Sentence encoder of mu_L: embedded, hub:<id>, or a folder.")
+    ] = None,
+    generations: Annotated[int | None, typer.Option(help="Generations per prompt (K).")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N samples.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the coupled sampling.")] = None,
+    instruction: Annotated[str | None, typer.Option(help="none, ignore-irrelevant, or any text.")] = None,
+    prompt_form: Annotated[str | None, typer.Option(help="chat, plain, or auto.")] = None,
+    system: Annotated[str | None, typer.Option(help="Text of the system role; 'none' leaves it out.")] = None,
+    cleaning: Annotated[str | None, typer.Option(help="Headline policy: echo-free, paper, or raw.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature; 0 is greedy.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest generation in tokens.")] = None,
+    first_sentence_stop: Annotated[
+        bool | None,
+        typer.Option("--first-sentence-stop/--full-length", help="End a row when its scored text is complete."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, or auto.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16, or auto.")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Rows that step together, or auto.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; one that holds this run is continued.")] = None,
+    report: Annotated[bool, typer.Option(help="Also write report.html.")] = True,
+) -> None:
+    """Measure expression leakage of a model; continues the run in --out if there is one."""
+    from leakmech.benchmark import bench as run
+    from leakmech.config import read_yaml
+    from leakmech.progress import rich_progress
+    from leakmech.runs import stored_settings
+
+    settings = stored_settings(out) if out else {}
+    settings |= read_yaml(config) if config else {}
+    settings |= given(
+        model=model, adapter=adapter, revision=revision, dataset=dataset, estimator=estimator, encoder=encoder,
+        generations=generations, limit=limit, seed=seed, instruction=instruction, prompt_form=prompt_form,
+        cleaning=cleaning, stop_at_first_sentence=first_sentence_stop, device=device, dtype=dtype,
+        batch_size=batch_size,
+    )  # fmt: skip
+    if system is not None:
+        settings["system"] = None if system == "none" else system
+    decoding = given(temperature=temperature, max_new_tokens=max_new_tokens)
+    if decoding:
+        settings["decoding"] = settings.get("decoding", {}) | decoding
+    result = run(out=out, progress=rich_progress, **settings)
+    _print_tables(result)
+    if report:
+        _write_report(result.path)
+    console.print(f"run: {result.path}")
+
+
+def show(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
+    """Print the tables of a finished run."""
+    from leakmech.runs import load_result
+
+    _print_tables(load_result(run))
+
+
+def samples(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    number: Annotated[int, typer.Option("--number", "-n", help="How many samples to show.", min=1)] = 5,
+    sample: Annotated[str | None, typer.Option(help="Show this sample only.")] = None,
+    generation: Annotated[int, typer.Option(help="Index of the generation to show.", min=0)] = 0,
+) -> None:
+    """Print example generations side by side: control, positive, neutral, negative."""
+    from leakmech.reports.examples import examples_table
+
+    for table in examples_table(run, number=number, sample=sample, generation=generation):
+        console.print(table)
+
+
+def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
+    """Write a self-contained HTML page about a finished run."""
+    _write_report(run)
+
+
+def _print_tables(result: BenchResult) -> None:
+    from leakmech.reports.tables import cleaning_table, leakage_table
+
+    console.print(leakage_table(result.summary).to_rich())
+    console.print(cleaning_table(result.summary).to_rich())
+
+
+def _write_report(run: Path) -> None:
+    from leakmech.reports.page import write_report
+
+    console.print(f"report: {write_report(run)}")
