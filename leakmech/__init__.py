@@ -6,11 +6,12 @@ if TYPE_CHECKING:
     from leakmech.benchmark import bench
     from leakmech.models.load import load_model
     from leakmech.prompts.samples import load_dataset
+    from leakmech.rescoring import score
     from leakmech.runs import BenchResult, load_result
     from leakmech.scoring.expression import load_estimator
 
 __version__ = "0.1.0"
-__all__ = ["BenchResult", "bench", "load_dataset", "load_estimator", "load_model", "load_result"]
+__all__ = ["BenchResult", "bench", "load_dataset", "load_estimator", "load_model", "load_result", "score"]
 
 _HOMES = {
     "BenchResult": "leakmech.runs",
@@ -19,6 +20,7 @@ _HOMES = {
     "load_estimator": "leakmech.scoring.expression",
     "load_model": "leakmech.models.load",
     "load_result": "leakmech.runs",
+    "score": "leakmech.rescoring",
 }
 
 

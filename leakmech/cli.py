@@ -23,7 +23,7 @@ app = _group(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (run.bench, run.show, run.samples, run.report, environment.doctor):
+for _command in (run.bench, run.score, run.show, run.samples, run.report, environment.doctor):
     app.command()(_command)
 
 data_app = _group("Check and build data sets.")
