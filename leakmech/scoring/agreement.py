@@ -156,7 +156,7 @@ def alpha_interval(
 ) -> Interval:
     """Bootstrap interval of the ordinal :func:`krippendorff_alpha` over resampled groups of items.
 
-    Alpha follows from the coincidence matrix o (how often ratings c and k stand on one item), which is a sum over items.
+    Alpha follows from the coincidence matrix o (how often ratings c and k stand on one item), a sum over items.
     With n_c its marginals, n their sum and m_c the mid-rank of rating c, it is
     1 - (n - 1) sum_ck o_ck (m_c - m_k)^2 / sum_ck n_c n_k (m_c - m_k)^2 (Krippendorff 2011).
     """

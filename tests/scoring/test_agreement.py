@@ -97,7 +97,7 @@ def test_chance_agreement_follows_the_habits_of_the_raters():
     assert chance["unanimous"] == pytest.approx(0.9**3 + 0.1**3)
     assert chance["pairwise_uniform"] == 0.5
     assert chance["unanimous_uniform"] == 0.25
-    # Raw agreement of 0.87 that means nothing: no rater says anything about the item that another could confirm.
+    # Raw agreement of 0.80 that means nothing: what one rater says of an item, the other never confirms.
     found = rater_agreement(ratings[:, :2], categories=(0, 1), raters="ab", groups=range(10), seed=0, draws=100)
     assert found["pairwise_agreement"] == pytest.approx(0.8)
     assert found["fleiss_kappa"] < 0
