@@ -7,20 +7,15 @@ the page's script inserts as text; a content security policy lets nothing else r
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from leakmech.reports.browser import sample_browser
 from leakmech.reports.examples import finished_bench
 from leakmech.reports.reproduction import provenance, reproduction
+from leakmech.reports.self_contained import render_page
 from leakmech.reports.tables import Table, cleaning_table, estimator_table, leakage_table
 from leakmech.runs import RunDirectory
 from leakmech.store import read_json, write_text
@@ -51,57 +46,24 @@ def write_report(run: str | Path) -> Path:
     result = finished_bench(Path(run))
     summary, record = result.summary, read_json(RunDirectory(result.path).run_file)
     leakage = leakage_table(summary)
-    style, script = _asset("report.css"), _asset("report.js")
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            run=str(run),
-            title=f"{_short(summary['model'])} on {_short(summary['dataset'])}",
-            summary=summary,
-            headline=headline(summary),
-            facts=_facts(summary, record),
-            leakage=leakage,
-            cleaning=cleaning_table(summary),
-            estimators=estimator_table(summary),
-            chart=leakage_chart(summary, leakage),
-            browser=sample_browser(result),
-            reproduction=reproduction(record, dtype=summary.get("dtype")),
-            provenance=list(provenance(record | {"timing": summary.get("timing", {})})),
-            content_security_policy=(
-                f"default-src 'none'; style-src {_source_hash(style)}; script-src {_source_hash(script)}; "
-                "base-uri 'none'; form-action 'none'"
-            ),
-            style=Markup(style),
-            script=Markup(script),
-        )
+    page = render_page(
+        "report",
+        run=str(run),
+        title=f"{_short(summary['model'])} on {_short(summary['dataset'])}",
+        summary=summary,
+        headline=headline(summary),
+        facts=_facts(summary, record),
+        leakage=leakage,
+        cleaning=cleaning_table(summary),
+        estimators=estimator_table(summary),
+        chart=leakage_chart(summary, leakage),
+        browser=sample_browser(result),
+        reproduction=reproduction(record, dtype=summary.get("dtype")),
+        provenance=list(provenance(record | {"timing": summary.get("timing", {})})),
     )
     path = result.path / "report.html"
     write_text(path, page)
     return path
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("leakmech.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _asset(name: str) -> str:
-    """The text of a file beside the template."""
-    environment = _environment()
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
-
-
-def _source_hash(text: str) -> str:
-    """What a content security policy calls an inline style or script."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 # -- headline --------------------------------------------------------------------------------------------------------
