@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leakmech.annotation.exporting import export_annotation
+    from leakmech.annotation.importing import import_annotation
     from leakmech.benchmark import bench
     from leakmech.models.load import load_model
     from leakmech.prompts.samples import load_dataset
@@ -11,11 +13,23 @@ if TYPE_CHECKING:
     from leakmech.scoring.expression import load_estimator
 
 __version__ = "0.1.0"
-__all__ = ["BenchResult", "bench", "load_dataset", "load_estimator", "load_model", "load_result", "score"]
+__all__ = [
+    "BenchResult",
+    "bench",
+    "export_annotation",
+    "import_annotation",
+    "load_dataset",
+    "load_estimator",
+    "load_model",
+    "load_result",
+    "score",
+]
 
 _HOMES = {
     "BenchResult": "leakmech.runs",
     "bench": "leakmech.benchmark",
+    "export_annotation": "leakmech.annotation.exporting",
+    "import_annotation": "leakmech.annotation.importing",
     "load_dataset": "leakmech.prompts.samples",
     "load_estimator": "leakmech.scoring.expression",
     "load_model": "leakmech.models.load",

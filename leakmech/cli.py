@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leakmech.commands import data, environment, run
+from leakmech.commands import annotate, data, environment, run
 from leakmech.commands.console import complain
 from leakmech.errors import LeakmechError
 
@@ -29,6 +29,11 @@ for _command in (run.bench, run.score, run.show, run.samples, run.report, enviro
 data_app = _group("Check and build data sets.")
 data_app.command()(data.check)
 app.add_typer(data_app, name="data")
+
+annotate_app = _group("Put a run before people: blinded sheets out, answers in.")
+annotate_app.command()(annotate.export)
+annotate_app.command("import")(annotate.import_sheets)
+app.add_typer(annotate_app, name="annotate")
 
 _state = {"debug": False}
 

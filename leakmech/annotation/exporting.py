@@ -111,8 +111,8 @@ def choose_pairs(
         available = int(valid[polarity].sum())
         if available < share:
             raise UsageError(
-                f"annotate export: {n} pairs need {share} of {POLARITIES[polarity]} prompts, and the run has {available} "
-                f"that are scored; at most {2 * int(valid.sum(axis=(1, 2)).min())} pairs can be had"
+                f"annotate export: {n} pairs need {share} of {POLARITIES[polarity]} prompts, and the run has "
+                f"{available} that are scored; at most {2 * int(valid.sum(axis=(1, 2)).min())} pairs can be had"
             )
         step = 1 if polarity == 0 else -1
         turns = {s: [int(i) for i in generations[s, ::step] if valid[polarity, s, i]] for s in samples[::step].tolist()}
