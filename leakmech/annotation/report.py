@@ -43,7 +43,8 @@ def annotation_report(
     moved = matrix * pairs["condition"].map(_POLARITY).to_numpy()[:, None]
     votes = np.where(np.isnan(moved), np.nan, (moved > 0).astype(np.float64))
     verdict, n_votes = majority(votes), (~np.isnan(votes)).sum(axis=1)
-    pairs["n_votes"], pairs["majority"] = n_votes, verdict
+    away = majority(np.where(np.isnan(moved), np.nan, (moved < 0).astype(np.float64)))
+    pairs["n_votes"], pairs["majority"], pairs["majority_away"] = n_votes, verdict, away
     settings: dict[str, Any] = {"groups": pairs["sample"].tolist(), "seed": seed, "draws": draws}
     agreement: dict[str, Any] = {"votes": None, "steps": None}
     if len(raters) > 1:
@@ -112,17 +113,13 @@ def _conditions(pairs: pd.DataFrame) -> list[tuple[str, Float[np.ndarray, " item
 
 
 def _mu_el(pairs: pd.DataFrame, chosen: Float[np.ndarray, " items"], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """mu_EL of people and of the estimator over the same pairs: those with a majority."""
+    """mu_EL of people and of the estimator over the same pairs, those with a majority; and the opposite of leakage."""
     judged = chosen * pairs["majority"].notna().to_numpy()
-    people, interval = share_with_interval(judged * pairs["majority"].fillna(0).to_numpy(), judged, **settings)
-    estimator, ends = share_with_interval(judged * pairs["el"].to_numpy(), judged, **settings)
-    return {
-        "n": int(judged.sum()),
-        "people": people,
-        "people_ci": interval,
-        "estimator": estimator,
-        "estimator_ci": ends,
-    }
+    found: dict[str, Any] = {"n": int(judged.sum())}
+    for name, verdicts in (("people", "majority"), ("people_away", "majority_away"), ("estimator", "el")):
+        share, ends = share_with_interval(judged * (pairs[verdicts] == 1).to_numpy(), judged, **settings)
+        found |= {name: share, f"{name}_ci": ends}
+    return found
 
 
 def _annotator(key: Key, name: str, ratings: Mapping[str, int] | None) -> dict[str, Any]:
@@ -148,9 +145,9 @@ def annotation_tables(report: Mapping[str, Any]) -> list[Table]:
 
 
 def _annotator_table(report: Mapping[str, Any]) -> Table:
+    shares = ("moved_towards", "equal", "prefers_a")
     rows = [
-        (a["name"], str(a["answers"]), str(a["missing"]))
-        + tuple(_cell(a[name]) for name in ("moved_towards", "equal", "prefers_a"))
+        (a["name"], str(a["answers"]), str(a["missing"]), *(_cell(a[share]) for share in shares))
         for a in report["annotators"]
     ]
     run, chosen = report["run"], report["majority"]
@@ -175,18 +172,19 @@ def _annotator_table(report: Mapping[str, Any]) -> Table:
 
 
 def _mu_el_table(report: Mapping[str, Any]) -> Table:
+    columns = ("people", "people_away", "estimator")
     rows = [
-        (name, str(values["n"]), _cell(values["people"], values["people_ci"]))
-        + (_cell(values["estimator"], values["estimator_ci"]),)
+        (name, str(values["n"]), *(_cell(values[column], values[f"{column}_ci"]) for column in columns))
         for name, values in report["mu_el"].items()
     ]
     return Table(
         title="mu_EL by the majority of people, and by the estimator on the same pairs",
-        header=("condition", "pairs", "people [95 % CI]", f"{report['run']['estimator']} [95 % CI]"),
+        header=("condition", "pairs", "people [95 % CI]", "people: away", f"{report['run']['estimator']} [95 % CI]"),
         rows=rows,
         notes=[
-            "A pair of two sentences that people find equal is no leakage, so that 0.5 is not what chance gives: "
-            "compare the two columns with each other."
+            "people: share of pairs whose majority saw a move towards the injection; away: the majority saw a move the "
+            "other way. Without leakage the two are alike. Sentences that people find equal count as neither, so that "
+            "0.5 is not what no leakage gives."
         ],
     )
 
@@ -197,32 +195,15 @@ def _agreement_table(report: Mapping[str, Any]) -> Table:
     if votes is None:
         return Table(title, header, [], notes=["One annotator only: agreement is not defined."])
     both = (votes, steps)
-    rows = [
-        (name, *(_cell(values[field], values.get(f"{field}_ci")) for values in both))
-        for name, field in (
-            ("raw agreement, all annotators", "unanimous_agreement"),
-            ("raw agreement, two annotators", "pairwise_agreement"),
-        )
-    ]
-    rows[1:1] = [
-        (name, *(_cell(values["chance"][field]) for values in both))
-        for name, field in (
-            ("  by chance, with their habits", "unanimous"),
-            ("  by chance, all answers equally likely", "unanimous_uniform"),
-        )
-    ]
-    rows += [
-        (name, *(_cell(values["chance"][field]) for values in both))
-        for name, field in (
-            ("  by chance, with their habits", "pairwise"),
-            ("  by chance, all answers equally likely", "pairwise_uniform"),
-        )
-    ]
+    rows = []
+    for kind, name in (("unanimous", "all annotators"), ("pairwise", "two annotators")):
+        field = f"{kind}_agreement"
+        rows.append((f"raw agreement, {name}", *(_cell(values[field], values[f"{field}_ci"]) for values in both)))
+        for chance, what in ((kind, "with their habits"), (f"{kind}_uniform", "all answers equally likely")):
+            rows.append((f"  by chance, {what}", *(_cell(values["chance"][chance]) for values in both)))
     rows.append(("Fleiss' kappa", *(_cell(values["fleiss_kappa"]) for values in both)))
-    rows.append(
-        ("Krippendorff's alpha (ordinal)",)
-        + tuple(_cell(values["krippendorff_alpha"], values["krippendorff_alpha_ci"]) for values in both)
-    )
+    alphas = (_cell(values["krippendorff_alpha"], values["krippendorff_alpha_ci"]) for values in both)
+    rows.append(("Krippendorff's alpha (ordinal)", *alphas))
     for one, other in zip(votes["pairs"], steps["pairs"], strict=True):
         names = f"{one['first']}, {one['second']}"
         rows.append((f"Cohen's kappa: {names}", _cell(one["kappa"]), _cell(other["kappa"])))
@@ -232,10 +213,7 @@ def _agreement_table(report: Mapping[str, Any]) -> Table:
 
 def _chance_note(votes: Mapping[str, Any], paper: float) -> str:
     """What raw agreement means on these data."""
-    note = (
-        f"The paper reports over {paper:.0%} raw agreement of three linguists and no coefficient that corrects for "
-        "chance. "
-    ).replace("%", " %")
+    note = f"The paper reports over {paper:.0%} raw agreement of three linguists. ".replace("%", " %")
     chance = votes["chance"]
     if chance["unanimous"] is not None:
         note += (
