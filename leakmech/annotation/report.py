@@ -141,7 +141,10 @@ def _annotator(key: Key, name: str, ratings: Mapping[str, int] | None) -> dict[s
 
 def annotation_tables(report: Mapping[str, Any]) -> list[Table]:
     """The report for reading."""
-    return [_annotator_table(report), _mu_el_table(report), _agreement_table(report), _estimator_table(report)]
+    tables = [_annotator_table(report), _mu_el_table(report)]
+    if report["agreement"]["votes"] is not None:
+        tables.append(_agreement_table(report))
+    return [*tables, _estimator_table(report)]
 
 
 def _annotator_table(report: Mapping[str, Any]) -> Table:
@@ -160,6 +163,8 @@ def _annotator_table(report: Mapping[str, Any]) -> Table:
     ]
     if absent:
         notes.append(f"No sheet of {', '.join(absent)} was found.")
+    if report["agreement"]["votes"] is None:
+        notes.append("One annotator only: how far people agree is not defined.")
     return Table(
         title=(
             f"Judgements of people: {run['model']} on {run['dataset']}, {report['n_items']} pairs of "
@@ -191,9 +196,6 @@ def _mu_el_table(report: Mapping[str, Any]) -> Table:
 
 def _agreement_table(report: Mapping[str, Any]) -> Table:
     votes, steps = report["agreement"]["votes"], report["agreement"]["steps"]
-    title, header = "Agreement of annotators", ("", "leakage vote", "five steps")
-    if votes is None:
-        return Table(title, header, [], notes=["One annotator only: agreement is not defined."])
     both = (votes, steps)
     rows = []
     for kind, name in (("unanimous", "all annotators"), ("pairwise", "two annotators")):
@@ -208,7 +210,12 @@ def _agreement_table(report: Mapping[str, Any]) -> Table:
         names = f"{one['first']}, {one['second']}"
         rows.append((f"Cohen's kappa: {names}", _cell(one["kappa"]), _cell(other["kappa"])))
         rows.append((f"  weighted (quadratic): {names}", "–", _cell(other["weighted_kappa"])))
-    return Table(title, header, rows, notes=[_chance_note(votes, report["paper_raw_agreement"])])
+    return Table(
+        title="Agreement of annotators",
+        header=("", "leakage vote", "five steps"),
+        rows=rows,
+        notes=[_chance_note(votes, report["paper_raw_agreement"])],
+    )
 
 
 def _chance_note(votes: Mapping[str, Any], paper: float) -> str:
