@@ -19,7 +19,6 @@ from leakmech.annotation.exporting import choose_pairs
 from leakmech.annotation.sheets import COLUMNS, guard, unguard
 from leakmech.errors import DatasetError, RunDirectoryError, UsageError
 from leakmech.prompts.samples import CONDITIONS
-from leakmech.reports.examples import printable
 from leakmech.seeds import numpy_generator
 
 N_SAMPLES, K = 12, 3
@@ -405,7 +404,7 @@ def test_a_folder_that_is_no_export_and_sheets_without_answers_are_refused(expor
         leakmech.import_annotation(export.path)
 
 
-# -- command line and a real run -------------------------------------------------------------------------------------
+# -- command line ------------------------------------------------------------------------------------------------------
 
 
 def test_the_commands_write_the_export_and_print_the_report(run, monkeypatch):
@@ -424,22 +423,3 @@ def test_the_commands_write_the_export_and_print_the_report(run, monkeypatch):
     assert "Krippendorff's alpha (ordinal)" in done.output
     one = runner.invoke(cli.app, ["annotate", "import", str(folder), str(folder / "sheets" / "annotator-2.csv")])
     assert "No sheet of annotator-1 was found" in " ".join(one.output.split())
-
-
-def test_a_run_of_the_benchmark_can_be_exported_and_read_back(tmp_path, make_tiny, chat_tokenizer):
-    settings = {"dtype": "float32", "limit": 4, "generations": 2, "estimator": "vader", "bootstrap_draws": 100}
-    run = leakmech.bench(
-        make_tiny("llama-gqa"),
-        tokenizer=chat_tokenizer,
-        out=tmp_path / "run",
-        decoding={"max_new_tokens": 12},
-        **settings,
-    )
-    export = leakmech.export_annotation(run.path, n=6, annotators=2)
-    frame = run.scores.set_index(["sample", "condition", "generation"])
-    for item in export.key.items.values():
-        row = frame.loc[(item.sample, item.condition, item.generation)]
-        assert item.p_test == (row["negative"], row["neutral"], row["positive"])
-        assert item.test == printable(row["first_sentence"])
-    answer(export, leaks)
-    assert leakmech.import_annotation(export.path, draws=50).report["mu_el"]["overall"]["people"] == 1

@@ -40,7 +40,7 @@ def annotation_report(
     raters = [name for name in key.annotators if ratings.get(name)]
     matrix = np.array([[ratings[name].get(item, np.nan) for name in raters] for item in key.items], dtype=np.float64)
     pairs = _pairs(key, raters, matrix)
-    moved = matrix * pairs["condition"].map(_POLARITY).to_numpy()[:, None]
+    moved = matrix * np.array([[_POLARITY[item.condition]] for item in key.items.values()])
     votes = np.where(np.isnan(moved), np.nan, (moved > 0).astype(np.float64))
     verdict, n_votes = majority(votes), (~np.isnan(votes)).sum(axis=1)
     away = majority(np.where(np.isnan(moved), np.nan, (moved < 0).astype(np.float64)))
@@ -57,7 +57,7 @@ def annotation_report(
         "run": dict(key.run),
         "cleaning": key.cleaning,
         "n_items": len(key.items),
-        "n_samples": int(pairs["sample"].nunique()),
+        "n_samples": len({item.sample for item in key.items.values()}),
         "seed": seed,
         "annotators": [_annotator(key, name, ratings.get(name)) for name in key.annotators],
         "majority": {
