@@ -180,4 +180,4 @@ def _random_ids(number: int, generator: np.random.Generator) -> list[str]:
 def _order(items: Sequence[str], generator: np.random.Generator) -> list[tuple[str, Side]]:
     """An annotator's order of the items; half of them show the test sentence first."""
     sides: list[Side] = ["test" if i % 2 else "control" for i in generator.permutation(len(items))]
-    return [(items[i], sides[i]) for i in generator.permutation(len(items))]
+    return [(items[int(i)], sides[int(i)]) for i in generator.permutation(len(items))]

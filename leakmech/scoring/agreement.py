@@ -53,10 +53,10 @@ def raw_agreement(ratings: Ratings) -> dict[str, Float[np.ndarray, " items"]]:
     first, second = ratings[:, rater_pairs[:, 0]], ratings[:, rater_pairs[:, 1]]
     complete = ~np.isnan(ratings).any(axis=1)
     return {
-        "pairs": np.count_nonzero(~np.isnan(first) & ~np.isnan(second), axis=1).astype(np.float64),
-        "equal": np.count_nonzero(first == second, axis=1).astype(np.float64),
-        "complete": complete.astype(np.float64),
-        "unanimous": (complete & (ratings == ratings[:, :1]).all(axis=1)).astype(np.float64),
+        "pairs": (~np.isnan(first) & ~np.isnan(second)).sum(axis=1, dtype=np.float64),
+        "equal": (first == second).sum(axis=1, dtype=np.float64),
+        "complete": np.asarray(complete, np.float64),
+        "unanimous": np.asarray(complete & (ratings == ratings[:, :1]).all(axis=1), np.float64),
     }
 
 
