@@ -24,7 +24,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
-from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import DescrStatsW
 
 from leakmech.errors import UsageError
 from leakmech.scoring.statistics import DRAWS, Statistic
@@ -182,9 +183,7 @@ def equivalence(values: Float[np.ndarray, " units"], *, margin: float) -> float:
         return float("nan")
     if np.ptp(values) <= _ROUNDING * max(1.0, float(np.abs(values).max())):
         return 0.0 if abs(values.mean()) < margin else 1.0
-    above = stats.ttest_1samp(values, -margin, alternative="greater").pvalue
-    below = stats.ttest_1samp(values, margin, alternative="less").pvalue
-    return float(max(above, below))
+    return float(DescrStatsW(values).ttost_mean(-margin, margin)[0])
 
 
 def holm(p_values: Sequence[float] | npt.ArrayLike) -> Float[np.ndarray, " tests"]:
@@ -203,8 +202,7 @@ def holm(p_values: Sequence[float] | npt.ArrayLike) -> Float[np.ndarray, " tests
     p = np.asarray(p_values, np.float64)
     if np.any((p < 0) | (p > 1)):
         raise UsageError(f"holm: p values must lie in [0, 1], found {p[(p < 0) | (p > 1)][0]}")
-    adjusted = np.full(p.shape, np.nan)
-    order = np.argsort(p)[: int((~np.isnan(p)).sum())]  # NaN sort to the end
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
+    adjusted, known = np.full(p.shape, np.nan), ~np.isnan(p)
+    if known.any():
+        adjusted[known] = multipletests(p[known], method="holm")[1]
     return adjusted
