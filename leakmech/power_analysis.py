@@ -29,6 +29,7 @@ from leakmech.scoring.variance import VarianceComponents, variance_components
 
 Against = Literal["runs", "chance"]
 TARGET_POWER = 0.8
+_LARGEST: dict[Against, float] = {"runs": 1.0, "chance": 0.5}
 _MOST_SAMPLES = 1_000_000
 
 EMBEDDED_COMPONENTS = VarianceComponents(
@@ -51,7 +52,7 @@ class PowerResult:
     samples_needed
         Fewest samples with a power of 0.8 for `effect`, the generations kept; None above a million.
     detectable_effect
-        Smallest effect that this design sees with a power of 0.8.
+        Smallest effect that this design sees with a power of 0.8; None where the largest there is would be missed.
     """
 
     effect: float
@@ -64,7 +65,7 @@ class PowerResult:
     power: float
     standard_error: float
     samples_needed: int | None
-    detectable_effect: float
+    detectable_effect: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, JSON-ready."""
@@ -72,12 +73,12 @@ class PowerResult:
 
     def to_table(self) -> Table:
         """The answer and what it rests on."""
-        c = self.components
+        c, detectable = self.components, self.detectable_effect
         runs = self.against == "runs"
         rows = [
             ("power", f"{self.power:.2f}"),
             ("standard error", f"{self.standard_error:.4f}"),
-            ("smallest effect seen with a power of 0.8", f"{self.detectable_effect:.3f}"),
+            ("smallest effect seen with a power of 0.8", "none" if detectable is None else f"{detectable:.3f}"),
             ("samples needed for a power of 0.8", _count(self.samples_needed)),
             ("variance between samples", f"{c.between:.5f}"),
             ("variance over test generations / K", f"{c.test / self.generations:.5f}"),
@@ -112,7 +113,7 @@ def power(
     Parameters
     ----------
     effect
-        Difference of auc_el to be seen, not 0, inside [-1, 1].
+        Difference of auc_el to be seen, not 0; inside [-1, 1] between runs and [-0.5, 0.5] against chance.
     samples, generations
         The design: number of samples (at least 2) and K.
     run
@@ -136,9 +137,9 @@ def power(
     RunDirectoryError
         `run` is no finished run.
     """
-    _check_design(effect, samples, generations, shared, alpha)
     if against not in get_args(Against):
         raise UsageError(f"power: unknown comparison {against!r}{nearest(str(against), get_args(Against))}")
+    _check_design(effect, samples, generations, shared, alpha, largest=_LARGEST[against])
     if run is not None and components is not None:
         raise UsageError("power: give a run or variance components, not both")
     if run is not None:
@@ -159,7 +160,7 @@ def power(
         power=_t_power(abs(effect), deviation, samples, alpha),
         standard_error=deviation / float(np.sqrt(samples)),
         samples_needed=_samples_needed(abs(effect), deviation, alpha),
-        detectable_effect=_detectable(deviation, samples, alpha),
+        detectable_effect=_detectable(deviation, samples, alpha, largest=_LARGEST[against]),
     )
 
 
@@ -175,9 +176,13 @@ def run_components(run: str | Path | BenchResult, *, cleaning: Cleaning | None =
     return variance_components(leakage_scores(result.scores, policy), source=source)
 
 
-def _check_design(effect: float, samples: int, generations: int, shared: float, alpha: float) -> None:
-    if not 0 < abs(effect) <= 1:
-        raise UsageError(f"power: effect must be a difference of auc_el, not 0 and inside [-1, 1]; found {effect}")
+def _check_design(
+    effect: float, samples: int, generations: int, shared: float, alpha: float, *, largest: float
+) -> None:
+    if not 0 < abs(effect) <= largest:
+        raise UsageError(
+            f"power: effect must be a difference of auc_el, not 0 and inside [-{largest:g}, {largest:g}]; found {effect}"
+        )
     if samples < 2 or generations < 1:
         raise UsageError(f"power: at least 2 samples and 1 generation are needed; found {samples} and {generations}")
     if not (0 <= shared <= 1 and 0 < alpha < 1):
@@ -209,10 +214,12 @@ def _samples_needed(effect: float, deviation: float, alpha: float) -> int | None
     return high
 
 
-def _detectable(deviation: float, samples: int, alpha: float) -> float:
+def _detectable(deviation: float, samples: int, alpha: float, *, largest: float) -> float | None:
+    def missing(effect: float) -> float:
+        return _t_power(effect, deviation, samples, alpha) - TARGET_POWER
+
     if deviation == 0:
         return 0.0
-    unit = deviation / np.sqrt(samples)
-    most = unit * (3 * stats.t.isf(alpha / 2, samples - 1) + 10)  # where the power is all but 1
-    root = optimize.brentq(lambda e: _t_power(e, deviation, samples, alpha) - TARGET_POWER, 0.0, most)
-    return float(root)  # pyright: ignore[reportArgumentType] - a float unless full_output is asked for
+    if missing(largest) < 0:
+        return None
+    return float(optimize.brentq(missing, 0.0, largest))  # pyright: ignore[reportArgumentType] - never the full output

@@ -114,6 +114,52 @@ def cleaning_table(summary: Summary) -> Table:
     return Table(title="The same generations under each cleaning policy", header=header, rows=rows)
 
 
+def comparison_table(comparison: Mapping[str, Any]) -> Table:
+    """Runs against their baseline, from what ``comparison.json`` holds (:meth:`leakmech.comparison.Comparison.to_dict`)."""
+    values = {(e["run"], e["statistic"]): e for e in comparison["estimates"]}
+    differences = {(d["run"], d["baseline"], d["statistic"]): d for d in comparison["differences"]}
+    margin = comparison["margin"]
+    rows = []
+    for (run, baseline, statistic), d in differences.items():
+        if statistic != "auc_el":
+            continue
+        others = [differences[run, baseline, name] for name in ("mu_el", "valence_shift")]
+        row = [
+            run,
+            baseline,
+            _number(values[run, "auc_el"]["value"]),
+            _number(values[baseline, "auc_el"]["value"]),
+            _difference(d),
+            _p_value(d["p"]),
+            _p_value(d["p_holm"]),
+            *([] if margin is None else [_p_value(d["p_equivalence"])]),
+            d["verdict"],
+            *map(_difference, others),
+        ]
+        rows.append(row)
+    header = ["run", "against", "all pairs", "against", "difference [95 % CI]", "p", "p Holm"]
+    header += ([] if margin is None else ["p equiv."]) + ["verdict", "mu_EL difference", "valence shift difference"]
+    notes = [
+        "all pairs: auc_el, to which differences, p values and verdicts belong. p: the two runs exchanged within "
+        f"samples; Holm: adjusted over the rows of this table; verdicts at alpha {comparison['alpha']:g}."
+    ]
+    if margin is not None:
+        notes.append(f"p equiv.: TOST that auc_el differs by less than {margin:g}, adjusted like p Holm.")
+    return Table(
+        title=f"{len(comparison['runs'])} runs over the same {comparison['n_samples']} samples, paired by sample "
+        f"({comparison['cleaning']})",
+        header=header,
+        rows=rows,
+        notes=[*notes, *comparison["notes"]],
+    )
+
+
+def _difference(values: Mapping[str, Any]) -> str:
+    """A signed difference with its interval."""
+    ends = [values["low"], values["high"]]
+    return _with_interval({"difference": values["difference"], "difference_ci": ends}, "difference", signed=True)
+
+
 def summary_markdown(summary: Summary) -> str:
     """Main table and cleaning table as markdown."""
     return leakage_table(summary).to_markdown() + "\n\n" + cleaning_table(summary).to_markdown() + "\n"

@@ -123,9 +123,7 @@ def _random_swaps(n_units: int, draws: int, seed: int) -> Iterator[Float[np.ndar
         yield generator.integers(2, size=(rows, n_units)).astype(np.float64)
 
 
-def _swap_result(
-    estimate: float, null: Float[np.ndarray, " draws"], exact: bool, alternative: Alternative
-) -> SwapTest:
+def _swap_result(estimate: float, null: Float[np.ndarray, " draws"], exact: bool, alternative: Alternative) -> SwapTest:
     null = null[~np.isnan(null)]
     if np.isnan(estimate) or not null.size:
         return SwapTest(float(estimate), np.nan, np.nan, np.nan, np.nan)
