@@ -49,7 +49,7 @@ def main() -> None:
         for name, settings in models.items():
             if "model" not in settings:
                 ablated = _without_head(load_model(arguments.model, dtype="float32"), layer, head)
-                settings = {"model": ablated.model, "tokenizer": ablated.tokenizer} | settings  # noqa: PLW2901
+                settings = {"model": ablated.model, "tokenizer": ablated.tokenizer} | settings
             run = leakmech.bench(
                 **settings,
                 out=arguments.out / f"{name.replace(' ', '-')}-seed{seed}",

@@ -92,7 +92,8 @@ class PowerResult:
                 "between samples (--shared). Coupled runs of similar models have less variance, hence more power."
             )
         question = "a difference of two runs" if runs else "a difference of one run from 0.5"
-        title = f"Power for {question} of {self.effect:g} in auc_el: {self.samples} samples x {self.generations} generations"
+        design = f"{self.samples} samples x {self.generations} generations"
+        title = f"Power for {question} of {self.effect:g} in auc_el: {design}"
         return Table(title=title, header=("quantity", "value"), rows=rows, notes=notes)
 
 
@@ -181,7 +182,7 @@ def _check_design(
 ) -> None:
     if not 0 < abs(effect) <= largest:
         raise UsageError(
-            f"power: effect must be a difference of auc_el, not 0 and inside [-{largest:g}, {largest:g}]; found {effect}"
+            f"power: effect must be a difference of auc_el, not 0, inside [-{largest:g}, {largest:g}]; found {effect}"
         )
     if samples < 2 or generations < 1:
         raise UsageError(f"power: at least 2 samples and 1 generation are needed; found {samples} and {generations}")

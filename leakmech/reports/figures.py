@@ -68,7 +68,7 @@ def forest_plot(comparison: Mapping[str, Any], path: str | Path) -> list[Path]:
     if comparison["margin"] is not None:
         margin = comparison["margin"]
         axes.axvspan(-margin, margin, color=MARGIN_COLOR, alpha=0.15, linewidth=0)
-        axes.set_title(f"shaded: equivalent within ±{margin:g}", fontsize=9, color=SOFT, loc="left")
+        axes.set_title(f"shaded: differences that are none (±{margin:g})", fontsize=9, color=SOFT, loc="left")
     axes.axvline(0, color=INK, linewidth=0.8, linestyle="--")
     for position, row in enumerate(rows):
         _draw_difference(axes, row, position)
@@ -90,7 +90,12 @@ def _draw_difference(axes: Axes, row: Mapping[str, Any], position: int) -> None:
             text += f" [{row['low']:+.3f}, {row['high']:+.3f}]"
         axes.plot(row["difference"], position, marker="s", markersize=5, color=SERIES_COLORS[0])
     axes.annotate(
-        text, (1.02, position), xycoords=("axes fraction", "data"), va="center", fontsize=9, annotation_clip=False
+        text.replace("-", "−"),
+        (1.02, position),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize=9,
+        annotation_clip=False,
     )
 
 

@@ -115,49 +115,60 @@ def cleaning_table(summary: Summary) -> Table:
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> Table:
-    """Runs against their baseline, from what ``comparison.json`` holds (:meth:`leakmech.comparison.Comparison.to_dict`)."""
-    values = {(e["run"], e["statistic"]): e for e in comparison["estimates"]}
-    differences = {(d["run"], d["baseline"], d["statistic"]): d for d in comparison["differences"]}
-    margin = comparison["margin"]
-    rows = []
-    for (run, baseline, statistic), d in differences.items():
-        if statistic != "auc_el":
-            continue
-        others = [differences[run, baseline, name] for name in ("mu_el", "valence_shift")]
-        row = [
-            run,
-            baseline,
-            _number(values[run, "auc_el"]["value"]),
-            _number(values[baseline, "auc_el"]["value"]),
-            _difference(d),
-            _p_value(d["p"]),
-            _p_value(d["p_holm"]),
-            *([] if margin is None else [_p_value(d["p_equivalence"])]),
-            d["verdict"],
-            *map(_difference, others),
-        ]
-        rows.append(row)
-    header = ["run", "against", "all pairs", "against", "difference [95 % CI]", "p", "p Holm"]
-    header += ([] if margin is None else ["p equiv."]) + ["verdict", "mu_EL difference", "valence shift difference"]
+    """Runs and how they differ, from what ``comparison.json`` holds (:class:`leakmech.comparison.Comparison`)."""
+    margin, alpha = comparison["margin"], comparison["alpha"]
+    header = ["run", "all pairs [95 % CI]", "difference [95 % CI]", "p", "p Holm", "p equiv.", "verdict"]
+    header += ["mu_EL difference", "valence shift difference"]
     notes = [
-        "all pairs: auc_el, to which differences, p values and verdicts belong. p: the two runs exchanged within "
-        f"samples; Holm: adjusted over the rows of this table; verdicts at alpha {comparison['alpha']:g}."
+        "all pairs: auc_el, to which difference, p values and verdict belong. p: runs exchanged within samples; "
+        f"Holm: adjusted over the comparisons of this table; verdict at alpha {alpha:g}."
     ]
     if margin is not None:
-        notes.append(f"p equiv.: TOST that auc_el differs by less than {margin:g}, adjusted like p Holm.")
+        notes.append(f"p equiv.: two one-sided tests that auc_el differs by less than {margin:g}, adjusted likewise.")
+    rows, kept = _comparison_rows(comparison), [i for i, n in enumerate(header) if margin is not None or i != 5]
+    title = f"{len(comparison['runs'])} runs over the same {comparison['n_samples']} samples, paired by sample"
     return Table(
-        title=f"{len(comparison['runs'])} runs over the same {comparison['n_samples']} samples, paired by sample "
-        f"({comparison['cleaning']})",
-        header=header,
-        rows=rows,
+        title=f"{title} ({comparison['cleaning']})",
+        header=[header[i] for i in kept],
+        rows=[[row[i] for i in kept] for row in rows],
         notes=[*notes, *comparison["notes"]],
     )
 
 
-def _difference(values: Mapping[str, Any]) -> str:
-    """A signed difference with its interval."""
-    ends = [values["low"], values["high"]]
-    return _with_interval({"difference": values["difference"], "difference_ci": ends}, "difference", signed=True)
+def _comparison_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
+    """With one baseline a row for each run; with more also one for each pair."""
+    values = {e["run"]: e for e in comparison["estimates"] if e["statistic"] == "auc_el"}
+    texts = {run: _with_ends(e, "value", digits=2) for run, e in values.items()}
+    pairs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for difference in comparison["differences"]:
+        pairs.setdefault((difference["run"], difference["baseline"]), []).append(difference)
+    baselines = {baseline for _, baseline in pairs}
+    if len(baselines) == 1:
+        compared = {run: _difference_cells(d) for (run, _), d in pairs.items()}
+        return [[run, texts[run], *compared.get(run, ["baseline", *["–"] * 6])] for run in comparison["runs"]]
+    alone = [[run, texts[run], *["–"] * 7] for run in comparison["runs"]]
+    return alone + [[f"{run} - {base}", "–", *_difference_cells(d)] for (run, base), d in pairs.items()]
+
+
+def _difference_cells(differences: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Difference in auc_el, its p values and verdict, and the differences in mu_EL and valence shift."""
+    auc_el, *others = differences
+    return [
+        _with_ends(auc_el, "difference", digits=3),
+        *(_p_value(auc_el[name]) for name in ("p", "p_holm", "p_equivalence")),
+        auc_el["verdict"],
+        *(_with_ends(other, "difference", digits=2) for other in others),
+    ]
+
+
+def _with_ends(values: Mapping[str, Any], key: str, *, digits: int) -> str:
+    """A value with its interval; differences are signed."""
+    if values[key] is None:
+        return "–"
+    style = f"{'+' if key == 'difference' else ''}.{digits}f"
+    if values["low"] is None:
+        return f"{values[key]:{style}}"
+    return f"{values[key]:{style}} [{values['low']:{style}}, {values['high']:{style}}]"
 
 
 def summary_markdown(summary: Summary) -> str:

@@ -137,7 +137,7 @@ def _swap_result(estimate: float, null: Float[np.ndarray, " draws"], exact: bool
 def pseudo_values(
     columns: Float[np.ndarray, "units columns"], statistic: Statistic
 ) -> Float[np.ndarray, "units statistics"]:
-    """Jackknife pseudo-values n T - (n - 1) T_(-j) of statistics of sums; their mean estimates T, their spread its error.
+    """Jackknife pseudo-values n T - (n - 1) T_(-j) of statistics T of sums: their mean is T, their spread its error.
 
     Parameters
     ----------

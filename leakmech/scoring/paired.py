@@ -131,9 +131,19 @@ def run_differences(
         p_equivalence = holm([tests[i].p_equivalence for tests in found])
         for j, (run, baseline) in enumerate(pairs):
             test = found[j][i]
-            numbers = (test.difference, test.interval.low, test.interval.high, test.p, p_holm[j], p_equivalence[j])
-            verdict = _verdict(p_holm[j], p_equivalence[j], alpha) if statistic == HEADLINE else None
-            differences.append(Difference(run, baseline, statistic, *map(_number, numbers), verdict))
+            difference = Difference(
+                run=run,
+                baseline=baseline,
+                statistic=statistic,
+                difference=_number(test.difference),
+                low=_number(test.interval.low),
+                high=_number(test.interval.high),
+                p=_number(test.p),
+                p_holm=_number(p_holm[j]),
+                p_equivalence=_number(p_equivalence[j]),
+                verdict=_verdict(p_holm[j], p_equivalence[j], alpha) if statistic == HEADLINE else None,
+            )
+            differences.append(difference)
     return differences
 
 

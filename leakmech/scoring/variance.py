@@ -1,14 +1,14 @@
 """Where the variance of auc_el comes from: samples, test generations, control generations.
 
-For one sample let phi_l(t, c) be 1, ½ or 0 as P_t[l] is above, equal to or below P_c[l]; the sample's auc_el is the mean of
-phi over K test and K control generations and over l in {positive, negative}. The two prompts have generations of their
-own and share those of the control. Hoeffding's decomposition of this two-sample U statistic gives
+For one sample let phi_l(t, c) be 1, ½ or 0 as P_t[l] is above, equal to or below P_c[l]; the sample's auc_el is the
+mean of phi over K test and K control generations and over l in {positive, negative}. The two prompts have generations
+of their own and share those of the control. Hoeffding's decomposition of this two-sample U statistic gives
 
     Var = between + (test + control) / K + pair / K^2,    Var(auc_el over n samples) = Var / n,
 
-with ``test`` = ¼ sum_l Var_t E_c phi_l, ``control`` = Var_c ½ sum_l E_t phi_l (so the covariance of the two prompts that
-comes from their shared control is in it) and ``pair`` the interaction. All are estimated without bias from the mean
-squares of the crossed K x K table of each sample; ``between`` is what the variance of the samples leaves.
+with ``test`` = ¼ sum_l Var_t E_c phi_l, ``control`` = Var_c ½ sum_l E_t phi_l (so the covariance of the two prompts
+that comes from their shared control is in it) and ``pair`` the interaction. All are estimated without bias from the
+mean squares of the crossed K x K table of each sample; ``between`` is what the variance of the samples leaves.
 """
 
 from __future__ import annotations
