@@ -38,20 +38,21 @@ PerSeed = list[Float[np.ndarray, " samples"]]
 
 def main() -> None:
     arguments = _arguments()
-    layer, head = arguments.head
     models: dict[str, dict[str, Any]] = {
-        "base": {"model": arguments.model, "dtype": "float32"},
-        f"L{layer}H{head} ablated": {"dtype": "float32"},
-        "bfloat16": {"model": arguments.model, "dtype": "bfloat16"},
+        "base": {"dtype": "float32"},
+        "bfloat16": {"dtype": "bfloat16"},
+        **{f"L{layer}H{head} ablated": {"dtype": "float32", "head": (layer, head)} for layer, head in arguments.heads},
     }
     leakage: dict[str, PerSeed] = {name: [] for name in models}
     for seed in range(arguments.seeds):
         for name, settings in models.items():
-            if "model" not in settings:
-                ablated = _without_head(load_model(arguments.model, dtype="float32"), layer, head)
-                settings = {"model": ablated.model, "tokenizer": ablated.tokenizer} | settings
+            loaded = load_model(arguments.model, dtype=settings["dtype"])
+            if "head" in settings:
+                _silence_head(loaded, *settings["head"])
             run = leakmech.bench(
-                **settings,
+                loaded.model,
+                tokenizer=loaded.tokenizer,
+                dtype=settings["dtype"],
                 out=arguments.out / f"{name.replace(' ', '-')}-seed{seed}",
                 seed=seed,
                 limit=arguments.samples,
@@ -73,13 +74,12 @@ def main() -> None:
     }))  # fmt: skip
 
 
-def _without_head(loaded: LoadedModel, layer: int, head: int) -> LoadedModel:
-    """The model with one head's columns of o_proj at zero, so that the head writes nothing."""
+def _silence_head(loaded: LoadedModel, layer: int, head: int) -> None:
+    """Set one head's columns of o_proj to zero, so that the head writes nothing."""
     attention: Any = loaded.model.model.layers[layer].self_attn  # pyright: ignore - a Llama-like model
     width = attention.head_dim
     with torch.no_grad():
         attention.o_proj.weight[:, head * width : (head + 1) * width] = 0
-    return loaded
 
 
 def _auc_el(run: leakmech.BenchResult) -> Float[np.ndarray, " samples"]:
@@ -129,13 +129,18 @@ def _table(ratios: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> 
     )
 
 
+def _head(text: str) -> tuple[int, int]:
+    layer, head = text.split(".")
+    return int(layer), int(head)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded:smollm2-135m-instruct", help="Llama-like (it needs o_proj)")
     parser.add_argument("--samples", type=int, default=24)
     parser.add_argument("--generations", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3, help="at least 2")
-    parser.add_argument("--head", type=int, nargs=2, default=(15, 4), metavar=("LAYER", "HEAD"))
+    parser.add_argument("--heads", type=_head, nargs="*", default=[(5, 2), (15, 4), (25, 6)], help="e.g. 15.4")
     parser.add_argument("--batch-size", type=int, default=160, help="the same for all runs")
     parser.add_argument("--out", type=Path, default=Path("runs/coupling"))
     return parser.parse_args()

@@ -3,7 +3,7 @@
 2,000 runs of 40 samples with 6 generations a prompt. Samples differ (stems, prompts and the strength of leakage), the
 two prompts of a sample share their control, P has few values so that ties are common, and 2 % of the generations are
 not scored. The truth of a statistic is its value over the samples of all runs together. The Monte Carlo error of a
-share of 2,000 runs is 0.5 points at 5 %.
+share of 2,000 runs is 0.5 points at 5 %; tests that are quick are simulated 4,000 times (0.35 points).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from leakmech.scoring.statistics import bootstrap, ratios_of_sums, wilcoxon_grea
 RUNS, SAMPLES, K = 2000, 40, 6
 BLOCK = 250  # runs that are simulated at once
 DRAWS = 800
+SWAPS = 999  # so that p has 0.05 among its values
 SIGN = {"control": 0, "positive": 1, "neutral": 0, "negative": -1}
 
 
@@ -43,7 +44,7 @@ def _run(generator, samples, *, leakage, heterogeneous=True, charge=0.0):
         moved = SIGN[condition] * strength + charge * abs(SIGN[condition])
         mean = samples["stem"] + samples["prompt"][condition] + moved
         glad = 1 / (1 + np.exp(-(mean[:, None] + generator.normal(size=(n, K)))))
-        charged = generator.beta(4, 2, size=(n, K))
+        charged = generator.beta(6, 2, size=(n, K))
         p = np.round(np.stack([charged * (1 - glad), 1 - charged, charged * glad], axis=-1), 1)
         p[generator.random((n, K)) < 0.02] = np.nan
         return p
@@ -62,8 +63,8 @@ def _one(scores, run):
     return LeakageScores(scores.samples[rows], {c: p[rows] for c, p in scores.probabilities.items()})
 
 
-def _blocks(seed):
-    for block in range(RUNS // BLOCK):
+def _blocks(seed, *, runs=RUNS):
+    for block in range(runs // BLOCK):
         generator = np.random.default_rng([seed, block])
         yield generator, _samples(generator, BLOCK * SAMPLES)
 
@@ -102,51 +103,56 @@ def test_95_percent_intervals_cover_in_93_to_97_percent_of_runs(pairs):
 
 
 def _rejections(p_values):
-    return float(np.mean(np.asarray(p_values) < 0.05))
+    """Share of tests that reject at 5 %, by column."""
+    return np.mean(np.asarray(p_values) <= 0.05, axis=0)
 
 
-def test_runs_that_are_repetitions_differ_as_often_as_alpha_says_and_families_no_more_often(pairs):
+def test_runs_that_are_repetitions_differ_as_often_as_alpha_says_and_families_no_more_often(
+    pairs, monkeypatch
+):
+    monkeypatch.setattr("gc.collect", lambda: 0)  # which statsmodels calls for each of 2,000 adjustments
     p = np.empty((RUNS, 4, len(STATISTICS)))
     for i, j in itertools.product(range(RUNS), range(4)):
         base, again = pairs[0][i], pairs[1 + j][i]
         tests = swap_test(
-            np.hstack([again, base]), np.hstack([base, again]), paired_difference, seed=i, draws=DRAWS - 1
+            np.hstack([again, base]), np.hstack([base, again]), paired_difference, seed=i, draws=SWAPS
         )
         p[i, j] = [test.p for test in tests]
-    shares = dict(zip(STATISTICS, (p < 0.05).mean(axis=(0, 1)), strict=True))
+    shares = _rejections(p.reshape(-1, len(STATISTICS)))
     family = _rejections([holm(p[i, :, 0]).min() for i in range(RUNS)])
-    print("permutation", shares, "family", family)
-    assert all(abs(share - 0.05) < 0.01 for share in shares.values()), shares
-    assert 0.03 < family < 0.06
+    print("exchanged runs", shares, "family", family)
+    assert np.all(np.abs(shares - 0.05) < 0.01), shares
+    assert 0.03 < family < 0.06  # below 0.05, since all four are compared with one baseline
 
 
 def test_runs_that_differ_by_the_margin_are_called_equivalent_as_often_as_alpha_says(pairs):
     both = np.concatenate([pairs[5], pairs[0]], axis=2)
     margin = abs(_truth(both, paired_difference)[0])
     p = [equivalence(pseudo_values(columns, paired_difference)[:, 0], margin=margin) for columns in both]
-    print("tost", _rejections(p), margin)
+    print("equivalence", _rejections(p))
     assert abs(_rejections(p) - 0.05) < 0.01
 
 
 def test_without_leakage_the_signed_rank_test_per_sample_rejects_as_often_as_alpha_says():
-    """The test per prompt does not: prompts of one sample share their control (see leakage_statistics)."""
+    """The test per prompt rejects less often: the prompts of a sample share their control (see leakage_statistics)."""
     per_sample, per_prompt = [], []
-    for generator, samples in _blocks(2):
+    for generator, samples in _blocks(2, runs=2 * RUNS):
         scores = _run(generator, samples, leakage=0.0)
         d = _split(np.stack([leakage_differences(scores, c) for c in POLARITIES], axis=1))
         per_sample += [wilcoxon_greater(np.round(np.nanmean(run, axis=1), 12)) for run in d]
         per_prompt += [wilcoxon_greater(run.ravel()) for run in d]
     print("w_el per sample", _rejections(per_sample), "per prompt", _rejections(per_prompt))
     assert abs(_rejections(per_sample) - 0.05) < 0.01
+    assert _rejections(per_prompt) < _rejections(per_sample)
 
 
 def test_if_polarity_does_not_matter_the_swap_tests_reject_as_often_as_alpha_says():
     p = []
-    for generator, samples in _blocks(3):
+    for generator, samples in _blocks(3, runs=2 * RUNS):
         scores = _run(generator, samples, leakage=0.0, charge=0.4)
         for run in range(BLOCK):
-            tests = polarity_swap_tests(_one(scores, run), seed=run, draws=DRAWS - 1)
+            tests = polarity_swap_tests(_one(scores, run), seed=run, draws=SWAPS)
             p.append([tests["auc_el"].p, tests["valence_shift"].p])
-    shares = (np.array(p) < 0.05).mean(axis=0)
-    print("swap", shares)
+    shares = _rejections(p)
+    print("exchanged polarities", shares)
     assert np.all(np.abs(shares - 0.05) < 0.01), shares
