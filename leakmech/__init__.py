@@ -4,22 +4,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leakmech.benchmark import bench
+    from leakmech.comparison import Comparison, compare
     from leakmech.models.load import load_model
+    from leakmech.power_analysis import power
     from leakmech.prompts.samples import load_dataset
     from leakmech.rescoring import score
     from leakmech.runs import BenchResult, load_result
     from leakmech.scoring.expression import load_estimator
 
 __version__ = "0.1.0"
-__all__ = ["BenchResult", "bench", "load_dataset", "load_estimator", "load_model", "load_result", "score"]
+__all__ = [
+    "BenchResult",
+    "Comparison",
+    "bench",
+    "compare",
+    "load_dataset",
+    "load_estimator",
+    "load_model",
+    "load_result",
+    "power",
+    "score",
+]
 
 _HOMES = {
     "BenchResult": "leakmech.runs",
+    "Comparison": "leakmech.comparison",
     "bench": "leakmech.benchmark",
+    "compare": "leakmech.comparison",
     "load_dataset": "leakmech.prompts.samples",
     "load_estimator": "leakmech.scoring.expression",
     "load_model": "leakmech.models.load",
     "load_result": "leakmech.runs",
+    "power": "leakmech.power_analysis",
     "score": "leakmech.rescoring",
 }
 

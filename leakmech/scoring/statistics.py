@@ -16,7 +16,7 @@ quantiles of the draws at Phi(z0 + (z0 + z) / (1 - a (z0 + z))), with z the norm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,16 @@ class UnitRatio:
         return float(_divide(self.numerator.sum(), self.denominator.sum()))
 
 
+def ratio_columns(ratios: Sequence[UnitRatio]) -> Float[np.ndarray, "units columns"]:
+    """All numerators, then all denominators: what :func:`ratios_of_sums` takes the sums of."""
+    return np.stack([r.numerator for r in ratios] + [r.denominator for r in ratios], axis=1)
+
+
+def ratios_of_sums(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows statistics"]:
+    """The statistic sum(numerator) / sum(denominator) of columns as :func:`ratio_columns` lays them out."""
+    return _divide(*np.split(sums, 2, axis=1))
+
+
 def bootstrap_ratio(
     numerator: Float[np.ndarray, " units"],
     denominator: Float[np.ndarray, " units"],
@@ -124,11 +134,7 @@ def bootstrap_ratios(
         raise UsageError("the denominators of a bootstrapped ratio must not be negative")
     silent = np.isnan(numerators) | np.isnan(denominators)
     columns = np.hstack([np.where(silent, 0.0, numerators), np.where(silent, 0.0, denominators)])
-
-    def ratios(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows statistics"]:
-        return _divide(*np.split(sums, 2, axis=1))
-
-    return bootstrap(columns, ratios, seed=seed, draws=draws, level=level)
+    return bootstrap(columns, ratios_of_sums, seed=seed, draws=draws, level=level)
 
 
 def bootstrap_dz(
