@@ -38,29 +38,24 @@ def load_counter(fallback: str) -> tuple[str, Any]:
         return fallback, load_tokenizer(fallback)
 
 
-def injection_lengths(datasets: list[str], tokenizer: Any) -> pd.DataFrame:
-    """Columns ``dataset, condition, sample, tokens``."""
-    rows = []
+def injection_lengths(datasets: list[str], tokenizer: Any) -> dict[tuple[str, str], list[int]]:
+    """Tokens of every injection, by data set and condition."""
+    lengths: dict[tuple[str, str], list[int]] = {}
     for name in datasets:
         samples = leakmech.load_dataset(name)
         for condition in INJECTIONS:
             texts = [getattr(sample, condition) for sample in samples]
             counts = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-            rows += [
-                {"dataset": samples.name, "condition": condition, "sample": sample.id, "tokens": count}
-                for sample, count in zip(samples, counts, strict=True)
-            ]
-    return pd.DataFrame(rows)
+            lengths[samples.name, condition] = counts
+    return lengths
 
 
-def draw(frame: pd.DataFrame, *, tokenizer: str) -> Figure:
+def draw(lengths: dict[tuple[str, str], list[int]], *, tokenizer: str) -> Figure:
     """One point a sentence, box of the quartiles, and the mean in numbers."""
-    groups = [(d, c) for d in dict.fromkeys(frame["dataset"]) for c in INJECTIONS]
-    figure, axes = new_figure(7.0, 0.9 + 0.5 * len(groups))
+    figure, axes = new_figure(7.0, 0.9 + 0.5 * len(lengths))
     generator = np.random.default_rng(0)
-    for position, (dataset, condition) in enumerate(groups):
-        own = frame[(frame["dataset"] == dataset) & (frame["condition"] == condition)]["tokens"].to_numpy(float)
-        color = CONDITION_COLORS[condition]
+    for position, ((_, condition), counts) in enumerate(lengths.items()):
+        own, color = np.array(counts, dtype=float), CONDITION_COLORS[condition]
         jitter = generator.uniform(-0.22, 0.22, len(own))
         axes.plot(own, position + jitter, ".", color=color, alpha=0.45, markersize=4, zorder=1)
         low, middle, high = np.quantile(own, [0.25, 0.5, 0.75])
@@ -75,8 +70,8 @@ def draw(frame: pd.DataFrame, *, tokenizer: str) -> Figure:
             color=SOFT,
             annotation_clip=False,
         )
-    axes.set_yticks(range(len(groups)), [f"{dataset}, {condition}" for dataset, condition in groups], fontsize=8)
-    axes.set_ylim(len(groups) - 0.4, -0.6)
+    axes.set_yticks(range(len(lengths)), [", ".join(names) for names in lengths], fontsize=8)
+    axes.set_ylim(len(lengths) - 0.4, -0.6)
     axes.set_xlim(left=0)
     axes.set_xlabel(
         f"tokens of the injected sentence ({tokenizer} tokenizer; bar: quartiles, circle: median)", fontsize=8
@@ -92,10 +87,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("figures/figure1"), help="where to write, without suffix")
     arguments = parser.parse_args()
     name, tokenizer = load_counter(arguments.tokenizer)
-    frame = injection_lengths(arguments.datasets, tokenizer)
+    lengths = injection_lengths(arguments.datasets, tokenizer)
+    frame = pd.DataFrame(
+        [(*names, count) for names, counts in lengths.items() for count in counts],
+        columns=["dataset", "condition", "tokens"],
+    )
     write_text(arguments.out.with_suffix(".csv"), frame.to_csv(index=False))
-    files = save_figure(draw(frame, tokenizer=name), arguments.out)
-    print(frame.groupby(["dataset", "condition"], sort=False)["tokens"].describe().round(1).to_string())
+    files = save_figure(draw(lengths, tokenizer=name), arguments.out)
+    for names, counts in lengths.items():
+        print(f"{', '.join(names)}: mean {np.mean(counts):.1f}, {min(counts)} to {max(counts)}")
     print(f"tokens of: {name}")
     print(f"figure: {', '.join(map(str, files))}")
 
