@@ -172,8 +172,8 @@ def test_runs_over_different_data_sets_are_refused_by_name(make_run):
     runs = [make_run("a"), make_run("b", n=20, dataset="hexl", dataset_hash="d2")]
     with pytest.raises(
         RunDirectoryError,
-        match=r"a and .*b are runs over different data sets \(hexl, 40 samples, hash d1 and hexl, 20 samples, hash d2\);"
-        r" run bench on the same --dataset with the same --limit",
+        match=r"a and .*b are runs over different data sets \(hexl, 40 samples, hash d1 and hexl, 20 samples, hash "
+        r"d2\); run bench on the same --dataset with the same --limit",
     ):
         leakmech.compare(runs)
 

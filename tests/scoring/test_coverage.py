@@ -21,7 +21,7 @@ from leakmech.scoring.statistics import bootstrap, ratios_of_sums, wilcoxon_grea
 
 RUNS, SAMPLES, K = 2000, 60, 5
 BLOCK = 250  # runs that are simulated at once
-DRAWS = 800
+DRAWS = 2000
 SWAPS = 999  # so that p has 0.05 among its values
 SIGN = {"control": 0, "positive": 1, "neutral": 0, "negative": -1}
 
