@@ -214,7 +214,7 @@ def test_a_comparison_that_cannot_be_made_is_refused_in_one_line(make_run, tmp_p
 
 
 def test_other_samples_under_one_hash_are_refused(make_run):
-    with pytest.raises(RunDirectoryError, match="scores of different samples"):
+    with pytest.raises(RunDirectoryError, match="hold different samples though their data set is one"):
         leakmech.compare([make_run("a"), make_run("b", samples="t")])
 
 
