@@ -160,7 +160,9 @@ def compare(
     _refuse_incomparable(loaded, any_estimator=any_estimator)
     scores = {run.name: leakage_scores(run.result.scores, policy) for run in loaded}
     if len({s.samples for s in scores.values()}) > 1:
-        raise RunDirectoryError("the runs hold scores of different samples though their data sets are one; score anew")
+        raise RunDirectoryError(
+            "compare: scores.parquet of the runs hold different samples though their data set is one; run bench again"
+        )
     columns = {name: statistic_columns(s) for name, s in scores.items()}
     names = tuple(columns)
     reference = loaded[_position(baseline or 0, loaded)].name
@@ -208,8 +210,9 @@ def _check_numbers(margin: float | None, alpha: float) -> None:
 
 def _load(runs: Sequence[str | Path | BenchResult]) -> list[_Run]:
     """The runs, each named by its directory, or by its whole path where two directories have one name."""
-    if isinstance(runs, str | Path) or len(runs) < 2:
-        raise UsageError(f"compare: at least two runs are needed, found {1 if isinstance(runs, str) else len(runs)}")
+    runs = [runs] if isinstance(runs, str | Path) else runs
+    if len(runs) < 2:
+        raise UsageError(f"compare: at least two runs are needed, found {len(runs)}")
     results = [run if isinstance(run, BenchResult) else load_result(run) for run in runs]
     seen: set[Path] = set()
     for result in results:

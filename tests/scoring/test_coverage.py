@@ -21,7 +21,7 @@ from leakmech.scoring.statistics import bootstrap, ratios_of_sums, wilcoxon_grea
 
 RUNS, SAMPLES, K = 2000, 60, 5
 BLOCK = 250  # runs that are simulated at once
-DRAWS = 800
+DRAWS = 2000
 SWAPS = 999  # so that p has 0.05 among its values
 SIGN = {"control": 0, "positive": 1, "neutral": 0, "negative": -1}
 
@@ -120,7 +120,8 @@ def test_runs_that_are_repetitions_differ_as_often_as_alpha_says_and_families_no
 
 
 def test_runs_that_differ_by_the_margin_are_called_equivalent_as_often_as_alpha_says(pairs):
-    both = np.concatenate([pairs[-1], pairs[0]], axis=2)
+    *repetitions, changed = pairs
+    both = np.concatenate([np.concatenate([changed, base], axis=2) for base in repetitions])
     margin = abs(_truth(both, paired_difference)[0])
     p = [equivalence(pseudo_values(columns, paired_difference)[:, 0], margin=margin) for columns in both]
     assert abs(_rejections(p) - 0.05) < 0.01
