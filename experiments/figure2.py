@@ -12,12 +12,15 @@ agree, so the rank correlation between them stands in the figure. Writes PNG, PD
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from leakmech.reports.figures import INK, SERIES_COLORS, SOFT, new_figure, save_figure
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from paper import model_name
 from scipy import stats
@@ -26,6 +29,7 @@ import leakmech
 from leakmech.errors import RunDirectoryError
 from leakmech.prompts.samples import POLARITIES
 from leakmech.reports.examples import sample_texts
+from leakmech.reports.figures import INK, SERIES_COLORS, SOFT, new_figure, save_figure
 from leakmech.scoring.leakage import condition_leakage
 from leakmech.scoring.records import leakage_scores
 from leakmech.store import read_json, write_text
@@ -33,95 +37,130 @@ from leakmech.store import read_json, write_text
 _MARKERS = "osD^vP*X"
 
 
-def expression_leakage(runs: list[Path]) -> pd.DataFrame:
-    """Columns ``run, model, sample, polarity, injection, stem, auc_el``.
+@dataclass(frozen=True, eq=False)
+class Expressions:
+    """Leakage of every injected expression in every run.
+
+    Attributes
+    ----------
+    models
+        Name of each run's model.
+    polarities, samples, injections, stems
+        What each expression is.
+    leakage
+        auc_el of the expression's prompt, shape (expressions, runs); NaN where nothing was scored.
+    """
+
+    models: tuple[str, ...]
+    polarities: tuple[str, ...]
+    samples: tuple[str, ...]
+    injections: tuple[str, ...]
+    stems: tuple[str, ...]
+    leakage: Float[np.ndarray, "expressions runs"]
+
+    def ranking(self, polarity: str) -> list[int]:
+        """Expressions of one polarity, strongest first, by their mean over the runs that scored them."""
+        own = [i for i, p in enumerate(self.polarities) if p == polarity and not np.isnan(self.leakage[i]).all()]
+        return sorted(own, key=lambda i: -float(np.nanmean(self.leakage[i])))
+
+    def agreement(self) -> float | None:
+        """Mean Spearman correlation of pairs of runs over all expressions; None where no two runs vary."""
+        scored = self.leakage[~np.isnan(self.leakage).any(axis=1)]
+        varying = [values for values in scored.T if len(values) and np.ptp(values) > 0]
+        found = []
+        for a, b in combinations(varying, 2):
+            result: Any = stats.spearmanr(a, b)
+            found.append(result.statistic)
+        return float(np.mean(found)) if found else None
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an expression, one column of leakage a run."""
+        columns: dict[str, Any] = {"polarity": self.polarities, "sample": self.samples, "stem": self.stems}
+        columns |= {"injection": self.injections}
+        return pd.DataFrame(columns | {f"{i} {m}": self.leakage[:, i] for i, m in enumerate(self.models)})
+
+
+def expression_leakage(runs: Sequence[Path]) -> Expressions:
+    """Read the runs.
 
     Raises
     ------
     RunDirectoryError
-        The runs are over different data sets.
+        A run is not finished, or the runs are over different data sets.
     """
-    frames, datasets = [], {}
-    for path in runs:
-        result = leakmech.load_result(path)
-        datasets[read_json(path / "run.json")["fingerprint"]["dataset"]] = path
-        if len(datasets) > 1:
-            first, second = datasets.values()
-            raise RunDirectoryError(f"{first} and {second} are over different data sets; draw one figure for each")
-        scores, texts = leakage_scores(result.scores, result.summary["cleaning"]), sample_texts(result)
-        for polarity in POLARITIES:
-            ratio = condition_leakage(scores, polarity, pairing="all")
-            values = np.where(ratio.denominator > 0, ratio.numerator, np.nan)
-            frames.append(
-                pd.DataFrame(
-                    {
-                        "run": str(path),
-                        "model": model_name(result.summary["model"]),
-                        "sample": scores.samples,
-                        "polarity": polarity,
-                        "injection": [texts[sample].injections[polarity] for sample in scores.samples],
-                        "stem": [texts[sample].stem for sample in scores.samples],
-                        "auc_el": values,
-                    }
-                )
-            )
-    return pd.concat(frames, ignore_index=True)
+    results = [leakmech.load_result(run) for run in runs]
+    datasets = [read_json(run / "run.json")["fingerprint"]["dataset"] for run in runs]
+    for run, dataset in zip(runs, datasets, strict=True):
+        if dataset != datasets[0]:
+            raise RunDirectoryError(f"{runs[0]} and {run} are over different data sets; draw one figure for each")
+    scores = [leakage_scores(result.scores, result.summary["cleaning"]) for result in results]
+    texts, samples = sample_texts(results[0]), scores[0].samples
+    columns = []
+    for own in scores:
+        ratios = [condition_leakage(own, polarity, pairing="all") for polarity in POLARITIES]
+        columns.append(np.concatenate([np.where(r.denominator > 0, r.numerator, np.nan) for r in ratios]))
+    return Expressions(
+        models=tuple(model_name(result.summary["model"]) for result in results),
+        polarities=tuple(polarity for polarity in POLARITIES for _ in samples),
+        samples=tuple(samples) * len(POLARITIES),
+        injections=tuple(texts[sample].injections[polarity] for polarity in POLARITIES for sample in samples),
+        stems=tuple(texts[sample].stem for sample in samples) * len(POLARITIES),
+        leakage=np.stack(columns, axis=1),
+    )
 
 
-def rank_agreement(frame: pd.DataFrame) -> float | None:
-    """Mean Spearman correlation between runs of the expressions' leakage; None for a single run."""
-    wide = frame.pivot_table(index=["polarity", "sample"], columns="run", values="auc_el").dropna()
-    found = [stats.spearmanr(wide[a], wide[b]).statistic for a, b in combinations(wide.columns, 2)]
-    return float(np.mean(found)) if found else None
-
-
-def draw(frame: pd.DataFrame, *, number: int) -> Figure:
+def draw(found: Expressions, *, number: int) -> Figure:
     """The strongest and weakest expressions of each polarity, one mark a run."""
-    chosen = []
+    lines: list[int | str] = []
     for polarity in ("negative", "positive"):
-        means = frame[frame["polarity"] == polarity].groupby("sample", sort=False)["auc_el"].mean().dropna()
-        order = means.sort_values(ascending=False).index.tolist()
-        shown = order if len(order) <= 2 * number else [*order[:number], None, *order[-number:]]
-        chosen += [(polarity, sample) for sample in shown] + [None]
-    chosen.pop()
-    figure, axes = new_figure(9.5, 1.4 + 0.24 * len(chosen))
-    labels, ticks, runs = [], [], list(dict.fromkeys(frame["run"]))
-    for y, entry in enumerate(chosen):
-        if entry is None:
-            axes.axhline(y, color=SOFT, linewidth=0.6)
-            continue
-        polarity, sample = entry
-        if sample is None:
-            axes.text(0.5, y, "…", ha="center", va="center", color=SOFT)
-            continue
-        part = frame[(frame["polarity"] == polarity) & (frame["sample"] == sample)]
-        axes.plot([part["auc_el"].min(), part["auc_el"].max()], [y, y], color=SOFT, linewidth=0.8)
-        for row in part.itertuples():
-            i = runs.index(row.run)
-            axes.plot(
-                row.auc_el, y, _MARKERS[i % len(_MARKERS)], color=SERIES_COLORS[i % len(SERIES_COLORS)], markersize=5
-            )
-        ticks.append(y)
-        labels.append(f"{polarity[:3]}  {_short(part['injection'].iloc[0])}")
+        order = found.ranking(polarity)
+        lines += order if len(order) <= 2 * number else [*order[:number], "…", *order[-number:]]
+        lines.append("rule")
+    lines.pop()
+    figure, axes = new_figure(9.5, 1.4 + 0.24 * len(lines))
     axes.axvline(0.5, color=INK, linewidth=0.8, linestyle="--")
-    axes.set_yticks(ticks, labels, fontsize=8)
-    axes.set_ylim(len(chosen) - 0.4, -0.6)
+    labels = {}
+    for y, line in enumerate(lines):
+        if line == "rule":
+            axes.axhline(y, color=SOFT, linewidth=0.6)
+        elif isinstance(line, str):
+            axes.text(0.5, y, line, ha="center", va="center", color=SOFT, backgroundcolor="white")
+        else:
+            labels[y] = f"{found.polarities[line][:3]}  {_short(found.injections[line])}"
+            _draw_expression(axes, found.leakage[line], y)
+    axes.set_yticks(list(labels), list(labels.values()), fontsize=8)
+    axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("leakage of the expression (share of pairs, 0.5 = none)", fontsize=9)
-    names = [frame.loc[frame["run"] == run, "model"].iloc[0] for run in runs]
-    for i, name in enumerate(names):
-        axes.plot([], [], _MARKERS[i % len(_MARKERS)], color=SERIES_COLORS[i % len(SERIES_COLORS)], label=name)
-    agreement = rank_agreement(frame)
+    for i, model in enumerate(found.models):
+        axes.plot([], [], **_mark(i), label=model)
+    agreement = found.agreement()
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1),
-        ncols=min(4, len(names)),
+        ncols=min(4, len(found.models)),
         frameon=False,
         fontsize=8,
         title=None if agreement is None else f"mean Spearman between runs {agreement:+.2f}",
         title_fontsize=8,
     )
     return figure
+
+
+def _draw_expression(axes: Any, values: Float[np.ndarray, " runs"], y: int) -> None:
+    """One mark a run, joined by a line."""
+    axes.plot([np.nanmin(values), np.nanmax(values)], [y, y], color=SOFT, linewidth=0.8)
+    for i, value in enumerate(values):
+        axes.plot(value, y, **_mark(i))
+
+
+def _mark(run: int) -> dict[str, Any]:
+    return {
+        "marker": _MARKERS[run % len(_MARKERS)],
+        "color": SERIES_COLORS[run % len(SERIES_COLORS)],
+        "markersize": 5,
+        "linestyle": "none",
+    }
 
 
 def _short(text: str, length: int = 58) -> str:
@@ -134,14 +173,14 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=12, help="strongest and weakest expressions of each polarity")
     parser.add_argument("--out", type=Path, default=Path("figures/figure2"), help="where to write, without suffix")
     arguments = parser.parse_args()
-    frame = expression_leakage(arguments.runs)
-    write_text(arguments.out.with_suffix(".csv"), frame.to_csv(index=False))
-    files = save_figure(draw(frame, number=arguments.number), arguments.out)
-    for polarity, part in frame.groupby("polarity"):
-        means = part.groupby(["sample", "injection"])["auc_el"].mean().sort_values(ascending=False)
-        for name, position in (("strongest", 0), ("weakest", -1)):
-            print(f"{polarity}, {name}: {means.index[position][1]!r} {means.iloc[position]:.2f}")
-    agreement = rank_agreement(frame)
+    found = expression_leakage(arguments.runs)
+    write_text(arguments.out.with_suffix(".csv"), found.to_frame().to_csv(index=False))
+    files = save_figure(draw(found, number=arguments.number), arguments.out)
+    for polarity in POLARITIES:
+        order = found.ranking(polarity)
+        for name, i in (("strongest", order[0]), ("weakest", order[-1])):
+            print(f"{polarity}, {name}: {found.injections[i]!r} {np.nanmean(found.leakage[i]):.2f}")
+    agreement = found.agreement()
     if agreement is not None:
         print(f"mean Spearman correlation between runs: {agreement:+.2f}")
     print(f"figure: {', '.join(map(str, files))}")

@@ -8,6 +8,7 @@ gives it as ``--paper FILE``; they then stand beside ours. What the abstract cla
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ import leakmech
 from leakmech.errors import DatasetError, UsageError
 from leakmech.reports.tables import Table
 from leakmech.store import write_text
+from leakmech.user_rows import user_rows
 
+Row = dict[str, Any]
 PAPER_KEYS = ("model", "dataset", "instruction")
 PAPER_NUMBERS = ("mu_el", "mu_l", "w_el")
 COLUMNS = (
@@ -43,25 +46,27 @@ class PaperNumbers:
         Raises
         ------
         DatasetError
-            The file cannot be read, or lacks a column.
+            The file cannot be read, lacks a column, or holds something else than a number; the line is named.
         """
         if path is None:
             return cls({})
-        try:
-            frame = pd.read_csv(path, dtype=dict.fromkeys(PAPER_KEYS, str))
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"{path}: cannot be read ({error})") from error
-        missing = [name for name in PAPER_KEYS if name not in frame]
-        if missing or not any(name in frame for name in PAPER_NUMBERS):
-            raise DatasetError(f"{path}: needs {', '.join(PAPER_KEYS)} and one of {', '.join(PAPER_NUMBERS)}")
-        given = [name for name in PAPER_NUMBERS if name in frame]
-        return cls({tuple(row[key] for key in PAPER_KEYS): row[given].to_dict() for _, row in frame.iterrows()})
+        numbers = {}
+        for line, row in user_rows(path):
+            missing = [name for name in PAPER_KEYS if not row.get(name)]
+            if missing:
+                raise DatasetError(f"{path}:{line}: column {missing[0]!r} is missing or empty")
+            given = {name: row[name] for name in PAPER_NUMBERS if row.get(name) not in (None, "")}
+            try:
+                numbers[tuple(row[key] for key in PAPER_KEYS)] = {name: float(given[name]) for name in given}
+            except ValueError as error:
+                raise DatasetError(f"{path}:{line}: {error}") from error
+        return cls(numbers)
 
     def of(self, row: Mapping[str, Any]) -> Mapping[str, float]:
         return self.numbers.get((row["model"], row["dataset"], row["instruction"]), {})
 
 
-def load_rows(runs: Iterable[str | Path], paper: PaperNumbers) -> pd.DataFrame:
+def load_rows(runs: Iterable[str | Path], paper: PaperNumbers) -> list[Row]:
     """One row a run, in the order of model family, size, data set and instruction.
 
     Raises
@@ -92,9 +97,13 @@ def load_rows(runs: Iterable[str | Path], paper: PaperNumbers) -> pd.DataFrame:
         rows.append(row)
     if not rows:
         raise UsageError("no runs: give at least one finished run directory")
-    frame = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
-    order = sorted(range(len(frame)), key=lambda i: (*_family_and_size(rows[i]["model"]), rows[i]["dataset"]))
-    return frame.iloc[order].reset_index(drop=True)
+    rows = [dict.fromkeys(COLUMNS) | row for row in rows]
+    return sorted(rows, key=lambda row: (*_family_and_size(row["model"]), row["dataset"], row["instruction"] != "none"))
+
+
+def without_instruction(rows: Iterable[Row]) -> list[Row]:
+    """The runs that the main table is about."""
+    return [row for row in rows if row["instruction"] == "none"]
 
 
 def model_name(name: str) -> str:
@@ -102,61 +111,52 @@ def model_name(name: str) -> str:
     return Path(name.removeprefix("embedded:").removeprefix("hub:")).name
 
 
-def write_table(frame: pd.DataFrame, table: Table, out: Path) -> None:
+def write_table(rows: Sequence[Row], table: Table, out: Path) -> None:
     """The numbers as CSV and the table as markdown, side by side."""
-    write_text(out.with_suffix(".csv"), frame.to_csv(index=False))
+    write_text(out.with_suffix(".csv"), pd.DataFrame(list(rows)).to_csv(index=False))
     write_text(out.with_suffix(".md"), table.to_markdown() + "\n")
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None or pd.isna(value) else f"{value:.{digits}f}"
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or pd.isna(low) else f" [{number(low)}, {number(high)}]"
+    return "" if low is None else f" [{number(low)}, {number(high)}]"
 
 
 def p_value(value: float | None) -> str:
-    return "–" if value is None or pd.isna(value) else f"{value:.1g}"
+    return "–" if value is None else f"{value:.1g}"
 
 
-def claim_of_size(frame: pd.DataFrame) -> list[str]:
+def claim_of_size(rows: Sequence[Row]) -> list[str]:
     """The paper's claim that leakage falls with size within a family, for every family with three sizes or more."""
+    families: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for row in without_instruction(rows):
+        family, size = _family_and_size(row["model"])
+        if size and row["mu_el"] is not None:
+            families[family, row["dataset"]].append((size, row["mu_el"]))
     lines = []
-    plain = frame[frame["instruction"] == "none"]
-    families = [_family_and_size(name)[0] for name in plain["model"]]
-    for (family, dataset), part in plain.groupby([families, "dataset"], sort=False):
-        sized = [(size, value) for size, value in zip(map(_size, part["model"]), part["mu_el"], strict=True) if size]
-        if len(sized) < 3:
-            continue
-        rank = stats.spearmanr(*zip(*sized, strict=True)).statistic
-        lines.append(
-            f"{family} on {dataset}: Spearman of size and mu_EL {rank:+.2f} over {len(sized)} sizes "
-            "(paper: falls with size)."
-        )
+    for (family, dataset), sized in families.items():
+        if len({size for size, _ in sized}) >= 3:
+            rank: Any = stats.spearmanr([size for size, _ in sized], [value for _, value in sized])
+            lines.append(
+                f"{family} on {dataset}: Spearman of size and mu_EL {rank.statistic:+.2f} over {len(sized)} runs "
+                "(paper: falls with size)."
+            )
     return lines or ["Leakage and size: no family with three sizes among these runs (paper: falls with size)."]
 
 
-def claim_of_polarity(frame: pd.DataFrame) -> str:
+def claim_of_polarity(rows: Sequence[Row]) -> str:
     """The paper's claim that negative injections leak more."""
-    plain = frame[frame["instruction"] == "none"]
-    more = int((plain["mu_el_negative"] > plain["mu_el_positive"]).sum())
+    plain = [row for row in without_instruction(rows) if None not in (row["mu_el_negative"], row["mu_el_positive"])]
+    more = sum(row["mu_el_negative"] > row["mu_el_positive"] for row in plain)
     return f"Negative injections leak more than positive ones in {more} of {len(plain)} runs (paper: they do)."
 
 
 def _family_and_size(name: str) -> tuple[str, float]:
-    """``("Qwen", 0.5)`` for Qwen2.5-0.5B-Instruct: what a table is sorted by."""
-    match = re.search(r"[-_](\d+(?:\.\d+)?)([bm])(?![a-z])", name, flags=re.IGNORECASE)
-    return (name[: match.start()] if match else name), _size(name) or 0.0
-
-
-def _size(name: str) -> float | None:
-    """Billions of parameters, read from the name; None if it does not say."""
+    """``("Qwen2.5", 0.5)`` for Qwen2.5-0.5B-Instruct, sizes in billions; size 0 where the name does not say."""
     match = re.search(r"[-_](\d+(?:\.\d+)?)([bm])(?![a-z])", name, flags=re.IGNORECASE)
     if match is None:
-        return None
-    return float(match[1]) * (1e-3 if match[2].lower() == "m" else 1.0)
-
-
-def markdown(tables: Sequence[Table]) -> str:
-    return "\n\n".join(table.to_markdown() for table in tables)
+        return name, 0.0
+    return name[: match.start()], float(match[1]) * (1e-3 if match[2].lower() == "m" else 1.0)

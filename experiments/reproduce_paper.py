@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import figure2
-from leakmech.reports.figures import save_figure
-from paper import PaperNumbers, load_rows, markdown, model_name, write_table
+from paper import PaperNumbers, load_rows, model_name, without_instruction, write_table
 from table3 import table3
 from table4 import instruction_effects, table4
 
@@ -26,8 +25,10 @@ import leakmech
 from leakmech.config import read_yaml
 from leakmech.errors import InterruptedRunError, LeakmechError
 from leakmech.progress import rich_progress
+from leakmech.reports.figures import save_figure
 from leakmech.store import write_text
 
+MARGIN = 0.05
 PAPER_SETTINGS: dict[str, Any] = {
     "estimator": "hub:cardiffnlp/twitter-roberta-base-sentiment",
     "encoder": "hub:sentence-transformers/all-MiniLM-L6-v2",
@@ -80,15 +81,18 @@ def main() -> None:
 
 def _present(runs: list[Path], paper: PaperNumbers, out: Path) -> None:
     """Tables 3 and 4 and Figure 2 of these runs."""
-    frame = load_rows(runs, paper)
-    effects = instruction_effects(frame, margin=0.05)
-    tables = [table3(frame), table4(effects, margin=0.05)]
-    write_table(frame, tables[0], out / "table3")
+    rows = load_rows(runs, paper)
+    effects = instruction_effects(rows, margin=MARGIN)
+    tables = [table3(rows), table4(effects, margin=MARGIN)]
+    write_table(rows, tables[0], out / "table3")
     write_table(effects, tables[1], out / "table4")
-    print(markdown(tables))
-    for dataset, part in frame[frame["instruction"] == "none"].groupby("dataset"):
-        expressions = figure2.expression_leakage([Path(run) for run in part["run"]])
-        write_text(out / f"figure2-{dataset}.csv", expressions.to_csv(index=False))
+    print("\n\n".join(table.to_markdown() for table in tables))
+    by_dataset: dict[str, list[Path]] = {}
+    for row in without_instruction(rows):
+        by_dataset.setdefault(row["dataset"], []).append(Path(row["run"]))
+    for dataset, plain in by_dataset.items():
+        expressions = figure2.expression_leakage(plain)
+        write_text(out / f"figure2-{dataset}.csv", expressions.to_frame().to_csv(index=False))
         files = save_figure(figure2.draw(expressions, number=12), out / f"figure2-{dataset}")
         print(f"figure: {files[0]}")
 

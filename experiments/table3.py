@@ -10,44 +10,46 @@ and markdown.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 from paper import (
     PaperNumbers,
+    Row,
     claim_of_polarity,
     claim_of_size,
     interval,
     load_rows,
     number,
     p_value,
+    without_instruction,
     write_table,
 )  # fmt: skip
 
 from leakmech.reports.tables import Table
 
 
-def table3(frame: pd.DataFrame) -> Table:
+def table3(runs: Sequence[Row]) -> Table:
     """The rows without an instruction."""
-    plain = frame[frame["instruction"] == "none"]
+    plain = without_instruction(runs)
     rows = [
         (
-            row.model,
-            row.dataset,
-            number(row.mu_el) + interval(row.mu_el_low, row.mu_el_high),
-            number(row.mu_el_paper_cleaning),
-            number(row.paper_mu_el),
-            number(row.auc_el),
-            p_value(row.w_el),
-            number(row.mu_el_positive),
-            number(row.mu_el_negative),
-            number(row.mu_l),
-            number(row.paper_mu_l),
+            row["model"],
+            row["dataset"],
+            number(row["mu_el"]) + interval(row["mu_el_low"], row["mu_el_high"]),
+            number(row["mu_el_paper_cleaning"]),
+            number(row["paper_mu_el"]),
+            number(row["auc_el"]),
+            p_value(row["w_el"]),
+            number(row["mu_el_positive"]),
+            number(row["mu_el_negative"]),
+            number(row["mu_l"]),
+            number(row["paper_mu_l"]),
         )
-        for row in plain.itertuples()
+        for row in plain
     ]
-    notes = [*claim_of_size(frame), claim_of_polarity(frame)]
-    if plain["paper_mu_el"].isna().all():
+    notes = [*claim_of_size(runs), claim_of_polarity(runs)]
+    if all(row["paper_mu_el"] is None for row in plain):
         notes.append("The paper's numbers are not part of leakmech; --paper FILE puts them in.")
     header = (
         "model", "data set", "mu_EL [95 % CI]", "paper's cleaning", "mu_EL in the paper", "all pairs", "W_EL p",
@@ -62,9 +64,9 @@ def main() -> None:
     parser.add_argument("--paper", type=Path, help="CSV file with the paper's numbers")
     parser.add_argument("--out", type=Path, default=Path("figures/table3"), help="where to write, without suffix")
     arguments = parser.parse_args()
-    frame = load_rows(arguments.runs, PaperNumbers.read(arguments.paper))
-    table = table3(frame)
-    write_table(frame[frame["instruction"] == "none"], table, arguments.out)
+    runs = load_rows(arguments.runs, PaperNumbers.read(arguments.paper))
+    table = table3(runs)
+    write_table(without_instruction(runs), table, arguments.out)
     print(table.to_markdown())
 
 

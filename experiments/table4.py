@@ -10,61 +10,62 @@ not take leakage away. Prints markdown; writes CSV and markdown.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-from leakmech.scoring.inference import holm
-from paper import PaperNumbers, interval, load_rows, number, p_value, write_table
+import numpy as np
+from paper import PaperNumbers, Row, interval, load_rows, number, p_value, without_instruction, write_table
 
 import leakmech
 from leakmech.reports.tables import Table
+from leakmech.scoring.inference import holm
 
 
-def instruction_effects(frame: pd.DataFrame, *, margin: float) -> pd.DataFrame:
+def instruction_effects(runs: Sequence[Row], *, margin: float) -> list[Row]:
     """One row for every run with an instruction that has a partner without; differences are with minus without."""
-    rows = []
-    for (model, dataset), part in frame.groupby(["model", "dataset"], sort=False):
-        base = part[part["instruction"] == "none"]
-        for changed in part[part["instruction"] != "none"].itertuples():
-            if len(base) != 1:
-                continue
-            found = leakmech.compare([base["run"].iloc[0], changed.run], margin=margin).of("auc_el")[0]
-            rows.append(
-                {
-                    "model": model,
-                    "dataset": dataset,
-                    "instruction": changed.instruction,
-                    "mu_el_without": base["mu_el"].iloc[0],
-                    "mu_el_with": changed.mu_el,
-                    "paper_mu_el_without": base["paper_mu_el"].iloc[0],
-                    "paper_mu_el_with": changed.paper_mu_el,
-                    "difference": found.difference,
-                    "low": found.low,
-                    "high": found.high,
-                    "p": found.p,
-                    "p_equivalence": found.p_tost,
-                }
-            )
-    effects = pd.DataFrame(rows)
-    return effects.assign(p_holm=holm(effects["p"].astype(float))) if rows else effects
+    bases = {(row["model"], row["dataset"]): row for row in without_instruction(runs)}
+    rows: list[Row] = []
+    for changed in runs:
+        base = bases.get((changed["model"], changed["dataset"]))
+        if base is None or changed["instruction"] == "none":
+            continue
+        found = leakmech.compare([base["run"], changed["run"]], margin=margin).of("auc_el")[0]
+        rows.append(
+            {
+                "model": changed["model"],
+                "dataset": changed["dataset"],
+                "instruction": changed["instruction"],
+                "mu_el_without": base["mu_el"],
+                "mu_el_with": changed["mu_el"],
+                "paper_mu_el_without": base["paper_mu_el"],
+                "paper_mu_el_with": changed["paper_mu_el"],
+                "difference": found.difference,
+                "low": found.low,
+                "high": found.high,
+                "p": found.p,
+                "p_equivalence": found.p_equivalence,
+            }
+        )
+    adjusted = holm([np.nan if row["p"] is None else row["p"] for row in rows]) if rows else []
+    return [row | {"p_holm": None if np.isnan(p) else float(p)} for row, p in zip(rows, adjusted, strict=True)]
 
 
-def table4(effects: pd.DataFrame, *, margin: float) -> Table:
+def table4(effects: Sequence[Row], *, margin: float) -> Table:
     """The effects as a table."""
     rows = [
         (
-            row.model,
-            row.dataset,
-            row.instruction,
-            number(row.mu_el_without),
-            number(row.mu_el_with),
-            number(row.paper_mu_el_without),
-            number(row.paper_mu_el_with),
-            number(row.difference, 3) + interval(row.low, row.high),
-            p_value(row.p_holm),
-            p_value(row.p_equivalence),
+            row["model"],
+            row["dataset"],
+            row["instruction"],
+            number(row["mu_el_without"]),
+            number(row["mu_el_with"]),
+            number(row["paper_mu_el_without"]),
+            number(row["paper_mu_el_with"]),
+            number(row["difference"], 3) + interval(row["low"], row["high"]),
+            p_value(row["p_holm"]),
+            p_value(row["p_equivalence"]),
         )
-        for row in effects.itertuples()
+        for row in effects
     ]
     notes = [
         "difference: all-pairs leakage with the instruction minus without; below 0 it helps. TOST p: of the hypothesis "
@@ -87,8 +88,8 @@ def main() -> None:
     parser.add_argument("--margin", type=float, default=0.05, help="largest difference in auc_el that does not matter")
     parser.add_argument("--out", type=Path, default=Path("figures/table4"), help="where to write, without suffix")
     arguments = parser.parse_args()
-    frame = load_rows(arguments.runs, PaperNumbers.read(arguments.paper))
-    effects = instruction_effects(frame, margin=arguments.margin)
+    runs = load_rows(arguments.runs, PaperNumbers.read(arguments.paper))
+    effects = instruction_effects(runs, margin=arguments.margin)
     table = table4(effects, margin=arguments.margin)
     write_table(effects, table, arguments.out)
     print(table.to_markdown())

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leakmech.commands import annotate, data, environment, run
+from leakmech.commands import annotate, data, environment, run, statistics
 from leakmech.commands.console import complain
 from leakmech.errors import LeakmechError
 
@@ -23,7 +23,16 @@ app = _group(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (run.bench, run.score, run.show, run.samples, run.report, environment.doctor):
+for _command in (
+    run.bench,
+    run.score,
+    run.show,
+    run.samples,
+    run.report,
+    statistics.compare,
+    statistics.power,
+    environment.doctor,
+):
     app.command()(_command)
 
 data_app = _group("Check and build data sets.")

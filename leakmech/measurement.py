@@ -61,13 +61,11 @@ class Measurement:
 
     def fingerprint(self) -> dict[str, str]:
         """Hashes of everything that decides a score."""
-        parts = []
-        for estimator in self.estimators:
-            details = {key: value for key, value in estimator.details.items() if key != "device"}
-            parts += [estimator.name, repr(sorted(details.items()))]
+        first, *others = map(_estimator_hash, self.estimators)
         return {
             "dataset": self.samples.content_hash,
-            "estimator": content_hash(*parts),
+            "estimator": first,
+            **({"other_estimators": content_hash(*others)} if others else {}),
             "encoder": self.encoder.hash,
         }
 
@@ -162,3 +160,9 @@ class Measurement:
             estimator.name: leakage_scores(frame, policy, estimator=estimator.name if position else None)
             for position, estimator in enumerate(self.estimators)
         }
+
+
+def _estimator_hash(estimator: Estimator) -> str:
+    """A hash of what decides its numbers; the device does not."""
+    details = {key: value for key, value in estimator.details.items() if key != "device"}
+    return content_hash(estimator.name, repr(sorted(details.items())))

@@ -162,6 +162,63 @@ def summary_tables(summary: Summary) -> list[Table]:
     return [table for table in tables if table is not None]
 
 
+def comparison_table(comparison: Mapping[str, Any]) -> Table:
+    """Runs and how they differ, from what ``comparison.json`` holds (:class:`leakmech.comparison.Comparison`)."""
+    margin, alpha = comparison["margin"], comparison["alpha"]
+    header = ["run", "all pairs [95 % CI]", "difference [95 % CI]", "p", "p Holm", "p equiv.", "verdict"]
+    header += ["mu_EL difference", "valence shift difference"]
+    notes = [
+        "all pairs: auc_el, to which difference, p values and verdict belong. p: runs exchanged within samples; "
+        f"Holm: adjusted over the comparisons of this table; verdict at alpha {alpha:g}."
+    ]
+    if margin is not None:
+        notes.append(f"p equiv.: two one-sided tests that auc_el differs by less than {margin:g}, adjusted likewise.")
+    rows, kept = _comparison_rows(comparison), [i for i, n in enumerate(header) if margin is not None or i != 5]
+    title = f"{len(comparison['runs'])} runs over the same {comparison['n_samples']} samples, paired by sample"
+    return Table(
+        title=f"{title} ({comparison['cleaning']})",
+        header=[header[i] for i in kept],
+        rows=[[row[i] for i in kept] for row in rows],
+        notes=[*notes, *comparison["notes"]],
+    )
+
+
+def _comparison_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
+    """With one baseline a row for each run; with more also one for each pair."""
+    values = {e["run"]: e for e in comparison["estimates"] if e["statistic"] == "auc_el"}
+    texts = {run: _with_ends(e, "value", digits=2) for run, e in values.items()}
+    pairs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for difference in comparison["differences"]:
+        pairs.setdefault((difference["run"], difference["baseline"]), []).append(difference)
+    baselines = {baseline for _, baseline in pairs}
+    if len(baselines) == 1:
+        compared = {run: _difference_cells(d) for (run, _), d in pairs.items()}
+        return [[run, texts[run], *compared.get(run, ["baseline", *["–"] * 6])] for run in comparison["runs"]]
+    alone = [[run, texts[run], *["–"] * 7] for run in comparison["runs"]]
+    return alone + [[f"{run} - {base}", "–", *_difference_cells(d)] for (run, base), d in pairs.items()]
+
+
+def _difference_cells(differences: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Difference in auc_el, its p values and verdict, and the differences in mu_EL and valence shift."""
+    auc_el, *others = differences
+    return [
+        _with_ends(auc_el, "difference", digits=3),
+        *(_p_value(auc_el[name]) for name in ("p", "p_holm", "p_equivalence")),
+        auc_el["verdict"],
+        *(_with_ends(other, "difference", digits=2) for other in others),
+    ]
+
+
+def _with_ends(values: Mapping[str, Any], key: str, *, digits: int) -> str:
+    """A value with its interval; differences are signed."""
+    if values[key] is None:
+        return "–"
+    style = f"{'+' if key == 'difference' else ''}.{digits}f"
+    if values["low"] is None:
+        return f"{values[key]:{style}}"
+    return f"{values[key]:{style}} [{values['low']:{style}}, {values['high']:{style}}]"
+
+
 def summary_markdown(summary: Summary) -> str:
     """Every table of a run as markdown."""
     return "\n\n".join(table.to_markdown() for table in summary_tables(summary)) + "\n"

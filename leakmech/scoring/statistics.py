@@ -11,12 +11,17 @@ are one matrix product, ``sums = counts @ columns``, taken in chunks, and the ja
 
 The interval is BCa (Efron 1987). Let z0 be the normal quantile of the share of draws below the estimate, and
 a = sum d^3 / (6 (sum d^2)^(3/2)) with d = the mean of the leave-one-out estimates minus each of them. The ends are the
-quantiles of the draws at Phi(z0 + (z0 + z) / (1 - a (z0 + z))), with z the normal quantiles of (1 -+ level) / 2.
+quantiles of the draws at Phi(z0 + (z0 + z) / (1 - a (z0 + z))). For z Efron takes the normal quantiles of
+(1 -+ level) / 2, which makes intervals of few units too narrow: the spread of the draws is a sum of squares over n,
+not n - 1, and it is estimated. So z is sqrt(n / (n - 1)) times the quantile of t with n - 1 degrees of
+freedom, as in the expanded intervals of Hesterberg (2014, arXiv 1411.5279; ``CI.bca`` of his R package resample). In
+2,000 simulated runs of 60 samples (tests/scoring/test_coverage.py) 95 % intervals of auc_el, mu_el, valence shift and
+of their differences cover in 93.8 to 95.4 %; with the normal quantiles it is 92.9 to 94.6 %.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +79,16 @@ class UnitRatio:
         return float(_divide(self.numerator.sum(), self.denominator.sum()))
 
 
+def ratio_columns(ratios: Sequence[UnitRatio]) -> Float[np.ndarray, "units columns"]:
+    """All numerators, then all denominators: what :func:`ratios_of_sums` takes the sums of."""
+    return np.stack([r.numerator for r in ratios] + [r.denominator for r in ratios], axis=1)
+
+
+def ratios_of_sums(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows statistics"]:
+    """The statistic sum(numerator) / sum(denominator) of columns as :func:`ratio_columns` lays them out."""
+    return _divide(*np.split(sums, 2, axis=1))
+
+
 def bootstrap_ratio(
     numerator: Float[np.ndarray, " units"],
     denominator: Float[np.ndarray, " units"],
@@ -124,11 +139,7 @@ def bootstrap_ratios(
         raise UsageError("the denominators of a bootstrapped ratio must not be negative")
     silent = np.isnan(numerators) | np.isnan(denominators)
     columns = np.hstack([np.where(silent, 0.0, numerators), np.where(silent, 0.0, denominators)])
-
-    def ratios(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows statistics"]:
-        return _divide(*np.split(sums, 2, axis=1))
-
-    return bootstrap(columns, ratios, seed=seed, draws=draws, level=level)
+    return bootstrap(columns, ratios_of_sums, seed=seed, draws=draws, level=level)
 
 
 def bootstrap_dz(
@@ -221,7 +232,7 @@ def _resample_counts(n_units: int, draws: int, seed: int) -> Iterator[Float[np.n
 def _bca(
     estimate: float, resampled: Float[np.ndarray, " draws"], left_out: Float[np.ndarray, " units"], *, level: float
 ) -> Interval:
-    """Ends of the BCa interval of one statistic (Efron 1987)."""
+    """Ends of the BCa interval of one statistic (Efron 1987), expanded for few units (Hesterberg 2014)."""
     resampled = resampled[~np.isnan(resampled)]
     if np.isnan(estimate) or np.isnan(left_out).any() or resampled.size == 0:
         return Interval(np.nan, np.nan)
@@ -233,7 +244,9 @@ def _bca(
     bias = special.ndtri(np.clip(below, 0.5 / resampled.size, 1 - 0.5 / resampled.size))
     influence = left_out.mean() - left_out
     acceleration = _divide((influence**3).sum(), 6 * (influence**2).sum() ** 1.5)
-    shifted = bias + special.ndtri([(1 - level) / 2, (1 + level) / 2])
+    n = len(left_out)
+    spread = np.sqrt(n / (n - 1)) * special.stdtrit(n - 1, (1 + level) / 2)
+    shifted = bias + np.array([-spread, spread])
     # |acceleration| <= 1/6, so only extreme levels reach 0 here, where the end is the outermost draw.
     curvature = np.maximum(1 - np.nan_to_num(acceleration) * shifted, 1e-9)
     levels = special.ndtr(bias + shifted / curvature)
