@@ -6,19 +6,20 @@ would show it. What the blinding cannot hide is an answer that goes on about the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from leakmech.annotation.form import annotation_form, instructions
 from leakmech.annotation.sheets import Item, Key, Side, sheet_text
 from leakmech.errors import UsageError
-from leakmech.prompts.samples import POLARITIES, Condition
+from leakmech.prompts.samples import POLARITIES
 from leakmech.reports.examples import finished_bench, printable, sample_texts
 from leakmech.runs import BenchResult, RunDirectory
+from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import column, leakage_scores
 from leakmech.scoring.sentence import Cleaning
 from leakmech.seeds import numpy_generator
@@ -127,12 +128,12 @@ def _make_key(result: BenchResult, *, annotators: int, n: int, seed: int) -> Key
     """Choose pairs, give them ids and orders; everything that is drawn follows from run, numbers and seed."""
     run_hash = content_hash(RunDirectory(result.path).scores_file.read_bytes())
     generator = numpy_generator("annotation", run_hash, annotators, n, seed)
-    probabilities = leakage_scores(result.scores, CLEANING).probabilities
-    scored = {condition: ~np.isnan(values).any(axis=2) for condition, values in probabilities.items()}
+    scores = leakage_scores(result.scores, CLEANING)
+    scored = {condition: ~np.isnan(values).any(axis=2) for condition, values in scores.probabilities.items()}
     valid = np.stack([scored["control"] & scored[condition] for condition in POLARITIES])
     export, *ids = _random_ids(n + 1, generator)
     chosen = choose_pairs(valid, n=n, generator=generator)
-    items = dict(sorted(zip(ids, _items(result, chosen, probabilities), strict=True)))
+    items = dict(sorted(zip(ids, _items(result, chosen, scores), strict=True)))
     return Key(
         export=export,
         run={"name": result.path.resolve().name, "hash": run_hash}
@@ -146,17 +147,13 @@ def _make_key(result: BenchResult, *, annotators: int, n: int, seed: int) -> Key
     )
 
 
-def _items(
-    result: BenchResult,
-    addresses: Sequence[tuple[int, int, int]],
-    probabilities: Mapping[Condition, Float[np.ndarray, "samples generations 3"]],
-) -> Iterator[Item]:
+def _items(result: BenchResult, addresses: Sequence[tuple[int, int, int]], scores: LeakageScores) -> Iterator[Item]:
     """The pairs at (polarity, sample, generation)."""
     main = result.scores.loc[~result.scores["resampled"]]
     texts = {key: group.iloc[0] for key, group in main.groupby(["sample", "condition", "generation"])[_TEXT]}
-    samples = list(sample_texts(result).values())
+    prompts, probabilities = sample_texts(result), scores.probabilities
     for polarity, position, generation in addresses:
-        sample, condition = samples[position], POLARITIES[polarity]
+        sample, condition = prompts[scores.samples[position]], POLARITIES[polarity]
         yield Item(
             sample=sample.id,
             condition=condition,

@@ -6,6 +6,8 @@ answer and after it, so that the form's script knows nothing of quoting.
 
 from __future__ import annotations
 
+import textwrap
+
 from leakmech.annotation.sheets import ANSWERS, COLUMNS, QUESTION, Key, csv_text, sheet_rows
 from leakmech.reports.browser import embedded_json
 from leakmech.reports.self_contained import render_page
@@ -53,7 +55,7 @@ def annotation_form(key: Key, annotator: str) -> str:
 def instructions(n: int) -> str:
     """What annotators are told, as plain text."""
     answers = "\n".join(f"  {value:>2}  {meaning}" for value, meaning in ANSWERS.items())
-    guide = "\n\n".join(GUIDE)
+    guide = "\n\n".join(textwrap.fill(paragraph, 110) for paragraph in GUIDE)
     return f"""Instructions for annotators
 
 {guide}
