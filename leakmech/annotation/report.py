@@ -12,8 +12,9 @@ from jaxtyping import Float
 from leakmech.annotation.sheets import ANSWERS, Key, Side
 from leakmech.prompts.samples import POLARITIES
 from leakmech.reports.tables import Table
-from leakmech.scoring.agreement import estimator_against_people, majority, number, rater_agreement, share_with_interval
+from leakmech.scoring.agreement import estimator_against_people, majority, rater_agreement, share_with_interval
 from leakmech.scoring.leakage import LABELS
+from leakmech.scoring.statistics import json_number
 
 FORMAT_VERSION = 1
 KIND = "annotation"
@@ -133,9 +134,9 @@ def _annotator(key: Key, name: str, ratings: Mapping[str, int] | None) -> dict[s
         "has_sheet": ratings is not None,
         "answers": len(given),
         "missing": len(key.items) - len(given),
-        "moved_towards": number(float(np.mean(moved))) if moved else None,
-        "equal": number(float(np.mean([rating == 0 for rating in given.values()]))) if given else None,
-        "prefers_a": number(float(np.mean(for_a))) if for_a else None,
+        "moved_towards": json_number(float(np.mean(moved))) if moved else None,
+        "equal": json_number(float(np.mean([rating == 0 for rating in given.values()]))) if given else None,
+        "prefers_a": json_number(float(np.mean(for_a))) if for_a else None,
     }
 
 

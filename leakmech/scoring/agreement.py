@@ -26,7 +26,7 @@ from scipy import stats
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
 
-from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, bootstrap_ratio
+from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, bootstrap_ratio, divide, json_number
 
 _ROWS_AT_ONCE = 500  # draws whose ranks are held at once
 
@@ -170,7 +170,7 @@ def alpha_interval(
         distance = (midranks[:, :, None] - midranks[:, None, :]) ** 2
         observed = (coincidences * distance).sum(axis=(1, 2))
         expected = (marginals[:, :, None] * marginals[:, None, :] * distance).sum(axis=(1, 2))
-        return (1 - (marginals.sum(axis=1) - 1) * _divide(observed, expected))[:, None]
+        return (1 - (marginals.sum(axis=1) - 1) * divide(observed, expected))[:, None]
 
     return bootstrap(columns, alpha, seed=seed, draws=draws, level=LEVEL)[0]
 
@@ -212,12 +212,12 @@ def rater_agreement(
     for name, equal, total in (("pairwise", "equal", "pairs"), ("unanimous", "unanimous", "complete")):
         share, interval = share_with_interval(parts[equal], parts[total], groups=groups, seed=seed, draws=draws)
         found |= {f"{name}_agreement": share, f"{name}_agreement_ci": interval}
-    found["chance"] = {name: number(value) for name, value in chance_agreement(ratings, categories).items()}
-    found["fleiss_kappa"] = number(fleiss(ratings))
-    found["krippendorff_alpha"] = number(krippendorff_alpha(ratings, categories=categories))
-    found["krippendorff_alpha_ci"] = _ends(
-        alpha_interval(ratings, categories=categories, groups=groups, seed=seed, draws=draws)
-    )
+    found["chance"] = {name: json_number(value) for name, value in chance_agreement(ratings, categories).items()}
+    found["fleiss_kappa"] = json_number(fleiss(ratings))
+    found["krippendorff_alpha"] = json_number(krippendorff_alpha(ratings, categories=categories))
+    found["krippendorff_alpha_ci"] = alpha_interval(
+        ratings, categories=categories, groups=groups, seed=seed, draws=draws
+    ).to_json()
     found["pairs"] = [
         _pair(ratings[:, i], ratings[:, j], categories) | {"first": raters[i], "second": raters[j]}
         for i, j in combinations(range(len(raters)), 2)
@@ -263,18 +263,18 @@ def estimator_against_people(
     says, el = verdict[judged], (difference[judged] > 0).astype(np.float64)
     found: dict[str, Any] = {"n": int(judged.sum()), "n_rated": int(rated.sum())}
     both_kinds = len(np.unique(says)) == 2
-    found["auc"] = number(float(roc_auc_score(says, difference[judged]))) if both_kinds else None
-    found["auc_ci"] = _ends(auc_interval(difference[judged], says, groups=of_judged, **settings))
+    found["auc"] = json_number(float(roc_auc_score(says, difference[judged]))) if both_kinds else None
+    found["auc_ci"] = auc_interval(difference[judged], says, groups=of_judged, **settings).to_json()
     same = (says == el).astype(np.float64)
     share, interval = share_with_interval(same, np.ones_like(same), groups=of_judged, **settings)
     found |= {"agreement": share, "agreement_ci": interval}
-    found["chance_agreement"] = number(chance_agreement(np.stack([says, el], axis=1), (0, 1))["pairwise"])
-    found["kappa"] = number(cohen(says, el, categories=(0, 1)))
-    found["kappa_ci"] = _ends(kappa_interval(says, el, groups=of_judged, **settings))
+    found["chance_agreement"] = json_number(chance_agreement(np.stack([says, el], axis=1), (0, 1))["pairwise"])
+    found["kappa"] = json_number(cohen(says, el, categories=(0, 1)))
+    found["kappa_ci"] = kappa_interval(says, el, groups=of_judged, **settings).to_json()
     x, y = valence_difference[rated], mean_rating[rated]
     varies = len(x) > 1 and np.ptp(x) > 0 and np.ptp(y) > 0
-    found["spearman"] = number(stats.spearmanr(x, y).statistic) if varies else None  # pyright: ignore[reportAttributeAccessIssue] - hidden by SciPy's decorator
-    found["spearman_ci"] = _ends(spearman_interval(x, y, groups=of_rated, **settings))
+    found["spearman"] = json_number(stats.spearmanr(x, y).statistic) if varies else None  # pyright: ignore[reportAttributeAccessIssue] - hidden by SciPy's decorator
+    found["spearman_ci"] = spearman_interval(x, y, groups=of_rated, **settings).to_json()
     return found
 
 
@@ -294,7 +294,7 @@ def auc_interval(
 
     def auc(counts: Float[np.ndarray, "rows groups"]) -> Float[np.ndarray, "rows 1"]:
         pairs = (counts @ positive.sum(axis=0)) * (counts @ negative.sum(axis=0))
-        return _divide((counts @ wins * counts).sum(axis=1), pairs)[:, None]
+        return divide((counts @ wins * counts).sum(axis=1), pairs)[:, None]
 
     return bootstrap(np.eye(member.shape[1]), auc, seed=seed, draws=draws, level=LEVEL)[0]
 
@@ -313,8 +313,8 @@ def kappa_interval(
     def kappa(sums: Float[np.ndarray, "rows 4"]) -> Float[np.ndarray, "rows 1"]:
         n, a, b, both = sums.T
         observed = n - a - b + 2 * both
-        expected = _divide(a * b + (n - a) * (n - b), n)
-        return _divide(observed - expected, n - expected)[:, None]
+        expected = divide(a * b + (n - a) * (n - b), n)
+        return divide(observed - expected, n - expected)[:, None]
 
     return bootstrap(columns, kappa, seed=seed, draws=draws, level=LEVEL)[0]
 
@@ -336,7 +336,7 @@ def spearman_interval(
         total = np.maximum(weights.sum(axis=1, keepdims=True), 1)
         a, b = (ranks - (weights * ranks).sum(axis=1, keepdims=True) / total for ranks in (counts @ m for m in below))
         products = [(weights * product).sum(axis=1) for product in (a * b, a * a, b * b)]
-        return _divide(products[0], np.sqrt(products[1] * products[2]))[:, None]
+        return divide(products[0], np.sqrt(products[1] * products[2]))[:, None]
 
     return bootstrap(np.eye(member.shape[1]), _in_parts(correlation), seed=seed, draws=draws, level=LEVEL)[0]
 
@@ -352,16 +352,7 @@ def share_with_interval(
     """sum(part) / sum(whole) over items, and its bootstrap interval over groups of items."""
     sums = _sum_by_group(np.stack([part, whole], axis=1), groups)
     interval = bootstrap_ratio(sums[:, 0], sums[:, 1], seed=seed, draws=draws)
-    return number(float(_divide(part.sum(), whole.sum()))), _ends(interval)
-
-
-def number(value: float) -> float | None:
-    """`value` as it is written to JSON: None for NaN."""
-    return None if np.isnan(value) else float(value)
-
-
-def _ends(interval: Interval) -> list[float] | None:
-    return None if np.isnan(interval.low) else [interval.low, interval.high]
+    return json_number(float(divide(part.sum(), whole.sum()))), interval.to_json()
 
 
 def _pair(
@@ -370,9 +361,9 @@ def _pair(
     both = ~(np.isnan(first) | np.isnan(second))
     return {
         "n": int(both.sum()),
-        "agreement": number(float(_divide((first == second).sum(), both.sum()))),
-        "kappa": number(cohen(first, second, categories=categories)),
-        "weighted_kappa": number(cohen(first, second, categories=categories, weights="quadratic")),
+        "agreement": json_number(float(divide((first == second).sum(), both.sum()))),
+        "kappa": json_number(cohen(first, second, categories=categories)),
+        "weighted_kappa": json_number(cohen(first, second, categories=categories, weights="quadratic")),
     }
 
 
@@ -411,9 +402,3 @@ def _in_parts(statistic: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.nda
     return lambda rows: np.concatenate(
         [statistic(rows[start : start + _ROWS_AT_ONCE]) for start in range(0, len(rows), _ROWS_AT_ONCE)]
     )
-
-
-def _divide(numerator: Any, denominator: Any) -> np.ndarray:
-    """numerator / denominator; NaN where the denominator is 0."""
-    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), denominator)
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)

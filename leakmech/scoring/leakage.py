@@ -37,6 +37,7 @@ from leakmech.scoring.statistics import (
     bootstrap_dz,
     bootstrap_ratios,
     cohens_dz,
+    json_number,
     ratio_columns,
     ratios_of_sums,
     wilcoxon_greater,
@@ -257,7 +258,7 @@ def leakage_headline(scores: LeakageScores) -> dict[str, float | None]:
     """
     differences = np.concatenate([leakage_differences(scores, condition) for condition in POLARITIES])
     values = {name: ratio.value for name, ratio in _overall_el(scores).items()}
-    return {name: _number(value) for name, value in (values | {"w_el": wilcoxon_greater(differences)}).items()}
+    return {name: json_number(value) for name, value in (values | {"w_el": wilcoxon_greater(differences)}).items()}
 
 
 def leakage_statistics(scores: LeakageScores, *, seed: int, draws: int = DRAWS, level: float = LEVEL) -> dict[str, Any]:
@@ -299,18 +300,18 @@ def leakage_statistics(scores: LeakageScores, *, seed: int, draws: int = DRAWS, 
     overall = leakage_headline(scores) | sections.pop("overall")
     per_polarity = np.stack([leakage_differences(scores, condition) for condition in POLARITIES], axis=1)
     shift = valence_shifts(scores)["valence_shift"]
-    overall["w_el_per_sample"] = _number(wilcoxon_greater(np.round(_mean(per_polarity), _MEAN_DECIMALS)))
+    overall["w_el_per_sample"] = json_number(wilcoxon_greater(np.round(_mean(per_polarity), _MEAN_DECIMALS)))
     swaps = polarity_swap_tests(scores, seed=seed, draws=draws)
-    overall["auc_el_p_swap"] = _number(swaps["auc_el"].p)
-    overall["auc_el_swap_null"] = _ends(Interval(swaps["auc_el"].null_low, swaps["auc_el"].null_high))
-    overall["valence_shift_p_swap"] = _number(swaps["valence_shift"].p)
-    overall["valence_d_z"] = _number(cohens_dz(shift))
-    overall["valence_d_z_ci"] = _ends(bootstrap_dz(shift, seed=seed, draws=draws, level=level))
+    overall["auc_el_p_swap"] = json_number(swaps["auc_el"].p)
+    overall["auc_el_swap_null"] = Interval(swaps["auc_el"].null_low, swaps["auc_el"].null_high).to_json()
+    overall["valence_shift_p_swap"] = json_number(swaps["valence_shift"].p)
+    overall["valence_d_z"] = json_number(cohens_dz(shift))
+    overall["valence_d_z_ci"] = bootstrap_dz(shift, seed=seed, draws=draws, level=level).to_json()
     for condition in CONDITIONS:
         section = sections[condition]
         section["n_scored"] = int(np.isfinite(scores.probabilities[condition][:, :, 0]).sum())
         if condition != "control":
-            section["w_el"] = _number(wilcoxon_greater(leakage_differences(scores, condition)))
+            section["w_el"] = json_number(wilcoxon_greater(leakage_differences(scores, condition)))
     return {"overall": overall, "conditions": sections}
 
 
@@ -370,8 +371,8 @@ def _with_intervals(
     for section, members in ratios.items():
         sections[section] = {}
         for name, ratio in members.items():
-            sections[section][name] = None if ratio is None else _number(ratio.value)
-            sections[section][f"{name}_ci"] = None if ratio is None else _ends(next(intervals))
+            sections[section][name] = None if ratio is None else json_number(ratio.value)
+            sections[section][f"{name}_ci"] = None if ratio is None else next(intervals).to_json()
     return sections
 
 
@@ -392,12 +393,3 @@ def _mean(values: Float[np.ndarray, "samples values"]) -> PerSample:
     count = valid.sum(axis=1)
     total = np.where(valid, values, 0.0).sum(axis=1, dtype=np.float64)
     return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
-
-
-def _number(value: float) -> float | None:
-    """`value` as JSON knows it: None for NaN."""
-    return None if np.isnan(value) else float(value)
-
-
-def _ends(interval: Interval) -> list[float] | None:
-    return None if np.isnan(interval.low) else [interval.low, interval.high]

@@ -25,7 +25,15 @@ from jaxtyping import Float
 
 from leakmech.scoring.inference import equivalence, holm, pseudo_values, swap_test
 from leakmech.scoring.leakage import LeakageScores, overall_leakage, valence_shifts
-from leakmech.scoring.statistics import LEVEL, Interval, UnitRatio, bootstrap, ratio_columns, ratios_of_sums
+from leakmech.scoring.statistics import (
+    LEVEL,
+    Interval,
+    UnitRatio,
+    bootstrap,
+    json_number,
+    ratio_columns,
+    ratios_of_sums,
+)
 
 STATISTICS = ("auc_el", "mu_el", "valence_shift")
 HEADLINE = "auc_el"
@@ -95,7 +103,7 @@ def run_estimates(run: str, columns: Columns, *, seed: int, draws: int) -> list[
     values = ratios_of_sums(columns.sum(axis=0, keepdims=True))[0]
     intervals = bootstrap(columns, ratios_of_sums, seed=seed, draws=draws, level=LEVEL)
     return [
-        RunEstimate(run, statistic, *map(_number, (value, interval.low, interval.high)))
+        RunEstimate(run, statistic, *map(json_number, (value, interval.low, interval.high)))
         for statistic, value, interval in zip(STATISTICS, values, intervals, strict=True)
     ]
 
@@ -135,12 +143,12 @@ def run_differences(
                 run=run,
                 baseline=baseline,
                 statistic=statistic,
-                difference=_number(test.difference),
-                low=_number(test.interval.low),
-                high=_number(test.interval.high),
-                p=_number(test.p),
-                p_holm=_number(p_holm[j]),
-                p_equivalence=_number(p_equivalence[j]),
+                difference=json_number(test.difference),
+                low=json_number(test.interval.low),
+                high=json_number(test.interval.high),
+                p=json_number(test.p),
+                p_holm=json_number(p_holm[j]),
+                p_equivalence=json_number(p_equivalence[j]),
                 verdict=_verdict(p_holm[j], p_equivalence[j], alpha) if statistic == HEADLINE else None,
             )
             differences.append(difference)
@@ -178,7 +186,3 @@ def _verdict(p: float, p_equivalence: float, alpha: float) -> Verdict:
     if different:
         return "different"
     return "equivalent" if equivalent else "undecided"
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -18,7 +18,7 @@ from sklearn.metrics import cohen_kappa_score
 from leakmech.errors import UsageError
 from leakmech.prompts.samples import CONDITIONS, POLARITIES
 from leakmech.scoring.leakage import LABELS, LeakageScores
-from leakmech.scoring.statistics import DRAWS, UnitRatio, bootstrap_ratios
+from leakmech.scoring.statistics import DRAWS, UnitRatio, bootstrap_ratios, json_number
 
 
 def estimator_agreement(
@@ -59,13 +59,13 @@ def estimator_agreement(
     interval = bootstrap_ratios(same.numerator[:, None], same.denominator[:, None], seed=seed, draws=draws)[0]
     return {
         "n": len(a),
-        "class_agreement": _number((classes[0] == classes[1]).mean() if len(a) else np.nan),
+        "class_agreement": json_number((classes[0] == classes[1]).mean() if len(a) else np.nan),
         "class_kappa": _kappa(*classes),
         "valence_spearman": _correlation(stats.spearmanr, *valences),
         "valence_pearson": _correlation(stats.pearsonr, *valences),
         "n_pairs": int(valid.sum()),
-        "el_agreement": _number(same.value),
-        "el_agreement_ci": None if np.isnan(interval.low) else [interval.low, interval.high],
+        "el_agreement": json_number(same.value),
+        "el_agreement_ci": interval.to_json(),
         "el_kappa": _kappa(verdict_a[valid], verdict_b[valid]),
     }
 
@@ -87,15 +87,11 @@ def _kappa(a: np.ndarray, b: np.ndarray) -> float | None:
     """Cohen's kappa; None where there is nothing, or where both say one thing throughout (chance agreement is 1)."""
     if len(a) == 0 or len(np.unique(np.concatenate([a, b]))) < 2:
         return None
-    return _number(float(cohen_kappa_score(a, b)))
+    return json_number(float(cohen_kappa_score(a, b)))
 
 
 def _correlation(statistic: Any, a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float | None:
     """A correlation; None where one of the two does not vary."""
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
-    return _number(float(statistic(a, b).statistic))
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    return json_number(float(statistic(a, b).statistic))

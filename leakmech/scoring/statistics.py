@@ -47,6 +47,10 @@ class Interval:
     low: float
     high: float
 
+    def to_json(self) -> list[float] | None:
+        """``[low, high]``, or None for what has no interval."""
+        return None if np.isnan(self.low) else [float(self.low), float(self.high)]
+
 
 @dataclass(frozen=True, eq=False)
 class UnitRatio:
@@ -76,7 +80,7 @@ class UnitRatio:
     @property
     def value(self) -> float:
         """The statistic; NaN when no unit says anything."""
-        return float(_divide(self.numerator.sum(), self.denominator.sum()))
+        return float(divide(self.numerator.sum(), self.denominator.sum()))
 
 
 def ratio_columns(ratios: Sequence[UnitRatio]) -> Float[np.ndarray, "units columns"]:
@@ -86,7 +90,7 @@ def ratio_columns(ratios: Sequence[UnitRatio]) -> Float[np.ndarray, "units colum
 
 def ratios_of_sums(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows statistics"]:
     """The statistic sum(numerator) / sum(denominator) of columns as :func:`ratio_columns` lays them out."""
-    return _divide(*np.split(sums, 2, axis=1))
+    return divide(*np.split(sums, 2, axis=1))
 
 
 def bootstrap_ratio(
@@ -169,10 +173,10 @@ def bootstrap_dz(
 
     def d_z(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows 1"]:
         n, first, second = (sums[:, [column]] for column in range(3))
-        squares = second - _divide(first**2, n)
+        squares = second - divide(first**2, n)
         squares = np.where(squares > _ROUNDING * second, squares, np.nan)
         with np.errstate(invalid="ignore"):
-            return (center + _divide(first, n)) / np.sqrt(_divide(squares, n - 1))
+            return (center + divide(first, n)) / np.sqrt(divide(squares, n - 1))
 
     columns = np.stack([valid.astype(np.float64), deviation, deviation**2], axis=1)
     return bootstrap(columns, d_z, seed=seed, draws=draws, level=level)[0]
@@ -243,7 +247,7 @@ def _bca(
     # An estimate outside all of its draws would put both ends at infinity: hold it half a draw inside.
     bias = special.ndtri(np.clip(below, 0.5 / resampled.size, 1 - 0.5 / resampled.size))
     influence = left_out.mean() - left_out
-    acceleration = _divide((influence**3).sum(), 6 * (influence**2).sum() ** 1.5)
+    acceleration = divide((influence**3).sum(), 6 * (influence**2).sum() ** 1.5)
     n = len(left_out)
     spread = np.sqrt(n / (n - 1)) * special.stdtrit(n - 1, (1 + level) / 2)
     shifted = bias + np.array([-spread, spread])
@@ -301,7 +305,7 @@ def cohens_dz(differences: Float[np.ndarray, " n"]) -> float:
     if differences.size < 2:
         return float("nan")
     deviation = _drop_rounding(differences - differences.mean(), scale=np.abs(differences).max())
-    return float(_divide(differences.mean(), np.sqrt((deviation**2).sum() / (differences.size - 1))))
+    return float(divide(differences.mean(), np.sqrt((deviation**2).sum() / (differences.size - 1))))
 
 
 def _drop_rounding(values: Float[np.ndarray, " n"], *, scale: float) -> Float[np.ndarray, " n"]:
@@ -309,7 +313,12 @@ def _drop_rounding(values: Float[np.ndarray, " n"], *, scale: float) -> Float[np
     return np.where(np.abs(values) <= _ROUNDING * scale, 0.0, values)
 
 
-def _divide(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Float[np.ndarray, " *shape"]:
+def json_number(value: float) -> float | None:
+    """`value` as JSON knows it: None for NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def divide(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Float[np.ndarray, " *shape"]:
     """numerator / denominator, broadcast; NaN where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), denominator)
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
