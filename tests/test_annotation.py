@@ -393,13 +393,24 @@ def test_a_sheet_without_one_of_its_columns_is_refused(export, column):
         leakmech.import_annotation(export.path)
 
 
-def test_sheets_that_are_cut_off_use_semicolons_or_are_no_text_are_refused(export):
+def test_a_sheet_saved_with_semicolons_is_the_same_sheet(export):
+    answer(export, leaks)
+    expected = leakmech.import_annotation(export.path).report
+    for path in (export.path / "sheets").glob("*.csv"):
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file))
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, delimiter=";").writerows(rows)
+    assert leakmech.import_annotation(export.path).report == expected
+
+
+def test_sheets_that_are_cut_off_or_are_no_text_are_refused(export):
     path = export.path / "sheets" / "annotator-1.csv"
     text = path.read_text(encoding="utf-8")
     for content, message in (
         (text.rstrip().rsplit(",", 2)[0].encode(), r"csv:21: column annotator: the row ends before it"),
-        (text.replace(",", ";").encode(), r"csv:1: column item is missing.*saved as CSV with commas"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        (text.replace(",", "|").encode(), r"csv:1: column item is missing.*saved as CSV with all of its columns"),
+        (b"\xff\xfe\x00", "csv:1: is not UTF-8"),
     ):
         path.write_bytes(content)
         with pytest.raises(DatasetError, match=message):

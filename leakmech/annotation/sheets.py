@@ -205,7 +205,7 @@ def _filled_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if missing:
             raise DatasetError(
                 f"{path}:1: column {missing[0]} is missing; its columns are {', '.join(map(str, cells))} (a sheet is "
-                "saved as CSV with commas and all of its columns)"
+                "saved as CSV with all of its columns)"
             )
         if not any(cells.values()):
             continue  # spreadsheets leave such rows at the end
