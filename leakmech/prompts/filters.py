@@ -1,0 +1,250 @@
+"""Which corpus sentences may become injections: tidied, then kept or refused for a named reason.
+
+An injection stands alone in front of an unrelated stem, so it must be one whole statement that needs no sentence
+before it. Without a parser that is decided by rules on words and characters, which are strict on purpose: a corpus
+has sentences to spare, and a good sentence lost costs less than a bad one kept. The rules are for English.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from itertools import pairwise
+
+from leakmech.errors import ConfigError
+
+_WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
+_PII = re.compile(
+    r"https?\b|www\.|\b\w+\.(?:com|net|org|co|io|ly|uk|de)\b|url_removed"  # addresses of the web
+    r"|\S+@\S+|@\s?\w+"  # e-mail and handles
+    r"|(?:\+?\d[\s().\-]?){7,}",  # telephone numbers: seven digits or more
+    re.IGNORECASE,
+)
+_MASKED = re.compile(r"\w[*$#]+\w|\w\*+|\*{2,}")  # s**t and its like
+_ODD = re.compile(r"[^\w\s.,!'’\-$%]|\.\.|!!|\s-|-\s|\d\s*'|''|(\w)\1\1|\S\s{2,}\S|_")
+_LONE_LETTER = re.compile(r"\b[b-hj-zB-HJ-Z]\b(?!')")
+
+# Words with which a sentence leans on the one before it, or is no statement.
+_LEANING = frozenset(
+    """
+    and but or nor so yet because since although though whereas while which who whom whose whether that than then thus
+    hence therefore however moreover furthermore otherwise instead also besides plus still rather indeed nevertheless
+    nonetheless similarly likewise meanwhile unlike if as when where until unless once except especially even only just
+    not no yes well oh ok okay hey wow lol haha please thanks thank first second third finally anyway again maybe
+    perhaps another other others both either neither such same more less most here there what why how to for with
+    without by from of in on at like about after before during despite in between through having being
+    """.split()
+)
+_REFERRING = frozenset(
+    """
+    it its it's it’s it'll it'd they them their they're they've they'll this that these those that's this's he she his
+    her him he's she's he'd she'd he'll she'll they'd one ones
+    """.split()
+)
+_FINITE = frozenset(
+    """
+    am is are was were has have had do does did will would can could should may might must shall
+    isn't aren't wasn't weren't hasn't haven't hadn't don't doesn't didn't won't wouldn't can't couldn't shouldn't
+    i'm i've i'll i'd we're we've we'll we'd you're you've you'll you'd there's
+    gets hates makes feels looked seem seems seemed become becomes became goes went comes came takes took gives gave
+    says said tells knows knew thinks thought sees saw finds keeps leaves loses ran began begins stood enjoys wishes
+    owns arrived happened died includes stopped
+    """.split()
+)
+# Also nouns or infinitives: verbs of a statement only behind a pronoun or a plural.
+_FINITE_OR_NOUN = frozenset(
+    """
+    get love hate like need want make feel look go come take give say tell know think see find keep leave lose work
+    begin stand enjoy hope wish recommend run own live play include stop believe remember loves likes needs looks
+    sounds smells works plays lives runs hopes costs stands wants
+    """.split()
+)
+# Also participles: verbs of a statement only where no comma, adverb or conjunction stands before them.
+_FINITE_OR_PARTICIPLE = frozenset(
+    """
+    got loved hated liked needed wanted made felt sounded tasted told found kept left lost worked bought sold broke won
+    held turned used enjoyed missed hoped wished returned received ordered tried ended started moved lived played paid
+    sent spent cost let put read called asked walked opened closed watched
+    """.split()
+)
+_RELATIVE = frozenset("that which who whom whose where when what how why if because while as than".split())
+_NET_SLANG = frozenset(
+    """
+    lol lmao rofl omg omfg wtf wth smh tbh idk imo imho fyi btw brb ftw bff rt dm u ur r y n k b4 2day 2nite 2moro gr8
+    l8r im ive dont cant wont didnt doesnt isnt wasnt thats whats hes shes youre theyre gonna wanna gotta kinda sorta
+    cuz coz cos bc thx thnx pls plz ya yall y'all ppl tho thru nite tonite luv lil dat dis wit da tha yo bro bruh fam
+    haha hahaha hehe yay yup yep nope meh ugh argh xoxo xx xxx tweet tweets tweeted tweeting twitter retweet follower
+    followers hashtag unfollow yr yrs hrs mins wk min hr w bday bro dm'd app apps 'm 'em amp gt lt quot
+    """.split()
+)
+_SUBJECTS = frozenset("i we you they he she".split())
+_SUBJECT_AND_VERB = frozenset(
+    f"{subject}'{verb}" for subject in ("i", "we", "you", "there", "here") for verb in ("m", "ve", "ll", "d", "re", "s")
+)
+_MODIFIERS = frozenset("and or but so more most very a an the".split())
+_TIMES = frozenset("morning afternoon evening week weekend month year summer winter spring autumn fall season".split())
+_DETERMINERS = frozenset("a an the my our your his her their some every each no this last two three".split())
+_PRONOUNS = frozenset("it its he she him her his hers they them their theirs one ones".split())
+_ABBREVIATIONS = frozenset(
+    """
+    jan feb mar apr jun jul aug sept sep oct nov dec mon tue tues wed thu thur thurs fri sat sun mr mrs ms dr st gov
+    sen rep gen lt col sgt prof no vs etc inc co corp jr sr us am pm mt ft ave
+    """.split()
+)
+_SUFFIXES = ("", "s", "es", "ed", "d", "er", "ers", "ing", "in", "y", "ies", "head", "heads")
+
+
+def words(text: str) -> list[str]:
+    """Words of `text` in lower case, apostrophes unified, punctuation left out."""
+    return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+
+
+def tidy(text: str) -> str:
+    """White space collapsed, first letter and the pronoun I in capitals, no space before punctuation, a full stop.
+
+    Some corpora are in lower case throughout, and tweets often lack the full stop; nothing else is changed.
+    """
+    text = re.sub(r"\s+", " ", text).strip()
+    text = re.sub(r"\s+([.,!?;:])", r"\1", text)
+    text = re.sub(r"\bi\b(?=$|[\s,.!?]|['’](?:m|ve|ll|d)\b)", "I", text)
+    text = text[:1].upper() + text[1:]
+    return text + "." if text[-1:].isalnum() else text
+
+
+@dataclass(frozen=True)
+class InjectionRules:
+    """What a sentence must be like to be an injection.
+
+    Attributes
+    ----------
+    min_words, max_words
+        Length in words, both included.
+    profanity
+        Whether to refuse profanity and slurs (:func:`is_profane`).
+    personal_data
+        Whether to refuse e-mail and web addresses, telephone numbers and handles.
+    standalone
+        Whether to refuse what leans on a sentence before it ("But …", "It …") and what has no finite verb.
+    """
+
+    min_words: int = 5
+    max_words: int = 16
+    profanity: bool = True
+    personal_data: bool = True
+    standalone: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_words <= self.max_words:
+            raise ConfigError(
+                f"words of an injection: expected 1 <= smallest <= largest, found {self.min_words} and {self.max_words}"
+            )
+
+    def refusal(self, sentence: str) -> str | None:
+        """Why a tidied `sentence` is refused, in a few words; None for one that may be an injection."""
+        own = words(sentence)
+        if not self.min_words <= len(own) <= self.max_words:
+            return "length"
+        if self.personal_data and has_personal_data(sentence):
+            return "personal data"
+        if self.profanity and is_profane(sentence):
+            return "profanity"
+        if sentence[-1] not in ".!":
+            return "no full stop"
+        if _ODD.search(sentence) or _LONE_LETTER.search(sentence) or has_slang(own):
+            return "odd characters or slang"
+        if not sentence[0].isalpha() or sum(len(word) > 1 and word.isupper() for word in sentence.split()) > 1:
+            return "capitals"
+        if own[-1] in _ABBREVIATIONS or len(own[-1]) == 1:
+            return "cut at an abbreviation"
+        if self.standalone and leans(own):
+            return "leans on another sentence"
+        if self.standalone and not _is_statement(sentence, own):
+            return "no statement"
+        return None
+
+
+def has_personal_data(text: str) -> bool:
+    """Does `text` hold an e-mail or web address, a telephone number or a handle? Names are not looked for."""
+    return _PII.search(text) is not None
+
+
+def is_profane(text: str) -> bool:
+    """Does `text` hold a word of the blocked list, inflected or not, or one that is masked (``s**t``)?"""
+    return _MASKED.search(text) is not None or any(map(_is_blocked, words(text.replace("-", " "))))
+
+
+def has_slang(own: list[str]) -> bool:
+    """Is one of the words written as in a text message?"""
+    return not _NET_SLANG.isdisjoint(own)
+
+
+def leans(own: list[str]) -> bool:
+    """Does a sentence, given as words, need one before it: a connecting first word, or a pronoun without a name?"""
+    return own[0] in _LEANING or own[0] in _REFERRING or refers_outside(own)
+
+
+def refers_outside(own: list[str]) -> bool:
+    """Does a pronoun or demonstrative point at something that the words before it have not named?"""
+    named = False
+    for word, following in zip(own, [*own[1:], ""], strict=True):
+        if word in ("this", "these", "those", "such") and following not in _TIMES:
+            return True
+        if word.partition("'")[0] in _PRONOUNS and not named:
+            return True
+        named = named or word in _DETERMINERS
+    return False
+
+
+def _is_statement(sentence: str, own: list[str]) -> bool:
+    """Does a finite verb with a subject before it stand in the main clause?"""
+    if own[0] in _SUBJECT_AND_VERB:
+        return True
+    if lacks_subject(own):
+        return False
+    before_comma = len(words(sentence.partition(",")[0]))
+    for index, (previous, word) in enumerate(pairwise(own), start=1):
+        if word in _RELATIVE:
+            return False
+        subject = word.partition("'")[0] if "'" in word and not word.endswith("n't") else previous
+        if subject in _SUBJECTS and index > 3:
+            continue  # "A film with a hero I loved": a clause without its relative pronoun
+        after_modifier = previous.endswith("ly") or previous in _MODIFIERS or index >= before_comma
+        if (
+            word in _FINITE
+            or (word in _FINITE_OR_NOUN and (previous in _SUBJECTS or previous.endswith("s")))
+            or (word in _FINITE_OR_PARTICIPLE and not after_modifier)
+        ):
+            return True
+    return False
+
+
+def lacks_subject(own: list[str]) -> bool:
+    """An order, or a sentence that begins with its verb: "Hope this helped", "Really is a joy", "Puts a face on"."""
+    first, second = own[0], own[1] if len(own) > 1 else ""
+    verbs = _FINITE | _FINITE_OR_NOUN | _FINITE_OR_PARTICIPLE
+    if first in verbs or first.endswith("ed"):
+        return True
+    adverb = first.endswith("ly") or first in ("never", "always", "now", "almost", "really", "simply")
+    if adverb and (second in verbs or second.endswith("s")):
+        return True
+    return first.endswith("s") and second in _DETERMINERS | {"one", "on", "of", "to", "as", "like", "from", "up"}
+
+
+@cache
+def _is_blocked(word: str) -> bool:
+    stems = (word.removesuffix(suffix) for suffix in _SUFFIXES if word.endswith(suffix))
+    return any(blocked_word_hash(stem) in _blocked_hashes() for stem in stems)
+
+
+def blocked_word_hash(word: str) -> str:
+    """How a word stands in ``data/blocked_words.txt``, so that nobody has to read the list."""
+    return hashlib.blake2b(word.encode(), digest_size=6).hexdigest()
+
+
+@cache
+def _blocked_hashes() -> frozenset[str]:
+    text = (resources.files("leakmech.prompts") / "data" / "blocked_words.txt").read_text(encoding="utf-8")
+    return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))

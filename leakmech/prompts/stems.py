@@ -1,0 +1,127 @@
+"""Stems: corpus sentences cut by words where they stay open, so that a model has something to complete.
+
+Two ways to find the cut. ``linking-verb`` cuts behind a linking verb ("The battery life is"): what follows is a
+judgement, which is where the sentiment of an answer shows. ``phrase`` cuts behind a word of content where a new phrase
+begins ("The new office opened | in …"). Neither ends in a determiner, preposition, conjunction, pronoun or helping
+verb; a linking verb, which calls for its complement, is the one kind of function word that may end a stem, and under
+``linking-verb`` only. Without a parser this is decided on words, for English.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from leakmech.errors import ConfigError, nearest
+from leakmech.prompts.filters import has_personal_data, has_slang, is_profane, lacks_subject, leans
+
+StemEnd = Literal["linking-verb", "phrase"]
+STEM_ENDS: tuple[StemEnd, ...] = get_args(StemEnd)
+
+LINKING_VERBS = frozenset(
+    """
+    is are was were been be seems seem seemed looks looked feels sounds sounded tastes tasted became becomes remains
+    remained
+    """.split()
+)
+FUNCTION_WORDS = frozenset(
+    """
+    a an the this that these those my your his her its our their some any no every each either neither both all such
+    another other same own much many more most few fewer less least several enough one two three first last next
+    of in on at by for with from to into onto over under about above below across after against along among around
+    as before behind beneath beside besides between beyond despite down during except inside like near off out outside
+    past per since than through throughout toward towards until till unto up upon via within without amid
+    and or but nor so yet if when while because although though unless whereas whether where why how what which who
+    whom whose i you he she it we they me him us them mine yours hers ours theirs myself himself itself themselves
+    am is are was were be been being have has had having do does did doing will would shall should can could may might
+    must ought not never very too quite rather really just even only also still almost there here then now ever
+    i'm i've i'll i'd you're we're they're it's he's she's that's don't doesn't didn't isn't aren't wasn't weren't
+    hasn't haven't hadn't won't wouldn't can't cannot couldn't shouldn't
+    """.split()
+)
+_PHRASE_STARTERS = frozenset(
+    """
+    in on at by for with from to into over under about after before behind between during since through toward towards
+    until within without despite because when while if although though unless whether as than like
+    is are was were seems looks feels sounds became becomes remains has had have will would should can could may might
+    must did does makes made
+    """.split()
+)
+_MODALS = frozenset("will would can could should may might must shall".split())
+_INDEFINITE = frozenset("there it that this what which who here".split())
+_SUBORDINATORS = frozenset(
+    "that who whom whose which what where why how if whether than when while because although though unless".split()
+)
+_CLEAN = re.compile(r"[A-Za-z](?:[\w '’]|\b-\b)*")
+
+
+@dataclass(frozen=True)
+class StemRules:
+    """How a sentence is cut to a stem.
+
+    Attributes
+    ----------
+    min_words, max_words
+        Length of a stem in words, both included.
+    end
+        Where to cut; see the module.
+    profanity, personal_data
+        Whether to refuse stems with such words, as :class:`leakmech.prompts.filters.InjectionRules` does.
+    """
+
+    min_words: int = 3
+    max_words: int = 8
+    end: StemEnd = "linking-verb"
+    profanity: bool = True
+    personal_data: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_words <= self.max_words:
+            raise ConfigError(
+                f"words of a stem: expected 1 <= smallest <= largest, found {self.min_words} and {self.max_words}"
+            )
+        if self.end not in STEM_ENDS:
+            raise ConfigError(f"stem end {self.end!r}{nearest(self.end, STEM_ENDS)}")
+
+    def cut(self, sentence: str) -> str | None:
+        """The stem of a tidied `sentence`: the shortest of the allowed length that is open; None if there is none."""
+        tokens = sentence.split()[: self.max_words + 1]
+        own = [token.lower().replace("’", "'") for token in tokens]
+        # One word must be left behind the cut: there the corpus went on, so that the stem was open at least once.
+        for end in range(self.min_words, len(own)):
+            if self._open(own[:end], own[end]):
+                stem = " ".join(tokens[:end])
+                return None if self._refused(stem, own[:end]) else stem
+        return None
+
+    def _open(self, own: list[str], following: str) -> bool:
+        last, previous = own[-1], own[-2] if len(own) > 1 else ""
+        if self.end == "linking-verb":
+            if last not in LINKING_VERBS or (last == "be" and previous not in _MODALS) or previous == "to":
+                return False
+            return previous not in FUNCTION_WORDS or previous in _MODALS | {"has", "have", "had", "long", "now"}
+        return is_open_end(last) and following in _PHRASE_STARTERS and previous not in _PHRASE_STARTERS
+
+    def _refused(self, stem: str, own: list[str]) -> bool:
+        """Is the stem a part that does not stand by itself, or are its words unfit?"""
+        earlier = own[:-1] if self.end == "linking-verb" else []
+        return (
+            not _CLEAN.fullmatch(stem)
+            or leans(own)
+            or lacks_subject(own)
+            or not _SUBORDINATORS.isdisjoint(own)
+            or own[0].partition("'")[0] in _INDEFINITE
+            or any(word in LINKING_VERBS or word.endswith("n't") for word in earlier)
+            or all(word in FUNCTION_WORDS for word in own)
+            or any(word.isupper() and len(word) > 1 for word in stem.split())
+            or has_slang(own)
+            or (self.profanity and is_profane(stem))
+            or (self.personal_data and has_personal_data(stem))
+        )
+
+
+def is_open_end(word: str, *, linking_verbs: bool = False) -> bool:
+    """May a stem end in `word`? Not in a function word; in a linking verb only where that is allowed."""
+    word = word.lower().replace("’", "'")
+    return (linking_verbs and word in LINKING_VERBS) or word not in FUNCTION_WORDS
