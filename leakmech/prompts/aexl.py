@@ -12,7 +12,7 @@
    injections from different parts of the corpus and unlike in meaning, and no text in two splits.
 
 The paper's algorithm was read from its description; where it is silent, the choice is an option of
-:class:`leakmech.data_build.AexlSettings`.
+:class:`leakmech.prompts.aexl_settings.AexlSettings`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jaxtyping import Float
 from leakmech.errors import DatasetError
 from leakmech.prompts.filters import words
 from leakmech.prompts.overlap import OverlapIndex
-from leakmech.prompts.samples import INJECTIONS, Condition, Sample
+from leakmech.prompts.samples import INJECTIONS, Sample
 from leakmech.seeds import stable_hash
 
 Embed = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
@@ -182,11 +182,11 @@ class Combining:
     embed: Embed
 
 
-Triple = Mapping[Condition, Candidate]
+Triple = Mapping[str, Candidate]
 
 
 def combine(
-    injections: Mapping[Condition, Sequence[Candidate]],
+    injections: Mapping[str, Sequence[Candidate]],
     stems: Sequence[Candidate],
     *,
     sizes: Mapping[str, int],
@@ -219,7 +219,7 @@ def combine(
 
 
 def _combine_split(
-    injections: Mapping[Condition, Sequence[Candidate]], fits: _Fits, *, split: str, size: int
+    injections: Mapping[str, Sequence[Candidate]], fits: _Fits, *, split: str, size: int
 ) -> list[Sample]:
     combining = fits.combining
     pools = {condition: _at_least(candidates, size) for condition, candidates in injections.items()}
@@ -253,13 +253,13 @@ def _at_least(candidates: Sequence[Candidate], size: int) -> list[Candidate]:
     return list(candidates) * max(1, math.ceil(size / max(1, len(candidates))))
 
 
-def _shuffled(pools: Mapping[Condition, Sequence[Candidate]]) -> Iterator[Triple]:
+def _shuffled(pools: Mapping[str, Sequence[Candidate]]) -> Iterator[Triple]:
     """Triples in the order of drawing, which is random."""
     for parts in zip(*pools.values(), strict=False):
         yield dict(zip(pools, parts, strict=True))
 
 
-def _matched(pools: Mapping[Condition, Sequence[Candidate]], seed: int) -> Iterator[Triple]:
+def _matched(pools: Mapping[str, Sequence[Candidate]], seed: int) -> Iterator[Triple]:
     """Triples whose lengths in words differ by 0, as many as there are; then by 1, and so on, until none is left.
 
     Along three lists sorted by length, the shortest of the three heads is dropped until they are close enough. Among
@@ -279,11 +279,11 @@ def _by_length(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 def _within(
-    sorted_pools: Mapping[Condition, Sequence[Candidate]], tolerance: int
-) -> tuple[list[Triple], dict[Condition, list[Candidate]]]:
+    sorted_pools: Mapping[str, Sequence[Candidate]], tolerance: int
+) -> tuple[list[Triple], dict[str, list[Candidate]]]:
     """Triples whose longest and shortest part differ by at most `tolerance` words, and what is left over."""
     queues = {condition: list(reversed(candidates)) for condition, candidates in sorted_pools.items()}
-    rest: dict[Condition, list[Candidate]] = {condition: [] for condition in queues}
+    rest: dict[str, list[Candidate]] = {condition: [] for condition in queues}
     found: list[Triple] = []
     while all(queues.values()):
         lengths = {condition: len(words(queue[-1].text)) for condition, queue in queues.items()}

@@ -11,10 +11,10 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from itertools import pairwise
 
 from leakmech.errors import ConfigError
+from leakmech.prompts.english import blocked_hashes, word_list
 
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
 _PII = re.compile(
@@ -27,73 +27,22 @@ _MASKED = re.compile(r"\w[*$#]+\w|\w\*+|\*{2,}")  # s**t and its like
 _ODD = re.compile(r"[^\w\s.,!'’\-$%]|\.\.|!!|\s-|-\s|\d\s*'|''|(\w)\1\1|\S\s{2,}\S|_")
 _LONE_LETTER = re.compile(r"\b[b-hj-zB-HJ-Z]\b(?!')")
 
-# Words with which a sentence leans on the one before it, or is no statement.
-_LEANING = frozenset(
-    """
-    and but or nor so yet because since although though whereas while which who whom whose whether that than then thus
-    hence therefore however moreover furthermore otherwise instead also besides plus still rather indeed nevertheless
-    nonetheless similarly likewise meanwhile unlike if as when where until unless once except especially even only just
-    not no yes well oh ok okay hey wow lol haha please thanks thank first second third finally anyway again maybe
-    perhaps another other others both either neither such same more less most here there what why how to for with
-    without by from of in on at like about after before during despite in between through having being
-    """.split()
-)
-_REFERRING = frozenset(
-    """
-    it its it's it’s it'll it'd they them their they're they've they'll this that these those that's this's he she his
-    her him he's she's he'd she'd he'll she'll they'd one ones
-    """.split()
-)
-_FINITE = frozenset(
-    """
-    am is are was were has have had do does did will would can could should may might must shall
-    isn't aren't wasn't weren't hasn't haven't hadn't don't doesn't didn't won't wouldn't can't couldn't shouldn't
-    i'm i've i'll i'd we're we've we'll we'd you're you've you'll you'd there's
-    gets hates makes feels looked seem seems seemed become becomes became goes went comes came takes took gives gave
-    says said tells knows knew thinks thought sees saw finds keeps leaves loses ran began begins stood enjoys wishes
-    owns arrived happened died includes stopped
-    """.split()
-)
-# Also nouns or infinitives: verbs of a statement only behind a pronoun or a plural.
-_FINITE_OR_NOUN = frozenset(
-    """
-    get love hate like need want make feel look go come take give say tell know think see find keep leave lose work
-    begin stand enjoy hope wish recommend run own live play include stop believe remember loves likes needs looks
-    sounds smells works plays lives runs hopes costs stands wants
-    """.split()
-)
-# Also participles: verbs of a statement only where no comma, adverb or conjunction stands before them.
-_FINITE_OR_PARTICIPLE = frozenset(
-    """
-    got loved hated liked needed wanted made felt sounded tasted told found kept left lost worked bought sold broke won
-    held turned used enjoyed missed hoped wished returned received ordered tried ended started moved lived played paid
-    sent spent cost let put read called asked walked opened closed watched
-    """.split()
-)
-_RELATIVE = frozenset("that which who whom whose where when what how why if because while as than".split())
-_NET_SLANG = frozenset(
-    """
-    lol lmao rofl omg omfg wtf wth smh tbh idk imo imho fyi btw brb ftw bff rt dm u ur r y n k b4 2day 2nite 2moro gr8
-    l8r im ive dont cant wont didnt doesnt isnt wasnt thats whats hes shes youre theyre gonna wanna gotta kinda sorta
-    cuz coz cos bc thx thnx pls plz ya yall y'all ppl tho thru nite tonite luv lil dat dis wit da tha yo bro bruh fam
-    haha hahaha hehe yay yup yep nope meh ugh argh xoxo xx xxx tweet tweets tweeted tweeting twitter retweet follower
-    followers hashtag unfollow yr yrs hrs mins wk min hr w bday bro dm'd app apps 'm 'em amp gt lt quot
-    """.split()
-)
-_SUBJECTS = frozenset("i we you they he she".split())
+_LEANING = word_list("leaning")
+_REFERRING = word_list("referring")
+_FINITE = word_list("finite")
+_FINITE_OR_NOUN = word_list("finite_or_noun")
+_FINITE_OR_PARTICIPLE = word_list("finite_or_participle")
+_RELATIVE = word_list("relative")
+_NET_SLANG = word_list("slang")
+_SUBJECTS = word_list("subjects")
 _SUBJECT_AND_VERB = frozenset(
     f"{subject}'{verb}" for subject in ("i", "we", "you", "there", "here") for verb in ("m", "ve", "ll", "d", "re", "s")
 )
-_MODIFIERS = frozenset("and or but so more most very a an the".split())
-_TIMES = frozenset("morning afternoon evening week weekend month year summer winter spring autumn fall season".split())
-_DETERMINERS = frozenset("a an the my our your his her their some every each no this last two three".split())
-_PRONOUNS = frozenset("it its he she him her his hers they them their theirs one ones".split())
-_ABBREVIATIONS = frozenset(
-    """
-    jan feb mar apr jun jul aug sept sep oct nov dec mon tue tues wed thu thur thurs fri sat sun mr mrs ms dr st gov
-    sen rep gen lt col sgt prof no vs etc inc co corp jr sr us am pm mt ft ave
-    """.split()
-)
+_MODIFIERS = word_list("modifiers")
+_TIMES = word_list("times")
+_DETERMINERS = word_list("determiners")
+_PRONOUNS = word_list("pronouns")
+_ABBREVIATIONS = word_list("abbreviations")
 _SUFFIXES = ("", "s", "es", "ed", "d", "er", "ers", "ing", "in", "y", "ies", "head", "heads")
 
 
@@ -236,15 +185,9 @@ def lacks_subject(own: list[str]) -> bool:
 @cache
 def _is_blocked(word: str) -> bool:
     stems = (word.removesuffix(suffix) for suffix in _SUFFIXES if word.endswith(suffix))
-    return any(blocked_word_hash(stem) in _blocked_hashes() for stem in stems)
+    return any(blocked_word_hash(stem) in blocked_hashes() for stem in stems)
 
 
 def blocked_word_hash(word: str) -> str:
     """How a word stands in ``data/blocked_words.txt``, so that nobody has to read the list."""
     return hashlib.blake2b(word.encode(), digest_size=6).hexdigest()
-
-
-@cache
-def _blocked_hashes() -> frozenset[str]:
-    text = (resources.files("leakmech.prompts") / "data" / "blocked_words.txt").read_text(encoding="utf-8")
-    return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))

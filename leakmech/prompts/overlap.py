@@ -36,7 +36,7 @@ class OverlapIndex:
         """A text that was added and overlaps with `text` by the threshold or more, or None."""
         own = frozenset(words(text))
         for word in self._first_words(own):
-            for other, found in self._by_word[word] if word in self._by_word else ():
+            for other, found in self._by_word.get(word, ()):
                 if len(own & other) >= self.threshold * len(own | other):
                     return found
         return None

@@ -14,45 +14,18 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from leakmech.errors import ConfigError, nearest
+from leakmech.prompts.english import word_list
 from leakmech.prompts.filters import has_personal_data, has_slang, is_profane, lacks_subject, leans
 
 StemEnd = Literal["linking-verb", "phrase"]
 STEM_ENDS: tuple[StemEnd, ...] = get_args(StemEnd)
 
-LINKING_VERBS = frozenset(
-    """
-    is are was were been be seems seem seemed looks looked feels sounds sounded tastes tasted became becomes remains
-    remained
-    """.split()
-)
-FUNCTION_WORDS = frozenset(
-    """
-    a an the this that these those my your his her its our their some any no every each either neither both all such
-    another other same own much many more most few fewer less least several enough one two three first last next
-    of in on at by for with from to into onto over under about above below across after against along among around
-    as before behind beneath beside besides between beyond despite down during except inside like near off out outside
-    past per since than through throughout toward towards until till unto up upon via within without amid
-    and or but nor so yet if when while because although though unless whereas whether where why how what which who
-    whom whose i you he she it we they me him us them mine yours hers ours theirs myself himself itself themselves
-    am is are was were be been being have has had having do does did doing will would shall should can could may might
-    must ought not never very too quite rather really just even only also still almost there here then now ever
-    i'm i've i'll i'd you're we're they're it's he's she's that's don't doesn't didn't isn't aren't wasn't weren't
-    hasn't haven't hadn't won't wouldn't can't cannot couldn't shouldn't
-    """.split()
-)
-_PHRASE_STARTERS = frozenset(
-    """
-    in on at by for with from to into over under about after before behind between during since through toward towards
-    until within without despite because when while if although though unless whether as than like
-    is are was were seems looks feels sounds became becomes remains has had have will would should can could may might
-    must did does makes made
-    """.split()
-)
-_MODALS = frozenset("will would can could should may might must shall".split())
-_INDEFINITE = frozenset("there it that this what which who here".split())
-_SUBORDINATORS = frozenset(
-    "that who whom whose which what where why how if whether than when while because although though unless".split()
-)
+LINKING_VERBS = word_list("linking_verbs")
+FUNCTION_WORDS = word_list("function_words")
+_PHRASE_STARTERS = word_list("phrase_starters")
+_MODALS = word_list("modals")
+_INDEFINITE = word_list("indefinite")
+_SUBORDINATORS = word_list("subordinators")
 _CLEAN = re.compile(r"[A-Za-z](?:[\w '’]|\b-\b)*")
 
 
