@@ -4,17 +4,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leakmech.benchmark import bench
+    from leakmech.data_build import build_aexl
     from leakmech.models.load import load_model
     from leakmech.prompts.samples import load_dataset
     from leakmech.runs import BenchResult, load_result
     from leakmech.scoring.expression import load_estimator
 
 __version__ = "0.1.0"
-__all__ = ["BenchResult", "bench", "load_dataset", "load_estimator", "load_model", "load_result"]
+__all__ = ["BenchResult", "bench", "build_aexl", "load_dataset", "load_estimator", "load_model", "load_result"]
 
 _HOMES = {
     "BenchResult": "leakmech.runs",
     "bench": "leakmech.benchmark",
+    "build_aexl": "leakmech.data_build",
     "load_dataset": "leakmech.prompts.samples",
     "load_estimator": "leakmech.scoring.expression",
     "load_model": "leakmech.models.load",

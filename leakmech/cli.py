@@ -27,7 +27,8 @@ for _command in (run.bench, run.show, run.samples, run.report, environment.docto
     app.command()(_command)
 
 data_app = _group("Check and build data sets.")
-data_app.command()(data.check)
+for _command in (data.check, data.build_aexl, data.fetch_archive):
+    data_app.command()(_command)
 app.add_typer(data_app, name="data")
 
 _state = {"debug": False}

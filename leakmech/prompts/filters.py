@@ -11,7 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from leakmech.errors import ConfigError
 from leakmech.prompts.english import blocked_hashes, word_list
@@ -39,6 +39,8 @@ _SUBJECT_AND_VERB = frozenset(
     f"{subject}'{verb}" for subject in ("i", "we", "you", "there", "here") for verb in ("m", "ve", "ll", "d", "re", "s")
 )
 _MODIFIERS = word_list("modifiers")
+_BEFORE_NOUNS = word_list("before_nouns")
+_BARE_ADJECTIVES = word_list("bare_adjectives")
 _TIMES = word_list("times")
 _DETERMINERS = word_list("determiners")
 _PRONOUNS = word_list("pronouns")
@@ -79,7 +81,7 @@ class InjectionRules:
         Whether to refuse what leans on a sentence before it ("But …", "It …") and what has no finite verb.
     """
 
-    min_words: int = 5
+    min_words: int = 4
     max_words: int = 16
     profanity: bool = True
     personal_data: bool = True
@@ -151,17 +153,20 @@ def _is_statement(sentence: str, own: list[str]) -> bool:
     """Does a finite verb with a subject before it stand in the main clause?"""
     if own[0] in _SUBJECT_AND_VERB:
         return True
-    if lacks_subject(own):
+    if lacks_subject(own) or own[0] in _BARE_ADJECTIVES:
         return False
-    before_comma = len(words(sentence.partition(",")[0]))
+    # Where commas are: behind the last of these words.
+    commas = list(accumulate(len(words(part)) for part in sentence.split(",")[:-1]))
     for index, (previous, word) in enumerate(pairwise(own), start=1):
         if word in _RELATIVE:
             return False
-        subject = word.partition("'")[0] if "'" in word and not word.endswith("n't") else previous
-        if subject in _SUBJECTS and index > 3:
+        contracted = word.partition("'")[0] in _SUBJECTS
+        subject_at = index if contracted else index - 1
+        if (contracted or previous in _SUBJECTS) and subject_at >= 2 and subject_at not in commas:
             continue  # "A film with a hero I loved": a clause without its relative pronoun
-        after_modifier = previous.endswith("ly") or previous in _MODIFIERS or index >= before_comma
-        if (
+        after_modifier = previous.endswith("ly") or previous in _MODIFIERS or (commas and index >= commas[0])
+        after_modifier = after_modifier or own[0] in ("a", "an")  # "A parody of every film made last year"
+        if previous not in _BEFORE_NOUNS and (
             word in _FINITE
             or (word in _FINITE_OR_NOUN and (previous in _SUBJECTS or previous.endswith("s")))
             or (word in _FINITE_OR_PARTICIPLE and not after_modifier)

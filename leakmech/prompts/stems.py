@@ -23,10 +23,13 @@ STEM_ENDS: tuple[StemEnd, ...] = get_args(StemEnd)
 LINKING_VERBS = word_list("linking_verbs")
 FUNCTION_WORDS = word_list("function_words")
 _PHRASE_STARTERS = word_list("phrase_starters")
+_DETERMINERS = word_list("determiners")
+_SUBJECTS = word_list("subjects")
 _MODALS = word_list("modals")
 _INDEFINITE = word_list("indefinite")
 _SUBORDINATORS = word_list("subordinators")
-_CLEAN = re.compile(r"[A-Za-z](?:[\w '’]|\b-\b)*")
+_AUXILIARIES = LINKING_VERBS | _MODALS | {"has", "have", "had"}
+_CLEAN = re.compile(r"[A-Za-z](?:[\w ]|\b['’-]\b)*")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class StemRules:
             or lacks_subject(own)
             or not _SUBORDINATORS.isdisjoint(own)
             or own[0].partition("'")[0] in _INDEFINITE
+            or not _SUBJECTS.isdisjoint(own)
+            or (own[0] not in _DETERMINERS and not _is_bare_name(own))
             or any(word in LINKING_VERBS or word.endswith("n't") for word in earlier)
             or all(word in FUNCTION_WORDS for word in own)
             or any(word.isupper() and len(word) > 1 for word in stem.split())
@@ -92,6 +97,12 @@ class StemRules:
             or (self.profanity and is_profane(stem))
             or (self.personal_data and has_personal_data(stem))
         )
+
+
+def _is_bare_name(own: list[str]) -> bool:
+    """A short stem that names its subject without a determiner: "Public restrooms are", "Amazon has been"."""
+    subject = [word for word in own if word not in _AUXILIARIES]
+    return len(subject) <= 3 and not subject[0].endswith("ly") and FUNCTION_WORDS.isdisjoint(subject)
 
 
 def is_open_end(word: str, *, linking_verbs: bool = False) -> bool:

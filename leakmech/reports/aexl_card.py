@@ -26,9 +26,9 @@ def card_markdown(card: Card) -> str:
     )
     parts = [
         f"# AEXL from the corpus `{settings['corpus']}`",
-        "Built by `leakmech data build-aexl` after Algorithm 1 of Köprü et al. (2025), arXiv 2508.01708. "
-        f"Sentences were chosen by a classifier (`{settings['estimator']}`), no human judged them, and the same classifier's mistakes "
-        "are in the labels: score a run on this data set with another estimator, too.",
+        "Built by `leakmech data build-aexl` after Algorithm 1 of Köprü et al. (2025), arXiv 2508.01708. A classifier "
+        f"(`{settings['estimator']}`) chose the sentences and no human judged them: its mistakes are in the labels. "
+        "Score a run on this data set with another estimator, too.",
         files,
         *(table.to_markdown() for table in card_tables(card)),
         "**Settings**",
