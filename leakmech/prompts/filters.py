@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from itertools import accumulate, pairwise
 
 from leakmech.errors import ConfigError
@@ -18,13 +18,12 @@ from leakmech.prompts.english import blocked_hashes, word_list
 
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
 _PII = re.compile(
-    r"https?\b|www\.|\b\w+\.(?:com|net|org|co|io|ly|uk|de)\b|url_removed"  # addresses of the web
-    r"|\S+@\S+|@\s?\w+"  # e-mail and handles
-    r"|(?:\+?\d[\s().\-]?){7,}",  # telephone numbers: seven digits or more
+    r"@|https?:|www\.|url_removed|\.(?:com|net|org|co|io|ly|uk|de|edu|gov)\b"  # e-mail, handles, addresses of the web
+    r"|(?<!\d)\+?(?:\d[\s().\-]{0,2}){7}",  # telephone numbers: seven digits or more
     re.IGNORECASE,
 )
 _MASKED = re.compile(r"\w[*$#]+\w|\w\*+|\*{2,}")  # s**t and its like
-_ODD = re.compile(r"[^\w\s.,!'’\-$%]|\.\.|!!|\s-|-\s|\d\s*'|''|(\w)\1\1|\S\s{2,}\S|_")
+_ODD = re.compile(r"[^\w\s.,!'’\-$%]|\.\.|!!|\s-|-\s|\d\s*'|''|([^\W\d])\1\1|\S\s{2,}\S|_")
 _LONE_LETTER = re.compile(r"\b[b-hj-zB-HJ-Z]\b(?!')")
 
 _LEANING = word_list("leaning")
@@ -45,7 +44,7 @@ _TIMES = word_list("times")
 _DETERMINERS = word_list("determiners")
 _PRONOUNS = word_list("pronouns")
 _ABBREVIATIONS = word_list("abbreviations")
-_SUFFIXES = ("", "s", "es", "ed", "d", "er", "ers", "ing", "in", "y", "ies", "head", "heads")
+_SUFFIXES = ("", "s", "es", "ed", "er", "ers", "ing")
 
 
 def words(text: str) -> list[str]:
@@ -98,22 +97,22 @@ class InjectionRules:
         own = words(sentence)
         if not self.min_words <= len(own) <= self.max_words:
             return "length"
-        if self.personal_data and has_personal_data(sentence):
-            return "personal data"
-        if self.profanity and is_profane(sentence):
-            return "profanity"
         if sentence[-1] not in ".!":
             return "no full stop"
-        if _ODD.search(sentence) or _LONE_LETTER.search(sentence) or has_slang(own):
-            return "odd characters or slang"
         if not sentence[0].isalpha() or sum(len(word) > 1 and word.isupper() for word in sentence.split()) > 1:
             return "capitals"
+        if self.personal_data and has_personal_data(sentence):
+            return "personal data"
+        if _ODD.search(sentence) or _LONE_LETTER.search(sentence) or has_slang(own):
+            return "odd characters or slang"
         if own[-1] in _ABBREVIATIONS or len(own[-1]) == 1:
             return "cut at an abbreviation"
         if self.standalone and leans(own):
             return "leans on another sentence"
         if self.standalone and not _is_statement(sentence, own):
             return "no statement"
+        if self.profanity and is_profane(sentence):
+            return "profanity"
         return None
 
 
@@ -187,10 +186,10 @@ def lacks_subject(own: list[str]) -> bool:
     return first.endswith("s") and second in _DETERMINERS | {"one", "on", "of", "to", "as", "like", "from", "up"}
 
 
-@cache
+@lru_cache(maxsize=65536)
 def _is_blocked(word: str) -> bool:
-    stems = (word.removesuffix(suffix) for suffix in _SUFFIXES if word.endswith(suffix))
-    return any(blocked_word_hash(stem) in blocked_hashes() for stem in stems)
+    bare = {word.removesuffix(suffix) for suffix in _SUFFIXES if word.endswith(suffix)}
+    return any(len(form) > 1 and blocked_word_hash(form) in blocked_hashes() for form in bare)
 
 
 def blocked_word_hash(word: str) -> str:

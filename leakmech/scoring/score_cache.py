@@ -21,7 +21,7 @@ from leakmech.scoring.batching import LABELS
 from leakmech.scoring.expression import Estimator
 from leakmech.store import atomic_path, content_hash
 
-CHUNK = 2048
+CHUNK = 512
 """Texts in a chunk: what a kill costs at most."""
 
 
