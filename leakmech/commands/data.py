@@ -55,11 +55,13 @@ def build_aexl(
     ] = None,
     estimator: Annotated[str, typer.Option(help="Expression estimator that selects.")] = "embedded",
     encoder: Annotated[str | None, typer.Option(help="Sentence encoder behind --max-similarity.")] = None,
-    m: Annotated[int | None, typer.Option("--m", help="Sentences kept of each class; default: 2 a sample.")] = None,
-    n: Annotated[int | None, typer.Option("--n", help="Injections drawn of each class; default: 1.5 a sample.")] = None,
+    m: Annotated[int | None, typer.Option("--m", help="Sentences kept of each class; default: 1.5 a sample.")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", help="Injections drawn of each class; default: 1.25 a sample.")
+    ] = None,
     min_confidence: Annotated[float | None, typer.Option(help="Least P[class] of an injection; default 0.5.")] = None,
     min_words: Annotated[int | None, typer.Option(help="Fewest words of an injection; default 4.")] = None,
-    max_words: Annotated[int | None, typer.Option(help="Most words of an injection; default 16.")] = None,
+    max_words: Annotated[int | None, typer.Option(help="Most words of an injection; default 20.")] = None,
     stem_end: Annotated[str | None, typer.Option(help="linking-verb (default) or phrase: where stems are cut.")] = None,
     min_stem_words: Annotated[int | None, typer.Option(help="Fewest words of a stem; default 3.")] = None,
     max_stem_words: Annotated[int | None, typer.Option(help="Most words of a stem; default 8.")] = None,

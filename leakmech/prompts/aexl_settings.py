@@ -32,9 +32,9 @@ class AexlSettings:
     samples, fit, tune
         Number of samples in the splits ``test``, ``fit`` and ``tune``. Together they are the k combinations.
     m
-        Sentences kept of each class, by confidence; default: two for every sample of any split.
+        Sentences kept of each class, by confidence; default: three for every two samples of any split.
     n
-        Injections drawn from these, in proportion to confidence; default: three for every two samples. With fewer
+        Injections drawn from these, in proportion to confidence; default: five for every four samples. With fewer
         injections than samples, injections recur within a split.
     min_confidence
         Least probability of its class for an injection.
@@ -79,7 +79,7 @@ class AexlSettings:
     n: int | None = None
     min_confidence: float = 0.5
     min_words: int = 4
-    max_words: int = 16
+    max_words: int = 20
     stem_end: StemEnd = "linking-verb"
     min_stem_words: int = 3
     max_stem_words: int = 8
@@ -111,8 +111,8 @@ class AexlSettings:
         total = settings.total
         settings = replace(
             settings,
-            m=2 * total if settings.m is None else settings.m,
-            n=-(-3 * total // 2) if settings.n is None else settings.n,
+            m=-(-3 * total // 2) if settings.m is None else settings.m,
+            n=-(-5 * total // 4) if settings.n is None else settings.n,
             stem_pool=20 * total if settings.stem_pool is None else settings.stem_pool,
         )
         settings._check()

@@ -81,7 +81,7 @@ class InjectionRules:
     """
 
     min_words: int = 4
-    max_words: int = 16
+    max_words: int = 20
     profanity: bool = True
     personal_data: bool = True
     standalone: bool = True
