@@ -230,7 +230,7 @@ def test_a_near_duplicate_across_splits_and_conditions_is_found():
         Sample("fit-1", "My job seems", "We lost.", "I won the first prize.", "You left.", split="fit"),
     ]
     check_disjoint(samples)
-    with pytest.raises(DatasetError, match="'I won the first prize today.' and 'I won the first prize.'"):
+    with pytest.raises(DatasetError, match=r"'I won the first prize today\.' and 'I won the first prize\.'"):
         check_disjoint(samples, 0.7)
 
 
@@ -258,7 +258,7 @@ def test_splits_of_any_sizes_share_nothing(seed, n_test, n_fit, n_tune):
 
 def test_m_n_and_the_stem_pool_follow_from_the_number_of_samples():
     chosen = AexlSettings.parse({"samples": 101, "fit": 50})
-    assert (chosen.m, chosen.n, chosen.stem_pool) == (302, 227, 3020)
+    assert (chosen.m, chosen.n, chosen.stem_pool) == (227, 189, 3020)
     assert chosen.sizes == {"test": 101, "fit": 50}
 
 
@@ -274,7 +274,7 @@ def test_m_n_and_the_stem_pool_follow_from_the_number_of_samples():
         ({"min_confidence": 1.5}, "min_confidence must lie between 0 and 1, found 1.5"),
         ({"stem_source": "neutrals"}, "did you mean 'neutral'"),
         ({"stem_end": "phrases"}, "did you mean 'phrase'"),
-        ({"min_words": 20}, "found 20 and 16"),
+        ({"min_words": 30}, "found 30 and 20"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(values, message):
