@@ -67,7 +67,7 @@ class HashEstimator:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Memory and speed of building AEXL.")
     parser.add_argument("--sizes", type=int, nargs=2, default=(100_000, 1_000_000), metavar="SENTENCES")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -276,7 +276,12 @@ def _select(
         }
     stems = _neutral_stems(found, settings, cache)
     used = {candidate.position for own in drawn.values() for candidate in own}
-    elsewhere = [one for one in stems if one.position not in used and injections.find(one.origin) is None]
+    begun = {beginning for own in drawn.values() for candidate in own for beginning in _beginnings(candidate.key)}
+    elsewhere = [
+        stem
+        for stem in stems
+        if stem.position not in used and stem.key not in begun and injections.find(stem.origin) is None
+    ]
     distinct_stems = drop_near_duplicates(elsewhere, OverlapIndex(settings.max_overlap))
     found.counts |= {"classes": classes}
     found.counts["stems"] |= {
@@ -286,6 +291,11 @@ def _select(
         "distinct": len(distinct_stems),
     }
     return drawn, distinct_stems
+
+
+def _beginnings(key: str) -> Iterator[str]:
+    """The first word, the first two words, and so on."""
+    return accumulate(key.split(), lambda beginning, word: f"{beginning} {word}")
 
 
 def _neutral_stems(found: _Scan, settings: AexlSettings, cache: ScoreCache) -> list[Candidate]:

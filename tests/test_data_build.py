@@ -98,6 +98,19 @@ def test_samples_hold_one_injection_of_each_class_in_disjoint_splits(build):
         assert sample.stem.endswith(" is")
 
 
+def test_no_sentence_is_cut_to_a_stem_and_injected_too(build, tmp_path):
+    texts = [f"My grey {thing} is open in {place} today." for thing in THINGS for place in PLACES]
+    texts += [text for label in ("positive", "negative") for text in sentences(label, 60)]
+    corpus = tmp_path / "both.txt"
+    corpus.write_text("".join(f"{text}\n{text.upper()}\n" for text in texts))
+    result = build(corpus=str(corpus), m=14, n=12, fit=0, tune=0)
+    for sample in result.samples:
+        assert sample.stem.startswith("My grey ")
+        assert not any(
+            getattr(other, label).startswith(sample.stem) for other in result.samples for label in INJECTIONS
+        )
+
+
 def test_the_same_settings_give_the_same_files_and_another_seed_others(build):
     first = build()
     again = build("again/aexl.jsonl")

@@ -180,8 +180,8 @@ def lacks_subject(own: list[str]) -> bool:
     verbs = _FINITE | _FINITE_OR_NOUN | _FINITE_OR_PARTICIPLE
     if first in verbs or first.endswith("ed"):
         return True
-    adverb = first.endswith("ly") or first in ("never", "always", "now", "almost", "really", "simply")
-    if adverb and (second in verbs or second.endswith("s")):
+    adverb = first.endswith("ly") or first in ("never", "always", "now", "almost", "sometimes", "often")
+    if adverb and (second in verbs | {"a", "an"} or second.endswith("s")):
         return True
     return first.endswith("s") and second in _DETERMINERS | {"one", "on", "of", "to", "as", "like", "from", "up"}
 
