@@ -99,7 +99,7 @@ def test_samples_hold_one_injection_of_each_class_in_disjoint_splits(build):
 
 
 def test_no_sentence_is_cut_to_a_stem_and_injected_too(build, tmp_path):
-    texts = [f"My grey {thing} is open in {place} today." for thing in THINGS for place in PLACES]
+    texts = [f"My grey {thing} {place.lower()} is open for all." for thing in THINGS for place in PLACES]
     texts += [text for label in ("positive", "negative") for text in sentences(label, 60)]
     corpus = tmp_path / "both.txt"
     corpus.write_text("".join(f"{text}\n{text.upper()}\n" for text in texts))
