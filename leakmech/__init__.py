@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from leakmech.annotation.importing import import_annotation
     from leakmech.benchmark import bench
     from leakmech.comparison import Comparison, compare
+    from leakmech.data_build import build_aexl
     from leakmech.models.load import load_model
     from leakmech.power_analysis import power
     from leakmech.prompts.samples import load_dataset
@@ -19,6 +20,7 @@ __all__ = [
     "BenchResult",
     "Comparison",
     "bench",
+    "build_aexl",
     "compare",
     "export_annotation",
     "import_annotation",
@@ -34,6 +36,7 @@ _HOMES = {
     "BenchResult": "leakmech.runs",
     "Comparison": "leakmech.comparison",
     "bench": "leakmech.benchmark",
+    "build_aexl": "leakmech.data_build",
     "compare": "leakmech.comparison",
     "export_annotation": "leakmech.annotation.exporting",
     "import_annotation": "leakmech.annotation.importing",

@@ -36,7 +36,8 @@ for _command in (
     app.command()(_command)
 
 data_app = _group("Check and build data sets.")
-data_app.command()(data.check)
+for _command in (data.check, data.build_aexl, data.fetch_archive):
+    data_app.command()(_command)
 app.add_typer(data_app, name="data")
 
 annotate_app = _group("Put a run before people: blinded sheets out, answers in.")

@@ -234,7 +234,7 @@ def _form_warnings(samples: PromptSet, path: Path, lines: Sequence[int]) -> Iter
 
 
 def _measure(samples: PromptSet, lines: Sequence[int], *, tokenizer: str, estimator: str, encoder: str) -> Measurements:
-    lengths = _token_lengths(samples, _token_counter(tokenizer))
+    lengths = _token_lengths(samples, token_counter(tokenizer))
     gaps = [max(own) - min(own) for own in zip(*(lengths[condition] for condition in INJECTIONS), strict=True)]
     sentence_encoder = load_encoder(encoder)
     classify = load_estimator(estimator, encoder=sentence_encoder)
@@ -260,7 +260,7 @@ def _measure(samples: PromptSet, lines: Sequence[int], *, tokenizer: str, estima
     )
 
 
-def _token_counter(name: str) -> Callable[[list[str]], list[int]]:
+def token_counter(name: str) -> Callable[[list[str]], list[int]]:
     """A function that counts the tokens of texts, special ones left out."""
     # Here, not above: transformers takes seconds to import, and a broken file is reported without it.
     from leakmech.models.load import load_tokenizer

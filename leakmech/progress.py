@@ -21,20 +21,25 @@ from rich.progress import (
 
 
 class Progress(Protocol):
-    """Opens a bar for `total` steps of which `done` are done; yields a function that advances it."""
+    """Opens a bar for `total` steps (None: not known) of which `done` are done; yields a function that advances it."""
 
-    def __call__(self, label: str, *, total: int, done: int) -> AbstractContextManager[Callable[[int], None]]: ...
+    def __call__(
+        self, label: str, *, total: int | None, done: int
+    ) -> AbstractContextManager[Callable[[int], None]]: ...
 
 
 @contextmanager
-def no_progress(label: str, *, total: int, done: int) -> Iterator[Callable[[int], None]]:  # noqa: ARG001 - the protocol
+def no_progress(label: str, *, total: int | None, done: int) -> Iterator[Callable[[int], None]]:  # noqa: ARG001 - the protocol
     """Report nothing."""
     yield lambda _: None
 
 
 @contextmanager
-def rich_progress(label: str, *, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """A bar with count, elapsed and remaining time on stderr; without a terminal, one line every tenth of the way."""
+def rich_progress(label: str, *, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
+    """A bar with count, elapsed and remaining time on stderr; without a terminal, one line every tenth of the way.
+
+    Without a total the lines come each time the count has doubled.
+    """
     console = Console(stderr=True)
     if not sys.stderr.isatty():
         with _lines(console, label, total, done) as advance:
@@ -53,14 +58,19 @@ def rich_progress(label: str, *, total: int, done: int) -> Iterator[Callable[[in
 
 
 @contextmanager
-def _lines(console: Console, label: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    state = {"done": done, "tenths": done * 10 // max(total, 1)}
+def _lines(console: Console, label: str, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
+    state = {"done": done, "marks": _marks(done, total)}
 
     def advance(steps: int) -> None:
         state["done"] += steps
-        tenths = state["done"] * 10 // max(total, 1)
-        if tenths > state["tenths"]:
-            state["tenths"] = tenths
-            console.print(f"{label}: {state['done']} of {total}", highlight=False)
+        marks = _marks(state["done"], total)
+        if marks > state["marks"]:
+            state["marks"] = marks
+            console.print(f"{label}: {state['done']} of {'?' if total is None else total}", highlight=False)
 
     yield advance
+
+
+def _marks(done: int, total: int | None) -> int:
+    """How many of the points at which a line is printed are passed."""
+    return done.bit_length() if total is None else done * 10 // max(total, 1)

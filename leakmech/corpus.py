@@ -1,0 +1,272 @@
+"""Corpora as streams of texts: the embedded archive, a local file, or a data set of the Hugging Face hub.
+
+A corpus is never held in memory. It can be iterated any number of times, in the same order each time, which is what
+lets work on it be continued: what was done for the first texts is looked up, not done again.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from leakmech.errors import DatasetError, nearest
+from leakmech.models.hub import first_line, hub_reachable
+from leakmech.models.quiet import quiet
+from leakmech.scoring.archive import SDIST_SHA256, fetch_archive, load_ratings
+
+EMBEDDED = "embedded"
+DEFAULT_COLUMN = "text"
+FILE_KINDS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt")
+
+_HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+")
+_BATCH_ROWS = 4096
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text of a corpus, its place in it, and the part of the corpus it belongs to (None where it has no parts)."""
+
+    position: int
+    text: str
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A stream of texts.
+
+    Attributes
+    ----------
+    name
+        As it was asked for.
+    size
+        Number of texts, where it is known without reading them.
+    details
+        What a data card records of it.
+    """
+
+    name: str
+    size: int | None
+    details: Mapping[str, Any]
+    _open: Callable[[], Iterator[Text]]
+
+    def __iter__(self) -> Iterator[Text]:
+        return self._open()
+
+
+def open_corpus(
+    name: str = EMBEDDED,
+    *,
+    text_column: str = DEFAULT_COLUMN,
+    group_column: str | None = None,
+    subset: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+) -> Corpus:
+    """Open a corpus; what cannot be read is said now, not after an hour.
+
+    Parameters
+    ----------
+    name
+        ``"embedded"`` (the texts of Hutto & Gilbert 2014; fetched on first use), a .jsonl, .csv, .tsv, .parquet or
+        .txt file (one text a line), a folder that ``datasets`` can load, or a hub id (``"owner/name"``,
+        ``"hub:owner/name"``), which is streamed.
+    text_column
+        Column that holds the texts; unused for .txt and the embedded archive.
+    group_column
+        Column that says to which part of the corpus a text belongs (a domain, a product, an author). Stem and
+        injections of one sample then come from different parts. The embedded archive has its four sources.
+    subset, split, revision
+        Configuration, split and commit of a hub data set or folder.
+
+    Raises
+    ------
+    DatasetError
+        No such file, column, subset or split; the corpus is empty; or the hub cannot be reached.
+    """
+    if name == EMBEDDED:
+        return _archive_corpus()
+    path = Path(name).expanduser()
+    columns = _Columns(name, text_column, group_column)
+    if path.is_file():
+        corpus = _file_corpus(path, columns)
+    else:
+        corpus = _hub_corpus(name, columns, subset=subset, split=split, revision=revision)
+    if next(iter(corpus), None) is None:
+        raise DatasetError(f"corpus {name}: holds no texts")
+    return corpus
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where text and group stand in a row of the corpus `name`."""
+
+    name: str
+    text: str
+    group: str | None
+
+    def check(self, found: list[str]) -> None:
+        """Refuse a corpus without these columns."""
+        for wanted, option in ((self.text, "--text-column"), (self.group, "--group-column")):
+            if wanted is not None and wanted not in found:
+                listed = ", ".join(found) or "none"
+                raise DatasetError(f"corpus {self.name}: no column {wanted!r}; its columns are {listed} ({option})")
+
+    def texts(self, rows: Iterator[Row]) -> Iterator[Text]:
+        """The texts of the rows; null and empty ones are passed over, but keep their position."""
+        for position, row in enumerate(rows):
+            text = row.get(self.text)
+            if text is not None and not isinstance(text, str):
+                raise DatasetError(
+                    f"corpus {self.name}: row {position + 1}, column {self.text!r}: expected a text, "
+                    f"found {type(text).__name__}"
+                )
+            if text and not text.isspace():
+                group = row.get(self.group) if self.group else None
+                yield Text(position, text, None if group is None else str(group))
+
+
+# -- the embedded archive ----------------------------------------------------------------------------------------------
+
+
+def _archive_corpus() -> Corpus:
+    frame = load_ratings(fetch_archive())  # 24,000 short texts: a few megabytes
+
+    def texts() -> Iterator[Text]:
+        for position, (text, source) in enumerate(zip(frame["text"], frame["source"], strict=True)):
+            yield Text(position, text, source)
+
+    details = {"kind": "archive", "title": "Hutto & Gilbert (2014)", "sdist_sha256": SDIST_SHA256}
+    return Corpus(EMBEDDED, len(frame), details, texts)
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def _file_corpus(path: Path, columns: _Columns) -> Corpus:
+    kind = path.suffix.lower()
+    if kind not in FILE_KINDS:
+        raise DatasetError(f"corpus {path}: unknown kind of file{nearest(kind, FILE_KINDS)}")
+    try:
+        size, rows = _READERS[kind](path, columns)
+    except OSError as problem:
+        raise DatasetError(f"corpus {path}: cannot be read ({problem.strerror or first_line(problem)})") from problem
+    details = {"kind": kind.removeprefix("."), "file": path.name, "bytes": path.stat().st_size}
+    return Corpus(str(path), size, details, lambda: columns.texts(rows()))
+
+
+Reader = tuple[int | None, Callable[[], Iterator[Row]]]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        try:
+            yield from file
+        except UnicodeDecodeError as problem:
+            raise DatasetError(f"corpus {path}: is not UTF-8 ({problem})") from problem
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(partial(file.read, 2**20), b""))
+
+
+def _jsonl(path: Path, columns: _Columns) -> Reader:
+    def rows() -> Iterator[Row]:
+        for number, line in enumerate(_lines(path), start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as problem:
+                raise DatasetError(f"corpus {path}:{number}: is not valid JSON ({problem})") from problem
+            if not isinstance(row, dict):
+                raise DatasetError(f"corpus {path}:{number}: expected a JSON object, found {type(row).__name__}")
+            yield row
+
+    first = next(rows(), None)
+    if first is not None:
+        columns.check(list(first))
+    return _count_lines(path), rows
+
+
+def _csv(path: Path, columns: _Columns, *, delimiter: str = ",") -> Reader:
+    def rows() -> Iterator[Row]:
+        try:
+            yield from csv.DictReader(_lines(path), delimiter=delimiter, strict=True)
+        except csv.Error as problem:
+            raise DatasetError(f"corpus {path}: is not valid CSV ({problem})") from problem
+
+    columns.check(list(csv.DictReader(_lines(path), delimiter=delimiter).fieldnames or []))
+    return None, rows  # a quoted field may hold line breaks: the lines do not say how many rows there are
+
+
+def _parquet(path: Path, columns: _Columns) -> Reader:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowException as problem:
+        raise DatasetError(f"corpus {path}: is no parquet file ({first_line(problem)})") from problem
+    columns.check(list(file.schema_arrow.names))
+    wanted = [name for name in (columns.text, columns.group) if name is not None]
+
+    def rows() -> Iterator[Row]:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
+            yield from batch.to_pylist()
+
+    return file.metadata.num_rows, rows
+
+
+def _plain(path: Path, columns: _Columns) -> Reader:
+    return _count_lines(path), lambda: ({columns.text: line} for line in _lines(path))
+
+
+_READERS: dict[str, Callable[[Path, _Columns], Reader]] = {
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".csv": _csv,
+    ".tsv": partial(_csv, delimiter="\t"),
+    ".parquet": _parquet,
+    ".txt": _plain,
+}
+
+
+# -- the hub -----------------------------------------------------------------------------------------------------------
+
+
+def _hub_corpus(name: str, columns: _Columns, *, subset: str | None, split: str, revision: str | None) -> Corpus:
+    where = name.removeprefix("hub:")
+    folder = Path(where).expanduser()
+    if not folder.is_dir():
+        if not _HUB_ID.fullmatch(where) or Path(where).suffix.lower() in FILE_KINDS:
+            raise DatasetError(f"corpus {name}: no such file; give a file, a hub id owner/name, or {EMBEDDED!r}")
+        if not hub_reachable():
+            raise DatasetError(
+                f"corpus {name}: no such file, and the hub cannot be reached; give a local file, or {EMBEDDED!r}"
+            )
+    try:
+        with quiet():
+            from datasets import load_dataset
+
+            stream = load_dataset(where, name=subset, split=split, streaming=True, revision=revision)
+        first = next(iter(stream), None)
+    except Exception as problem:  # `datasets` raises what its readers, file systems and HTTP clients raise
+        raise DatasetError(f"corpus {name}: cannot be streamed ({first_line(problem)})") from problem
+    if first is not None:
+        columns.check(list(first))
+    info = stream.info
+    known = info.splits.get(split) if info.splits else None
+    details = {"kind": "hub", "id": where, "subset": subset, "split": split, "revision": revision}
+    return Corpus(
+        name, known.num_examples if known and known.num_examples else None, details, lambda: columns.texts(iter(stream))
+    )

@@ -1,0 +1,27 @@
+"""English word lists that decide which sentences can be used; they lie in ``data/english.toml``."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib import resources
+
+
+@cache
+def _lists() -> dict[str, str]:
+    return tomllib.loads(_read("english.toml"))
+
+
+def word_list(name: str) -> frozenset[str]:
+    """The words of a list, in lower case."""
+    return frozenset(_lists()[name].split())
+
+
+@cache
+def blocked_hashes() -> frozenset[str]:
+    """Hashes of profanity and slurs, so that nobody has to read the words."""
+    return frozenset(line for line in _read("blocked_words.txt").splitlines() if line and not line.startswith("#"))
+
+
+def _read(name: str) -> str:
+    return (resources.files("leakmech.prompts") / "data" / name).read_text(encoding="utf-8")
