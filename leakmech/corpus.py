@@ -6,8 +6,6 @@ lets work on it be continued: what was done for the first texts is looked up, no
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from leakmech.errors import DatasetError, nearest
 from leakmech.models.hub import first_line, hub_reachable
 from leakmech.models.quiet import quiet
 from leakmech.scoring.archive import SDIST_SHA256, fetch_archive, load_ratings
+from leakmech.user_rows import TABLES, user_rows
 
 EMBEDDED = "embedded"
 DEFAULT_COLUMN = "text"
@@ -166,47 +165,20 @@ def _file_corpus(path: Path, columns: _Columns) -> Corpus:
 Reader = tuple[int | None, Callable[[], Iterator[Row]]]
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        try:
-            yield from file
-        except UnicodeDecodeError as problem:
-            raise DatasetError(f"corpus {path}: is not UTF-8 ({problem})") from problem
-
-
 def _count_lines(path: Path) -> int:
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(partial(file.read, 2**20), b""))
 
 
-def _jsonl(path: Path, columns: _Columns) -> Reader:
+def _rows(path: Path, columns: _Columns) -> Reader:
     def rows() -> Iterator[Row]:
-        for number, line in enumerate(_lines(path), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as problem:
-                raise DatasetError(f"corpus {path}:{number}: is not valid JSON ({problem})") from problem
-            if not isinstance(row, dict):
-                raise DatasetError(f"corpus {path}:{number}: expected a JSON object, found {type(row).__name__}")
-            yield row
+        return (row for _, row in user_rows(path))
 
     first = next(rows(), None)
     if first is not None:
         columns.check(list(first))
-    return _count_lines(path), rows
-
-
-def _csv(path: Path, columns: _Columns, *, delimiter: str = ",") -> Reader:
-    def rows() -> Iterator[Row]:
-        try:
-            yield from csv.DictReader(_lines(path), delimiter=delimiter, strict=True)
-        except csv.Error as problem:
-            raise DatasetError(f"corpus {path}: is not valid CSV ({problem})") from problem
-
-    columns.check(list(csv.DictReader(_lines(path), delimiter=delimiter).fieldnames or []))
-    return None, rows  # a quoted field may hold line breaks: the lines do not say how many rows there are
+    # A quoted cell may hold line breaks: the lines of a table do not say how many rows it has.
+    return None if path.suffix.lower() in TABLES else _count_lines(path), rows
 
 
 def _parquet(path: Path, columns: _Columns) -> Reader:
@@ -228,14 +200,21 @@ def _parquet(path: Path, columns: _Columns) -> Reader:
 
 
 def _plain(path: Path, columns: _Columns) -> Reader:
-    return _count_lines(path), lambda: ({columns.text: line} for line in _lines(path))
+    def rows() -> Iterator[Row]:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            try:
+                yield from ({columns.text: line} for line in file)
+            except UnicodeDecodeError as problem:
+                raise DatasetError(f"corpus {path}: is not UTF-8 ({problem})") from problem
+
+    return _count_lines(path), rows
 
 
 _READERS: dict[str, Callable[[Path, _Columns], Reader]] = {
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-    ".csv": _csv,
-    ".tsv": partial(_csv, delimiter="\t"),
+    ".jsonl": _rows,
+    ".ndjson": _rows,
+    ".csv": _rows,
+    ".tsv": _rows,
     ".parquet": _parquet,
     ".txt": _plain,
 }
