@@ -1,0 +1,204 @@
+"""Where each architecture keeps its blocks, heads and neurons: the one place that knows their module names.
+
+A block adds two things to the residual stream, what its attention writes and what its MLP writes. Both are linear in
+something that can be named: the concatenated head outputs z, of which head h is the slice ``[h * d_head, (h + 1) *
+d_head)``, and the neuron activations behind the non-linearity (for a gated MLP the product of gate and input). The
+modules that take z and the neurons to the stream are ``heads_out`` and ``neurons_out``:
+
+    attention writes  z @ W_O (+ b),    MLP writes  neurons @ W_out (+ b),
+
+except in Gemma, which normalises either before it is added (``attention_post_norm``, ``mlp_post_norm``). Heads are
+query heads, also where several of them share keys and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leakmech.errors import ModelError, nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The modules of one transformer block.
+
+    Attributes
+    ----------
+    block
+        The whole block: its input is the residual stream before it (`resid_pre`), its output that behind it.
+    attention, mlp
+        The sublayers.
+    heads_out
+        Maps z, shape (..., n_heads * d_head), to d_model.
+    neurons_out
+        Maps neuron activations, shape (..., d_mlp), to d_model.
+    attention_post_norm, mlp_post_norm
+        Norms between a sublayer and the stream (Gemma), else None.
+    """
+
+    block: nn.Module
+    attention: nn.Module
+    mlp: nn.Module
+    heads_out: nn.Module
+    neurons_out: nn.Module
+    attention_post_norm: nn.Module | None = None
+    mlp_post_norm: nn.Module | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A model's blocks and sizes.
+
+    Attributes
+    ----------
+    architecture
+        ``model_type`` of its configuration.
+    blocks
+        One entry a layer.
+    embedding, final_norm, unembedding
+        What stands before and behind the blocks.
+    n_heads, n_kv_heads
+        Query heads, and heads of keys and values.
+    d_head, d_model, d_mlp
+        Widths.
+    parallel
+        Whether attention and MLP read the same stream (GPT-NeoX), so that there is no `resid_mid`.
+    """
+
+    architecture: str
+    blocks: tuple[Block, ...]
+    embedding: nn.Module
+    final_norm: nn.Module
+    unembedding: nn.Module
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    d_model: int
+    d_mlp: int
+    parallel: bool = False
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.blocks)
+
+    def block(self, layer: int) -> Block:
+        """The block of a layer, counted from 0.
+
+        Raises
+        ------
+        ModelError
+            There is no such layer.
+        """
+        if not 0 <= layer < self.n_layers:
+            raise ModelError(f"layer {layer}: this model has {self.n_layers} layers, 0 to {self.n_layers - 1}")
+        return self.blocks[layer]
+
+    def head(self, head: int) -> slice:
+        """Where a head stands in z.
+
+        Raises
+        ------
+        ModelError
+            There is no such head.
+        """
+        if not 0 <= head < self.n_heads:
+            raise ModelError(f"head {head}: this model has {self.n_heads} heads a layer, 0 to {self.n_heads - 1}")
+        return slice(head * self.d_head, (head + 1) * self.d_head)
+
+
+def layout_of(model: nn.Module) -> Layout:
+    """The layout of a Hugging Face causal language model, or of one inside a PEFT model.
+
+    Raises
+    ------
+    ModelError
+        The architecture is unknown; the message names those that are known.
+    """
+    if hasattr(model, "get_base_model"):  # PEFT: its layers wrap those of the base model and go by the same names
+        model = model.get_base_model()  # pyright: ignore[reportCallIssue] - a method where it exists
+    config: Any = getattr(model, "config", None)
+    architecture = str(getattr(config, "model_type", type(model).__name__))
+    if architecture not in _FAMILIES:
+        raise ModelError(f"architecture {architecture!r}: its layout is not known{nearest(architecture, _FAMILIES)}")
+    return _FAMILIES[architecture](model, config)
+
+
+def write_weights(linear: nn.Module) -> Float[Tensor, "d_in d_out"]:
+    """Weights of `heads_out` or `neurons_out` as ``input @ weights``: row i is what input i writes to the stream."""
+    weight: Any = linear.weight
+    # GPT-2's Conv1D keeps its weights as (d_in, d_out), nn.Linear as (d_out, d_in).
+    return weight if type(linear).__name__ == "Conv1D" else weight.T
+
+
+def _llama_like(model: Any, config: Any) -> Layout:
+    inner = model.model
+    gemma = config.model_type.startswith("gemma") and config.model_type != "gemma"
+    blocks = tuple(
+        Block(
+            block=block,
+            attention=block.self_attn,
+            mlp=block.mlp,
+            heads_out=block.self_attn.o_proj,
+            neurons_out=block.mlp.down_proj,
+            attention_post_norm=block.post_attention_layernorm if gemma else None,
+            mlp_post_norm=block.post_feedforward_layernorm if gemma else None,
+        )
+        for block in inner.layers
+    )
+    return Layout(
+        architecture=config.model_type,
+        blocks=blocks,
+        embedding=model.get_input_embeddings(),
+        final_norm=inner.norm,
+        unembedding=model.get_output_embeddings(),
+        n_heads=config.num_attention_heads,
+        n_kv_heads=config.num_key_value_heads,
+        d_head=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        d_model=config.hidden_size,
+        d_mlp=config.intermediate_size,
+    )
+
+
+def _gpt2(model: Any, config: Any) -> Layout:
+    inner = model.transformer
+    return Layout(
+        architecture=config.model_type,
+        blocks=tuple(Block(b, b.attn, b.mlp, b.attn.c_proj, b.mlp.c_proj) for b in inner.h),
+        embedding=model.get_input_embeddings(),
+        final_norm=inner.ln_f,
+        unembedding=model.get_output_embeddings(),
+        n_heads=config.n_head,
+        n_kv_heads=config.n_head,
+        d_head=config.n_embd // config.n_head,
+        d_model=config.n_embd,
+        d_mlp=config.n_inner or 4 * config.n_embd,
+    )
+
+
+def _gpt_neox(model: Any, config: Any) -> Layout:
+    inner = model.gpt_neox
+    return Layout(
+        architecture=config.model_type,
+        blocks=tuple(Block(b, b.attention, b.mlp, b.attention.dense, b.mlp.dense_4h_to_h) for b in inner.layers),
+        embedding=model.get_input_embeddings(),
+        final_norm=inner.final_layer_norm,
+        unembedding=model.get_output_embeddings(),
+        n_heads=config.num_attention_heads,
+        n_kv_heads=config.num_attention_heads,
+        d_head=config.hidden_size // config.num_attention_heads,
+        d_model=config.hidden_size,
+        d_mlp=config.intermediate_size,
+        parallel=config.use_parallel_residual,
+    )
+
+
+_LLAMA_LIKE = ("gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3")
+_FAMILIES: dict[str, Callable[[Any, Any], Layout]] = dict.fromkeys(_LLAMA_LIKE, _llama_like) | {
+    "gpt2": _gpt2,
+    "gpt_neox": _gpt_neox,
+}
