@@ -3,24 +3,49 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leakmech.annotation.exporting import export_annotation
+    from leakmech.annotation.importing import import_annotation
     from leakmech.benchmark import bench
+    from leakmech.comparison import Comparison, compare
     from leakmech.data_build import build_aexl
     from leakmech.models.load import load_model
+    from leakmech.power_analysis import power
     from leakmech.prompts.samples import load_dataset
+    from leakmech.rescoring import score
     from leakmech.runs import BenchResult, load_result
     from leakmech.scoring.expression import load_estimator
 
 __version__ = "0.1.0"
-__all__ = ["BenchResult", "bench", "build_aexl", "load_dataset", "load_estimator", "load_model", "load_result"]
+__all__ = [
+    "BenchResult",
+    "Comparison",
+    "bench",
+    "build_aexl",
+    "compare",
+    "export_annotation",
+    "import_annotation",
+    "load_dataset",
+    "load_estimator",
+    "load_model",
+    "load_result",
+    "power",
+    "score",
+]
 
 _HOMES = {
     "BenchResult": "leakmech.runs",
+    "Comparison": "leakmech.comparison",
     "bench": "leakmech.benchmark",
     "build_aexl": "leakmech.data_build",
+    "compare": "leakmech.comparison",
+    "export_annotation": "leakmech.annotation.exporting",
+    "import_annotation": "leakmech.annotation.importing",
     "load_dataset": "leakmech.prompts.samples",
     "load_estimator": "leakmech.scoring.expression",
     "load_model": "leakmech.models.load",
     "load_result": "leakmech.runs",
+    "power": "leakmech.power_analysis",
+    "score": "leakmech.rescoring",
 }
 
 

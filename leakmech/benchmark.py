@@ -14,24 +14,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from leakmech.config import BenchConfig
 from leakmech.errors import InterruptedRunError, RunDirectoryError, UsageError
 from leakmech.generation.decode import Clock, Decoder, Generation, Row
 from leakmech.generation.engines import auto_batch_size, generate, parse_batch_size, plan
+from leakmech.measurement import Measurement
 from leakmech.models.load import LoadedModel, load_adapter, load_model
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.prompts.samples import PromptSet, load_dataset
+from leakmech.prompts.samples import load_dataset
 from leakmech.provenance import environment
 from leakmech.runs import FORMAT_VERSION, BenchResult, RunDirectory, load_result, refuse_other_run
-from leakmech.scoring.expression import Estimator, load_estimator
-from leakmech.scoring.leakage import leakage_headline, leakage_statistics
-from leakmech.scoring.records import Scorer, echo_rates, leakage_scores
-from leakmech.scoring.semantic import SentenceEncoder, load_encoder
-from leakmech.scoring.sentence import CLEANINGS, Cleaner, PromptText
-from leakmech.store import append_jsonl, content_hash, read_json, write_json, write_jsonl, write_parquet
+from leakmech.scoring.sentence import Cleaner, PromptText
+from leakmech.store import append_jsonl, content_hash, read_json, write_json, write_jsonl
 
 
 def bench(
@@ -93,8 +88,7 @@ def run_benchmark(
     refuse_other_run(run, config)
     started = time.perf_counter()
     samples = load_dataset(config.dataset).take(config.limit)
-    encoder = load_encoder(config.encoder)
-    estimator = load_estimator(config.estimator, encoder=encoder)
+    measurement = Measurement.load(config, samples)
     loaded = load_model(
         model if model is not None else config.model,
         tokenizer=tokenizer,
@@ -106,7 +100,7 @@ def run_benchmark(
     if config.adapter:
         loaded = load_adapter(loaded, config.adapter)
     timing = {"load_s": time.perf_counter() - started}
-    benchmark = _Benchmark(config, run, samples, loaded, estimator, encoder, progress)
+    benchmark = _Benchmark(config, run, loaded, measurement, progress)
     return benchmark.complete(timing, started)
 
 
@@ -116,10 +110,8 @@ class _Benchmark:
 
     config: BenchConfig
     run: RunDirectory
-    samples: PromptSet
     loaded: LoadedModel
-    estimator: Estimator
-    encoder: SentenceEncoder
+    measurement: Measurement
     progress: Progress
 
     @cached_property
@@ -129,11 +121,11 @@ class _Benchmark:
 
     @cached_property
     def prompts(self) -> dict[str, Prompt]:
-        return {prompt.id: prompt for prompt in self.renderer.prompts(self.samples)}
+        return {prompt.id: prompt for prompt in self.renderer.prompts(self.measurement.samples)}
 
     @cached_property
     def cleaner(self) -> Cleaner:
-        return Cleaner(self.config.echo_similarity)
+        return self.measurement.cleaner
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -156,8 +148,7 @@ class _Benchmark:
         with self._resumable():
             clock, n_generated = self._generate()
             scoring_started = time.perf_counter()
-            frame = self._score()
-            summary = self._summarise(frame)
+            summary = self._summarise()
         timing |= {
             "generate_s": clock.total,
             "generations_per_second": n_generated / clock.total if clock.total else 0.0,
@@ -179,10 +170,8 @@ class _Benchmark:
             "tokenizer": self.loaded.tokenizer_hash,
             "template": self.loaded.template_hash,
             "dtype": str(self.loaded.dtype).removeprefix("torch."),
-            "dataset": self.samples.content_hash,
             "prompts": rendered,
-            "estimator": content_hash(self.estimator.name, repr(sorted(self.estimator.details.items()))),
-            "encoder": self.encoder.hash,
+            **self.measurement.fingerprint(),
         }
 
     def _open(self) -> None:
@@ -201,13 +190,13 @@ class _Benchmark:
             {
                 "format_version": FORMAT_VERSION,
                 "kind": "bench",
+                "command": self.config.command,
                 "config": self.config.identity(),
                 "fingerprint": fingerprint,
                 "batch_size": parse_batch_size(self.config.batch_size) or self._auto_batch_size(),
                 "model": self.loaded.info(),
                 "prompt_form": self.renderer.resolved_form,
-                "estimator": dict(self.estimator.details),
-                "encoder": self.encoder.details,
+                **self.measurement.provenance(),
                 "environment": environment(),
             },
         )
@@ -277,51 +266,24 @@ class _Benchmark:
             "finish_reason": generation.finish_reason,
         }
 
-    # -- scoring -----------------------------------------------------------------------------------------------
-
-    def _score(self) -> pd.DataFrame:
-        scorer = Scorer(
-            cleaner=self.cleaner,
-            estimator=self.estimator,
-            encoder=self.encoder,
-            instruction=self.renderer.instruction_text,
-            headline=self.config.cleaning,
-            generations=self.config.generations,
-        )
-        with self.progress("scoring", total=len(self.rows), done=0) as advance:
-            frame = scorer.score(self.samples, self.run.generations(), on_scored=advance)
-        write_parquet(self.run.scores_file, frame)
-        return frame
-
-    def _summarise(self, frame: pd.DataFrame) -> dict[str, Any]:
+    def _summarise(self) -> dict[str, Any]:
         """Every number of ``summary.json`` but the timing."""
         c = self.config
-        statistics = leakage_statistics(leakage_scores(frame, c.cleaning), seed=c.seed, draws=c.bootstrap_draws)
-        by_cleaning = {}
-        for policy in CLEANINGS:
-            by_cleaning[policy] = leakage_headline(leakage_scores(frame, policy)) | echo_rates(frame, policy)
-        for condition, values in statistics["conditions"].items():
-            values["echo_rate"] = by_cleaning[c.cleaning]["echo_rates"][condition]
-            values["empty_rate"] = by_cleaning[c.cleaning]["empty_rates"][condition]
+        found = self.measurement.measure(
+            self.run,
+            instruction_text=self.renderer.instruction_text,
+            generations=c.generations,
+            n_rows=len(self.rows),
+            progress=self.progress,
+        )
         return {
-            "format_version": FORMAT_VERSION,
-            "kind": "bench",
             "model": c.model,
-            "dataset": c.dataset,
-            "n_samples": len(self.samples),
             "n_prompts": len(self.prompts),
-            "generations": c.generations,
-            "seed": c.seed,
             "decoding": c.decoding.to_dict(),
             "prompt_form": self.renderer.resolved_form,
-            "instruction": c.instruction,
             "dtype": str(self.loaded.dtype).removeprefix("torch."),
             "device": str(self.loaded.device),
-            "estimator": c.estimator,
-            "encoder": c.encoder,
-            "cleaning": c.cleaning,
-            "by_cleaning": by_cleaning,
-            **statistics,
+            **found,
         }
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leakmech.commands import data, environment, run
+from leakmech.commands import annotate, data, environment, run, statistics
 from leakmech.commands.console import complain
 from leakmech.errors import LeakmechError
 
@@ -23,13 +23,27 @@ app = _group(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (run.bench, run.show, run.samples, run.report, environment.doctor):
+for _command in (
+    run.bench,
+    run.score,
+    run.show,
+    run.samples,
+    run.report,
+    statistics.compare,
+    statistics.power,
+    environment.doctor,
+):
     app.command()(_command)
 
 data_app = _group("Check and build data sets.")
 for _command in (data.check, data.build_aexl, data.fetch_archive):
     data_app.command()(_command)
 app.add_typer(data_app, name="data")
+
+annotate_app = _group("Put a run before people: blinded sheets out, answers in.")
+annotate_app.command()(annotate.export)
+annotate_app.command("import")(annotate.import_sheets)
+app.add_typer(annotate_app, name="annotate")
 
 _state = {"debug": False}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,36 +18,27 @@ from leakmech.scoring.sentence import DEFAULT_ECHO_SIMILARITY, Cleaning
 DEFAULT_MODEL = "embedded:smollm2-135m-instruct"
 
 
-class BenchConfig(BaseModel):
-    """Everything that decides the numbers of a benchmark run, and where it runs.
+class ScoringConfig(BaseModel):
+    """What decides how generations are scored and summarised, wherever they come from.
 
-    The fields in :attr:`PLACE` say where and how fast a run computes; they may differ when a run is continued.
+    The fields in :data:`PLACE` say where and how fast a run computes; they may differ when a run is continued.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    command: ClassVar[str]
 
-    model: str = Field(DEFAULT_MODEL, description="hub id, local folder, adapter folder, or embedded:<name>")
-    adapter: str | None = Field(None, description="PEFT adapter folder to put on the model")
-    revision: str | None = Field(None, description="commit, tag or branch of a hub model")
     dataset: str = Field("hexl", description="built-in name, or a JSONL / CSV file of samples")
     limit: int | None = Field(None, ge=1, description="use only the first N samples")
-    generations: int = Field(10, ge=1, description="generations per prompt (K)")
     seed: int = Field(0, description="seed of the coupled sampling and of the bootstrap")
-    prompt_form: PromptForm = Field("auto", description="chat template, plain text, or whichever the tokenizer has")
-    system: str | None = Field(DEFAULT_SYSTEM, description="text of the system role in chat form; null leaves it out")
     instruction: str = Field("none", description="none, ignore-irrelevant, or any text added before every prompt")
-    decoding: Decoding = Field(default_factory=Decoding, description="sampling settings")
-    stop_at_first_sentence: bool = Field(True, description="end a row once the text that is scored is complete")
     cleaning: Cleaning = Field("echo-free", description="the policy of the headline numbers; all three are computed")
     echo_similarity: float = Field(DEFAULT_ECHO_SIMILARITY, gt=0, le=1, description="threshold of near-verbatim echoes")
-    noise_floor: bool = Field(True, description="generate a second set of control generations")
-    estimator: str = Field("embedded", description="expression estimator: embedded, vader, hub:<id>")
+    estimator: str = Field(
+        "embedded", description="expression estimator: embedded, vader, hub:<id>; several with commas, headline first"
+    )
     encoder: str = Field("embedded", description="sentence encoder of mu_L: embedded, hub:<id>, or a folder")
     bootstrap_draws: int = Field(10_000, ge=100, description="bootstrap resamples behind every interval")
     device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")
-    dtype: str = Field("auto", description="float32, bfloat16, float16; auto takes bfloat16 where it is fast")
-    batch_size: int | str = Field("auto", description="rows that step together; auto fits them to memory")
-    trust_remote_code: bool = Field(False, description="run code that comes with a hub model")
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
@@ -61,25 +52,61 @@ class BenchConfig(BaseModel):
         for key in values:
             if key not in cls.model_fields:
                 raise ConfigError(f"{where}: unknown key {key!r}{nearest(str(key), cls.model_fields)}")
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"{where}: {field}: {first['msg']}, found {first['input']!r}") from error
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide results, JSON-ready."""
+        return self.model_dump(mode="json", exclude=PLACE)
+
+
+class BenchConfig(ScoringConfig):
+    """Everything that decides the numbers of a benchmark run, and where it runs."""
+
+    command: ClassVar[str] = "bench"
+
+    model: str = Field(DEFAULT_MODEL, description="hub id, local folder, adapter folder, or embedded:<name>")
+    adapter: str | None = Field(None, description="PEFT adapter folder to put on the model")
+    revision: str | None = Field(None, description="commit, tag or branch of a hub model")
+    generations: int = Field(10, ge=1, description="generations per prompt (K)")
+    prompt_form: PromptForm = Field("auto", description="chat template, plain text, or whichever the tokenizer has")
+    system: str | None = Field(DEFAULT_SYSTEM, description="text of the system role in chat form; null leaves it out")
+    decoding: Decoding = Field(default_factory=Decoding, description="sampling settings")
+    stop_at_first_sentence: bool = Field(True, description="end a row once the text that is scored is complete")
+    noise_floor: bool = Field(True, description="generate a second set of control generations")
+    dtype: str = Field("auto", description="float32, bfloat16, float16; auto takes bfloat16 where it is fast")
+    batch_size: int | str = Field("auto", description="rows that step together; auto fits them to memory")
+    trust_remote_code: bool = Field(False, description="run code that comes with a hub model")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
+        """Validate `values`; see :meth:`ScoringConfig.parse`."""
         decoding = values.get("decoding")
         if isinstance(decoding, Mapping):
             known = Decoding.__dataclass_fields__
             for key in decoding:
                 if key not in known:
                     raise ConfigError(f"{where}: unknown key 'decoding.{key}'{nearest(str(key), known)}")
-        try:
-            config = cls.model_validate(dict(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"{where}: {field}: {first['msg']}, found {first['input']!r}") from error
+        config = super().parse(values, where=where)
         parse_batch_size(config.batch_size)
         return config
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide results, JSON-ready."""
-        values = self.model_dump(mode="json", exclude=PLACE)
-        return values | {"decoding": self.decoding.to_dict()}
+        return super().identity() | {"decoding": self.decoding.to_dict()}
+
+
+class ScoreConfig(ScoringConfig):
+    """Everything that decides the numbers of texts that were generated elsewhere."""
+
+    command: ClassVar[str] = "score"
+
+    model: str = Field("unknown", description="what the texts come from; a name for tables")
+    allow_missing: bool = Field(False, description="count generations that are not in the file as not scored")
 
 
 PLACE = {"device", "dtype", "batch_size", "trust_remote_code"}

@@ -6,8 +6,6 @@ lets work on it be continued: what was done for the first texts is looked up, no
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,10 +17,11 @@ from leakmech.errors import DatasetError, nearest
 from leakmech.models.hub import first_line, hub_reachable
 from leakmech.models.quiet import quiet
 from leakmech.scoring.archive import SDIST_SHA256, fetch_archive, load_ratings
+from leakmech.user_rows import user_rows
 
 EMBEDDED = "embedded"
 DEFAULT_COLUMN = "text"
-FILE_KINDS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt")
+FILE_KINDS = (".jsonl", ".csv", ".parquet", ".txt")
 
 _HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+")
 _BATCH_ROWS = 4096
@@ -76,7 +75,7 @@ def open_corpus(
     Parameters
     ----------
     name
-        ``"embedded"`` (the texts of Hutto & Gilbert 2014; fetched on first use), a .jsonl, .csv, .tsv, .parquet or
+        ``"embedded"`` (the texts of Hutto & Gilbert 2014; fetched on first use), a .jsonl, .csv, .parquet or
         .txt file (one text a line), a folder that ``datasets`` can load, or a hub id (``"owner/name"``,
         ``"hub:owner/name"``), which is streamed.
     text_column
@@ -179,34 +178,15 @@ def _count_lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(partial(file.read, 2**20), b""))
 
 
-def _jsonl(path: Path, columns: _Columns) -> Reader:
+def _rows(path: Path, columns: _Columns) -> Reader:
     def rows() -> Iterator[Row]:
-        for number, line in enumerate(_lines(path), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as problem:
-                raise DatasetError(f"corpus {path}:{number}: is not valid JSON ({problem})") from problem
-            if not isinstance(row, dict):
-                raise DatasetError(f"corpus {path}:{number}: expected a JSON object, found {type(row).__name__}")
-            yield row
+        return (row for _, row in user_rows(path))
 
     first = next(rows(), None)
     if first is not None:
         columns.check(list(first))
-    return _count_lines(path), rows
-
-
-def _csv(path: Path, columns: _Columns, *, delimiter: str = ",") -> Reader:
-    def rows() -> Iterator[Row]:
-        try:
-            yield from csv.DictReader(_lines(path), delimiter=delimiter, strict=True)
-        except csv.Error as problem:
-            raise DatasetError(f"corpus {path}: is not valid CSV ({problem})") from problem
-
-    columns.check(list(csv.DictReader(_lines(path), delimiter=delimiter).fieldnames or []))
-    return None, rows  # a quoted field may hold line breaks: the lines do not say how many rows there are
+    # A quoted field of a CSV file may hold line breaks: its lines do not say how many rows there are.
+    return None if path.suffix.lower() == ".csv" else _count_lines(path), rows
 
 
 def _parquet(path: Path, columns: _Columns) -> Reader:
@@ -232,10 +212,8 @@ def _plain(path: Path, columns: _Columns) -> Reader:
 
 
 _READERS: dict[str, Callable[[Path, _Columns], Reader]] = {
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-    ".csv": _csv,
-    ".tsv": partial(_csv, delimiter="\t"),
+    ".jsonl": _rows,
+    ".csv": _rows,
     ".parquet": _parquet,
     ".txt": _plain,
 }

@@ -42,7 +42,7 @@ from leakmech.scoring.batching import LABELS
 from leakmech.scoring.expression import Estimator, load_estimator
 from leakmech.scoring.score_cache import CHUNK, ScoreCache
 from leakmech.scoring.semantic import load_encoder
-from leakmech.scoring.sentence import split_sentences
+from leakmech.sentences import split_sentences
 from leakmech.store import read_json, write_json, write_text
 
 FORMAT_VERSION = 1

@@ -27,7 +27,7 @@ from leakmech.prompts.samples import INJECTIONS, Condition, PromptSet, builtin_d
 from leakmech.reports.tables import Table
 from leakmech.scoring.expression import LABELS, load_estimator
 from leakmech.scoring.semantic import cosine_similarity, load_encoder
-from leakmech.scoring.sentence import normalised_words, split_sentences
+from leakmech.sentences import normalised_words, split_sentences
 
 SIMILARITY_WARNING = 0.5
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.config import BenchConfig
+from leakmech.config import ScoringConfig
 from leakmech.errors import RunDirectoryError
 from leakmech.reports.tables import summary_markdown
 from leakmech.store import read_json, read_jsonl_shard
@@ -90,11 +90,13 @@ def load_result(path: str | Path) -> BenchResult:
     if not run.run_file.exists():
         raise RunDirectoryError(f"{path}: is no leakmech run (it has no run.json)")
     if not run.is_complete():
-        raise RunDirectoryError(f"{path}: is not finished; continue it with: leakmech bench --out {path}")
+        stored = read_json(run.run_file)
+        command = f"score {stored['source']}" if stored.get("command") == "score" else "bench"
+        raise RunDirectoryError(f"{path}: is not finished; continue it with: leakmech {command} --out {path}")
     return BenchResult(run.path, read_json(run.summary_file))
 
 
-def refuse_other_run(run: RunDirectory, config: BenchConfig) -> None:
+def refuse_other_run(run: RunDirectory, config: ScoringConfig) -> None:
     """Before anything is loaded: does `run` hold a run with other settings, or no run at all?"""
     if run.path.exists() and not run.path.is_dir():
         raise RunDirectoryError(f"{run.path}: is a file, not a run directory")
@@ -106,6 +108,9 @@ def refuse_other_run(run: RunDirectory, config: BenchConfig) -> None:
     stored = read_json(run.run_file)
     if stored.get("kind") != "bench" or stored.get("format_version") != FORMAT_VERSION:
         raise RunDirectoryError(f"{run.path}: holds a run of another kind or version; choose another --out")
+    command = stored.get("command", "bench")
+    if command != config.command:
+        raise RunDirectoryError(f"{run.path}: holds a run of `leakmech {command}`; choose another --out")
     wanted = config.identity()
     changed = sorted(key for key in wanted if stored["config"].get(key) != wanted[key])
     if changed:
@@ -122,4 +127,8 @@ def stored_settings(path: str | Path) -> dict[str, Any]:
     if not run.run_file.exists():
         return {}
     stored = read_json(run.run_file)
+    if stored.get("command", "bench") != "bench":
+        raise RunDirectoryError(
+            f"{path}: holds a run of `leakmech {stored['command']}`, which has no model to continue with"
+        )
     return stored["config"] | {"dtype": stored["fingerprint"]["dtype"]}

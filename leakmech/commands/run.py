@@ -1,4 +1,4 @@
-"""Commands that make a benchmark run and read it: bench, show, samples, report."""
+"""Commands that make a benchmark run and read it: bench, score, show, samples, report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def bench(
     adapter: Annotated[str | None, typer.Option(help="PEFT adapter folder to put on the model.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a hub model.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Built-in name (hexl) or a JSONL / CSV file.")] = None,
-    estimator: Annotated[str | None, typer.Option(help="embedded, vader, or hub:<id>.")] = None,
+    estimator: Annotated[str | None, typer.Option(help="embedded, vader, hub:<id>; several: a,b.")] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Sentence encoder of mu_L: embedded, hub:<id>, or a folder.")
     ] = None,
@@ -62,11 +62,44 @@ def bench(
     decoding = given(temperature=temperature, max_new_tokens=max_new_tokens)
     if decoding:
         settings["decoding"] = settings.get("decoding", {}) | decoding
-    result = run(out=out, progress=rich_progress, **settings)
-    _print_tables(result)
-    if report:
-        _write_report(result.path)
-    console.print(f"run: {result.path}")
+    _present(run(out=out, progress=rich_progress, **settings), report)
+
+
+def score(
+    source: Annotated[Path, typer.Argument(help="JSONL or CSV file of generations, or the directory of a run.")],
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings; options override it.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="What was asked: built-in name, or a JSONL / CSV file.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of what generated the texts, for tables.")] = None,
+    estimator: Annotated[str | None, typer.Option(help="embedded, vader, hub:<id>; several: a,b.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Sentence encoder of mu_L: embedded, hub:<id>, or a folder.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N samples.")] = None,
+    instruction: Annotated[str | None, typer.Option(help="Instruction of the prompts: none, or its text.")] = None,
+    cleaning: Annotated[str | None, typer.Option(help="Headline policy: echo-free, paper, or raw.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the bootstrap.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="What the file calls a field: text=completion. Can be repeated.")
+    ] = None,
+    allow_missing: Annotated[
+        bool | None, typer.Option("--allow-missing", help="Count missing generations as not scored.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where estimators run: cpu, cuda, mps, or auto.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory.")] = None,
+    report: Annotated[bool, typer.Option(help="Also write report.html.")] = True,
+) -> None:
+    """Score texts that were generated elsewhere, or the texts of a run once more."""
+    from leakmech.config import read_yaml
+    from leakmech.generation.external import parse_columns
+    from leakmech.progress import rich_progress
+    from leakmech.rescoring import score as run
+
+    settings = read_yaml(config) if config else {}
+    settings |= given(
+        dataset=dataset, model=model, estimator=estimator, encoder=encoder, limit=limit, instruction=instruction,
+        cleaning=cleaning, seed=seed, allow_missing=allow_missing, device=device,
+    )  # fmt: skip
+    _present(run(source, out=out, columns=parse_columns(column or ()), progress=rich_progress, **settings), report)
 
 
 def show(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
@@ -94,11 +127,19 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     _write_report(run)
 
 
-def _print_tables(result: BenchResult) -> None:
-    from leakmech.reports.tables import cleaning_table, leakage_table
+def _present(result: BenchResult, report: bool) -> None:
+    """Print what a command that makes a run ends with."""
+    _print_tables(result)
+    if report:
+        _write_report(result.path)
+    console.print(f"run: {result.path}")
 
-    console.print(leakage_table(result.summary).to_rich())
-    console.print(cleaning_table(result.summary).to_rich())
+
+def _print_tables(result: BenchResult) -> None:
+    from leakmech.reports.tables import summary_tables
+
+    for table in summary_tables(result.summary):
+        console.print(table.to_rich())
 
 
 def _write_report(run: Path) -> None:

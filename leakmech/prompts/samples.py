@@ -6,8 +6,6 @@ A data set is a JSON-lines file (or a CSV file with the same columns) with the f
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +15,7 @@ from typing import Literal, get_args
 
 from leakmech.errors import DatasetError, UsageError, nearest
 from leakmech.store import content_hash, write_jsonl
+from leakmech.user_rows import user_rows
 
 Condition = Literal["control", "positive", "neutral", "negative"]
 Polarity = Literal["positive", "negative"]
@@ -127,7 +126,9 @@ def load_dataset(name_or_path: str | Path | PromptSet) -> PromptSet:
 def _read_samples(path: Path) -> tuple[Sample, ...]:
     samples: list[Sample] = []
     seen: dict[str, int] = {}
-    for number, row in _rows(path):
+    for number, row in user_rows(path):
+        if path.suffix.lower() == ".csv":
+            row = {key: value for key, value in row.items() if value not in ("", None)}
         sample = _parse_row(row, f"{path}:{number}")
         if sample.id in seen:
             raise DatasetError(f"{path}:{number}: field 'id': {sample.id!r} is already used in line {seen[sample.id]}")
@@ -136,29 +137,6 @@ def _read_samples(path: Path) -> tuple[Sample, ...]:
     if not samples:
         raise DatasetError(f"{path}: is empty; expected one sample a line with {', '.join(_REQUIRED)}")
     return tuple(samples)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    """(line number, fields) of every line of a JSONL or CSV file."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read ({error})") from error
-    if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        for row in reader:
-            yield reader.line_num, {key: value for key, value in row.items() if value not in ("", None)}
-        return
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
-        if not line.strip():
-            raise DatasetError(f"{path}:{number}: empty line")
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DatasetError(f"{path}:{number}: is not valid JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise DatasetError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-        yield number, row
 
 
 def _parse_row(row: dict[str, object], where: str) -> Sample:

@@ -7,46 +7,20 @@ the page's script inserts as text; a content security policy lets nothing else r
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from leakmech.config import BenchConfig
 from leakmech.reports.browser import sample_browser
 from leakmech.reports.examples import finished_bench
-from leakmech.reports.tables import Table, cleaning_table, leakage_table
+from leakmech.reports.reproduction import provenance, reproduction
+from leakmech.reports.self_contained import render_page
+from leakmech.reports.tables import Table, cleaning_table, estimator_table, leakage_table
 from leakmech.runs import RunDirectory
 from leakmech.store import read_json, write_text
 
 Summary = Mapping[str, Any]
-
-_OPTIONS = {
-    "model": "--model",
-    "dataset": "--dataset",
-    "generations": "--generations",
-    "seed": "--seed",
-    "adapter": "--adapter",
-    "revision": "--revision",
-    "estimator": "--estimator",
-    "encoder": "--encoder",
-    "limit": "--limit",
-    "instruction": "--instruction",
-    "prompt_form": "--prompt-form",
-    "cleaning": "--cleaning",
-    "decoding.temperature": "--temperature",
-    "decoding.max_new_tokens": "--max-new-tokens",
-}
-_ALWAYS_SAID = ("model", "dataset", "generations", "seed")
 
 
 def write_report(run: str | Path) -> Path:
@@ -72,56 +46,24 @@ def write_report(run: str | Path) -> Path:
     result = finished_bench(Path(run))
     summary, record = result.summary, read_json(RunDirectory(result.path).run_file)
     leakage = leakage_table(summary)
-    style, script = _asset("report.css"), _asset("report.js")
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            run=str(run),
-            title=f"{_short(summary['model'])} on {_short(summary['dataset'])}",
-            summary=summary,
-            headline=headline(summary),
-            facts=_facts(summary, record),
-            leakage=leakage,
-            cleaning=cleaning_table(summary),
-            chart=leakage_chart(summary, leakage),
-            browser=sample_browser(result),
-            reproduction=reproduction(record, dtype=summary["dtype"]),
-            provenance=list(_provenance(record | {"timing": summary.get("timing", {})})),
-            content_security_policy=(
-                f"default-src 'none'; style-src {_source_hash(style)}; script-src {_source_hash(script)}; "
-                "base-uri 'none'; form-action 'none'"
-            ),
-            style=Markup(style),
-            script=Markup(script),
-        )
+    page = render_page(
+        "report",
+        run=str(run),
+        title=f"{_short(summary['model'])} on {_short(summary['dataset'])}",
+        summary=summary,
+        headline=headline(summary),
+        facts=_facts(summary, record),
+        leakage=leakage,
+        cleaning=cleaning_table(summary),
+        estimators=estimator_table(summary),
+        chart=leakage_chart(summary, leakage),
+        browser=sample_browser(result),
+        reproduction=reproduction(record, dtype=summary.get("dtype")),
+        provenance=list(provenance(record | {"timing": summary.get("timing", {})})),
     )
     path = result.path / "report.html"
     write_text(path, page)
     return path
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("leakmech.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _asset(name: str) -> str:
-    """The text of a file beside the template."""
-    environment = _environment()
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
-
-
-def _source_hash(text: str) -> str:
-    """What a content security policy calls an inline style or script."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 # -- headline --------------------------------------------------------------------------------------------------------
@@ -190,13 +132,23 @@ def _facts(summary: Summary, record: Mapping[str, Any]) -> list[tuple[str, str]]
         ("mu_EL, all pairs", row["all pairs"]),
         ("W_EL p (one-sided Wilcoxon)", row["W_EL p"]),
         ("Cleaning policy", summary["cleaning"]),
-        ("Expression estimator", summary["estimator"]),
+        ("Expression estimator", ", ".join(summary.get("estimators", [summary["estimator"]]))),
         ("Instruction", summary["instruction"]),
         ("Seed", str(summary["seed"])),
-        ("Numbers and device", f"{summary['dtype']} on {environment.get('accelerator') or summary['device']}"),
+        _origin(summary, record),
         ("Date", str(environment.get("date", "unknown")).replace("T", " ")),
         ("leakmech", version),
     ]
+
+
+def _origin(summary: Summary, record: Mapping[str, Any]) -> tuple[str, str]:
+    """Where the generations come from: a device, or a file."""
+    if record.get("command") == "score":
+        return "Texts", f"generated elsewhere, read from {_short(record['source'])}"
+    return (
+        "Numbers and device",
+        f"{summary['dtype']} on {record['environment'].get('accelerator') or summary['device']}",
+    )
 
 
 # -- chart -----------------------------------------------------------------------------------------------------------
@@ -285,72 +237,3 @@ def leakage_chart(summary: Summary, leakage: Table) -> Chart:
 
 def _chart_x(value: float) -> float:
     return round(Chart.left + (Chart.right - Chart.left) * value, 2)
-
-
-# -- provenance ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """A command line, and the YAML file it reads where some setting has no option of its own (else None)."""
-
-    command: str
-    settings: str | None
-
-
-def reproduction(record: Mapping[str, Any], *, dtype: str) -> Reproduction:
-    """How to repeat the run that ``run.json`` describes: what identifies it, and what differs from the defaults."""
-    defaults, config = _flat_settings(BenchConfig.parse({}).identity()), _flat_settings(record["config"])
-    words, others = [], {}
-    for key, value in config.items():
-        if key not in _ALWAYS_SAID and key in defaults and value == defaults[key]:
-            continue
-        if key in _OPTIONS and value is not None:
-            words += [_OPTIONS[key], str(value)]
-        elif key == "system":
-            words += ["--system", "none" if value is None else value]
-        elif key == "stop_at_first_sentence":
-            words.append("--first-sentence-stop" if value else "--full-length")
-        else:
-            others[key] = value
-    start = ["leakmech", "bench", *(["settings.yaml"] if others else [])]
-    command = shlex.join([*start, *words, "--dtype", dtype])
-    return Reproduction(command, _nested_yaml(others) if others else None)
-
-
-def _flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with those of decoding as ``decoding.<name>``."""
-    flat = {key: value for key, value in config.items() if key != "decoding"}
-    return flat | {f"decoding.{key}": value for key, value in config["decoding"].items()}
-
-
-def _nested_yaml(flat: Mapping[str, Any]) -> str:
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        parent, _, child = key.rpartition(".")
-        (nested.setdefault(parent, {}) if parent else nested)[child] = value
-    return yaml.safe_dump(nested, sort_keys=False, allow_unicode=True)
-
-
-def _provenance(record: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """``run.json`` as sections of name and value; what stands alone comes first."""
-    alone = [(key, _shown(value)) for key, value in record.items() if not isinstance(value, Mapping)]
-    if alone:
-        yield "run", alone
-    for section, values in record.items():
-        if isinstance(values, Mapping) and values:
-            yield section, list(_flat_rows(values))
-
-
-def _flat_rows(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat_rows(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _shown(value)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "–"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

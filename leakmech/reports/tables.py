@@ -114,9 +114,114 @@ def cleaning_table(summary: Summary) -> Table:
     return Table(title="The same generations under each cleaning policy", header=header, rows=rows)
 
 
+def estimator_table(summary: Summary) -> Table | None:
+    """The same generations as each expression estimator sees them; None where there is only one."""
+    if "by_estimator" not in summary:
+        return None
+    first = summary["estimator"]
+    agreements = {row["second"]: row for row in summary["estimator_agreement"] if row["first"] == first}
+    rows = []
+    for name, values in summary["by_estimator"].items():
+        overall, agreement = values["overall"], agreements.get(name, {})
+        rows.append(
+            (
+                name + (" (headline)" if name == first else ""),
+                _with_interval(overall, "mu_el"),
+                _with_interval(overall, "auc_el"),
+                _p_value(overall["w_el"]),
+                _with_interval(overall, "valence_shift", signed=True),
+                _with_interval(agreement, "el_agreement"),
+                _number(agreement.get("el_kappa")),
+                _number(agreement.get("valence_spearman")),
+            )
+        )
+    header = (
+        "estimator",
+        "mu_EL [95 % CI]",
+        "all pairs [95 % CI]",
+        "W_EL p",
+        "valence shift",
+        "same EL",
+        "kappa",
+        "Spearman",
+    )
+    return Table(
+        title="The same generations under each expression estimator",
+        header=header,
+        rows=rows,
+        notes=[
+            f"same EL: share of index pairs with the same verdict as {first}; kappa: that agreement beyond chance "
+            "(Cohen); Spearman: rank correlation of valences. Ties count as no leakage in mu_EL and half in all pairs."
+        ],
+    )
+
+
+def summary_tables(summary: Summary) -> list[Table]:
+    """Every table of a run, the main one first."""
+    tables = [leakage_table(summary), cleaning_table(summary), estimator_table(summary)]
+    return [table for table in tables if table is not None]
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> Table:
+    """Runs and how they differ, from what ``comparison.json`` holds (:class:`leakmech.comparison.Comparison`)."""
+    margin, alpha = comparison["margin"], comparison["alpha"]
+    header = ["run", "all pairs [95 % CI]", "difference [95 % CI]", "p", "p Holm", "p equiv.", "verdict"]
+    header += ["mu_EL difference", "valence shift difference"]
+    notes = [
+        "all pairs: auc_el, to which difference, p values and verdict belong. p: runs exchanged within samples; "
+        f"Holm: adjusted over the comparisons of this table; verdict at alpha {alpha:g}."
+    ]
+    if margin is not None:
+        notes.append(f"p equiv.: two one-sided tests that auc_el differs by less than {margin:g}, adjusted likewise.")
+    rows, kept = _comparison_rows(comparison), [i for i, n in enumerate(header) if margin is not None or i != 5]
+    title = f"{len(comparison['runs'])} runs over the same {comparison['n_samples']} samples, paired by sample"
+    return Table(
+        title=f"{title} ({comparison['cleaning']})",
+        header=[header[i] for i in kept],
+        rows=[[row[i] for i in kept] for row in rows],
+        notes=[*notes, *comparison["notes"]],
+    )
+
+
+def _comparison_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
+    """With one baseline a row for each run; with more also one for each pair."""
+    values = {e["run"]: e for e in comparison["estimates"] if e["statistic"] == "auc_el"}
+    texts = {run: _with_ends(e, "value", digits=2) for run, e in values.items()}
+    pairs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for difference in comparison["differences"]:
+        pairs.setdefault((difference["run"], difference["baseline"]), []).append(difference)
+    baselines = {baseline for _, baseline in pairs}
+    if len(baselines) == 1:
+        compared = {run: _difference_cells(d) for (run, _), d in pairs.items()}
+        return [[run, texts[run], *compared.get(run, ["baseline", *["–"] * 6])] for run in comparison["runs"]]
+    alone = [[run, texts[run], *["–"] * 7] for run in comparison["runs"]]
+    return alone + [[f"{run} - {base}", "–", *_difference_cells(d)] for (run, base), d in pairs.items()]
+
+
+def _difference_cells(differences: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Difference in auc_el, its p values and verdict, and the differences in mu_EL and valence shift."""
+    auc_el, *others = differences
+    return [
+        _with_ends(auc_el, "difference", digits=3),
+        *(_p_value(auc_el[name]) for name in ("p", "p_holm", "p_equivalence")),
+        auc_el["verdict"],
+        *(_with_ends(other, "difference", digits=2) for other in others),
+    ]
+
+
+def _with_ends(values: Mapping[str, Any], key: str, *, digits: int) -> str:
+    """A value with its interval; differences are signed."""
+    if values[key] is None:
+        return "–"
+    style = f"{'+' if key == 'difference' else ''}.{digits}f"
+    if values["low"] is None:
+        return f"{values[key]:{style}}"
+    return f"{values[key]:{style}} [{values['low']:{style}}, {values['high']:{style}}]"
+
+
 def summary_markdown(summary: Summary) -> str:
-    """Main table and cleaning table as markdown."""
-    return leakage_table(summary).to_markdown() + "\n\n" + cleaning_table(summary).to_markdown() + "\n"
+    """Every table of a run as markdown."""
+    return "\n\n".join(table.to_markdown() for table in summary_tables(summary)) + "\n"
 
 
 def _leakage_row(name: str, values: Mapping[str, Any]) -> tuple[str, ...]:

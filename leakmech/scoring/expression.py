@@ -100,11 +100,21 @@ def load_estimator(
     return loader(rest, encoder, device)
 
 
-def embed_and_score(
-    texts: Sequence[str], *, estimator: Estimator, encoder: SentenceEncoder
-) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n 3"]]:
-    """The texts' embeddings and their sentiment."""
-    return encoder(texts), estimator(texts)
+def estimator_names(names: str) -> tuple[str, ...]:
+    """The names in a comma-separated list such as ``"embedded,vader"``.
+
+    Raises
+    ------
+    EstimatorError
+        A name is empty or stands there twice.
+    """
+    found = tuple(name.strip() for name in names.split(","))
+    if not all(found):
+        raise EstimatorError(f"estimators {names!r}: a name is empty; write them as a,b")
+    for name in found:
+        if found.count(name) > 1:
+            raise EstimatorError(f"estimators {names!r}: {name!r} stands there twice")
+    return found
 
 
 @dataclass(frozen=True, eq=False)

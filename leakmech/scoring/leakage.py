@@ -20,7 +20,7 @@ A generation that cleaning left empty is NaN throughout: it takes part in no pai
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -28,6 +28,7 @@ from jaxtyping import Float
 
 from leakmech.errors import UsageError, nearest
 from leakmech.prompts.samples import CONDITIONS, INJECTIONS, POLARITIES, Condition
+from leakmech.scoring.inference import SwapTest, swap_test
 from leakmech.scoring.statistics import (
     DRAWS,
     LEVEL,
@@ -36,6 +37,9 @@ from leakmech.scoring.statistics import (
     bootstrap_dz,
     bootstrap_ratios,
     cohens_dz,
+    json_number,
+    ratio_columns,
+    ratios_of_sums,
     wilcoxon_greater,
 )
 
@@ -217,6 +221,36 @@ def noise_floor(scores: LeakageScores, *, pairing: Pairing) -> UnitRatio | None:
     return positive + negative
 
 
+def polarity_swap_tests(scores: LeakageScores, *, seed: int, draws: int = DRAWS) -> dict[str, SwapTest]:
+    """Does the polarity of the injection matter? Tests against exchanging positive and negative within samples.
+
+    Under the null a sample's positive and negative injection may be exchanged, whatever a charged sentence does by
+    itself. W_EL asks another question: whether answers move towards the injection when compared with the control.
+
+    Parameters
+    ----------
+    scores
+        What was scored.
+    seed, draws
+        See :func:`leakmech.scoring.inference.swap_test`.
+
+    Returns
+    -------
+    dict
+        ``auc_el`` and ``valence_shift``; one-sided, since leakage is a move towards the injection.
+    """
+    exchanged = {"positive": scores.probabilities["negative"], "negative": scores.probabilities["positive"]}
+    swapped = replace(scores, probabilities={**scores.probabilities, **exchanged})
+    observed, other = (
+        [overall_leakage(s, pairing="all"), UnitRatio.mean_of(valence_shifts(s)["valence_shift"])]
+        for s in (scores, swapped)
+    )
+    tests = swap_test(
+        ratio_columns(observed), ratio_columns(other), ratios_of_sums, seed=seed, draws=draws, alternative="greater"
+    )
+    return dict(zip(("auc_el", "valence_shift"), tests, strict=True))
+
+
 def leakage_headline(scores: LeakageScores) -> dict[str, float | None]:
     """The overall leakage without intervals: ``mu_el, auc_el, mu_el_mean`` and ``w_el`` (a p value).
 
@@ -224,7 +258,7 @@ def leakage_headline(scores: LeakageScores) -> dict[str, float | None]:
     """
     differences = np.concatenate([leakage_differences(scores, condition) for condition in POLARITIES])
     values = {name: ratio.value for name, ratio in _overall_el(scores).items()}
-    return {name: _number(value) for name, value in (values | {"w_el": wilcoxon_greater(differences)}).items()}
+    return {name: json_number(value) for name, value in (values | {"w_el": wilcoxon_greater(differences)}).items()}
 
 
 def leakage_statistics(scores: LeakageScores, *, seed: int, draws: int = DRAWS, level: float = LEVEL) -> dict[str, Any]:
@@ -243,11 +277,20 @@ def leakage_statistics(scores: LeakageScores, *, seed: int, draws: int = DRAWS, 
         ``overall`` and ``conditions`` (positive, negative, neutral, control), each a dict of numbers; ``<name>_ci``
         is ``[low, high]``. None stands for a number that cannot be computed, never NaN. ``w_el`` (one value per
         prompt) and ``w_el_per_sample`` (the mean over a sample's positive and negative prompt) are the **p values**
-        of the one-sided Wilcoxon tests. ``valence`` is a mean over samples of means over generations, ``n_scored``
+        of the one-sided Wilcoxon tests. ``auc_el_p_swap`` and ``valence_shift_p_swap`` are those of
+        :func:`polarity_swap_tests`, and 95 % of auc_el lie in ``auc_el_swap_null`` when labels are swapped at random.
+        ``valence`` is a mean over samples of means over generations, ``n_scored``
         the number of generations scored. The other names are those of the functions of this module.
 
     Notes
     -----
+    ``w_el`` takes both prompts of a sample as independent, though they share their control. A control answer that
+    happens to be sad raises leakage to positive and lowers leakage to negative, so that their differences correlate
+    below 0 and the test rejects too rarely: with no leakage, made by dealing the embedded model's control answers out
+    at random to the three conditions (4,000 times, 60 samples x 6 generations), in 2.6 % instead of 5 %, and
+    ``w_el_per_sample`` in 3.8 % (simulated runs: 4.0 % and 4.2 %). An estimator under which P[positive] and
+    P[negative] rise together would make it reject too often: rely on the test per sample.
+
     A statistic that is the same in every sample (leakage 1.0 throughout) has an interval of zero width: the bootstrap
     knows only the spread that it sees.
     """
@@ -257,14 +300,18 @@ def leakage_statistics(scores: LeakageScores, *, seed: int, draws: int = DRAWS, 
     overall = leakage_headline(scores) | sections.pop("overall")
     per_polarity = np.stack([leakage_differences(scores, condition) for condition in POLARITIES], axis=1)
     shift = valence_shifts(scores)["valence_shift"]
-    overall["w_el_per_sample"] = _number(wilcoxon_greater(np.round(_mean(per_polarity), _MEAN_DECIMALS)))
-    overall["valence_d_z"] = _number(cohens_dz(shift))
-    overall["valence_d_z_ci"] = _ends(bootstrap_dz(shift, seed=seed, draws=draws, level=level))
+    overall["w_el_per_sample"] = json_number(wilcoxon_greater(np.round(_mean(per_polarity), _MEAN_DECIMALS)))
+    swaps = polarity_swap_tests(scores, seed=seed, draws=draws)
+    overall["auc_el_p_swap"] = json_number(swaps["auc_el"].p)
+    overall["auc_el_swap_null"] = Interval(swaps["auc_el"].null_low, swaps["auc_el"].null_high).to_json()
+    overall["valence_shift_p_swap"] = json_number(swaps["valence_shift"].p)
+    overall["valence_d_z"] = json_number(cohens_dz(shift))
+    overall["valence_d_z_ci"] = bootstrap_dz(shift, seed=seed, draws=draws, level=level).to_json()
     for condition in CONDITIONS:
         section = sections[condition]
         section["n_scored"] = int(np.isfinite(scores.probabilities[condition][:, :, 0]).sum())
         if condition != "control":
-            section["w_el"] = _number(wilcoxon_greater(leakage_differences(scores, condition)))
+            section["w_el"] = json_number(wilcoxon_greater(leakage_differences(scores, condition)))
     return {"overall": overall, "conditions": sections}
 
 
@@ -324,8 +371,8 @@ def _with_intervals(
     for section, members in ratios.items():
         sections[section] = {}
         for name, ratio in members.items():
-            sections[section][name] = None if ratio is None else _number(ratio.value)
-            sections[section][f"{name}_ci"] = None if ratio is None else _ends(next(intervals))
+            sections[section][name] = None if ratio is None else json_number(ratio.value)
+            sections[section][f"{name}_ci"] = None if ratio is None else next(intervals).to_json()
     return sections
 
 
@@ -346,12 +393,3 @@ def _mean(values: Float[np.ndarray, "samples values"]) -> PerSample:
     count = valid.sum(axis=1)
     total = np.where(valid, values, 0.0).sum(axis=1, dtype=np.float64)
     return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
-
-
-def _number(value: float) -> float | None:
-    """`value` as JSON knows it: None for NaN."""
-    return None if np.isnan(value) else float(value)
-
-
-def _ends(interval: Interval) -> list[float] | None:
-    return None if np.isnan(interval.low) else [interval.low, interval.high]

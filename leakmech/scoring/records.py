@@ -3,7 +3,8 @@
 The table has one row per generation. For each cleaning policy it holds the scored text, the estimator's output and the
 cosine similarity of the text to each of the sample's injections, in columns such as ``paper_positive``; the plain
 columns ``negative, neutral, positive, similarity`` are those of the run's headline policy (``similarity``: to the
-row's own injection). A row that a policy does not score is NaN there.
+row's own injection). A row that a policy does not score is NaN there. Where a run has several estimators, all of these
+are the first one's; those of another stand in columns such as ``vader/paper_positive``.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from jaxtyping import Float
 
 from leakmech.errors import RunDirectoryError
 from leakmech.prompts.samples import CONDITIONS, INJECTIONS, Condition, PromptSet, Sample
-from leakmech.scoring.expression import LABELS, Estimator, embed_and_score
+from leakmech.scoring.expression import LABELS, Estimator
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.semantic import SentenceEncoder, cosine_similarity
 from leakmech.scoring.sentence import CLEANINGS, Cleaner, Cleaning, PromptText
 
+MISSING = "missing"  # finish reason of a generation that a file from elsewhere does not hold
 _SAMPLES_PER_CHUNK = 50  # keeps embeddings in memory for one chunk only
 
 Record = Mapping[str, Any]
@@ -35,8 +37,10 @@ class Scorer:
 
     Parameters
     ----------
-    cleaner, estimator, encoder
-        See :mod:`leakmech.scoring.sentence`, :mod:`~leakmech.scoring.expression`, :mod:`~leakmech.scoring.semantic`.
+    cleaner, encoder
+        See :mod:`leakmech.scoring.sentence` and :mod:`~leakmech.scoring.semantic`.
+    estimators
+        Expression estimators, at least one, with different names; the first is behind the plain columns.
     instruction
         The instruction that stood before every prompt; repeating it is an echo too.
     headline
@@ -46,7 +50,7 @@ class Scorer:
     """
 
     cleaner: Cleaner
-    estimator: Estimator
+    estimators: tuple[Estimator, ...]
     encoder: SentenceEncoder
     instruction: str
     headline: Cleaning
@@ -97,30 +101,26 @@ class Scorer:
             policy: [self.cleaner.clean(r["text"], p, policy) for (_, r), p in zip(rows, prompts, strict=True)]
             for policy in CLEANINGS
         }
-        injections = [[sample.injection(condition) or "" for sample, _ in rows] for condition in INJECTIONS]
-        texts = [c.text for policy in CLEANINGS for c in cleaned[policy]] + [t for column in injections for t in column]
-        embeddings, probabilities = embed_and_score(texts, estimator=self.estimator, encoder=self.encoder)
-        n = len(rows)
-        injection_rows = [embeddings[(len(CLEANINGS) + i) * n :][:n] for i in range(len(INJECTIONS))]
+        texts = [c.text for policy in CLEANINGS for c in cleaned[policy]]
+        injections = [sample.injection(condition) or "" for condition in INJECTIONS for sample, _ in rows]
+        embeddings = np.split(self.encoder(texts + injections), len(CLEANINGS) + len(INJECTIONS))
+        probabilities = [np.split(estimator(texts), len(CLEANINGS)) for estimator in self.estimators]
+        missing = np.array([record["finish_reason"] == MISSING for _, record in rows])
         for i, policy in enumerate(CLEANINGS):
-            part = slice(i * n, (i + 1) * n)
-            unscored = ~np.array([c.scored for c in cleaned[policy]])
-            columns |= self._policy_columns(policy, cleaned[policy], probabilities[part], unscored)
-            for condition, rows_of_injection in zip(INJECTIONS, injection_rows, strict=True):
-                similarity = cosine_similarity(embeddings[part], rows_of_injection)
-                columns[column(policy, f"similarity_{condition}")] = np.where(unscored, np.nan, similarity)
-        frame = pd.DataFrame(columns)
-        return self._with_headline(frame)
+            unscored = missing | ~np.array([c.scored for c in cleaned[policy]])
+            found: dict[str, Any] = {}
+            for position, estimator in enumerate(self.estimators):
+                name = estimator.name if position else None
+                for k, label in enumerate(LABELS):
+                    found[column(policy, label, estimator=name)] = probabilities[position][i][:, k]
+            for condition, injected in zip(INJECTIONS, embeddings[len(CLEANINGS) :], strict=True):
+                found[column(policy, f"similarity_{condition}")] = cosine_similarity(embeddings[i], injected)
+            columns[column(policy, "text")] = [c.text for c in cleaned[policy]]
+            columns |= {name: np.where(unscored, np.nan, values) for name, values in found.items()}
+        return self._with_headline(pd.DataFrame(columns))
 
     def _prompt_text(self, sample: Sample, condition: Condition) -> PromptText:
         return PromptText(stem=sample.stem, injection=sample.injection(condition), instruction=self.instruction)
-
-    @staticmethod
-    def _policy_columns(policy: Cleaning, cleaned: Sequence[Any], probabilities: Any, unscored: Any) -> dict[str, Any]:
-        columns: dict[str, Any] = {column(policy, "text"): [c.text for c in cleaned]}
-        for i, label in enumerate(LABELS):
-            columns[column(policy, label)] = np.where(unscored, np.nan, probabilities[:, i])
-        return columns
 
     def _with_headline(self, frame: pd.DataFrame) -> pd.DataFrame:
         frame["first_sentence"] = frame[column(self.headline, "text")]
@@ -133,13 +133,26 @@ class Scorer:
         return frame
 
 
-def column(policy: Cleaning, name: str) -> str:
-    """Name of a policy's column: ``column("echo-free", "positive") == "echo_free_positive"``."""
-    return f"{policy.replace('-', '_')}_{name}"
+def column(policy: Cleaning, name: str, *, estimator: str | None = None) -> str:
+    """Name of a policy's column: ``column("echo-free", "positive") == "echo_free_positive"``.
+
+    `estimator` is the name of one that is not the run's first: ``vader/echo_free_positive``.
+    """
+    own = f"{policy.replace('-', '_')}_{name}"
+    return own if estimator is None else f"{estimator}/{own}"
 
 
-def leakage_scores(frame: pd.DataFrame, policy: Cleaning) -> LeakageScores:
+def leakage_scores(frame: pd.DataFrame, policy: Cleaning, *, estimator: str | None = None) -> LeakageScores:
     """The arrays of one cleaning policy, samples in the order of the table.
+
+    Parameters
+    ----------
+    frame
+        A run's table of scores.
+    policy
+        The cleaning policy.
+    estimator
+        Name of an estimator that is not the run's first; None for the first.
 
     Raises
     ------
@@ -150,8 +163,10 @@ def leakage_scores(frame: pd.DataFrame, policy: Cleaning) -> LeakageScores:
     main, resampled = frame.loc[~frame["resampled"]], frame.loc[frame["resampled"]]
     n_generations = int(main["generation"].to_numpy().max()) + 1
 
+    labels = [column(policy, label, estimator=estimator) for label in LABELS]
+
     def array(part: pd.DataFrame, condition: Condition, names: Sequence[str]) -> Float[np.ndarray, "s k n"]:
-        rows = part.loc[part["condition"] == condition, [column(policy, name) for name in names]]
+        rows = part.loc[part["condition"] == condition, list(names)]
         if len(rows) != len(samples) * n_generations:
             expected = len(samples) * n_generations
             raise RunDirectoryError(f"{condition}: {len(rows)} generations instead of {expected}; continue the run")
@@ -159,10 +174,10 @@ def leakage_scores(frame: pd.DataFrame, policy: Cleaning) -> LeakageScores:
 
     return LeakageScores(
         samples=samples,
-        probabilities={condition: array(main, condition, LABELS) for condition in CONDITIONS},
-        resampled_control=array(resampled, "control", LABELS) if len(resampled) else None,
-        similarity_test={c: array(main, c, [f"similarity_{c}"])[..., 0] for c in INJECTIONS},
-        similarity_control={c: array(main, "control", [f"similarity_{c}"])[..., 0] for c in INJECTIONS},
+        probabilities={condition: array(main, condition, labels) for condition in CONDITIONS},
+        resampled_control=array(resampled, "control", labels) if len(resampled) else None,
+        similarity_test={c: array(main, c, [column(policy, f"similarity_{c}")])[..., 0] for c in INJECTIONS},
+        similarity_control={c: array(main, "control", [column(policy, f"similarity_{c}")])[..., 0] for c in INJECTIONS},
     )
 
 

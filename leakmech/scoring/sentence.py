@@ -1,9 +1,5 @@
 """Which text of a generation is scored: sentence boundaries, echoes of the prompt, cleaning policies.
 
-Sentences are found by a scanner that decides a boundary from the characters up to the first visible one behind it.
-Its decisions never change when text is appended, which is what lets generation stop early
-(:func:`first_sentence_complete`).
-
 An *echo* is a sentence of the answer that repeats a sentence of the prompt, verbatim or nearly so, alone or quoted in
 a frame of its own ('The original sentence is: "I lost my keys."'). Three policies say what is scored, all computed
 from the same generations:
@@ -21,14 +17,14 @@ from the same generations:
 from __future__ import annotations
 
 import difflib
-import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal, get_args
 
 from leakmech.errors import ConfigError, nearest
+from leakmech.sentences import WORD, is_emoji, normalised_words, scan_sentences, split_sentences
 
 Cleaning = Literal["echo-free", "paper", "raw"]
 CLEANINGS: tuple[Cleaning, ...] = get_args(Cleaning)
@@ -36,135 +32,6 @@ DEFAULT_ECHO_SIMILARITY = 0.8
 """Chosen by reading 158 first sentences of the embedded model on HEXL (seed 0): of the 48 that reach 0.8 we judged 45
 to be echoes; of the 110 next below it, 11 quote the injection whole (found by containment, whatever the threshold), 9
 more were near-verbatim and 90 were sentences of the model's own. One reader, a language model; no human judged it."""
-
-_TERMINATORS = ".!?…。！？"
-_CLOSERS = "\"'”’»)]}*_`"
-_OPENERS = "\"'“‘«([{*_`#>-–—•"
-_QUOTES = "\"'”’»"
-_TITLES = {"mr", "mrs", "ms", "dr", "prof", "st", "mt", "rev", "hon", "gen", "col", "capt", "lt", "sgt", "gov", "sen"}
-_NEVER_FINAL = _TITLES | {"rep", "vs", "e.g", "i.e", "cf", "approx", "dept", "est"}
-_SOMETIMES_FINAL = {
-    "etc",
-    "inc",
-    "ltd",
-    "co",
-    "corp",
-    "jr",
-    "sr",
-    "a.m",
-    "p.m",
-    "u.s",
-    "u.k",
-    "u.n",
-    "ph.d",
-    "b.a",
-    "m.a",
-}
-_BEFORE_NUMBERS = {"no", "nos", "fig", "vol", "p", "pp", "ch"}
-_WORD_BEFORE = re.compile(r"[\w.’'&-]*$")
-_NUMBERING = re.compile(r"\d{1,3}|[a-zA-Z]")
-_WORDS = re.compile(r"\w+(?:['’]\w+)*")
-
-
-def split_sentences(text: str) -> list[str]:
-    """The sentences of `text`, stripped, without empty ones; an unfinished last sentence counts."""
-    return [sentence for sentence, _ in _sentences(text)]
-
-
-def _sentences(text: str) -> Iterator[tuple[str, bool]]:
-    """(sentence, decided): decided means that no text appended to `text` can change this sentence."""
-    start = 0
-    for end in _boundaries(text):
-        sentence = text[start:end].strip()
-        start = end
-        if sentence:
-            yield sentence, True
-    rest = text[start:].strip()
-    if rest:
-        yield rest, False
-
-
-def _boundaries(text: str) -> Iterator[int]:
-    """Ends of sentences that are certain from `text` alone, in order."""
-    position, length = 0, len(text)
-    while position < length:
-        character = text[position]
-        if character == "\n":
-            position += 1
-            yield position
-        elif character in _TERMINATORS:
-            mark = position
-            while position < length and text[position] in _TERMINATORS:
-                position += 1
-            end = _end_of_closing(text, position)
-            if _is_boundary(text, mark=mark, after_marks=position, end=end):
-                yield end
-            position = max(position, end)
-        else:
-            position += 1
-
-
-def _end_of_closing(text: str, position: int) -> int:
-    """Behind the closing quotes and brackets and the emojis that belong to the sentence that ends at `position`."""
-    while position < len(text) and text[position] in _CLOSERS:
-        position += 1
-    ahead = position
-    while ahead < len(text) and (text[ahead] in " \t" or _is_emoji(text[ahead])):
-        ahead += 1
-        if _is_emoji(text[ahead - 1]):
-            position = ahead
-    return position
-
-
-def _is_emoji(character: str) -> bool:
-    return character in "\u200d\ufe0f" or (ord(character) > 0x2000 and unicodedata.category(character) in ("So", "Sk"))
-
-
-def _is_boundary(text: str, *, mark: int, after_marks: int, end: int) -> bool:
-    """Does the sentence end here? False also when that cannot be known yet."""
-    if text[mark] in "。！？":  # scripts without spaces between sentences
-        return end < len(text)
-    gap = end
-    while gap < len(text) and text[gap] in " \t":
-        gap += 1
-    if gap == len(text):
-        return False
-    if text[gap] == "\n":
-        return True
-    if gap == end and not _is_emoji(text[end - 1]):
-        return False  # no space behind it: a decimal, a web address, an abbreviation such as "U.S"
-    while gap < len(text) and (text[gap] in _OPENERS or text[gap] in " \t"):
-        gap += 1
-    if gap == len(text):
-        return False
-    goes_on_in_lower_case = text[gap].islower()
-    marks = text[mark:after_marks]
-    if marks == ".":
-        return _full_stop_ends(text, mark, following=text[gap])
-    if set(marks) <= {".", "…"} or any(c in _QUOTES for c in text[after_marks:end]):
-        return not goes_on_in_lower_case  # an ellipsis or a quotation inside a sentence
-    return True
-
-
-def _full_stop_ends(text: str, mark: int, *, following: str) -> bool:
-    """A single full stop ends a sentence unless it belongs to an abbreviation, an initial or a list number."""
-    line = text[text.rfind("\n", 0, mark) + 1 : mark].lstrip(" \t")
-    if _NUMBERING.fullmatch(line):
-        return False
-    match = _WORD_BEFORE.search(text, max(0, mark - 16), mark)
-    word = match.group().lower() if match else ""
-    if word in _NEVER_FINAL or (len(word) == 1 and word.isalpha() and word != "i"):
-        return False
-    if word in _BEFORE_NUMBERS and following.isdigit():
-        return False
-    quoted = text[mark + 1 : mark + 2] in tuple(_QUOTES)
-    return not ((word in _SOMETIMES_FINAL or quoted) and following.islower())
-
-
-def normalised_words(text: str) -> list[str]:
-    """Lower-case words without punctuation, apostrophes unified: what counts when texts are compared."""
-    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
-    return _WORDS.findall(text)
 
 
 @dataclass(frozen=True)
@@ -225,7 +92,7 @@ class Cleaner:
         if policy == "echo-free":
             left, _ = self._first_own_sentence(text, prompt)
             return Cleaned(left or "", scored=left is not None)
-        first = next((sentence for sentence, _ in _sentences(text)), "")
+        first = next((sentence for sentence, _ in scan_sentences(text)), "")
         if policy == "paper":
             return Cleaned(self._without_repetition(first, prompt), scored=True)
         if policy == "raw":
@@ -234,7 +101,7 @@ class Cleaner:
 
     def is_echo(self, text: str, prompt: PromptText) -> bool:
         """Does the first sentence of `text` repeat a sentence of the prompt, alone or as its beginning?"""
-        first = next((sentence for sentence, _ in _sentences(text)), "")
+        first = next((sentence for sentence, _ in scan_sentences(text)), "")
         if not first:
             return False
         own = cut_repetition(first, prompt)
@@ -249,7 +116,7 @@ class Cleaner:
 
     def _first_own_sentence(self, text: str, prompt: PromptText) -> tuple[str | None, bool]:
         """The first sentence that is the model's own, cut free of repeated prompt; and whether it is final."""
-        for sentence, decided in _sentences(text):
+        for sentence, decided in scan_sentences(text):
             own = cut_repetition(sentence, prompt)
             if own and not self._repeats(own, prompt):
                 return own, decided
@@ -274,7 +141,7 @@ def cut_repetition(sentence: str, prompt: PromptText) -> str:
     for prefix in prompt.prefixes:
         if _starts_with(normalised_words(sentence), prefix):
             sentence = _drop_words(sentence, len(prefix))
-    return sentence.strip() if _WORDS.search(sentence) or any(map(_is_emoji, sentence)) else ""
+    return sentence.strip() if WORD.search(sentence) or any(map(is_emoji, sentence)) else ""
 
 
 def _starts_with(words: list[str], prefix: list[str]) -> bool:
@@ -288,7 +155,7 @@ def _contains(words: list[str], part: Sequence[str]) -> bool:
 
 def _drop_words(sentence: str, count: int) -> str:
     """Cut the first `count` words and the punctuation behind them."""
-    ends = [match.end() for match in _WORDS.finditer(unicodedata.normalize("NFKC", sentence))]
+    ends = [match.end() for match in WORD.finditer(unicodedata.normalize("NFKC", sentence))]
     return unicodedata.normalize("NFKC", sentence)[ends[count - 1] :].lstrip(" \t,.;:!?…—–-\"'”’)*_")
 
 

@@ -11,12 +11,17 @@ are one matrix product, ``sums = counts @ columns``, taken in chunks, and the ja
 
 The interval is BCa (Efron 1987). Let z0 be the normal quantile of the share of draws below the estimate, and
 a = sum d^3 / (6 (sum d^2)^(3/2)) with d = the mean of the leave-one-out estimates minus each of them. The ends are the
-quantiles of the draws at Phi(z0 + (z0 + z) / (1 - a (z0 + z))), with z the normal quantiles of (1 -+ level) / 2.
+quantiles of the draws at Phi(z0 + (z0 + z) / (1 - a (z0 + z))). For z Efron takes the normal quantiles of
+(1 -+ level) / 2, which makes intervals of few units too narrow: the spread of the draws is a sum of squares over n,
+not n - 1, and it is estimated. So z is sqrt(n / (n - 1)) times the quantile of t with n - 1 degrees of
+freedom, as in the expanded intervals of Hesterberg (2014, arXiv 1411.5279; ``CI.bca`` of his R package resample). In
+2,000 simulated runs of 60 samples (tests/scoring/test_coverage.py) 95 % intervals of auc_el, mu_el, valence shift and
+of their differences cover in 93.8 to 95.4 %; with the normal quantiles it is 92.9 to 94.6 %.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +46,10 @@ class Interval:
 
     low: float
     high: float
+
+    def to_json(self) -> list[float] | None:
+        """``[low, high]``, or None for what has no interval."""
+        return None if np.isnan(self.low) else [float(self.low), float(self.high)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +80,17 @@ class UnitRatio:
     @property
     def value(self) -> float:
         """The statistic; NaN when no unit says anything."""
-        return float(_divide(self.numerator.sum(), self.denominator.sum()))
+        return float(divide(self.numerator.sum(), self.denominator.sum()))
+
+
+def ratio_columns(ratios: Sequence[UnitRatio]) -> Float[np.ndarray, "units columns"]:
+    """All numerators, then all denominators: what :func:`ratios_of_sums` takes the sums of."""
+    return np.stack([r.numerator for r in ratios] + [r.denominator for r in ratios], axis=1)
+
+
+def ratios_of_sums(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows statistics"]:
+    """The statistic sum(numerator) / sum(denominator) of columns as :func:`ratio_columns` lays them out."""
+    return divide(*np.split(sums, 2, axis=1))
 
 
 def bootstrap_ratio(
@@ -124,11 +143,7 @@ def bootstrap_ratios(
         raise UsageError("the denominators of a bootstrapped ratio must not be negative")
     silent = np.isnan(numerators) | np.isnan(denominators)
     columns = np.hstack([np.where(silent, 0.0, numerators), np.where(silent, 0.0, denominators)])
-
-    def ratios(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows statistics"]:
-        return _divide(*np.split(sums, 2, axis=1))
-
-    return bootstrap(columns, ratios, seed=seed, draws=draws, level=level)
+    return bootstrap(columns, ratios_of_sums, seed=seed, draws=draws, level=level)
 
 
 def bootstrap_dz(
@@ -158,10 +173,10 @@ def bootstrap_dz(
 
     def d_z(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows 1"]:
         n, first, second = (sums[:, [column]] for column in range(3))
-        squares = second - _divide(first**2, n)
+        squares = second - divide(first**2, n)
         squares = np.where(squares > _ROUNDING * second, squares, np.nan)
         with np.errstate(invalid="ignore"):
-            return (center + _divide(first, n)) / np.sqrt(_divide(squares, n - 1))
+            return (center + divide(first, n)) / np.sqrt(divide(squares, n - 1))
 
     columns = np.stack([valid.astype(np.float64), deviation, deviation**2], axis=1)
     return bootstrap(columns, d_z, seed=seed, draws=draws, level=level)[0]
@@ -221,7 +236,7 @@ def _resample_counts(n_units: int, draws: int, seed: int) -> Iterator[Float[np.n
 def _bca(
     estimate: float, resampled: Float[np.ndarray, " draws"], left_out: Float[np.ndarray, " units"], *, level: float
 ) -> Interval:
-    """Ends of the BCa interval of one statistic (Efron 1987)."""
+    """Ends of the BCa interval of one statistic (Efron 1987), expanded for few units (Hesterberg 2014)."""
     resampled = resampled[~np.isnan(resampled)]
     if np.isnan(estimate) or np.isnan(left_out).any() or resampled.size == 0:
         return Interval(np.nan, np.nan)
@@ -232,8 +247,10 @@ def _bca(
     # An estimate outside all of its draws would put both ends at infinity: hold it half a draw inside.
     bias = special.ndtri(np.clip(below, 0.5 / resampled.size, 1 - 0.5 / resampled.size))
     influence = left_out.mean() - left_out
-    acceleration = _divide((influence**3).sum(), 6 * (influence**2).sum() ** 1.5)
-    shifted = bias + special.ndtri([(1 - level) / 2, (1 + level) / 2])
+    acceleration = divide((influence**3).sum(), 6 * (influence**2).sum() ** 1.5)
+    n = len(left_out)
+    spread = np.sqrt(n / (n - 1)) * special.stdtrit(n - 1, (1 + level) / 2)
+    shifted = bias + np.array([-spread, spread])
     # |acceleration| <= 1/6, so only extreme levels reach 0 here, where the end is the outermost draw.
     curvature = np.maximum(1 - np.nan_to_num(acceleration) * shifted, 1e-9)
     levels = special.ndtr(bias + shifted / curvature)
@@ -288,7 +305,7 @@ def cohens_dz(differences: Float[np.ndarray, " n"]) -> float:
     if differences.size < 2:
         return float("nan")
     deviation = _drop_rounding(differences - differences.mean(), scale=np.abs(differences).max())
-    return float(_divide(differences.mean(), np.sqrt((deviation**2).sum() / (differences.size - 1))))
+    return float(divide(differences.mean(), np.sqrt((deviation**2).sum() / (differences.size - 1))))
 
 
 def _drop_rounding(values: Float[np.ndarray, " n"], *, scale: float) -> Float[np.ndarray, " n"]:
@@ -296,7 +313,12 @@ def _drop_rounding(values: Float[np.ndarray, " n"], *, scale: float) -> Float[np
     return np.where(np.abs(values) <= _ROUNDING * scale, 0.0, values)
 
 
-def _divide(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Float[np.ndarray, " *shape"]:
+def json_number(value: float) -> float | None:
+    """`value` as JSON knows it: None for NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def divide(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Float[np.ndarray, " *shape"]:
     """numerator / denominator, broadcast; NaN where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), denominator)
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)

@@ -19,7 +19,8 @@ from leakmech import cli
 from leakmech.config import BenchConfig
 from leakmech.errors import RunDirectoryError
 from leakmech.reports.browser import choose_samples, embedded_json, sample_browser
-from leakmech.reports.page import headline, leakage_chart, reproduction, write_report
+from leakmech.reports.page import headline, leakage_chart, write_report
+from leakmech.reports.reproduction import reproduction
 from leakmech.reports.tables import cleaning_table, leakage_table
 from leakmech.runs import load_result
 

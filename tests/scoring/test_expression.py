@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leakmech.errors import EstimatorError
-from leakmech.scoring.expression import Estimator, embed_and_score, label_order, load_estimator
+from leakmech.scoring.expression import Estimator, estimator_names, label_order, load_estimator
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 
 NEGATIVE, NEUTRAL, POSITIVE = range(3)
@@ -66,10 +66,12 @@ def test_rows_are_probabilities_in_the_order_of_the_texts(name, encoder):
     json.dumps(dict(estimator.details), allow_nan=False)
 
 
-def test_an_estimator_of_its_own_scores_the_texts_beside_the_embeddings(encoder, vader):
-    embeddings, scores = embed_and_score(["so sad", "so happy"], estimator=vader, encoder=encoder)
-    np.testing.assert_array_equal(embeddings, encoder(["so sad", "so happy"]))
-    np.testing.assert_array_equal(scores, vader(["so sad", "so happy"]))
+def test_several_names_are_read_in_order_and_each_once():
+    assert estimator_names("embedded, vader") == ("embedded", "vader")
+    with pytest.raises(EstimatorError, match="'vader' stands there twice"):
+        estimator_names("vader,embedded,vader")
+    with pytest.raises(EstimatorError, match="a name is empty"):
+        estimator_names("vader,")
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n"])

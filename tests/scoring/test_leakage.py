@@ -23,6 +23,7 @@ from leakmech.scoring.leakage import (
     mean_valence,
     noise_floor,
     overall_leakage,
+    polarity_swap_tests,
     semantic_leakage,
     valence_shifts,
 )
@@ -382,7 +383,8 @@ def test_statistics_have_the_names_that_reports_rely_on():
         "noise_floor",
         "noise_floor_mu_el",
     }
-    assert set(result["overall"]) == with_interval | {f"{n}_ci" for n in with_interval} | {"w_el", "w_el_per_sample"}
+    tests = {"w_el", "w_el_per_sample", "auc_el_p_swap", "auc_el_swap_null", "valence_shift_p_swap"}
+    assert set(result["overall"]) == with_interval | {f"{n}_ci" for n in with_interval} | tests
     assert list(result["conditions"]) == ["positive", "negative", "neutral", "control"]
     injected = {"mu_el", "auc_el", "mu_el_mean", "mu_l", "valence"}
     neutral = injected | {f"{n}_ci" for n in injected} | {"w_el", "n_scored"}
@@ -432,3 +434,22 @@ def test_scores_of_the_wrong_shape_are_refused_by_name():
 def test_an_unknown_pairing_is_refused_with_the_nearest_name():
     with pytest.raises(UsageError, match=r"unknown pairing 'idx'.*index"):
         overall_leakage(_scores(np.random.default_rng(15), n=2), pairing="idx")
+
+
+def test_swapping_polarities_finds_leakage_and_not_what_any_charged_sentence_does():
+    generator = np.random.default_rng(0)
+    overall = leakage_statistics(_scores(generator, n=40, shift=0.8), seed=0, draws=999)["overall"]
+    assert overall["auc_el_p_swap"] == overall["valence_shift_p_swap"] == 0.001
+    low, high = overall["auc_el_swap_null"]
+    assert low < 0.5 < high < overall["auc_el"]
+    charged = _scores(generator, n=40)
+    for condition in POLARITIES:  # both make every answer more positive
+        charged.probabilities[condition][:] = _scores(generator, n=40, shift=1.5).probabilities["positive"]
+    tests = polarity_swap_tests(charged, seed=0, draws=999)
+    assert tests["auc_el"].p > 0.05
+    assert tests["valence_shift"].p > 0.05
+
+
+def test_swapping_polarities_is_exact_for_few_samples():
+    scores = _scores(np.random.default_rng(1), n=5, shift=5.0)
+    assert polarity_swap_tests(scores, seed=0)["valence_shift"].p == 1 / 32

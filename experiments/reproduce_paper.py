@@ -1,0 +1,101 @@
+"""Run what is missing for the paper's tables and figures, then print them.
+
+    python experiments/reproduce_paper.py --models Qwen/Qwen2.5-0.5B-Instruct meta-llama/Llama-3.2-1B-Instruct \\
+        --datasets hexl runs/aexl.jsonl --out runs/paper
+
+For every model, data set and instruction there is one run under ``--out``; finished ones are left alone, interrupted
+ones continued. A model that cannot be loaded does not stop the others: it is named at the end, and the exit code is 1.
+Settings other than these three come from ``--config`` (default: the paper's decoding, estimator and encoder).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import figure2
+from paper import PaperNumbers, load_rows, model_name, without_instruction, write_table
+from table3 import table3
+from table4 import instruction_effects, table4
+
+import leakmech
+from leakmech.config import read_yaml
+from leakmech.errors import InterruptedRunError, LeakmechError
+from leakmech.progress import rich_progress
+from leakmech.reports.figures import save_figure
+from leakmech.store import write_text
+
+MARGIN = 0.05
+PAPER_SETTINGS: dict[str, Any] = {
+    "estimator": "hub:cardiffnlp/twitter-roberta-base-sentiment",
+    "encoder": "hub:sentence-transformers/all-MiniLM-L6-v2",
+    "cleaning": "paper",
+}
+
+
+def run_missing(
+    models: list[str], datasets: list[str], instructions: list[str], settings: dict[str, Any], out: Path
+) -> tuple[list[Path], list[str]]:
+    """Paths of the finished runs, and one line for each that failed."""
+    finished, failed = [], []
+    for model, dataset, instruction in product(models, datasets, instructions):
+        path = out / f"{model_name(model)}-{Path(dataset).stem}-{instruction}"
+        try:
+            leakmech.bench(
+                model, dataset=dataset, instruction=instruction, out=path, progress=rich_progress, **settings
+            )
+        except InterruptedRunError:
+            raise
+        except LeakmechError as error:
+            failed.append(f"{path.name}: {error}")
+        else:
+            finished.append(path)
+    return finished, failed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", required=True, help="hub ids, folders, or embedded:<name>")
+    parser.add_argument("--datasets", nargs="+", default=["hexl"], help="built-in names or files (AEXL)")
+    parser.add_argument("--instructions", nargs="+", default=["none", "ignore-irrelevant"])
+    parser.add_argument("--config", type=Path, help="YAML file with other settings; replaces the paper's")
+    parser.add_argument("--paper", type=Path, help="CSV file with the paper's numbers")
+    parser.add_argument("--out", type=Path, default=Path("runs/paper"))
+    arguments = parser.parse_args()
+    settings = read_yaml(arguments.config) if arguments.config else PAPER_SETTINGS
+    try:
+        runs, failed = run_missing(
+            arguments.models, arguments.datasets, arguments.instructions, settings, arguments.out
+        )
+        if runs:
+            _present(runs, PaperNumbers.read(arguments.paper), arguments.out)
+    except LeakmechError as error:
+        sys.exit(f"reproduce_paper: {error}")
+    for line in failed:
+        print(f"reproduce_paper: {line}", file=sys.stderr)
+    sys.exit(1 if failed else 0)
+
+
+def _present(runs: list[Path], paper: PaperNumbers, out: Path) -> None:
+    """Tables 3 and 4 and Figure 2 of these runs."""
+    rows = load_rows(runs, paper)
+    effects = instruction_effects(rows, margin=MARGIN)
+    tables = [table3(rows), table4(effects, margin=MARGIN)]
+    write_table(rows, tables[0], out / "table3")
+    write_table(effects, tables[1], out / "table4")
+    print("\n\n".join(table.to_markdown() for table in tables))
+    by_dataset: dict[str, list[Path]] = {}
+    for row in without_instruction(rows):
+        by_dataset.setdefault(row["dataset"], []).append(Path(row["run"]))
+    for dataset, plain in by_dataset.items():
+        expressions = figure2.expression_leakage(plain)
+        write_text(out / f"figure2-{dataset}.csv", expressions.to_frame().to_csv(index=False))
+        files = save_figure(figure2.draw(expressions, number=12), out / f"figure2-{dataset}")
+        print(f"figure: {files[0]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""Comparison of finished runs over the same samples: is one model, or one mitigation, different from another?
+
+What is computed stands in :mod:`leakmech.scoring.paired`; here runs are read, and those that cannot be compared are
+refused: runs over other samples, or scored in another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from leakmech.errors import RunDirectoryError, UsageError, nearest
+from leakmech.reports.figures import forest_plot
+from leakmech.reports.tables import Table, comparison_table
+from leakmech.runs import BenchResult, RunDirectory, load_result
+from leakmech.scoring.paired import (
+    HEADLINE,
+    Difference,
+    RunEstimate,
+    run_differences,
+    run_estimates,
+    statistic_columns,
+)
+from leakmech.scoring.records import leakage_scores
+from leakmech.scoring.sentence import CLEANINGS, Cleaning
+from leakmech.scoring.statistics import DRAWS
+from leakmech.store import read_json, write_json, write_text
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`compare` found.
+
+    Attributes
+    ----------
+    runs
+        Names of the runs, in the order given.
+    paths
+        Their directories.
+    estimates, differences
+        One entry per run and statistic, and per comparison and statistic.
+    notes
+        What a reader must know about how the runs differ.
+    """
+
+    runs: tuple[str, ...]
+    paths: tuple[str, ...]
+    n_samples: int
+    cleaning: Cleaning
+    margin: float | None
+    alpha: float
+    seed: int
+    draws: int
+    estimates: tuple[RunEstimate, ...]
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...]
+
+    def estimate(self, run: str, statistic: str = HEADLINE) -> RunEstimate:
+        """The value of one statistic of one run."""
+        return next(e for e in self.estimates if (e.run, e.statistic) == (run, statistic))
+
+    def of(self, statistic: str = HEADLINE) -> list[Difference]:
+        """The comparisons of one statistic."""
+        return [d for d in self.differences if d.statistic == statistic]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per comparison and statistic, with the values of both runs."""
+        rows = []
+        for d in self.differences:
+            values = {
+                f"{side}_{name}": getattr(self.estimate(run, d.statistic), name)
+                for side, run in (("run", d.run), ("baseline", d.baseline))
+                for name in ("value", "low", "high")
+            }
+            rows.append(asdict(d) | values)
+        return pd.DataFrame(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, JSON-ready."""
+        return {"format_version": FORMAT_VERSION, "kind": "compare", **asdict(self)}
+
+    def to_table(self) -> Table:
+        """One row per comparison."""
+        return comparison_table(self.to_dict())
+
+    def save(self, out: str | Path) -> Path:
+        """Write ``comparison.json``, ``tables/comparison.csv`` and ``forest.png`` / ``.pdf`` into the folder `out`.
+
+        Raises
+        ------
+        StorageError
+            The file system refuses.
+        """
+        out = Path(out)
+        write_json(out / "comparison.json", self.to_dict())
+        write_text(out / "tables" / "comparison.csv", self.to_frame().to_csv(index=False))
+        forest_plot(self.to_dict(), out / "forest.png")
+        return out
+
+
+def compare(
+    runs: Sequence[str | Path | BenchResult],
+    *,
+    baseline: int | str | Path | None = None,
+    all_pairs: bool = False,
+    margin: float | None = None,
+    alpha: float = 0.05,
+    cleaning: Cleaning | None = None,
+    any_estimator: bool = False,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> Comparison:
+    """Compare finished runs over the same samples.
+
+    Parameters
+    ----------
+    runs
+        At least two run directories (or results).
+    baseline
+        The run that the others are compared with: its position, its name or its directory. Default: the first.
+    all_pairs
+        Compare every pair, the later run of a pair minus the earlier one; there is no baseline then.
+    margin
+        Largest difference in auc_el that does not matter, above 0; None asks for no equivalence test. Set it before
+        looking at the runs.
+    alpha
+        Level of the verdicts, inside (0, 1).
+    cleaning
+        Cleaning policy of the scores; default: the headline policy of the runs, which must then be the same.
+    any_estimator
+        Also compare runs that were scored by different estimators. The numbers are then on different scales.
+    seed, draws
+        Of bootstrap and permutations.
+
+    Returns
+    -------
+    Comparison
+        ``.to_frame()``, ``.to_table()``, ``.save(folder)``.
+
+    Raises
+    ------
+    UsageError
+        Fewer than two runs, one given twice, an unknown baseline or policy, or a number out of range.
+    RunDirectoryError
+        A run is not finished, or the runs cannot be compared: other samples, cleaning policies or estimators.
+    """
+    _check_numbers(margin, alpha)
+    if all_pairs and baseline is not None:
+        raise UsageError("compare: all pairs have no common baseline; leave one of the two out")
+    loaded = _load(runs)
+    policy = _common_policy(loaded, cleaning)
+    _refuse_incomparable(loaded, any_estimator=any_estimator)
+    scores = {run.name: leakage_scores(run.result.scores, policy) for run in loaded}
+    if len({s.samples for s in scores.values()}) > 1:
+        raise RunDirectoryError(
+            "compare: scores.parquet of the runs hold different samples though their data set is one; run bench again"
+        )
+    columns = {name: statistic_columns(s) for name, s in scores.items()}
+    names = tuple(columns)
+    reference = loaded[_position(baseline or 0, loaded)].name
+    pairs = [(later, earlier) for earlier, later in combinations(names, 2)]
+    if not all_pairs:
+        pairs = [(name, reference) for name in names if name != reference]
+    return Comparison(
+        runs=names,
+        paths=tuple(str(run.result.path) for run in loaded),
+        n_samples=len(next(iter(scores.values())).samples),
+        cleaning=policy,
+        margin=margin,
+        alpha=alpha,
+        seed=seed,
+        draws=draws,
+        estimates=tuple(e for name in names for e in run_estimates(name, columns[name], seed=seed, draws=draws)),
+        differences=tuple(run_differences(columns, pairs, margin=margin, alpha=alpha, seed=seed, draws=draws)),
+        notes=tuple(_notes(loaded)),
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A finished run with the name it goes by here."""
+
+    name: str
+    result: BenchResult
+    record: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        return self.record.get("fingerprint", {})
+
+    @property
+    def path(self) -> Path:
+        return self.result.path
+
+
+def _check_numbers(margin: float | None, alpha: float) -> None:
+    if margin is not None and not (np.isfinite(margin) and margin > 0):
+        raise UsageError(f"compare: margin must be a number above 0, in units of auc_el; found {margin}")
+    if not 0 < alpha < 1:
+        raise UsageError(f"compare: alpha must lie inside (0, 1), found {alpha}")
+
+
+def _load(runs: Sequence[str | Path | BenchResult]) -> list[_Run]:
+    """The runs, each named by its directory, or by its whole path where two directories have one name."""
+    runs = [runs] if isinstance(runs, str | Path) else runs
+    if len(runs) < 2:
+        raise UsageError(f"compare: at least two runs are needed, found {len(runs)}")
+    results = [run if isinstance(run, BenchResult) else load_result(run) for run in runs]
+    seen: set[Path] = set()
+    for result in results:
+        place = result.path.resolve()
+        if place in seen:
+            raise UsageError(f"compare: {result.path} is given twice; a run does not differ from itself")
+        seen.add(place)
+    short = [result.path.resolve().name for result in results]
+    return [
+        _Run(
+            name if short.count(name) == 1 else str(result.path),
+            result,
+            read_json(RunDirectory(result.path).run_file),
+        )
+        for name, result in zip(short, results, strict=True)
+    ]
+
+
+def _position(baseline: int | str | Path, runs: Sequence[_Run]) -> int:
+    if isinstance(baseline, int):
+        if not -len(runs) <= baseline < len(runs):
+            raise UsageError(f"compare: baseline {baseline} is no position among {len(runs)} runs")
+        return baseline
+    for position, run in enumerate(runs):
+        if str(baseline) == run.name or Path(baseline).resolve() == run.path.resolve():
+            return position
+    names = [run.name for run in runs]
+    raise UsageError(f"compare: the baseline {str(baseline)!r} is none of the runs{nearest(str(baseline), names)}")
+
+
+def _common_policy(runs: Sequence[_Run], cleaning: Cleaning | None) -> Cleaning:
+    if cleaning is not None:
+        if cleaning not in CLEANINGS:
+            raise UsageError(f"compare: unknown cleaning policy {cleaning!r}{nearest(str(cleaning), CLEANINGS)}")
+        return cleaning
+    first, *others = runs
+    for run in others:
+        if run.result.summary["cleaning"] != first.result.summary["cleaning"]:
+            raise RunDirectoryError(
+                f"compare: {first.path} is cleaned by {first.result.summary['cleaning']!r} and {run.path} by "
+                f"{run.result.summary['cleaning']!r}; choose one for both with --cleaning"
+            )
+    return first.result.summary["cleaning"]
+
+
+def _refuse_incomparable(runs: Sequence[_Run], *, any_estimator: bool) -> None:
+    first, *others = runs
+    for run in others:
+        for key, what in (("dataset", "data sets"), ("estimator", "estimators")):
+            if key == "estimator" and any_estimator:
+                continue
+            if run.fingerprint.get(key) != first.fingerprint.get(key):
+                cure = _CURES[key]
+                raise RunDirectoryError(
+                    f"compare: {first.path} and {run.path} are runs over different {what} "
+                    f"({_described(first, key)} and {_described(run, key)}); {cure}"
+                )
+
+
+_CURES = {
+    "dataset": "run bench on the same --dataset with the same --limit",
+    "estimator": "score both with one --estimator, or ask for it with --any-estimator",
+}
+
+
+def _described(run: _Run, key: str) -> str:
+    size = f", {run.result.summary['n_samples']} samples" if key == "dataset" else ""
+    return f"{run.result.summary[key]}{size}, hash {run.fingerprint.get(key)}"
+
+
+def _notes(runs: Sequence[_Run]) -> list[str]:
+    """How the runs were made differently, other than by model."""
+    notes = []
+    by_generations = {run.name: run.result.summary["generations"] for run in runs}
+    if len(set(by_generations.values())) > 1:
+        counts = ", ".join(f"{name} {k}" for name, k in by_generations.items())
+        notes.append(f"Generations per prompt differ ({counts}): auc_el is not biased by that, only less precise.")
+    for key, what in (("seed", "Seeds"), ("dtype", "Number formats"), ("estimator", "Estimators")):
+        values = {run.name: run.result.summary.get(key) for run in runs}
+        if len(set(map(str, values.values()))) > 1:
+            text = f"{what} differ ({', '.join(f'{name} {value}' for name, value in values.items())})"
+            notes.append(text + _CONSEQUENCES[key])
+    return notes
+
+
+_CONSEQUENCES = {
+    "seed": ": runs with other seeds are not coupled, so that differences have more variance.",
+    "dtype": ": part of a difference may be rounding.",
+    "estimator": ": the numbers are on different scales.",
+}

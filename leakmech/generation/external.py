@@ -1,0 +1,188 @@
+"""Generations that another program made: an API model, a paper's released outputs, another leakmech run.
+
+A file (JSON lines or CSV) has one generation a row with the columns ``sample, condition, generation, text``; others are
+ignored. Generations of a prompt are numbered from 0 or from 1. Each of a sample's four prompts has K of them; control
+may have 2 K, and its second K are then the noise floor, as in a run of leakmech itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from leakmech.errors import DatasetError, nearest
+from leakmech.prompts.samples import CONDITIONS, INJECTIONS, PromptSet
+
+FIELDS = ("sample", "condition", "generation", "text")
+Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class ExternalGenerations:
+    """Generations as a run keeps them.
+
+    Attributes
+    ----------
+    texts
+        Text by (sample, condition, generation), generations counted from 0; None for one that is not there.
+    samples
+        The samples that have generations.
+    generations
+        K.
+    n_missing
+        How many of `texts` are None.
+    n_silent_samples
+        Samples of the data set that have no generations at all, and are not among `samples`.
+    """
+
+    texts: Mapping[Key, str | None]
+    samples: PromptSet
+    generations: int
+    n_missing: int
+    n_silent_samples: int
+
+
+def read_generations(
+    rows: Iterable[tuple[int, Mapping[str, Any]]],
+    samples: PromptSet,
+    *,
+    name: str | Path,
+    known: Iterable[str] = (),
+    columns: Mapping[str, str] | None = None,
+    allow_missing: bool = False,
+) -> ExternalGenerations:
+    """Check generations and put them in order.
+
+    Parameters
+    ----------
+    rows
+        Line number and fields of every generation, e.g. of :func:`leakmech.user_rows.user_rows`.
+    samples
+        The samples that are wanted.
+    name
+        What the rows come from, for messages.
+    known
+        Ids of samples that may stand in the file but are not wanted.
+    columns
+        What the file calls a field, e.g. ``{"text": "completion"}``.
+    allow_missing
+        Accept that generations of a sample are missing (or their text is null), and samples that are not there.
+
+    Raises
+    ------
+    DatasetError
+        A column is missing, a value is of the wrong kind, a sample or condition is unknown, a generation is there
+        twice, or some are missing; the message names the line.
+    """
+    found: dict[Key, str | None] = {}
+    lines: dict[Key, int] = {}
+    wanted, others = {sample.id for sample in samples}, set(known)
+    for line, row in _fields(rows, name, columns or {}):
+        key, text = _parse(row, f"{name}:{line}", wanted | others)
+        if key in lines:
+            raise DatasetError(
+                f"{name}:{line}: generation {key[2]} of sample {key[0]!r}, condition {key[1]}, is there twice; "
+                f"first in line {lines[key]}"
+            )
+        lines[key] = line
+        if key[0] in wanted:
+            found[key] = text
+    if not found:
+        raise DatasetError(f"{name}: holds no generations of these samples")
+    return _complete(_from_zero(found), name, samples, allow_missing=allow_missing)
+
+
+def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
+    """``["text=completion"]`` as ``{"text": "completion"}``.
+
+    Raises
+    ------
+    DatasetError
+        A pair has no ``=``, or its field is none of :data:`FIELDS`.
+    """
+    columns = {}
+    for pair in pairs:
+        field, equals, name = pair.partition("=")
+        if not equals or not name:
+            raise DatasetError(f"column {pair!r}: write it as field=name, e.g. text=completion")
+        if field not in FIELDS:
+            raise DatasetError(f"column {pair!r}: unknown field {field!r}{nearest(field, FIELDS)}")
+        columns[field] = name
+    return columns
+
+
+def _fields(
+    rows: Iterable[tuple[int, Mapping[str, Any]]], name: str | Path, columns: Mapping[str, str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, value of every field), under the names that the file gives them."""
+    for line, row in rows:
+        for field in FIELDS:
+            column = columns.get(field, field)
+            if column not in row:
+                raise DatasetError(
+                    f"{name}:{line}: has no column {column!r} for the field {field!r}; found "
+                    f"{', '.join(map(str, row))} (name it with --column {field}=…)"
+                )
+        yield line, {field: row[columns.get(field, field)] for field in FIELDS}
+
+
+def _parse(row: Mapping[str, Any], where: str, known: set[str]) -> tuple[Key, str | None]:
+    sample, condition, generation, text = (row[field] for field in FIELDS)
+    if sample not in known:
+        hint = nearest(str(sample), known)
+        hint = hint if "did you mean" in hint else "; is it the right --dataset?"
+        raise DatasetError(f"{where}: the data set has no sample {sample!r}{hint}")
+    if condition not in CONDITIONS:
+        raise DatasetError(f"{where}: unknown condition {condition!r}{nearest(str(condition), CONDITIONS)}")
+    if isinstance(generation, str) and generation.strip().isdecimal():
+        generation = int(generation)
+    if type(generation) is not int or generation < 0:
+        raise DatasetError(f"{where}: field 'generation' must be a whole number from 0, found {generation!r}")
+    if text is not None and not isinstance(text, str):
+        raise DatasetError(f"{where}: field 'text' must be a text, found {text!r}")
+    return (sample, condition, generation), text
+
+
+def _from_zero(texts: dict[Key, str | None]) -> dict[Key, str | None]:
+    """The same with generations counted from 0 where the file counts from 1 throughout."""
+    if min(generation for _, _, generation in texts) != 1:
+        return texts
+    return {(sample, condition, generation - 1): text for (sample, condition, generation), text in texts.items()}
+
+
+def _complete(
+    texts: Mapping[Key, str | None], name: str | Path, samples: PromptSet, *, allow_missing: bool
+) -> ExternalGenerations:
+    """Every generation that should be there, in the order of the samples."""
+    present = {sample for sample, _, _ in texts}
+    kept = tuple(sample for sample in samples if sample.id in present)
+    silent = len(samples) - len(kept)
+    k = 1 + max((i for _, condition, i in texts if condition in INJECTIONS), default=-1)
+    n_control = 1 + max((i for _, condition, i in texts if condition == "control"), default=-1)
+    if k == 0 or n_control == 0:
+        raise DatasetError(f"{name}: holds no generations of {'control' if k else 'prompts with an injection'}")
+    if n_control > k and n_control != 2 * k:
+        raise DatasetError(
+            f"{name}: control has generations up to number {n_control - 1} and the others up to {k - 1}; expected as "
+            f"many, or twice as many (the second {k} are then the noise floor)"
+        )
+    numbers = dict.fromkeys(INJECTIONS, k) | {"control": max(k, n_control)}
+    complete = {
+        (sample.id, condition, i): texts.get((sample.id, condition, i))
+        for sample in kept
+        for condition in CONDITIONS
+        for i in range(numbers[condition])
+    }
+    missing = [key for key, text in complete.items() if text is None]
+    if (missing or silent) and not allow_missing:
+        what = (
+            f"{len(missing)} generations are missing" if missing else f"{silent} of {len(samples)} samples are missing"
+        )
+        first = missing[0] if missing else (next(s.id for s in samples if s.id not in present), "control", 0)
+        raise DatasetError(
+            f"{name}: {what}, the first: sample {first[0]!r}, {first[1]}, generation {first[2]}; with --allow-missing "
+            "they count as not scored"
+        )
+    return ExternalGenerations(complete, replace(samples, samples=kept), k, len(missing), silent)

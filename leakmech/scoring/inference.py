@@ -1,0 +1,206 @@
+"""Tests over exchangeable units: swapping labels within a unit, equivalence, and Holm's adjustment of several p values.
+
+Like :mod:`leakmech.scoring.statistics` this knows nothing of leakage. A unit (a sample) contributes a row of columns,
+and a statistic is a function of the sums of the columns.
+
+* **Swap test.** Every unit has two rows, as observed and with two labels exchanged (the two runs that are compared; the
+  two polarities of the injections). If the labels mean nothing, all 2^n choices of rows are equally likely. With x the
+  observed rows, x' the swapped ones and S a 0/1 matrix of swaps, all draws are one product: ``sum x + S (x' - x)``.
+  p = (1 + #{T* >= T}) / (1 + draws) (Phipson & Smyth 2010), exact by enumeration where 2^n does not exceed the draws.
+* **Equivalence (TOST).** Two one-sided t tests against -margin and +margin on the jackknife pseudo-values
+  n T - (n - 1) T_(-j) (Tukey 1958; Schuirmann 1987); p is the larger of the two. The pseudo-values of a mean are the
+  values themselves, so this is the paired t TOST for means and extends it to ratios of sums. A t test rather than a
+  bootstrap because it gives a p value at any level from a stated distribution, and Holm needs p values.
+* **Holm.** The i-th smallest of m p values is multiplied by m - i + 1 and kept monotone (Holm 1979): the chance of any
+  false finding in the family stays below alpha whatever the dependence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import DescrStatsW
+
+from leakmech.errors import UsageError
+from leakmech.scoring.statistics import DRAWS, Statistic
+from leakmech.seeds import numpy_generator
+
+Alternative = Literal["greater", "two-sided"]
+
+_CHUNK_ELEMENTS = 1 << 20
+_ROUNDING = 1e-10  # sums in another order differ by less; such draws count as equal to what was observed
+
+
+@dataclass(frozen=True)
+class SwapTest:
+    """Result of :func:`swap_test` for one statistic.
+
+    Attributes
+    ----------
+    estimate
+        The statistic as observed.
+    p
+        p value; NaN where the statistic is undefined.
+    null_mean, null_low, null_high
+        Mean and central 95 % of the statistic when labels are swapped at random.
+    """
+
+    estimate: float
+    p: float
+    null_mean: float
+    null_low: float
+    null_high: float
+
+
+def swap_test(
+    observed: Float[np.ndarray, "units columns"],
+    swapped: Float[np.ndarray, "units columns"],
+    statistic: Statistic,
+    *,
+    seed: int,
+    draws: int = DRAWS,
+    alternative: Alternative = "two-sided",
+) -> list[SwapTest]:
+    """Permutation test that exchanges two labels within units.
+
+    Parameters
+    ----------
+    observed, swapped
+        What is summed, as observed and with the labels of the unit exchanged; finite, shape (units, columns).
+    statistic
+        Maps sums (rows, columns) to statistics (rows, statistics); NaN where one is undefined.
+    seed, draws
+        Of the random swaps, which all statistics share; all 2^units swaps are taken once where that is not more.
+    alternative
+        ``greater``: large values speak against the null. ``two-sided``: large absolute values do, for statistics that
+        change their sign when every unit is swapped.
+
+    Returns
+    -------
+    list of SwapTest
+        One per statistic.
+
+    Raises
+    ------
+    UsageError
+        Shapes differ, there are no units, `draws` is below 1, or the alternative is unknown.
+
+    Notes
+    -----
+    The null is that the two rows of a unit are exchangeable. For a difference of means the test holds asymptotically
+    under equal means alone, because the spread of the swapped sums is that of the differences themselves.
+    """
+    observed, swapped = np.asarray(observed, np.float64), np.asarray(swapped, np.float64)
+    if observed.ndim != 2 or observed.shape != swapped.shape or not len(observed):
+        raise UsageError(
+            f"swap test: observed {observed.shape} and swapped {swapped.shape} must have one shape (units, columns)"
+        )
+    if draws < 1 or alternative not in ("greater", "two-sided"):
+        raise UsageError(f"swap test: draws must be at least 1, alternative greater or two-sided; found {alternative}")
+    total, change = observed.sum(axis=0, keepdims=True), swapped - observed
+    estimate = statistic(total)[0]
+    exact = len(observed) < 63 and 2 ** len(observed) <= draws
+    swaps = _all_swaps(len(observed)) if exact else _random_swaps(len(observed), draws, seed)
+    null = np.vstack([statistic(total + chosen @ change) for chosen in swaps])
+    return [_swap_result(estimate[i], null[:, i], exact, alternative) for i in range(len(estimate))]
+
+
+def _all_swaps(n_units: int) -> Iterator[Float[np.ndarray, "swaps units"]]:
+    yield (np.arange(2**n_units)[:, None] >> np.arange(n_units) & 1).astype(np.float64)
+
+
+def _random_swaps(n_units: int, draws: int, seed: int) -> Iterator[Float[np.ndarray, "chunk units"]]:
+    generator = numpy_generator("swap", seed)
+    chunk = max(1, _CHUNK_ELEMENTS // n_units)
+    for start in range(0, draws, chunk):
+        rows = min(chunk, draws - start)
+        yield generator.integers(2, size=(rows, n_units)).astype(np.float64)
+
+
+def _swap_result(estimate: float, null: Float[np.ndarray, " draws"], exact: bool, alternative: Alternative) -> SwapTest:
+    null = null[~np.isnan(null)]
+    if np.isnan(estimate) or not null.size:
+        return SwapTest(float(estimate), np.nan, np.nan, np.nan, np.nan)
+    extreme, reached = (null, estimate) if alternative == "greater" else (np.abs(null), abs(estimate))
+    count = int((extreme >= reached - _ROUNDING).sum())
+    p = count / null.size if exact else (count + 1) / (null.size + 1)
+    low, high = np.quantile(null, [0.025, 0.975])
+    return SwapTest(float(estimate), float(p), float(null.mean()), float(low), float(high))
+
+
+def pseudo_values(
+    columns: Float[np.ndarray, "units columns"], statistic: Statistic
+) -> Float[np.ndarray, "units statistics"]:
+    """Jackknife pseudo-values n T - (n - 1) T_(-j) of statistics T of sums: their mean is T, their spread its error.
+
+    Parameters
+    ----------
+    columns
+        What is summed, finite, shape (units, columns).
+    statistic
+        As for :func:`swap_test`.
+    """
+    columns = np.asarray(columns, np.float64)
+    n = len(columns)
+    total = columns.sum(axis=0, keepdims=True)
+    return n * statistic(total) - (n - 1) * statistic(total - columns)
+
+
+def equivalence(values: Float[np.ndarray, " units"], *, margin: float) -> float:
+    """p value of TOST that the mean lies inside (-margin, margin); below alpha: equivalent within the margin.
+
+    Parameters
+    ----------
+    values
+        Paired differences, or :func:`pseudo_values` of a difference of ratios, shape (units,); NaN are dropped.
+    margin
+        Largest difference that does not matter, above 0, in the unit of `values`; set before looking at the data.
+
+    Returns
+    -------
+    float
+        Level-alpha equivalence is the same as a (1 - 2 alpha) t interval inside the margins. NaN for fewer than two
+        values. Values without any spread: 0 inside the margins, else 1.
+
+    Raises
+    ------
+    UsageError
+        The margin is not a number above 0.
+    """
+    if not (np.isfinite(margin) and margin > 0):
+        raise UsageError(f"equivalence margin: expected a number above 0, found {margin}")
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    if values.size < 2:
+        return float("nan")
+    if np.ptp(values) <= _ROUNDING * max(1.0, float(np.abs(values).max())):
+        return 0.0 if abs(values.mean()) < margin else 1.0
+    return float(DescrStatsW(values).ttost_mean(-margin, margin)[0])
+
+
+def holm(p_values: Sequence[float] | npt.ArrayLike) -> Float[np.ndarray, " tests"]:
+    """p values adjusted over a declared family by Holm's step-down method.
+
+    Parameters
+    ----------
+    p_values
+        All p values of the family, each in [0, 1]; NaN for a test that could not be made stays NaN and does not count.
+
+    Raises
+    ------
+    UsageError
+        A value is outside [0, 1].
+    """
+    p = np.asarray(p_values, np.float64)
+    if np.any((p < 0) | (p > 1)):
+        raise UsageError(f"holm: p values must lie in [0, 1], found {p[(p < 0) | (p > 1)][0]}")
+    adjusted, known = np.full(p.shape, np.nan), ~np.isnan(p)
+    if known.any():
+        adjusted[known] = multipletests(p[known], method="holm")[1]
+    return adjusted

@@ -1,0 +1,188 @@
+"""Differences between runs over the same samples, paired by sample.
+
+With T = sum_j a_j / sum_j b_j a statistic of one run, the difference T(run) - T(baseline) is a function of four sums
+over samples, and it is samples, with everything that both runs have of them, that are resampled or swapped:
+
+* **interval**: BCa bootstrap over samples;
+* **p**: permutation test that exchanges the two runs within samples, two-sided, exact for few samples;
+* **p_holm**: adjusted over the declared family, here all comparisons of one call. Each statistic is a family of its
+  own: auc_el is the headline, and the others stand beside it;
+* **p_equivalence**: TOST on auc_el with a margin that was set beforehand, adjusted over the same family.
+
+Runs with one seed are coupled: generation i of a prompt was drawn with the same noise in both. Nothing has to be done
+about it here. Coupled generations agree more often, so the differences vary less between samples, and interval and p
+value follow that spread alone. Runs under other seeds are compared as validly, with more variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from leakmech.scoring.inference import equivalence, holm, pseudo_values, swap_test
+from leakmech.scoring.leakage import LeakageScores, overall_leakage, valence_shifts
+from leakmech.scoring.statistics import (
+    LEVEL,
+    Interval,
+    UnitRatio,
+    bootstrap,
+    json_number,
+    ratio_columns,
+    ratios_of_sums,
+)
+
+STATISTICS = ("auc_el", "mu_el", "valence_shift")
+HEADLINE = "auc_el"
+Verdict = Literal["different", "equivalent", "different within the margin", "undecided"]
+Columns = Float[np.ndarray, "samples columns"]
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """One statistic of one run with its 95 % interval; None for what cannot be computed."""
+
+    run: str
+    statistic: str
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One statistic of `run` minus that of `baseline`; see the head of this module.
+
+    Attributes
+    ----------
+    difference, low, high
+        Value and paired 95 % interval, in units of the statistic; None for what cannot be computed.
+    p, p_holm
+        p value of the permutation test, as it is and adjusted over the family.
+    p_equivalence
+        p value of TOST, adjusted over the family; None without a margin.
+    verdict
+        For auc_el: ``different`` (p_holm < alpha), ``equivalent`` (p_equivalence < alpha), ``different within the
+        margin`` (both), else ``undecided``. None for the other statistics.
+    """
+
+    run: str
+    baseline: str
+    statistic: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    p_equivalence: float | None
+    verdict: Verdict | None
+
+
+def statistic_columns(scores: LeakageScores) -> Columns:
+    """What is summed over samples for the :data:`STATISTICS` of one run."""
+    return ratio_columns(
+        [
+            overall_leakage(scores, pairing="all"),
+            overall_leakage(scores, pairing="index"),
+            UnitRatio.mean_of(valence_shifts(scores)["valence_shift"]),
+        ]
+    )
+
+
+def paired_difference(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows statistics"]:
+    """Statistics of a run minus those of its baseline, from the sums of both runs' columns side by side."""
+    run, baseline = np.split(sums, 2, axis=1)
+    return ratios_of_sums(run) - ratios_of_sums(baseline)
+
+
+def run_estimates(run: str, columns: Columns, *, seed: int, draws: int) -> list[RunEstimate]:
+    """Value and interval of every statistic of one run."""
+    values = ratios_of_sums(columns.sum(axis=0, keepdims=True))[0]
+    intervals = bootstrap(columns, ratios_of_sums, seed=seed, draws=draws, level=LEVEL)
+    return [
+        RunEstimate(run, statistic, *map(json_number, (value, interval.low, interval.high)))
+        for statistic, value, interval in zip(STATISTICS, values, intervals, strict=True)
+    ]
+
+
+def run_differences(
+    columns: Mapping[str, Columns],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    margin: float | None,
+    alpha: float,
+    seed: int,
+    draws: int,
+) -> list[Difference]:
+    """All comparisons of all statistics.
+
+    Parameters
+    ----------
+    columns
+        :func:`statistic_columns` of every run, by name; the rows are the same samples.
+    pairs
+        The declared family: (run, baseline).
+    margin
+        Of the equivalence test on auc_el; None for no such test.
+    alpha
+        Level of the verdicts.
+    seed, draws
+        Of bootstrap and permutations.
+    """
+    found = [_test_pair(columns[run], columns[base], margin=margin, seed=seed, draws=draws) for run, base in pairs]
+    differences = []
+    for i, statistic in enumerate(STATISTICS):
+        p_holm = holm([tests[i].p for tests in found])
+        p_equivalence = holm([tests[i].p_equivalence for tests in found])
+        for j, (run, baseline) in enumerate(pairs):
+            test = found[j][i]
+            difference = Difference(
+                run=run,
+                baseline=baseline,
+                statistic=statistic,
+                difference=json_number(test.difference),
+                low=json_number(test.interval.low),
+                high=json_number(test.interval.high),
+                p=json_number(test.p),
+                p_holm=json_number(p_holm[j]),
+                p_equivalence=json_number(p_equivalence[j]),
+                verdict=_verdict(p_holm[j], p_equivalence[j], alpha) if statistic == HEADLINE else None,
+            )
+            differences.append(difference)
+    return differences
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """One statistic of one pair of runs, before adjustment."""
+
+    difference: float
+    interval: Interval
+    p: float
+    p_equivalence: float
+
+
+def _test_pair(run: Columns, baseline: Columns, *, margin: float | None, seed: int, draws: int) -> list[_Tested]:
+    observed, swapped = np.hstack([run, baseline]), np.hstack([baseline, run])
+    intervals = bootstrap(observed, paired_difference, seed=seed, draws=draws, level=LEVEL)
+    tests = swap_test(observed, swapped, paired_difference, seed=seed, draws=draws)
+    p_equivalence = np.full(len(STATISTICS), np.nan)
+    if margin is not None:
+        headline = STATISTICS.index(HEADLINE)
+        p_equivalence[headline] = equivalence(pseudo_values(observed, paired_difference)[:, headline], margin=margin)
+    return [
+        _Tested(test.estimate, interval, test.p, p)
+        for test, interval, p in zip(tests, intervals, p_equivalence, strict=True)
+    ]
+
+
+def _verdict(p: float, p_equivalence: float, alpha: float) -> Verdict:
+    different, equivalent = p < alpha, p_equivalence < alpha
+    if different and equivalent:
+        return "different within the margin"
+    if different:
+        return "different"
+    return "equivalent" if equivalent else "undecided"
