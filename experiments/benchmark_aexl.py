@@ -34,8 +34,8 @@ from leakmech.data_build import build_aexl
 from leakmech.prompts.aexl_settings import AexlSettings
 from leakmech.prompts.filters import tidy
 from leakmech.provenance import environment
+from leakmech.scoring.sentence import split_sentences
 from leakmech.seeds import stable_hash
-from leakmech.sentences import split_sentences
 
 SETTINGS = {"samples": 200, "max_similarity": 1.0, "seed": 0}
 SUBJECTS = [

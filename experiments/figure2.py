@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from paper import model_name
+from paper import model_name, run_script
 from scipy import stats
 
 import leakmech
@@ -187,4 +187,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -8,8 +8,9 @@ gives it as ``--paper FILE``; they then stand beside ours. What the abstract cla
 from __future__ import annotations
 
 import re
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pandas as pd
 from scipy import stats
 
 import leakmech
-from leakmech.errors import DatasetError, UsageError
+from leakmech.errors import DatasetError, LeakmechError, UsageError
 from leakmech.reports.tables import Table
 from leakmech.store import write_text
 from leakmech.user_rows import user_rows
@@ -160,3 +161,12 @@ def _family_and_size(name: str) -> tuple[str, float]:
     if match is None:
         return name, 0.0
     return name[: match.start()], float(match[1]) * (1e-3 if match[2].lower() == "m" else 1.0)
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script; an expected error is one line on stderr and its exit code, as on the command line of leakmech."""
+    try:
+        main()
+    except LeakmechError as error:
+        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

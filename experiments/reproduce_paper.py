@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import figure2
-from paper import PaperNumbers, load_rows, model_name, without_instruction, write_table
+from paper import PaperNumbers, load_rows, model_name, run_script, without_instruction, write_table
 from table3 import table3
 from table4 import instruction_effects, table4
 
@@ -66,14 +66,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/paper"))
     arguments = parser.parse_args()
     settings = read_yaml(arguments.config) if arguments.config else PAPER_SETTINGS
-    try:
-        runs, failed = run_missing(
-            arguments.models, arguments.datasets, arguments.instructions, settings, arguments.out
-        )
-        if runs:
-            _present(runs, PaperNumbers.read(arguments.paper), arguments.out)
-    except LeakmechError as error:
-        sys.exit(f"reproduce_paper: {error}")
+    runs, failed = run_missing(arguments.models, arguments.datasets, arguments.instructions, settings, arguments.out)
+    if runs:
+        _present(runs, PaperNumbers.read(arguments.paper), arguments.out)
     for line in failed:
         print(f"reproduce_paper: {line}", file=sys.stderr)
     sys.exit(1 if failed else 0)
@@ -98,4 +93,4 @@ def _present(runs: list[Path], paper: PaperNumbers, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

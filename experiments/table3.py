@@ -22,6 +22,7 @@ from paper import (
     load_rows,
     number,
     p_value,
+    run_script,
     without_instruction,
     write_table,
 )  # fmt: skip
@@ -71,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from paper import PaperNumbers, Row, interval, load_rows, number, p_value, without_instruction, write_table
+from paper import PaperNumbers, Row, interval, load_rows, number, p_value, run_script, without_instruction, write_table
 
 import leakmech
 from leakmech.reports.tables import Table
@@ -96,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -290,8 +290,13 @@ def _notes(runs: Sequence[_Run]) -> list[str]:
     if len(set(by_generations.values())) > 1:
         counts = ", ".join(f"{name} {k}" for name, k in by_generations.items())
         notes.append(f"Generations per prompt differ ({counts}): auc_el is not biased by that, only less precise.")
+    scored = [run.name for run in runs if run.record.get("command") == "score"]
+    if scored:
+        notes.append(f"Texts from elsewhere ({', '.join(scored)}): whether they are coupled to others is not known.")
     for key, what in (("seed", "Seeds"), ("dtype", "Number formats"), ("estimator", "Estimators")):
-        values = {run.name: run.result.summary.get(key) for run in runs}
+        # What `leakmech score` calls seed is that of the bootstrap, and of number formats it knows nothing.
+        own = [run for run in runs if key == "estimator" or run.name not in scored]
+        values = {run.name: run.result.summary.get(key) for run in own}
         if len(set(map(str, values.values()))) > 1:
             text = f"{what} differ ({', '.join(f'{name} {value}' for name, value in values.items())})"
             notes.append(text + _CONSEQUENCES[key])

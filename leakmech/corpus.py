@@ -17,11 +17,11 @@ from leakmech.errors import DatasetError, nearest
 from leakmech.models.hub import first_line, hub_reachable
 from leakmech.models.quiet import quiet
 from leakmech.scoring.archive import SDIST_SHA256, fetch_archive, load_ratings
-from leakmech.user_rows import user_rows
+from leakmech.user_rows import TABLES, user_rows
 
 EMBEDDED = "embedded"
 DEFAULT_COLUMN = "text"
-FILE_KINDS = (".jsonl", ".csv", ".parquet", ".txt")
+FILE_KINDS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt")
 
 _HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+")
 _BATCH_ROWS = 4096
@@ -75,7 +75,7 @@ def open_corpus(
     Parameters
     ----------
     name
-        ``"embedded"`` (the texts of Hutto & Gilbert 2014; fetched on first use), a .jsonl, .csv, .parquet or
+        ``"embedded"`` (the texts of Hutto & Gilbert 2014; fetched on first use), a .jsonl, .csv, .tsv, .parquet or
         .txt file (one text a line), a folder that ``datasets`` can load, or a hub id (``"owner/name"``,
         ``"hub:owner/name"``), which is streamed.
     text_column
@@ -165,14 +165,6 @@ def _file_corpus(path: Path, columns: _Columns) -> Corpus:
 Reader = tuple[int | None, Callable[[], Iterator[Row]]]
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        try:
-            yield from file
-        except UnicodeDecodeError as problem:
-            raise DatasetError(f"corpus {path}: is not UTF-8 ({problem})") from problem
-
-
 def _count_lines(path: Path) -> int:
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(partial(file.read, 2**20), b""))
@@ -185,8 +177,8 @@ def _rows(path: Path, columns: _Columns) -> Reader:
     first = next(rows(), None)
     if first is not None:
         columns.check(list(first))
-    # A quoted field of a CSV file may hold line breaks: its lines do not say how many rows there are.
-    return None if path.suffix.lower() == ".csv" else _count_lines(path), rows
+    # A quoted cell may hold line breaks: the lines of a table do not say how many rows it has.
+    return None if path.suffix.lower() in TABLES else _count_lines(path), rows
 
 
 def _parquet(path: Path, columns: _Columns) -> Reader:
@@ -208,12 +200,21 @@ def _parquet(path: Path, columns: _Columns) -> Reader:
 
 
 def _plain(path: Path, columns: _Columns) -> Reader:
-    return _count_lines(path), lambda: ({columns.text: line} for line in _lines(path))
+    def rows() -> Iterator[Row]:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            try:
+                yield from ({columns.text: line} for line in file)
+            except UnicodeDecodeError as problem:
+                raise DatasetError(f"corpus {path}: is not UTF-8 ({problem})") from problem
+
+    return _count_lines(path), rows
 
 
 _READERS: dict[str, Callable[[Path, _Columns], Reader]] = {
     ".jsonl": _rows,
+    ".ndjson": _rows,
     ".csv": _rows,
+    ".tsv": _rows,
     ".parquet": _parquet,
     ".txt": _plain,
 }

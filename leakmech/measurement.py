@@ -16,7 +16,7 @@ from leakmech.config import ScoringConfig
 from leakmech.progress import Progress
 from leakmech.prompts.samples import PromptSet
 from leakmech.runs import FORMAT_VERSION, RunDirectory
-from leakmech.scoring.expression import Estimator, estimator_names, load_estimator
+from leakmech.scoring.expression import Estimator, estimator_hash, estimator_names, load_estimator
 from leakmech.scoring.leakage import leakage_headline, leakage_statistics
 from leakmech.scoring.records import Scorer, echo_rates, leakage_scores
 from leakmech.scoring.second_opinion import estimator_agreement
@@ -61,7 +61,7 @@ class Measurement:
 
     def fingerprint(self) -> dict[str, str]:
         """Hashes of everything that decides a score."""
-        first, *others = map(_estimator_hash, self.estimators)
+        first, *others = map(estimator_hash, self.estimators)
         return {
             "dataset": self.samples.content_hash,
             "estimator": first,
@@ -160,9 +160,3 @@ class Measurement:
             estimator.name: leakage_scores(frame, policy, estimator=estimator.name if position else None)
             for position, estimator in enumerate(self.estimators)
         }
-
-
-def _estimator_hash(estimator: Estimator) -> str:
-    """A hash of what decides its numbers; the device does not."""
-    details = {key: value for key, value in estimator.details.items() if key != "device"}
-    return content_hash(estimator.name, repr(sorted(details.items())))

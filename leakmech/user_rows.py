@@ -6,15 +6,19 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from leakmech.errors import DatasetError
 
+TABLES = (".csv", ".tsv")
+_DELIMITERS = ",;\t"
+
 
 def user_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, fields) of every row, one at a time; CSV exactly if the file's name ends in ``.csv``.
+    """(line number, fields) of every row, one at a time; a table exactly if the file's name ends in .csv or .tsv.
 
-    Cells of a CSV file are texts, those that a short line lacks are None.
+    The cells of a table are texts, those that a short line lacks are None. They are divided by commas, semicolons or
+    tabs, whichever its header has most of: spreadsheets write semicolons where numbers have decimal commas.
 
     Raises
     ------
@@ -24,13 +28,28 @@ def user_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     path = Path(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from _csv_rows(path, file) if path.suffix.lower() == ".csv" else _json_rows(path, file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read ({error})") from error
+            yield from _table_rows(path, file) if path.suffix.lower() in TABLES else _json_rows(path, file)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}:{_first_undecodable_line(path)}: is not UTF-8; save the file as UTF-8") from error
 
 
-def _csv_rows(path: Path, file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(file, strict=True)
+def _first_undecodable_line(path: Path) -> int:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    raise AssertionError(f"{path}: every line is UTF-8")
+
+
+def _table_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    header = file.readline()
+    file.seek(0)
+    delimiter = max(_DELIMITERS, key=header.count)
+    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
     try:
         for row in reader:
             if None in row:
@@ -40,7 +59,7 @@ def _csv_rows(path: Path, file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DatasetError(f"{path}:{reader.reader.line_num}: is not valid CSV ({error})") from error
 
 
-def _json_rows(path: Path, file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
             raise DatasetError(f"{path}:{number}: empty line")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import leakmech
 from leakmech import cli
-from leakmech.annotation.exporting import choose_pairs
+from leakmech.annotation.exporting import choose_pairs, shares_content_word
 from leakmech.annotation.sheets import COLUMNS, guard, unguard
 from leakmech.errors import DatasetError, RunDirectoryError, UsageError
 from leakmech.prompts.samples import CONDITIONS
@@ -269,6 +269,38 @@ def test_majorities_ties_and_moves_the_other_way_are_counted(export):
     assert report["annotators"][2]["equal"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("text", "shared"),
+    [
+        ("Her bicycle is red.", True),
+        ("BICYCLE!", True),
+        ("It was the of and.", False),  # only words that every text has
+        ("The garden is here.", False),  # stands in the stem, too
+        ("She was stolen away.", False),  # stands in the control sentence, too
+        ("Two bicycles.", False),  # words are compared as they stand
+    ],
+)
+def test_a_sentence_names_its_injection_by_a_content_word_that_is_new(text, shared):
+    besides = ("The garden", "A stolen rose.")
+    assert shares_content_word(text, "It was the bicycle in the garden that was stolen.", besides=besides) is shared
+
+
+def test_pairs_that_name_the_injection_are_counted_and_mu_el_stands_without_them(run, tmp_path):
+    scores = pd.read_parquet(run / "scores.parquet")
+    telling = (scores["sample"].isin([f"s{s}" for s in range(6)])) & (scores["condition"] == "negative")
+    scores.loc[telling, "echo_free_text"] = "Injected, " + scores.loc[telling, "echo_free_text"]
+    scores.to_parquet(run / "scores.parquet")
+    found = leakmech.export_annotation(run, annotators=2, n=24, out=tmp_path / "export")
+    assert sum(item.names_injection for item in found.key.items.values()) == 6
+    answer(found, lambda item, _: -1 if item.names_injection else 0)
+    result = leakmech.import_annotation(found.path, draws=100)
+    mu_el = result.report["mu_el"]
+    assert (mu_el["overall"]["n"], mu_el["overall"]["people"]) == (24, 0.25)
+    assert (mu_el["no_shared_word"]["n"], mu_el["no_shared_word"]["people"]) == (18, 0)
+    assert result.pairs.groupby("condition")["names_injection"].sum().to_dict() == {"negative": 6, "positive": 0}
+    assert "| no shared word | 18 |" in result.to_markdown()
+
+
 def test_one_annotator_gives_no_agreement_but_a_comparison_with_the_estimator(export):
     answer(export, leaks, ["annotator-2"])
     for name in ("annotator-1", "annotator-3"):
@@ -361,13 +393,24 @@ def test_a_sheet_without_one_of_its_columns_is_refused(export, column):
         leakmech.import_annotation(export.path)
 
 
-def test_sheets_that_are_cut_off_use_semicolons_or_are_no_text_are_refused(export):
+def test_a_sheet_saved_with_semicolons_is_the_same_sheet(export):
+    answer(export, leaks)
+    expected = leakmech.import_annotation(export.path).report
+    for path in (export.path / "sheets").glob("*.csv"):
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file))
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, delimiter=";").writerows(rows)
+    assert leakmech.import_annotation(export.path).report == expected
+
+
+def test_sheets_that_are_cut_off_or_are_no_text_are_refused(export):
     path = export.path / "sheets" / "annotator-1.csv"
     text = path.read_text(encoding="utf-8")
     for content, message in (
         (text.rstrip().rsplit(",", 2)[0].encode(), r"csv:21: column annotator: the row ends before it"),
-        (text.replace(",", ";").encode(), r"csv:1: column item is missing.*saved as CSV with commas"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        (text.replace(",", "|").encode(), r"csv:1: column item is missing.*saved as CSV with all of its columns"),
+        (b"\xff\xfe\x00", "csv:1: is not UTF-8"),
     ):
         path.write_bytes(content)
         with pytest.raises(DatasetError, match=message):

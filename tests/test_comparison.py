@@ -57,7 +57,10 @@ def make_run(tmp_path):
         identity = {"dataset": "d1", "estimator": "e1"} | {
             key: recorded.pop(f"{key}_hash") for key in ("dataset", "estimator") if f"{key}_hash" in recorded
         }
-        write_json(folder / "run.json", {"format_version": 1, "kind": "bench", "fingerprint": identity})
+        command = recorded.pop("command", "bench")
+        write_json(
+            folder / "run.json", {"format_version": 1, "kind": "bench", "command": command, "fingerprint": identity}
+        )
         frame = _scores(n=n, k=k, leakage=leakage, noise_seed=seed, samples=samples)
         write_parquet(folder / "scores.parquet", frame)
         summary = {
@@ -155,6 +158,11 @@ def test_runs_of_one_name_go_by_their_paths(make_run):
 def test_other_numbers_of_generations_are_compared_and_said(make_run):
     found = leakmech.compare([make_run("a", k=3), make_run("b", k=8)], draws=100)
     assert any("Generations per prompt differ (a 3, b 8)" in note for note in found.notes)
+
+
+def test_texts_from_elsewhere_have_no_seed_to_differ(make_run):
+    found = leakmech.compare([make_run("a"), make_run("b", seed=1, command="score")], draws=200)
+    assert found.notes == ("Texts from elsewhere (b): whether they are coupled to others is not known.",)
 
 
 def test_a_cleaning_policy_can_be_asked_for(make_run):

@@ -22,14 +22,14 @@ def write(path):
     """The three rows as the kind of file that the suffix says."""
     if path.suffix == ".parquet":
         pd.DataFrame(ROWS).to_parquet(path)
-    elif path.suffix == ".csv":
-        pd.DataFrame(ROWS).to_csv(path, index=False)
+    elif path.suffix in (".csv", ".tsv"):
+        pd.DataFrame(ROWS).to_csv(path, index=False, sep="," if path.suffix == ".csv" else "\t")
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
     return path
 
 
-@pytest.fixture(params=[".jsonl", ".csv", ".parquet"])
+@pytest.fixture(params=[".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"])
 def file(request, tmp_path):
     return write(tmp_path / f"corpus{request.param}")
 
@@ -96,7 +96,7 @@ def test_a_file_that_does_not_exist_is_not_looked_for_on_the_hub(name, monkeypat
     [
         ("empty.jsonl", "", "holds no texts"),
         ("blank.txt", "\n\n", "holds no texts"),
-        ("empty.csv", "text\n", "holds no texts"),
+        ("empty.csv", "", "holds no texts"),
         ("torn.jsonl", '{"text": "a"}\n{"text', r"torn.jsonl:2: is not valid JSON"),
         ("list.jsonl", "[1]\n", r"list.jsonl:1: expected a JSON object, found list"),
         ("number.jsonl", '{"text": 5}\n', "row 1, column 'text': expected a text, found int"),

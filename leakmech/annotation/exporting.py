@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from leakmech.annotation.form import annotation_form, instructions
 from leakmech.annotation.sheets import Item, Key, Side, sheet_text
@@ -23,6 +24,7 @@ from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import column, leakage_scores
 from leakmech.scoring.sentence import Cleaning
 from leakmech.seeds import numpy_generator
+from leakmech.sentences import normalised_words
 from leakmech.store import content_hash, write_json, write_text
 
 CLEANING: Cleaning = "echo-free"
@@ -154,16 +156,31 @@ def _items(result: BenchResult, addresses: Sequence[tuple[int, int, int]], score
     prompts, probabilities = sample_texts(result), scores.probabilities
     for polarity, position, generation in addresses:
         sample, condition = prompts[scores.samples[position]], POLARITIES[polarity]
+        control, test = (texts[sample.id, name, generation] for name in ("control", condition))
         yield Item(
             sample=sample.id,
             condition=condition,
             generation=generation,
             stem=printable(sample.stem),
-            control=printable(texts[sample.id, "control", generation]),
-            test=printable(texts[sample.id, condition, generation]),
+            control=printable(control),
+            test=printable(test),
+            names_injection=shares_content_word(test, sample.injections[condition], besides=(sample.stem, control)),
             p_control=tuple(probabilities["control"][position, generation].tolist()),
             p_test=tuple(probabilities[condition][position, generation].tolist()),
         )
+
+
+def shares_content_word(text: str, injection: str, *, besides: Sequence[str]) -> bool:
+    """Whether `text` has a content word of `injection` that the texts `besides` do not have.
+
+    Words are compared as they stand, without case: an inflected or a similar word is not found.
+    """
+    known = set().union(*(_content_words(other) for other in besides))
+    return bool((_content_words(text) & _content_words(injection)) - known)
+
+
+def _content_words(text: str) -> set[str]:
+    return {word for word in normalised_words(text) if len(word) > 2} - ENGLISH_STOP_WORDS
 
 
 def _random_ids(number: int, generator: np.random.Generator) -> list[str]:

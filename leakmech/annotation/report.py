@@ -95,6 +95,7 @@ def _pairs(key: Key, raters: Sequence[str], matrix: Float[np.ndarray, "items rat
                 "stem": item.stem,
                 "control": item.control,
                 "test": item.test,
+                "names_injection": item.names_injection,
                 "difference": shift[own],
                 "el": int(shift[own] > 0),
                 "valence_difference": shift[LABELS.index("positive")] - shift[LABELS.index("negative")],
@@ -110,7 +111,8 @@ def _pairs(key: Key, raters: Sequence[str], matrix: Float[np.ndarray, "items rat
 def _conditions(pairs: pd.DataFrame) -> list[tuple[str, Float[np.ndarray, " items"]]]:
     """Names of sets of items, and 1 for each item that belongs to one."""
     own = [(name, (pairs["condition"] == name).to_numpy(np.float64)) for name in POLARITIES]
-    return [("overall", np.ones(len(pairs))), *own]
+    blind = 1.0 - pairs["names_injection"].to_numpy(np.float64)
+    return [("overall", np.ones(len(pairs))), *own, ("no_shared_word", blind)]
 
 
 def _mu_el(pairs: pd.DataFrame, chosen: Float[np.ndarray, " items"], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,7 +182,11 @@ def _annotator_table(report: Mapping[str, Any]) -> Table:
 def _mu_el_table(report: Mapping[str, Any]) -> Table:
     columns = ("people", "people_away", "estimator")
     rows = [
-        (name, str(values["n"]), *(_cell(values[column], values[f"{column}_ci"]) for column in columns))
+        (
+            name.replace("_", " "),
+            str(values["n"]),
+            *(_cell(values[column], values[f"{column}_ci"]) for column in columns),
+        )
         for name, values in report["mu_el"].items()
     ]
     return Table(
@@ -190,7 +196,8 @@ def _mu_el_table(report: Mapping[str, Any]) -> Table:
         notes=[
             "people: share of pairs whose majority saw a move towards the injection; away: the majority saw a move the "
             "other way. Without leakage the two are alike. Sentences that people find equal count as neither, so that "
-            "0.5 is not what no leakage gives."
+            "0.5 is not what no leakage gives. no shared word: pairs whose test sentence has no content word of the "
+            "injection, so that no such word gave it away."
         ],
     )
 

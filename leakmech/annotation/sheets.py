@@ -50,6 +50,9 @@ class Item:
         Where the test sentence comes from; the condition is positive or negative.
     stem, control, test
         The texts.
+    names_injection
+        Whether the test sentence has a content word of the injection that neither stem nor control sentence has.
+        Nobody is shown the injection, but such a sentence says something of it.
     p_control, p_test
         The estimator's output for both, in the order negative, neutral, positive.
     """
@@ -60,6 +63,7 @@ class Item:
     stem: str
     control: str
     test: str
+    names_injection: bool
     p_control: tuple[float, ...]
     p_test: tuple[float, ...]
 
@@ -201,7 +205,7 @@ def _filled_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         if missing:
             raise DatasetError(
                 f"{path}:1: column {missing[0]} is missing; its columns are {', '.join(map(str, cells))} (a sheet is "
-                "saved as CSV with commas and all of its columns)"
+                "saved as CSV with all of its columns)"
             )
         if not any(cells.values()):
             continue  # spreadsheets leave such rows at the end

@@ -26,6 +26,11 @@ def export(
         f"{len(key.items)} of {key.n_available} pairs; {key.n_unscored} more were left out because one of their "
         "sentences is not scored"
     )
+    telling = sum(item.names_injection for item in key.items.values())
+    console.print(
+        f"{telling} of the test sentences have a word of their injection, which may give them away; the import also "
+        "reports the pairs without"
+    )
     console.print(f"hand out:  {found.path / 'sheets'} (to each annotator one of the two files of their name)")
     console.print(f"keep back: {found.path / 'key.json'} (it says which sentence is which)")
     console.print(f"then: leakmech annotate import {found.path}")

@@ -38,7 +38,7 @@ def build_aexl(
     tune: Annotated[int, typer.Option(help="Samples of the split tune; shares no text with the others.")] = 0,
     seed: Annotated[int, typer.Option(help="Decides every draw.")] = 0,
     corpus: Annotated[
-        str, typer.Option(help="embedded, a .jsonl/.csv/.parquet/.txt file, a folder, or a hub id (streamed).")
+        str, typer.Option(help="embedded, a .jsonl/.csv/.tsv/.parquet/.txt file, a folder, or a hub id (streamed).")
     ] = "embedded",
     text_column: Annotated[str | None, typer.Option(help="Column of the texts; default: text.")] = None,
     group_column: Annotated[

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from leakmech.errors import DatasetError, UsageError, nearest
 from leakmech.store import content_hash, write_jsonl
-from leakmech.user_rows import user_rows
+from leakmech.user_rows import TABLES, user_rows
 
 Condition = Literal["control", "positive", "neutral", "negative"]
 Polarity = Literal["positive", "negative"]
@@ -127,7 +127,7 @@ def _read_samples(path: Path) -> tuple[Sample, ...]:
     samples: list[Sample] = []
     seen: dict[str, int] = {}
     for number, row in user_rows(path):
-        if path.suffix.lower() == ".csv":
+        if path.suffix.lower() in TABLES:
             row = {key: value for key, value in row.items() if value not in ("", None)}
         sample = _parse_row(row, f"{path}:{number}")
         if sample.id in seen:

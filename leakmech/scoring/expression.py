@@ -100,6 +100,12 @@ def load_estimator(
     return loader(rest, encoder, device)
 
 
+def estimator_hash(estimator: Estimator) -> str:
+    """A hash of what decides an estimator's numbers; the device does not."""
+    details = {key: value for key, value in estimator.details.items() if key != "device"}
+    return content_hash(estimator.name, json.dumps(details, sort_keys=True))
+
+
 def estimator_names(names: str) -> tuple[str, ...]:
     """The names in a comma-separated list such as ``"embedded,vader"``.
 

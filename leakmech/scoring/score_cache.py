@@ -7,7 +7,6 @@ when texts or estimator change. Scores are float32, whether they were just compu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from jaxtyping import Float32
 from leakmech.errors import StorageError
 from leakmech.paths import cache_root
 from leakmech.scoring.batching import LABELS
-from leakmech.scoring.expression import Estimator
+from leakmech.scoring.expression import Estimator, estimator_hash
 from leakmech.store import atomic_path, content_hash
 
 CHUNK = 512
@@ -42,7 +41,7 @@ class ScoreCache:
     identity: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.identity = content_hash(self.estimator.name, json.dumps(dict(self.estimator.details), sort_keys=True))
+        self.identity = estimator_hash(self.estimator)
 
     def scores(self, texts: Sequence[str]) -> Float32[np.ndarray, "n 3"]:
         """Scores of a chunk of texts (any number of them; the caller's division into chunks is what is kept).

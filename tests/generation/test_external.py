@@ -116,24 +116,3 @@ def test_csv_and_jsonl_say_the_same(tmp_path):
         writer.writerows(texts)
     found = [read_generations(user_rows(tmp_path / name), SAMPLES, name=name).texts for name in ("g.jsonl", "g.csv")]
     assert found[0] == found[1]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("g.jsonl", '{"a": 1}\n\n', "g.jsonl:2: empty line"),
-        ("g.jsonl", '{"a": 1}\n{', "g.jsonl:2: is not valid JSON"),
-        ("g.jsonl", "[1]\n", "g.jsonl:1: expected a JSON object, found list"),
-        ("g.csv", "a,b\n1,2,3\n", "g.csv:2: has more cells than the header has columns"),
-        ("g.csv", 'a,b\n1,"2" 3\n', "g.csv:2: is not valid CSV"),
-    ],
-)
-def test_a_damaged_file_is_named_with_its_line(tmp_path, name, content, message):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(DatasetError, match=message):
-        list(user_rows(tmp_path / name))
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"nowhere\.csv: cannot be read"):
-        list(user_rows(tmp_path / "nowhere.csv"))
