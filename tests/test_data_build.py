@@ -143,6 +143,13 @@ def test_other_choices_from_the_same_corpus_read_scores_instead_of_texts(build):
     assert again.n_read == 0
 
 
+def test_with_another_seed_the_estimator_reads_no_more_than_the_pool_of_stems(build):
+    first = build()
+    again = WordEstimator()
+    build("seed/aexl.jsonl", seed=1, estimator=again)
+    assert again.n_read <= first.card["counts"]["stems"]["pool"]
+
+
 def test_another_estimator_never_gets_these_scores(build):
     build()
     other = WordEstimator()
