@@ -2,10 +2,11 @@
 
     python experiments/aexl_ratings.py aexl.jsonl
 
-Hutto & Gilbert (2014) had every text of their archive rated from -4 to 4. A sample's ``source`` names the texts that its
-parts come from, so the ratings tell how many injections people would put into the class that the estimator gave them
-(mean rating at least 0.8, at most -0.8, or between, as in training). The estimator was trained on part of these texts. A
-text of several sentences was rated as a whole, an injection is one of them. Prints a table; the last line is JSON.
+Hutto & Gilbert (2014) had every text of their archive rated from -4 to 4. A sample's ``source`` names the texts that
+its parts come from, so the ratings tell how many injections people would put into the class that the estimator gave
+them (mean rating at least 0.8, at most -0.8, or between, as in training). The estimator was trained on part of these
+texts. A text of several sentences was rated as a whole, an injection is one of them. Prints a table; the last line is
+JSON.
 """
 
 from __future__ import annotations
