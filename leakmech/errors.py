@@ -38,6 +38,10 @@ class ConfigError(UsageError):
     """A configuration has an unknown key or a value out of range."""
 
 
+class ActivationError(UsageError):
+    """Activations do not fit into memory, or a folder of them is unfinished, damaged or in use."""
+
+
 class RunDirectoryError(UsageError):
     """A run directory holds another run, is incomplete, or is not a run at all."""
 
