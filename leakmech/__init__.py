@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from leakmech.benchmark import bench
     from leakmech.comparison import Comparison, compare
     from leakmech.data_build import build_aexl
+    from leakmech.mechanism.activation_store import load_activations
+    from leakmech.mechanism.activations import cache_activations
     from leakmech.models.load import load_model
     from leakmech.power_analysis import power
     from leakmech.prompts.samples import load_dataset
@@ -21,9 +23,11 @@ __all__ = [
     "Comparison",
     "bench",
     "build_aexl",
+    "cache_activations",
     "compare",
     "export_annotation",
     "import_annotation",
+    "load_activations",
     "load_dataset",
     "load_estimator",
     "load_model",
@@ -37,9 +41,11 @@ _HOMES = {
     "Comparison": "leakmech.comparison",
     "bench": "leakmech.benchmark",
     "build_aexl": "leakmech.data_build",
+    "cache_activations": "leakmech.mechanism.activations",
     "compare": "leakmech.comparison",
     "export_annotation": "leakmech.annotation.exporting",
     "import_annotation": "leakmech.annotation.importing",
+    "load_activations": "leakmech.mechanism.activation_store",
     "load_dataset": "leakmech.prompts.samples",
     "load_estimator": "leakmech.scoring.expression",
     "load_model": "leakmech.models.load",

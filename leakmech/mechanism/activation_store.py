@@ -198,6 +198,10 @@ class ActivationIndex:
         shape = (len(self.samples), len(self.conditions), len(self.positions), len(self.layers), *self.sites[site])
         return torch.full(shape, torch.nan, dtype=DTYPES[self.dtype])
 
+    def shaped(self, site: Site, flat: Tensor) -> Tensor:
+        """`flat` with its last axis in the shape of a vector of the site."""
+        return flat.reshape(*flat.shape[:-1], *self.sites[site])
+
     def nothing_present(self) -> Tensor:
         """The array `present` before anything is."""
         return torch.zeros(len(self.samples), len(self.conditions), len(self.positions), dtype=torch.bool)
@@ -314,7 +318,7 @@ class ActivationCache:
                 part, there = part[:, chosen.positions], there[:, chosen.positions]
             if chosen.layers is not None:
                 part = part[:, :, chosen.layers]
-            values[sample[kept], condition[kept]] = part
+            values[sample[kept], condition[kept]] = index.shaped(site, part)
             present[sample[kept], condition[kept]] = there
         return self._labelled(site, values, present, index)
 
@@ -442,5 +446,3 @@ def refuse_too_large(n_bytes: int, *, hint: str) -> None:
 def size_text(n_bytes: int) -> str:
     """``3.2 GiB`` or ``12 MiB``."""
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.3g} MiB"
-
-

@@ -123,7 +123,7 @@ def cache_activations(
     _refuse_full_disk(Path(out), n_bytes)
     writer = ShardWriter(Path(out), work.index)
     for rows in work.run(batch_size, progress):
-        writer.add(rows.to_cpu())
+        writer.add(rows)
     return writer.close()
 
 
@@ -197,14 +197,10 @@ def activation_moments(
     per_place = sum(width * (width + 1 if covariance else 1) for width in widths.values()) * _FLOAT64
     hint = "pass covariance=False, or fewer layers, sites or positions" if covariance else "pass fewer layers or sites"
     refuse_too_large(math.prod(shape) * per_place, hint=hint)
-    running = {
-        site: RunningMoments(shape, width, covariance=covariance, device=torch.device("cpu"))
-        for site, width in widths.items()
-    }
+    running = {site: RunningMoments(shape, width, covariance=covariance) for site, width in widths.items()}
     for rows in work.run(batch_size, progress):
-        kept = rows.to_cpu()
         for site, moments in running.items():
-            moments.add(kept.values[site], kept.present, kept.conditions)
+            moments.add(rows.values[site], rows.present, rows.conditions)
     return {
         site: Moments(
             site,
@@ -223,11 +219,9 @@ def _to_memory(work: _Work, batch_size: int | str, progress: Progress) -> Activa
     values = {site: work.index.empty(site) for site in work.index.sites}
     present = work.index.nothing_present()
     for rows in work.run(batch_size, progress):
-        kept = rows.to_cpu()
-        present[kept.samples, kept.conditions] = kept.present
+        present[rows.samples, rows.conditions] = rows.present
         for site, array in values.items():
-            flat = kept.values[site]
-            array[kept.samples, kept.conditions] = flat.reshape(*flat.shape[:-1], *work.index.sites[site])
+            array[rows.samples, rows.conditions] = work.index.shaped(site, rows.values[site])
     return ActivationCache(work.index, values=values, present=present)
 
 
@@ -293,7 +287,7 @@ class _Work:
         )
         return cls(loaded, layout, index, prompts, plan)
 
-    def run(self, batch_size: int | str, progress: Progress) -> Iterator[_Batch]:
+    def run(self, batch_size: int | str, progress: Progress) -> Iterator[Rows]:
         """Activations of all prompts, the longest first, batch by batch; the batch is halved when memory runs out."""
         size = parse_batch_size(batch_size) or _BATCH_SIZES.get(self.loaded.device.type, _BATCH_SIZE_ELSEWHERE)
         waiting = sorted(range(len(self.prompts)), key=lambda number: -len(self.prompts[number]))
@@ -312,7 +306,7 @@ class _Work:
                 advance(len(waiting[:size]))
                 del waiting[:size]
 
-    def _try(self, numbers: Sequence[int]) -> _Batch | None:
+    def _try(self, numbers: Sequence[int]) -> Rows | None:
         """A batch, or None when memory runs out."""
         try:
             return self._forward(numbers)
@@ -322,7 +316,7 @@ class _Work:
         return None
 
     @torch.inference_mode()
-    def _forward(self, numbers: Sequence[int]) -> _Batch:
+    def _forward(self, numbers: Sequence[int]) -> Rows:
         prompts = [self.prompts[number] for number in numbers]
         device = self.loaded.device
         inputs = padded(prompts, device)
@@ -334,28 +328,13 @@ class _Work:
         with recording(self.layout, sites=tuple(index.sites), layers=index.layers, pick=pick.to(device)) as recorded:
             self.loaded.model(**inputs, use_cache=False, logits_to_keep=1)
         missing = rearrange(~present, "row pos -> row pos 1 1").to(device)
-        values = {
-            site: torch.stack([recorded[site, layer] for layer in index.layers], dim=2).masked_fill(missing, torch.nan)
-            for site in index.sites
-        }
+        values = {}
+        for site in index.sites:
+            stacked = torch.stack([recorded[site, layer] for layer in index.layers], dim=2)
+            values[site] = stacked.masked_fill(missing, torch.nan).to("cpu", self.loaded.dtype)
         n_conditions = len(index.conditions)
         rows = torch.tensor(numbers)
-        return _Batch(rows // n_conditions, rows % n_conditions, values, present, dtype=self.loaded.dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """Activations of a batch, still on the model's device."""
-
-    samples: Tensor
-    conditions: Tensor
-    values: dict[Site, Float[Tensor, "row pos layer width"]]
-    present: Tensor
-    dtype: torch.dtype
-
-    def to_cpu(self) -> Rows:
-        values = {site: array.to("cpu", self.dtype) for site, array in self.values.items()}
-        return Rows(self.samples, self.conditions, values, self.present)
+        return Rows(rows // n_conditions, rows % n_conditions, values, present)
 
 
 class _Pick:

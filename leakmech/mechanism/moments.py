@@ -75,11 +75,11 @@ class Moments:
 class RunningMoments:
     """Accumulates the moments of one site; memory does not grow with the number of vectors."""
 
-    def __init__(self, shape: Sequence[int], width: int, *, covariance: bool, device: torch.device) -> None:
+    def __init__(self, shape: Sequence[int], width: int, *, covariance: bool) -> None:
         self.count = torch.zeros(*shape[:2], dtype=torch.long)
-        self.mean = torch.zeros(*shape, width, dtype=torch.float64, device=device)
+        self.mean = torch.zeros(*shape, width, dtype=torch.float64)
         squares = (*shape, width, width)
-        self.squares = torch.zeros(squares, dtype=torch.float64, device=device) if covariance else None
+        self.squares = torch.zeros(squares, dtype=torch.float64) if covariance else None
 
     def add(
         self,
@@ -92,7 +92,7 @@ class RunningMoments:
             for position in range(values.shape[1]):
                 kept = (conditions == condition) & present[:, position]
                 if bool(kept.any()):
-                    self._merge(condition, position, values[kept.to(values.device), position].double())
+                    self._merge(condition, position, values[kept, position].double())
 
     def _merge(self, condition: int, position: int, vectors: Float[Tensor, "row layer width"]) -> None:
         before, new = int(self.count[condition, position]), len(vectors)
@@ -115,13 +115,13 @@ class RunningMoments:
         Float[Tensor, "condition position layer width"],
         Float[Tensor, "condition position layer width width"] | None,
     ]:
-        """Counts, means and covariances on the CPU."""
-        count, mean, squares = self.count, self.mean.cpu(), self.squares
+        """Counts, means and covariances."""
+        count, mean, squares = self.count, self.mean.clone(), self.squares
         mean[count == 0] = torch.nan
         if squares is None:
             return count, mean, None
         below = (count - 1).double().where(count > 1, torch.nan)
-        return count, mean, squares.cpu().div_(rearrange(below, "c p -> c p 1 1 1"))
+        return count, mean, squares.div(rearrange(below, "c p -> c p 1 1 1"))
 
 
 def pooled_moments(moments: Moments, *, position: str) -> tuple[Tensor, Tensor | None]:
