@@ -13,21 +13,19 @@ which are there; the others hold NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
-from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from leakmech.errors import ActivationError, ConfigError, nearest
-from leakmech.mechanism.positions import labels_of
+from leakmech.mechanism.activation_arrays import Activations, Choice, label_indices, labels_at, position_indices
 from leakmech.mechanism.sites import Site
 from leakmech.models.device import DTYPES
 from leakmech.store import atomic_path, read_json, write_json
@@ -36,124 +34,6 @@ FORMAT_VERSION = 1
 INDEX = "index.json"
 _SHARD = "shard-{:05d}.safetensors"
 _SHARD_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True, eq=False)
-class Activations:
-    """Activations of one site.
-
-    Attributes
-    ----------
-    site
-        For example ``resid_post``.
-    values
-        On the CPU, in the dtype of the model; one more axis for ``z``, whose vectors are (n_heads, d_head). NaN where
-        not present.
-    samples, conditions, positions, layers
-        Labels of the first four axes.
-    present
-        Which positions a prompt has.
-    model_hash, dataset_hash
-        What they were computed with and on.
-    """
-
-    site: Site
-    values: Float[Tensor, "sample condition position layer *width"]
-    samples: tuple[str, ...]
-    conditions: tuple[str, ...]
-    positions: tuple[str, ...]
-    layers: tuple[int, ...]
-    present: Bool[Tensor, "sample condition position"]
-    model_hash: str = ""
-    dataset_hash: str = ""
-
-    def select(
-        self,
-        *,
-        samples: Sequence[str] | None = None,
-        conditions: Sequence[str] | str | None = None,
-        positions: Sequence[str] | str | None = None,
-        layers: Sequence[int] | int | None = None,
-    ) -> Activations:
-        """The named entries, in the order in which they are named; all of an axis for None.
-
-        The name of a part (``stem``) stands for all its tokens (``stem:-2``, ``stem:-1``).
-
-        Raises
-        ------
-        ConfigError
-            A label is not there.
-        """
-        chosen = _Choice(
-            samples=_indices("samples", samples, self.samples),
-            conditions=_indices("conditions", conditions, self.conditions),
-            positions=_position_indices(positions, self.positions),
-            layers=_indices("layers", layers, self.layers),
-        )
-        values, present = self.values, self.present
-        for axis, indices in enumerate((chosen.samples, chosen.conditions, chosen.positions, chosen.layers)):
-            if indices is not None:
-                values = values.index_select(axis, torch.tensor(indices))
-                present = present.index_select(axis, torch.tensor(indices)) if axis < present.dim() else present
-        return replace(
-            self,
-            values=values,
-            present=present,
-            samples=_at(self.samples, chosen.samples),
-            conditions=_at(self.conditions, chosen.conditions),
-            positions=_at(self.positions, chosen.positions),
-            layers=_at(self.layers, chosen.layers),
-        )
-
-    def matrix(self, *, condition: str, position: str) -> Float[np.ndarray, "sample layer *width"]:
-        """Values of one condition at one position, as float32 for NumPy.
-
-        Raises
-        ------
-        ConfigError
-            A label is not there, or stands for several tokens.
-        ActivationError
-            A prompt of this condition does not have this position.
-        """
-        chosen = self.select(conditions=condition, positions=position)
-        if len(chosen.positions) != 1:
-            raise ConfigError(f"position {position!r} is {len(chosen.positions)} tokens here; name one of them")
-        if not bool(chosen.present.all()):
-            absent = self.samples[int((~chosen.present[:, 0, 0]).nonzero()[0])]
-            raise ActivationError(f"sample {absent!r} has no position {position!r} under condition {condition!r}")
-        return chosen.values[:, 0, 0].float().numpy()
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """Indices along each labelled axis; None for all of it."""
-
-    samples: list[int] | None
-    conditions: list[int] | None
-    positions: list[int] | None
-    layers: list[int] | None
-
-
-def _indices(axis: str, wanted: Any, labels: Sequence[Any]) -> list[int] | None:
-    if wanted is None:
-        return None
-    wanted = [wanted] if isinstance(wanted, str | int) else list(wanted)
-    index = {label: number for number, label in enumerate(labels)}
-    for label in wanted:
-        if label not in index:
-            raise ConfigError(f"{axis}: {label!r} is not there{nearest(str(label), [str(known) for known in labels])}")
-    return [index[label] for label in wanted]
-
-
-def _position_indices(wanted: Sequence[str] | str | None, labels: Sequence[str]) -> list[int] | None:
-    if wanted is None:
-        return None
-    names = [wanted] if isinstance(wanted, str) else wanted
-    return _indices("positions", [label for name in names for label in labels_of(name, labels) or [name]], labels)
-
-
-def _at(labels: tuple[Any, ...], indices: list[int] | None) -> tuple[Any, ...]:
-    return labels if indices is None else tuple(labels[index] for index in indices)
 
 
 @dataclass(frozen=True)
@@ -288,21 +168,21 @@ class ActivationCache:
             whole = self._labelled(known[site], self._values[known[site]], self._present, self.index)
             return whole.select(samples=samples, conditions=conditions, positions=positions, layers=layers)
         index = self.index
-        chosen = _Choice(
-            samples=_indices("samples", samples, index.samples),
-            conditions=_indices("conditions", conditions, index.conditions),
-            positions=_position_indices(positions, index.positions),
-            layers=_indices("layers", layers, index.layers),
+        chosen = Choice(
+            samples=label_indices("samples", samples, index.samples),
+            conditions=label_indices("conditions", conditions, index.conditions),
+            positions=position_indices(positions, index.positions),
+            layers=label_indices("layers", layers, index.layers),
         )
         return self._read(known[site], chosen)
 
-    def _read(self, site: Site, chosen: _Choice) -> Activations:
+    def _read(self, site: Site, chosen: Choice) -> Activations:
         index = replace(
             self.index,
-            samples=_at(self.index.samples, chosen.samples),
-            conditions=_at(self.index.conditions, chosen.conditions),
-            positions=_at(self.index.positions, chosen.positions),
-            layers=_at(self.index.layers, chosen.layers),
+            samples=labels_at(self.index.samples, chosen.samples),
+            conditions=labels_at(self.index.conditions, chosen.conditions),
+            positions=labels_at(self.index.positions, chosen.positions),
+            layers=labels_at(self.index.layers, chosen.layers),
         )
         refuse_too_large(index.n_bytes(sites=[site]), hint="load fewer layers, positions or conditions at a time")
         values, present = index.empty(site), index.nothing_present()
@@ -322,7 +202,7 @@ class ActivationCache:
             present[sample[kept], condition[kept]] = there
         return self._labelled(site, values, present, index)
 
-    def _shards(self, site: Site):
+    def _shards(self, site: Site) -> Iterator[Rows]:
         for name in self.index.shards:
             path = (self.folder or Path()) / name
             try:

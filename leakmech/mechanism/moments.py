@@ -1,6 +1,9 @@
 """Means and covariances of activations, without keeping the activations.
 
-Per condition, position and layer, with n vectors x: mean m = sum x / n and covariance C = sum (x - m)(x - m)^T / (n - 1),
+Per condition, position and layer, with n vectors x,
+
+    m = sum x / n,    C = sum (x - m)(x - m)^T / (n - 1),
+
 both in float64. Batches are merged by the update of Chan, Golub & LeVeque (1983),
 
     M = M_a + M_b + d d^T n_a n_b / (n_a + n_b),    d = m_b - m_a,

@@ -169,9 +169,9 @@ class PositionPlan:
                 labels.append(name)
                 entries.append((part, reading, -1))
                 continue
-            numbers = range(longest) if part == "generated" else range(-longest, 0)
-            labels += [f"{name}:{number}" for number in numbers]
-            entries += [(part, reading, number) for number in numbers]
+            for number in range(longest) if part == "generated" else range(-longest, 0):
+                labels.append(f"{name}:{number}")
+                entries.append((part, reading, number))
         return cls(tuple(labels), tuple(entries))
 
     @property

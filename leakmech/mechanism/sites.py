@@ -57,7 +57,7 @@ def parse_sites(sites: Sequence[str], layout: Layout) -> tuple[Site, ...]:
             f"site 'resid_mid': {layout.architecture} runs attention and MLP in parallel and has none; "
             "use resid_pre, attn_out or resid_post"
         )
-    return tuple(site for site in SITES if site in sites)
+    return tuple(site for site in SITES if site in sites)  # in the order of the forward pass
 
 
 def site_shape(layout: Layout, site: Site) -> tuple[int, ...]:

@@ -7,10 +7,10 @@ import torch
 from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
 
 from leakmech.errors import ActivationError, ConfigError, ModelError
-from leakmech.mechanism import activation_store
-from leakmech.mechanism import activations as engine
-from leakmech.mechanism.activations import activation_moments, cache_activations, estimate_bytes
+from leakmech.mechanism import activation_run as engine
+from leakmech.mechanism import activation_store, activations
 from leakmech.mechanism.activation_store import load_activations
+from leakmech.mechanism.activations import activation_moments, cache_activations, estimate_bytes
 from leakmech.mechanism.bridge import bridge
 from leakmech.mechanism.continuations import sample_continuations
 from leakmech.mechanism.moments import RunningMoments, pooled_moments
@@ -138,7 +138,7 @@ def test_an_adapter_is_seen(make_tiny, chat_tokenizer):
 
 def test_hooks_are_gone_afterwards_and_after_an_error(loaded, monkeypatch):
     cache_activations(loaded, SAMPLES)
-    monkeypatch.setattr(engine._Pick, "__call__", lambda *_: 1 / 0)
+    monkeypatch.setattr(engine.TokenPick, "__call__", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cache_activations(loaded, SAMPLES, sites=list(SITES))
     modules = list(loaded.model.modules())
@@ -310,14 +310,14 @@ def test_too_little_memory_is_refused_before_the_model_runs(loaded, monkeypatch,
         cache_activations(loaded, SAMPLES)
     with pytest.raises(ActivationError, match="covariance=False"):
         activation_moments(loaded, SAMPLES)
-    monkeypatch.setattr(engine.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
-    with pytest.raises(ActivationError, match="acts: activations need 0.00439 MiB, 9.54e-06 MiB are free there"):
+    monkeypatch.setattr(activations.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    with pytest.raises(ActivationError, match=r"acts: activations need 0.00439 MiB, 9.54e-06 MiB are free there"):
         cache_activations(loaded, SAMPLES, out=tmp_path / "acts")
 
 
 def test_the_batch_is_halved_when_memory_runs_out(loaded, monkeypatch):
     expected = cache_activations(loaded, SAMPLES)["resid_post"].values
-    forward, sizes = engine._Work._forward, []
+    forward, sizes = engine.ActivationRun._forward, []
 
     def limited(self, numbers):
         sizes.append(len(numbers))
@@ -325,7 +325,7 @@ def test_the_batch_is_halved_when_memory_runs_out(loaded, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(self, numbers)
 
-    monkeypatch.setattr(engine._Work, "_forward", limited)
+    monkeypatch.setattr(engine.ActivationRun, "_forward", limited)
     close(cache_activations(loaded, SAMPLES, batch_size=12)["resid_post"].values, expected)
     assert sizes == [12, 6, 3, 3, 3, 3]
 
