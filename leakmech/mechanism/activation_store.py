@@ -161,11 +161,10 @@ class ActivationCache:
         ActivationError
             Memory does not suffice, or the folder is damaged.
         """
-        known = {str(name): name for name in self.index.sites}
-        if site not in known:
-            raise ConfigError(f"sites: {site!r} is not there{nearest(site, known)}")
+        if site not in self.index.sites:
+            raise ConfigError(f"sites: {site!r} is not there{nearest(site, self.index.sites)}")
         if self.folder is None and self._present is not None:
-            whole = self._labelled(known[site], self._values[known[site]], self._present, self.index)
+            whole = self._labelled(site, self._values[site], self._present, self.index)
             return whole.select(samples=samples, conditions=conditions, positions=positions, layers=layers)
         index = self.index
         chosen = Choice(
@@ -174,7 +173,7 @@ class ActivationCache:
             positions=position_indices(positions, index.positions),
             layers=label_indices("layers", layers, index.layers),
         )
-        return self._read(known[site], chosen)
+        return self._read(site, chosen)
 
     def _read(self, site: Site, chosen: Choice) -> Activations:
         index = replace(

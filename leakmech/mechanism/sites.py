@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, get_args
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,8 +26,11 @@ from torch import Tensor, nn
 from leakmech.errors import ConfigError, ModelError, nearest
 from leakmech.models.layout import Block, Layout
 
-Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "mlp_post"]
-SITES: tuple[Site, ...] = get_args(Site)
+Site = str
+"""A name of :data:`SITES`."""
+
+SITES: tuple[Site, ...] = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "mlp_post")
+"""In the order of the forward pass, then what the sublayers write from."""
 
 Pick = Callable[[Float[Tensor, "batch tokens width"]], Float[Tensor, "batch pos width"]]
 """What is kept of a site's values."""
@@ -57,7 +60,7 @@ def parse_sites(sites: Sequence[str], layout: Layout) -> tuple[Site, ...]:
             f"site 'resid_mid': {layout.architecture} runs attention and MLP in parallel and has none; "
             "use resid_pre, attn_out or resid_post"
         )
-    return tuple(site for site in SITES if site in sites)  # in the order of the forward pass
+    return tuple(site for site in SITES if site in sites)
 
 
 def site_shape(layout: Layout, site: Site) -> tuple[int, ...]:
@@ -124,6 +127,7 @@ def _hooks(block: Block, site: Site, pick: Pick, slot: _Slot) -> list[Any]:
             return [_on_input(block.heads_out, lambda x: slot.put(pick(x)))]
         case "mlp_post":
             return [_on_input(block.neurons_out, lambda x: slot.put(pick(x)))]
+    raise AssertionError(f"site {site!r} has passed parse_sites, but has no hook")
 
 
 def _on_input(module: nn.Module, see: Callable[[Tensor], None]) -> Any:
