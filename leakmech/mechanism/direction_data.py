@@ -179,5 +179,3 @@ def check_splits(splits: dict[Split, SiteActivations]) -> None:
                 f"splits {first!r} and {second!r} share {len(shared)} samples (for example {shared[0]!r}); "
                 "a direction must be judged on samples that it was not fitted on"
             )
-
-

@@ -201,7 +201,10 @@ def _logistic(activations: SiteActivations, options: FitOptions) -> Fit:
 
 
 def _best_strength(
-    points: Float[np.ndarray, "n rank"], labels: np.ndarray, samples: np.ndarray, strengths: tuple[float, ...] = STRENGTHS
+    points: Float[np.ndarray, "n rank"],
+    labels: np.ndarray,
+    samples: np.ndarray,
+    strengths: tuple[float, ...] = STRENGTHS,
 ) -> float:
     """The C with the lowest held-out log loss; both prompts of a sample are held out together."""
     folds = samples % _FOLDS
@@ -285,7 +288,9 @@ def search_sphere(
         optimiser.zero_grad()
         loss = loss_of(vector)
         if loss.numel() != 1 or not torch.isfinite(loss).all():
-            raise DirectionError(f"{where}: the interchange loss of 'das' is not a finite number; check the model's dtype")
+            raise DirectionError(
+                f"{where}: the interchange loss of 'das' is not a finite number; check the model's dtype"
+            )
         if loss.item() < best_loss:
             best, best_loss = vector.detach().clone(), loss.item()
         if step < steps:
