@@ -171,7 +171,7 @@ def check_splits(splits: dict[Split, SiteActivations]) -> None:
                 raise DirectionError(
                     f"split {split!r}: {field} is {getattr(part, field)!r} and that of 'fit' is {getattr(fit, field)!r}"
                 )
-    names = list(splits)
+    names: list[Split] = list(splits)
     for first, second in [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]:
         shared = sorted(set(splits[first].sample_ids) & set(splits[second].sample_ids))
         if shared:

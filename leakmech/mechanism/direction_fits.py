@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -31,8 +31,12 @@ from leakmech.errors import DirectionError, nearest
 from leakmech.mechanism.direction_data import SiteActivations
 from leakmech.progress import Progress, no_progress
 
-STRENGTHS = tuple(float(c) for c in 10.0 ** np.arange(-4, 3))  # scikit-learn's C: the inverse of the penalty
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+
+STRENGTHS = tuple(float(c) for c in 10.0 ** np.arange(-4, 5))  # scikit-learn's C: the inverse of the penalty
 _FOLDS = 5
+_STARTS = 10  # of k-means
 
 
 class Interchange(Protocol):
@@ -177,7 +181,8 @@ def _two_means(activations: SiteActivations, options: FitOptions) -> Fit:
     for index in range(len(activations.layers)):
         half = (activations.layer(index, "positive") - activations.layer(index, "negative")) / 2
         points, basis = _reduced(np.concatenate([half, -half]))
-        centres = KMeans(n_clusters=2, n_init=10, random_state=options.seed).fit(points).cluster_centers_
+        clusters = KMeans(n_clusters=2, n_init=_STARTS, random_state=options.seed)  # pyright: ignore[reportArgumentType]
+        centres = clusters.fit(points).cluster_centers_
         vectors.append((centres[1] - centres[0]) @ basis)
     return Fit(_oriented(np.stack(vectors), activations))
 
@@ -222,7 +227,7 @@ def _held_out_loss(
     return float(np.logaddexp(0, -margins).sum())
 
 
-def _regression(points: Float[np.ndarray, "n rank"], labels: np.ndarray, strength: float):  # noqa: ANN202
+def _regression(points: Float[np.ndarray, "n rank"], labels: np.ndarray, strength: float) -> LogisticRegression:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=strength, max_iter=2000).fit(points, labels)

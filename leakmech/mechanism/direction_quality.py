@@ -7,9 +7,9 @@ With projections p+_j = v^T x+_j and p-_j of sample j, on samples that v was not
     d_z        mean_j (p+_j - p-_j) / sd_j (p+_j - p-_j): within samples, so what the stem does falls out
 
 Layer and method are chosen on ``tune`` by the AUC, ties by d_z (a caller may choose another one first); ``test`` is
-only reported. Intervals are given for the chosen direction alone: BCa over samples (:mod:`leakmech.scoring.statistics`),
-the AUC through its placement values, one per sample: (share of p- below p+_j + share of p+ above p-_j) / 2, of
-which it is the mean (DeLong et al. 1988).
+only reported. Intervals are given for the chosen direction alone: BCa over samples
+(:mod:`leakmech.scoring.statistics`), the AUC through its placement values, one per sample: (share of p- below p+_j +
+share of p+ above p-_j) / 2, of which it is the mean (DeLong et al. 1988). They are of the direction as it was fitted.
 
 Baselines. *Random directions*: uniform on the sphere, their sign set on ``fit`` as that of every method is; mean and
 95th percentile of AUC and |d_z| on ``test``. *Shuffled labels*: the two polarities swapped at random within each
@@ -151,7 +151,7 @@ def _long(cosines: np.ndarray, names: Sequence[object], *, between: str, within:
 
 
 def auc(
-    positive: Float[np.ndarray, "n *directions"], negative: Float[np.ndarray, "n *directions"]
+    positive: Float[np.ndarray, " n *directions"], negative: Float[np.ndarray, " n *directions"]
 ) -> Float[np.ndarray, " *directions"]:
     """Area under the curve of two sets of projections, for each of any number of directions; ties count 1/2."""
     n, m = len(positive), len(negative)
@@ -169,16 +169,16 @@ def placements(positive: Float[np.ndarray, " n"], negative: Float[np.ndarray, " 
     return (share_below(positive, negative) + 1 - share_below(negative, positive)) / 2
 
 
-def d_z(differences: Float[np.ndarray, "n *directions"]) -> Float[np.ndarray, " *directions"]:
+def d_z(differences: Float[np.ndarray, " n *directions"]) -> Float[np.ndarray, " *directions"]:
     """Effect size of paired differences along the first axis; NaN without any spread."""
     return divide(differences.mean(axis=0), differences.std(axis=0, ddof=1))
 
 
 def hits(
-    positive: Float[np.ndarray, "n *directions"],
-    negative: Float[np.ndarray, "n *directions"],
+    positive: Float[np.ndarray, " n *directions"],
+    negative: Float[np.ndarray, " n *directions"],
     threshold: Float[np.ndarray, " *directions"],
-) -> Float[np.ndarray, "n *directions"]:
+) -> Float[np.ndarray, " n *directions"]:
     """Share of a sample's two prompts on their side of the threshold; on it counts 1/2."""
     return (np.sign(positive - threshold) - np.sign(negative - threshold) + 2) / 4
 

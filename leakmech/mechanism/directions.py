@@ -55,7 +55,7 @@ class Direction:
     kind
         ``read`` or ``expressed``.
     stream_norm
-        Root mean square length of the activations that it was fitted on: what a step along it is small or large against.
+        Root mean square length of the activations that it was fitted on, against which a step along it is small or large.
     projections
         Mean projection by condition, in the units of the stream: set points for interventions.
     threshold
