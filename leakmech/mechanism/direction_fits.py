@@ -71,7 +71,7 @@ class FitOptions:
     seed: int = 0
     interchange: Interchange | None = None
     das_steps: int = 60
-    das_rate: float = 0.05
+    das_rate: float = 0.1
     strengths: tuple[float, ...] | None = None
     progress: Progress = no_progress
 

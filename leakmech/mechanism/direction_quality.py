@@ -36,6 +36,7 @@ from leakmech.seeds import numpy_generator
 
 Criterion = Literal["auc", "d_z", "accuracy"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
+_ROUNDING = 1e-12  # a spread below this, relative to the values, is that of rounding
 NO_INTERVAL = Interval(np.nan, np.nan)
 
 
@@ -171,7 +172,9 @@ def placements(positive: Float[np.ndarray, " n"], negative: Float[np.ndarray, " 
 
 def d_z(differences: Float[np.ndarray, " n *directions"]) -> Float[np.ndarray, " *directions"]:
     """Effect size of paired differences along the first axis; NaN without any spread."""
-    return divide(differences.mean(axis=0), differences.std(axis=0, ddof=1))
+    spread = differences.std(axis=0, ddof=1)
+    only_rounding = spread <= _ROUNDING * np.abs(differences).max(axis=0)
+    return divide(differences.mean(axis=0), np.where(only_rounding, 0.0, spread))
 
 
 def hits(

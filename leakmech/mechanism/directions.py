@@ -55,7 +55,7 @@ class Direction:
     kind
         ``read`` or ``expressed``.
     stream_norm
-        Root mean square length of the activations that it was fitted on, against which a step along it is small or large.
+        Root mean square length of the activations that it was fitted on: the measure of a step along it.
     projections
         Mean projection by condition, in the units of the stream: set points for interventions.
     threshold
@@ -185,7 +185,7 @@ def load_direction(path: Path | str, *, model_hash: str | None = None) -> Direct
     try:
         direction = Direction(vector=vector, **{key: description[key] for key in _SAVED_TYPES})
     except (DirectionError, TypeError) as problem:
-        raise DirectionError(f"{described}: {problem}") from problem
+        raise DirectionError(f"{described}: damaged ({problem}); save the direction again") from problem
     if model_hash is not None and direction.model_hash != model_hash:
         raise DirectionError(
             f"{described}: was fitted on the model with hash {direction.model_hash or '(none)'}, not on this one "

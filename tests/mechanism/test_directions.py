@@ -146,7 +146,7 @@ def test_das_without_a_model_or_with_a_loss_of_nan_is_refused() -> None:
     with pytest.raises(DirectionError, match="interchange="):
         fit_method("das", activations(10))
     options = FitOptions(interchange=lambda v, layer: v.sum() * float("nan"))
-    with pytest.raises(DirectionError, match="layer 3 .*not a finite number"):
+    with pytest.raises(DirectionError, match=r"layer 3 .*not a finite number"):
         fit_method("das", activations(10), options=options)
 
 
@@ -238,7 +238,7 @@ def test_layer_that_has_not_seen_the_injection_is_refused() -> None:
     given_ = activations(10)
     same = given_.positive.copy()
     same[:, 1] = given_.negative[:, 1]
-    with pytest.raises(DirectionError, match="layer 5 .*are equal.*leave the layer out"):
+    with pytest.raises(DirectionError, match=r"layer 5 .*are equal.*leave the layer out"):
         fit_method("difference_of_means", replace(given_, positive=same))
 
 
@@ -294,7 +294,7 @@ def test_direction_of_another_model_is_refused(fitted: FittedDirections, tmp_pat
         ("layer", "five", "field 'layer'"),
         ("vector_hash", "0", "does not belong"),
         ("projections", {"angry": 1.0}, "unknown condition 'angry'"),
-        ("projections", {"positive": "x"}, "direction"),
+        ("projections", {"positive": "x"}, "damaged"),
     ],
 )
 def test_damaged_description_is_refused(
