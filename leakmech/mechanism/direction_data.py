@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Literal, get_args
 
 import numpy as np
@@ -171,8 +172,7 @@ def check_splits(splits: dict[Split, SiteActivations]) -> None:
                 raise DirectionError(
                     f"split {split!r}: {field} is {getattr(part, field)!r} and that of 'fit' is {getattr(fit, field)!r}"
                 )
-    names: list[Split] = list(splits)
-    for first, second in [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]:
+    for first, second in combinations(splits, 2):
         shared = sorted(set(splits[first].sample_ids) & set(splits[second].sample_ids))
         if shared:
             raise DirectionError(

@@ -7,9 +7,8 @@ With projections p+_j = v^T x+_j and p-_j of sample j, on samples that v was not
     d_z        mean_j (p+_j - p-_j) / sd_j (p+_j - p-_j): within samples, so what the stem does falls out
 
 Layer and method are chosen on ``tune`` by the AUC, ties by d_z (a caller may choose another one first); ``test`` is
-only reported. Intervals are given for the chosen direction alone: BCa over samples
-(:mod:`leakmech.scoring.statistics`), the AUC through its placement values, one per sample: (share of p- below p+_j +
-share of p+ above p-_j) / 2, of which it is the mean (DeLong et al. 1988). They are of the direction as it was fitted.
+only reported. Intervals are given for the chosen direction alone, as it was fitted: BCa over samples
+(:mod:`leakmech.scoring.statistics`).
 
 Baselines. *Random directions*: uniform on the sphere, their sign set on ``fit`` as that of every method is; mean and
 95th percentile of AUC and |d_z| on ``test``. *Shuffled labels*: the two polarities swapped at random within each
@@ -31,12 +30,13 @@ from scipy import stats
 
 from leakmech.mechanism.direction_data import SiteActivations, Split
 from leakmech.mechanism.direction_fits import METHODS, Fit, FitOptions, fit_method, mean_difference, unit
-from leakmech.scoring.statistics import Interval, bootstrap_dz, bootstrap_ratio, divide
+from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, bootstrap_dz, bootstrap_ratio, divide
 from leakmech.seeds import numpy_generator
 
 Criterion = Literal["auc", "d_z", "accuracy"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 _ROUNDING = 1e-12  # a spread below this, relative to the values, is that of rounding
+EXACT_SAMPLES = 500
 NO_INTERVAL = Interval(np.nan, np.nan)
 
 
@@ -160,14 +160,39 @@ def auc(
     return (ranks.sum(axis=0) - n * (n + 1) / 2) / (n * m)
 
 
-def placements(positive: Float[np.ndarray, " n"], negative: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """One value per sample whose mean is the AUC (DeLong et al. 1988); O(n log n) in time, O(n) in memory."""
+def auc_interval(
+    positive: Float[np.ndarray, " n"], negative: Float[np.ndarray, " n"], *, seed: int, draws: int = DRAWS
+) -> Interval:
+    """BCa interval of :func:`auc` over resampled samples, of which each brings both of its projections.
+
+    With w the counts of a draw, its AUC is w^T Phi w / n^2 for Phi_ij = [p+_i > p-_j]: a function of the sums w^T Phi
+    and w. Of more than :data:`EXACT_SAMPLES` samples, for which that takes too much memory, the first-order part is
+    resampled, a mean of one value per sample (DeLong et al. 1988).
+    """
+    n = len(positive)
+    if n > EXACT_SAMPLES:
+        return bootstrap_ratio(auc_influence(positive, negative), np.ones(n), seed=seed, draws=draws)
+
+    def statistic(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows 1"]:
+        weighted, counts = np.split(sums, 2, axis=1)
+        return divide((weighted * counts).sum(axis=1), counts.sum(axis=1) ** 2)[:, None]
+
+    above = (np.sign(positive[:, None] - negative[None]) + 1) / 2
+    return bootstrap(np.hstack([above, np.eye(n)]), statistic, seed=seed, draws=draws, level=LEVEL)[0]
+
+
+def auc_influence(positive: Float[np.ndarray, " n"], negative: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """One value per sample whose mean is the AUC and whose spread over sqrt(n) is its standard error; O(n log n).
+
+    (share of p- below p+_j) + (share of p+ above p-_j) - AUC: both projections of a sample count in full.
+    """
 
     def share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
         ordered = np.sort(others)
         return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2 / len(others)
 
-    return (share_below(positive, negative) + 1 - share_below(negative, positive)) / 2
+    placed = share_below(positive, negative) + 1 - share_below(negative, positive)
+    return placed - placed.mean() / 2
 
 
 def d_z(differences: Float[np.ndarray, " n *directions"]) -> Float[np.ndarray, " *directions"]:
@@ -291,7 +316,7 @@ def _intervals(
         ones = np.ones(len(split))
         correct = hits(positive, negative, np.asarray(threshold))
         intervals[f"{name}_accuracy"] = bootstrap_ratio(correct, ones, seed=seed, draws=draws)
-        intervals[f"{name}_auc"] = bootstrap_ratio(placements(positive, negative), ones, seed=seed, draws=draws)
+        intervals[f"{name}_auc"] = auc_interval(positive, negative, seed=seed, draws=draws)
         intervals[f"{name}_d_z"] = bootstrap_dz(positive - negative, seed=seed, draws=draws)
     return intervals
 

@@ -18,7 +18,7 @@ import leakmech
 from leakmech.errors import DirectionError
 from leakmech.mechanism.direction_data import SiteActivations
 from leakmech.mechanism.direction_fits import DEFAULT_METHODS, METHODS, FitOptions, fit_method
-from leakmech.mechanism.direction_quality import auc, d_z, placements
+from leakmech.mechanism.direction_quality import auc, auc_influence, auc_interval, d_z
 from leakmech.mechanism.directions import Direction, FittedDirections, cosine_matrix, fit_directions
 from leakmech.scoring.statistics import cohens_dz
 
@@ -329,9 +329,23 @@ def test_vector_that_is_no_unit_vector_is_refused(fitted: FittedDirections) -> N
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=3, max_size=12))
-def test_auc_counts_pairs_and_is_the_mean_of_the_placements(pairs: list[tuple[int, int]]) -> None:
+def test_auc_counts_pairs_and_is_the_mean_of_its_influences(pairs: list[tuple[int, int]]) -> None:
     positive, negative = np.array(pairs, float).T
     counted = ((np.sign(positive[:, None] - negative[None]) + 1) / 2).mean()
     assert auc(positive, negative) == pytest.approx(counted)
-    assert placements(positive, negative).mean() == pytest.approx(counted)
+    assert auc_influence(positive, negative).mean() == pytest.approx(counted)
     np.testing.assert_allclose(d_z(positive - negative), cohens_dz(positive - negative))
+
+
+@pytest.mark.parametrize("limit", [0, 500])
+def test_interval_of_the_auc_covers_as_often_as_it_says(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stem, affect and noise of size 1: the true AUC is Phi(2 * 0.6 / 2); exact and first-order bootstrap."""
+    monkeypatch.setattr("leakmech.mechanism.direction_quality.EXACT_SAMPLES", limit)
+    rng = np.random.default_rng(0)
+    true, covered, runs = 0.72575, 0, 200
+    for _ in range(runs):
+        stem = rng.standard_normal(40)
+        positive, negative = (stem + level + rng.standard_normal(40) for level in (0.6, -0.6))
+        interval = auc_interval(positive, negative, seed=0, draws=400)
+        covered += interval.low <= true <= interval.high
+    assert 0.90 <= covered / runs <= 0.98
