@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from leakmech.benchmark import bench
     from leakmech.comparison import Comparison, compare
     from leakmech.data_build import build_aexl
+    from leakmech.mechanism.directions import Direction, load_direction
     from leakmech.models.load import load_model
     from leakmech.power_analysis import power
     from leakmech.prompts.samples import load_dataset
@@ -19,12 +20,14 @@ __version__ = "0.1.0"
 __all__ = [
     "BenchResult",
     "Comparison",
+    "Direction",
     "bench",
     "build_aexl",
     "compare",
     "export_annotation",
     "import_annotation",
     "load_dataset",
+    "load_direction",
     "load_estimator",
     "load_model",
     "load_result",
@@ -35,12 +38,14 @@ __all__ = [
 _HOMES = {
     "BenchResult": "leakmech.runs",
     "Comparison": "leakmech.comparison",
+    "Direction": "leakmech.mechanism.directions",
     "bench": "leakmech.benchmark",
     "build_aexl": "leakmech.data_build",
     "compare": "leakmech.comparison",
     "export_annotation": "leakmech.annotation.exporting",
     "import_annotation": "leakmech.annotation.importing",
     "load_dataset": "leakmech.prompts.samples",
+    "load_direction": "leakmech.mechanism.directions",
     "load_estimator": "leakmech.scoring.expression",
     "load_model": "leakmech.models.load",
     "load_result": "leakmech.runs",

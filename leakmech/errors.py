@@ -38,6 +38,10 @@ class ConfigError(UsageError):
     """A configuration has an unknown key or a value out of range."""
 
 
+class DirectionError(UsageError):
+    """A direction cannot be fitted on what was given, or a saved one is damaged or belongs to another model."""
+
+
 class RunDirectoryError(UsageError):
     """A run directory holds another run, is incomplete, or is not a run at all."""
 
