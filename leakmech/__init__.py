@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from leakmech.data_build import build_aexl
     from leakmech.mechanism.activation_store import load_activations
     from leakmech.mechanism.activations import cache_activations
+    from leakmech.mechanism.directions import Direction, load_direction
     from leakmech.models.load import load_model
     from leakmech.power_analysis import power
     from leakmech.prompts.samples import load_dataset
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BenchResult",
     "Comparison",
+    "Direction",
     "bench",
     "build_aexl",
     "cache_activations",
@@ -29,6 +31,7 @@ __all__ = [
     "import_annotation",
     "load_activations",
     "load_dataset",
+    "load_direction",
     "load_estimator",
     "load_model",
     "load_result",
@@ -39,6 +42,7 @@ __all__ = [
 _HOMES = {
     "BenchResult": "leakmech.runs",
     "Comparison": "leakmech.comparison",
+    "Direction": "leakmech.mechanism.directions",
     "bench": "leakmech.benchmark",
     "build_aexl": "leakmech.data_build",
     "cache_activations": "leakmech.mechanism.activations",
@@ -47,6 +51,7 @@ _HOMES = {
     "import_annotation": "leakmech.annotation.importing",
     "load_activations": "leakmech.mechanism.activation_store",
     "load_dataset": "leakmech.prompts.samples",
+    "load_direction": "leakmech.mechanism.directions",
     "load_estimator": "leakmech.scoring.expression",
     "load_model": "leakmech.models.load",
     "load_result": "leakmech.runs",

@@ -42,6 +42,10 @@ class ActivationError(UsageError):
     """Activations do not fit into memory, or a folder of them is unfinished, damaged or in use."""
 
 
+class DirectionError(UsageError):
+    """A direction cannot be fitted on what was given, or a saved one is damaged or belongs to another model."""
+
+
 class RunDirectoryError(UsageError):
     """A run directory holds another run, is incomplete, or is not a run at all."""
 
