@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from leakmech.benchmark import bench
     from leakmech.comparison import Comparison, compare
     from leakmech.data_build import build_aexl
+    from leakmech.mechanism.activation_store import load_activations
+    from leakmech.mechanism.activations import cache_activations
     from leakmech.mechanism.directions import Direction, load_direction
     from leakmech.models.load import load_model
     from leakmech.power_analysis import power
@@ -23,9 +25,11 @@ __all__ = [
     "Direction",
     "bench",
     "build_aexl",
+    "cache_activations",
     "compare",
     "export_annotation",
     "import_annotation",
+    "load_activations",
     "load_dataset",
     "load_direction",
     "load_estimator",
@@ -41,9 +45,11 @@ _HOMES = {
     "Direction": "leakmech.mechanism.directions",
     "bench": "leakmech.benchmark",
     "build_aexl": "leakmech.data_build",
+    "cache_activations": "leakmech.mechanism.activations",
     "compare": "leakmech.comparison",
     "export_annotation": "leakmech.annotation.exporting",
     "import_annotation": "leakmech.annotation.importing",
+    "load_activations": "leakmech.mechanism.activation_store",
     "load_dataset": "leakmech.prompts.samples",
     "load_direction": "leakmech.mechanism.directions",
     "load_estimator": "leakmech.scoring.expression",

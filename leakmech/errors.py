@@ -38,6 +38,10 @@ class ConfigError(UsageError):
     """A configuration has an unknown key or a value out of range."""
 
 
+class ActivationError(UsageError):
+    """Activations do not fit into memory, or a folder of them is unfinished, damaged or in use."""
+
+
 class DirectionError(UsageError):
     """A direction cannot be fitted on what was given, or a saved one is damaged or belongs to another model."""
 
