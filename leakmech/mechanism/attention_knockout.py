@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -201,7 +201,7 @@ def attention_knockout(
         Memory does not suffice for one prompt, or the target does not differ between positive and negative.
     """
     layout = layout_of(model.model)
-    refuse_other_attention(_base(model.model))
+    refuse_other_attention(model.model)
     wanted = parse_target(target, model)
     knockouts = _knockouts(layout, wanted, layers, heads)
     samples, renderer = load_dataset(dataset), Renderer(model.tokenizer, prompt_form, system, instruction)
@@ -286,10 +286,6 @@ def _n_behind(prompt: LocatedPrompt) -> int:
 
 def _column(prompt: LocatedPrompt) -> int:
     return [str(name) for name in INJECTIONS].index(prompt.condition)
-
-
-def _base(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 # -- one batch ---------------------------------------------------------------------------------------------------------
