@@ -70,7 +70,9 @@ class InjectionAttention:
             [range(n_layers), range(n_heads), self.conditions, self.from_positions], names=names
         )
         frame = index.to_frame(index=False)
-        labels = [str(Component(kind="head", layer=layer, index=head)) for layer in range(n_layers) for head in range(n_heads)]
+        labels = [
+            str(Component(kind="head", layer=layer, index=head)) for layer in range(n_layers) for head in range(n_heads)
+        ]
         frame.insert(2, "label", np.repeat(labels, len(self.conditions) * len(self.from_positions)))
         frame["attention"] = self.attention.reshape(-1)
         frame["uniform"] = np.broadcast_to(self.uniform[:, None], self.attention.shape).reshape(-1)
@@ -117,7 +119,8 @@ def attention_to_injection(
     renderer = Renderer(model.tokenizer, prompt_form, system, instruction)
     prompts = injected_prompts(load_dataset(dataset), renderer, conditions)
     layout = layout_of(model.model)
-    n_conditions, n_from = len(conditions), len(FROM_POSITIONS)
+    names, n_from = [str(name) for name in conditions], len(FROM_POSITIONS)
+    n_conditions = len(names)
     attention = torch.zeros(n_conditions, layout.n_layers, layout.n_heads, n_from, dtype=torch.float64)
     uniform = torch.zeros(n_conditions, layout.n_layers, n_from, dtype=torch.float64)
     with eager_attention(model.model):
@@ -130,12 +133,12 @@ def attention_to_injection(
             progress=progress,
             name=lambda prompt: f"prompt {prompt.id!r}",
         ):
-            rows = torch.tensor([list(conditions).index(prompt.condition) for prompt in batch])
+            rows = torch.tensor([names.index(prompt.condition) for prompt in batch])
             attention.index_add_(0, rows, weights.double().cpu())
             uniform.index_add_(0, rows, shares.double().cpu())
     n_prompts = len(prompts) // n_conditions
     return InjectionAttention(
-        tuple(conditions),
+        tuple(names),
         FROM_POSITIONS,
         n_prompts,
         (attention / n_prompts).permute(1, 2, 0, 3).numpy(),

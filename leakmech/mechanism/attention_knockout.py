@@ -6,10 +6,10 @@ m the target and sums over samples,
 
     effect = 1 - sum (m(positive) - m(negative) | knocked out) / sum (m(positive) - m(negative) | intact),
 
-and likewise for positive and negative, each against neutral. With all heads of all layers knocked out at once, no token
-behind the injection has read it, so the effect should be 1 (*ceiling*): what is missing to 1 comes from the places of
-the tokens, which injections of different length move. The effects of layers or heads do not add up to the ceiling, since
-another head can bring what one does not.
+and likewise for positive and negative, each against neutral. With all heads of all layers knocked out at once
+(*ceiling*) no token behind the injection has read it, and the effect is 1 but for one thing: injections of different
+length move the tokens behind them, which changes how these read what stands before. The effects of layers or heads do
+not add up to the ceiling, since one head can bring what another does not.
 """
 
 from __future__ import annotations
@@ -136,9 +136,7 @@ class AttentionKnockout:
                 )
         return pd.DataFrame(rows).astype({"layer": "Int64", "head": "Int64"})
 
-    def _shifts(
-        self, contrast: str
-    ) -> tuple[Float[np.ndarray, " sample"], Float[np.ndarray, "knockout sample"]]:
+    def _shifts(self, contrast: str) -> tuple[Float[np.ndarray, " sample"], Float[np.ndarray, "knockout sample"]]:
         if contrast not in KNOCKOUT_CONTRASTS:
             raise ConfigError(f"unknown contrast {contrast!r}{nearest(contrast, KNOCKOUT_CONTRASTS)}")
         first, second = KNOCKOUT_CONTRASTS[contrast]
@@ -328,7 +326,7 @@ def _bias(cut: Bool[Tensor, "row query key"], head: int | None, n_heads: int) ->
     chosen = heads[None, :, None, None] if head is not None else heads[None, :1, None, None]
     scores = torch.zeros(1, device=cut.device).masked_fill(cut[:, None] & chosen, float("-inf"))
 
-    def bias(call: AttentionCall) -> Float[Tensor, "row #head query key"]:
+    def bias(call: AttentionCall) -> Float[Tensor, "row head query key"]:
         if call.n_queries != cut.shape[1]:
             raise ModelError(
                 f"the model reads {call.n_queries} positions for {cut.shape[1]} tokens (an adapter with tokens of its "

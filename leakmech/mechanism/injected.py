@@ -15,9 +15,7 @@ from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import INJECTIONS, Condition, PromptSet
 
 
-def injected_prompts(
-    samples: PromptSet, renderer: Renderer, conditions: Sequence[Condition]
-) -> list[LocatedPrompt]:
+def injected_prompts(samples: PromptSet, renderer: Renderer, conditions: Sequence[Condition]) -> list[LocatedPrompt]:
     """Tokenised prompts of all samples, in conditions that have an injection.
 
     Raises

@@ -81,7 +81,10 @@ class Transport:
         rows = []
         transport, expression, mlps = (x.mean(axis=0) for x in (self.transport, self.expression, self.mlps))
         for layer, (brought, expressed) in enumerate(zip(transport, expression, strict=True)):
-            parts = [(Component(kind="head", layer=layer, index=head), *both) for head, both in enumerate(zip(brought, expressed, strict=True))]
+            parts = [
+                (Component(kind="head", layer=layer, index=head), *both)
+                for head, both in enumerate(zip(brought, expressed, strict=True))
+            ]
             parts.append((Component(kind="mlp", layer=layer), 0.0, mlps[layer]))
             for component, read, elsewhere in parts:
                 rows.append(
@@ -184,7 +187,8 @@ def _contributions(
 
     def see(pattern: AttentionPattern) -> None:
         refuse_other_width(pattern.weights, width)
-        z = split_z(pattern.weights[:, :, -1], cache.layers[pattern.layer].values, injection)
+        layer: Any = cache.layers[pattern.layer]
+        z = split_z(pattern.weights[:, :, -1], layer.values, injection)
         block = layout.block(pattern.layer)
         readout = _readout(block, layout, pattern.written[:, -1], direction.vector.to(model.device))
         heads.append(einsum(z, readout.float(), "row part head width, row head width -> row part head"))

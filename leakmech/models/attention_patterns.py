@@ -97,11 +97,11 @@ def watching_attention(
 
 
 def _hook(layer: int, see: Callable[[AttentionPattern], None]) -> Callable[..., None]:
-    def hook(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+    def hook(_: nn.Module, __: Any, kwargs: dict[str, Any], output: Any) -> None:
+        written, weights = output[:2] if isinstance(output, tuple) else (output, None)
         if weights is None or weights.dim() != 4:
             raise ModelError(f"layer {layer}: its attention gives no weights; load the model with attention 'eager'")
-        see(AttentionPattern(layer, weights, _visible(kwargs.get("attention_mask"), weights), output[0]))
+        see(AttentionPattern(layer, weights, _visible(kwargs.get("attention_mask"), weights), written))
 
     return hook
 
