@@ -261,19 +261,14 @@ class _Sequence:
 
 
 def _sequences(pairs: Sequence[Pair]) -> list[_Sequence]:
-    """Each prompt once; with continuations, the mean over positive ones minus the mean over negative ones."""
-    signed: dict[tuple[str, str], list[tuple[float, LocatedPrompt]]] = {}
-    for pair in pairs:
-        sign = pair.weight * CONTRASTS[pair.contrast]
-        # Both contrasts have the neutral prompt.
-        both = (pair.clean, pair.corrupt) if pair.contrast[0] == "positive" else (pair.clean,)
-        for prompt in both:
-            refuse_without_injection(prompt)
-            signed.setdefault((prompt.sample, prompt.condition), []).append((sign, prompt))
+    """Each prompt once; with continuations, the mean over positive ones minus that over negative ones."""
     sequences = []
-    for group in signed.values():
-        counts = {sign: sum(other == sign for other, _ in group) for sign, _ in group}
-        sequences += [_Sequence(prompt, sign / counts[sign]) for sign, prompt in group]
+    for pair in pairs:
+        weight = pair.weight * CONTRASTS[pair.contrast]  # that of the continuation alone
+        # Both contrasts have the neutral prompt.
+        for prompt in (pair.clean, pair.corrupt) if pair.contrast[0] == "positive" else (pair.clean,):
+            refuse_without_injection(prompt)
+            sequences.append(_Sequence(prompt, weight))
     return sequences
 
 

@@ -109,7 +109,7 @@ def test_only_the_head_that_writes_has_an_effect(llama) -> None:
     effects = dict(zip(map(str, found.knockouts), found.effects(), strict=True))
     assert len(effects) == 1 + 3 + 12
     for label, effect in effects.items():
-        assert effect == pytest.approx(label in ("all", "L1.attn", "L1H2"), abs=1e-4)
+        assert effect == pytest.approx(float(label in ("all", "L1.attn", "L1H2")), abs=1e-4)
     top = found.to_frame(draws=50).query("contrast == 'positive-negative'").nlargest(3, "effect")
     assert set(top["label"]) == {"all", "L1.attn", "L1H2"}
 

@@ -40,9 +40,15 @@ def test_the_implementation_comes_back_after_an_error(make_tiny) -> None:
     model = make_tiny("llama-gqa")
     before = model.config._attn_implementation
     assert before == "sdpa"
-    with pytest.raises(KeyError), eager_attention(model), watching_attention(layout_of(model), print, layers=[0]):
-        assert model.config._attn_implementation == "eager"
+    seen = []
+
+    def fail(_: AttentionPattern) -> None:
+        seen.append(model.config._attn_implementation)
         raise KeyError
+
+    with pytest.raises(KeyError), eager_attention(model), watching_attention(layout_of(model), fail, layers=[0]):
+        model(IDS)
+    assert seen == ["eager"]
     assert model.config._attn_implementation == before
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -52,6 +58,6 @@ def test_attention_without_weights_is_refused(make_tiny) -> None:
     with (
         torch.no_grad(),
         watching_attention(layout_of(model), print, layers=[1]),
-        pytest.raises(ModelError, match="layer 1.*eager"),
+        pytest.raises(ModelError, match=r"layer 1.*eager"),
     ):
         model(IDS)
