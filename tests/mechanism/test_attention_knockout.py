@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from leakmech.errors import ActivationError, ConfigError, DatasetError, ModelError
+from leakmech.mechanism.activations import cache_activations
 from leakmech.mechanism.attention_knockout import AttentionKnockout, Knockout, attention_knockout
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.injected import injected_prompts
@@ -78,10 +81,11 @@ def whole_run(loaded, prompt, target: Direction, layers: range, head: int | None
 
 def test_values_are_those_of_whole_runs_of_each_prompt_alone(tiny_loaded) -> None:
     target = direction(tiny_loaded)
-    found = attention_knockout(tiny_loaded, SAMPLES, target=target, layers=[1], heads=["L0H1", "L2H3"], batch_size=4)
+    one = PromptSet("one", SAMPLES.samples[1:])
+    found = attention_knockout(tiny_loaded, one, target=target, layers=[1], heads=["L0H1", "L2H3"], batch_size=3)
     assert [str(knockout) for knockout in found.knockouts] == ["all", "L1.attn", "L0H1", "L2H3"]
     settings = [(range(0), None), (range(3), None), (range(1, 2), None), (range(1), 1), (range(2, 3), 3)]
-    for prompt in injected_prompts(SAMPLES, Renderer(tiny_loaded.tokenizer), INJECTIONS):
+    for prompt in injected_prompts(one, Renderer(tiny_loaded.tokenizer), INJECTIONS):
         at = found.samples.index(prompt.sample), INJECTIONS.index(prompt.condition)
         values = [found.intact[at], *(run[at] for run in found.knocked_out)]
         expected = [whole_run(tiny_loaded, prompt, target, *setting) for setting in settings]
@@ -189,11 +193,14 @@ def test_requests_that_cannot_be_met_are_refused(llama) -> None:
 
 @pytest.mark.slow
 def test_the_real_model_loses_its_shift_when_nothing_reads_the_injection(embedded_model) -> None:
-    late = direction(embedded_model, layer=20)
-    found = attention_knockout(
-        embedded_model, load_dataset("hexl").take(4), target=late, layers=[], heads=["L0H0", "L20H8"]
-    )
-    # Along a random direction, so shifts are taken per sample without their signs.
-    intact, *left = (np.abs(values[:, 0] - values[:, 2]).sum() for values in (found.intact, *found.knocked_out))
-    assert left[0] < 0.3 * intact
-    assert all(one > 0.7 * intact for one in left[1:])
+    hexl, layer = load_dataset("hexl"), 17
+    others = PromptSet("others", hexl.samples[4:16])
+    cached = cache_activations(embedded_model, others, layers=[layer], conditions=["positive", "negative"])
+    values = cached["resid_post"].values[:, :, 0, 0].mean(dim=0)
+    difference = values[0] - values[1]
+    affect = replace(direction(embedded_model, layer), vector=difference / difference.norm())
+    found = attention_knockout(embedded_model, hexl.take(4), target=affect, layers=[], heads=["L0H0", "L16H3"])
+    everything, early, late = found.effects()
+    assert everything == pytest.approx(1, abs=0.1)
+    assert abs(early) < 0.05
+    assert 0.05 < late < 0.5
