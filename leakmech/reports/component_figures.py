@@ -113,7 +113,15 @@ def attention_map(
     limits = (0.0, float(percent["attention"].max()) or 1.0)
     texts = [f"{value:.0f} %" for value in percent["attention"]]
     return _head_map(
-        drawn, "attention", path, SEQUENTIAL, limits, top=top, texts=texts, label=quantity, titles=(title, subtitle),
+        drawn,
+        "attention",
+        path,
+        SEQUENTIAL,
+        limits,
+        top=top,
+        texts=texts,
+        label=quantity,
+        titles=(title, subtitle),
         scale=100,
     )
 
@@ -173,10 +181,22 @@ def _name_largest(
     for rank, row in enumerate(order, start=1):
         layer, head = drawn["layer"][row], drawn["head"][row]
         dark = abs(scale * drawn[column][row]) > 0.45 * max(map(abs, limits))
-        axes.text(head + 0.5, layer + 0.48, str(rank), fontsize=6.5, ha="center", va="center", fontweight="bold",
-                  color="white" if dark else INK)
+        axes.text(
+            head + 0.5,
+            layer + 0.48,
+            str(rank),
+            fontsize=6.5,
+            ha="center",
+            va="center",
+            fontweight="bold",
+            color="white" if dark else INK,
+        )
         line = 0.08 + _LINE * rank
-        for x, text, side, color in ((0.12, rank, "right", SOFT), (0.2, head_name(layer, head), "left", INK), (1, texts[row], "right", INK)):
+        for x, text, side, color in (
+            (0.12, rank, "right", SOFT),
+            (0.2, head_name(layer, head), "left", INK),
+            (1, texts[row], "right", INK),
+        ):
             key.text(x, line, str(text), fontsize=8, ha=side, va="center", color=color)
 
 
@@ -228,8 +248,18 @@ def neuron_ranking(
     curve.plot(drawn["rank"], 100 * drawn["rank"] / len(ranked), color=SOFT, linewidth=1, linestyle="--")
     held = 100 * float(best["share"].iloc[-1])
     curve.plot(rows, held, marker="o", color=INK, markersize=5)
-    curve.annotate(f"first {rows}: {held:.1f} %", (rows, held), (-6, 6), textcoords="offset points", ha="right", fontsize=8)
-    curve.annotate("if all scores were equal", (len(ranked), 50), (-4, 0), textcoords="offset points", ha="right", fontsize=8, color=SOFT)
+    curve.annotate(
+        f"first {rows}: {held:.1f} %", (rows, held), (-6, 6), textcoords="offset points", ha="right", fontsize=8
+    )
+    curve.annotate(
+        "if all scores were equal",
+        (len(ranked), 50),
+        (-4, 0),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+        color=SOFT,
+    )
     curve.set(xscale="log", ylim=(0, 102), xlim=(1, max(len(ranked), 2)))
     curve.set_xlabel("first k neurons by |score| (log scale)", fontsize=9)
     curve.set_ylabel("share of the total |score| (%)", fontsize=9)
@@ -296,7 +326,9 @@ def method_agreement(
     FigureError
         As of :func:`head_heat_map`.
     """
-    drawn = checked(frame, "method_agreement", key=("layer", "head"), whole=("layer", "head"), numbers=("fast", "exact"))
+    drawn = checked(
+        frame, "method_agreement", key=("layer", "head"), whole=("layer", "head"), numbers=("fast", "exact")
+    )
     if spearman is None and len(drawn) > 2:
         spearman = float(stats.spearmanr(drawn["fast"], drawn["exact"]).statistic)
     figure, [[axes]] = new_panels(5.2, 4.6)
@@ -323,7 +355,10 @@ def transport_scatter(
     path: str | Path,
     *,
     top: int = 5,
-    quantities: tuple[str, str] = ("transport (effect through reading the injection)", "expression (effect on the stem and after)"),
+    quantities: tuple[str, str] = (
+        "transport (effect through reading the injection)",
+        "expression (effect on the stem and after)",
+    ),
     title: str | None = None,
     subtitle: str = "",
 ) -> list[Path]:
@@ -379,7 +414,9 @@ def transport_scatter(
         first = {column: ", ".join(names[row] for row in order[: min(top, 3)]) for column, order in orders.items()}
         title = f"Strongest in transport: {first['transport']}; strongest in expression: {first['expression']}"
     add_titles(figure, title, subtitle)
-    rows = list(dict.fromkeys(row for pair in zip(*(order[:top] for order in orders.values()), strict=True) for row in pair))
+    rows = list(
+        dict.fromkeys(row for pair in zip(*(order[:top] for order in orders.values()), strict=True) for row in pair)
+    )
     points = drawn[["transport", "expression"]]
     _label(axes, points.iloc[rows], [names[row] for row in rows], points)
     return save_with_data(figure, path, drawn)

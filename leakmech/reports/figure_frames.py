@@ -84,7 +84,9 @@ def _check_numbers(
     array = values.to_numpy(dtype=float)
     bad = np.isinf(array) if missing_allowed else ~np.isfinite(array)
     if bad.any():
-        raise FigureError(f"{figure}: column {column!r} is {array[bad][0]:g} in {_place(frame, bad)}; leave it out or mend it")
+        raise FigureError(
+            f"{figure}: column {column!r} is {array[bad][0]:g} in {_place(frame, bad)}; leave it out or mend it"
+        )
     if whole and ((array < 0) | (array != np.floor(array))).any():
         bad = (array < 0) | (array != np.floor(array))
         raise FigureError(f"{figure}: column {column!r} must hold whole numbers from 0, found {array[bad][0]:g}")

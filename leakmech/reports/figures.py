@@ -130,8 +130,23 @@ def label_points(
     for (x, y), name in zip(axes.transData.transform(points), names, strict=True):
         wide, high = text_width(name, size=size) * figure.dpi, size * unit
         boxes = [
-            (right, up, Bbox.from_bounds(x + (right * unit if right > 0 else right * unit - wide), y + up * unit, wide, high))
-            for right, up in ((4, 2), (-4, 2), (4, -8), (-4, -8), (4, 10), (-4, 10), (4, -17), (-4, -17), (9, -3), (-9, -3))
+            (
+                right,
+                up,
+                Bbox.from_bounds(x + (right * unit if right > 0 else right * unit - wide), y + up * unit, wide, high),
+            )
+            for right, up in (
+                (4, 2),
+                (-4, 2),
+                (4, -8),
+                (-4, -8),
+                (4, 10),
+                (-4, 10),
+                (4, -17),
+                (-4, -17),
+                (9, -3),
+                (-9, -3),
+            )
         ]
         right, up, best = min(boxes, key=lambda found: _hidden(found[2], axes.bbox, taken, marks))
         taken.append(best)
