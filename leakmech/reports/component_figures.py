@@ -24,6 +24,7 @@ from leakmech.reports.figures import (
     SERIES_COLORS,
     SERIES_MARKERS,
     SOFT,
+    add_color_bar,
     add_titles,
     label_points,
     new_panels,
@@ -71,9 +72,9 @@ def head_heat_map(
     drawn = drawn.sort_values(["layer", "head"], ignore_index=True)
     if title is None:
         size = drawn["score"].abs()
-        title = f"{_first(top, drawn)} of {len(drawn):,} heads hold {_share(size, top)} of the total |{quantity}|"
+        title = f"{_first(top, drawn)} of {len(drawn):,} heads hold {_share(size, top)} of the total |score|"
     limit = float(drawn["score"].abs().max()) or 1.0
-    texts = [number(score, digits=2, signed=True) for score in drawn["score"]]
+    texts = _aligned(drawn["score"], top)
     return _head_map(
         drawn, "score", path, DIVERGING, (-limit, limit), top=top, texts=texts, label=quantity, titles=(title, subtitle)
     )
@@ -148,7 +149,7 @@ def _head_map(
     options = {"gridspec_kw": {"width_ratios": [width + 0.9, 1.5]}}
     figure, [[axes, key]] = new_panels(width + 2.6, height + 0.6, columns=2, **options)
     mesh = axes.pcolormesh(cells, cmap=colors, vmin=limits[0], vmax=limits[1], edgecolors="white", linewidth=0.4)
-    figure.colorbar(mesh, ax=axes, fraction=0.06, pad=0.02, aspect=30).set_label(label, fontsize=8.5)
+    add_color_bar(mesh, axes, label)
     axes.set_facecolor(RULE)  # cells without a row
     for centre, count in ((axes.set_xticks, n_heads), (axes.set_yticks, n_layers)):
         step = next(step for step in (1, 2, 4, 5, 10, 20, 50) if count / step <= 17 or step == 50)
@@ -244,27 +245,26 @@ def neuron_ranking(
     )
     _draw_bars(bars, best)
     bars.set_xlabel(quantity, fontsize=9)
-    curve.plot(drawn["rank"], 100 * drawn["share"], color=SERIES_COLORS[0], linewidth=1.6)
-    curve.plot(drawn["rank"], 100 * drawn["rank"] / len(ranked), color=SOFT, linewidth=1, linestyle="--")
+    curve.plot(drawn["rank"], 100 * drawn["share"], color=SERIES_COLORS[0], linewidth=1.6, label="these neurons")
+    curve.plot(
+        drawn["rank"],
+        100 * drawn["rank"] / len(ranked),
+        color=SOFT,
+        linewidth=1,
+        linestyle="--",
+        label="if all were equal",
+    )
     held = 100 * float(best["share"].iloc[-1])
     curve.plot(rows, held, marker="o", color=INK, markersize=5)
     curve.annotate(
         f"first {rows}: {held:.1f} %", (rows, held), (-6, 6), textcoords="offset points", ha="right", fontsize=8
     )
-    curve.annotate(
-        "if all scores were equal",
-        (len(ranked), 50),
-        (-4, 0),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8,
-        color=SOFT,
-    )
+    curve.legend(fontsize=8, frameon=False, loc="upper left")
     curve.set(xscale="log", ylim=(0, 102), xlim=(1, max(len(ranked), 2)))
     curve.set_xlabel("first k neurons by |score| (log scale)", fontsize=9)
     curve.set_ylabel("share of the total |score| (%)", fontsize=9)
     if title is None:
-        title = f"{rows} of {len(ranked):,} neurons hold {held:.1f} % of the total |{quantity}|"
+        title = f"{rows} of {len(ranked):,} neurons hold {held:.1f} % of the total |score|"
     add_titles(figure, title, subtitle)
     return save_with_data(figure, path, drawn)
 
@@ -346,7 +346,8 @@ def method_agreement(
     add_titles(figure, title, subtitle)
     best = drawn.iloc[drawn["exact"].abs().argsort(kind="stable")[::-1]].head(top)
     labels = [head_name(layer, head) for layer, head in zip(best["layer"], best["head"], strict=True)]
-    _label(axes, best[["exact", "fast"]], labels, drawn[["exact", "fast"]])
+    line = pd.DataFrame({"exact": np.linspace(*ends, 200), "fast": np.linspace(*ends, 200)})
+    _label(axes, best[["exact", "fast"]], labels, pd.concat([drawn[["exact", "fast"]], line]))
     return save_with_data(figure, path, drawn)
 
 
@@ -450,6 +451,16 @@ def _label(axes: Axes, chosen: pd.DataFrame, names: list[str], points: pd.DataFr
 def _share(size: pd.Series, top: int) -> str:
     total = float(size.sum())
     return f"{size.nlargest(top).sum() / total if total else 0:.0%}".replace("%", " %")
+
+
+def _aligned(scores: pd.Series, top: int) -> list[str]:
+    """Scores with as many decimals as the smallest of the `top` needs for two digits."""
+    size = scores.abs().nlargest(top)
+    size = size[size > 0]
+    if size.empty or not size.min() >= 1e-4 or size.max() >= 1e4:
+        return [number(score, digits=2, signed=True) for score in scores]
+    decimals = max(1 - int(np.floor(np.log10(size.min()))), 0)
+    return [f"{score:+.{decimals}f}".replace("-", "−") for score in scores]
 
 
 def _first(top: int, drawn: pd.DataFrame) -> int:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from pandas.api.types import is_bool_dtype
 
-from leakmech.errors import FigureError
+from leakmech.errors import FigureError, nearest
 from leakmech.reports.component_figures import (
     attention_map,
     head_heat_map,
@@ -31,6 +34,7 @@ from leakmech.reports.figures import (
     SERIES_COLORS,
     SERIES_MARKERS,
     SOFT,
+    add_color_bar,
     add_titles,
     new_panels,
     number,
@@ -64,7 +68,8 @@ REGIONS = ("injection", "stem", "tail", "last")
 def layer_curves(frame: pd.DataFrame, path: str | Path, *, title: str | None = None, subtitle: str = "") -> list[Path]:
     """How well directions separate positive from negative, layer by layer and method by method.
 
-    Random directions are a grey area (95 % of them lie in it), fits with shuffled labels dotted lines (95th percentile).
+    Random directions are a grey area from chance to their 95th percentile, fits with shuffled labels dotted lines at
+    theirs; a ring marks the direction that was chosen on ``tune``, a thin line how its method did there.
 
     Parameters
     ----------
@@ -107,10 +112,7 @@ def layer_curves(frame: pd.DataFrame, path: str | Path, *, title: str | None = N
             axes_pair[0].set_title(", ".join(map(str, place)), fontsize=9, color=SOFT, loc="left", parse_math=False)
     for axes in panels[-1]:
         axes.set_xlabel("layer (0 = first)", fontsize=9)
-    handles = {
-        text: line for axes in sum(panels, []) for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    _layer_legend(figure, panels, drawn)
     add_titles(figure, _chosen_title(drawn) if title is None else title, subtitle)
     return save_with_data(figure, path, drawn)
 
@@ -129,23 +131,14 @@ def _draw_layers(axes: Axes, rows: pd.DataFrame, statistic: str, methods: Sequen
     if f"random_{statistic}_p95" in rows:
         band = rows.groupby("layer")[f"random_{statistic}_p95"].max().dropna()
         axes.fill_between(
-            band.index, 2 * nothing - band, band, color=RULE, alpha=0.8, linewidth=0, label="95 % of random directions"
+            band.index, nothing, band, color=RULE, linewidth=0, label="random directions, to 95th percentile"
         )
     for index, method in enumerate(methods):
         curve = rows[rows["method"] == method]
-        if curve.empty:
-            continue
         color, marker = SERIES_COLORS[index % 6], SERIES_MARKERS[index % 6]
-        if f"shuffled_{statistic}_p95" in curve and curve[f"shuffled_{statistic}_p95"].notna().any():
-            shuffled = f"{_words(method)}, shuffled labels (95th percentile)"
-            axes.plot(
-                curve["layer"],
-                curve[f"shuffled_{statistic}_p95"],
-                color=color,
-                linewidth=1,
-                linestyle=":",
-                label=shuffled,
-            )
+        _draw_optional(axes, curve, f"shuffled_{statistic}_p95", color=color, linewidth=1, linestyle=":")
+        if curve["chosen"].any():
+            _draw_optional(axes, curve, f"tune_{statistic}", color=color, linewidth=0.8, alpha=0.55)
         axes.plot(
             curve["layer"],
             curve[f"test_{statistic}"],
@@ -157,26 +150,42 @@ def _draw_layers(axes: Axes, rows: pd.DataFrame, statistic: str, methods: Sequen
         )
         low, high = f"test_{statistic}_low", f"test_{statistic}_high"
         if {low, high} <= set(curve.columns):
-            axes.vlines(curve["layer"], curve[low], curve[high], color=color, linewidth=1.4)
-    chosen = rows[rows["chosen"]]
-    if len(chosen):
-        if f"tune_{statistic}" in rows:
-            tuned = rows[rows["method"].isin(chosen["method"])]
-            for method, curve in tuned.groupby("method"):
-                color = SERIES_COLORS[methods.index(str(method)) % 6]
-                axes.plot(
-                    curve["layer"],
-                    curve[f"tune_{statistic}"],
-                    color=color,
-                    linewidth=0.8,
-                    alpha=0.55,
-                    label=f"{_words(str(method))}, on tune",
-                )
-        axes.plot(
-            chosen["layer"], chosen[f"test_{statistic}"], linestyle="none", marker="o", markersize=11, markerfacecolor="none",
-            markeredgecolor=INK, markeredgewidth=1.3, label="chosen on tune", zorder=5,
-        )  # fmt: skip
+            axes.vlines(curve["layer"], curve[low], curve[high], color=color, linewidth=1.6)
+    _draw_ring(axes, rows[rows["chosen"]], statistic)
     axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _draw_optional(axes: Axes, curve: pd.DataFrame, column: str, **style: Any) -> None:
+    if column in curve and curve[column].notna().any():
+        axes.plot(curve["layer"], curve[column], **style)
+
+
+def _draw_ring(axes: Axes, chosen: pd.DataFrame, statistic: str) -> None:
+    if len(chosen):
+        axes.plot(
+            chosen["layer"],
+            chosen[f"test_{statistic}"],
+            linestyle="none",
+            marker="o",
+            markersize=11,
+            markerfacecolor="none",
+            markeredgecolor=INK,
+            markeredgewidth=1.3,
+            label="chosen on tune",
+            zorder=5,
+        )
+
+
+def _layer_legend(figure: Figure, panels: Sequence[Sequence[Axes]], drawn: pd.DataFrame) -> None:
+    """One legend under the panels; what dotted and thin lines are is said once, not by method."""
+    handles: dict[str, Any] = {}
+    for axes in (axes for row in panels for axes in row):
+        handles |= {text: line for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if any(name.startswith("shuffled") and drawn[name].notna().any() for name in drawn):
+        handles["fitted with shuffled labels, 95th percentile"] = Line2D([], [], color=SOFT, linestyle=":")
+    if any(name.startswith("tune") for name in drawn) and drawn["chosen"].any():
+        handles["on tune"] = Line2D([], [], color=SOFT, linewidth=0.8)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
 
 def _chosen_title(drawn: pd.DataFrame) -> str:
@@ -189,8 +198,8 @@ def _chosen_title(drawn: pd.DataFrame) -> str:
         )
     row = chosen.iloc[0]
     return (
-        f"Chosen on tune: layer {row['layer']}, {_words(row['method'])}. On test it separates positive from negative "
-        f"with AUC {row['test_auc']:.2f}, d_z {number(row['test_d_z'])}"
+        f"Chosen on tune: layer {row['layer']}, {_words(row['method'])}; on test AUC {row['test_auc']:.2f}, "
+        f"d_z {number(row['test_d_z'])}"
     )
 
 
@@ -218,8 +227,8 @@ def cosine_heat_map(
     labels = [str(label) for label in frame.columns]
     if not labels or labels != [str(label) for label in frame.index]:
         raise FigureError(
-            f"cosine_heat_map: needs a square table with the same labels on both sides, found {frame.shape[0]} rows and "
-            f"{frame.shape[1]} columns"
+            "cosine_heat_map: needs a square table with the same labels on both sides, found "
+            f"{frame.shape[0]} rows and {frame.shape[1]} columns"
         )
     if len(set(labels)) < len(labels):
         raise FigureError("cosine_heat_map: two directions have the same label; give each its own")
@@ -227,7 +236,8 @@ def cosine_heat_map(
     if not (np.abs(values) <= 1 + 1e-6).all():
         row, column = np.argwhere(~(np.abs(values) <= 1 + 1e-6))[0]
         raise FigureError(
-            f"cosine_heat_map: the cosine of {labels[row]!r} and {labels[column]!r} is {values[row, column]:g}, not in [-1, 1]"
+            f"cosine_heat_map: the cosine of {labels[row]!r} and {labels[column]!r} is {values[row, column]:g}, "
+            "not in [-1, 1]"
         )
     count = len(labels)
     cell = float(np.clip(6 / count, 0.16, 0.5))
@@ -251,7 +261,7 @@ def _cosine_title(values: np.ndarray, labels: Sequence[str]) -> str:
         return "One direction"
     apart = np.abs(values[~np.eye(len(labels), dtype=bool)])
     middle, high = (f"{value:.2f}" for value in (np.median(apart), apart.max()))
-    return f"{len(labels)} directions: |cosine| of two of them {middle} (median), {high} at most"
+    return f"{len(labels)} directions: median |cosine| of two {middle}, largest {high}"
 
 
 def _draw_cells(
@@ -265,16 +275,21 @@ def _draw_cells(
 ) -> None:
     """A matrix with its colour bar and, if given, a text in every cell."""
     mesh = axes.pcolormesh(values, cmap=colors, vmin=limits[0], vmax=limits[1], edgecolors="white", linewidth=0.5)
-    axes.figure.colorbar(mesh, ax=axes, fraction=0.06, pad=0.03, aspect=30).set_label(label, fontsize=8.5)
+    add_color_bar(mesh, axes, label)
     axes.set_facecolor(RULE)
     axes.spines[["left", "bottom"]].set_visible(False)
     for (row, column), value in np.ndenumerate(values):
         if texts is not None and np.isfinite(value):
             dark = abs(value) > 0.45 * max(map(abs, limits))
             axes.text(
-                column + 0.5, row + 0.5, texts[row][column], fontsize=6.5, ha="center", va="center",
+                column + 0.5,
+                row + 0.5,
+                texts[row][column],
+                fontsize=6.5,
+                ha="center",
+                va="center",
                 color="white" if dark else INK,
-            )  # fmt: skip
+            )
 
 
 # -- causal effects --------------------------------------------------------------------------------------------------
@@ -366,8 +381,8 @@ def faithfulness_curves(
     Raises
     ------
     FigureError
-        The table has no rows, lacks a column, has two rows for one point, another mode, a fraction out of range or a value
-        that is no number; `areas` names a ranking that is not drawn.
+        The table has no rows, lacks a column, has two rows for one point, another mode, a fraction out of range or a
+        value that is no number; `areas` names a ranking that is not drawn.
     """
     drawn = checked(
         frame,
@@ -412,7 +427,8 @@ def _check_faithfulness(drawn: pd.DataFrame, areas: Mapping[str, object]) -> Non
     for name in areas:
         if name not in set(drawn["ranking"]):
             raise FigureError(
-                f"faithfulness_curves: areas of ranking {name!r}, which has no curve (there are {', '.join(drawn['ranking'].unique())})"
+                f"faithfulness_curves: areas of ranking {name!r}, which has no curve"
+                f"{nearest(name, set(drawn['ranking']))}"
             )
 
 
@@ -439,19 +455,19 @@ def _draw_faithfulness(axes: Axes, curve: pd.DataFrame, index: int, label: str) 
 
 def _with_areas(ranking: str, areas: Mapping[str, Mapping[str, float]]) -> str:
     texts = [f"{name} {value:.2f}" for name, value in areas.get(ranking, {}).items()]
-    name = {"random": "random components", "magnitude": "by size of activation"}.get(ranking, _words(ranking))
+    name = {"random": "random components", "magnitude": "by magnitude"}.get(ranking, _words(ranking))
     return f"{name} ({', '.join(texts)})" if texts else name
 
 
 def _faithfulness_title(drawn: pd.DataFrame, rankings: Sequence[str]) -> str:
-    """How many components keep 80 % of the effect, by the best ranking and by chance."""
+    """How many components reach faithfulness 0.8, by the best ranking and by chance."""
     kept = drawn[(drawn["mode"] == "keep") & (drawn["faithfulness"] >= 0.8)]
     first = kept.groupby("ranking")["fraction"].min().reindex(rankings).dropna()
     methods = first[[name for name in first.index if name not in _BASELINES]]
     if methods.empty:
         return "Faithfulness of the first k components"
     best = str(methods.idxmin())
-    text = f"{100 * methods[best]:.3g} % of the components ({_words(best)}) keep 80 % of the effect"
+    text = f"The first {100 * methods[best]:.2g} % of the components ({_words(best)}) reach faithfulness 0.8"
     if "random" in first.index:
-        text += f"; of random ones it takes {100 * first['random']:.3g} %"
+        text += f"; random ones need {100 * first['random']:.3g} %"
     return text

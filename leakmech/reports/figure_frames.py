@@ -64,7 +64,7 @@ def checked(
         _check_numbers(frame, figure, column, whole=column in whole)
     for column in present:
         _check_numbers(frame, figure, column, whole=False, missing_allowed=True)
-    frame = frame.astype({column: int for column in whole} | {column: str for column in texts})
+    frame = frame.astype(dict.fromkeys(whole, int) | dict.fromkeys(texts, str))
     repeated = frame.duplicated(list(key)) if key else None
     if repeated is not None and repeated.any():
         row = frame.loc[repeated.idxmax()]

@@ -85,6 +85,15 @@ def add_titles(figure: Figure, title: str, subtitle: str = "") -> None:
         )
 
 
+def add_color_bar(mesh: Any, axes: Axes, label: str) -> None:
+    """What the colours of `mesh` mean, at the right of `axes`."""
+    figure: Any = axes.get_figure(root=True)
+    bar = figure.colorbar(mesh, ax=axes, fraction=0.06, pad=0.03, aspect=30)
+    bar.set_label(label, fontsize=8.5)
+    bar.ax.tick_params(labelsize=8, colors=INK)
+    bar.outline.set_visible(False)
+
+
 def _wrapped(text: str, width: float, *, size: float, weight: str = "normal") -> list[str]:
     """Lines of at most `width` inches."""
     lines: list[str] = []

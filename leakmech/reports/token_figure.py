@@ -58,8 +58,8 @@ def token_projection(
     Parameters
     ----------
     frame
-        Columns ``condition, position`` (index of the token in its prompt), ``token`` (its text, decoded), ``projection``,
-        ``part`` (``prefix``, ``instruction``, ``injection``, ``stem`` or ``tail``), optionally ``low, high``.
+        Columns ``condition, position`` (index of the token in its prompt), ``token`` (its text, decoded),
+        ``projection``, ``part`` (``prefix``, ``instruction``, ``injection``, ``stem`` or ``tail``), optionally ``low, high``.
     leading
         Tokens drawn before the injection; earlier ones (of a chat template, the same in every prompt) are left out.
     quantity
@@ -89,7 +89,7 @@ def token_projection(
     depth = [max(text_width(text, size=_TOKEN_SIZE) for text in row.values()) + 0.1 for row in rows]
     n_columns = int(drawn["column"].max()) + 1
     figure, [[axes]] = new_panels(max(_COLUMN * n_columns + 1.1, 5.5), 3.1 + sum(depth))
-    _shade_parts(axes, drawn, n_columns)
+    _shade_parts(axes, drawn)
     _draw_conditions(axes, drawn)
     _write_tokens(axes, rows, depth)
     axes.set_xlim(-0.6, n_columns - 0.4)
@@ -156,7 +156,7 @@ def _draw_conditions(axes: Axes, drawn: pd.DataFrame) -> None:
     axes.axhline(0, color=INK, linewidth=0.6, zorder=0.5)
 
 
-def _shade_parts(axes: Axes, drawn: pd.DataFrame, n_columns: int) -> None:
+def _shade_parts(axes: Axes, drawn: pd.DataFrame) -> None:
     """Every other part grey, the name of each at the top."""
     spans = (
         drawn.groupby("part")["column"]
