@@ -7,12 +7,16 @@ drawing are refused by name, for each of them would give a figure that looks fin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from leakmech.errors import FigureError
+
+Frame: TypeAlias = Any
+"""A checked table. Its columns are known; pandas' own annotations take each for one of several types."""
 
 INTERVAL = ("low", "high")
 
@@ -26,7 +30,7 @@ def checked(
     texts: Sequence[str] = (),
     numbers: Sequence[str] = (),
     optional: Sequence[str] = (),
-) -> pd.DataFrame:
+) -> Frame:
     """The columns that `figure` draws, in the order given here, with rows numbered from 0.
 
     Parameters
@@ -59,25 +63,23 @@ def checked(
     present = [column for column in optional if column in frame.columns]
     if len(set(present) & set(INTERVAL)) == 1:
         raise FigureError(f"{figure}: an interval needs both columns 'low' and 'high'; found {present[0]!r} alone")
-    frame = frame[[*wanted, *present]].reset_index(drop=True)
+    drawn: Frame = frame[[*wanted, *present]].reset_index(drop=True)
     for column in (*whole, *numbers):
-        _check_numbers(frame, figure, column, whole=column in whole)
+        _check_numbers(drawn, figure, column, whole=column in whole)
     for column in present:
-        _check_numbers(frame, figure, column, whole=False, missing_allowed=True)
-    frame = frame.astype(dict.fromkeys(whole, int) | dict.fromkeys(texts, str))
-    repeated = frame.duplicated(list(key)) if key else None
+        _check_numbers(drawn, figure, column, whole=False, missing_allowed=True)
+    drawn = drawn.astype(dict.fromkeys(whole, int) | dict.fromkeys(texts, str))
+    repeated = drawn.duplicated(list(key)) if key else None
     if repeated is not None and repeated.any():
-        row = frame.loc[repeated.idxmax()]
+        row = drawn.loc[repeated.idxmax()]
         raise FigureError(
             f"{figure}: several rows for {', '.join(f'{name} {row[name]}' for name in key)}; keep one of them "
             "(one method, one data set)"
         )
-    return frame
+    return drawn
 
 
-def _check_numbers(
-    frame: pd.DataFrame, figure: str, column: str, *, whole: bool, missing_allowed: bool = False
-) -> None:
+def _check_numbers(frame: Frame, figure: str, column: str, *, whole: bool, missing_allowed: bool = False) -> None:
     values = frame[column]
     if not is_numeric_dtype(values) or is_bool_dtype(values):
         raise FigureError(f"{figure}: column {column!r} must hold numbers, found for example {values.iloc[0]!r}")
@@ -92,7 +94,7 @@ def _check_numbers(
         raise FigureError(f"{figure}: column {column!r} must hold whole numbers from 0, found {array[bad][0]:g}")
 
 
-def _place(frame: pd.DataFrame, bad: np.ndarray) -> str:
+def _place(frame: Frame, bad: np.ndarray) -> str:
     """The first bad row and what else it says, and how many there are."""
     row = int(np.argmax(bad))
     names = [name for name in frame.columns if isinstance(frame[name].iloc[row], str | int | np.integer)][:3]
@@ -100,7 +102,7 @@ def _place(frame: pd.DataFrame, bad: np.ndarray) -> str:
     return text if bad.sum() == 1 else f"{text} and {bad.sum() - 1} more"
 
 
-def has_interval(frame: pd.DataFrame) -> bool:
+def has_interval(frame: Frame) -> bool:
     """Whether `frame` has columns ``low`` and ``high`` with at least one value."""
     return set(INTERVAL) <= set(frame.columns) and bool(frame[list(INTERVAL)].notna().all(axis=1).any())
 
@@ -113,3 +115,8 @@ def head_name(layer: int, head: int) -> str:
 def neuron_name(layer: int, neuron: int) -> str:
     """``L12N873``."""
     return f"L{layer}N{neuron}"
+
+
+def words(name: str) -> str:
+    """A column value such as ``difference_of_means`` as a reader says it."""
+    return name.replace("_", " ")

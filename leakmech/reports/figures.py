@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
@@ -64,8 +64,8 @@ def new_panels(
 def add_titles(figure: Figure, title: str, subtitle: str = "") -> None:
     """Say at the top left what is seen, and under it of which model and data; the figure grows by their height."""
     width, height = figure.get_size_inches()
-    lines = [(line, TITLE_SIZE, "bold", INK) for line in _wrapped(title, width - 0.2, size=TITLE_SIZE, weight="bold")]
-    lines += [(line, SUBTITLE_SIZE, "normal", SOFT) for line in _wrapped(subtitle, width - 0.2, size=SUBTITLE_SIZE)]
+    lines = [(line, TITLE_SIZE, "bold", INK) for line in wrapped(title, width - 0.2, size=TITLE_SIZE, weight="bold")]
+    lines += [(line, SUBTITLE_SIZE, "normal", SOFT) for line in wrapped(subtitle, width - 0.2, size=SUBTITLE_SIZE)]
     steps = np.cumsum([0.08, *(size * 1.35 / 72 for _, size, _, _ in lines)])
     whole = height + float(steps[-1]) + 0.06
     figure.set_size_inches(width, whole)
@@ -88,13 +88,42 @@ def add_titles(figure: Figure, title: str, subtitle: str = "") -> None:
 def add_color_bar(mesh: Any, axes: Axes, label: str) -> None:
     """What the colours of `mesh` mean, at the right of `axes`."""
     figure: Any = axes.get_figure(root=True)
-    bar = figure.colorbar(mesh, ax=axes, fraction=0.06, pad=0.03, aspect=30)
+    width, height = figure.get_size_inches()
+    bar = figure.colorbar(mesh, ax=axes, fraction=min(0.06, 0.4 / width), pad=0.03, aspect=height / 0.17)
     bar.set_label(label, fontsize=8.5)
     bar.ax.tick_params(labelsize=8, colors=INK)
     bar.outline.set_visible(False)
 
 
-def _wrapped(text: str, width: float, *, size: float, weight: str = "normal") -> list[str]:
+def draw_cells(
+    axes: Axes,
+    values: np.ndarray,
+    limits: tuple[float, float],
+    texts: Sequence[Sequence[str]] | None,
+    *,
+    label: str,
+    colors: Colormap = DIVERGING,
+) -> None:
+    """A matrix with its colour bar and, if given, a text in every cell."""
+    mesh = axes.pcolormesh(values, cmap=colors, vmin=limits[0], vmax=limits[1], edgecolors="white", linewidth=0.5)
+    add_color_bar(mesh, axes, label)
+    axes.set_facecolor(RULE)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    for (row, column), value in np.ndenumerate(values):
+        if texts is not None and np.isfinite(value):
+            dark = abs(value) > 0.45 * max(map(abs, limits))
+            axes.text(
+                column + 0.5,
+                row + 0.5,
+                texts[int(row)][int(column)],
+                fontsize=6.5,
+                ha="center",
+                va="center",
+                color="white" if dark else INK,
+            )
+
+
+def wrapped(text: str, width: float, *, size: float, weight: str = "normal") -> list[str]:
     """Lines of at most `width` inches."""
     lines: list[str] = []
     for word in text.split():
@@ -161,7 +190,7 @@ def label_points(
         taken.append(best)
         axes.annotate(
             name,
-            (axes.transData.inverted().transform((x, y))),
+            tuple(axes.transData.inverted().transform((x, y))),
             xytext=(right, up),
             textcoords="offset points",
             ha="left" if right > 0 else "right",

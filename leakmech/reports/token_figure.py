@@ -21,7 +21,7 @@ from matplotlib.font_manager import get_font
 
 from leakmech.errors import FigureError, nearest
 from leakmech.prompts.samples import CONDITIONS
-from leakmech.reports.figure_frames import checked, has_interval
+from leakmech.reports.figure_frames import Frame, checked, has_interval
 from leakmech.reports.figures import (
     CONDITION_COLORS,
     INK,
@@ -32,11 +32,13 @@ from leakmech.reports.figures import (
     number,
     save_with_data,
     text_width,
+    wrapped,
 )
 
 PARTS = ("prefix", "instruction", "injection", "stem", "tail")
 _PART_NAMES = {"prefix": "chat prefix", "tail": "chat tail"}
 _MARKERS = {"control": "", "positive": "o", "neutral": "s", "negative": "^"}
+_TEXT_COLORS = CONDITION_COLORS | {"neutral": "#6b6b6b"}  # the grey of the lines is too light to be read
 _STYLES = {"control": (0, (4, 2))}
 _INVISIBLE = {" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"}
 _TOKEN_SIZE = 7.5
@@ -59,13 +61,14 @@ def token_projection(
     ----------
     frame
         Columns ``condition, position`` (index of the token in its prompt), ``token`` (its text, decoded),
-        ``projection``, ``part`` (``prefix``, ``instruction``, ``injection``, ``stem`` or ``tail``), optionally ``low, high``.
+        ``projection``, ``part`` (``prefix``, ``instruction``, ``injection``, ``stem`` or ``tail``), optionally
+        ``low, high``.
     leading
         Tokens drawn before the injection; earlier ones (of a chat template, the same in every prompt) are left out.
     quantity
         What the projection is, with its unit: label of the axis.
     path, title, subtitle
-        As of :func:`~leakmech.reports.component_figures.head_heat_map`. The default title says how far positive and
+        As of :func:`~leakmech.reports.head_maps.head_heat_map`. The default title says how far positive and
         negative lie apart.
 
     Raises
@@ -96,12 +99,12 @@ def token_projection(
     axes.set_xticks(range(n_columns), [""] * n_columns)
     axes.set_ylabel(quantity, fontsize=9)
     _axis_label(axes, drawn, depth, left_out)
-    axes.legend(fontsize=8, frameon=False, loc="upper left", ncols=1)
+    figure.legend(fontsize=8, frameon=False, loc="outside upper left", ncols=4)
     add_titles(figure, _gap_title(drawn) if title is None else title, subtitle)
     return save_with_data(figure, path, drawn)
 
 
-def _check_names(drawn: pd.DataFrame) -> None:
+def _check_names(drawn: Frame) -> None:
     for column, valid in (("condition", CONDITIONS), ("part", PARTS)):
         for name in drawn[column].unique():
             if name not in valid:
@@ -114,7 +117,7 @@ def _check_names(drawn: pd.DataFrame) -> None:
             )
 
 
-def _in_columns(drawn: pd.DataFrame, leading: int) -> tuple[pd.DataFrame, int]:
+def _in_columns(drawn: Frame, leading: int) -> tuple[Frame, int]:
     """Rows with the column they are drawn in, in reading order, without those too far to the left; and how many of
     one prompt these are."""
     counts = drawn.groupby(["part", "condition"]).size()
@@ -134,7 +137,7 @@ def _in_columns(drawn: pd.DataFrame, leading: int) -> tuple[pd.DataFrame, int]:
 # -- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _draw_conditions(axes: Axes, drawn: pd.DataFrame) -> None:
+def _draw_conditions(axes: Axes, drawn: Frame) -> None:
     for condition in CONDITIONS:
         rows = drawn[drawn["condition"] == condition]
         if rows.empty:
@@ -156,7 +159,7 @@ def _draw_conditions(axes: Axes, drawn: pd.DataFrame) -> None:
     axes.axhline(0, color=INK, linewidth=0.6, zorder=0.5)
 
 
-def _shade_parts(axes: Axes, drawn: pd.DataFrame) -> None:
+def _shade_parts(axes: Axes, drawn: Frame) -> None:
     """Every other part grey, the name of each at the top."""
     spans = (
         drawn.groupby("part")["column"]
@@ -181,7 +184,7 @@ def _shade_parts(axes: Axes, drawn: pd.DataFrame) -> None:
         )
 
 
-def _label_rows(drawn: pd.DataFrame) -> list[dict[tuple[int, str], str]]:
+def _label_rows(drawn: Frame) -> list[dict[tuple[int, str], str]]:
     """Rows of token texts under the axis, as (column, colour) -> text.
 
     Where every prompt has the same token it is written once; otherwise each condition writes its own, in its colour.
@@ -197,7 +200,7 @@ def _label_rows(drawn: pd.DataFrame) -> list[dict[tuple[int, str], str]]:
             shared[place, INK] = next(iter(texts.values()))
             continue
         for condition, text in texts.items():
-            own.setdefault(condition, {})[place, CONDITION_COLORS[condition]] = text
+            own.setdefault(condition, {})[place, _TEXT_COLORS[condition]] = text
     rows_of_own = [own[condition] for condition in CONDITIONS if condition in own]
     first = shared | (rows_of_own[0] if rows_of_own else {})
     return [first, *rows_of_own[1:]]
@@ -224,17 +227,18 @@ def _write_tokens(axes: Axes, rows: Sequence[Mapping[tuple[int, str], str]], dep
         top += inches
 
 
-def _axis_label(axes: Axes, drawn: pd.DataFrame, depth: Sequence[float], left_out: int) -> None:
+def _axis_label(axes: Axes, drawn: Frame, depth: Sequence[float], left_out: int) -> None:
     injected = [name for name in CONDITIONS if ((drawn["condition"] == name) & (drawn["part"] == "injection")).any()]
     text = "tokens of the prompt"
     if len(injected) > 1:
         text += f"; injections from top: {', '.join(injected)}"
     if left_out:
         text += f"; {left_out} tokens before these are left out"
-    axes.set_xlabel(text, fontsize=9, labelpad=72 * sum(depth))
+    width = _COLUMN * (float(drawn["column"].max()) + 1)
+    axes.set_xlabel("\n".join(wrapped(text, width, size=9)), fontsize=9, labelpad=72 * sum(depth))
 
 
-def _gap_title(drawn: pd.DataFrame) -> str:
+def _gap_title(drawn: Frame) -> str:
     """Positive minus negative in the injection, over the stem and at the last token."""
     table = {name: drawn[drawn["condition"] == name] for name in ("positive", "negative")}
     if any(rows.empty for rows in table.values()):
