@@ -167,8 +167,9 @@ def _chosen_title(drawn: Frame) -> str:
             f"d_z {number(best['test_d_z'])} on test"
         )
     row = chosen.iloc[0]
+    place = "" if (drawn[list(_PLACE)] == row[list(_PLACE)]).all(axis=None) else f"{', '.join(row[list(_PLACE)])}, "
     return (
-        f"Chosen on tune: layer {row['layer']}, {words(row['method'])}; on test AUC {row['test_auc']:.2f}, "
+        f"Chosen on tune: {place}layer {row['layer']}, {words(row['method'])}; on test AUC {row['test_auc']:.2f}, "
         f"d_z {number(row['test_d_z'])}"
     )
 

@@ -99,7 +99,9 @@ def token_projection(
     axes.set_xticks(range(n_columns), [""] * n_columns)
     axes.set_ylabel(quantity, fontsize=9)
     _axis_label(axes, drawn, depth, left_out)
-    figure.legend(fontsize=8, frameon=False, loc="outside upper left", ncols=4)
+    axes.legend(
+        fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1.06), borderaxespad=0, borderpad=0, ncols=4
+    )
     add_titles(figure, _gap_title(drawn) if title is None else title, subtitle)
     return save_with_data(figure, path, drawn)
 
