@@ -49,9 +49,17 @@ _CAPTIONS = {
     "head_heat_map": "Every cell is a head; the numbers are ranks by size, their names and scores stand at the right.",
     "attention_map": "Every cell is a head; the numbers are ranks, their names stand at the right.",
     "neuron_ranking": "Left: the neurons with the largest scores. Right: the share that the first k neurons hold.",
-    "token_projection": "Where affect enters the prompt and how far it travels: tokens that all prompts share lie under each other.",
-    "layer_curves": "Separation of positive from negative on samples that no direction was fitted on, beside directions that know nothing.",
-    "patching_map": "How much of the difference between the prompts moves when the residual stream of one region and layer is exchanged.",
+    "token_projection": (
+        "Where affect enters the prompt and how far it travels: tokens that all prompts share lie under each other."
+    ),
+    "layer_curves": (
+        "Separation of positive from negative on samples that no direction was fitted on, beside directions that "
+        "know nothing."
+    ),
+    "patching_map": (
+        "How much of the difference between the prompts moves when the residual stream of one region and layer is "
+        "exchanged."
+    ),
     "faithfulness_curves": "Left: only the first k components kept. Right: the first k removed.",
     "method_agreement": "A point is a head; on the dashed line both methods agree.",
     "cosine_heat_map": "Cosines between directions.",
@@ -66,8 +74,8 @@ def diagnosis_page(summary: Mapping[str, Any], tables: Mapping[str, pd.DataFrame
     ----------
     summary
         What ``summary.json`` of the run holds. ``attribution_patching_spearman``, ``cpr``, ``cmd`` (with ``<name>_ci``
-        and a baseline under ``<name>_random`` or ``random_<name>`` where there are) and ``directions`` (name to ``auc``,
-        ``d_z``, ``accuracy``) make the main numbers; everything is listed at the end.
+        and a baseline under ``<name>_random`` or ``random_<name>`` where there are) and ``directions`` (name to
+        ``auc``, ``d_z``, ``accuracy``) make the main numbers; everything is listed at the end.
     tables
         By name, as they lie under ``tables/``. Rows are shown in their order, 20 at most; of a table with a column
         ``chosen`` the chosen rows only. ``x_low`` and ``x_high`` become the interval of ``x``.
