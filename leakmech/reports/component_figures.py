@@ -160,7 +160,7 @@ def method_agreement(
     drawn = checked(
         frame, "method_agreement", key=("layer", "head"), whole=("layer", "head"), numbers=("fast", "exact")
     )
-    if spearman is None and len(drawn) > 2:
+    if spearman is None and len(drawn) > 2 and drawn[["fast", "exact"]].nunique().min() > 1:
         found: Any = stats.spearmanr(drawn["fast"], drawn["exact"])
         spearman = float(found.statistic)
     figure, [[axes]] = new_panels(5.2, 4.6)

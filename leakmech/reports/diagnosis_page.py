@@ -35,9 +35,9 @@ _NUMBERS = {
     "cmd": ("CMD", "area between that curve and the whole model's; lower is better"),
 }
 _DIRECTION_NUMBERS = {
-    "auc": "AUC",
-    "d_z": "d_z",
-    "accuracy": "accuracy",
+    "auc": ("AUC", "share of pairs of prompts in which the positive one projects higher; 0.5 is chance"),
+    "d_z": ("d_z", "difference between positive and negative within samples, in its standard deviations"),
+    "accuracy": ("accuracy", "share of prompts on their side of the threshold; 0.5 is chance"),
 }
 _FACTS = ("model", "dataset", "fit", "n_samples", "prompt_form", "seed", "dtype", "device", "date")
 _DIRECTION_COLUMNS = (
@@ -110,13 +110,13 @@ def headline(summary: Mapping[str, Any]) -> str:
     parts = []
     directions = [(name, values) for name, values in _directions(summary).items() if _is_number(values.get("auc"))]
     if directions:
-        name, values = max(directions, key=lambda item: item[1]["auc"])
-        text = f"The direction {name} separates positive from negative injections with AUC {values['auc']:.2f}"
+        name, values = directions[0]
+        text = f"The direction “{name}” separates positive from negative injections with AUC {values['auc']:.2f}"
         parts.append(text + (f" (d_z {number(values['d_z'])})" if _is_number(values.get("d_z")) else ""))
     if _is_number(summary.get("cpr")):
-        text = f"the components found first hold a CPR of {summary['cpr']:.2f}"
+        text = f"keeping the components ranked first gives a CPR of {summary['cpr']:.2f}"
         random = _baseline(summary, "cpr")
-        parts.append(text + (f", random ones of {random:.2f}" if _is_number(random) else ""))
+        parts.append(text + (f", random ones {random:.2f}" if _is_number(random) else ""))
     if not parts:
         return ""
     sentence = "; ".join(parts)
@@ -131,9 +131,8 @@ def main_numbers(summary: Mapping[str, Any]) -> Table | None:
         if name in summary
     ]
     for direction, values in _directions(summary).items():
-        for name, label in _DIRECTION_NUMBERS.items():
+        for name, (label, meaning) in _DIRECTION_NUMBERS.items():
             if name in values:
-                meaning = "of positive against negative injections, on samples it was not fitted on"
                 row = (f"{direction}: {label}", _with_interval(values, name), _cell(_baseline(values, name)), meaning)
                 rows.append(row)
     header = ("number", "value [95 % CI]", "random baseline", "what it says")
@@ -179,7 +178,7 @@ def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
         return "–"
     if isinstance(value, float | np.floating):
-        return number(float(value))
+        return f"{value:#.3g}".rstrip(".").replace("-", "−")
     return str(value)
 
 
@@ -240,6 +239,10 @@ def _named(frame: Frame) -> Frame:
     return frame
 
 
+def _heading(column: str) -> str:
+    return words(column).replace("d z", "d_z").replace("auc", "AUC")
+
+
 def _cells(frame: Frame) -> tuple[list[str], list[list[str]]]:
     """Header and finished texts; columns of interval ends are folded into the column they belong to."""
     columns = list(map(str, frame.columns))
@@ -250,7 +253,7 @@ def _cells(frame: Frame) -> tuple[list[str], list[list[str]]]:
     folded = {name: pair for name, pair in ends.items() if set(pair) <= set(columns)}
     inner = {end for pair in folded.values() for end in pair}
     kept = [name for name in columns if name not in inner]
-    header = [f"{words(name)} [95 % CI]" if name in folded else words(name) for name in kept]
+    header = [_heading(name) + (" [95 % CI]" if name in folded else "") for name in kept]
     rows = []
     for record in frame.to_dict("records"):
         texts = []

@@ -100,7 +100,7 @@ def token_projection(
     axes.set_ylabel(quantity, fontsize=9)
     _axis_label(axes, drawn, depth, left_out)
     axes.legend(
-        fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1.06), borderaxespad=0, borderpad=0, ncols=4
+        fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1.085), borderaxespad=0, borderpad=0, ncols=4
     )
     add_titles(figure, _gap_title(drawn) if title is None else title, subtitle)
     return save_with_data(figure, path, drawn)
