@@ -71,9 +71,9 @@ def checked(
     drawn = drawn.astype(dict.fromkeys(whole, int) | dict.fromkeys(texts, str))
     repeated = drawn.duplicated(list(key)) if key else None
     if repeated is not None and repeated.any():
-        row = drawn.loc[repeated.idxmax()]
+        row = drawn[repeated].iloc[:1]
         raise FigureError(
-            f"{figure}: several rows for {', '.join(f'{name} {row[name]}' for name in key)}; keep one of them "
+            f"{figure}: several rows for {', '.join(f'{name} {row[name].iloc[0]}' for name in key)}; keep one of them "
             "(one method, one data set)"
         )
     return drawn

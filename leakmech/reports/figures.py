@@ -90,7 +90,7 @@ def add_color_bar(mesh: Any, axes: Axes, label: str) -> None:
     figure: Any = axes.get_figure(root=True)
     width, height = figure.get_size_inches()
     bar = figure.colorbar(mesh, ax=axes, fraction=min(0.06, 0.4 / width), pad=0.03, aspect=height / 0.17)
-    bar.set_label(label, fontsize=8.5)
+    bar.set_label("\n".join(wrapped(label, max(height - 1, 1.5), size=8.5)), fontsize=8.5)
     bar.ax.tick_params(labelsize=8, colors=INK)
     bar.outline.set_visible(False)
 
@@ -124,7 +124,8 @@ def draw_cells(
 
 
 def wrapped(text: str, width: float, *, size: float, weight: str = "normal") -> list[str]:
-    """Lines of at most `width` inches."""
+    """Lines of at most `width` inches; a little less, for letters are fitted to pixels when they are drawn."""
+    width *= 0.96
     lines: list[str] = []
     for word in text.split():
         if lines and text_width(f"{lines[-1]} {word}", size=size, weight=weight) <= width:

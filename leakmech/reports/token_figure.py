@@ -43,6 +43,7 @@ _STYLES = {"control": (0, (4, 2))}
 _INVISIBLE = {" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"}
 _TOKEN_SIZE = 7.5
 _COLUMN = 0.185  # inches
+_MIN_WIDTH = 5.5
 _MAX_TOKEN = 16
 
 
@@ -91,7 +92,7 @@ def token_projection(
     rows = _label_rows(drawn)
     depth = [max(text_width(text, size=_TOKEN_SIZE) for text in row.values()) + 0.1 for row in rows]
     n_columns = int(drawn["column"].max()) + 1
-    figure, [[axes]] = new_panels(max(_COLUMN * n_columns + 1.1, 5.5), 3.1 + sum(depth))
+    figure, [[axes]] = new_panels(max(_COLUMN * n_columns + 1.1, _MIN_WIDTH), 3.1 + sum(depth))
     _shade_parts(axes, drawn)
     _draw_conditions(axes, drawn)
     _write_tokens(axes, rows, depth)
@@ -236,7 +237,7 @@ def _axis_label(axes: Axes, drawn: Frame, depth: Sequence[float], left_out: int)
         text += f"; injections from top: {', '.join(injected)}"
     if left_out:
         text += f"; {left_out} tokens before these are left out"
-    width = _COLUMN * (float(drawn["column"].max()) + 1)
+    width = max(_COLUMN * (float(drawn["column"].max()) + 1), _MIN_WIDTH - 1.1)
     axes.set_xlabel("\n".join(wrapped(text, width, size=9)), fontsize=9, labelpad=72 * sum(depth))
 
 

@@ -87,11 +87,9 @@ def test_twenty_rows_of_a_table_are_shown_with_the_component_named():
 
 
 def test_of_directions_the_chosen_are_shown_with_their_intervals():
-    frame = pd.DataFrame(
-        {"kind": "read", "method": ["pca", "logistic"], "layer": [1, 2], "chosen": [False, True], "test_auc": [0.6, 0.9],
-         "test_auc_low": [np.nan, 0.8], "test_auc_high": [np.nan, 1.0], "test_d_z": [0.1, 2.0], "n_fit": 30,
-         "random_auc_p95": [0.7, np.nan]}
-    )  # fmt: skip
+    frame = pd.DataFrame({"kind": "read", "method": ["pca", "logistic"], "layer": [1, 2], "chosen": [False, True]})
+    frame["test_auc"], frame["test_auc_low"], frame["test_auc_high"] = [0.6, 0.9], [np.nan, 0.8], [np.nan, 1.0]
+    frame["test_d_z"], frame["n_fit"], frame["random_auc_p95"] = [0.1, 2.0], 30, [0.7, np.nan]
     page = diagnosis_page(SUMMARY, {"directions": frame}, [])
     assert rows_of(page, "table-directions") == [
         ["kind", "method", "layer", "test AUC [95 % CI]", "test d_z", "random AUC p95"],
