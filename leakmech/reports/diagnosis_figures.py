@@ -30,6 +30,7 @@ from leakmech.reports.figures import (
     add_titles,
     draw_cells,
     new_panels,
+    number,
     save_with_data,
     text_width,
 )
@@ -224,7 +225,9 @@ def _faithfulness_title(drawn: Frame, rankings: Sequence[str]) -> str:
     if methods.empty:
         return "Faithfulness of the first k components"
     best = str(methods.idxmin())
-    text = f"The first {100 * methods[best]:.2g} % of the components ({words(best)}) reach faithfulness 0.8"
+    text = (
+        f"The first {number(100 * methods[best], digits=2)} % of the components ({words(best)}) reach faithfulness 0.8"
+    )
     if "random" in first.index:
-        text += f"; random ones need {100 * first['random']:.3g} %"
+        text += f"; random ones need {number(100 * first['random'], digits=2)} %"
     return text

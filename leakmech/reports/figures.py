@@ -145,8 +145,9 @@ def text_width(text: str, *, size: float, weight: str = "normal") -> float:
 
 
 def number(value: float, *, digits: int = 3, signed: bool = False) -> str:
-    """A number with `digits` significant digits and a real minus sign."""
-    return f"{value:{'+' if signed else ''}.{digits}g}".replace("-", "−")
+    """A number with `digits` significant digits and a real minus sign; whole numbers are not cut to powers of ten."""
+    style = ",.0f" if 10**digits - 0.5 <= abs(value) < 1e6 else f".{digits}g"
+    return f"{value:{'+' if signed else ''}{style}}".replace("-", "−")
 
 
 def label_points(

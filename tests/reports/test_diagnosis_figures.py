@@ -13,7 +13,7 @@ from PIL import Image
 from leakmech.errors import FigureError, UsageError
 from leakmech.reports import diagnosis_figures as diagnosis
 from leakmech.reports import figures
-from leakmech.reports.figures import text_width, wrapped
+from leakmech.reports.figures import number, text_width, wrapped
 from leakmech.reports.token_figure import visible_token
 
 SUBTITLE = "a $model$ on a_data set"
@@ -125,7 +125,6 @@ def drawn(monkeypatch, tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             getattr(diagnosis, name)(frame, tmp_path / "x", **options)
-            kept[-1].draw_without_rendering()
         return kept[-1]
 
     return draw
@@ -164,6 +163,7 @@ def test_the_same_frame_gives_the_same_files(tmp_path):
 @pytest.mark.parametrize("name", FIGURES)
 def test_title_subtitle_and_axes_are_labelled_and_nothing_leaves_the_figure(name, drawn):
     figure = drawn(name, FIGURES[name](), subtitle=SUBTITLE)
+    figure.draw_without_rendering()
     assert figure.get_label()
     assert SUBTITLE in texts_of(figure)
     titles = " ".join(text.get_text() for text in figure.texts)
@@ -248,6 +248,7 @@ def test_the_largest_heads_are_numbered_in_the_map_and_named_beside_it(drawn, tm
 @pytest.mark.parametrize(("n_layers", "n_heads"), [(32, 32), (30, 9), (1, 1), (80, 64)])
 def test_a_map_of_any_model_has_readable_ticks_and_cells(drawn, n_layers, n_heads):
     figure = drawn("head_heat_map", heads(n_layers, n_heads))
+    figure.draw_without_rendering()
     axes = figure.axes[0]
     box = axes.get_window_extent()
     inches = box.width / figure.dpi / n_heads, box.height / figure.dpi / n_layers
@@ -516,6 +517,14 @@ def test_cosines_are_written_in_the_cells_when_they_fit(drawn, tmp_path):
 def test_a_matrix_that_is_none_of_cosines_is_refused(frame, message, tmp_path):
     with pytest.raises(FigureError, match=message):
         diagnosis.cosine_heat_map(frame, tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(-0.1234, 3, "−0.123"), (100.0, 2, "100"), (99.96, 2, "100"), (1234.5, 3, "1,234"), (2e-7, 2, "2e−07")],
+)
+def test_numbers_are_written_as_they_are_read(value, digits, text):
+    assert number(value, digits=digits) == text
 
 
 # -- text ------------------------------------------------------------------------------------------------------------
