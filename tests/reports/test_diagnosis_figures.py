@@ -38,7 +38,7 @@ def tokens():
         "negative": [" I", " lost", "."],
     }
     rows = []
-    for number, (condition, injection) in enumerate(injections.items()):
+    for index, (condition, injection) in enumerate(injections.items()):
         parts = [
             *shared,
             *((token, "injection") for token in injection),
@@ -46,7 +46,7 @@ def tokens():
             (" is", "stem"),
             ("</s>", "tail"),
         ]
-        rows += [(condition, i, token, float(i - 2 * number), part) for i, (token, part) in enumerate(parts)]
+        rows += [(condition, i, token, float(i - 2 * index), part) for i, (token, part) in enumerate(parts)]
     return pd.DataFrame(rows, columns=["condition", "position", "token", "projection", "part"])
 
 
