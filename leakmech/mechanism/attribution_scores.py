@@ -16,7 +16,7 @@ from leakmech.mechanism.pairs import Pair
 from leakmech.mechanism.positions import LocatedPrompt
 from leakmech.mechanism.sites import Site
 from leakmech.models.layout import Layout
-from leakmech.scoring.statistics import DRAWS, bootstrap_ratios
+from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, divide
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +74,8 @@ class Attribution:
         scores = self.head_scores()
         frame = ranked_frame(scores, column="head", method=self.method, target=self.target)
         if intervals:
-            shares = np.broadcast_to(self.shifts[:, None], (len(self.samples), scores.size))
-            found = bootstrap_ratios(self.heads.reshape(len(self.samples), -1), shares, seed=seed, draws=draws)
+            flat = self.heads.reshape(len(self.samples), -1)
+            found = share_intervals(flat, self.shifts, seed=seed, draws=draws)
             at = frame["layer"].to_numpy() * scores.shape[1] + frame["head"].to_numpy()
             frame["low"] = [found[index].low for index in at]
             frame["high"] = [found[index].high for index in at]
@@ -93,6 +93,17 @@ class Attribution:
             for layer, score in enumerate(scores)
         ]
         return pd.DataFrame(rows)
+
+
+def share_intervals(
+    effects: Float[np.ndarray, "sample statistic"], shifts: Float[np.ndarray, " sample"], *, seed: int, draws: int
+) -> list[Interval]:
+    """95 % BCa intervals of sum(effects) / sum(shifts) over samples; a sample's shift may be negative."""
+
+    def shares(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows statistics"]:
+        return divide(sums[:, :-1], sums[:, -1:])
+
+    return bootstrap(np.hstack([effects, shifts[:, None]]), shares, seed=seed, draws=draws, level=LEVEL)
 
 
 def ranked_frame(

@@ -29,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leakmech.errors import ActivationError, ConfigError
+from leakmech.mechanism.attribution_scores import share_intervals
 from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.paired_run import PairedRun
 from leakmech.mechanism.pairs import Pair
@@ -37,7 +38,7 @@ from leakmech.mechanism.sites import Site
 from leakmech.mechanism.targets import Target
 from leakmech.models.load import LoadedModel
 from leakmech.progress import Progress, no_progress
-from leakmech.scoring.statistics import DRAWS, bootstrap_ratios
+from leakmech.scoring.statistics import DRAWS
 from leakmech.seeds import numpy_generator
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -101,8 +102,7 @@ class CircuitCurves:
         """universe, target, mode, ranking, size, fraction, faithfulness, low, high (95 % BCa over samples)."""
         rows = []
         for (ranking, mode), values in self.values.items():
-            spans = np.broadcast_to(self.spans[:, None], values.shape)
-            intervals = bootstrap_ratios(values, spans, seed=seed, draws=draws)
+            intervals = share_intervals(values, self.spans, seed=seed, draws=draws)
             for size, f, interval in zip(self.sizes, self.faithfulness(ranking, mode), intervals, strict=True):
                 rows.append(
                     {

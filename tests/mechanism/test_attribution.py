@@ -129,9 +129,11 @@ def test_patching_by_replay_equals_patching_in_a_whole_forward_pass(tiny_loaded)
 
 
 def test_patching_everything_at_the_shared_tokens_restores_the_whole_shift(tiny_loaded):
+    layout = layout_of(tiny_loaded.model)
+    # GPT-2's tokens carry their absolute position, which differs between prompts of different length.
+    equalised = layout.architecture == "gpt2"
     for _, target, continuations in targets(tiny_loaded):
-        pairs = pairs_of(tiny_loaded, continuations=continuations)
-        layout = layout_of(tiny_loaded.model)
+        pairs = pairs_of(tiny_loaded, continuations=continuations, equalised=equalised)
         all_heads = [Component(x, "head", h) for x in range(layout.n_layers) for h in range(layout.n_heads)]
         for side in ("corrupt", "clean"):
             found = patch_components(
@@ -142,7 +144,6 @@ def test_patching_everything_at_the_shared_tokens_restores_the_whole_shift(tiny_
 
 def test_stream_of_the_injection_at_the_start_carries_all_and_at_the_end_nothing(tiny_loaded):
     pairs = pairs_of(tiny_loaded, equalised=True)
-    n_layers = layout_of(tiny_loaded.model).n_layers
     found = patch_stream(tiny_loaded, pairs, parse_target(direction(tiny_loaded), tiny_loaded)).to_frame(
         column="region"
     )
@@ -150,15 +151,14 @@ def test_stream_of_the_injection_at_the_start_carries_all_and_at_the_end_nothing
     assert score[0, "injection"] == pytest.approx(1, abs=1e-3)
     assert score[0, "last"] == pytest.approx(0, abs=1e-3)
     assert abs(score[0, "stem"]) < 1e-3
-    assert n_layers == 3 and len(found) == 12
+    assert len(found) == 3 * 4
 
 
-def test_last_token_of_the_last_layer_carries_everything(tiny_loaded):
-    """Before block 2 the last token and the keys of that block decide; patching all regions restores all."""
+def test_patches_above_the_target_change_nothing(tiny_loaded):
     pairs = pairs_of(tiny_loaded, equalised=True)
     layer_one = direction(tiny_loaded, layer=1)
     found = patch_stream(tiny_loaded, pairs, parse_target(layer_one, tiny_loaded), layers=[2], regions=["last"])
-    assert found.scores()[0] == pytest.approx(0, abs=1e-6)  # above the target nothing counts
+    assert found.scores()[0] == 0
 
 
 def test_sublayers_and_heads_are_labelled_and_ranked(tiny_loaded):
@@ -220,7 +220,7 @@ def test_effects_above_the_target_are_zero(tiny_loaded):
 
 
 def test_integrated_gradients_of_all_heads_add_up_better_with_more_steps(make_tiny, chat_tokenizer):
-    """With every suffix token's input equal, what changes the target comes through attention: patch all layers' attn."""
+    """What the attention of layer 0 changes in the target behind that layer, against patching it."""
     loaded = load_model(make_tiny("llama-mha"), tokenizer=chat_tokenizer, dtype="float32", device="cpu")
     one_layer = direction(loaded, layer=0)
     pairs = pairs_of(loaded, equalised=True)
@@ -233,15 +233,12 @@ def test_integrated_gradients_of_all_heads_add_up_better_with_more_steps(make_ti
 
 
 def test_graddrop_averages_absolute_effects_over_dropped_layers(make_tiny, chat_tokenizer):
-    """With the target behind one layer, dropping its own sublayers cuts the sublayer off: of L-1 = 0 others none."""
     loaded = load_model(make_tiny("llama-mha"), tokenizer=chat_tokenizer, dtype="float32", device="cpu")
     found = attribute(loaded, SAMPLES, target=direction(loaded, layer=2), method="graddrop")
     plain = attribute(loaded, SAMPLES, target=direction(loaded, layer=2))
     assert (found.heads >= 0).all()
     # Heads of the last layer reach the target directly (through its MLP at most): dropping the other two layers leaves
     # them as they are, and dropping their own layer leaves nothing, so the mean over L-1 = 2 is the plain effect.
-    per_pair = pairs_of(loaded)
-    assert len(per_pair) == 6
     assert (found.heads[:, 2] >= np.abs(plain.heads[:, 2]) - 1e-5).all()
 
 
@@ -300,7 +297,7 @@ def test_own_continuations_are_those_of_the_benchmark(make_tiny, chat_tokenizer)
     assert once == again
     assert set(once) == {"a", "b", "c"}
     lengths = [len(tokens) for own in once.values() for kind in own.values() for tokens in kind]
-    assert lengths and max(lengths) <= 5
+    assert max(lengths) <= 5
 
 
 def test_samples_without_both_polarities_are_left_out(tiny_loaded):
