@@ -123,6 +123,6 @@ def _part(prompt: LocatedPrompt, index: int, instruction: int) -> str:
     if index >= prompt.spans["stem"][0]:
         return "stem"
     start, stop = prompt.spans["injection"]
-    if start <= index < stop:
+    if stop and index >= start:  # and the space behind it, where that is a token of its own
         return "injection"
     return "instruction" if index >= instruction else "prefix"

@@ -38,6 +38,7 @@ from leakmech.seeds import numpy_generator
 MAX_NEURONS = 2000  # rows a method in tables/neurons.csv
 _BOOTSTRAP_RANKINGS = 200
 _KNOCKED_OUT_HEADS = 10
+_OTHER_TARGET_SAMPLES = 16  # for a comparison of rankings; the configured target has all of tune
 
 
 # -- directions --------------------------------------------------------------------------------------------------------
@@ -116,15 +117,10 @@ def ranking(bench: Workbench) -> Fragment:
     skipped: Fragment = {}
     for name in ("direction", "behaviour"):
         target = bench.target(name)
-        methods = METHODS if name == c.target else METHODS[:1]
+        chosen = samples if name == c.target else samples.take(_OTHER_TARGET_SAMPLES)
         try:
-            for method in methods:
-                pairs = bench.pairs(samples, target, split="tune", equalised=method == "integrated_gradients")
-                found.append(
-                    attribute_pairs(
-                        bench.loaded, pairs, target, method=method, steps=c.integrated_steps, **bench.running
-                    )
-                )
+            pairs = bench.pairs(chosen, target, split="tune")
+            found.append(attribute_pairs(bench.loaded, pairs, target, **bench.running))
         except GenerationError as error:
             if name == c.target:
                 raise
@@ -266,12 +262,13 @@ def attention(bench: Workbench) -> Fragment:
 def faithfulness(bench: Workbench) -> Fragment:
     """Circuits of the first k heads and neurons of the ranking that was made on ``tune``, on all test samples."""
     c, target, scores = bench.config, bench.target(), bench.scores("ranking")
-    pairs = bench.pairs(bench.splits["test"], target, split="test")
+    pairs = bench.pairs(bench.splits["test"].take(c.circuit_samples), target, split="test")
     frames, circuits = [], {}
     for universe in ("heads", "neurons"):
         ranked = scores[universe]
         rankings = {"attribution_patching": ranked, "magnitude": scores[f"{universe[:-1]}_magnitude"]}
-        rankings |= random_rankings(ranked.shape, n=c.random_rankings, seed=c.seed)
+        baselines = random_rankings(ranked.shape, n=c.random_rankings, seed=c.seed)
+        rankings |= baselines
         sizes = sorted({int(np.ceil(ranked.size * f)) for f in FRACTIONS} | {min(c.top, ranked.size)})
         curves = circuit_curves(bench.loaded, pairs, target, rankings, universe=universe, sizes=sizes, **bench.running)
         frames.append(curves.to_frame(seed=c.seed, draws=c.bootstrap_draws))

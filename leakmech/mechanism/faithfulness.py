@@ -19,7 +19,7 @@ of what a component writes) stand beside every curve.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,6 +129,7 @@ def circuit_curves(
     universe: str = "heads",
     sizes: Sequence[int] | None = None,
     modes: Sequence[str] = MODES,
+    keep_only: Collection[str] = (),
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> CircuitCurves:
@@ -146,6 +147,8 @@ def circuit_curves(
         Numbers of components; default :data:`FRACTIONS` of all, rounded up.
     modes
         ``keep``, ``remove`` or both.
+    keep_only
+        Rankings (baselines, say) of which only ``keep`` is measured.
     batch_size, progress
         See :func:`leakmech.mechanism.attribution.attribute`.
 
@@ -163,7 +166,7 @@ def circuit_curves(
     if not chosen or min(chosen) < 1 or max(chosen) > n:
         raise ConfigError(f"sizes: give numbers from 1 to {n}, found {list(chosen)}")
     orders = {name: np.argsort(-np.abs(scores), axis=None, kind="stable") for name, scores in rankings.items()}
-    keys = [(name, mode) for name in rankings for mode in modes]
+    keys = [(name, mode) for name in rankings for mode in modes if mode == "keep" or name not in keep_only]
     rows = {sample: row for row, sample in enumerate(dict.fromkeys(pair.sample for pair in pairs))}
     values = torch.zeros(len(rows), len(keys), len(chosen), dtype=torch.float64)
     spans, corrupt = torch.zeros(len(rows), dtype=torch.float64), 0.0
