@@ -166,11 +166,13 @@ def attribute_pairs(
     sums = EffectSums(layout_of(model.model), pairs)
 
     def work(batch: Sequence[Pair]) -> tuple[Sequence[Pair], Effects, Tensor]:
-        run = PairedRun(model, batch, target, sites=SITES, whole=method == "integrated_gradients")
+        integrated = method == "integrated_gradients"
+        replayed: tuple[Side, ...] = ("corrupt", "clean") if integrated else (side,)
+        run = PairedRun(model, batch, target, sites=SITES, replayed=replayed, whole=integrated)
         with torch.enable_grad():
             if method == "graddrop":
                 effects = _graddrop(run, side)
-            elif method == "integrated_gradients":
+            elif integrated:
                 effects = _integrated(run, steps)
             else:
                 effects = _first_order(run, side)

@@ -29,9 +29,15 @@ class OneSide:
     """The clean or the corrupt sequences of a batch: their replay, activations of the suffix, and target values."""
 
     located: tuple[LocatedPrompt, ...]
-    replay: Replay
+    kept: Replay | None
     activations: Recorded
     values: Float[Tensor, " row"]
+
+    @property
+    def replay(self) -> Replay:
+        """What can be run again; only of sides for which that was asked."""
+        assert self.kept is not None, "this side was not asked to be run again"
+        return self.kept
 
 
 class PairedRun:
@@ -45,12 +51,21 @@ class PairedRun:
         The batch.
     sites
         Whose activations are kept, over the suffix, in the layers that the target depends on.
+    replayed
+        Sides that will be run again; the other one takes a single forward pass.
     whole
         Whether all columns can be run again, not only the shared suffix; for equalised pairs.
     """
 
     def __init__(
-        self, loaded: LoadedModel, pairs: Sequence[Pair], target: Target, *, sites: Sequence[Site], whole: bool = False
+        self,
+        loaded: LoadedModel,
+        pairs: Sequence[Pair],
+        target: Target,
+        *,
+        sites: Sequence[Site],
+        replayed: Sequence[Side] = ("corrupt", "clean"),
+        whole: bool = False,
     ) -> None:
         self.loaded = loaded
         self.layout: Layout = layout_of(loaded.model)
@@ -58,15 +73,21 @@ class PairedRun:
         self.target = target
         self.sites = tuple(sites)
         self.n_suffix = max(len(pair) if whole else pair.n_shared for pair in pairs)
-        self.corrupt = self._side([pair.corrupt for pair in pairs])
-        self.clean = self._side([pair.clean for pair in pairs])
+        self.corrupt = self._side([pair.corrupt for pair in pairs], again="corrupt" in replayed)
+        self.clean = self._side([pair.clean for pair in pairs], again="clean" in replayed)
 
-    def _side(self, located: Sequence[LocatedPrompt]) -> OneSide:
-        inputs = padded(located, self.loaded.device)
-        with recording(self.layout, sites=self.sites, layers=range(self.stop), pick=_last(self.n_suffix)) as recorded:
-            replay = Replay(self.loaded, inputs, n_suffix=self.n_suffix)
-        with torch.no_grad():
-            values = self.target.values(replay.streams[self.stop], located)
+    def _side(self, located: Sequence[LocatedPrompt], *, again: bool) -> OneSide:
+        inputs, last = padded(located, self.loaded.device), _last(self.n_suffix)
+        replay = None
+        with recording(self.layout, sites=self.sites, layers=range(self.stop), pick=last) as recorded, torch.no_grad():
+            if again:
+                replay = Replay(self.loaded, inputs, n_suffix=self.n_suffix)
+                behind = replay.streams[self.stop]
+            else:
+                with recording(self.layout, sites=["resid_post"], layers=[self.target.layer], pick=last) as stream:
+                    self.loaded.model(**inputs, use_cache=False, logits_to_keep=1)
+                behind = stream["resid_post", self.target.layer]
+            values = self.target.values(behind, located)
         return OneSide(tuple(located), replay, recorded, values)
 
     @property
