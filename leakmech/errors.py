@@ -46,6 +46,10 @@ class DirectionError(UsageError):
     """A direction cannot be fitted on what was given, or a saved one is damaged or belongs to another model."""
 
 
+class InterventionError(UsageError):
+    """An intervention does not fit the model or another one, cannot act where it should, or a saved one is damaged."""
+
+
 class RunDirectoryError(UsageError):
     """A run directory holds another run, is incomplete, or is not a run at all."""
 
