@@ -11,7 +11,7 @@ nothing else looks at it. A query so always keeps its own token to look at, also
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from leakmech.errors import InterventionError
@@ -42,7 +42,7 @@ class DampenAttention(Intervention):
     operation = "attention weights on the keys of the span <- factor * weights, then normalised again"
     conventions: ClassVar[Mapping[str, str]] = {"factor": "0 takes the span away, 1 changes nothing"}
 
-    components: tuple[Component, ...]
+    components: Sequence[str | Component] = field(kw_only=False)
     span: Literal["injection", "stem"] = "injection"
     factor: float = 0.0
 
@@ -54,7 +54,7 @@ class DampenAttention(Intervention):
             raise InterventionError(f"{self.kind}: queries within the span keep their weights; choose other positions")
 
     def check_fit(self, layout: Layout) -> None:
-        for component in self.components:
+        for component in parse_components(self.components):
             component.validate(layout)
 
     @property
@@ -67,7 +67,7 @@ class DampenAttention(Intervention):
 
     def edits(self, layout: Layout) -> Sequence[AttentionEdit]:
         by_layer: dict[int, list[int]] = {}
-        for component in sorted(self.components):
+        for component in sorted(parse_components(self.components)):
             by_layer.setdefault(component.layer, []).append(component.index or 0)
         return [
             AttentionEdit(layer, tuple(heads), self.span, self.factor, self.positions, self.condition)

@@ -63,13 +63,18 @@ class _ComponentIntervention(Intervention):
 
     allowed: ClassVar[tuple[ComponentKind, ...]]
 
-    components: tuple[Component, ...]
+    components: Sequence[str | Component] = field(kw_only=False)
+
+    @property
+    def parts(self) -> tuple[Component, ...]:
+        """The components, parsed."""
+        return tuple(Component.parse(label) for label in self.components)
 
     def check(self) -> None:
         object.__setattr__(self, "components", parse_components(self.components, kinds=self.allowed))
 
     def check_fit(self, layout: Layout) -> None:
-        for component in self.components:
+        for component in self.parts:
             component.validate(layout)
 
     def affine_maps(self, layout: Layout) -> list[AffineMap] | None:
@@ -87,7 +92,6 @@ class _ComponentIntervention(Intervention):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Ablate(_ComponentIntervention):
-    components: tuple[Component, ...]
     method: Method = "zero"
     values: Mapping[str, Tensor] = field(default_factory=dict)
     seed: int = 0
@@ -149,23 +153,23 @@ class _Ablate(_ComponentIntervention):
         if self._needs_rows:
             return None
         maps = []
-        for layer, places in _by_layer(self.components).items():
-            columns = _columns([self.components[place] for place in places], layout)
-            scale, shift = _identity(self.components[0], layout)
+        for layer, places in _by_layer(self.parts).items():
+            columns = _columns([self.parts[place] for place in places], layout)
+            scale, shift = _identity(self.parts[0], layout)
             scale[columns] = 0
             if self.method == "mean":
                 shift[columns] = self.values["all"][places].flatten()
-            maps.append(AffineMap(_SITES[self.components[0].kind], layer, scale, shift))
+            maps.append(AffineMap(_SITES[self.parts[0].kind], layer, scale, shift))
         return maps
 
     def edits(self, layout: Layout) -> Sequence[Edit]:
         maps = self.affine_maps(layout)
         if maps is not None:
             return [affine.edit(self) for affine in maps]
-        site = _SITES[self.components[0].kind]
+        site = _SITES[self.parts[0].kind]
         edits = []
-        for layer, places in _by_layer(self.components).items():
-            columns = _columns([self.components[place] for place in places], layout)
+        for layer, places in _by_layer(self.parts).items():
+            columns = _columns([self.parts[place] for place in places], layout)
             values = {name: Placed(self._values_at(name, places)) for name in _CLASSES if name in self.values}
             change = _Replace(Placed(columns), values, seed=self.seed)
             edits.append(Edit(site, layer, change, self.positions, self.condition, needs_rows=True))
@@ -248,8 +252,7 @@ class AblateNeurons(_Ablate):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Scale(_ComponentIntervention):
-    components: tuple[Component, ...]
-    scales: tuple[float, ...] = (0.0,)
+    scales: float | Sequence[float]
 
     def check(self) -> None:
         super().check()
@@ -258,7 +261,7 @@ class _Scale(_ComponentIntervention):
 
     def affine_maps(self, layout: Layout) -> list[AffineMap]:
         found: dict[tuple[str, int], AffineMap] = {}
-        for component, factor in zip(self.components, self.scales, strict=True):
+        for component, factor in zip(self.parts, numbers(self.scales, len(self.parts), self.kind), strict=True):
             place = (_SITES[component.kind], component.layer)
             if place not in found:
                 found[place] = AffineMap(*place, *_identity(component, layout))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -46,8 +46,8 @@ EVERYWHERE = "everywhere"
 class _StreamIntervention(Intervention):
     """Shared by the kinds with vectors at layers."""
 
-    vectors: Tensor
-    layers: tuple[int, ...] = ()
+    vectors: Tensor = field(kw_only=False)
+    layers: Sequence[int] = ()
     site: str = "resid_post"
 
     @property
@@ -125,11 +125,8 @@ class AblateDirection(_StreamIntervention):
         "vectors": "unit length; one for all layers, or one a layer in the order of `layers`",
     }
 
-    vectors: Tensor
-    layers: tuple[int, ...] = ()
-    site: str = "resid_post"
-    strength: float | tuple[float, ...] = 1.0
-    set_point: float | tuple[float, ...] = 0.0
+    strength: float | Sequence[float] = 1.0
+    set_point: float | Sequence[float] = 0.0
 
     def check(self) -> None:
         super().check()
@@ -219,14 +216,11 @@ class Steer(_StreamIntervention):
         "vectors": "unit length; one for all layers, or one a layer in the order of `layers`",
     }
 
-    vectors: Tensor
-    layers: tuple[int, ...] = ()
-    site: str = "resid_post"
     mode: Literal["add", "rotate_by", "rotate_to"] = "add"
-    strength: float | tuple[float, ...] = 0.0
-    stream_norm: float | tuple[float, ...] = 0.0
+    strength: float | Sequence[float] = 0.0
+    stream_norm: float | Sequence[float] = 0.0
     second: Tensor | None = None
-    angle: float | tuple[float, ...] = 0.0
+    angle: float | Sequence[float] = 0.0
 
     def check(self) -> None:
         super().check()
