@@ -113,7 +113,9 @@ class _Ablate(_ComponentIntervention):
             checked[name] = tensor_field(value, f"{self.kind}: values of {name!r}", n_dims=n_dims)
             count = checked[name].shape[1 if self.method == "resample" else 0]
             if count != len(self.components):
-                raise InterventionError(f"{self}: values of {name!r} are for {count} of {len(self.components)} components")
+                raise InterventionError(
+                    f"{self}: values of {name!r} are for {count} of {len(self.components)} components"
+                )
         object.__setattr__(self, "values", checked)
         self._refuse_gaps()
 

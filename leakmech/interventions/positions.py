@@ -141,6 +141,17 @@ class RowPositions:
             decisions={name: decision[rows] for name, decision in self.decisions.items()},
         )
 
+    def to(self, device: torch.device | str) -> RowPositions:
+        """The same on another device."""
+        return replace(
+            self,
+            n_prompt=None if self.n_prompt is None else self.n_prompt.to(device),
+            n_text=self.n_text.to(device),
+            spans={name: span.to(device) for name, span in self.spans.items()},
+            keys=self.keys.to(device),
+            decisions={name: decision.to(device) for name, decision in self.decisions.items()},
+        )
+
     def joined(self, other: RowPositions) -> RowPositions:
         """The rows of `other` behind these."""
         if self.n_prompt is None or other.n_prompt is None:

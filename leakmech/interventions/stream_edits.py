@@ -68,7 +68,9 @@ class _StreamIntervention(Intervention):
         n_dims = value.dim() if isinstance(value, Tensor) and value.dim() == 1 else 2
         vectors = tensor_field(value, f"{self.kind}: {name}", n_dims=n_dims)
         if n_dims == 2 and len(vectors) != self.n_places:
-            raise InterventionError(f"{self.kind}: {name} are {len(vectors)} for {self.n_places} layers; give one or all")
+            raise InterventionError(
+                f"{self.kind}: {name} are {len(vectors)} for {self.n_places} layers; give one or all"
+            )
         refuse_unless_unit(vectors.reshape(-1, vectors.shape[-1]), f"{self.kind}: {name}")
         return vectors
 
@@ -278,7 +280,9 @@ class Steer(_StreamIntervention):
         return _rotation(self.vector(place), second, math.radians(self.angles[place]), to=self.mode == "rotate_to")
 
     def __str__(self) -> str:
-        setting = f"strength {_shown(self.strengths)}" if self.mode == "add" else f"{self.mode} {_shown(self.angles)} deg"
+        setting = (
+            f"strength {_shown(self.strengths)}" if self.mode == "add" else f"{self.mode} {_shown(self.angles)} deg"
+        )
         return self._described(setting)
 
 

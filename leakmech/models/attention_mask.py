@@ -102,7 +102,7 @@ def _hook(bias: Bias, layer: int) -> Callable[..., tuple[tuple[Any, ...], dict[s
 
 
 def _n_cached(kwargs: Mapping[str, Any], layer: int) -> int:
-    cache = kwargs.get("past_key_values")
+    cache = kwargs.get("past_key_values", kwargs.get("layer_past"))  # GPT-NeoX goes its own way
     return 0 if cache is None else int(cache.get_seq_length(layer))
 
 
