@@ -53,7 +53,7 @@ class DampenAttention(Intervention):
         if self.positions == self.span:
             raise InterventionError(f"{self.kind}: queries within the span keep their weights; choose other positions")
 
-    def check_fit(self, layout: Layout) -> None:
+    def check_fit(self, layout: Layout, /) -> None:
         for component in parse_components(self.components):
             component.validate(layout)
 
@@ -65,7 +65,7 @@ class DampenAttention(Intervention):
     def needs_positions(self) -> bool:
         return True
 
-    def edits(self, layout: Layout) -> Sequence[AttentionEdit]:
+    def edits(self, _: Layout, /) -> Sequence[AttentionEdit]:
         by_layer: dict[int, list[int]] = {}
         for component in sorted(parse_components(self.components)):
             by_layer.setdefault(component.layer, []).append(component.index or 0)

@@ -180,14 +180,14 @@ class Intervention(ABC):
             raise InterventionError(f"{self.kind}: model_hash must be a text, found {self.model_hash!r}")
         self.check()
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - a subclass need not have any
         """Check and normalise the fields of a subclass; called when a value is made."""
 
     @abstractmethod
-    def edits(self, layout: Layout) -> Sequence[Edit | AttentionEdit]:
+    def edits(self, layout: Layout, /) -> Sequence[Edit | AttentionEdit]:
         """The changes that it makes to a model, in any order."""
 
-    def check_fit(self, layout: Layout) -> None:
+    def check_fit(self, layout: Layout, /) -> None:  # noqa: B027 - a subclass need not have any
         """Refuse a model that lacks a layer, head, neuron or site that is named, or has another width.
 
         Raises

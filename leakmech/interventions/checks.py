@@ -60,7 +60,7 @@ def refuse_misfits(
         if fitted and model_hashes is not None and fitted not in model_hashes:
             raise InterventionError(
                 f"{intervention}: was fitted on the model with hash {fitted}, not on this one "
-                f"({' or '.join(sorted(model_hashes))}); fit it again, or load the model (weights, dtype) it was fitted on"
+                f"({' or '.join(sorted(model_hashes))}); fit it again, or load the model (weights, dtype) of it"
             )
     refuse_overlaps(interventions)
 

@@ -73,7 +73,7 @@ class _ComponentIntervention(Intervention):
     def check(self) -> None:
         object.__setattr__(self, "components", parse_components(self.components, kinds=self.allowed))
 
-    def check_fit(self, layout: Layout) -> None:
+    def check_fit(self, layout: Layout, /) -> None:
         for component in self.parts:
             component.validate(layout)
 
@@ -132,7 +132,7 @@ class _Ablate(_ComponentIntervention):
                 "'prompt' and one for 'generated'"
             )
 
-    def check_fit(self, layout: Layout) -> None:
+    def check_fit(self, layout: Layout, /) -> None:
         super().check_fit(layout)
         if self.allowed == ("head",):
             for value in self.values.values():
@@ -164,7 +164,7 @@ class _Ablate(_ComponentIntervention):
             maps.append(AffineMap(_SITES[self.parts[0].kind], layer, scale, shift))
         return maps
 
-    def edits(self, layout: Layout) -> Sequence[Edit]:
+    def edits(self, layout: Layout, /) -> Sequence[Edit]:
         maps = self.affine_maps(layout)
         if maps is not None:
             return [affine.edit(self) for affine in maps]
@@ -209,7 +209,7 @@ class _Replace:
         """All columns of a token come from one draw: what stood together stays together, in all layers."""
         if len(values) == 1:
             return values
-        address = mix(rows.keys[:, None] + mix(rows.tokens(n_columns) + self.seed))
+        address = mix(rows.keys[:, None] + mix(rows.tokens(n_columns) + self.seed)).to(values.device)
         return values[address % len(values)]
 
 
@@ -245,7 +245,7 @@ class AblateNeurons(_Ablate):
     allowed = ("neuron",)
     operation = "a_n <- 0 (zero), mean of its class of positions (mean) or one of the draws (resample)"
     conventions: ClassVar[Mapping[str, str]] = {
-        "values": "neuron activations behind the non-linearity (gated MLPs: the product), in the order of the components"
+        "values": "neuron activations behind the non-linearity (gated MLPs: the product), as the components are ordered"
     }
 
 
@@ -270,7 +270,7 @@ class _Scale(_ComponentIntervention):
             found[place].scale[_columns([component], layout)] *= factor
         return list(found.values())
 
-    def edits(self, layout: Layout) -> Sequence[Edit]:
+    def edits(self, layout: Layout, /) -> Sequence[Edit]:
         return [affine.edit(self) for affine in self.affine_maps(layout)]
 
 
@@ -318,7 +318,7 @@ def _by_layer(components: Sequence[Component]) -> dict[int, list[int]]:
 
 
 def _columns(components: Sequence[Component], layout: Layout) -> Tensor:
-    """Columns of z or of the neurons (for a sublayer: of the stream) that belong to components of one layer and kind."""
+    """Columns of z or of the neurons (for a sublayer: of the stream) of components of one layer and kind."""
     columns: list[int] = []
     for component in components:
         if component.kind == "head":

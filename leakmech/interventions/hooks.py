@@ -69,7 +69,7 @@ def apply(model: Any, interventions: Intervention | Iterable[Intervention]) -> I
         model = model.model
     layout = layout_of(model)
     refuse_misfits(chosen, layout, model_hashes=hashes)
-    applied = Applied(chosen)
+    applied = Applied(chosen, device=next(layout.embedding.parameters()).device)
     with ExitStack() as hooks:
         _install(model, layout, applied, hooks)
         yield applied
@@ -84,11 +84,13 @@ class Applied:
         In their order.
     """
 
-    def __init__(self, interventions: tuple[Intervention, ...]) -> None:
+    def __init__(self, interventions: tuple[Intervention, ...], *, device: torch.device | str = "cpu") -> None:
         self.interventions = interventions
+        self._device = device
         self._given: RowPositions | None = None
         self._inferred: RowPositions | None = None
-        self._masks: dict[tuple[str, int], Mask] = {}
+        self._calling = False
+        self._masks: dict[tuple[str, int, torch.device], Mask] = {}
 
     @property
     def spans(self) -> frozenset[str]:
@@ -113,7 +115,10 @@ class Applied:
         n_generated
             Tokens behind the prompt in the last column of the call, for all rows or one a row.
         """
-        rows = prompts if isinstance(prompts, RowPositions) else RowPositions.of(prompts, n_generated=n_generated)
+        if isinstance(prompts, RowPositions):
+            rows = prompts
+        else:
+            rows = RowPositions.of(prompts, n_generated=n_generated, device=self._device)
         before, self._given = self._given, rows
         self._masks = {}
         try:
@@ -132,29 +137,33 @@ class Applied:
         InterventionError
             Nobody has said, or for another number of rows.
         """
-        rows = self._given if self._given is not None else self._inferred
+        rows = self._given
+        if rows is None and self._calling:
+            rows = self._inferred
         if rows is None:
             raise InterventionError("positions are not known: call the whole model, not one of its modules")
         if len(rows) != x.shape[0]:
             raise InterventionError(f"positions are given for {len(rows)} rows, but the batch has {x.shape[0]}")
-        if rows.n_text.device != x.device:
-            rows = rows.to(x.device)
-            if self._given is not None:
-                self._given = rows
         return rows
 
-    def mask(self, rows: RowPositions, position: str, n_columns: int) -> Mask:
-        """:meth:`RowPositions.mask`, computed once for all layers of a call."""
-        key = (position, n_columns)
+    def mask(self, rows: RowPositions, position: str, n_columns: int, device: torch.device) -> Mask:
+        """:meth:`RowPositions.mask` on a device, computed once for all layers of a call."""
+        key = (position, n_columns, device)
         if key not in self._masks:
-            self._masks[key] = rows.mask(position, n_columns)
+            mask = rows.mask(position, n_columns)
+            self._masks[key] = mask.to(device) if isinstance(mask, Tensor) else mask
         return self._masks[key]
 
     def see_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Work out from the arguments of the model where its rows stand."""
         self._masks = {}
+        self._calling = True
         if self._given is None and self.needs_positions:
             self._inferred = _inferred(args, kwargs, self._inferred)
+
+    def leave_call(self) -> None:
+        """What was worked out is for this call, whatever its end."""
+        self._calling = False
 
 
 def _inferred(args: tuple[Any, ...], kwargs: Mapping[str, Any], before: RowPositions | None) -> RowPositions | None:
@@ -200,7 +209,7 @@ class _Step:
         rows, mask = None, True
         if edit.positions != "all" or edit.condition is not None or edit.needs_rows:
             rows = self.applied.rows(x)
-            mask = _where(self.applied, rows, edit.positions, edit.condition, x.shape[1])
+            mask = _where(self.applied, rows, edit, x.shape[1], x.device)
             if mask is False:
                 return x
         new = edit.change(x, rows)
@@ -232,16 +241,19 @@ class _Read:
         n_columns = x.shape[1]
         if rows.phase == "generating" and n_columns == 1:
             return x
-        column = rows.places(1)[:, 0].neg() + n_columns - 1
+        column = n_columns - 1 - rows.places(1)[:, 0].to(x.device)
         if bool((column >= 0).all()):
             stream = x[torch.arange(len(rows), device=x.device), column]
             rows.decisions[self.probe.name] = self.probe.decide(stream)
         return x
 
 
-def _where(applied: Applied, rows: RowPositions, position: str, condition: Probe | None, n_columns: int) -> Mask:
-    """The tokens at a position, in the rows in which a condition holds."""
-    mask = applied.mask(rows, position, n_columns)
+def _where(
+    applied: Applied, rows: RowPositions, edit: Edit | AttentionEdit, n_columns: int, device: torch.device
+) -> Mask:
+    """The tokens at which an edit acts, in the rows in which its condition holds."""
+    mask = applied.mask(rows, edit.positions, n_columns, device)
+    condition = edit.condition
     if condition is None or mask is False:
         return mask
     decision = rows.decisions.get(condition.name)
@@ -250,6 +262,7 @@ def _where(applied: Applied, rows: RowPositions, position: str, condition: Probe
             "condition: the probe has not seen the last token of these prompts; run the prompt first, with the same "
             "positions"
         )
+    decision = decision.to(device)
     holds = decision[:, None] if condition.fires == "above" else ~decision[:, None]
     return holds.expand(-1, n_columns) if mask is True else mask & holds
 
@@ -302,6 +315,7 @@ def _watch_calls(model: Any, applied: Applied, hooks: ExitStack) -> None:
 
     def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         nonlocal checked
+        applied.leave_call()
         logits = getattr(output, "logits", None)
         if checked or not isinstance(logits, Tensor):
             return
@@ -314,11 +328,11 @@ def _watch_calls(model: Any, applied: Applied, hooks: ExitStack) -> None:
     # PEFT runs the forward of its base without calling it, and `generate` of its base calls the base.
     for module in {model, base}:
         hooks.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-        hooks.callback(module.register_forward_hook(after).remove)
+        hooks.callback(module.register_forward_hook(after, always_call=True).remove)
 
 
 def _block_hooks(block: Block, steps: Mapping[str, list[Callable[[Tensor], Tensor]]]) -> Iterator[Any]:
-    """Hooks of one layer; `resid_mid` is the input of no module everywhere, so what attention adds is changed for it."""
+    """Hooks of one layer; `resid_mid` is no module's input everywhere, so what attention adds is changed for it."""
     stream: list[Tensor] = []
     if "resid_pre" in steps:
         yield _on_input(block.block, _chain(steps["resid_pre"]))
@@ -395,11 +409,11 @@ def _bias(edits: Sequence[AttentionEdit], layout: Layout, applied: Applied) -> B
         rows = applied.rows(torch.empty(call.n_rows, 0, device=call.device))
         total = None
         for edit, heads, added in chosen:
-            queries = _where(applied, rows, edit.positions, edit.condition, call.n_queries)
-            keys = applied.mask(rows, edit.span, call.n_keys)
+            queries = _where(applied, rows, edit, call.n_queries, call.device)
+            keys = applied.mask(rows, edit.span, call.n_keys, call.device)
             if queries is False or keys is False:
                 continue
-            within = applied.mask(rows, edit.span, call.n_queries)
+            within = applied.mask(rows, edit.span, call.n_queries, call.device)
             queries = _without(queries, within)
             where = _outer(queries, heads.to(call.device), _tensor(keys, call))
             part = torch.zeros(where.shape, device=call.device).masked_fill(where, added)

@@ -141,17 +141,6 @@ class RowPositions:
             decisions={name: decision[rows] for name, decision in self.decisions.items()},
         )
 
-    def to(self, device: torch.device | str) -> RowPositions:
-        """The same on another device."""
-        return replace(
-            self,
-            n_prompt=None if self.n_prompt is None else self.n_prompt.to(device),
-            n_text=self.n_text.to(device),
-            spans={name: span.to(device) for name, span in self.spans.items()},
-            keys=self.keys.to(device),
-            decisions={name: decision.to(device) for name, decision in self.decisions.items()},
-        )
-
     def joined(self, other: RowPositions) -> RowPositions:
         """The rows of `other` behind these."""
         if self.n_prompt is None or other.n_prompt is None:
@@ -226,9 +215,8 @@ def positions_overlap(first: str, second: str) -> bool:
     """Can a token be at both positions?"""
     if first == second or "all" in (first, second):
         return True
-    if "generated" in (first, second) or {first, second} in ({"injection", "stem"}, {"injection", "last_prompt"}):
-        return False
-    return True
+    apart = ({"injection", "stem"}, {"injection", "last_prompt"})
+    return "generated" not in (first, second) and {first, second} not in apart
 
 
 def _offsets(n_columns: int, device: torch.device) -> Int[Tensor, " columns"]:

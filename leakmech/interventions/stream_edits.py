@@ -74,7 +74,7 @@ class _StreamIntervention(Intervention):
         refuse_unless_unit(vectors.reshape(-1, vectors.shape[-1]), f"{self.kind}: {name}")
         return vectors
 
-    def check_fit(self, layout: Layout) -> None:
+    def check_fit(self, layout: Layout, /) -> None:
         for layer in self.layers:
             check_layer(layer, layout)
         check_width(self.vectors, layout)
@@ -162,7 +162,7 @@ class AblateDirection(_StreamIntervention):
         added = [(site, layer, 0, 0.0) for layer in range(layout.n_layers) for site in ("attn_out", "mlp_out")]
         return [("resid_pre", 0, 0, self.set_points[0]), *added]
 
-    def edits(self, layout: Layout) -> Sequence[Edit]:
+    def edits(self, layout: Layout, /) -> Sequence[Edit]:
         return [
             self._edit(site, layer, _projection(self.vector(place), self.strengths[place], set_point))
             for site, layer, place, set_point in self.places(layout)
@@ -268,7 +268,7 @@ class Steer(_StreamIntervention):
         """What is added at the layer at `place` in `layers`."""
         return self.strengths[place] * self.stream_norms[place] * self.vector(place)
 
-    def edits(self, layout: Layout) -> Sequence[Edit]:
+    def edits(self, _: Layout, /) -> Sequence[Edit]:
         return [self._edit(self.site, layer, self._change(place)) for place, layer in enumerate(self.layers)]
 
     def _change(self, place: int) -> Any:
