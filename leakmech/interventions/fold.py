@@ -5,9 +5,9 @@ A sublayer adds y = u W + b, with u the head outputs or neurons. Scaling and rep
     W <- diag(s) W,    b <- b + m W,
 
 and what is done to y, y <- y A + c (A = 1 - strength v v^T for a direction), gives W <- W A, b <- b A + c. A constant
-that is added to the stream goes into the bias of the sublayer before it. A direction that is projected out everywhere is
-taken out of the embedding and of all that is added to it. Everything else depends on what the model reads (positions,
-probes, draws, attention) or on the stream as a whole, and no weight holds it: it is refused by name.
+that is added to the stream goes into the bias of the sublayer before it. A direction that is projected out everywhere
+is taken out of the embedding and of all that is added to it. Everything else depends on what the model reads
+(positions, probes, draws, attention) or on the stream as a whole, and no weight holds it: it is refused by name.
 """
 
 from __future__ import annotations

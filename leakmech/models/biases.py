@@ -53,10 +53,11 @@ def with_output_biases(model: PreTrainedModel, *, attention: bool, mlp: bool) ->
     with torch.device("meta"):
         shapes = target(config).state_dict()
     state = dict(model.state_dict())
+    for name in set(shapes) ^ set(state):
+        if name in state or not name.endswith(".bias"):
+            raise AssertionError(f"{name}: {type(model).__name__} and {target.__name__} do not hold the same weights")
     for name, tensor in shapes.items():
         if name not in state:
-            if not name.endswith(".bias"):
-                raise AssertionError(f"{name}: {target.__name__} has weights that {type(model).__name__} lacks")
             state[name] = torch.zeros(tensor.shape, dtype=model.dtype, device=model.device)
     attention_name: Any = getattr(model.config, "_attn_implementation", None)
     with quiet():
@@ -73,6 +74,7 @@ def _config_with_biases(config: Any, *, attention: bool, mlp: bool) -> Any:
         _refuse_windows(config)
         known = set(LlamaConfig().to_dict()) - {"architectures", "model_type", "transformers_version"}
         new: Any = LlamaConfig(**{key: value for key, value in config.to_dict().items() if key in known})
+        new.attention_bias = name == "qwen2"  # on its queries, keys and values anyway
         new._name_or_path = config._name_or_path
         name = "llama"
     else:
