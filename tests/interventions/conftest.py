@@ -1,5 +1,6 @@
 """Batches with padding, and one intervention of every kind."""
 
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -145,3 +146,9 @@ def hooks_only(model):
 
 def every_kind(model):
     return foldable(model) | hooks_only(model)
+
+
+@pytest.fixture
+def kit():
+    """Everything of this module."""
+    return sys.modules[__name__]
