@@ -144,6 +144,13 @@ def hooks_only(model):
     return found
 
 
+def together(model):
+    """Interventions at several positions, one of every mechanism."""
+    found = hooks_only(model)
+    names = ("heads resampled", "steer last prompt", "steer, conditional", "dampen", "direction in stem")
+    return [found[name] for name in names]
+
+
 def every_kind(model):
     return foldable(model) | hooks_only(model)
 
