@@ -8,6 +8,23 @@ if TYPE_CHECKING:
     from leakmech.benchmark import bench
     from leakmech.comparison import Comparison, compare
     from leakmech.data_build import build_aexl
+    from leakmech.interventions.control_vectors import export_control_vector
+    from leakmech.interventions.files import load_interventions, save_interventions
+    from leakmech.interventions.fold import fold
+    from leakmech.interventions.hooks import apply
+    from leakmech.interventions.types import (
+        AblateDirection,
+        AblateHeads,
+        AblateNeurons,
+        DampenAttention,
+        Intervention,
+        ModulateCircuit,
+        Probe,
+        PromptSpans,
+        ScaleHeads,
+        ScaleNeurons,
+        Steer,
+    )
     from leakmech.mechanism.activation_store import load_activations
     from leakmech.mechanism.activations import cache_activations
     from leakmech.mechanism.directions import Direction, load_direction
@@ -20,26 +37,58 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AblateDirection",
+    "AblateHeads",
+    "AblateNeurons",
     "BenchResult",
     "Comparison",
+    "DampenAttention",
     "Direction",
+    "Intervention",
+    "ModulateCircuit",
+    "Probe",
+    "PromptSpans",
+    "ScaleHeads",
+    "ScaleNeurons",
+    "Steer",
+    "apply",
     "bench",
     "build_aexl",
     "cache_activations",
     "compare",
     "export_annotation",
+    "export_control_vector",
+    "fold",
     "import_annotation",
     "load_activations",
     "load_dataset",
     "load_direction",
     "load_estimator",
+    "load_interventions",
     "load_model",
     "load_result",
     "power",
+    "save_interventions",
     "score",
 ]
 
 _HOMES = {
+    "Steer": "leakmech.interventions.types",
+    "ScaleNeurons": "leakmech.interventions.types",
+    "ScaleHeads": "leakmech.interventions.types",
+    "PromptSpans": "leakmech.interventions.types",
+    "Probe": "leakmech.interventions.types",
+    "ModulateCircuit": "leakmech.interventions.types",
+    "Intervention": "leakmech.interventions.types",
+    "DampenAttention": "leakmech.interventions.types",
+    "AblateNeurons": "leakmech.interventions.types",
+    "AblateHeads": "leakmech.interventions.types",
+    "AblateDirection": "leakmech.interventions.types",
+    "fold": "leakmech.interventions.fold",
+    "apply": "leakmech.interventions.hooks",
+    "export_control_vector": "leakmech.interventions.control_vectors",
+    "save_interventions": "leakmech.interventions.files",
+    "load_interventions": "leakmech.interventions.files",
     "BenchResult": "leakmech.runs",
     "Comparison": "leakmech.comparison",
     "Direction": "leakmech.mechanism.directions",

@@ -32,7 +32,6 @@ from leakmech.seeds import mix
 
 Method = Literal["zero", "mean", "resample"]
 
-_SITES: dict[str, str] = {"head": "z", "neuron": "mlp_post", "attn": "attn_out", "mlp": "mlp_out"}
 # From the general to the particular: a later class of positions has the last word.
 _CLASSES = ("all", "prompt", "generated", "stem", "injection", "last_prompt")
 
@@ -161,14 +160,14 @@ class _Ablate(_ComponentIntervention):
             scale[columns] = 0
             if self.method == "mean":
                 shift[columns] = self.values["all"][places].flatten()
-            maps.append(AffineMap(_SITES[self.parts[0].kind], layer, scale, shift))
+            maps.append(AffineMap(self.parts[0].site, layer, scale, shift))
         return maps
 
     def edits(self, layout: Layout, /) -> Sequence[Edit]:
         maps = self.affine_maps(layout)
         if maps is not None:
             return [affine.edit(self) for affine in maps]
-        site = _SITES[self.parts[0].kind]
+        site = self.parts[0].site
         edits = []
         for layer, places in _by_layer(self.parts).items():
             columns = _columns([self.parts[place] for place in places], layout)
@@ -264,7 +263,7 @@ class _Scale(_ComponentIntervention):
     def affine_maps(self, layout: Layout) -> list[AffineMap]:
         found: dict[tuple[str, int], AffineMap] = {}
         for component, factor in zip(self.parts, numbers(self.scales, len(self.parts), self.kind), strict=True):
-            place = (_SITES[component.kind], component.layer)
+            place = (component.site, component.layer)
             if place not in found:
                 found[place] = AffineMap(*place, *_identity(component, layout))
             found[place].scale[_columns([component], layout)] *= factor
@@ -319,19 +318,14 @@ def _by_layer(components: Sequence[Component]) -> dict[int, list[int]]:
 
 def _columns(components: Sequence[Component], layout: Layout) -> Tensor:
     """Columns of z or of the neurons (for a sublayer: of the stream) of components of one layer and kind."""
-    columns: list[int] = []
-    for component in components:
-        if component.kind == "head":
-            span = layout.head(component.index or 0)
-            columns += range(span.start, span.stop)
-        elif component.kind == "neuron":
-            columns.append(component.index or 0)
-        else:
-            columns += range(layout.d_model)
-    return torch.tensor(columns)
+    every = torch.arange(_width(components[0], layout))
+    return torch.cat([every[component.features(layout)] for component in components])
 
 
 def _identity(component: Component, layout: Layout) -> tuple[Tensor, Tensor]:
-    widths = {"head": layout.n_heads * layout.d_head, "neuron": layout.d_mlp}
-    width = widths.get(component.kind, layout.d_model)
+    width = _width(component, layout)
     return torch.ones(width), torch.zeros(width)
+
+
+def _width(component: Component, layout: Layout) -> int:
+    return {"z": layout.n_heads * layout.d_head, "mlp_post": layout.d_mlp}.get(component.site, layout.d_model)

@@ -74,7 +74,11 @@ V, LAYERS = unit(1, 32), unit(2, 2, 32)
 W = torch.nn.functional.normalize(unit(3, 32) - (unit(3, 32) @ V) * V, dim=0)
 HEADS = ["L0H1", "L2H3", "L0H3"]
 NEURONS = ["L1N5", "L1N60", "L2N0"]
-PROBE = Probe(vector=V, layer=1, site="resid_pre", threshold=0.0)
+
+
+def probe(model):
+    """Fires on some prompts of the batch and not on others, in every architecture."""
+    return Probe(vector=V, layer=1, site="resid_pre", threshold=-1.0 if model.config.model_type == "gpt_neox" else 0.0)
 
 
 def head_width(model):
@@ -115,6 +119,7 @@ def foldable(model):
 def hooks_only(model):
     """Interventions that no weights hold, with a name for each."""
     d = head_width(model)
+    fires = probe(model)
     parts = {name: values(seed, 3, d) for seed, name in enumerate(("prompt", "generated", "injection"))}
     found = {
         "heads mean by class": AblateHeads(HEADS, method="mean", values=parts),
@@ -124,20 +129,20 @@ def hooks_only(model):
         "direction resid_post": AblateDirection(LAYERS, layers=[0, 2]),
         "direction set point": AblateDirection(LAYERS, layers=[0, 2], site="resid_pre", set_point=2.0),
         "direction in stem": AblateDirection(V, layers=[1], positions="stem"),
-        "direction, conditional": AblateDirection(LAYERS, layers=[1, 2], condition=PROBE),
+        "direction, conditional": AblateDirection(LAYERS, layers=[1, 2], condition=fires),
         "steer last prompt": Steer(V, layers=[0], positions="last_prompt", strength=1.0, stream_norm=5.0),
         "steer generated": Steer(V, layers=[0], positions="generated", strength=1.0, stream_norm=5.0),
         "steer prompt": Steer(V, layers=[0], positions="prompt", strength=1.0, stream_norm=5.0),
-        "steer, conditional": Steer(V, layers=[1], strength=1.0, stream_norm=5.0, condition=PROBE),
+        "steer, conditional": Steer(V, layers=[1], strength=1.0, stream_norm=5.0, condition=fires),
         "steer generated, conditional": Steer(
-            V, layers=[0], strength=1.0, stream_norm=5.0, condition=PROBE, positions="generated"
+            V, layers=[0], strength=1.0, stream_norm=5.0, condition=fires, positions="generated"
         ),
         "rotate by": Steer(V, layers=[1], mode="rotate_by", second=W, angle=90.0),
         "rotate to": Steer(V, layers=[1], mode="rotate_to", second=W, angle=45.0),
         "dampen": DampenAttention(HEADS, factor=0.2),
         "knock out": DampenAttention(["L0H0", "L0H1", "L1H2", "L2H3"], factor=0.0),
         "knock out, generated": DampenAttention(HEADS, factor=0.0, positions="generated"),
-        "knock out, conditional": DampenAttention(["L1H1", "L2H2"], factor=0.0, condition=PROBE),
+        "knock out, conditional": DampenAttention(["L1H1", "L2H2"], factor=0.0, condition=fires),
     }
     if model.config.model_type != "gpt_neox":
         found["direction resid_mid"] = AblateDirection(LAYERS, layers=[0, 2], site="resid_mid")

@@ -47,7 +47,7 @@ def test_every_kind_acts_and_leaves_logits_as_they_were(tiny_model, batch, kit):
     prompts = [PromptSpans(spans.length - 3, injection=(2, 5), stem=(3, 5)) for spans in kit.SPANS]
     for name, intervention in kit.every_kind(tiny_model).items():
         rows = RowPositions.of(prompts, n_generated=3)
-        rows.decisions[kit.PROBE.name] = torch.tensor([True, False, True])
+        rows.decisions[kit.probe(tiny_model).name] = torch.tensor([True, False, True])
         with apply(tiny_model, intervention) as applied, applied.positions(rows):
             changed = kit.logits(tiny_model, batch)
         assert (changed - base).abs().max() > 1e-4, name
@@ -294,10 +294,10 @@ def test_positions_of_other_rows_and_padding_on_the_right_are_refused(make_tiny,
 
 def test_a_probe_that_comes_too_late_is_refused(make_tiny, kit):
     model = make_tiny("llama-gqa")
-    early = Steer(kit.V, layers=[0], strength=1.0, stream_norm=1.0, condition=kit.PROBE)
+    early = Steer(kit.V, layers=[0], strength=1.0, stream_norm=1.0, condition=kit.probe(model))
     with pytest.raises(InterventionError, match=r"resid_post of layer 0, before its probe"), apply(model, early):
         pass
-    late = Steer(kit.V, layers=[0], strength=1.0, stream_norm=1.0, condition=kit.PROBE, positions="generated")
+    late = Steer(kit.V, layers=[0], strength=1.0, stream_norm=1.0, condition=kit.probe(model), positions="generated")
     with (
         apply(model, late) as applied,
         applied.positions(kit.SPANS, n_generated=1),
