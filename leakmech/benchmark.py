@@ -36,6 +36,8 @@ from leakmech.runs import FORMAT_VERSION, BenchResult, RunDirectory, load_result
 from leakmech.scoring.sentence import Cleaner, PromptText
 from leakmech.store import append_jsonl, content_hash, read_json, write_json, write_jsonl
 
+_IN_MEMORY = "in memory"
+
 
 def bench(
     model: Any = None,
@@ -87,7 +89,7 @@ def bench(
     if chosen:
         if settings.get("intervention"):
             raise UsageError("bench: give interventions as values or as a file, not both")
-        settings["intervention"] = f"in memory ({interventions_key(chosen)})"
+        settings["intervention"] = f"{_IN_MEMORY} ({interventions_key(chosen)})"
     config = BenchConfig.parse(settings, where="bench")
     return run_benchmark(
         config,
@@ -113,6 +115,8 @@ def run_benchmark(
     refuse_other_run(run, config)
     started = time.perf_counter()
     if config.intervention and not interventions:
+        if config.intervention.startswith(_IN_MEMORY):
+            raise UsageError(f"{run.path}: its interventions were given as values; continue it with the same values")
         interventions = load_interventions(config.intervention)
     samples = load_dataset(config.dataset).take(config.limit)
     measurement = Measurement.load(config, samples)

@@ -43,15 +43,15 @@ def states(model, batch, site="resid_post"):
 
 
 def test_every_kind_acts_and_leaves_logits_as_they_were(tiny_model, batch, kit):
-    base, before = kit.logits(tiny_model, batch), n_hooks(tiny_model)
-    prompts = [PromptSpans(spans.length - 3, injection=(2, 5), stem=(3, 5)) for spans in kit.SPANS]
+    longer = batch.extended(torch.tensor([[1], [2], [3]]))
+    base, before = kit.logits(tiny_model, longer), n_hooks(tiny_model)
     for name, intervention in kit.every_kind(tiny_model).items():
-        rows = RowPositions.of(prompts, n_generated=3)
+        rows = RowPositions.of(kit.SPANS, n_generated=1)
         rows.decisions[kit.probe(tiny_model).name] = torch.tensor([True, False, True])
         with apply(tiny_model, intervention) as applied, applied.positions(rows):
-            changed = kit.logits(tiny_model, batch)
+            changed = kit.logits(tiny_model, longer)
         assert (changed - base).abs().max() > 1e-4, name
-        assert torch.equal(kit.logits(tiny_model, batch), base), name
+        assert torch.equal(kit.logits(tiny_model, longer), base), name
     assert n_hooks(tiny_model) == before
 
 
