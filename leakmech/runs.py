@@ -124,7 +124,7 @@ def refuse_other_run(run: RunDirectory, config: ScoringConfig) -> None:
 
 def _defaults(config: ScoringConfig) -> dict[str, Any]:
     """JSON-ready defaults of every setting."""
-    return type(config)().model_dump(mode="json")
+    return config.parse({}).model_dump(mode="json")
 
 
 def stored_settings(path: str | Path) -> dict[str, Any]:

@@ -1,17 +1,15 @@
 """A benchmark under interventions: hooks and folded weights agree, and no run takes another's generations."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
+from typer.testing import CliRunner
 
 import leakmech
+from leakmech.cli import app
 from leakmech.errors import InterventionError, RunDirectoryError, UsageError
 from leakmech.interventions.types import interventions_key
 
@@ -84,9 +82,9 @@ def test_a_run_never_takes_generations_of_other_interventions(folder, tmp_path):
     leakmech.save_interventions(HEADS, path)
     out = tmp_path / "run"
     leakmech.bench(folder, intervention=str(path), out=out, **SETTINGS)
-    with pytest.raises(RunDirectoryError, match="other settings.*intervention"):
+    with pytest.raises(RunDirectoryError, match=r"other settings.*intervention"):
         leakmech.bench(folder, out=out, **SETTINGS)
-    with pytest.raises(RunDirectoryError, match="other settings.*fold"):
+    with pytest.raises(RunDirectoryError, match=r"other settings.*fold"):
         leakmech.bench(folder, intervention=str(path), fold=True, out=out, **SETTINGS)
     leakmech.save_interventions(replace(HEADS, scales=[0.0, 0.25]), path)
     with pytest.raises(RunDirectoryError, match="other interventions"):
@@ -128,11 +126,8 @@ def test_the_command_takes_a_file_and_folds_it(folder, tmp_path):
         "--dtype",
         "float32",
     ]
-    command = [sys.executable, "-m", "leakmech", "bench", "--model", folder, *fast, "--out", tmp_path / "run"]
-    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(
-        [*map(str, command), "--intervention", str(path), "--fold"], capture_output=True, text=True, env=variables
-    )
-    assert done.returncode == 0, done.stderr
+    command = ["bench", "--model", folder, *fast, "--intervention", path, "--fold", "--out", tmp_path / "run"]
+    done = CliRunner().invoke(app, list(map(str, command)))
+    assert done.exit_code == 0, done.output
     stored = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
     assert (stored["intervention"], stored["fold"]) == (str(path), True)

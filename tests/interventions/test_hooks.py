@@ -214,6 +214,7 @@ def test_greedy_outputs_are_those_of_each_prompt_alone_without_a_cache(tiny_mode
     with apply(tiny_model, interventions) as applied:
         decoder = Decoder(tiny_model, chat_tokenizer, decoding=GREEDY, applied=applied)
         found = outputs(decoder, rows_of(batch, kit, k=1), batch_size=3)
+        assert found == outputs(decoder, rows_of(batch, kit, k=1), batch_size=1)  # without padding, so without a mask
         for i, spans in enumerate(kit.SPANS):
             alone, expected = batch.row(i), []
             key = decoder_key(alone)

@@ -97,7 +97,7 @@ def test_a_file_for_another_model_is_refused(loaded, make_tiny, chat_tokenizer, 
     save_interventions(AblateDirection(kit.unit(1, 16), layers=[1]), path)
     with pytest.raises(InterventionError, match="width 16, the stream of this model 32"):
         load_interventions(path, model=loaded)
-    with pytest.raises(InterventionError, match="L7H0.*3 layers"):
+    with pytest.raises(InterventionError, match=r"L7H0.*3 layers"):
         save_interventions(AblateHeads(["L7H0"]), tmp_path / "b.json", model=loaded)
     assert not (tmp_path / "b.json").exists()
 
@@ -133,7 +133,7 @@ def test_files_that_are_missing_or_no_json_are_named(kit, tmp_path):
         load_interventions(tmp_path / "s.json")
     path = save_interventions(AblateDirection(kit.V, layers=[1]), tmp_path / "s.json")
     path.with_suffix(".safetensors").unlink()
-    with pytest.raises(InterventionError, match="belongs beside the .json file"):
+    with pytest.raises(InterventionError, match=r"belongs beside the \.json file"):
         load_interventions(path)
     path.write_text("{")
     with pytest.raises(InterventionError, match="cannot be read"):
