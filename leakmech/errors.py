@@ -50,6 +50,10 @@ class InterventionError(UsageError):
     """An intervention does not fit the model or another one, cannot act where it should, or a saved one is damaged."""
 
 
+class FigureError(UsageError):
+    """A table or image is not what a figure or a page is drawn from: empty, a column missing, a value not a number."""
+
+
 class RunDirectoryError(UsageError):
     """A run directory holds another run, is incomplete, or is not a run at all."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from leakmech.errors import ActivationError
 from leakmech.mechanism.pairs import Pair
+from leakmech.mechanism.positions import LocatedPrompt
 from leakmech.mechanism.sites import Site
 from leakmech.models.layout import Layout
 from leakmech.scoring.statistics import DRAWS, bootstrap_ratios
@@ -109,8 +110,8 @@ def ranked_frame(
 class EffectSums:
     """Collects effects of batches of pairs; memory grows with samples x heads, not with samples x neurons."""
 
-    def __init__(self, layout: Layout, pairs: Sequence[Pair]) -> None:
-        samples = list(dict.fromkeys(pair.sample for pair in pairs))
+    def __init__(self, layout: Layout, items: Sequence[Pair | LocatedPrompt]) -> None:
+        samples = list(dict.fromkeys(item.sample for item in items))
         self._rows = {sample: row for row, sample in enumerate(samples)}
         shape = (len(samples), layout.n_layers)
         self._per_sample: dict[Site, Tensor] = {
@@ -121,9 +122,9 @@ class EffectSums:
         self._neurons = torch.zeros(2, layout.n_layers, layout.d_mlp, dtype=torch.float64)
         self._shifts = torch.zeros(len(samples), dtype=torch.float64)
 
-    def add(self, pairs: Sequence[Pair], effects: Mapping[Site, Tensor], shifts: Tensor) -> None:
+    def add(self, items: Sequence[Pair | LocatedPrompt], effects: Mapping[Site, Tensor], shifts: Tensor) -> None:
         """Add a batch; effects are ``[row layer component]`` of the first layers."""
-        rows = torch.tensor([self._rows[pair.sample] for pair in pairs])
+        rows = torch.tensor([self._rows[item.sample] for item in items])
         n_layers = effects["z"].shape[1]
         for site, sums in self._per_sample.items():
             sums[:, :n_layers].index_add_(0, rows, effects[site].double())

@@ -1,4 +1,4 @@
-"""Names of a model's parts: head ``L12H3``, neuron ``L12N873``, sublayers ``L12.attn`` and ``L12.mlp``.
+"""Names of the parts of a model: head ``L12H3``, neuron ``L12N873``, sublayers ``L12.attn`` and ``L12.mlp``.
 
 Layers, heads and neurons are counted from 0. Heads are query heads, also where several of them share keys and values.
 """
@@ -6,77 +6,85 @@ Layers, heads and neurons are counted from 0. Heads are query heads, also where 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from leakmech.errors import ModelError
 from leakmech.models.layout import Layout
 
 ComponentKind = Literal["head", "neuron", "attn", "mlp"]
-_SITES = {"head": "z", "neuron": "mlp_post", "attn": "attn_out", "mlp": "mlp_out"}
-_LABEL = re.compile(r"L(\d+)(?:([HN])(\d+)|\.(attn|mlp))", re.ASCII)
-_COMPONENT_KINDS: tuple[ComponentKind, ...] = get_args(ComponentKind)
+
+_LABEL = re.compile(r"L(?P<layer>\d+)(?:(?P<letter>[HN])(?P<index>\d+)|\.(?P<sublayer>attn|mlp))", re.ASCII)
+_KINDS: dict[str, ComponentKind] = {"H": "head", "N": "neuron", "attn": "attn", "mlp": "mlp"}
+_LETTERS = {"head": "H", "neuron": "N"}
+_SITES: dict[ComponentKind, str] = {"head": "z", "neuron": "mlp_post", "attn": "attn_out", "mlp": "mlp_out"}
 
 
 @dataclass(frozen=True, order=True)
 class Component:
-    """One part of one layer.
+    """A head, a neuron or a sublayer.
 
     Attributes
     ----------
+    layer
+        From 0.
     kind
-        ``head`` (a query head), ``neuron``, ``attn`` or ``mlp`` (the whole sublayer).
-    layer, index
-        Counted from 0; sublayers have no index.
+        ``head``, ``neuron``, ``attn`` (the whole attention sublayer) or ``mlp``.
+    index
+        Which head or neuron of the layer; None for a sublayer.
 
     Raises
     ------
     ModelError
-        Heads and neurons need an index, sublayers must have none; numbers count from 0.
+        A number is missing or negative, or a sublayer has an index.
     """
 
-    kind: ComponentKind
     layer: int
+    kind: ComponentKind
     index: int | None = None
 
     def __post_init__(self) -> None:
-        numbers = (self.layer, self.index or 0)
-        fits = (self.index is not None) == (self.kind in ("head", "neuron"))
-        if self.kind not in _COMPONENT_KINDS or not fits or min(numbers) < 0:
-            raise ModelError(f"component {self.kind!r} of layer {self.layer} cannot have index {self.index}")
+        if self.kind not in _KINDS.values():
+            raise ModelError(f"component kind {self.kind!r}: use head, neuron, attn or mlp")
+        has_index = self.kind in _LETTERS
+        if (self.index is not None) != has_index or self.layer < 0 or (self.index or 0) < 0:
+            raise ModelError(
+                f"component {self.kind} of layer {self.layer} with index {self.index}: heads and neurons have an index "
+                "from 0, sublayers none"
+            )
+
+    def __str__(self) -> str:
+        if self.index is None:
+            return f"L{self.layer}.{self.kind}"
+        return f"L{self.layer}{_LETTERS[self.kind]}{self.index}"
 
     @classmethod
     def parse(cls, label: str | Component) -> Component:
-        """The component of a label; a component is returned as it is.
+        """The component that a label names; a component is returned as it is.
 
         Raises
         ------
         ModelError
-            It is none.
+            The label is of none of the four forms.
         """
         if isinstance(label, Component):
             return label
-        found = _LABEL.fullmatch(label)
-        if not found:
-            raise ModelError(f"component {label!r}: write L12H3, L12N873, L12.attn or L12.mlp")
-        layer, letter, index, sublayer = found.groups()
-        if sublayer:
-            return cls(sublayer, int(layer))  # pyright: ignore[reportArgumentType] - the pattern allows two kinds
-        return cls("head" if letter == "H" else "neuron", int(layer), int(index))
-
-    def __str__(self) -> str:
-        if self.kind in ("attn", "mlp"):
-            return f"L{self.layer}.{self.kind}"
-        return f"L{self.layer}{'H' if self.kind == 'head' else 'N'}{self.index}"
+        match = _LABEL.fullmatch(label)
+        if match is None:
+            raise ModelError(f"component {label!r}: write L12H3 (head), L12N873 (neuron), L12.attn or L12.mlp")
+        index = match["index"]
+        return cls(
+            int(match["layer"]), _KINDS[match["letter"] or match["sublayer"]], None if index is None else int(index)
+        )
 
     @property
     def site(self) -> str:
-        """Where its activations are read: ``z``, ``mlp_post``, ``attn_out`` or ``mlp_out``."""
+        """Where its activations stand: ``z``, ``mlp_post``, ``attn_out`` or ``mlp_out``."""
         return _SITES[self.kind]
 
     def features(self, layout: Layout) -> slice:
-        """Its part of the last axis of its site, checked against a model.
+        """Its part of the last axis of its site.
 
         Raises
         ------
@@ -98,13 +106,16 @@ class Component:
         """
         if self.layer >= layout.n_layers:
             raise ModelError(f"{self}: this model has {layout.n_layers} layers, 0 to {layout.n_layers - 1}")
-        size = layout.n_heads if self.kind == "head" else layout.d_mlp
-        if self.index is not None and self.index >= size:
-            raise ModelError(f"{self}: this model has {size} {self.kind}s a layer, 0 to {size - 1}")
+        sizes = {"head": (layout.n_heads, "heads"), "neuron": (layout.d_mlp, "neurons")}
+        if self.index is None:
+            return
+        size, name = sizes[self.kind]
+        if self.index >= size:
+            raise ModelError(f"{self}: this model has {size} {name} a layer, 0 to {size - 1}")
 
 
 def parse_components(
-    labels: Iterable[str | Component], *, kinds: Sequence[ComponentKind] = _COMPONENT_KINDS
+    labels: Iterable[str | Component], *, kinds: Iterable[ComponentKind] = ("head", "neuron", "attn", "mlp")
 ) -> tuple[Component, ...]:
     """Components from labels, each once, of the kinds that are allowed.
 
@@ -118,6 +129,7 @@ def parse_components(
     components = tuple(Component.parse(label) for label in labels)
     if not components:
         raise ModelError("components: name at least one")
+    kinds = tuple(kinds)
     for place, component in enumerate(components):
         if component.kind not in kinds:
             raise ModelError(f"{component}: is no {' or '.join(kinds)}")

@@ -122,3 +122,22 @@ def test_sliding_windows_cannot_become_a_llama(make_tiny):
     mean = AblateHeads(["L0H0"], method="mean", values={"all": torch.ones(1, 8)})
     with pytest.raises(InterventionError, match="sliding windows"):
         fold(model, mean)
+
+
+@pytest.mark.slow
+def test_hooks_and_folds_agree_on_a_real_model(embedded_model, kit):
+    n_heads_mean = {"all": kit.values(1, 2, 64)}
+    steps = [
+        AblateDirection(kit.unit(0, 576), site="everywhere"),
+        AblateHeads(["L5H2", "L20H7"], method="mean", values=n_heads_mean),
+        Steer(kit.unit(1, 576), layers=[20], strength=0.1, stream_norm=50.0),
+    ]
+    ids = embedded_model.tokenizer("I lost my keys on the way here. Her passion is", return_tensors="pt")
+    with torch.inference_mode():
+        base = embedded_model.model(**ids).logits
+        folded = fold(embedded_model, steps)(**ids).logits
+        with apply(embedded_model, steps):
+            hooked = embedded_model.model(**ids).logits
+        assert torch.equal(embedded_model.model(**ids).logits, base)
+    assert (hooked - base).abs().max() > 1
+    torch.testing.assert_close(folded, hooked, rtol=1e-4, atol=1e-4)

@@ -10,8 +10,8 @@ from leakmech.models.layout import layout_of
 
 numbers = st.integers(0, 10_000)
 components = st.one_of(
-    st.builds(Component, st.sampled_from(["head", "neuron"]), numbers, numbers),
-    st.builds(Component, st.sampled_from(["attn", "mlp"]), numbers),
+    st.builds(Component, numbers, st.sampled_from(["head", "neuron"]), numbers),
+    st.builds(Component, numbers, st.sampled_from(["attn", "mlp"])),
 )
 
 
@@ -23,7 +23,7 @@ def test_a_component_is_read_back_from_its_label(component):
 def test_labels_are_those_of_the_vocabulary():
     labels = ["L12H3", "L12N873", "L12.attn", "L12.mlp"]
     assert [str(Component.parse(label)) for label in labels] == labels
-    assert Component.parse("L12N873") == Component("neuron", 12, 873)
+    assert Component.parse("L12N873") == Component(12, "neuron", 873)
 
 
 @pytest.mark.parametrize("label", ["", "12H3", "L12", "L12H", "L12h3", "L-1H3", "L12.z", "L12H3 ", "L1²H3", "L12H3N4"])
@@ -49,8 +49,15 @@ def test_what_a_model_does_not_have_is_refused_with_what_it_has(make_tiny, label
         Component.parse(label).validate(layout)
 
 
+def test_a_component_is_a_part_of_its_site(make_tiny):
+    layout = layout_of(make_tiny("llama-gqa"))
+    parts = {label: Component.parse(label) for label in ("L1H2", "L1N7", "L1.attn", "L1.mlp")}
+    assert [part.site for part in parts.values()] == ["z", "mlp_post", "attn_out", "mlp_out"]
+    assert [part.features(layout) for part in parts.values()] == [slice(16, 24), slice(7, 8), slice(None), slice(None)]
+
+
 def test_lists_hold_each_component_once_and_of_the_right_kind():
-    assert parse_components(["L0H1", Component("head", 1, 0)]) == (Component("head", 0, 1), Component("head", 1, 0))
+    assert parse_components(["L0H1", Component(1, "head", 0)]) == (Component(0, "head", 1), Component(1, "head", 0))
     for labels, message in [([], "at least one"), (["L0H1", "L0H1"], "twice"), (["L0N1"], "no head"), ("L0H1", "list")]:
         with pytest.raises(ModelError, match=message):
             parse_components(labels, kinds=["head"])
