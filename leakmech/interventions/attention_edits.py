@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from leakmech.errors import InterventionError
-from leakmech.interventions.base import AttentionEdit, Intervention, choice, number
+from leakmech.interventions.base import AttentionEdit, Intervention
+from leakmech.interventions.fields import choice, number
 from leakmech.interventions.positions import SPAN_POSITIONS
 from leakmech.models.components import Component, parse_components
 from leakmech.models.layout import Layout

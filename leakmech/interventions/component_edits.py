@@ -24,7 +24,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leakmech.errors import InterventionError
-from leakmech.interventions.base import Edit, Intervention, Placed, choice, numbers, tensor_field, whole
+from leakmech.interventions.base import Edit, Intervention, Placed
+from leakmech.interventions.fields import choice, numbers, tensor_field, whole
 from leakmech.interventions.positions import SPAN_POSITIONS, RowPositions, check_position
 from leakmech.models.components import Component, ComponentKind, parse_components
 from leakmech.models.layout import Layout

@@ -22,7 +22,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from leakmech.errors import InterventionError
 from leakmech.interventions.base import AttentionEdit, Edit, Intervention, Probe
 from leakmech.interventions.checks import as_interventions, refuse_misfits
-from leakmech.interventions.positions import PromptSpans, RowPositions
+from leakmech.interventions.positions import PromptSpans, RowPositions, inferred_positions
 from leakmech.models.attention_mask import AttentionCall, Bias, attention_bias, refuse_other_attention
 from leakmech.models.layout import Block, Layout, layout_of
 from leakmech.models.load import LoadedModel
@@ -160,37 +160,11 @@ class Applied:
         self._masks = {}
         self._calling = True
         if self._given is None and self.needs_positions:
-            self._inferred = _inferred(args, kwargs, self._inferred)
+            self._inferred = inferred_positions(args, kwargs, self._inferred)
 
     def leave_call(self) -> None:
         """What was worked out is for this call, whatever its end."""
         self._calling = False
-
-
-def _inferred(args: tuple[Any, ...], kwargs: Mapping[str, Any], before: RowPositions | None) -> RowPositions | None:
-    """Positions from a call's attention mask and cache; of an unknown prompt where they do not tell."""
-    given = args[0] if args else kwargs.get("input_ids")
-    inputs = given if given is not None else kwargs.get("inputs_embeds")
-    if not isinstance(inputs, Tensor):
-        return None
-    n_rows, n_columns = inputs.shape[:2]
-    cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
-    n_cached = 0 if cache is None else int(cache.get_seq_length())
-    n_text = torch.full((n_rows,), n_cached + n_columns, device=inputs.device)
-    if mask is not None:
-        if not isinstance(mask, Tensor) or mask.dim() != 2 or not bool(mask[:, -1].all()):
-            raise InterventionError(
-                "positions: pad batches on the left, and give their attention mask as (rows, columns)"
-            )
-        n_text = mask.sum(dim=1).to(inputs.device)
-    unknown = RowPositions(None, n_text, {}, torch.zeros_like(n_text), "mixed")
-    if cache is None:
-        return unknown
-    if n_cached == 0:
-        return replace(unknown, n_prompt=n_text, phase="prompt")
-    if n_columns > 1 or before is None or before.n_prompt is None or len(before) != n_rows:
-        return unknown
-    return replace(before, n_text=n_text, phase="generating")
 
 
 # -- hooks ---------------------------------------------------------------------------------------------------------

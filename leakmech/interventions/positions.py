@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from jaxtyping import Bool, Int
@@ -197,6 +197,47 @@ class RowPositions:
     def tokens(self, n_columns: int) -> Int[Tensor, "rows columns"]:
         """Numbers of the tokens in the last `n_columns` columns, from the first of each row; negative in padding."""
         return (self.n_text - 1)[:, None] + _offsets(n_columns, self.n_text.device)
+
+
+def inferred_positions(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], before: RowPositions | None
+) -> RowPositions | None:
+    """Positions from a model call's attention mask and cache; of an unknown prompt where they do not tell.
+
+    Parameters
+    ----------
+    args, kwargs
+        Of the call.
+    before
+        What was inferred for the call before.
+
+    Raises
+    ------
+    InterventionError
+        The batch is padded on the right.
+    """
+    given = args[0] if args else kwargs.get("input_ids")
+    inputs = given if given is not None else kwargs.get("inputs_embeds")
+    if not isinstance(inputs, Tensor):
+        return None
+    n_rows, n_columns = inputs.shape[:2]
+    cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+    n_cached = 0 if cache is None else int(cache.get_seq_length())
+    n_text = torch.full((n_rows,), n_cached + n_columns, device=inputs.device)
+    if mask is not None:
+        if not isinstance(mask, Tensor) or mask.dim() != 2 or not bool(mask[:, -1].all()):
+            raise InterventionError(
+                "positions: pad batches on the left, and give their attention mask as (rows, columns)"
+            )
+        n_text = mask.sum(dim=1).to(inputs.device)
+    unknown = RowPositions(None, n_text, {}, torch.zeros_like(n_text), "mixed")
+    if cache is None:
+        return unknown
+    if n_cached == 0:
+        return replace(unknown, n_prompt=n_text, phase="prompt")
+    if n_columns > 1 or before is None or before.n_prompt is None or len(before) != n_rows:
+        return unknown
+    return replace(before, n_text=n_text, phase="generating")
 
 
 def check_position(position: str, *, where: str) -> None:

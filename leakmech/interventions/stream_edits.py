@@ -20,12 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leakmech.errors import InterventionError
-from leakmech.interventions.base import (
-    STREAM_SITES,
+from leakmech.interventions.base import STREAM_SITES, Edit, Intervention, Placed
+from leakmech.interventions.fields import (
     UNIT_TOLERANCE,
-    Edit,
-    Intervention,
-    Placed,
     check_layer,
     check_site,
     check_width,
