@@ -31,11 +31,11 @@ from leakmech.mechanism.bridge import bridge
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.pairs import Pair, make_pairs
 from leakmech.mechanism.patching import patch_heads
-from leakmech.mechanism.positions import locate
 from leakmech.mechanism.replay import Patch, patched
 from leakmech.mechanism.targets import DirectionTarget
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_model
+from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import CONDITIONS, load_dataset
 from leakmech.provenance import environment

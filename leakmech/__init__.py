@@ -9,6 +9,23 @@ if TYPE_CHECKING:
     from leakmech.comparison import Comparison, compare
     from leakmech.data_build import build_aexl
     from leakmech.diagnosis.pipeline import diagnose
+    from leakmech.interventions.control_vectors import export_control_vector
+    from leakmech.interventions.files import load_interventions, save_interventions
+    from leakmech.interventions.fold import fold
+    from leakmech.interventions.hooks import apply
+    from leakmech.interventions.types import (
+        AblateDirection,
+        AblateHeads,
+        AblateNeurons,
+        DampenAttention,
+        Intervention,
+        ModulateCircuit,
+        Probe,
+        PromptSpans,
+        ScaleHeads,
+        ScaleNeurons,
+        Steer,
+    )
     from leakmech.mechanism.activation_store import load_activations
     from leakmech.mechanism.activations import cache_activations
     from leakmech.mechanism.attribution import attribute
@@ -23,9 +40,21 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AblateDirection",
+    "AblateHeads",
+    "AblateNeurons",
     "BenchResult",
     "Comparison",
+    "DampenAttention",
     "Direction",
+    "Intervention",
+    "ModulateCircuit",
+    "Probe",
+    "PromptSpans",
+    "ScaleHeads",
+    "ScaleNeurons",
+    "Steer",
+    "apply",
     "attribute",
     "bench",
     "build_aexl",
@@ -33,37 +62,57 @@ __all__ = [
     "compare",
     "diagnose",
     "export_annotation",
+    "export_control_vector",
+    "fold",
     "import_annotation",
     "load_activations",
     "load_dataset",
     "load_direction",
     "load_estimator",
+    "load_interventions",
     "load_model",
     "load_result",
     "power",
+    "save_interventions",
     "score",
     "sentiment_directions",
 ]
 
 _HOMES = {
+    "AblateDirection": "leakmech.interventions.types",
+    "AblateHeads": "leakmech.interventions.types",
+    "AblateNeurons": "leakmech.interventions.types",
     "BenchResult": "leakmech.runs",
     "Comparison": "leakmech.comparison",
+    "DampenAttention": "leakmech.interventions.types",
     "Direction": "leakmech.mechanism.directions",
     "attribute": "leakmech.mechanism.attribution",
+    "Intervention": "leakmech.interventions.types",
+    "ModulateCircuit": "leakmech.interventions.types",
+    "Probe": "leakmech.interventions.types",
+    "PromptSpans": "leakmech.interventions.types",
+    "ScaleHeads": "leakmech.interventions.types",
+    "ScaleNeurons": "leakmech.interventions.types",
+    "Steer": "leakmech.interventions.types",
+    "apply": "leakmech.interventions.hooks",
     "bench": "leakmech.benchmark",
     "build_aexl": "leakmech.data_build",
     "cache_activations": "leakmech.mechanism.activations",
     "compare": "leakmech.comparison",
     "diagnose": "leakmech.diagnosis.pipeline",
     "export_annotation": "leakmech.annotation.exporting",
+    "export_control_vector": "leakmech.interventions.control_vectors",
+    "fold": "leakmech.interventions.fold",
     "import_annotation": "leakmech.annotation.importing",
     "load_activations": "leakmech.mechanism.activation_store",
     "load_dataset": "leakmech.prompts.samples",
     "load_direction": "leakmech.mechanism.directions",
     "load_estimator": "leakmech.scoring.expression",
+    "load_interventions": "leakmech.interventions.files",
     "load_model": "leakmech.models.load",
     "load_result": "leakmech.runs",
     "power": "leakmech.power_analysis",
+    "save_interventions": "leakmech.interventions.files",
     "score": "leakmech.rescoring",
     "sentiment_directions": "leakmech.mechanism.sentiment",
 }

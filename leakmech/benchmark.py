@@ -7,9 +7,9 @@ Order on disk: ``run.json`` and ``prompts.jsonl`` first, then ``generations/`` g
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,17 @@ from leakmech.config import BenchConfig
 from leakmech.errors import InterruptedRunError, RunDirectoryError, UsageError
 from leakmech.generation.decode import Clock, Decoder, Generation, Row
 from leakmech.generation.engines import auto_batch_size, generate, parse_batch_size, plan
+from leakmech.interventions.base import Intervention, interventions_key
+from leakmech.interventions.checks import as_interventions, refuse_misfits
+from leakmech.interventions.files import load_interventions
+from leakmech.interventions.fold import fold
+from leakmech.interventions.hooks import apply
+from leakmech.interventions.positions import PromptSpans
 from leakmech.measurement import Measurement
+from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_model
 from leakmech.progress import Progress, no_progress
+from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.samples import load_dataset
 from leakmech.provenance import environment
@@ -28,11 +36,14 @@ from leakmech.runs import FORMAT_VERSION, BenchResult, RunDirectory, load_result
 from leakmech.scoring.sentence import Cleaner, PromptText
 from leakmech.store import append_jsonl, content_hash, read_json, write_json, write_jsonl
 
+_IN_MEMORY = "in memory"
+
 
 def bench(
     model: Any = None,
     *,
     tokenizer: Any = None,
+    interventions: Intervention | Sequence[Intervention] = (),
     out: str | Path | None = None,
     progress: Progress = no_progress,
     **settings: Any,
@@ -45,6 +56,9 @@ def bench(
         Hub id, local folder, ``embedded:<name>``, or a Hugging Face / PEFT model object. Default: the embedded model.
     tokenizer
         Tokenizer of a model object, if it does not name its own.
+    interventions
+        What the model runs under, as values; files are named with ``intervention="file.json"``. With ``fold=True`` they
+        are baked into a copy's weights.
     out
         Run directory. One that holds the same run is continued; default ``runs/<model>-<dataset>-seed<seed>``.
     progress
@@ -71,8 +85,20 @@ def bench(
     by_name = model is None or isinstance(model, str | Path)
     if model is not None:
         settings["model"] = str(model) if by_name else _object_name(model)
+    chosen = as_interventions(interventions)
+    if chosen:
+        if settings.get("intervention"):
+            raise UsageError("bench: give interventions as values or as a file, not both")
+        settings["intervention"] = f"{_IN_MEMORY} ({interventions_key(chosen)})"
     config = BenchConfig.parse(settings, where="bench")
-    return run_benchmark(config, model=None if by_name else model, tokenizer=tokenizer, out=out, progress=progress)
+    return run_benchmark(
+        config,
+        model=None if by_name else model,
+        tokenizer=tokenizer,
+        interventions=chosen,
+        out=out,
+        progress=progress,
+    )
 
 
 def run_benchmark(
@@ -80,13 +106,18 @@ def run_benchmark(
     *,
     model: Any = None,
     tokenizer: Any = None,
+    interventions: tuple[Intervention, ...] = (),
     out: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> BenchResult:
-    """:func:`bench` for a finished configuration; `model` is an object to use in place of the configured name."""
+    """:func:`bench` for a finished configuration; `model` and `interventions` go before what it names."""
     run = RunDirectory(Path(out) if out else Path("runs") / _default_name(config))
     refuse_other_run(run, config)
     started = time.perf_counter()
+    if config.intervention and not interventions:
+        if config.intervention.startswith(_IN_MEMORY):
+            raise UsageError(f"{run.path}: its interventions were given as values; continue it with the same values")
+        interventions = load_interventions(config.intervention)
     samples = load_dataset(config.dataset).take(config.limit)
     measurement = Measurement.load(config, samples)
     loaded = load_model(
@@ -97,11 +128,24 @@ def run_benchmark(
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,
     )
-    if config.adapter:
-        loaded = load_adapter(loaded, config.adapter)
+    loaded = _adapted(loaded, config, interventions)
     timing = {"load_s": time.perf_counter() - started}
-    benchmark = _Benchmark(config, run, loaded, measurement, progress)
+    benchmark = _Benchmark(config, run, loaded, measurement, progress, interventions)
     return benchmark.complete(timing, started)
+
+
+def _adapted(base: LoadedModel, config: BenchConfig, interventions: tuple[Intervention, ...]) -> LoadedModel:
+    """The model with its adapter and, where they are to be folded, its interventions."""
+    loaded = load_adapter(base, config.adapter) if config.adapter else base
+    if not interventions:
+        if config.fold:
+            raise UsageError("--fold: there are no interventions to fold; name their file with --intervention")
+        return loaded
+    fitted = any(intervention.model_hash for intervention in interventions)
+    # What was fitted on a model may be tried on the same model with an adapter.
+    hashes = {base.weights_hash, loaded.weights_hash} if fitted else None
+    refuse_misfits(interventions, layout_of(loaded.model), model_hashes=hashes)
+    return replace(loaded, model=fold(loaded.model, interventions)) if config.fold else loaded
 
 
 @dataclass(frozen=True)
@@ -113,6 +157,7 @@ class _Benchmark:
     loaded: LoadedModel
     measurement: Measurement
     progress: Progress
+    interventions: tuple[Intervention, ...] = ()
 
     @cached_property
     def renderer(self) -> Renderer:
@@ -131,12 +176,19 @@ class _Benchmark:
     def rows(self) -> list[Row]:
         """Every generation of the run; the control prompts' second K are the noise floor."""
         k = self.config.generations
+        spans = self._spans()
         rows = []
         for prompt in self.prompts.values():
             tokens = tuple(self.renderer.token_ids(prompt.rendered))
             n = 2 * k if self.config.noise_floor and prompt.condition == "control" else k
-            rows += [Row(prompt.id, i, tokens) for i in range(n)]
+            rows += [Row(prompt.id, i, tokens, spans.get(prompt.id)) for i in range(n)]
         return plan(rows)
+
+    def _spans(self) -> dict[str, PromptSpans]:
+        """Where injection and stem stand, by prompt, if hooks must know it."""
+        if self.config.fold or not any(intervention.spans for intervention in self.interventions):
+            return {}
+        return {found.id: PromptSpans.of(found) for found in locate(list(self.prompts.values()), self.renderer)}
 
     def complete(self, timing: dict[str, float], started: float) -> BenchResult:
         """Do what is missing and return the result."""
@@ -165,7 +217,9 @@ class _Benchmark:
     def _fingerprint(self) -> dict[str, str]:
         """Hashes of everything that decides a generation; a changed model never gets another model's answers."""
         rendered = content_hash(*(f"{p.id}\x1f{p.rendered}" for p in self.prompts.values()))
+        interventions = {"interventions": interventions_key(self.interventions)} if self.interventions else {}
         return {
+            **interventions,
             "weights": self.loaded.weights_hash,
             "tokenizer": self.loaded.tokenizer_hash,
             "template": self.loaded.template_hash,
@@ -179,7 +233,7 @@ class _Benchmark:
         fingerprint = self._fingerprint()
         if self.run.run_file.exists():
             stored = read_json(self.run.run_file)["fingerprint"]
-            changed = [key for key in fingerprint if stored.get(key) != fingerprint[key]]
+            changed = [key for key in {**stored, **fingerprint} if stored.get(key) != fingerprint.get(key)]
             if changed:
                 raise RunDirectoryError(
                     f"{self.run.path}: holds a run with other {', '.join(changed)}; choose another --out to keep both"
@@ -195,6 +249,7 @@ class _Benchmark:
                 "fingerprint": fingerprint,
                 "batch_size": parse_batch_size(self.config.batch_size) or self._auto_batch_size(),
                 "model": self.loaded.info(),
+                "interventions": [str(intervention) for intervention in self.interventions],
                 "prompt_form": self.renderer.resolved_form,
                 **self.measurement.provenance(),
                 "environment": environment(),
@@ -231,20 +286,23 @@ class _Benchmark:
             p.id: PromptText(stem=p.stem, injection=p.injection, instruction=p.instruction)
             for p in self.prompts.values()
         }
-        decoder = Decoder(
-            self.loaded.model,
-            self.loaded.tokenizer,
-            decoding=self.config.decoding,
-            seed=self.config.seed,
-            stop=(lambda prompt_id, text: self.cleaner.first_sentence_complete(text, texts[prompt_id]))
-            if self.config.stop_at_first_sentence
-            else None,
-        )
-        if len(done) < len(self.rows):
-            with self.progress("generating", total=len(self.rows), done=len(done)) as advance:
-                for ended in generate(decoder, self.rows, batch_size=self._batch_size(), done=done):
-                    append_jsonl(self.run.shard, (self._record(g, texts[g.prompt_id]) for g in ended))
-                    advance(len(ended))
+        with ExitStack() as hooks:
+            hooked = self.interventions and not self.config.fold
+            decoder = Decoder(
+                self.loaded.model,
+                self.loaded.tokenizer,
+                decoding=self.config.decoding,
+                seed=self.config.seed,
+                stop=(lambda prompt_id, text: self.cleaner.first_sentence_complete(text, texts[prompt_id]))
+                if self.config.stop_at_first_sentence
+                else None,
+                applied=hooks.enter_context(apply(self.loaded.model, self.interventions)) if hooked else None,
+            )
+            if len(done) < len(self.rows):
+                with self.progress("generating", total=len(self.rows), done=len(done)) as advance:
+                    for ended in generate(decoder, self.rows, batch_size=self._batch_size(), done=done):
+                        append_jsonl(self.run.shard, (self._record(g, texts[g.prompt_id]) for g in ended))
+                        advance(len(ended))
         return decoder.clock, len(self.rows) - len(done)
 
     def _drop_foreign(self, done: set[tuple[str, int]]) -> None:
@@ -291,7 +349,8 @@ def _default_name(config: BenchConfig) -> str:
     def slug(name: str) -> str:
         return "".join(c if c.isalnum() or c in "-." else "-" for c in Path(name).name.removeprefix("embedded:"))
 
-    return f"{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}"
+    changed = f"-{slug(config.intervention)}{'-folded' if config.fold else ''}" if config.intervention else ""
+    return f"{slug(config.model)}-{slug(config.dataset)}{changed}-seed{config.seed}"
 
 
 def _object_name(model: Any) -> str:

@@ -76,6 +76,8 @@ class BenchConfig(ScoringConfig):
 
     model: str = Field(DEFAULT_MODEL, description="hub id, local folder, adapter folder, or embedded:<name>")
     adapter: str | None = Field(None, description="PEFT adapter folder to put on the model")
+    intervention: str | None = Field(None, description="file of interventions (.json) that the model runs under")
+    fold: bool = Field(False, description="bake the interventions into the weights instead of running hooks")
     revision: str | None = Field(None, description="commit, tag or branch of a hub model")
     generations: int = Field(10, ge=1, description="generations per prompt (K)")
     prompt_form: PromptForm = Field("auto", description="chat template, plain text, or whichever the tokenizer has")

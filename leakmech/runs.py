@@ -112,13 +112,19 @@ def refuse_other_run(run: RunDirectory, config: Settings) -> None:
     if command != config.command:
         raise RunDirectoryError(f"{run.path}: holds a run of `leakmech {command}`; choose another --out")
     wanted = config.identity()
-    changed = sorted(key for key in wanted if stored["config"].get(key) != wanted[key])
+    before = _defaults(config) | stored["config"]  # a setting that is newer than the run had its default
+    changed = sorted(key for key in wanted if before.get(key) != wanted[key])
     if changed:
         key = changed[0]
         raise RunDirectoryError(
             f"{run.path}: holds a run with other settings ({', '.join(changed)}; {key} is "
-            f"{stored['config'].get(key)!r} there and {wanted[key]!r} here); choose another --out"
+            f"{before.get(key)!r} there and {wanted[key]!r} here); choose another --out"
         )
+
+
+def _defaults(config: Settings) -> dict[str, Any]:
+    """JSON-ready defaults of every setting."""
+    return config.parse({}).model_dump(mode="json")
 
 
 def stored_settings(path: str | Path) -> dict[str, Any]:

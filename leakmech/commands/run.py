@@ -18,6 +18,10 @@ def bench(
     config: Annotated[Path | None, typer.Argument(help="YAML file with settings; options override it.")] = None,
     model: Annotated[str | None, typer.Option(help="Hub id, folder, or embedded:<name>.")] = None,
     adapter: Annotated[str | None, typer.Option(help="PEFT adapter folder to put on the model.")] = None,
+    intervention: Annotated[str | None, typer.Option(help="File of interventions (.json) to run under.")] = None,
+    fold: Annotated[
+        bool | None, typer.Option("--fold/--hooks", help="Bake the interventions into the weights, or run hooks.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of a hub model.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Built-in name (hexl) or a JSONL / CSV file.")] = None,
     estimator: Annotated[str | None, typer.Option(help="embedded, vader, hub:<id>; several: a,b.")] = None,
@@ -52,7 +56,8 @@ def bench(
     settings = stored_settings(out) if out else {}
     settings |= read_yaml(config) if config else {}
     settings |= given(
-        model=model, adapter=adapter, revision=revision, dataset=dataset, estimator=estimator, encoder=encoder,
+        model=model, adapter=adapter, intervention=intervention, fold=fold, revision=revision,
+        dataset=dataset, estimator=estimator, encoder=encoder,
         generations=generations, limit=limit, seed=seed, instruction=instruction, prompt_form=prompt_form,
         cleaning=cleaning, stop_at_first_sentence=first_sentence_stop, device=device, dtype=dtype,
         batch_size=batch_size,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from leakmech.diagnosis.workbench import Fragment, Workbench
 from leakmech.mechanism.activations import cache_activations
-from leakmech.mechanism.positions import LocatedPrompt, locate
+from leakmech.prompts.locate import LocatedPrompt, locate
 from leakmech.prompts.samples import CONDITIONS, PromptSet
 from leakmech.reports import diagnosis_figures as figures
 from leakmech.reports.diagnosis_page import diagnosis_page

@@ -12,7 +12,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -23,7 +24,9 @@ from transformers import DynamicCache
 from leakmech.errors import GenerationError
 from leakmech.generation.cache import growing_cache, growing_layers
 from leakmech.generation.sampler import Decoding, sample_tokens
-from leakmech.seeds import row_keys
+from leakmech.interventions.hooks import Applied
+from leakmech.interventions.positions import PromptSpans, RowPositions
+from leakmech.seeds import row_keys, stable_hash
 
 FinishReason = Literal["stop", "sentence", "length"]
 StopRule = Callable[[str, str], bool]
@@ -38,11 +41,12 @@ _REFILL_SHARE = (
 
 @dataclass(frozen=True)
 class Row:
-    """One generation to make: its address and the token ids of its prompt."""
+    """One generation to make: its address, the token ids of its prompt, and where its parts stand if need be."""
 
     prompt_id: str
     generation: int
     prompt_tokens: tuple[int, ...] = field(repr=False)
+    spans: PromptSpans | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -88,16 +92,27 @@ class Decoder:
         Seed of the coupled sampling.
     stop
         Rule that ends a row early; None lets every row run to its end-of-text token.
+    applied
+        The interventions that `model` runs under (see :func:`leakmech.interventions.hooks.apply`), to be told where
+        the rows stand; rows then carry ``spans`` if an intervention acts on injection or stem.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, decoding: Decoding, seed: int = 0, stop: StopRule | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        decoding: Decoding,
+        seed: int = 0,
+        stop: StopRule | None = None,
+        applied: Applied | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.decoding = decoding
         self.seed = seed
         self.stop = stop
+        self.applied = applied if applied is not None and applied.needs_positions else None
         self.clock = Clock()
         self.device = model.get_input_embeddings().weight.device
 
@@ -186,6 +201,7 @@ class _Batch:
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
         self.live: list[_LiveRow] = []
+        self.where: RowPositions | None = None  # what interventions must know of the rows
 
     def has_room(self, batch_size: int, *, longest: int) -> bool:
         """Is it worth while, and possible, to let rows in whose longest prompt has `longest` tokens?"""
@@ -197,13 +213,16 @@ class _Batch:
     def admit(self, rows: Sequence[Row]) -> None:
         """Prefill the prompts of `rows` and let the rows in."""
         device = self.decoder.device
-        prompts = list(dict.fromkeys(row.prompt_tokens for row in rows))
-        prompt_of = {prompt: i for i, prompt in enumerate(prompts)}
-        expand = torch.tensor([prompt_of[row.prompt_tokens] for row in rows], device=device)
+        number_of = {prompt: i for i, prompt in enumerate(dict.fromkeys(_prompt(row) for row in rows))}
+        expand = torch.tensor([number_of[_prompt(row)] for row in rows], device=device)
+        prompts = [tokens for tokens, _ in number_of]
         ids, mask = _left_pad(prompts, max(map(len, prompts)), device)
+        where = self._located(list(number_of))
         cache = growing_cache(self.decoder.model.config)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        logits = self._forward(ids, cache=cache, attention_mask=mask, position_ids=positions)
+        logits = self._forward(ids, cache=cache, attention_mask=mask, position_ids=positions, where=where)
+        if where is not None:
+            where = where.select(expand)
         cache.batch_select_indices(expand)
         entering = {
             "logits": logits[expand],
@@ -216,11 +235,19 @@ class _Batch:
         }
         if self.live:
             self._merge(cache, entering)
+            self.where = None if self.where is None or where is None else self.where.joined(where)
         else:
-            self.cache = cache
+            self.cache, self.where = cache, where
             for name, value in entering.items():
                 setattr(self, name, value)
         self.live += [_LiveRow(row) for row in rows]
+
+    def _located(self, prompts: Sequence[_Prompt]) -> RowPositions | None:
+        """Where the parts of prompts stand, if an intervention must know it."""
+        if self.decoder.applied is None:
+            return None
+        spans = [replace(spans or PromptSpans(len(tokens)), key=stable_hash(*tokens)) for tokens, spans in prompts]
+        return RowPositions.of(spans, device=self.decoder.device)
 
     def _merge(self, cache: DynamicCache, entering: dict[str, Tensor]) -> None:
         """Put rows with a cache of their own behind the present ones, right-aligned."""
@@ -244,18 +271,27 @@ class _Batch:
     def n_columns(self) -> int:
         return self.mask.shape[1]
 
-    def _forward(self, ids: Tensor, *, cache: DynamicCache, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
+    def _forward(
+        self,
+        ids: Tensor,
+        *,
+        cache: DynamicCache,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        where: RowPositions | None,
+    ) -> Tensor:
         """Run the model on new tokens; logits of the last position, float32 ``[rows, vocab]``."""
-        clock = self.decoder.clock
+        clock, applied = self.decoder.clock, self.decoder.applied
         started = time.perf_counter()
-        output = self.decoder.model(
-            input_ids=ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with nullcontext() if applied is None or where is None else applied.positions(where):
+            output = self.decoder.model(
+                input_ids=ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         if ids.device.type != "cpu":
             torch.accelerator.synchronize()
         clock.forward += time.perf_counter() - started
@@ -279,8 +315,13 @@ class _Batch:
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.live), 1)], dim=1)
         ended = self._retire()
         if self.live:
+            self.where = None if self.where is None else self.where.advanced()
             self.logits = self._forward(
-                self.seen[:, -1:], cache=self.cache, attention_mask=self.mask, position_ids=self.lengths[:, None]
+                self.seen[:, -1:],
+                cache=self.cache,
+                attention_mask=self.mask,
+                position_ids=self.lengths[:, None],
+                where=self.where,
             )
             self.lengths += 1
             self.steps += 1
@@ -314,6 +355,7 @@ class _Batch:
         if self.live:
             index = torch.tensor(order, device=self.decoder.device)
             self.cache.batch_select_indices(index)
+            self.where = None if self.where is None else self.where.select(index)
             for name in ("keys", "steps", "lengths", "mask", "seen"):
                 setattr(self, name, getattr(self, name)[index])
         return finished
@@ -323,6 +365,14 @@ class _Batch:
             raise AssertionError("the row is still live")
         text = self.decoder.text(live.tokens)
         return Generation(live.row.prompt_id, live.row.generation, text, tuple(live.tokens), live.finish)
+
+
+_Prompt = tuple[tuple[int, ...], PromptSpans | None]
+
+
+def _prompt(row: Row) -> _Prompt:
+    """What decides the prefill of a row."""
+    return row.prompt_tokens, row.spans
 
 
 def _left_pad(prompts: Sequence[Sequence[int]], width: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -19,12 +19,13 @@ from torch import Tensor
 from leakmech.errors import ConfigError, ModelError, nearest
 from leakmech.mechanism.activation_store import ActivationIndex, Rows
 from leakmech.mechanism.batches import in_batches
-from leakmech.mechanism.positions import LocatedPrompt, PositionPlan, locate
+from leakmech.mechanism.positions import PositionPlan
 from leakmech.mechanism.sites import parse_sites, recording, site_shape
 from leakmech.models.device import dtype_name
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.progress import Progress
+from leakmech.prompts.locate import LocatedPrompt, locate
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet, load_dataset
 

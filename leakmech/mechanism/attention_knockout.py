@@ -33,7 +33,6 @@ from leakmech.mechanism.behaviour import sample_behaviour
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.injected import part_mask, refuse_without_injection
 from leakmech.mechanism.pairs import CONTRASTS, Continuations, Pair, make_pairs
-from leakmech.mechanism.positions import LocatedPrompt
 from leakmech.mechanism.replay import Replay
 from leakmech.mechanism.targets import Target
 from leakmech.models.attention_mask import AttentionCall, Bias, attention_bias, refuse_other_attention
@@ -41,6 +40,7 @@ from leakmech.models.components import Component
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.progress import Progress, no_progress
+from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 from leakmech.prompts.samples import INJECTIONS, PromptSet, load_dataset
 from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, divide

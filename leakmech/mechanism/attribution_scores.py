@@ -13,9 +13,9 @@ from torch import Tensor
 
 from leakmech.errors import ActivationError
 from leakmech.mechanism.pairs import Pair
-from leakmech.mechanism.positions import LocatedPrompt
 from leakmech.mechanism.sites import Site
 from leakmech.models.layout import Layout
+from leakmech.prompts.locate import LocatedPrompt
 from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, divide
 
 

@@ -30,12 +30,12 @@ from leakmech.mechanism.attribution_scores import Attribution, EffectSums
 from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.pairs import CONTRASTS, Continuations, Contrast, located_by_sample
-from leakmech.mechanism.positions import LocatedPrompt
 from leakmech.mechanism.sites import recording
 from leakmech.mechanism.targets import DirectionTarget
 from leakmech.models.layout import Layout, layout_of, write_weights
 from leakmech.models.load import LoadedModel
 from leakmech.progress import Progress, no_progress
+from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet, load_dataset
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leakmech.errors import DatasetError, ModelError
 from leakmech.mechanism.pairs import located_by_sample
-from leakmech.mechanism.positions import LocatedPrompt
+from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import INJECTIONS, Condition, PromptSet
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.pairs import Pair
-from leakmech.mechanism.positions import LocatedPrompt
 from leakmech.mechanism.replay import Replay
 from leakmech.mechanism.sites import Pick, Recorded, Site, recording
 from leakmech.mechanism.targets import Target
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
+from leakmech.prompts.locate import LocatedPrompt
 
 Side = Literal["corrupt", "clean"]
 """Which of the two runs is changed: *denoising* changes the corrupt one, *noising* the clean one."""

@@ -1,27 +1,17 @@
-"""Where in a rendered prompt the injection, the stem and the last token stand, in tokens.
+"""Positions: names of tokens of a prompt, and one label for each vector that a prompt can have there.
 
-A prompt's text is built as ``instruction: injection stem``, so the characters of its parts are known; the tokenizer
-says which characters each token covers (its offsets), and a part's tokens are those that share a character with it:
-
-    tokens(part) = {t : start_t < end(part) and end_t > start(part)}.
-
-Token counts are never guessed. A token that covers the end of one part and the beginning of the next belongs to both.
+Where the parts of a prompt stand is said by :mod:`leakmech.prompts.locate`; here a name such as ``stem_mean`` becomes
+a part and what is read of it: each of its tokens, their mean, or the last one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-from jaxtyping import Int
-
-from leakmech.errors import ConfigError, ModelError, nearest
-from leakmech.prompts.render import Prompt, Renderer
-
-Span = tuple[int, int]
-"""First token and the one behind the last; equal where a prompt has no such part."""
+from leakmech.errors import ConfigError, nearest
+from leakmech.prompts.locate import LocatedPrompt, Span
 
 Part = Literal["prompt", "injection", "stem", "generated", "all"]
 Reading = Literal["tokens", "mean", "last"]
@@ -42,87 +32,6 @@ POSITIONS: dict[str, tuple[Part, Reading]] = {
 """Names of positions: the part of the prompt, and whether each of its tokens, their mean or the last one is meant."""
 
 _NONE: Span = (0, 0)
-
-
-@dataclass(frozen=True, eq=False)
-class LocatedPrompt:
-    """Token ids of one prompt (and what the model wrote after it), and where its parts stand in them."""
-
-    id: str
-    sample: str
-    condition: str
-    ids: Int[np.ndarray, " tokens"]
-    spans: Mapping[str, Span]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-def locate(
-    prompts: Sequence[Prompt], renderer: Renderer, *, continuations: Mapping[str, Sequence[int]] | None = None
-) -> list[LocatedPrompt]:
-    """Tokenise prompts and find their parts.
-
-    Parameters
-    ----------
-    prompts
-        As `renderer` made them.
-    continuations
-        Token ids that follow a prompt, by prompt id; they become the part ``generated``.
-
-    Raises
-    ------
-    ModelError
-        The tokenizer gives no offsets, or the chat template changes the text of a prompt, so that its parts cannot be
-        found.
-    ConfigError
-        A prompt has no continuation although others have.
-    """
-    tokenizer: Any = renderer.tokenizer
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"tokenizer {type(tokenizer).__name__}: says nothing of the characters of its tokens, so positions cannot "
-            "be found; load the fast version of it (a tokenizer.json)"
-        )
-    encoded = tokenizer(
-        [prompt.rendered for prompt in prompts],
-        add_special_tokens=renderer.resolved_form == "plain",
-        return_offsets_mapping=True,
-    )
-    located = []
-    for prompt, ids, offsets in zip(prompts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        spans = {name: _tokens(offsets, span) for name, span in _characters(prompt).items()}
-        spans["prompt"] = spans["all"] = (0, len(ids))
-        if continuations is not None:
-            if prompt.id not in continuations:
-                raise ConfigError(f"continuations: none of prompt {prompt.id!r}; give one for every prompt")
-            ids = [*ids, *continuations[prompt.id]]
-            spans |= {"generated": (spans["prompt"][1], len(ids)), "all": (0, len(ids))}
-        located.append(LocatedPrompt(prompt.id, prompt.sample, prompt.condition, np.asarray(ids, np.int32), spans))
-    return located
-
-
-def _characters(prompt: Prompt) -> dict[str, Span]:
-    """Characters of injection and stem in the rendered prompt, which ends its text with both."""
-    start = prompt.rendered.rfind(prompt.text)
-    if start < 0:
-        raise ModelError(
-            f"prompt {prompt.id!r}: the chat template changes its text, so positions cannot be found; "
-            "use prompt_form='plain'"
-        )
-    end = start + len(prompt.text)
-    stem = (end - len(prompt.stem), end)
-    if prompt.injection is None:
-        return {"stem": stem, "injection": _NONE}
-    injection_end = stem[0] - 1  # a space lies between them
-    return {"stem": stem, "injection": (injection_end - len(prompt.injection), injection_end)}
-
-
-def _tokens(offsets: Sequence[Span], characters: Span) -> Span:
-    """The tokens that share a character with a range of characters."""
-    start, end = characters
-    inside = [token for token, (first, behind) in enumerate(offsets) if first < end and behind > start]
-    return (inside[0], inside[-1] + 1) if inside and start < end else _NONE
 
 
 # -- labels --------------------------------------------------------------------------------------------------------

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from leakmech.errors import DirectionError, ModelError
 from leakmech.mechanism.directions import Direction
-from leakmech.mechanism.positions import LocatedPrompt
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
+from leakmech.prompts.locate import LocatedPrompt
 
 
 class Target(Protocol):

@@ -18,6 +18,7 @@ ComponentKind = Literal["head", "neuron", "attn", "mlp"]
 _LABEL = re.compile(r"L(?P<layer>\d+)(?:(?P<letter>[HN])(?P<index>\d+)|\.(?P<sublayer>attn|mlp))", re.ASCII)
 _KINDS: dict[str, ComponentKind] = {"H": "head", "N": "neuron", "attn": "attn", "mlp": "mlp"}
 _LETTERS = {"head": "H", "neuron": "N"}
+_SITES: dict[ComponentKind, str] = {"head": "z", "neuron": "mlp_post", "attn": "attn_out", "mlp": "mlp_out"}
 
 
 @dataclass(frozen=True, order=True)
@@ -76,6 +77,24 @@ class Component:
         return cls(
             int(match["layer"]), _KINDS[match["letter"] or match["sublayer"]], None if index is None else int(index)
         )
+
+    @property
+    def site(self) -> str:
+        """Where its activations stand: ``z``, ``mlp_post``, ``attn_out`` or ``mlp_out``."""
+        return _SITES[self.kind]
+
+    def features(self, layout: Layout) -> slice:
+        """Its part of the last axis of its site.
+
+        Raises
+        ------
+        ModelError
+            The model has no such layer, head or neuron.
+        """
+        self.validate(layout)
+        if self.index is None:
+            return slice(None)
+        return layout.head(self.index) if self.kind == "head" else slice(self.index, self.index + 1)
 
     def validate(self, layout: Layout) -> None:
         """Refuse what a model does not have.

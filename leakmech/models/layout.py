@@ -66,6 +66,10 @@ class Layout:
         Query heads, and heads of keys and values.
     d_head, d_model, d_mlp
         Widths.
+    position_embedding
+        What is added to the embedding, by position (GPT-2), else None.
+    embedding_scale
+        Factor between the rows of the embedding and the stream (Gemma), else 1.
     parallel
         Whether attention and MLP read the same stream (GPT-NeoX), so that there is no `resid_mid`.
     """
@@ -80,6 +84,8 @@ class Layout:
     d_head: int
     d_model: int
     d_mlp: int
+    position_embedding: nn.Module | None = None
+    embedding_scale: float = 1.0
     parallel: bool = False
 
     @property
@@ -161,6 +167,7 @@ def _llama_like(model: Any, config: Any) -> Layout:
         d_head=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         d_model=config.hidden_size,
         d_mlp=config.intermediate_size,
+        embedding_scale=getattr(model.get_input_embeddings(), "scalar_embed_scale", 1.0),
     )
 
 
@@ -177,6 +184,7 @@ def _gpt2(model: Any, config: Any) -> Layout:
         d_head=config.n_embd // config.n_head,
         d_model=config.n_embd,
         d_mlp=config.n_inner or 4 * config.n_embd,
+        position_embedding=inner.wpe,
     )
 
 

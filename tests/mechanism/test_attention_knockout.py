@@ -13,11 +13,11 @@ from leakmech.mechanism.activations import cache_activations
 from leakmech.mechanism.attention_knockout import AttentionKnockout, Knockout, attention_knockout
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.injected import injected_prompts
-from leakmech.mechanism.positions import locate
 from leakmech.mechanism.targets import ContinuationTarget
 from leakmech.models.attention_mask import attention_bias
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
+from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import INJECTIONS, PromptSet, Sample, load_dataset
 from leakmech.scoring.statistics import bootstrap_ratio

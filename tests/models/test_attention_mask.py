@@ -110,3 +110,12 @@ def test_flash_attention_is_refused(make_tiny) -> None:
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ModelError, match="flash_attention_2"):
         refuse_other_attention(model)
+
+
+def test_keys_are_counted_with_those_of_the_cache(tiny_model):
+    seen = []
+    layout = layout_of(tiny_model)
+    with torch.inference_mode(), attention_bias(layout, {2: lambda call: seen.append((call.n_queries, call.n_keys))}):
+        cache = tiny_model(torch.arange(7)[None], use_cache=True).past_key_values
+        tiny_model(torch.tensor([[1]]), past_key_values=cache)
+    assert seen == [(7, 7), (1, 8)]

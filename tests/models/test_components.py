@@ -49,6 +49,13 @@ def test_what_a_model_does_not_have_is_refused_with_what_it_has(make_tiny, label
         Component.parse(label).validate(layout)
 
 
+def test_a_component_is_a_part_of_its_site(make_tiny):
+    layout = layout_of(make_tiny("llama-gqa"))
+    parts = {label: Component.parse(label) for label in ("L1H2", "L1N7", "L1.attn", "L1.mlp")}
+    assert [part.site for part in parts.values()] == ["z", "mlp_post", "attn_out", "mlp_out"]
+    assert [part.features(layout) for part in parts.values()] == [slice(16, 24), slice(7, 8), slice(None), slice(None)]
+
+
 def test_lists_hold_each_component_once_and_of_the_right_kind():
     assert parse_components(["L0H1", Component(1, "head", 0)]) == (Component(0, "head", 1), Component(1, "head", 0))
     for labels, message in [([], "at least one"), (["L0H1", "L0H1"], "twice"), (["L0N1"], "no head"), ("L0H1", "list")]:

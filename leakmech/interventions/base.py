@@ -1,0 +1,344 @@
+"""What an intervention is: a frozen value that says which numbers of a forward pass change, where and how.
+
+An intervention turns into edits. An edit stands at a site of a layer and maps the values x there to new ones,
+
+    x <- f(x)    at the tokens that `positions` names, in the rows in which `condition` holds,
+
+out of place. The sites are those of the residual stream and of what is added to it:
+
+    resid_pre -> + attn_out -> resid_mid -> + mlp_out -> resid_post,    attn_out = z W_O,    mlp_out = mlp_post W_out.
+
+Values hold their tensors in float32 on the CPU. :mod:`leakmech.interventions.hooks` runs them, ``fold`` bakes them into
+weights, ``files`` writes them. A class of one's own needs a ``kind`` and a method ``edits``.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import save
+from torch import Tensor
+
+from leakmech.errors import InterventionError, LeakmechError, nearest
+from leakmech.interventions.fields import (
+    check_layer,
+    check_site,
+    check_width,
+    choice,
+    number,
+    refuse_unless_unit,
+    tensor_field,
+    whole,
+)
+from leakmech.interventions.positions import SPAN_POSITIONS, Position, RowPositions, check_position
+from leakmech.models.components import Component
+from leakmech.models.layout import Layout
+from leakmech.store import content_hash
+
+StreamSite = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
+# In the order of the forward pass; the attention of a layer reads its mask behind resid_pre.
+SITE_ORDER = ("resid_pre", "attention", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
+STREAM_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+PROBE_SITES = ("resid_pre", "resid_mid", "resid_post")
+
+Change = Callable[[Float[Tensor, "rows columns width"], RowPositions | None], Float[Tensor, "rows columns width"]]
+"""New values of a site. The positions are there only for edits that ask for them (``needs_rows``)."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Probe:
+    """A condition on the prompt: does its last token project far enough on a direction?
+
+    The stream is read once, at the prompt's last token, as it is there when the probe is reached; what it says holds
+    for the whole row.
+
+    Attributes
+    ----------
+    vector
+        Unit vector, shape (d_model,).
+    layer, site
+        Where it is read: ``resid_pre``, ``resid_mid`` or ``resid_post``.
+    threshold
+        In the units of the stream.
+    fires
+        ``above``: the intervention acts where the projection is larger than the threshold; ``below``: where it is not.
+    """
+
+    vector: Float[Tensor, " d_model"]
+    layer: int
+    threshold: float
+    site: str = "resid_post"
+    fires: Literal["above", "below"] = "above"
+
+    def __post_init__(self) -> None:
+        vector = tensor_field(self.vector, "probe: vector", n_dims=1)
+        refuse_unless_unit(vector[None], "probe")
+        object.__setattr__(self, "vector", vector)
+        object.__setattr__(self, "threshold", number(self.threshold, "probe: threshold"))
+        object.__setattr__(self, "layer", whole(self.layer, "probe: layer"))
+        choice(self.site, PROBE_SITES, "probe: site")
+        choice(self.fires, ("above", "below"), "probe: fires")
+
+    @property
+    def name(self) -> str:
+        """Identifies what it says among the decisions on a row."""
+        return f"{self.site}{self.layer}:{self.threshold!r}:{content_hash(self.vector.numpy().tobytes())}"
+
+    def decide(self, stream: Float[Tensor, "rows d_model"]) -> Tensor:
+        """For each row whether its projection lies above the threshold."""
+        return stream.float() @ self.vector.to(stream.device) > self.threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """A change at one site of one layer.
+
+    Attributes
+    ----------
+    site, layer
+        Where.
+    change
+        What; see :data:`Change`.
+    positions, condition
+        Which tokens of which rows.
+    needs_rows
+        Whether `change` must be told where the rows stand.
+    """
+
+    site: str
+    layer: int
+    change: Change
+    positions: str = "all"
+    condition: Probe | None = None
+    needs_rows: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionEdit:
+    """A weight factor for keys of a span, at one layer.
+
+    Attributes
+    ----------
+    layer, heads
+        Where.
+    span
+        The keys: ``injection``, ``stem`` or ``prompt``.
+    factor
+        By which attention weights are multiplied before they are normalised again; 0 takes the keys away.
+    positions, condition
+        Which queries of which rows; never those within the span.
+    """
+
+    layer: int
+    heads: tuple[int, ...]
+    span: str
+    factor: float
+    positions: str = "all"
+    condition: Probe | None = None
+
+
+_KINDS: dict[str, type[Intervention]] = {}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Intervention(ABC):
+    """Base of all interventions. Two are equal when they do the same: kind, settings and tensors.
+
+    Attributes
+    ----------
+    positions
+        Tokens at which it acts: ``all``, ``prompt``, ``injection``, ``stem``, ``last_prompt`` or ``generated``.
+    condition
+        Rows in which it acts; None: in all.
+    model_hash
+        ``LoadedModel.weights_hash`` of the model that its tensors were fitted on; empty if it is for any model.
+    """
+
+    kind: ClassVar[str]
+    operation: ClassVar[str] = ""
+    """What it does, as a formula; stands in saved files."""
+    conventions: ClassVar[Mapping[str, str]] = {}
+    """Sign and units of its numbers; stand in saved files."""
+
+    positions: Position = "all"
+    condition: Probe | None = None
+    model_hash: str = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        kind = cls.__dict__.get("kind")
+        if kind is None:
+            return
+        present = _KINDS.get(kind)
+        if present is not None and (present.__module__, present.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise InterventionError(f"intervention kind {kind!r}: {present.__qualname__} has it already")
+        _KINDS[kind] = cls
+
+    def __post_init__(self) -> None:
+        check_position(self.positions, where=self.kind)
+        if self.condition is not None and not isinstance(self.condition, Probe):
+            raise InterventionError(f"{self.kind}: condition must be a Probe, found {type(self.condition).__name__}")
+        if not isinstance(self.model_hash, str):
+            raise InterventionError(f"{self.kind}: model_hash must be a text, found {self.model_hash!r}")
+        self.check()
+
+    def check(self) -> None:  # noqa: B027 - a subclass need not have any
+        """Check and normalise the fields of a subclass; called when a value is made."""
+
+    @abstractmethod
+    def edits(self, layout: Layout, /) -> Sequence[Edit | AttentionEdit]:
+        """The changes that it makes to a model, in any order."""
+
+    def check_fit(self, layout: Layout, /) -> None:  # noqa: B027 - a subclass need not have any
+        """Refuse a model that lacks a layer, head, neuron or site that is named, or has another width.
+
+        Raises
+        ------
+        InterventionError
+            The message names what does not fit.
+        """
+
+    def refuse_other_model(self, layout: Layout) -> None:
+        """:meth:`check_fit`, and the same for the condition and its order."""
+        try:
+            self.check_fit(layout)
+            if self.condition is not None:
+                check_layer(self.condition.layer, layout)
+                check_width(self.condition.vector, layout)
+                check_site(self.condition.site, layout)
+        except LeakmechError as error:
+            raise InterventionError(f"{self}: {error}") from error
+        self._refuse_late_probe(layout)
+
+    def _refuse_late_probe(self, layout: Layout) -> None:
+        """What is changed before the probe is read would have to wait for it; generated tokens come after it."""
+        if self.condition is None or self.positions == "generated":
+            return
+        probe = (self.condition.layer, SITE_ORDER.index(self.condition.site))
+        for edit in self.edits(layout):
+            site = "attention" if isinstance(edit, AttentionEdit) else edit.site
+            if (edit.layer, SITE_ORDER.index(site)) < probe:
+                raise InterventionError(
+                    f"{self}: acts at {site} of layer {edit.layer}, before its probe is read ({self.condition.site} of "
+                    f"layer {self.condition.layer}); move the probe down, or act on positions 'generated'"
+                )
+
+    @property
+    def spans(self) -> frozenset[str]:
+        """The parts of a prompt that must be known: ``injection``, ``stem``, both or none."""
+        return frozenset({self.positions} & set(SPAN_POSITIONS))
+
+    @property
+    def needs_positions(self) -> bool:
+        """Whether the hooks must know where rows stand."""
+        return self.positions != "all" or self.condition is not None
+
+    # -- JSON and tensors ------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Kind and fields, JSON-ready; a tensor is named, see :meth:`tensors`."""
+        return {"kind": self.kind} | {f.name: _encoded(getattr(self, f.name), f.name, {}) for f in fields(self)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by the names that :meth:`to_dict` uses."""
+        found: dict[str, Tensor] = {}
+        for field in fields(self):
+            _encoded(getattr(self, field.name), field.name, found)
+        return found
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """The inverse of :meth:`to_dict` and :meth:`tensors`; looks up the class by ``kind``.
+
+        Raises
+        ------
+        InterventionError
+            The kind is unknown, a field is missing, unknown or out of range, or a tensor is missing or left over.
+        """
+        kind = value.get("kind")
+        if kind not in _KINDS:
+            raise InterventionError(f"unknown kind of intervention {kind!r}{nearest(str(kind), _KINDS)}")
+        target: Any = _KINDS[kind]
+        names = {field.name for field in fields(target)}
+        given = set(value) - {"kind"}
+        for name in sorted(given ^ names):
+            raise InterventionError(f"{kind}: {'unknown' if name in given else 'missing'} field {name!r}")
+        left = dict(tensors)
+        decoded = {name: _decoded(value[name], left, where=f"{kind}: {name}") for name in names}
+        if left:
+            raise InterventionError(f"{kind}: tensor {min(left)!r} belongs to no field")
+        if decoded["condition"] is not None:
+            decoded["condition"] = _probe(decoded["condition"], kind)
+        return target(**decoded)
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that decides what it does, every byte of its tensors included."""
+        ordered = {name: tensor.contiguous() for name, tensor in sorted(self.tensors().items())}
+        return content_hash(json.dumps(self.to_dict(), sort_keys=True), save(ordered))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Intervention) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+def interventions_key(interventions: Sequence[Intervention]) -> str:
+    """Hash of several interventions in their order."""
+    return content_hash(*(intervention.key for intervention in interventions))
+
+
+def _encoded(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[path] = value
+        return {"tensor": path, "shape": list(value.shape)}
+    if isinstance(value, Probe):
+        return {f.name: _encoded(getattr(value, f.name), f"{path}.{f.name}", tensors) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _encoded(item, f"{path}.{key}", tensors) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_encoded(item, path, tensors) for item in value]
+    return str(value) if isinstance(value, Component) else value
+
+
+def _decoded(value: Any, tensors: dict[str, Tensor], *, where: str) -> Any:
+    if isinstance(value, Mapping) and "tensor" in value:
+        tensor = tensors.pop(value["tensor"], None)
+        if tensor is None or list(tensor.shape) != value.get("shape"):
+            raise InterventionError(f"{where}: tensor {value['tensor']!r} is missing or has another shape")
+        return tensor
+    if isinstance(value, Mapping):
+        return {key: _decoded(item, tensors, where=where) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _probe(value: Any, kind: str) -> Probe:
+    if not isinstance(value, Mapping) or set(value) != {field.name for field in fields(Probe)}:
+        raise InterventionError(f"{kind}: condition is no probe")
+    return Probe(**value)
+
+
+class Placed:
+    """A tensor of a value on whatever device it is needed, copied there once and usable under autograd."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._copies: dict[tuple[torch.device, torch.dtype], Tensor] = {(tensor.device, tensor.dtype): tensor}
+        self._tensor = tensor
+
+    def like(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """The tensor on the device of `x`, in its dtype or in the one given."""
+        place = (x.device, dtype or x.dtype)
+        if place not in self._copies:
+            with torch.inference_mode(False), torch.no_grad():
+                self._copies[place] = self._tensor.to(*place)
+        return self._copies[place]

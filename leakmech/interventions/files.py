@@ -1,0 +1,196 @@
+"""Interventions on disk: ``<name>.json`` says what is done, ``<name>.safetensors`` holds the tensors.
+
+The description also states everything that would be silently wrong if it were wrong: the operation as a formula, the
+site, which vector belongs to which layer, how layers are counted, signs and units, and the model that the tensors were
+fitted on. What is stated must be what this version computes, or the file is refused. The description is written last
+and holds a hash of the tensors, so that the two files belong together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from leakmech.errors import InterventionError
+from leakmech.interventions.base import Intervention
+from leakmech.interventions.checks import as_interventions, refuse_misfits, refuse_overlaps
+from leakmech.models.layout import layout_of
+from leakmech.models.load import LoadedModel
+from leakmech.store import atomic_path, content_hash, write_json
+
+FORMAT_VERSION = 1
+
+_COUNTING = (
+    "layers, heads and neurons from 0; heads are query heads; resid_pre of layer l is the residual stream before block "
+    "l, resid_post behind it; attn_out and mlp_out are what is added to the stream"
+)
+
+
+def save_interventions(
+    interventions: Intervention | Iterable[Intervention], path: str | Path, *, model: LoadedModel | None = None
+) -> Path:
+    """Write interventions to ``path`` (``.json``) and, beside it, their tensors.
+
+    Parameters
+    ----------
+    interventions
+        One or several, in their order.
+    path
+        Of the description; must end with ``.json``.
+    model
+        What they were fitted on. They are checked against it, and those with tensors get its hash if they have none.
+
+    Raises
+    ------
+    InterventionError
+        They do not fit the model or one another, or `path` has another ending.
+    StorageError
+        The file system refuses.
+    """
+    path = _checked_path(path)
+    chosen = as_interventions(interventions)
+    if not chosen:
+        raise InterventionError(f"{path}: no interventions to save")
+    refuse_overlaps(chosen)
+    if model is not None:
+        chosen = tuple(_stamped(intervention, model) for intervention in chosen)
+        refuse_misfits(chosen, layout_of(model.model), model_hashes={model.weights_hash})
+    tensors = {f"{i}.{name}": tensor for i, item in enumerate(chosen) for name, tensor in item.tensors().items()}
+    data = save(tensors, metadata={"format": "pt"})
+    with atomic_path(path.with_suffix(".safetensors")) as temporary:
+        temporary.write_bytes(data)
+    description = {
+        "format_version": FORMAT_VERSION,
+        "kind": "interventions",
+        "counting": _COUNTING,
+        "model": None if model is None else {"name": model.name, "weights_hash": model.weights_hash},
+        "tensors_hash": content_hash(data),
+        "interventions": [{**item.to_dict(), "stated": _stated(item)} for item in chosen],
+    }
+    write_json(path, description)
+    return path
+
+
+def load_interventions(path: str | Path, *, model: LoadedModel | None = None) -> tuple[Intervention, ...]:
+    """Read what :func:`save_interventions` has written.
+
+    Parameters
+    ----------
+    path
+        Of the description (``.json``).
+    model
+        What they are for; they are checked against it: layers, heads, neurons, widths, and the hash of the weights that
+        their tensors were fitted on. None: not checked.
+
+    Raises
+    ------
+    InterventionError
+        A file is missing, damaged, of another version, states other conventions, or does not belong to the other
+        file; or the interventions do not fit the model or one another.
+    """
+    path = _checked_path(path)
+    description = _read_description(path)
+    tensors = _read_tensors(path.with_suffix(".safetensors"), str(description.get("tensors_hash")))
+    entries = description["interventions"]
+    try:
+        chosen = tuple(_read_one(entry, _own(tensors, number)) for number, entry in enumerate(entries))
+        left = [name for name in tensors if not 0 <= _number(name) < len(entries)]
+        if left:
+            raise InterventionError(f"tensor {left[0]!r} belongs to no intervention")
+        refuse_overlaps(chosen)
+        if model is not None:
+            hashes = {model.weights_hash} if any(item.model_hash for item in chosen) else None
+            refuse_misfits(chosen, layout_of(model.model), model_hashes=hashes)
+    except InterventionError as error:
+        raise InterventionError(f"{path}: {error}") from error
+    return chosen
+
+
+def _checked_path(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix != ".json":
+        raise InterventionError(f"{path}: name the .json file of the interventions (its tensors lie beside it)")
+    return path
+
+
+def _stamped(intervention: Intervention, model: LoadedModel) -> Intervention:
+    if intervention.model_hash or not intervention.tensors():
+        return intervention
+    return replace(intervention, model_hash=model.weights_hash)
+
+
+def _stated(intervention: Intervention) -> dict[str, Any]:
+    """What a reader must not get wrong; compared when the file is read."""
+    stated: dict[str, Any] = {"operation": intervention.operation, "conventions": dict(intervention.conventions)}
+    layers: Sequence[int] | None = getattr(intervention, "layers", None)
+    if layers:
+        vectors: Any = getattr(intervention, "vectors", None)
+        own = isinstance(vectors, Tensor) and vectors.dim() == 2
+        stated["layer_map"] = {str(layer): place if own else 0 for place, layer in enumerate(layers)}
+    return stated
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InterventionError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise InterventionError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(description, dict) or description.get("kind") != "interventions":
+        raise InterventionError(f"{path}: describes no interventions")
+    if description.get("format_version") != FORMAT_VERSION:
+        raise InterventionError(
+            f"{path}: has format version {description.get('format_version')}; this leakmech reads {FORMAT_VERSION}"
+        )
+    if description.get("counting") != _COUNTING:
+        raise InterventionError(f"{path}: counts layers, heads or neurons in another way than this leakmech")
+    entries = description.get("interventions")
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise InterventionError(f"{path}: holds no interventions")
+    return description
+
+
+def _read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InterventionError(
+            f"{path}: cannot be read ({error.strerror}); it belongs beside the .json file"
+        ) from error
+    if content_hash(data) != expected:
+        raise InterventionError(f"{path}: holds other tensors than its .json file was written for")
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise InterventionError(f"{path}: damaged ({error})") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            raise InterventionError(f"{path}: tensor {name!r} is {tensor.dtype}, expected float32")
+    return tensors
+
+
+def _read_one(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Intervention:
+    fields = {key: value for key, value in entry.items() if key != "stated"}
+    intervention = Intervention.from_dict(fields, tensors)
+    if entry.get("stated") != _stated(intervention):
+        raise InterventionError(f"{intervention}: the file states another operation or convention than is computed")
+    return intervention
+
+
+def _own(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    prefix = f"{number}."
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _number(name: str) -> int:
+    head = name.partition(".")[0]
+    return int(head) if head.isdecimal() else -1

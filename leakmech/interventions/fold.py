@@ -1,0 +1,293 @@
+"""Bake interventions into the weights of a copy: full speed, and it can be saved and served anywhere.
+
+A sublayer adds y = u W + b, with u the head outputs or neurons. Scaling and replacing them, u <- s u + m, gives
+
+    W <- diag(s) W,    b <- b + m W,
+
+and what is done to y, y <- y A + c (A = 1 - strength v v^T for a direction), gives W <- W A, b <- b A + c. A constant
+that is added to the stream goes into the bias of the sublayer before it. A direction that is projected out everywhere
+is taken out of the embedding and of all that is added to it. Everything else depends on what the model reads
+(positions, probes, draws, attention) or on the stream as a whole, and no weight holds it: it is refused by name.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leakmech.errors import InterventionError, ModelError
+from leakmech.interventions.base import Intervention
+from leakmech.interventions.checks import as_interventions, refuse_misfits
+from leakmech.interventions.component_edits import (
+    AblateHeads,
+    AblateNeurons,
+    AffineMap,
+    ModulateCircuit,
+    ScaleHeads,
+    ScaleNeurons,
+)
+from leakmech.interventions.stream_edits import AblateDirection, Steer
+from leakmech.models.biases import with_output_biases
+from leakmech.models.layout import Layout, layout_of, write_weights
+from leakmech.models.load import LoadedModel
+
+_SUBLAYERS = {"z": "attn", "mlp_post": "mlp", "attn_out": "attn", "mlp_out": "mlp"}
+_Affine = AblateHeads | AblateNeurons | ScaleHeads | ScaleNeurons | ModulateCircuit
+
+
+def fold(model: Any, interventions: Intervention | Iterable[Intervention]) -> Any:
+    """A copy of `model` whose weights do what `interventions` do.
+
+    Parameters
+    ----------
+    model
+        A Hugging Face or PEFT model (adapters are merged), or a :class:`LoadedModel`; it stays as it is.
+    interventions
+        One or several.
+
+    Returns
+    -------
+    PreTrainedModel
+        A plain Hugging Face model in eval mode; ``save_pretrained`` writes it whole. Constants need biases, which turn
+        Qwen2 and Mistral into Llama models; tied embeddings are untied where only the input is changed.
+
+    Raises
+    ------
+    InterventionError
+        An intervention cannot be folded, or not on this architecture, or does not fit the model; the message says why.
+    """
+    chosen = as_interventions(interventions)
+    hashes = None
+    if isinstance(model, LoadedModel):
+        hashes = {model.weights_hash} if any(item.model_hash for item in chosen) else None
+        model = model.model
+    layout = layout_of(model)
+    refuse_misfits(chosen, layout, model_hashes=hashes)
+    plan = _Plan()
+    for intervention in chosen:
+        _refuse_unfoldable(intervention)
+        plan.take(intervention, layout)
+    folded = _plain_copy(model)
+    try:
+        folded = with_output_biases(folded, attention=plan.needs_bias("attn"), mlp=plan.needs_bias("mlp"))
+    except ModelError as error:
+        raise InterventionError(f"{plan.first_constant}: cannot be folded ({error}); use hooks") from error
+    with torch.no_grad():
+        plan.write(folded)
+    return folded.eval()
+
+
+def _plain_copy(model: Any) -> Any:
+    """A deep copy without adapters of its own."""
+    duplicate = copy.deepcopy(model)
+    return duplicate.merge_and_unload() if hasattr(duplicate, "merge_and_unload") else duplicate
+
+
+def _refuse_unfoldable(intervention: Intervention) -> None:
+    """What depends on more than the numbers that a matrix reads."""
+    reason = None
+    if intervention.positions != "all":
+        reason = f"it acts at positions {intervention.positions!r} only"
+    elif intervention.condition is not None:
+        reason = "it depends on a probe of the prompt"
+    elif isinstance(intervention, AblateHeads | AblateNeurons) and intervention.method == "resample":
+        reason = "resampled values change from token to token"
+    elif isinstance(intervention, AblateHeads | AblateNeurons) and set(intervention.values) - {"all"}:
+        reason = "its means differ between classes of positions"
+    elif isinstance(intervention, Steer) and intervention.mode != "add":
+        reason = "a rotation acts on the stream as a whole"
+    elif isinstance(intervention, AblateDirection) and intervention.site.startswith("resid"):
+        reason = "it acts on the stream as a whole; sites 'everywhere', 'attn_out' and 'mlp_out' can be folded"
+    elif not isinstance(intervention, AblateDirection | Steer | _Affine):
+        reason = "no weights do what it does"
+    if reason is not None:
+        raise InterventionError(f"{intervention}: cannot be folded ({reason}); use hooks (leave --fold out)")
+
+
+# -- what happens to weights ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Output:
+    """y <- scale * (y - strength * (v.y) v) + constant, on rows of what is added to the stream."""
+
+    scale: float = 1.0
+    strength: float = 0.0
+    vector: Tensor | None = None
+    constant: Tensor | None = None
+
+    def linear(self, rows: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+        """The part without the constant."""
+        if self.vector is not None:
+            vector = self.vector.to(rows)
+            rows = rows - self.strength * (rows @ vector)[..., None] * vector
+        return self.scale * rows
+
+    def affine(self, rows: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+        """All of it."""
+        rows = self.linear(rows)
+        return rows if self.constant is None else rows + self.constant.to(rows)
+
+
+@dataclass(eq=False)
+class _Sublayer:
+    """What happens to one sublayer of one layer: inputs first, then outputs, then what is added to the stream."""
+
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    outputs: list[_Output] = field(default_factory=list)
+    constants: list[Tensor] = field(default_factory=list)
+
+    def map_inputs(self, affine: AffineMap) -> None:
+        """Compose another map of the inputs behind those there are."""
+        scale = affine.scale.double()
+        self.scale = scale if self.scale is None else self.scale * scale
+        shift = affine.shift.double()
+        self.shift = shift if self.shift is None else self.shift * scale + shift
+
+    @property
+    def has_constant(self) -> bool:
+        """Whether it needs a bias."""
+        constants = [self.shift, *(output.constant for output in self.outputs), *self.constants]
+        return any(constant is not None and bool(constant.any()) for constant in constants)
+
+    def write(self, module: nn.Module) -> None:
+        """Change weights and bias of the module that writes to the stream; in float64, rounded once."""
+        weights = write_weights(module)
+        new = weights.double()
+        bias: Any = module.bias
+        new_bias = None if bias is None else bias.double()
+        if self.scale is not None and self.shift is not None:
+            if new_bias is not None:
+                new_bias = new_bias + self.shift.to(new) @ new
+            new = self.scale.to(new)[:, None] * new
+        for output in self.outputs:
+            new = output.linear(new)
+            new_bias = None if new_bias is None else output.affine(new_bias)
+        for constant in self.constants:
+            if new_bias is not None:
+                new_bias = new_bias + constant.to(new_bias)
+        weights.copy_(new)
+        if bias is not None:
+            bias.copy_(new_bias)
+
+
+class _Plan:
+    """Everything that happens, by sublayer; and to the embedding, in order."""
+
+    def __init__(self) -> None:
+        self.sublayers: dict[tuple[str, int], _Sublayer] = {}
+        self.embedding: list[_Output] = []
+        self.post_norm_scales: dict[tuple[str, int], float] = {}
+        self.first_constant: Intervention | None = None
+
+    def needs_bias(self, part: str) -> bool:
+        """Does any layer's attention (``attn``) or MLP need one?"""
+        return any(sublayer.has_constant for (name, _), sublayer in self.sublayers.items() if name == part)
+
+    def take(self, intervention: Intervention, layout: Layout) -> None:
+        """Add what an intervention does."""
+        if isinstance(intervention, _Affine):
+            for affine in intervention.affine_maps(layout) or ():
+                self._take_map(affine, layout)
+        elif isinstance(intervention, AblateDirection):
+            self._take_projection(intervention, layout)
+        elif isinstance(intervention, Steer):
+            for place, layer in enumerate(intervention.layers):
+                self._take_step(intervention, layer, intervention.step(place), layout)
+        if self.first_constant is None and (self.needs_bias("attn") or self.needs_bias("mlp")):
+            self.first_constant = intervention
+
+    def _take_map(self, affine: AffineMap, layout: Layout) -> None:
+        part = _SUBLAYERS[affine.site]
+        if affine.site in ("z", "mlp_post"):
+            self._at(part, affine.layer).map_inputs(affine)
+            return
+        scale = float(affine.scale[0])  # a sublayer is scaled as a whole
+        if _post_norm(layout, part, affine.layer) is None:
+            self._at(part, affine.layer).outputs.append(_Output(scale=scale))
+            return
+        key = (part, affine.layer)
+        self.post_norm_scales[key] = self.post_norm_scales.get(key, 1.0) * scale
+
+    def _take_projection(self, ablation: AblateDirection, layout: Layout) -> None:
+        for site, layer, place, set_point in ablation.places(layout):
+            strength, vector = ablation.strengths[place], ablation.vector(place)
+            constant = strength * set_point * vector if set_point else None
+            output = _Output(strength=strength, vector=vector.double(), constant=constant)
+            if site == "resid_pre":
+                self.embedding.append(output)
+            else:
+                self._output(ablation, _SUBLAYERS[site], layer, layout).append(output)
+
+    def _take_step(self, steer: Steer, layer: int, step: Tensor, layout: Layout) -> None:
+        if steer.site in ("attn_out", "mlp_out"):
+            self._output(steer, _SUBLAYERS[steer.site], layer, layout).append(_Output(constant=step))
+        elif steer.site == "resid_pre" and layer == 0:
+            self.embedding.append(_Output(constant=step))
+        else:
+            part = "attn" if steer.site == "resid_mid" else "mlp"
+            before = layer - 1 if steer.site == "resid_pre" else layer
+            self._output(steer, part, before, layout)
+            self._at(part, before).constants.append(step)
+
+    def _at(self, part: str, layer: int) -> _Sublayer:
+        return self.sublayers.setdefault((part, layer), _Sublayer())
+
+    def _output(self, intervention: Intervention, part: str, layer: int, layout: Layout) -> list[_Output]:
+        """Changes of what a sublayer adds, which a norm in between makes impossible."""
+        if _post_norm(layout, part, layer) is not None:
+            raise InterventionError(
+                f"{intervention}: cannot be folded ({layout.architecture} normalises what its sublayers write before "
+                "it is added to the stream); use hooks (leave --fold out)"
+            )
+        return self._at(part, layer).outputs
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def write(self, model: Any) -> None:
+        """Change the weights of `model` in place."""
+        layout = layout_of(model)
+        for (part, layer), sublayer in self.sublayers.items():
+            block = layout.block(layer)
+            sublayer.write(block.heads_out if part == "attn" else block.neurons_out)
+        for (part, layer), scale in self.post_norm_scales.items():
+            norm: Any = _post_norm(layout, part, layer)
+            norm.weight.copy_((1 + norm.weight.double()) * scale - 1)  # Gemma's norms multiply by 1 + weight
+        if self.embedding:
+            _untie(model, layout)
+            self._write_embedding(layout)
+
+    def _write_embedding(self, layout: Layout) -> None:
+        weight: Any = layout.embedding.weight
+        rows = weight.double() * layout.embedding_scale
+        for output in self.embedding:
+            rows = output.affine(rows)
+        weight.copy_(rows / layout.embedding_scale)
+        if layout.position_embedding is not None:  # constants have come with the embedding
+            by_position: Any = layout.position_embedding.weight
+            added = by_position.double()
+            for output in self.embedding:
+                added = output.linear(added)
+            by_position.copy_(added)
+
+
+def _post_norm(layout: Layout, part: str, layer: int) -> nn.Module | None:
+    block = layout.block(layer)
+    return block.attention_post_norm if part == "attn" else block.mlp_post_norm
+
+
+def _untie(model: Any, layout: Layout) -> None:
+    """Give the unembedding weights of its own: what is read changes, what is predicted from the stream does not."""
+    unembedding: Any = layout.unembedding
+    if unembedding.weight is layout.embedding.weight:
+        unembedding.weight = nn.Parameter(unembedding.weight.detach().clone())
+    model.config.tie_word_embeddings = False
+    if hasattr(model, "all_tied_weights_keys"):
+        model.all_tied_weights_keys = {}

@@ -1,0 +1,415 @@
+"""Run a model under interventions: plain PyTorch hooks on its Hugging Face modules, gone when the block is left.
+
+    with apply(model, [AblateDirection(v, layers=[10]), Steer(...)]) as applied:
+        model.generate(...)
+
+Every site of every layer gets one hook that runs its edits in the order of the interventions, out of place. Where an
+edit acts only at some positions, the hooks must know where the rows of a batch stand:
+
+* ``all`` needs nothing.
+* ``prompt``, ``last_prompt`` and ``generated`` are worked out from the key-value cache, if the model is called with one
+  (as ``model.generate`` does): the first call with an empty cache is the prompt, calls of one token are generation.
+* ``injection`` and ``stem``, and any position without a cache, must be given with ``applied.positions([...])``; the
+  decoder of :mod:`leakmech.generation` does so.
+
+What is not known is an error, never a guess. Hidden states that transformers itself returns are those of before the
+hooks; :func:`leakmech.mechanism.sites.recording`, entered inside, sees what the model goes on with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from leakmech.errors import InterventionError
+from leakmech.interventions.base import AttentionEdit, Edit, Intervention, Probe
+from leakmech.interventions.checks import as_interventions, refuse_misfits
+from leakmech.interventions.positions import PromptSpans, RowPositions, inferred_positions
+from leakmech.models.attention_mask import AttentionCall, Bias, attention_bias, refuse_other_attention
+from leakmech.models.layout import Block, Layout, layout_of
+from leakmech.models.load import LoadedModel
+
+Mask = bool | Bool[Tensor, "rows columns"]
+
+
+@contextmanager
+def apply(model: Any, interventions: Intervention | Iterable[Intervention]) -> Iterator[Applied]:
+    """While this is entered, `model` runs under `interventions`.
+
+    Parameters
+    ----------
+    model
+        A Hugging Face or PEFT model, or a :class:`LoadedModel`; the latter is also compared with the model that the
+        interventions were fitted on.
+    interventions
+        One or several; at one site they act in this order.
+
+    Yields
+    ------
+    Applied
+        Tells the hooks where the rows of a batch stand, see :meth:`Applied.positions`.
+
+    Raises
+    ------
+    InterventionError
+        An intervention does not fit the model or another one; or, while the model runs, positions are not known or an
+        intervention yields NaN.
+    """
+    chosen = as_interventions(interventions)
+    hashes = None
+    if isinstance(model, LoadedModel):
+        hashes = {model.weights_hash} if any(item.model_hash for item in chosen) else None
+        model = model.model
+    layout = layout_of(model)
+    refuse_misfits(chosen, layout, model_hashes=hashes)
+    applied = Applied(chosen, device=next(layout.embedding.parameters()).device)
+    with ExitStack() as hooks:
+        _install(model, layout, applied, hooks)
+        yield applied
+
+
+class Applied:
+    """Interventions in force, and what they know of the batch that the model is reading.
+
+    Attributes
+    ----------
+    interventions
+        In their order.
+    """
+
+    def __init__(self, interventions: tuple[Intervention, ...], *, device: torch.device | str = "cpu") -> None:
+        self.interventions = interventions
+        self._device = device
+        self._given: RowPositions | None = None
+        self._inferred: RowPositions | None = None
+        self._calling = False
+        self._masks: dict[tuple[str, int, torch.device], Mask] = {}
+
+    @property
+    def spans(self) -> frozenset[str]:
+        """The parts of prompts that must be known: ``injection``, ``stem``, both or none."""
+        return frozenset().union(*(intervention.spans for intervention in self.interventions))
+
+    @property
+    def needs_positions(self) -> bool:
+        """Whether any intervention acts at some positions only."""
+        return any(intervention.needs_positions for intervention in self.interventions)
+
+    @contextmanager
+    def positions(
+        self, prompts: Sequence[PromptSpans] | RowPositions, *, n_generated: int | Sequence[int] = 0
+    ) -> Iterator[RowPositions]:
+        """Say where the rows of the next calls stand.
+
+        Parameters
+        ----------
+        prompts
+            One for each row of the batch, in order; or positions that are known already.
+        n_generated
+            Tokens behind the prompt in the last column of the call, for all rows or one a row.
+        """
+        if isinstance(prompts, RowPositions):
+            rows = prompts
+        else:
+            rows = RowPositions.of(prompts, n_generated=n_generated, device=self._device)
+        before, self._given = self._given, rows
+        self._masks = {}
+        try:
+            yield rows
+        finally:
+            self._given = before
+            self._masks = {}
+
+    # -- what the hooks ask ----------------------------------------------------------------------------------------
+
+    def rows(self, x: Float[Tensor, "rows columns width"]) -> RowPositions:
+        """Where the rows of `x` stand.
+
+        Raises
+        ------
+        InterventionError
+            Nobody has said, or for another number of rows.
+        """
+        rows = self._given
+        if rows is None and self._calling:
+            rows = self._inferred
+        if rows is None:
+            raise InterventionError("positions are not known: call the whole model, not one of its modules")
+        if len(rows) != x.shape[0]:
+            raise InterventionError(f"positions are given for {len(rows)} rows, but the batch has {x.shape[0]}")
+        return rows
+
+    def mask(self, rows: RowPositions, position: str, n_columns: int, device: torch.device) -> Mask:
+        """:meth:`RowPositions.mask` on a device, computed once for all layers of a call."""
+        key = (position, n_columns, device)
+        if key not in self._masks:
+            mask = rows.mask(position, n_columns)
+            self._masks[key] = mask.to(device) if isinstance(mask, Tensor) else mask
+        return self._masks[key]
+
+    def see_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Work out from the arguments of the model where its rows stand."""
+        self._masks = {}
+        self._calling = True
+        if self._given is None and self.needs_positions:
+            self._inferred = inferred_positions(args, kwargs, self._inferred)
+
+    def leave_call(self) -> None:
+        """What was worked out is for this call, whatever its end."""
+        self._calling = False
+
+
+# -- hooks ---------------------------------------------------------------------------------------------------------
+
+
+class _Step:
+    """One edit, at the positions and in the rows that it is for."""
+
+    def __init__(self, edit: Edit, intervention: Intervention, applied: Applied) -> None:
+        self.edit = edit
+        self.intervention = intervention
+        self.applied = applied
+        self.checked = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        edit = self.edit
+        rows, mask = None, True
+        if edit.positions != "all" or edit.condition is not None or edit.needs_rows:
+            rows = self.applied.rows(x)
+            mask = _where(self.applied, rows, edit, x.shape[1], x.device)
+            if mask is False:
+                return x
+        new = edit.change(x, rows)
+        if isinstance(mask, Tensor):
+            new = torch.where(mask[..., None], new, x)
+        if not self.checked:
+            self._refuse_nan(x, new)
+        return new
+
+    def _refuse_nan(self, x: Tensor, new: Tensor) -> None:
+        """Once: what is too strong is so at every token."""
+        self.checked = True
+        if bool((x.isfinite() & ~new.isfinite()).any()):
+            raise InterventionError(
+                f"{self.intervention}: yields NaN or infinite values at {self.edit.site} of layer {self.edit.layer}; "
+                "lower its strength"
+            )
+
+
+class _Read:
+    """Asks a probe about the prompts, when their last tokens come by."""
+
+    def __init__(self, probe: Probe, applied: Applied) -> None:
+        self.probe = probe
+        self.applied = applied
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = self.applied.rows(x)
+        n_columns = x.shape[1]
+        if rows.phase == "generating" and n_columns == 1:
+            return x
+        column = n_columns - 1 - rows.places(1)[:, 0].to(x.device)
+        if bool((column >= 0).all()):
+            stream = x[torch.arange(len(rows), device=x.device), column]
+            rows.decisions[self.probe.name] = self.probe.decide(stream)
+        return x
+
+
+def _where(
+    applied: Applied, rows: RowPositions, edit: Edit | AttentionEdit, n_columns: int, device: torch.device
+) -> Mask:
+    """The tokens at which an edit acts, in the rows in which its condition holds."""
+    mask = applied.mask(rows, edit.positions, n_columns, device)
+    condition = edit.condition
+    if condition is None or mask is False:
+        return mask
+    decision = rows.decisions.get(condition.name)
+    if decision is None:
+        raise InterventionError(
+            "condition: the probe has not seen the last token of these prompts; run the prompt first, with the same "
+            "positions"
+        )
+    decision = decision.to(device)
+    holds = decision[:, None] if condition.fires == "above" else ~decision[:, None]
+    return holds.expand(-1, n_columns) if mask is True else mask & holds
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """Steps by (site, layer), and attention edits by layer, each in the order of the interventions."""
+
+    steps: Mapping[tuple[str, int], list[Callable[[Tensor], Tensor]]]
+    attention: Mapping[int, list[AttentionEdit]]
+
+    @classmethod
+    def of(cls, layout: Layout, applied: Applied) -> _Plan:
+        steps: dict[tuple[str, int], list[Callable[[Tensor], Tensor]]] = defaultdict(list)
+        attention: dict[int, list[AttentionEdit]] = defaultdict(list)
+        probes: set[str] = set()
+        for intervention in applied.interventions:
+            probe = intervention.condition
+            if probe is not None and probe.name not in probes:
+                probes.add(probe.name)
+                steps[probe.site, probe.layer].append(_Read(probe, applied))
+            for edit in intervention.edits(layout):
+                if isinstance(edit, AttentionEdit):
+                    attention[edit.layer].append(edit)
+                else:
+                    steps[edit.site, edit.layer].append(_Step(edit, intervention, applied))
+        return cls(steps, attention)
+
+
+def _install(model: nn.Module, layout: Layout, applied: Applied, hooks: ExitStack) -> None:
+    plan = _Plan.of(layout, applied)
+    _watch_calls(model, applied, hooks)
+    for layer, block in enumerate(layout.blocks):
+        own = {site: steps for (site, at), steps in plan.steps.items() if at == layer}
+        for handle in _block_hooks(block, own):
+            hooks.callback(handle.remove)
+    if plan.attention:
+        refuse_other_attention(model)
+        hooks.enter_context(
+            attention_bias(layout, {layer: _bias(e, layout, applied) for layer, e in plan.attention.items()})
+        )
+
+
+def _watch_calls(model: Any, applied: Applied, hooks: ExitStack) -> None:
+    """See the arguments of the model, and look once whether its logits are numbers."""
+    checked = False
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        applied.see_call(args, kwargs)
+
+    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        nonlocal checked
+        applied.leave_call()
+        logits = getattr(output, "logits", None)
+        if checked or not isinstance(logits, Tensor):
+            return
+        checked = True
+        if not bool(logits[:, -1].isfinite().all()):
+            names = "; ".join(map(str, applied.interventions)) or "no intervention"
+            raise InterventionError(f"the model's logits are NaN or infinite under {names}; lower the strength")
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    # PEFT runs the forward of its base without calling it, and `generate` of its base calls the base.
+    for module in {model, base}:
+        hooks.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+        hooks.callback(module.register_forward_hook(after, always_call=True).remove)
+
+
+def _block_hooks(block: Block, steps: Mapping[str, list[Callable[[Tensor], Tensor]]]) -> Iterator[Any]:
+    """Hooks of one layer; `resid_mid` is no module's input everywhere, so what attention adds is changed for it."""
+    stream: list[Tensor] = []
+    if "resid_pre" in steps:
+        yield _on_input(block.block, _chain(steps["resid_pre"]))
+    if "resid_mid" in steps:
+        yield _on_input(block.block, _remember(stream))  # behind the changes of resid_pre
+    if "z" in steps:
+        yield _on_input(block.heads_out, _chain(steps["z"]))
+    attention = [*steps.get("attn_out", ())]
+    if "resid_mid" in steps:
+        attention.append(_around(stream, _chain(steps["resid_mid"])))
+    if attention:
+        yield _on_output(block.attention_post_norm or block.attention, _chain(attention))
+    if "mlp_post" in steps:
+        yield _on_input(block.neurons_out, _chain(steps["mlp_post"]))
+    if "mlp_out" in steps:
+        yield _on_output(block.mlp_post_norm or block.mlp, _chain(steps["mlp_out"]))
+    if "resid_post" in steps:
+        yield _on_output(block.block, _chain(steps["resid_post"]))
+
+
+def _chain(steps: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        for step in steps:
+            x = step(x)
+        return x
+
+    return run
+
+
+def _remember(stream: list[Tensor]) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        stream[:] = [x]
+        return x
+
+    return run
+
+
+def _around(stream: list[Tensor], change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Change the sum of the stream and what is added to it by changing what is added."""
+
+    def run(added: Tensor) -> Tensor:
+        middle = stream.pop() + added
+        changed = change(middle)
+        return added if changed is middle else added + (changed - middle)
+
+    return run
+
+
+def _on_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Any:
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (change(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
+
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def _on_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Any:
+    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+    return module.register_forward_hook(hook)
+
+
+def _bias(edits: Sequence[AttentionEdit], layout: Layout, applied: Applied) -> Bias:
+    """The sum of what the attention edits of one layer add to its scores."""
+    chosen = []
+    for edit in edits:
+        heads = torch.zeros(layout.n_heads, dtype=torch.bool)
+        heads[list(edit.heads)] = True
+        chosen.append((edit, heads, math.log(edit.factor) if edit.factor else -math.inf))
+
+    def bias(call: AttentionCall) -> Tensor | None:
+        rows = applied.rows(torch.empty(call.n_rows, 0, device=call.device))
+        total = None
+        for edit, heads, added in chosen:
+            queries = _where(applied, rows, edit, call.n_queries, call.device)
+            keys = applied.mask(rows, edit.span, call.n_keys, call.device)
+            if queries is False or keys is False:
+                continue
+            within = applied.mask(rows, edit.span, call.n_queries, call.device)
+            queries = _without(queries, within)
+            where = _outer(queries, heads.to(call.device), _tensor(keys, call))
+            part = torch.zeros(where.shape, device=call.device).masked_fill(where, added)
+            total = part if total is None else total + part
+        return total
+
+    return bias
+
+
+def _without(mask: Mask, excluded: Mask) -> Mask:
+    if isinstance(excluded, Tensor):
+        return ~excluded if mask is True else mask & ~excluded
+    return mask
+
+
+def _tensor(mask: Mask, call: AttentionCall) -> Bool[Tensor, "rows keys"]:
+    return mask if isinstance(mask, Tensor) else torch.full((call.n_rows, call.n_keys), mask, device=call.device)
+
+
+def _outer(
+    queries: Mask, heads: Bool[Tensor, " heads"], keys: Bool[Tensor, "rows keys"]
+) -> Bool[Tensor, "rows heads queries keys"]:
+    chosen = heads[None, :, None, None] & keys[:, None, None, :]
+    return chosen & queries[:, None, :, None] if isinstance(queries, Tensor) else chosen

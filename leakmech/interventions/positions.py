@@ -1,0 +1,276 @@
+"""Which tokens of a batch are prompt, injection, stem or generated, counted from the right end of each prompt.
+
+Batches are padded on the left, so the last column of a call is the newest token of every row. Let g_i be the number of
+tokens that row i has generated up to there. The column that lies o columns left of the last one then has the place
+
+    p = g_i - o,    p <= 0: token of the prompt (0 is its last one),    p > 0: p-th generated token,
+
+whether the call sees the whole text or, under the key-value cache, only what is new. Spans of a prompt of n tokens are
+moved to the same places: its token t stands at p = t - (n - 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from leakmech.errors import InterventionError, nearest
+
+Position = Literal["all", "prompt", "injection", "stem", "last_prompt", "generated"]
+POSITIONS: tuple[str, ...] = get_args(Position)
+SPAN_POSITIONS = ("injection", "stem")
+"""Positions for which one must know more of a prompt than its length."""
+
+Span = tuple[int, int]
+Phase = Literal["prompt", "generating", "mixed"]
+
+
+class Located(Protocol):
+    """A prompt whose parts have been found, as :func:`leakmech.prompts.locate.locate` returns it."""
+
+    @property
+    def spans(self) -> Mapping[str, Span]: ...
+
+
+@dataclass(frozen=True)
+class PromptSpans:
+    """Where the parts of one prompt stand, in tokens from its first one.
+
+    Attributes
+    ----------
+    length
+        Tokens of the prompt.
+    injection, stem
+        First token and the one behind the last; equal where the prompt has no such part, None where that is unknown.
+    key
+        Any number that identifies the prompt: what is drawn for it (resampling) depends on it.
+    """
+
+    length: int
+    injection: Span | None = None
+    stem: Span | None = None
+    key: int = 0
+
+    def __post_init__(self) -> None:
+        for name in SPAN_POSITIONS:
+            span = getattr(self, name)
+            if span is not None and not 0 <= span[0] <= span[1] <= self.length:
+                raise InterventionError(f"{name} at tokens {span}: outside of a prompt of {self.length} tokens")
+
+    @classmethod
+    def of(cls, located: Located, *, key: int = 0) -> PromptSpans:
+        """From a located prompt, with or without a continuation."""
+        return cls(located.spans["prompt"][1], located.spans["injection"], located.spans["stem"], key)
+
+
+@dataclass(frozen=True, eq=False)
+class RowPositions:
+    """What the hooks know of the rows of a batch; rows can be repeated, dropped and joined as the batch does it.
+
+    Attributes
+    ----------
+    n_prompt
+        Tokens of each row's prompt, None where it is unknown.
+    n_text
+        Tokens of each row up to the last column of the call.
+    spans
+        Places p of injection and stem, first and the one behind the last; absent where unknown.
+    keys
+        One number a row, see :class:`PromptSpans`.
+    phase
+        ``prompt``: no row has generated a token; ``generating``: each has, and the call's last column is one.
+    decisions
+        What probes have said of each row's prompt; filled in while the model runs.
+    """
+
+    n_prompt: Int[Tensor, " rows"] | None
+    n_text: Int[Tensor, " rows"]
+    spans: Mapping[str, Int[Tensor, "rows 2"]]
+    keys: Int[Tensor, " rows"]
+    phase: Phase
+    decisions: dict[str, Bool[Tensor, " rows"]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, prompts: Sequence[PromptSpans], *, n_generated: int | Sequence[int] = 0, device: torch.device | str = "cpu"
+    ) -> RowPositions:
+        """For one row a prompt.
+
+        Parameters
+        ----------
+        prompts
+            In the order of the rows.
+        n_generated
+            Tokens behind the prompt in the last column of the call: one number for all rows, or one a row.
+        device
+            Of the model's inputs.
+        """
+        counts = [n_generated] * len(prompts) if isinstance(n_generated, int) else list(n_generated)
+        if not prompts or len(counts) != len(prompts) or min(counts) < 0:
+            raise InterventionError(f"positions: {len(prompts)} prompts with {len(counts)} counts of generated tokens")
+        n_prompt = torch.tensor([prompt.length for prompt in prompts], device=device)
+        spans = {}
+        for name in SPAN_POSITIONS:
+            found = [getattr(prompt, name) for prompt in prompts]
+            if None not in found:
+                spans[name] = torch.tensor(found, device=device) - (n_prompt - 1)[:, None]
+        return cls(
+            n_prompt=n_prompt,
+            n_text=n_prompt + torch.tensor(counts, device=device),
+            spans=spans,
+            keys=torch.tensor([prompt.key for prompt in prompts], device=device),
+            phase="prompt" if not any(counts) else "generating" if all(counts) else "mixed",
+        )
+
+    def __len__(self) -> int:
+        return len(self.n_text)
+
+    def select(self, rows: Int[Tensor, " kept"]) -> RowPositions:
+        """Keep (or repeat) rows, in that order."""
+        return replace(
+            self,
+            n_prompt=None if self.n_prompt is None else self.n_prompt[rows],
+            n_text=self.n_text[rows],
+            spans={name: span[rows] for name, span in self.spans.items()},
+            keys=self.keys[rows],
+            decisions={name: decision[rows] for name, decision in self.decisions.items()},
+        )
+
+    def joined(self, other: RowPositions) -> RowPositions:
+        """The rows of `other` behind these."""
+        if self.n_prompt is None or other.n_prompt is None:
+            raise InterventionError("positions: rows whose prompts are unknown cannot be joined")
+        return RowPositions(
+            n_prompt=torch.cat([self.n_prompt, other.n_prompt]),
+            n_text=torch.cat([self.n_text, other.n_text]),
+            spans=_joined(self.spans, other.spans),
+            keys=torch.cat([self.keys, other.keys]),
+            phase=self.phase if self.phase == other.phase else "mixed",
+            decisions=_joined(self.decisions, other.decisions),
+        )
+
+    def advanced(self) -> RowPositions:
+        """Every row one token further; decisions are kept."""
+        return replace(self, n_text=self.n_text + 1, phase="generating")
+
+    # -- what the hooks ask ----------------------------------------------------------------------------------------
+
+    def mask(self, position: str, n_columns: int) -> bool | Bool[Tensor, "rows columns"]:
+        """Which of the last `n_columns` columns are at `position`; True or False where all or none are.
+
+        Padding may count as prompt: nothing looks at it.
+
+        Raises
+        ------
+        InterventionError
+            The position is not known for these rows.
+        """
+        if position == "all":
+            return True
+        if self.n_prompt is None:
+            raise _unknown(position)
+        if position in SPAN_POSITIONS and position not in self.spans:
+            raise _unknown(position)
+        if self.phase == "prompt" and position in ("prompt", "generated"):
+            return position == "prompt"
+        if self.phase == "generating" and n_columns == 1:
+            return position == "generated"
+        places = self.places(n_columns)
+        if position in SPAN_POSITIONS:
+            span = self.spans[position]
+            return (places >= span[:, :1]) & (places < span[:, 1:])
+        if position == "last_prompt":
+            return places == 0
+        return places > 0 if position == "generated" else places <= 0
+
+    def places(self, n_columns: int) -> Int[Tensor, "rows columns"]:
+        """Places p of the last `n_columns` columns."""
+        if self.n_prompt is None:
+            raise _unknown("prompt")
+        return (self.n_text - self.n_prompt)[:, None] + _offsets(n_columns, self.n_text.device)
+
+    def tokens(self, n_columns: int) -> Int[Tensor, "rows columns"]:
+        """Numbers of the tokens in the last `n_columns` columns, from the first of each row; negative in padding."""
+        return (self.n_text - 1)[:, None] + _offsets(n_columns, self.n_text.device)
+
+
+def inferred_positions(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], before: RowPositions | None
+) -> RowPositions | None:
+    """Positions from a model call's attention mask and cache; of an unknown prompt where they do not tell.
+
+    Parameters
+    ----------
+    args, kwargs
+        Of the call.
+    before
+        What was inferred for the call before.
+
+    Raises
+    ------
+    InterventionError
+        The batch is padded on the right.
+    """
+    given = args[0] if args else kwargs.get("input_ids")
+    inputs = given if given is not None else kwargs.get("inputs_embeds")
+    if not isinstance(inputs, Tensor):
+        return None
+    n_rows, n_columns = inputs.shape[:2]
+    cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+    n_cached = 0 if cache is None else int(cache.get_seq_length())
+    n_text = torch.full((n_rows,), n_cached + n_columns, device=inputs.device)
+    if mask is not None:
+        if not isinstance(mask, Tensor) or mask.dim() != 2 or not bool(mask[:, -1].all()):
+            raise InterventionError(
+                "positions: pad batches on the left, and give their attention mask as (rows, columns)"
+            )
+        n_text = mask.sum(dim=1).to(inputs.device)
+    unknown = RowPositions(None, n_text, {}, torch.zeros_like(n_text), "mixed")
+    if cache is None:
+        return unknown
+    if n_cached == 0:
+        return replace(unknown, n_prompt=n_text, phase="prompt")
+    if n_columns > 1 or before is None or before.n_prompt is None or len(before) != n_rows:
+        return unknown
+    return replace(before, n_text=n_text, phase="generating")
+
+
+def check_position(position: str, *, where: str) -> None:
+    """Refuse names of positions that are none.
+
+    Raises
+    ------
+    InterventionError
+        With the nearest valid name.
+    """
+    if position not in POSITIONS:
+        raise InterventionError(f"{where}: unknown position {position!r}{nearest(str(position), POSITIONS)}")
+
+
+def positions_overlap(first: str, second: str) -> bool:
+    """Can a token be at both positions?"""
+    if first == second or "all" in (first, second):
+        return True
+    apart = ({"injection", "stem"}, {"injection", "last_prompt"})
+    return "generated" not in (first, second) and {first, second} not in apart
+
+
+def _offsets(n_columns: int, device: torch.device) -> Int[Tensor, " columns"]:
+    return torch.arange(1 - n_columns, 1, device=device)
+
+
+def _joined(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: torch.cat([first[name], second[name]]) for name in first if name in second}
+
+
+def _unknown(position: str) -> InterventionError:
+    hint = "spans of injection and stem" if position in SPAN_POSITIONS else "lengths of the prompts"
+    return InterventionError(
+        f"position {position!r}: it is not known where it stands in this batch; give the {hint} with "
+        "applied.positions([...]) (with apply(...) as applied) or to the rows that are decoded"
+    )

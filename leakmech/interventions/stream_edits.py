@@ -1,0 +1,309 @@
+"""Interventions on the residual stream: directions projected out, vectors added, planes rotated.
+
+With unit vectors v (and w orthogonal to it), x the stream or what is added to it,
+
+    ablate     x <- x - strength * (v.x - set_point) v           set_point 0 projects v out
+    add        x <- x + strength * stream_norm * v               positive strength moves along v
+    rotate_by  turns the part of x in the plane (v, w) by an angle, from v towards w
+    rotate_to  turns it to an angle from v; its length, and so that of x, stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from leakmech.errors import InterventionError
+from leakmech.interventions.base import STREAM_SITES, Edit, Intervention, Placed
+from leakmech.interventions.fields import (
+    UNIT_TOLERANCE,
+    check_layer,
+    check_site,
+    check_width,
+    choice,
+    layer_list,
+    numbers,
+    refuse_unless_unit,
+    tensor_field,
+)
+from leakmech.interventions.positions import RowPositions
+from leakmech.models.layout import Layout
+
+EVERYWHERE = "everywhere"
+"""The embedding and everything that is added to it."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _StreamIntervention(Intervention):
+    """Shared by the kinds with vectors at layers."""
+
+    vectors: Tensor = field(kw_only=False)
+    layers: Sequence[int] = ()
+    site: str = "resid_post"
+
+    @property
+    def n_places(self) -> int:
+        """How many numbers a per-layer setting has."""
+        return len(self.layers) or 1
+
+    def check(self) -> None:
+        self._check_place()
+        object.__setattr__(self, "vectors", self._checked_vectors(self.vectors, "vectors"))
+
+    def _check_place(self) -> None:
+        choice(self.site, STREAM_SITES, f"{self.kind}: site")
+        object.__setattr__(self, "layers", layer_list(self.layers, self.kind))
+
+    def _checked_vectors(self, value: Any, name: str) -> Tensor:
+        """One vector for all layers, or one a layer; of length 1."""
+        n_dims = value.dim() if isinstance(value, Tensor) and value.dim() == 1 else 2
+        vectors = tensor_field(value, f"{self.kind}: {name}", n_dims=n_dims)
+        if n_dims == 2 and len(vectors) != self.n_places:
+            raise InterventionError(
+                f"{self.kind}: {name} are {len(vectors)} for {self.n_places} layers; give one or all"
+            )
+        refuse_unless_unit(vectors.reshape(-1, vectors.shape[-1]), f"{self.kind}: {name}")
+        return vectors
+
+    def check_fit(self, layout: Layout, /) -> None:
+        for layer in self.layers:
+            check_layer(layer, layout)
+        check_width(self.vectors, layout)
+        check_site(self.site, layout)
+
+    def vector(self, place: int) -> Float[Tensor, " d_model"]:
+        """The vector of the layer at `place` in `layers`."""
+        return self.vectors if self.vectors.dim() == 1 else self.vectors[place]
+
+    def _edit(self, site: str, layer: int, change: Any) -> Edit:
+        return Edit(site, layer, change, self.positions, self.condition)
+
+    def _described(self, setting: str) -> str:
+        where = f"{self.site} of layers {self.layers[0]} to {self.layers[-1]}" if len(self.layers) > 1 else self.site
+        where = f"{self.site} of layer {self.layers[0]}" if len(self.layers) == 1 else where
+        return f"{self.kind} ({where}, {setting})"
+
+
+def _shown(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AblateDirection(_StreamIntervention):
+    """Project a direction out, or move the projection to a set point.
+
+    Attributes
+    ----------
+    vectors
+        Unit vectors: one for all layers, shape (d_model,), or each layer's own, (n_layers, d_model).
+    layers
+        Where; ascending. None for the site ``everywhere``.
+    site
+        A site of the residual stream or of what is added to it; or ``everywhere``: out of the embedding and out of
+        everything that any layer adds, so that the stream never has it. Only that one is a change of weights alone.
+    strength
+        Share of the way to the set point, one number or one a layer: 1 gets there, 0 does nothing.
+    set_point
+        The projection to reach, in the units of the stream, one number or one a layer; 0 projects out. With
+        ``everywhere``, the projection that the whole stream keeps.
+    """
+
+    kind = "ablate_direction"
+    operation = "x <- x - strength * (v.x - set_point) v"
+    conventions: ClassVar[Mapping[str, str]] = {
+        "sign": "set_point is a projection on v: turning v round turns its sign",
+        "strength": "share of the way to the set point",
+        "set_point": "units of the residual stream",
+        "vectors": "unit length; one for all layers, or one a layer in the order of `layers`",
+    }
+
+    strength: float | Sequence[float] = 1.0
+    set_point: float | Sequence[float] = 0.0
+
+    def check(self) -> None:
+        super().check()
+        for name in ("strength", "set_point"):
+            object.__setattr__(self, name, numbers(getattr(self, name), self.n_places, f"{self.kind}: {name}"))
+
+    def _check_place(self) -> None:
+        if self.site != EVERYWHERE:
+            choice(self.site, (*STREAM_SITES, EVERYWHERE), f"{self.kind}: site")
+            super()._check_place()
+            return
+        if self.layers:
+            raise InterventionError(f"{self.kind}: site 'everywhere' is all layers; leave `layers` out")
+        object.__setattr__(self, "layers", ())
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """One a layer."""
+        return numbers(self.strength, self.n_places, self.kind)
+
+    @property
+    def set_points(self) -> tuple[float, ...]:
+        """One a layer."""
+        return numbers(self.set_point, self.n_places, self.kind)
+
+    def places(self, layout: Layout) -> list[tuple[str, int, int, float]]:
+        """Site, layer, place in `layers` and set point of every edit."""
+        if self.site != EVERYWHERE:
+            return [(self.site, layer, place, self.set_points[place]) for place, layer in enumerate(self.layers)]
+        # The embedding brings the set point, and what is added to it must then leave it alone.
+        added = [(site, layer, 0, 0.0) for layer in range(layout.n_layers) for site in ("attn_out", "mlp_out")]
+        return [("resid_pre", 0, 0, self.set_points[0]), *added]
+
+    def edits(self, layout: Layout, /) -> Sequence[Edit]:
+        return [
+            self._edit(site, layer, _projection(self.vector(place), self.strengths[place], set_point))
+            for site, layer, place, set_point in self.places(layout)
+        ]
+
+    def __str__(self) -> str:
+        return self._described(f"strength {_shown(self.strengths)}")
+
+
+def _projection(vector: Tensor, strength: float, set_point: float) -> Any:
+    placed = Placed(vector)
+
+    def change(x: Tensor, _: RowPositions | None) -> Tensor:
+        # In float32: the difference of two large projections would be lost in half precision.
+        v = placed.like(x, torch.float32)
+        excess = x.float() @ v - set_point
+        return (x - (strength * excess)[..., None] * v).to(x.dtype)
+
+    return change
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Steer(_StreamIntervention):
+    """Add a vector to the stream, or turn the stream in a plane.
+
+    With a `condition` (:class:`leakmech.interventions.base.Probe`) it acts only on rows whose prompt fires the probe.
+
+    Attributes
+    ----------
+    vectors
+        Unit vectors v: one for all layers, shape (d_model,), or each layer's own, (n_layers, d_model).
+    layers, site
+        Where.
+    mode
+        ``add``, ``rotate_by`` or ``rotate_to``.
+    strength
+        For ``add``: step along v as a share of the stream's RMS length, one number or one a layer.
+    stream_norm
+        For ``add``: that RMS length (root mean square of the length of the activations), one number or one a layer.
+    second
+        For rotations: w of the plane, orthogonal to v, shaped as `vectors`.
+    angle
+        For rotations: degrees from v towards w, one number or one a layer.
+    """
+
+    kind = "steer"
+    operation = "add: x <- x + strength * stream_norm * v; rotate_by, rotate_to: in the plane of v and w, norm kept"
+    conventions: ClassVar[Mapping[str, str]] = {
+        "sign": "positive strength moves along v; positive angles turn from v (vectors) towards w (second)",
+        "strength": "share of the stream's RMS length (stream_norm)",
+        "stream_norm": "root mean square length of the activations, units of the residual stream",
+        "angle": "degrees; rotate_by turns by it, rotate_to turns to it",
+        "vectors": "unit length; one for all layers, or one a layer in the order of `layers`",
+    }
+
+    mode: Literal["add", "rotate_by", "rotate_to"] = "add"
+    strength: float | Sequence[float] = 0.0
+    stream_norm: float | Sequence[float] = 0.0
+    second: Tensor | None = None
+    angle: float | Sequence[float] = 0.0
+
+    def check(self) -> None:
+        super().check()
+        choice(self.mode, ("add", "rotate_by", "rotate_to"), f"{self.kind}: mode")
+        for name, least in (("strength", -math.inf), ("stream_norm", 0.0), ("angle", -math.inf)):
+            values = numbers(getattr(self, name), self.n_places, f"{self.kind}: {name}", least=least)
+            object.__setattr__(self, name, values)
+        if self.mode == "add":
+            self._check_addition()
+        else:
+            self._check_plane()
+
+    def _check_addition(self) -> None:
+        if self.second is not None:
+            raise InterventionError(f"{self.kind}: mode 'add' takes no second vector")
+        if any(strength and not norm for strength, norm in zip(self.strengths, self.stream_norms, strict=True)):
+            raise InterventionError(f"{self.kind}: strength is a share of stream_norm; give stream_norm above 0")
+
+    def _check_plane(self) -> None:
+        if self.second is None:
+            raise InterventionError(f"{self.kind}: mode {self.mode!r} turns in a plane; give its second vector")
+        second = self._checked_vectors(self.second, "second")
+        object.__setattr__(self, "second", second)
+        if second.shape != self.vectors.shape or float((second * self.vectors).sum(-1).abs().max()) > UNIT_TOLERANCE:
+            raise InterventionError(f"{self.kind}: second must be shaped as vectors and orthogonal to them")
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """One a layer."""
+        return numbers(self.strength, self.n_places, self.kind)
+
+    @property
+    def stream_norms(self) -> tuple[float, ...]:
+        """One a layer."""
+        return numbers(self.stream_norm, self.n_places, self.kind)
+
+    @property
+    def angles(self) -> tuple[float, ...]:
+        """One a layer, in degrees."""
+        return numbers(self.angle, self.n_places, self.kind)
+
+    def step(self, place: int) -> Float[Tensor, " d_model"]:
+        """What is added at the layer at `place` in `layers`."""
+        return self.strengths[place] * self.stream_norms[place] * self.vector(place)
+
+    def edits(self, _: Layout, /) -> Sequence[Edit]:
+        return [self._edit(self.site, layer, self._change(place)) for place, layer in enumerate(self.layers)]
+
+    def _change(self, place: int) -> Any:
+        if self.mode == "add":
+            return _addition(self.step(place))
+        if self.second is None:
+            raise AssertionError("a rotation has a plane")
+        second = self.second if self.second.dim() == 1 else self.second[place]
+        return _rotation(self.vector(place), second, math.radians(self.angles[place]), to=self.mode == "rotate_to")
+
+    def __str__(self) -> str:
+        setting = (
+            f"strength {_shown(self.strengths)}" if self.mode == "add" else f"{self.mode} {_shown(self.angles)} deg"
+        )
+        return self._described(setting)
+
+
+def _addition(step: Tensor) -> Any:
+    placed = Placed(step)
+
+    def change(x: Tensor, _: RowPositions | None) -> Tensor:
+        return x + placed.like(x)
+
+    return change
+
+
+def _rotation(first: Tensor, second: Tensor, angle: float, *, to: bool) -> Any:
+    placed = Placed(torch.stack([first, second]))
+    cosine, sine = math.cos(angle), math.sin(angle)
+
+    def change(x: Tensor, _: RowPositions | None) -> Tensor:
+        plane = placed.like(x, torch.float32)
+        a, b = (x.float() @ plane.T).unbind(-1)
+        if to:
+            length = torch.hypot(a, b)
+            new_a, new_b = length * cosine, length * sine
+        else:
+            new_a, new_b = a * cosine - b * sine, a * sine + b * cosine
+        return (x + torch.stack([new_a - a, new_b - b], dim=-1) @ plane).to(x.dtype)
+
+    return change

@@ -1,0 +1,25 @@
+"""The kinds of interventions, by name."""
+
+from leakmech.interventions.attention_edits import DampenAttention
+from leakmech.interventions.base import AttentionEdit, Edit, Intervention, Probe, interventions_key
+from leakmech.interventions.component_edits import AblateHeads, AblateNeurons, ModulateCircuit, ScaleHeads, ScaleNeurons
+from leakmech.interventions.positions import PromptSpans, RowPositions
+from leakmech.interventions.stream_edits import AblateDirection, Steer
+
+__all__ = [
+    "AblateDirection",
+    "AblateHeads",
+    "AblateNeurons",
+    "AttentionEdit",
+    "DampenAttention",
+    "Edit",
+    "Intervention",
+    "ModulateCircuit",
+    "Probe",
+    "PromptSpans",
+    "RowPositions",
+    "ScaleHeads",
+    "ScaleNeurons",
+    "Steer",
+    "interventions_key",
+]
