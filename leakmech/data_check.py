@@ -3,7 +3,8 @@
 Three things are checked. *Form*: every line parses, no stem and no injection occurs twice (samples would not be
 independent), every text is one sentence where it should be. *Length*: tokens per condition, and how far the three
 injections of one sample lie apart. *Meaning*: the sentiment class that the expression estimator gives every injection,
-and the cosine similarity of injection and stem, which is low when the injection is irrelevant to the stem.
+and the cosine similarity of injection and stem, which is low when the injection is irrelevant to the stem. In a set of
+relevant affect, where it should not be, a high similarity is no reason for a warning.
 
 What makes samples unusable is a problem; what deserves a look is a warning. An estimator is no human judge, so that
 its disagreement with a label is never more than a warning.
@@ -23,7 +24,14 @@ from jaxtyping import Float
 
 from leakmech.config import DEFAULT_MODEL
 from leakmech.errors import DatasetError
-from leakmech.prompts.samples import INJECTIONS, Condition, PromptSet, builtin_datasets, load_dataset
+from leakmech.prompts.samples import (
+    INJECTIONS,
+    RELEVANT_DATASETS,
+    Condition,
+    PromptSet,
+    builtin_datasets,
+    load_dataset,
+)
 from leakmech.reports.tables import Table
 from leakmech.scoring.expression import LABELS, load_estimator
 from leakmech.scoring.semantic import cosine_similarity, load_encoder
@@ -139,7 +147,12 @@ class DatasetReport:
 
 
 def check_dataset(
-    name_or_path: str | Path, *, tokenizer: str | None = None, estimator: str = "embedded", encoder: str = "embedded"
+    name_or_path: str | Path,
+    *,
+    tokenizer: str | None = None,
+    estimator: str = "embedded",
+    encoder: str = "embedded",
+    relevant: bool | None = None,
 ) -> DatasetReport:
     """Check a data set: form, lengths, sentiment class of every injection, similarity of injection and stem.
 
@@ -151,6 +164,9 @@ def check_dataset(
         Model whose tokenizer counts tokens, as :func:`leakmech.load_model` takes it; default: the embedded model.
     estimator, encoder
         See :func:`leakmech.load_estimator` and :func:`leakmech.scoring.semantic.load_encoder`.
+    relevant
+        Whether injections are meant to be about their stem, so that a similarity is no warning; by default, yes for the
+        built-in sets of relevant affect and no for every other.
 
     Returns
     -------
@@ -173,11 +189,12 @@ def check_dataset(
         return DatasetReport(str(name_or_path), problems=(str(error),), warnings=(), measurements=None)
     lines = _sample_lines(path, len(samples))
     tokenizer = tokenizer or DEFAULT_MODEL
+    relevant = str(name_or_path) in RELEVANT_DATASETS if relevant is None else relevant
     measurements = _measure(samples, lines, tokenizer=tokenizer, estimator=estimator, encoder=encoder)
     return DatasetReport(
         name=str(name_or_path),
         problems=tuple(_problems(samples, path, lines)),
-        warnings=(*_form_warnings(samples, path, lines), *_meaning_warnings(measurements, path)),
+        warnings=(*_form_warnings(samples, path, lines), *_meaning_warnings(measurements, path, relevant=relevant)),
         measurements=measurements,
     )
 
@@ -305,9 +322,9 @@ def _similar_pairs(
     return sorted(pairs, key=lambda pair: -pair.similarity)
 
 
-def _meaning_warnings(found: Measurements, path: Path) -> Iterator[str]:
+def _meaning_warnings(found: Measurements, path: Path, *, relevant: bool) -> Iterator[str]:
     for pair in found.pairs:
-        if pair.similarity > SIMILARITY_WARNING:
+        if not relevant and pair.similarity > SIMILARITY_WARNING:
             yield (
                 f"{path}:{pair.line}: field {pair.condition!r}: {pair.injection!r} is close to its stem {pair.stem!r} "
                 f"(similarity {pair.similarity:.2f}); is it irrelevant?"

@@ -234,3 +234,19 @@ def test_the_built_in_data_set_is_sound(tokenizer_folder):
     agreeing = sum(counts[condition] for condition, counts in report.measurements.classes.items())
     assert agreeing / len(report.measurements.pairs) > 0.8
     assert [warning for warning in report.warnings if "punctuation" in warning or "sentences" in warning] == []
+
+
+@pytest.mark.parametrize(("relevant", "n_warnings"), [(None, 1), (False, 1), (True, 0)])
+def test_a_similarity_of_injection_and_stem_is_a_warning_only_where_it_is_not_meant(check, relevant, n_warnings):
+    rows = changed("one", stem="The garden looks lovely and", positive="The lovely garden looks great.")
+    warnings = check(rows, relevant=relevant).warnings
+    assert [("is it irrelevant?" in warning) for warning in warnings] == [True] * n_warnings
+
+
+@pytest.mark.parametrize(("name", "n_samples"), [("relevant-matched", 60), ("relevant-self", 40)])
+def test_the_sets_of_relevant_affect_pass(name, n_samples, tokenizer_folder):
+    report = check_dataset(name, tokenizer=tokenizer_folder, estimator="vader")
+    assert report.problems == ()
+    assert report.measurements is not None
+    assert report.measurements.n_samples == n_samples
+    assert not any("irrelevant" in warning for warning in report.warnings)

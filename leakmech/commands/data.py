@@ -17,11 +17,14 @@ def check(
         str | None, typer.Option(help="Model whose tokenizer counts tokens; default: the embedded model.")
     ] = None,
     estimator: Annotated[str, typer.Option(help="Expression estimator.")] = "embedded",
+    relevant: Annotated[
+        bool | None, typer.Option(help="Injections are about their stems; default: by name, no for a file.")
+    ] = None,
 ) -> None:
     """Check a data set: lengths, duplicates, class of every injection, similarity of injection and stem."""
     from leakmech.data_check import check_dataset
 
-    found = check_dataset(file, tokenizer=tokenizer, estimator=estimator)
+    found = check_dataset(file, tokenizer=tokenizer, estimator=estimator, relevant=relevant)
     for table in found.tables():
         console.print(table.to_rich())
     for warning in found.warnings:

@@ -23,6 +23,10 @@ CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 INJECTIONS: tuple[Condition, ...] = ("positive", "neutral", "negative")
 POLARITIES: tuple[Polarity, ...] = get_args(Polarity)
 
+_BUILTIN = {"hexl": "hexl.jsonl", "relevant-matched": "relevant_matched.jsonl", "relevant-self": "relevant_self.jsonl"}
+RELEVANT_DATASETS = ("relevant-matched", "relevant-self")
+"""Built-in data sets whose injections should colour the answer, unlike those of a leakage set."""
+
 _REQUIRED = ("id", "stem", *INJECTIONS)
 _OPTIONAL = ("split", "theme", "source", "note")
 
@@ -97,13 +101,23 @@ class PromptSet:
 
 
 def builtin_datasets() -> dict[str, Path]:
-    """Names of the data sets that ship with leakmech, and their files."""
+    """Names of the data sets of samples that ship with leakmech, and their files.
+
+    ``hexl``
+        60 samples with injections that are irrelevant to the stem (data/hexl.md).
+    ``relevant-matched``
+        The same 60 stems with injections about what the stem asks; ``source`` is the id of the HEXL sample.
+    ``relevant-self``
+        40 self-reports ("I feel") with injections about the speaker's own day.
+
+    All were written for this project by a language model, and no human rated them (data/relevant_affect.md).
+    """
     folder = Path(str(resources.files("leakmech.prompts") / "data"))
-    return {path.stem: path for path in sorted(folder.glob("*.jsonl"))}
+    return {name: folder / file for name, file in _BUILTIN.items()}
 
 
 def load_dataset(name_or_path: str | Path | PromptSet) -> PromptSet:
-    """A built-in data set by name (``"hexl"``), or a JSONL / CSV file of samples.
+    """A built-in data set by name (see :func:`builtin_datasets`), or a JSONL / CSV file of samples.
 
     Raises
     ------

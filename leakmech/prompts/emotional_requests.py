@@ -1,0 +1,59 @@
+"""Direct requests for emotional text ("Write one sentence about a sad farewell."): can a model still be moved?
+
+A mitigation that makes a model unable to write with feeling when it is asked to has done damage, whatever it does to
+leakage. A request names the polarity that its answer should have; there is no stem and no injection. The 30 requests
+that ship (15 positive, 15 negative) were written for this project by a language model; no human rated them
+(data/relevant_affect.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from leakmech.errors import DatasetError, nearest
+from leakmech.prompts.rows import check_fields, read_items, text_field
+from leakmech.prompts.samples import POLARITIES, Polarity
+
+_FIELDS = ("id", "theme", "polarity", "request")
+
+
+@dataclass(frozen=True)
+class EmotionalRequest:
+    """A request as it is put to the model, and the polarity that an answer should have."""
+
+    id: str
+    request: str
+    polarity: Polarity
+    theme: str
+
+
+def load_emotional_requests(path: str | Path | None = None) -> tuple[EmotionalRequest, ...]:
+    """The requests of a JSONL file with ``id, theme, polarity, request``; by default the 30 that ship.
+
+    Raises
+    ------
+    DatasetError
+        The file cannot be read, is empty, or has a malformed line; the message names file, line and field.
+    """
+    builtin = resources.files("leakmech.prompts") / "data" / "emotional_requests.jsonl"
+    return read_items(Path(str(builtin if path is None else path)), _parse)
+
+
+def _parse(row: dict[str, Any], where: str) -> EmotionalRequest:
+    check_fields(row, _FIELDS, where)
+    return EmotionalRequest(
+        id=text_field(row, "id", where),
+        request=text_field(row, "request", where),
+        polarity=_polarity(text_field(row, "polarity", where), where),
+        theme=text_field(row, "theme", where),
+    )
+
+
+def _polarity(text: str, where: str) -> Polarity:
+    for polarity in POLARITIES:
+        if polarity == text:
+            return polarity
+    raise DatasetError(f"{where}: field 'polarity': unknown polarity {text!r}{nearest(text, POLARITIES)}")
