@@ -21,6 +21,7 @@ from leakmech.generation.engines import auto_batch_size, generate, parse_batch_s
 from leakmech.measurement import Measurement
 from leakmech.models.load import LoadedModel, load_adapter, load_model
 from leakmech.progress import Progress, no_progress
+from leakmech.prompts.arrangement import arrange, injection_place
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.samples import load_dataset
 from leakmech.provenance import environment
@@ -87,7 +88,7 @@ def run_benchmark(
     run = RunDirectory(Path(out) if out else Path("runs") / _default_name(config))
     refuse_other_run(run, config)
     started = time.perf_counter()
-    samples = load_dataset(config.dataset).take(config.limit)
+    samples = arrange(load_dataset(config.dataset), config.arrangement).take(config.limit)
     measurement = Measurement.load(config, samples)
     loaded = load_model(
         model if model is not None else config.model,
@@ -117,7 +118,13 @@ class _Benchmark:
     @cached_property
     def renderer(self) -> Renderer:
         c = self.config
-        return Renderer(self.loaded.tokenizer, form=c.prompt_form, system=c.system, instruction=c.instruction)
+        return Renderer(
+            self.loaded.tokenizer,
+            form=c.prompt_form,
+            system=c.system,
+            instruction=c.instruction,
+            place=injection_place(c.arrangement),
+        )
 
     @cached_property
     def prompts(self) -> dict[str, Prompt]:

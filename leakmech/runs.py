@@ -112,12 +112,14 @@ def refuse_other_run(run: RunDirectory, config: ScoringConfig) -> None:
     if command != config.command:
         raise RunDirectoryError(f"{run.path}: holds a run of `leakmech {command}`; choose another --out")
     wanted = config.identity()
-    changed = sorted(key for key in wanted if stored["config"].get(key) != wanted[key])
+    # A run from before a setting existed was made with what is now the setting's default.
+    there = {key: stored["config"].get(key, type(config).model_fields[key].default) for key in wanted}
+    changed = sorted(key for key in wanted if there[key] != wanted[key])
     if changed:
         key = changed[0]
         raise RunDirectoryError(
             f"{run.path}: holds a run with other settings ({', '.join(changed)}; {key} is "
-            f"{stored['config'].get(key)!r} there and {wanted[key]!r} here); choose another --out"
+            f"{there[key]!r} there and {wanted[key]!r} here); choose another --out"
         )
 
 
