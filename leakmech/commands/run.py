@@ -55,8 +55,8 @@ def bench(
     settings |= given(
         model=model, adapter=adapter, revision=revision, dataset=dataset, estimator=estimator, encoder=encoder,
         generations=generations, limit=limit, seed=seed, instruction=instruction, prompt_form=prompt_form,
-        arrangement=arrangement, cleaning=cleaning, stop_at_first_sentence=first_sentence_stop, device=device, dtype=dtype,
-        batch_size=batch_size,
+        arrangement=arrangement, cleaning=cleaning, stop_at_first_sentence=first_sentence_stop, device=device,
+        dtype=dtype, batch_size=batch_size,
     )  # fmt: skip
     if system is not None:
         settings["system"] = None if system == "none" else system

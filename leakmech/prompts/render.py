@@ -92,8 +92,8 @@ class Renderer:
             raise ConfigError(f"place of the injection {self.place!r}{nearest(self.place, get_args(Place))}")
         if self.place == "after" and self.tokenizer is not None and self.resolved_form == "plain":
             raise ConfigError(
-                "injections after the stem: need a chat template; a plain text ends with its injection, which the model "
-                "would continue instead of the stem"
+                "injections after the stem: need a chat template; a plain text would end with its injection, which "
+                "the model would continue instead of the stem"
             )
 
     @property
