@@ -16,9 +16,9 @@ writes under it: judged behind the injected prompt, every mitigation would lose 
 
 Each part lies in [0, 1], is 1 for the base model's own answers, and falls as perplexity rises, as variety falls, as
 empty answers become more and as lengths move away from the base model's in either direction. Being better than the
-base model is not rewarded. The product makes no part pay for another: a fluency of 0.95 leaves 5 % for all three. Since
-deviations to one side only count, chance alone costs something: what the base model itself reaches under another seed is
-the number to hold a fluency against.
+base model is not rewarded. The product makes no part pay for another: a fluency of 0.95 leaves 5 % for all three.
+Since only losses count, chance alone costs something: hold a fluency against what the base model itself reaches under
+another seed.
 """
 
 from __future__ import annotations
@@ -122,10 +122,8 @@ def answer_quality(
     rows[:, 0], rows[:, 1] = -found.log_likelihood, found.n_tokens
     rows[:, 2], rows[:, 3] = [bool(text.strip()) for text in answers.answers], 1
     samples = answers.units
-    order = [dict.fromkeys(answers.samples)]
-    place = {sample: i for i, sample in enumerate(order[0])}
-    sums = per_unit(answers.samples, rows)[[place[sample] for sample in samples]]
-    return AnswerQuality(answers, samples, np.hstack([sums, _variety(answers, samples)]))
+    # Answers are sorted by sample, so units come in the order of `samples`.
+    return AnswerQuality(answers, samples, np.hstack([per_unit(answers.samples, rows), _variety(answers, samples)]))
 
 
 def _variety(answers: Answers, samples: Sequence[str]) -> Columns:

@@ -6,15 +6,15 @@ For continuations c of prompts x (n tokens in all), with natural logarithms thro
     ratio          perplexity(changed) / perplexity(base) on the same tokens; 1: nothing has changed
     KL             1/n sum_c sum_t sum_v p(v | x, c_<t) log(p(v | x, c_<t) / q(v | x, c_<t)),    in nats a token
 
-p is the base model, q the changed one. Both read the same tokens, batch by batch, and only numbers per text are
-kept. Logits are taken as the model computes them (bfloat16 too); softmax, differences and sums are taken in float64
+p is the base model, q the changed one. Both read the same texts, batch by batch (behind other prompts, where it is the
+prompt that a mitigation changes), and only numbers per text are kept. Logits are taken as the model computes them (bfloat16 too); softmax, differences and sums are taken in float64
 (float32 on devices without it), a few rows of the vocabulary at a time, so memory does not grow with the vocabulary or
 the number of texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from leakmech.errors import GenerationError, ModelError
+from leakmech.errors import GenerationError, ModelError, UsageError
 from leakmech.generation.engines import parse_batch_size
 from leakmech.mechanism.batches import in_batches
 from leakmech.mitigation.estimates import Estimate, estimate, mean_ratio, per_unit
@@ -40,6 +40,7 @@ _ROWS = {"cpu": 16}
 _ROWS_ELSEWHERE = 128
 
 Rows = Float[Tensor, "token vocab"]
+Item = tuple[Continuation, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,12 +153,14 @@ def log_likelihoods(
         Memory does not suffice for a single row.
     """
 
-    def work(batch: Batch, keep: int) -> Float[Tensor, "row 1"]:
+    def work(rows: Sequence[Item], keep: int) -> Float[Tensor, "row 1"]:
+        batch = Batch.of([own for (own,) in rows], device=variant.device)
         logits = variant.logits(batch, keep=keep)
         return torch.stack([_summed(_token_log_likelihood, row.tokens, _predicting(logits, i, row))
                             for i, row in enumerate(batch.rows)])  # fmt: skip
 
-    found = _run(variant, continuations, work, 1, label="likelihoods", batch_size=batch_size, progress=progress)
+    items = [(continuation,) for continuation in continuations]
+    found = _run(variant, items, work, 1, label="likelihoods", batch_size=batch_size, progress=progress)
     return _likelihoods(continuations, found[:, 0])
 
 
@@ -166,6 +169,7 @@ def compare_likelihoods(
     changed: ModelVariant,
     continuations: Sequence[Continuation],
     *,
+    changed_prompts: Mapping[str, Continuation] | None = None,
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> LikelihoodComparison:
@@ -175,6 +179,9 @@ def compare_likelihoods(
     ----------
     base, changed
         Models with one vocabulary; they may share their module.
+    changed_prompts
+        By id what the changed model reads in place of a continuation: the same tokens behind another prompt, where a
+        mitigation is an instruction or a rewritten prompt.
     continuations, batch_size, progress
         See :func:`log_likelihoods`.
 
@@ -184,6 +191,8 @@ def compare_likelihoods(
         The models have vocabularies of different size.
     GenerationError, ActivationError
         See :func:`log_likelihoods`.
+    UsageError
+        The changed prompt of a continuation has other tokens behind it.
     """
     if base.vocabulary != changed.vocabulary:
         raise ModelError(
@@ -191,14 +200,23 @@ def compare_likelihoods(
             "vocabulary"
         )
 
-    def work(batch: Batch, keep: int) -> Float[Tensor, "row 3"]:
-        before, after = base.logits(batch, keep=keep), changed.logits(batch, keep=keep).to(base.device)
+    items = [(own, (changed_prompts or {}).get(own.id, own)) for own in continuations]
+    for own, other in items:
+        if own.tokens != other.tokens:
+            raise UsageError(
+                f"continuation {own.id!r}: what the changed model reads has other tokens behind its prompt"
+            )
+
+    def work(rows: Sequence[Item], keep: int) -> Float[Tensor, "row 3"]:
+        before = base.logits(Batch.of([own for own, _ in rows], device=base.device), keep=keep)
+        batch = Batch.of([other for _, other in rows], device=changed.device)
+        after = changed.logits(batch, keep=keep).to(base.device)
         return torch.stack([
-            _summed(_token_comparison, row.tokens, _predicting(before, i, row), _predicting(after, i, row))
-            for i, row in enumerate(batch.rows)
+            _summed(_token_comparison, own.tokens, _predicting(before, i, own), _predicting(after, i, own))
+            for i, (own, _) in enumerate(rows)
         ])  # fmt: skip
 
-    found = _run(base, continuations, work, 3, label="base and changed", batch_size=batch_size, progress=progress)
+    found = _run(base, items, work, 3, label="base and changed", batch_size=batch_size, progress=progress)
     before, after = (_likelihoods(continuations, found[:, column]) for column in (0, 1))
     return LikelihoodComparison(before, after, found[:, 2])
 
@@ -217,8 +235,8 @@ def _likelihoods(continuations: Sequence[Continuation], values: Float[np.ndarray
 
 def _run(
     variant: ModelVariant,
-    continuations: Sequence[Continuation],
-    work: Callable[[Batch, int], Tensor],
+    continuations: Sequence[Item],
+    work: Callable[[Sequence[Item], int], Tensor],
     n_values: int,
     *,
     label: str,
@@ -226,39 +244,47 @@ def _run(
     progress: Progress,
 ) -> Float[np.ndarray, "continuations values"]:
     """Values of every continuation; the longest run first, equal ones once, empty ones not at all."""
-    distinct = {(c.prompt, c.tokens): c for c in continuations if c.tokens}
-    items = sorted(distinct.values(), key=len, reverse=True)
-    values: dict[tuple[tuple[int, ...], tuple[int, ...]], np.ndarray] = {}
+    distinct = {_key(item): item for item in continuations if item[0].tokens}
+    items = sorted(distinct.values(), key=lambda item: max(map(len, item)), reverse=True)
+    values: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
 
-    def run(rows: Sequence[Continuation]) -> None:
-        batch = Batch.of(rows, device=variant.device)
-        found = work(batch, 1 + max(len(row.tokens) for row in rows)).cpu().numpy()
+    def run(rows: Sequence[Item]) -> None:
+        found = work(rows, 1 + max(len(row[0].tokens) for row in rows)).cpu().numpy()
         for row, numbers in zip(rows, found, strict=True):
             if not np.isfinite(numbers).all():
                 raise GenerationError(
-                    f"continuation {row.id!r}: the model's logits are NaN or infinite; try dtype float32, or check "
+                    f"continuation {row[0].id!r}: the model's logits are NaN or infinite; try dtype float32, or check "
                     "the intervention or adapter in use"
                 )
-            values[row.prompt, row.tokens] = numbers
+            values[_key(row)] = numbers
 
     if items:
         size = _rows(variant, items, batch_size)
         for _ in in_batches(
-            items, run, batch_size=size, device=variant.device, label=label, progress=progress, name=lambda c: c.id
+            items, run, batch_size=size, device=variant.device, label=label, progress=progress, name=_name
         ):
             pass
     nothing = np.zeros(n_values)
-    rows = [values[c.prompt, c.tokens] if c.tokens else nothing for c in continuations]
+    rows = [values[_key(item)] if item[0].tokens else nothing for item in continuations]
     return np.stack(rows) if rows else np.zeros((0, n_values))
 
 
-def _rows(variant: ModelVariant, items: Sequence[Continuation], batch_size: int | str) -> int:
+def _key(item: Item) -> tuple[tuple[int, ...], ...]:
+    """Equal items give equal numbers and are run once."""
+    return (*(part for each in item for part in (each.prompt, each.injection, each.stem)), item[0].tokens)
+
+
+def _name(item: Item) -> str:
+    return item[0].id
+
+
+def _rows(variant: ModelVariant, items: Sequence[Item], batch_size: int | str) -> int:
     """Rows of a forward pass, so that its logits stay within bounds."""
     asked = parse_batch_size(batch_size)
     if asked:
         return asked
     kind = variant.device.type
-    each = variant.vocabulary * (1 + max(len(item.tokens) for item in items))
+    each = variant.vocabulary * (1 + max(len(item[0].tokens) for item in items))
     return max(1, min(_ROWS.get(kind, _ROWS_ELSEWHERE), _LOGITS.get(kind, _LOGITS_ELSEWHERE) // each))
 
 

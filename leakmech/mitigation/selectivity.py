@@ -165,8 +165,7 @@ def harmonic_mean(parts: Float[np.ndarray, "rows parts"]) -> Float[np.ndarray, "
     """Harmonic mean of parts clipped to [0, 1]; 0 where one is 0, NaN where one is NaN."""
     clipped = np.clip(parts, 0, 1)
     with np.errstate(divide="ignore"):
-        mean = parts.shape[1] / (1 / clipped).sum(axis=1)
-    return mean
+        return parts.shape[1] / (1 / clipped).sum(axis=1)
 
 
 def reduction_of_sums(sums: Sums) -> Values:

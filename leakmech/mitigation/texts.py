@@ -9,6 +9,7 @@ import numpy as np
 
 from leakmech.corpus import EMBEDDED, open_corpus
 from leakmech.errors import DatasetError, UsageError
+from leakmech.mechanism.positions import LocatedPrompt, locate
 from leakmech.mitigation.answers import Answers
 from leakmech.mitigation.variants import Continuation
 from leakmech.prompts.render import Prompt, Renderer
@@ -37,14 +38,16 @@ def prompt_continuations(
     UsageError
         None of the prompts has tokens.
     """
-    found = [
-        Continuation(prompt.id, prompt.sample, tuple(renderer.token_ids(prompt.rendered)), tuple(tokens[prompt.id]))
-        for prompt in prompts
-        if prompt.id in tokens
-    ]
-    if not found:
+    kept = [prompt for prompt in prompts if prompt.id in tokens]
+    if not kept:
         raise UsageError("continuations: none of the prompts has generated tokens; give them by prompt id")
-    return found
+    return [_behind(located, located.id, tuple(tokens[located.id])) for located in locate(kept, renderer)]
+
+
+def _behind(located: LocatedPrompt, name: str, tokens: tuple[int, ...]) -> Continuation:
+    spans = located.spans
+    ids = tuple(located.ids.tolist())
+    return Continuation(name, located.sample, ids, tokens, injection=spans["injection"], stem=spans["stem"])
 
 
 def answer_continuations(answers: Answers, controls: Mapping[str, Prompt], renderer: Renderer) -> list[Continuation]:
@@ -67,7 +70,7 @@ def answer_continuations(answers: Answers, controls: Mapping[str, Prompt], rende
     """
     # A chat template ends with a line break or a special token; plain text goes on behind a space.
     space = " " if renderer.resolved_form == "plain" else ""
-    prompts = {sample: tuple(renderer.token_ids(prompt.rendered)) for sample, prompt in controls.items()}
+    prompts = dict(zip(controls, locate(list(controls.values()), renderer), strict=True))
     encoded: dict[str, tuple[int, ...]] = {"": ()}
     found = []
     for sample, condition, number, text in zip(
@@ -77,7 +80,7 @@ def answer_continuations(answers: Answers, controls: Mapping[str, Prompt], rende
             raise UsageError(f"answers: sample {sample!r} has no control prompt")
         if text not in encoded:
             encoded[text] = plain_ids(renderer.tokenizer, space + text)
-        found.append(Continuation(f"{sample}/{condition}#{number}", sample, prompts[sample], encoded[text]))
+        found.append(_behind(prompts[sample], f"{sample}/{condition}#{number}", encoded[text]))
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -33,12 +34,17 @@ class Continuation:
         At least one token.
     tokens
         May be empty: it then has no tokens to say anything about.
+    injection, stem
+        First token of these parts of the prompt and the one behind the last, for changes that act there; equal where
+        there is no such part.
     """
 
     id: str
     unit: str
     prompt: tuple[int, ...] = field(repr=False)
     tokens: tuple[int, ...] = field(repr=False)
+    injection: tuple[int, int] = (0, 0)
+    stem: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -87,8 +93,8 @@ class ModelVariant:
     loaded
         The model; an adapter on it is part of it.
     change
-        Entered around every forward pass; None runs the module as it is. For an intervention:
-        ``lambda batch: apply(loaded, interventions)``; for the base of an adapted model:
+        Entered around every forward pass; None runs the module as it is. It is told the batch, so that a change that
+        acts at some positions only can find them. For the base of an adapted model it is
         ``lambda batch: loaded.model.disable_adapter()``.
     """
 
@@ -98,12 +104,14 @@ class ModelVariant:
     @property
     def device(self) -> torch.device:
         """Where inputs belong."""
-        return self.loaded.model.get_input_embeddings().weight.device
+        embedding: Any = self.loaded.model.get_input_embeddings()
+        return embedding.weight.device
 
     @property
     def vocabulary(self) -> int:
         """Number of logits a token."""
-        return self.loaded.model.get_output_embeddings().weight.shape[0]
+        unembedding: Any = self.loaded.model.get_output_embeddings()
+        return unembedding.weight.shape[0]
 
     def logits(self, batch: Batch, *, keep: int) -> Float[Tensor, "row keep vocab"]:
         """Logits of the last `keep` columns, in the model's own number format."""
