@@ -7,9 +7,9 @@ For continuations c of prompts x (n tokens in all), with natural logarithms thro
     KL             1/n sum_c sum_t sum_v p(v | x, c_<t) log(p(v | x, c_<t) / q(v | x, c_<t)),    in nats a token
 
 p is the base model, q the changed one. Both read the same texts, batch by batch (behind other prompts, where it is the
-prompt that a mitigation changes), and only numbers per text are kept. Logits are taken as the model computes them (bfloat16 too); softmax, differences and sums are taken in float64
-(float32 on devices without it), a few rows of the vocabulary at a time, so memory does not grow with the vocabulary or
-the number of texts.
+prompt that a mitigation changes), and only numbers per text are kept. Logits are taken as the model computes them
+(bfloat16 too); softmax, differences and sums are taken in float64 (float32 on devices without it), a few rows of the
+vocabulary at a time, so memory does not grow with the vocabulary or the number of texts.
 """
 
 from __future__ import annotations
@@ -97,10 +97,9 @@ class LikelihoodComparison:
     kl: Float[np.ndarray, " continuations"]
 
     @property
-    def log_ratio_columns(self) -> Float[np.ndarray, "units 2"]:
-        """Per unit: what log-likelihood is lost, and tokens; the ratio of their sums is the log perplexity ratio."""
-        lost = self.base.log_likelihood - self.changed.log_likelihood
-        return self._per_unit(lost)
+    def nats_columns(self) -> tuple[Float[np.ndarray, "units 2"], Float[np.ndarray, "units 2"]]:
+        """Per unit: negative log-likelihood, and tokens, of base and changed model."""
+        return self._per_unit(-self.base.log_likelihood), self._per_unit(-self.changed.log_likelihood)
 
     @property
     def kl_columns(self) -> Float[np.ndarray, "units 2"]:
@@ -109,7 +108,8 @@ class LikelihoodComparison:
 
     def perplexity_ratio(self, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
         """perplexity(changed) / perplexity(base) with its paired bootstrap interval over units."""
-        return estimate(self.log_ratio_columns, mean_ratio, seed=seed, draws=draws).mapped(np.exp)
+        lost = self.base.log_likelihood - self.changed.log_likelihood
+        return estimate(self._per_unit(lost), mean_ratio, seed=seed, draws=draws).mapped(np.exp)
 
     def kl_per_token(self, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
         """KL(base || changed) in nats a token with its bootstrap interval over units."""
