@@ -11,8 +11,8 @@ time are both seen. With words in lower case, without punctuation:
     looping         share of generations that end in a loop
 
 A text *ends in a loop* when some period p repeats to its end: with white space and case normalised, its last
-L >= max(3 p, 24) characters satisfy s[i] = s[i - p]. So a loop shows at least three times and over 24 characters;
-"no, no, no" is none.
+L >= max(3 p - 1, 24) characters satisfy s[i] = s[i - p] (the space behind the last period is not there). So a loop
+shows at least three times and over 24 characters; "no, no, no" is none.
 
 Every measure is a ratio of sums over prompts, kept per sample: a prompt without n-grams says nothing of them.
 """
@@ -132,7 +132,7 @@ def ends_in_loop(text: str) -> bool:
     """Does some period repeat to the end of the text? See the head of this module."""
     characters = " ".join(text.lower().split())[::-1]
     for period, matched in enumerate(_prefix_matches(characters)):
-        if period and matched + period >= max(_LOOP_PERIODS * period, _LOOP_CHARACTERS):
+        if period and matched + period >= max(_LOOP_PERIODS * period - 1, _LOOP_CHARACTERS):
             return True
     return False
 

@@ -47,10 +47,10 @@ class Margins:
     Attributes
     ----------
     perplexity
-        Ratio of perplexities, of the base model's control generations and of neutral text. 1.1 is about what halving
-        the precision of a quantised model costs, and less than one step between model sizes.
+        Ratio of perplexities, of the base model's control generations and of neutral text.
     kl
-        KL(base || changed), nats a token. 0.1 nats: a token is at most 10 % less probable, in the geometric mean.
+        KL(base || changed), nats a token. With 0.1 the base model's own tokens are, in the geometric mean, 10 % less
+        probable.
     distinct
         Difference of distinct-1, -2 and -3.
     repeated

@@ -70,14 +70,15 @@ def answer_continuations(answers: Answers, controls: Mapping[str, Prompt], rende
     """
     # A chat template ends with a line break or a special token; plain text goes on behind a space.
     space = " " if renderer.resolved_form == "plain" else ""
+    missing = [sample for sample in answers.samples if sample not in controls]
+    if missing:
+        raise UsageError(f"answers: sample {missing[0]!r} has no control prompt")
     prompts = dict(zip(controls, locate(list(controls.values()), renderer), strict=True))
     encoded: dict[str, tuple[int, ...]] = {"": ()}
     found = []
     for sample, condition, number, text in zip(
         answers.samples, answers.conditions, answers.generations, answers.answers, strict=True
     ):
-        if sample not in prompts:
-            raise UsageError(f"answers: sample {sample!r} has no control prompt")
         if text not in encoded:
             encoded[text] = plain_ids(renderer.tokenizer, space + text)
         found.append(_behind(prompts[sample], f"{sample}/{condition}#{number}", encoded[text]))
