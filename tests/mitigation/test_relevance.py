@@ -52,7 +52,7 @@ def test_empty_answers_say_nothing(answers_of, encoder):
 
 def test_bad_input_is_named(answers_of, encoder):
     base = answers_of(about_the_stem, n_samples=2)
-    with pytest.raises(UsageError, match="answered different prompts, e.g. only one of them 's2/"):
+    with pytest.raises(UsageError, match=r"answered different prompts, e\.g\. only one of them 's2/"):
         relevance(base, answers_of(about_the_stem, n_samples=3), stems=STEMS, encoder=encoder)
     with pytest.raises(UsageError, match="'s0' has no stem"):
         relevance(base, base, stems={}, encoder=encoder)

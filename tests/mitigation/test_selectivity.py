@@ -1,4 +1,4 @@
-"""Leakage reduction, retention and selectivity: identities, values with a known truth, and intervals that are paired."""
+"""Leakage reduction, retention and selectivity: identities, values with a known truth, paired intervals."""
 
 import numpy as np
 import pytest
