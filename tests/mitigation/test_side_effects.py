@@ -223,14 +223,15 @@ def test_noise_in_the_real_model_is_noticed(embedded_model, tmp_path):
     from leakmech.prompts.samples import load_dataset
     from leakmech.scoring.semantic import load_encoder
 
-    samples = load_dataset("hexl").take(6)
+    samples = load_dataset("hexl").take(4)
     noisy = copy.deepcopy(embedded_model.model)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in noisy.named_parameters():
             if "mlp" in name or "self_attn" in name:
                 parameter.add_(0.35 * parameter.std() * torch.randn(parameter.shape, generator=generator))
-    settings = {"limit": 6, "generations": 3, "estimator": "vader", "bootstrap_draws": 100, "noise_floor": False}
+    settings = {"limit": 4, "generations": 3, "estimator": "vader", "bootstrap_draws": 100, "noise_floor": False}
+    settings["decoding"] = {"max_new_tokens": 32}
     runs = [
         leakmech.bench(model, tokenizer=embedded_model.tokenizer, out=tmp_path / name, dtype="float32", **settings)
         for name, model in (("base", embedded_model.model), ("noisy", noisy))
