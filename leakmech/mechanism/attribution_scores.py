@@ -13,9 +13,10 @@ from torch import Tensor
 
 from leakmech.errors import ActivationError
 from leakmech.mechanism.pairs import Pair
+from leakmech.mechanism.positions import LocatedPrompt
 from leakmech.mechanism.sites import Site
 from leakmech.models.layout import Layout
-from leakmech.scoring.statistics import DRAWS, bootstrap_ratios
+from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, divide
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +74,8 @@ class Attribution:
         scores = self.head_scores()
         frame = ranked_frame(scores, column="head", method=self.method, target=self.target)
         if intervals:
-            shares = np.broadcast_to(self.shifts[:, None], (len(self.samples), scores.size))
-            found = bootstrap_ratios(self.heads.reshape(len(self.samples), -1), shares, seed=seed, draws=draws)
+            flat = self.heads.reshape(len(self.samples), -1)
+            found = share_intervals(flat, self.shifts, seed=seed, draws=draws)
             at = frame["layer"].to_numpy() * scores.shape[1] + frame["head"].to_numpy()
             frame["low"] = [found[index].low for index in at]
             frame["high"] = [found[index].high for index in at]
@@ -94,6 +95,17 @@ class Attribution:
         return pd.DataFrame(rows)
 
 
+def share_intervals(
+    effects: Float[np.ndarray, "sample statistic"], shifts: Float[np.ndarray, " sample"], *, seed: int, draws: int
+) -> list[Interval]:
+    """95 % BCa intervals of sum(effects) / sum(shifts) over samples; a sample's shift may be negative."""
+
+    def shares(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows statistics"]:
+        return divide(sums[:, :-1], sums[:, -1:])
+
+    return bootstrap(np.hstack([effects, shifts[:, None]]), shares, seed=seed, draws=draws, level=LEVEL)
+
+
 def ranked_frame(
     scores: Float[np.ndarray, "layer component"], *, column: str, top: int | None = None, **labels: str
 ) -> pd.DataFrame:
@@ -109,8 +121,8 @@ def ranked_frame(
 class EffectSums:
     """Collects effects of batches of pairs; memory grows with samples x heads, not with samples x neurons."""
 
-    def __init__(self, layout: Layout, pairs: Sequence[Pair]) -> None:
-        samples = list(dict.fromkeys(pair.sample for pair in pairs))
+    def __init__(self, layout: Layout, items: Sequence[Pair | LocatedPrompt]) -> None:
+        samples = list(dict.fromkeys(item.sample for item in items))
         self._rows = {sample: row for row, sample in enumerate(samples)}
         shape = (len(samples), layout.n_layers)
         self._per_sample: dict[Site, Tensor] = {
@@ -121,9 +133,9 @@ class EffectSums:
         self._neurons = torch.zeros(2, layout.n_layers, layout.d_mlp, dtype=torch.float64)
         self._shifts = torch.zeros(len(samples), dtype=torch.float64)
 
-    def add(self, pairs: Sequence[Pair], effects: Mapping[Site, Tensor], shifts: Tensor) -> None:
+    def add(self, items: Sequence[Pair | LocatedPrompt], effects: Mapping[Site, Tensor], shifts: Tensor) -> None:
         """Add a batch; effects are ``[row layer component]`` of the first layers."""
-        rows = torch.tensor([self._rows[pair.sample] for pair in pairs])
+        rows = torch.tensor([self._rows[item.sample] for item in items])
         n_layers = effects["z"].shape[1]
         for site, sums in self._per_sample.items():
             sums[:, :n_layers].index_add_(0, rows, effects[site].double())

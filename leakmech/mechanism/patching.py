@@ -35,11 +35,13 @@ from leakmech.mechanism.positions import LocatedPrompt
 from leakmech.mechanism.replay import Patch, patched
 from leakmech.mechanism.sites import Site
 from leakmech.mechanism.targets import Target
-from leakmech.models.components import Component
+from leakmech.models.components import Component, ComponentKind
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.progress import Progress, no_progress
 
+_SITES: dict[str, Site] = {"head": "z", "neuron": "mlp_post", "attn": "attn_out", "mlp": "mlp_out"}
+_SUBLAYERS: tuple[ComponentKind, ...] = ("attn", "mlp")
 REGIONS = ("injection", "stem", "tail", "last")
 
 
@@ -129,7 +131,7 @@ def patch_heads(
     """
     layout = layout_of(model.model)
     chosen = _chosen(layers, layout)
-    patches = [((layer, head), [Component("head", layer, head)]) for layer in chosen for head in range(layout.n_heads)]
+    patches = [((layer, head), [Component(layer, "head", head)]) for layer in chosen for head in range(layout.n_heads)]
     return patch_components(model, pairs, target, patches, side=side, batch_size=batch_size, progress=progress)
 
 
@@ -145,7 +147,7 @@ def patch_sublayers(
 ) -> Patching:
     """Patch every attention layer (``attn``) and every MLP (``mlp``) alone; parameters are those of `patch_heads`."""
     chosen = _chosen(layers, layout_of(model.model))
-    patches = [((layer, kind), [Component(kind, layer)]) for layer in chosen for kind in ("attn", "mlp")]
+    patches = [((layer, kind), [Component(layer, kind)]) for layer in chosen for kind in _SUBLAYERS]
     return patch_components(model, pairs, target, patches, side=side, batch_size=batch_size, progress=progress)
 
 
@@ -170,7 +172,7 @@ def patch_components(
     """
     if not patches:
         raise ConfigError("patches: name at least one group of components")
-    sites = sorted({component.site for _, group in patches for component in group})
+    sites = sorted({component_site(component) for _, group in patches for component in group})
 
     def work(batch: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         run = PairedRun(model, batch, target, sites=sites)
@@ -228,16 +230,35 @@ def patch_stream(
 # -- one batch ---------------------------------------------------------------------------------------------------------
 
 
+def component_site(component: Component) -> Site:
+    """Where the activations of a component are read and replaced."""
+    return _SITES[component.kind]
+
+
+def component_features(component: Component, layout: Layout) -> slice:
+    """A component's part of the last axis of its site.
+
+    Raises
+    ------
+    ModelError
+        The model has no such component.
+    """
+    component.validate(layout)
+    if component.index is None:
+        return slice(None)
+    return layout.head(component.index) if component.kind == "head" else slice(component.index, component.index + 1)
+
+
 def component_patches(run: PairedRun, components: Sequence[Component], side: Side) -> list[Patch]:
     """Patches that put the other side's activations of `components` into `side`, at the shared tokens."""
     other = run.side("clean" if side == "corrupt" else "corrupt")
     masks: dict[tuple[Site, int], Tensor] = {}
     for component in components:
-        key = (component.site, component.layer)
+        key = (component_site(component), component.layer)
         values = other.activations[key]
         if key not in masks:
             masks[key] = torch.zeros(values.shape[-1], dtype=torch.bool, device=values.device)
-        masks[key][component.features(run.layout)] = True
+        masks[key][component_features(component, run.layout)] = True
     return [
         Patch(site, layer, other.activations[site, layer], run.shared & mask) for (site, layer), mask in masks.items()
     ]

@@ -132,12 +132,13 @@ class ContinuationTarget:
         tokens, scored = tokens.to(hidden.device), scored.to(hidden.device)
         # The token in column c is predicted in column c - 1; only scored columns are unembedded.
         predicting = hidden[:, -1 - longest : -1][scored]
-        log_p = torch.log_softmax(self._logits(predicting), dim=-1).gather(-1, tokens[scored][:, None])[:, 0]
+        log_p = torch.log_softmax(self.logits(predicting), dim=-1).gather(-1, tokens[scored][:, None])[:, 0]
         sums = torch.zeros(len(located), device=hidden.device).index_put(
             (scored.nonzero()[:, 0],), log_p, accumulate=True
         )
         return sums / torch.tensor(lengths, device=hidden.device)
 
-    def _logits(self, hidden: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocab"]:
+    def logits(self, hidden: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocab"]:
+        """Logits of the next token, in float32."""
         logits = self.layout.unembedding(self.layout.final_norm(hidden)).float()
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)

@@ -1,84 +1,119 @@
-"""Names of a model's parts: head ``L12H3``, neuron ``L12N873``, sublayers ``L12.attn`` and ``L12.mlp``."""
+"""Names of the parts of a model: head ``L12H3``, neuron ``L12N873``, sublayers ``L12.attn`` and ``L12.mlp``.
+
+Layers, heads and neurons are counted from 0. Heads are query heads, also where several of them share keys and values.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from leakmech.errors import ModelError
 from leakmech.models.layout import Layout
 
 ComponentKind = Literal["head", "neuron", "attn", "mlp"]
-_SITES = {"head": "z", "neuron": "mlp_post", "attn": "attn_out", "mlp": "mlp_out"}
-_LABEL = re.compile(r"L(\d+)(?:([HN])(\d+)|\.(attn|mlp))")
+
+_LABEL = re.compile(r"L(?P<layer>\d+)(?:(?P<letter>[HN])(?P<index>\d+)|\.(?P<sublayer>attn|mlp))", re.ASCII)
+_KINDS: dict[str, ComponentKind] = {"H": "head", "N": "neuron", "attn": "attn", "mlp": "mlp"}
+_LETTERS = {"head": "H", "neuron": "N"}
 
 
 @dataclass(frozen=True, order=True)
 class Component:
-    """One part of one layer.
+    """A head, a neuron or a sublayer.
 
     Attributes
     ----------
+    layer
+        From 0.
     kind
-        ``head`` (a query head), ``neuron``, ``attn`` or ``mlp`` (the whole sublayer).
-    layer, index
-        Counted from 0; sublayers have no index.
+        ``head``, ``neuron``, ``attn`` (the whole attention sublayer) or ``mlp``.
+    index
+        Which head or neuron of the layer; None for a sublayer.
 
     Raises
     ------
     ModelError
-        Heads and neurons need an index, sublayers must have none.
+        A number is missing or negative, or a sublayer has an index.
     """
 
-    kind: ComponentKind
     layer: int
+    kind: ComponentKind
     index: int | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(ComponentKind) or (self.index is None) == (self.kind in ("head", "neuron")):
-            raise ModelError(f"component {self.kind!r} of layer {self.layer} cannot have index {self.index}")
-
-    @classmethod
-    def parse(cls, label: str) -> Component:
-        """The component of a label.
-
-        Raises
-        ------
-        ModelError
-            It is none.
-        """
-        found = _LABEL.fullmatch(label)
-        if not found:
-            raise ModelError(f"component {label!r}: write L12H3, L12N873, L12.attn or L12.mlp")
-        layer, letter, index, sublayer = found.groups()
-        if sublayer:
-            return cls(sublayer, int(layer))  # pyright: ignore[reportArgumentType] - the pattern allows two kinds
-        return cls("head" if letter == "H" else "neuron", int(layer), int(index))
+        if self.kind not in _KINDS.values():
+            raise ModelError(f"component kind {self.kind!r}: use head, neuron, attn or mlp")
+        has_index = self.kind in _LETTERS
+        if (self.index is not None) != has_index or self.layer < 0 or (self.index or 0) < 0:
+            raise ModelError(
+                f"component {self.kind} of layer {self.layer} with index {self.index}: heads and neurons have an index "
+                "from 0, sublayers none"
+            )
 
     def __str__(self) -> str:
-        if self.kind in ("attn", "mlp"):
+        if self.index is None:
             return f"L{self.layer}.{self.kind}"
-        return f"L{self.layer}{'H' if self.kind == 'head' else 'N'}{self.index}"
+        return f"L{self.layer}{_LETTERS[self.kind]}{self.index}"
 
-    @property
-    def site(self) -> str:
-        """Where its activations are read: ``z``, ``mlp_post``, ``attn_out`` or ``mlp_out``."""
-        return _SITES[self.kind]
-
-    def features(self, layout: Layout) -> slice:
-        """Its part of the last axis of its site, checked against a model.
+    @classmethod
+    def parse(cls, label: str | Component) -> Component:
+        """The component that a label names; a component is returned as it is.
 
         Raises
         ------
         ModelError
-            The model has no such layer, head or neuron.
+            The label is of none of the four forms.
         """
-        layout.block(self.layer)
+        if isinstance(label, Component):
+            return label
+        match = _LABEL.fullmatch(label)
+        if match is None:
+            raise ModelError(f"component {label!r}: write L12H3 (head), L12N873 (neuron), L12.attn or L12.mlp")
+        index = match["index"]
+        return cls(
+            int(match["layer"]), _KINDS[match["letter"] or match["sublayer"]], None if index is None else int(index)
+        )
+
+    def validate(self, layout: Layout) -> None:
+        """Refuse what a model does not have.
+
+        Raises
+        ------
+        ModelError
+            There is no such layer, head or neuron; the message names what there is.
+        """
+        if self.layer >= layout.n_layers:
+            raise ModelError(f"{self}: this model has {layout.n_layers} layers, 0 to {layout.n_layers - 1}")
+        sizes = {"head": (layout.n_heads, "heads"), "neuron": (layout.d_mlp, "neurons")}
         if self.index is None:
-            return slice(None)
-        if self.kind == "head":
-            return layout.head(self.index)
-        if not 0 <= self.index < layout.d_mlp:
-            raise ModelError(f"neuron {self.index}: this model has {layout.d_mlp} a layer, 0 to {layout.d_mlp - 1}")
-        return slice(self.index, self.index + 1)
+            return
+        size, name = sizes[self.kind]
+        if self.index >= size:
+            raise ModelError(f"{self}: this model has {size} {name} a layer, 0 to {size - 1}")
+
+
+def parse_components(
+    labels: Iterable[str | Component], *, kinds: Iterable[ComponentKind] = ("head", "neuron", "attn", "mlp")
+) -> tuple[Component, ...]:
+    """Components from labels, each once, of the kinds that are allowed.
+
+    Raises
+    ------
+    ModelError
+        There is none, one is named twice, or one is of another kind.
+    """
+    if isinstance(labels, str):
+        raise ModelError(f"components: give a list of labels, found the text {labels!r}")
+    components = tuple(Component.parse(label) for label in labels)
+    if not components:
+        raise ModelError("components: name at least one")
+    kinds = tuple(kinds)
+    for place, component in enumerate(components):
+        if component.kind not in kinds:
+            raise ModelError(f"{component}: is no {' or '.join(kinds)}")
+        if component in components[:place]:
+            raise ModelError(f"{component}: is named twice")
+    return components
