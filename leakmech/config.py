@@ -135,8 +135,8 @@ class DiagnoseConfig(Settings):
         ("difference_of_means", "logistic", "pca", "two_means"), description="how directions are fitted"
     )
     estimator: str = Field("embedded", description="says which of the model's own sentences are positive")
-    exact_samples: int = Field(10, ge=2, description="samples on which every head is patched exactly")
-    circuit_samples: int = Field(24, ge=2, description="samples on which circuits are measured")
+    exact_samples: int = Field(8, ge=2, description="samples on which every head is patched exactly")
+    circuit_samples: int = Field(16, ge=2, description="samples on which circuits are measured")
     continuations: int = Field(1, ge=1, description="own continuations per prompt for the behavioural target")
     integrated_steps: int = Field(8, ge=1, description="steps of integrated gradients")
     random_rankings: int = Field(5, ge=2, description="random rankings beside every circuit curve")

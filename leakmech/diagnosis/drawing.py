@@ -28,7 +28,7 @@ def draw(bench: Workbench, summary: Fragment) -> list[Path]:
     curves, areas = _with_random_mean(bench.table("faithfulness"), summary)
     attention = bench.table("attention")
     last = attention[attention["from_position"] == "last_prompt"]
-    by_head = last.groupby(["layer", "head"], as_index=False)["attention"].mean()
+    by_head = pd.DataFrame(last.groupby(["layer", "head"])["attention"].mean()).reset_index()
     cosines = bench.table("cosines").set_index("direction")
     written = [
         figures.head_heat_map(heads, folder / "head_heat_map", subtitle=ranked, quantity="share of the affect shift"),
@@ -70,8 +70,9 @@ def _with_random_mean(
     """Curves with the random rankings as one (their mean, and their range as its band), and the areas."""
     is_random = frame["ranking"].str.startswith("random-")
     keys = ["universe", "target", "mode", "size", "fraction"]
-    grouped = frame[is_random].groupby(keys, as_index=False)["faithfulness"].agg(["mean", "min", "max"])
-    random = grouped.rename(columns={"mean": "faithfulness", "min": "low", "max": "high"}).assign(ranking="random")
+    of_random = frame.loc[is_random].groupby(keys)["faithfulness"]
+    band = {"faithfulness": of_random.mean(), "low": of_random.min(), "high": of_random.max()}
+    random = pd.DataFrame(band).reset_index().assign(ranking="random")
     areas = {
         universe: {
             name: {"CPR": own[f"cpr{suffix}"], "CMD": own[f"cmd{suffix}"]}
@@ -79,7 +80,7 @@ def _with_random_mean(
         }
         for universe, own in summary["circuits"].items()
     }
-    return pd.concat([frame[~is_random], random], ignore_index=True), areas
+    return pd.concat([frame.loc[~is_random], random], ignore_index=True), areas
 
 
 def token_frame(bench: Workbench) -> pd.DataFrame:

@@ -38,6 +38,7 @@ from leakmech.seeds import numpy_generator
 MAX_NEURONS = 2000  # rows a method in tables/neurons.csv
 _BOOTSTRAP_RANKINGS = 200
 _KNOCKED_OUT_HEADS = 10
+_STREAM_LAYERS = 15  # the stream changes little from one layer to the next
 _OTHER_TARGET_SAMPLES = 16  # for a comparison of rankings; the configured target has all of tune
 
 
@@ -213,7 +214,8 @@ def causal(bench: Workbench) -> Fragment:
     bench.save_table("patching_sublayers", patch_sublayers(bench.loaded, pairs, target, **bench.running).to_frame(
         column="sublayer"
     ))  # fmt: skip
-    stream = patch_stream(bench.loaded, equalised, target, **bench.running).to_frame(column="position")
+    every = range(0, bench.target_layer + 1, max(1, (bench.target_layer + 1) // _STREAM_LAYERS))
+    stream = patch_stream(bench.loaded, equalised, target, layers=every, **bench.running).to_frame(column="position")
     bench.save_table("patching_stream", stream.rename(columns={"score": "effect"}))
     return {
         "attribution_patching_spearman": spearman["attribution_patching"],
@@ -247,12 +249,14 @@ def attention(bench: Workbench) -> Fragment:
     moved = transport_and_expression(bench.loaded, samples, bench.direction, **bench.prompting).to_frame()
     bench.save_table("transport", moved)
     of_heads = moved[moved["component"] != "mlp"]
-    span = float(moved["transport"].sum() + moved["expression"].sum())
+    transport, expressed = of_heads[["transport", "expression"]].to_numpy(float).sum(axis=0)
+    by_mlps = moved["expression"].to_numpy(float).sum() - expressed
+    span = transport + expressed + by_mlps
     return {
         "knockout_ceiling": json_number(knocked.ceiling),
-        "transport_share": json_number(float(of_heads["transport"].sum()) / span),
-        "expression_share_heads": json_number(float(of_heads["expression"].sum()) / span),
-        "expression_share_mlps": json_number(float(moved["expression"].sum() - of_heads["expression"].sum()) / span),
+        "transport_share": json_number(transport / span),
+        "expression_share_heads": json_number(expressed / span),
+        "expression_share_mlps": json_number(by_mlps / span),
     }
 
 

@@ -31,6 +31,7 @@ from leakmech.scoring.expression import Estimator, load_estimator
 from leakmech.seeds import numpy_generator
 
 TUNE_SHARE = 0.4
+_OWN_SENTENCES = 2  # per injection: the extremes of four sentences a sample
 KINDS: tuple[DirectionKind, ...] = ("read", "expressed")
 
 

@@ -15,7 +15,8 @@ _METHOD_NAMES = {"difference_of_means": "difference of means", "two_means": "2-m
 
 def diagnosis_tables(summary: Mapping[str, Any], heads: pd.DataFrame, *, top: int = 10) -> list[Table]:
     """Directions, the checks of the ranking, and the first heads."""
-    chosen = heads[(heads["method"] == "attribution_patching") & (heads["target"] == summary["target"])]
+    is_chosen = (heads["method"] == "attribution_patching") & (heads["target"] == summary["target"])
+    chosen = heads.loc[is_chosen].reset_index(drop=True)
     return [_directions(summary), _checks(summary), heads_table(chosen, top=top)]
 
 
@@ -86,7 +87,7 @@ def directions_table(frame: pd.DataFrame) -> Table:
         best = own.sort_values(["tune_auc", "tune_d_z"], ascending=False).to_dict("records")[0]
         rows.append(
             (
-                _METHOD_NAMES.get(str(method), str(method)) + (" (chosen)" if own["chosen"].any() else ""),
+                _METHOD_NAMES.get(str(method), str(method)) + (" (chosen)" if True in own["chosen"].tolist() else ""),
                 str(best["layer"]),
                 _number(best["tune_auc"]),
                 _number(best["test_auc"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from mechanism_samples import SAMPLES, direction
 
 from leakmech.errors import ConfigError, DirectionError
 from leakmech.mechanism.activation_run import padded
@@ -20,31 +21,14 @@ from leakmech.models.components import Component
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet, Sample
+from leakmech.prompts.samples import PromptSet
 
-SAMPLES = PromptSet(
-    "small",
-    (
-        Sample("a", "The café is", "We won.", "It was Tuesday.", "Our dog has died today."),
-        Sample("b", "Her passion is", "The sun came out at last.", "A bus went by.", "I lost my keys."),
-        Sample("c", "The train", "What joy!", "He sat.", "They wept for days… in vain."),
-    ),
-)
 CONTINUATIONS = {
     "a": {"positive": [(10, 20, 30), (40,)], "negative": [(50, 60)]},
     "b": {"positive": [(70,)], "negative": [(80, 90), (100, 101)]},
     "c": {"positive": [], "negative": [(1, 2)]},
 }
 LAYER, HEAD = 1, 2
-
-
-def direction(loaded, *, layer: int = 2, seed: int = 0) -> Direction:
-    """A random direction."""
-    vector = torch.randn(layout_of(loaded.model).d_model, generator=torch.Generator().manual_seed(seed))
-    return Direction(
-        vector=vector / vector.norm(), site="resid_post", layer=layer, position="last_prompt", method="random",
-        kind="read", stream_norm=1.0, projections={}, threshold=0.0, model_hash=loaded.weights_hash,
-    )  # fmt: skip
 
 
 def pairs_of(loaded, **options):
