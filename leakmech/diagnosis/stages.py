@@ -248,9 +248,9 @@ def attention(bench: Workbench) -> Fragment:
     bench.save_table("knockout", knocked.to_frame(seed=c.seed, draws=c.bootstrap_draws))
     moved = transport_and_expression(bench.loaded, samples, bench.direction, **bench.prompting).to_frame()
     bench.save_table("transport", moved)
-    of_heads = moved[moved["component"] != "mlp"]
-    transport, expressed = of_heads[["transport", "expression"]].to_numpy(float).sum(axis=0)
-    by_mlps = moved["expression"].to_numpy(float).sum() - expressed
+    of_heads = moved.loc[moved["component"] != "mlp"]
+    transport, expressed = (float(np.sum(of_heads[column].to_list())) for column in ("transport", "expression"))
+    by_mlps = float(np.sum(moved["expression"].to_list())) - expressed
     span = transport + expressed + by_mlps
     return {
         "knockout_ceiling": json_number(knocked.ceiling),

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -36,9 +37,8 @@ from leakmech.mechanism.attribution_scores import Attribution, EffectSums
 from leakmech.mechanism.batches import frozen, in_batches
 from leakmech.mechanism.behaviour import sample_behaviour
 from leakmech.mechanism.directions import Direction
-from leakmech.mechanism.paired_run import OneSide, PairedRun, Side
+from leakmech.mechanism.paired_run import PairedRun, Side
 from leakmech.mechanism.pairs import CONTRASTS, Continuations, Contrast, Pair, make_pairs
-from leakmech.mechanism.replay import Replay
 from leakmech.mechanism.sites import Recorded, Site, recording
 from leakmech.mechanism.targets import ContinuationTarget, DirectionTarget, Target
 from leakmech.models.layout import Layout, layout_of
@@ -166,14 +166,19 @@ def attribute_pairs(
     sums = EffectSums(layout_of(model.model), pairs)
 
     def work(batch: Sequence[Pair]) -> tuple[Sequence[Pair], Effects, Tensor]:
-        run = PairedRun(model, batch, target, sites=SITES, whole=method == "integrated_gradients")
-        with torch.enable_grad():
-            if method == "graddrop":
-                effects = _graddrop(run, side)
-            elif method == "integrated_gradients":
-                effects = _integrated(run, steps)
-            else:
-                effects = _first_order(run, side)
+        integrated = method == "integrated_gradients"
+        replayed: tuple[Side, ...] = ("corrupt", "clean") if integrated else (side,)
+        start = partial(PairedRun, model, batch, target, sites=SITES, replayed=replayed)
+        if integrated:
+            run = start(whole=True)
+            effects = _integrated(run, steps)
+        elif method == "graddrop":
+            with _gates(layout_of(model.model), target.layer + 1) as close:
+                run = start(taped=side)
+                effects = _graddrop(run, side, close)
+        else:
+            run = start(taped=side)
+            effects = _weighted(run, _effects(run, _gradients(run.side(side).activations, run.side(side).taped_values)))
         return batch, {site: values.cpu() for site, values in effects.items()}, run.shifts.cpu()
 
     with frozen(model.model):
@@ -193,20 +198,15 @@ def attribute_pairs(
 # -- methods -----------------------------------------------------------------------------------------------------------
 
 
-def _first_order(run: PairedRun, side: Side) -> Effects:
-    tape = _Tape(run, run.side(side))
-    return _weighted(run, _effects(run, tape.gradients()))
-
-
-def _graddrop(run: PairedRun, side: Side) -> Effects:
+def _graddrop(run: PairedRun, side: Side, close: Callable[[int], None]) -> Effects:
     """One backward pass for each layer whose sublayers pass no gradient on; the forward pass is shared."""
     total: Effects = {}
-    with _gates(run.layout, run.stop) as close:
-        tape = _Tape(run, run.side(side))
-        for layer in range(run.stop):
-            close(layer)
-            for site, values in _effects(run, tape.gradients(keep=layer < run.stop - 1)).items():
-                total[site] = total[site] + values.abs() if layer else values.abs()
+    taped = run.side(side)
+    for layer in range(run.stop):
+        close(layer)
+        gradients = _gradients(taped.activations, taped.taped_values, keep=layer < run.stop - 1)
+        for site, values in _effects(run, gradients).items():
+            total[site] = total[site] + values.abs() if layer else values.abs()
     return {site: values * run.weights.abs()[:, None, None] / max(1, run.stop - 1) for site, values in total.items()}
 
 
@@ -214,28 +214,25 @@ def _integrated(run: PairedRun, steps: int) -> Effects:
     start, step = run.corrupt.replay.streams[0], run.clean.replay.streams[0] - run.corrupt.replay.streams[0]
     total: dict[tuple[Site, int], Tensor] = {}
     for number in range(steps):
-        tape = _Tape(run, run.corrupt, hidden=start + (number + 0.5) / steps * step)  # the midpoint rule
-        for key, gradient in tape.gradients().items():
+        leaf = (start + (number + 0.5) / steps * step).detach().requires_grad_()  # the midpoint rule
+        with (
+            torch.enable_grad(),
+            recording(run.layout, sites=SITES, layers=range(run.stop), pick=lambda values: values) as recorded,
+        ):
+            values = run.value(run.corrupt.replay.run(leaf, stop=run.stop), run.corrupt)
+        for key, gradient in _gradients(recorded, values).items():
             total[key] = total[key] + gradient / steps if number else gradient / steps
     return _weighted(run, _effects(run, total))
 
 
-class _Tape:
-    """A forward pass over the suffix that remembers how the target came about."""
+def _gradients(recorded: Recorded, values: Tensor, *, keep: bool = False) -> dict[tuple[Site, int], Tensor]:
+    """Derivatives of the target by every recorded activation; with `keep`, to be asked again.
 
-    def __init__(self, run: PairedRun, side: OneSide, *, hidden: Tensor | None = None) -> None:
-        replay: Replay = side.replay
-        leaf = (replay.streams[0] if hidden is None else hidden).detach().requires_grad_()
-        with recording(run.layout, sites=SITES, layers=range(run.stop), pick=lambda values: values) as recorded:
-            behind = replay.run(leaf, stop=run.stop)
-        self.recorded: Recorded = recorded
-        self.total = run.value(behind, side).sum()  # rows do not touch each other, so one sum serves all
-
-    def gradients(self, *, keep: bool = False) -> dict[tuple[Site, int], Tensor]:
-        """Derivatives of the target by every recorded activation; with `keep`, to be asked again."""
-        keys = list(self.recorded)
-        found = torch.autograd.grad(self.total, [self.recorded[key] for key in keys], retain_graph=keep)
-        return dict(zip(keys, found, strict=True))
+    Rows do not touch each other, so the derivative of their sum serves all.
+    """
+    keys = list(recorded)
+    found = torch.autograd.grad(values.sum(), [recorded[key] for key in keys], retain_graph=keep)
+    return dict(zip(keys, found, strict=True))
 
 
 def _effects(run: PairedRun, gradients: dict[tuple[Site, int], Tensor]) -> Effects:
@@ -265,7 +262,8 @@ def _gates(layout: Layout, n_layers: int) -> Iterator[Callable[[int], None]]:
     def gate(layer: int) -> Callable[..., None]:
         def hook(_: Any, __: Any, output: Any) -> None:
             tensor: Tensor = output[0] if isinstance(output, tuple) else output
-            tensor.register_hook(lambda gradient: torch.zeros_like(gradient) if layer in closed else gradient)
+            if tensor.requires_grad:  # not in passes without a tape
+                tensor.register_hook(lambda gradient: torch.zeros_like(gradient) if layer in closed else gradient)
 
         return hook
 

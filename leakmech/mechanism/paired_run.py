@@ -29,9 +29,20 @@ class OneSide:
     """The clean or the corrupt sequences of a batch: their replay, activations of the suffix, and target values."""
 
     located: tuple[LocatedPrompt, ...]
-    replay: Replay
+    kept: Replay | None
     activations: Recorded
-    values: Float[Tensor, " row"]
+    taped_values: Float[Tensor, " row"]
+
+    @property
+    def values(self) -> Float[Tensor, " row"]:
+        """The target of each sequence."""
+        return self.taped_values.detach()
+
+    @property
+    def replay(self) -> Replay:
+        """What can be run again; only of sides for which that was asked."""
+        assert self.kept is not None, "this side was not asked to be run again"
+        return self.kept
 
 
 class PairedRun:
@@ -45,12 +56,24 @@ class PairedRun:
         The batch.
     sites
         Whose activations are kept, over the suffix, in the layers that the target depends on.
+    replayed
+        Sides that will be run again; the other one takes a single forward pass.
+    taped
+        Side whose activations and target are kept with what derivatives need.
     whole
         Whether all columns can be run again, not only the shared suffix; for equalised pairs.
     """
 
     def __init__(
-        self, loaded: LoadedModel, pairs: Sequence[Pair], target: Target, *, sites: Sequence[Site], whole: bool = False
+        self,
+        loaded: LoadedModel,
+        pairs: Sequence[Pair],
+        target: Target,
+        *,
+        sites: Sequence[Site],
+        replayed: Sequence[Side] = ("corrupt", "clean"),
+        taped: Side | None = None,
+        whole: bool = False,
     ) -> None:
         self.loaded = loaded
         self.layout: Layout = layout_of(loaded.model)
@@ -58,15 +81,26 @@ class PairedRun:
         self.target = target
         self.sites = tuple(sites)
         self.n_suffix = max(len(pair) if whole else pair.n_shared for pair in pairs)
-        self.corrupt = self._side([pair.corrupt for pair in pairs])
-        self.clean = self._side([pair.clean for pair in pairs])
+        self.corrupt = self._side(
+            [pair.corrupt for pair in pairs], again="corrupt" in replayed, taped=taped == "corrupt"
+        )
+        self.clean = self._side([pair.clean for pair in pairs], again="clean" in replayed, taped=taped == "clean")
 
-    def _side(self, located: Sequence[LocatedPrompt]) -> OneSide:
-        inputs = padded(located, self.loaded.device)
-        with recording(self.layout, sites=self.sites, layers=range(self.stop), pick=_last(self.n_suffix)) as recorded:
-            replay = Replay(self.loaded, inputs, n_suffix=self.n_suffix)
-        with torch.no_grad():
-            values = self.target.values(replay.streams[self.stop], located)
+    def _side(self, located: Sequence[LocatedPrompt], *, again: bool, taped: bool) -> OneSide:
+        inputs, last = padded(located, self.loaded.device), _last(self.n_suffix)
+        replay = None
+        with (
+            recording(self.layout, sites=self.sites, layers=range(self.stop), pick=last) as recorded,
+            torch.set_grad_enabled(taped),
+        ):
+            if again:
+                replay = Replay(self.loaded, inputs, n_suffix=self.n_suffix, taped=taped)
+                behind = replay.streams[self.stop]
+            else:
+                with recording(self.layout, sites=["resid_post"], layers=[self.target.layer], pick=last) as stream:
+                    self.loaded.model(**inputs, use_cache=False, logits_to_keep=1)
+                behind = stream["resid_post", self.target.layer]
+            values = self.target.values(behind, located)
         return OneSide(tuple(located), replay, recorded, values)
 
     @property
@@ -101,9 +135,10 @@ class PairedRun:
     def difference(self, site: Site, layer: int) -> Float[Tensor, "row pos width"]:
         """Clean minus corrupt activations at the shared tokens, 0 elsewhere, in float32."""
         key = (site, layer)
-        return (self.clean.activations[key].float() - self.corrupt.activations[key].float()) * self.shared
+        clean, corrupt = (side.activations[key].detach().float() for side in (self.clean, self.corrupt))
+        return (clean - corrupt) * self.shared
 
 
 def _last(n: int) -> Pick:
-    """Keeps a batch's last `n` columns; the pass over the tokens before leaves nothing in memory."""
-    return lambda hidden: hidden[:, -n:]
+    """Keeps a batch's last `n` columns: itself where it has no more, or derivatives by it could not be asked for."""
+    return lambda hidden: hidden if hidden.shape[1] <= n else hidden[:, -n:]

@@ -55,35 +55,42 @@ class Replay:
         ``input_ids``, ``attention_mask`` and ``position_ids`` of a batch that is padded on the left.
     n_suffix
         Number of columns that will be run again; all of them: nothing is kept of the tokens before.
+    taped
+        Whether the first pass over the suffix can be differentiated by what happens in it.
 
     Attributes
     ----------
     streams
-        Residual stream before each block and behind the last one, over the suffix, without gradients.
+        Residual stream before each block and behind the last one, over the suffix.
     """
 
-    def __init__(self, loaded: LoadedModel, inputs: Mapping[str, Tensor], *, n_suffix: int) -> None:
+    def __init__(
+        self, loaded: LoadedModel, inputs: Mapping[str, Tensor], *, n_suffix: int, taped: bool = False
+    ) -> None:
         self.layout: Layout = layout_of(loaded.model)
         self.streams: list[Float[Tensor, "row pos d_model"]] = []
         self._calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         n_prefix = inputs["input_ids"].shape[1] - n_suffix
         with torch.no_grad():
             cache = _frozen_prefix(loaded, inputs, n_prefix) if n_prefix else None
-            suffix = {name: inputs[name][:, n_prefix:] for name in ("input_ids", "position_ids")}
-            with ExitStack() as hooks:
-                for block in self.layout.blocks:
-                    # Before the hooks of others: they act again in every run.
-                    handle = block.block.register_forward_pre_hook(self._keep, with_kwargs=True, prepend=True)
-                    hooks.callback(handle.remove)
-                last = self.layout.blocks[-1].block.register_forward_hook(lambda _, __, out: self._keep_last(out))
-                hooks.callback(last.remove)
-                loaded.model(
-                    **suffix,
-                    attention_mask=inputs["attention_mask"],
-                    past_key_values=cache,
-                    use_cache=cache is not None,
-                    logits_to_keep=1,
-                )
+        suffix = {name: inputs[name][:, n_prefix:] for name in ("input_ids", "position_ids")}
+        with ExitStack() as hooks, torch.set_grad_enabled(taped):
+            for block in self.layout.blocks:
+                # Before the hooks of others: they act again in every run.
+                handle = block.block.register_forward_pre_hook(self._keep, with_kwargs=True, prepend=True)
+                hooks.callback(handle.remove)
+            if taped:
+                first = self.layout.blocks[0].block
+                hooks.callback(first.register_forward_pre_hook(_leaf, with_kwargs=True, prepend=True).remove)
+            last = self.layout.blocks[-1].block.register_forward_hook(lambda _, __, out: self._keep_last(out))
+            hooks.callback(last.remove)
+            loaded.model(
+                **suffix,
+                attention_mask=inputs["attention_mask"],
+                past_key_values=cache,
+                use_cache=cache is not None,
+                logits_to_keep=1,
+            )
 
     def _keep(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep what a block was called with."""
@@ -111,6 +118,13 @@ class Replay:
             args, kwargs = self._calls[layer]
             hidden = _tensor(self.layout.blocks[layer].block(hidden, *args, **kwargs))
         return hidden
+
+
+def _leaf(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Start the record of derivatives at the input of the first block."""
+    if args:
+        return (args[0].detach().requires_grad_(), *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
 
 
 def _frozen_prefix(loaded: LoadedModel, inputs: Mapping[str, Tensor], n_prefix: int) -> DynamicCache:

@@ -82,9 +82,11 @@ def patching_map(
         frame, "patching_map", key=("layer", "position"), whole=("layer",), texts=("position",), numbers=("effect",)
     )
     regions = sorted(dict.fromkeys(drawn["position"]), key=lambda name: REGIONS.index(name) if name in REGIONS else 99)
-    n_layers = int(drawn["layer"].max()) + 1
+    layers = sorted(set(drawn["layer"].tolist()))  # only those that were patched
+    n_layers = len(layers)
     cells = np.full((n_layers, len(regions)), np.nan)
-    cells[drawn["layer"], [regions.index(name) for name in drawn["position"]]] = 100 * drawn["effect"]
+    rows = [layers.index(layer) for layer in drawn["layer"]]
+    cells[rows, [regions.index(name) for name in drawn["position"]]] = 100 * drawn["effect"]
     limit = float(np.nanmax(np.abs(cells))) or 1.0
     high = float(np.clip(6 / n_layers, 0.13, 0.3))
     wide = max(0.75, *(text_width(name, size=8.5) + 0.2 for name in regions))
@@ -95,9 +97,8 @@ def patching_map(
     draw_cells(axes, cells, (-limit, limit), texts if high > 0.14 else None, label=quantity)
     axes.set_xticks([place + 0.5 for place in range(len(regions))], regions, parse_math=False)
     step = max(1, round(n_layers / 16))
-    axes.set_yticks(
-        [place + 0.5 for place in range(0, n_layers, step)], [str(place) for place in range(0, n_layers, step)]
-    )
+    shown = range(0, n_layers, step)
+    axes.set_yticks([place + 0.5 for place in shown], [str(layers[place]) for place in shown])
     axes.set_xlabel("patched region of the prompt", fontsize=9)
     axes.set_ylabel("layer (0 = first)", fontsize=9)
     if title is None:
