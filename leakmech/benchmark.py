@@ -28,6 +28,7 @@ from leakmech.measurement import Measurement
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_model
 from leakmech.progress import Progress, no_progress
+from leakmech.prompts.arrangement import arrange, injection_place
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.samples import load_dataset
@@ -118,7 +119,7 @@ def run_benchmark(
         if config.intervention.startswith(_IN_MEMORY):
             raise UsageError(f"{run.path}: its interventions were given as values; continue it with the same values")
         interventions = load_interventions(config.intervention)
-    samples = load_dataset(config.dataset).take(config.limit)
+    samples = arrange(load_dataset(config.dataset), config.arrangement).take(config.limit)
     measurement = Measurement.load(config, samples)
     loaded = load_model(
         model if model is not None else config.model,
@@ -162,7 +163,13 @@ class _Benchmark:
     @cached_property
     def renderer(self) -> Renderer:
         c = self.config
-        return Renderer(self.loaded.tokenizer, form=c.prompt_form, system=c.system, instruction=c.instruction)
+        return Renderer(
+            self.loaded.tokenizer,
+            form=c.prompt_form,
+            system=c.system,
+            instruction=c.instruction,
+            place=injection_place(c.arrangement),
+        )
 
     @cached_property
     def prompts(self) -> dict[str, Prompt]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from leakmech.errors import ConfigError, nearest
 from leakmech.generation.engines import parse_batch_size
 from leakmech.generation.sampler import Decoding
+from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
 from leakmech.scoring.sentence import DEFAULT_ECHO_SIMILARITY, Cleaning
 
@@ -59,6 +60,7 @@ class ScoringConfig(Settings):
     limit: int | None = Field(None, ge=1, description="use only the first N samples")
     seed: int = Field(0, description="seed of the coupled sampling and of the bootstrap")
     instruction: str = Field("none", description="none, ignore-irrelevant, or any text added before every prompt")
+    arrangement: Arrangement = Field("before", description="injection before or after the stem, or two of them (twice)")
     cleaning: Cleaning = Field("echo-free", description="the policy of the headline numbers; all three are computed")
     echo_similarity: float = Field(DEFAULT_ECHO_SIMILARITY, gt=0, le=1, description="threshold of near-verbatim echoes")
     estimator: str = Field(

@@ -115,6 +115,7 @@ class Measurement:
             "generations": generations,
             "seed": c.seed,
             "instruction": c.instruction,
+            "arrangement": c.arrangement,
             "estimator": self.estimators[0].name,
             "estimators": [estimator.name for estimator in self.estimators],
             "encoder": c.encoder,

@@ -18,6 +18,7 @@ from leakmech.errors import DatasetError, InterruptedRunError, RunDirectoryError
 from leakmech.generation.external import ExternalGenerations, read_generations
 from leakmech.measurement import Measurement
 from leakmech.progress import Progress, no_progress
+from leakmech.prompts.arrangement import arrange, injection_place
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.samples import PromptSet, load_dataset
 from leakmech.provenance import environment
@@ -76,7 +77,7 @@ def score(
     if source.is_dir() and run.path.resolve() == source.resolve():
         raise RunDirectoryError(f"{run.path}: is the run that is read; choose another --out")
     refuse_other_run(run, config)
-    samples = load_dataset(config.dataset)
+    samples = arrange(load_dataset(config.dataset), config.arrangement)
     given = _read(source, samples, config, columns)
     measurement = Measurement.load(config, given.samples)
     prompts = _prompts(given.samples, config)
@@ -141,7 +142,8 @@ def _with_gaps(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _renderer(config: ScoreConfig) -> Renderer:
-    return Renderer(None, form="plain", instruction=config.instruction)
+    place = injection_place(config.arrangement)
+    return Renderer(None, form="plain", instruction=config.instruction, place=place)
 
 
 def _prompts(samples: PromptSet, config: ScoreConfig) -> dict[tuple[str, str], Prompt]:

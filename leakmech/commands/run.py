@@ -32,6 +32,7 @@ def bench(
     limit: Annotated[int | None, typer.Option(help="Use only the first N samples.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the coupled sampling.")] = None,
     instruction: Annotated[str | None, typer.Option(help="none, ignore-irrelevant, or any text.")] = None,
+    arrangement: Annotated[str | None, typer.Option(help="Injection before or after the stem, or twice.")] = None,
     prompt_form: Annotated[str | None, typer.Option(help="chat, plain, or auto.")] = None,
     system: Annotated[str | None, typer.Option(help="Text of the system role; 'none' leaves it out.")] = None,
     cleaning: Annotated[str | None, typer.Option(help="Headline policy: echo-free, paper, or raw.")] = None,
@@ -59,8 +60,8 @@ def bench(
         model=model, adapter=adapter, intervention=intervention, fold=fold, revision=revision,
         dataset=dataset, estimator=estimator, encoder=encoder,
         generations=generations, limit=limit, seed=seed, instruction=instruction, prompt_form=prompt_form,
-        cleaning=cleaning, stop_at_first_sentence=first_sentence_stop, device=device, dtype=dtype,
-        batch_size=batch_size,
+        arrangement=arrangement, cleaning=cleaning, stop_at_first_sentence=first_sentence_stop, device=device,
+        dtype=dtype, batch_size=batch_size,
     )  # fmt: skip
     if system is not None:
         settings["system"] = None if system == "none" else system
@@ -81,6 +82,7 @@ def score(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first N samples.")] = None,
     instruction: Annotated[str | None, typer.Option(help="Instruction of the prompts: none, or its text.")] = None,
+    arrangement: Annotated[str | None, typer.Option(help="Injection before or after the stem, or twice.")] = None,
     cleaning: Annotated[str | None, typer.Option(help="Headline policy: echo-free, paper, or raw.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the bootstrap.")] = None,
     column: Annotated[
@@ -102,7 +104,7 @@ def score(
     settings = read_yaml(config) if config else {}
     settings |= given(
         dataset=dataset, model=model, estimator=estimator, encoder=encoder, limit=limit, instruction=instruction,
-        cleaning=cleaning, seed=seed, allow_missing=allow_missing, device=device,
+        arrangement=arrangement, cleaning=cleaning, seed=seed, allow_missing=allow_missing, device=device,
     )  # fmt: skip
     _present(run(source, out=out, columns=parse_columns(column or ()), progress=rich_progress, **settings), report)
 

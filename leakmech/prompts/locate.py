@@ -85,7 +85,7 @@ def locate(
 
 
 def _characters(prompt: Prompt) -> dict[str, Span]:
-    """Characters of injection and stem in the rendered prompt, which ends its text with both."""
+    """Characters of injection and stem in the rendered prompt, whose text ends with both, one character apart."""
     start = prompt.rendered.rfind(prompt.text)
     if start < 0:
         raise ModelError(
@@ -93,11 +93,14 @@ def _characters(prompt: Prompt) -> dict[str, Span]:
             "use prompt_form='plain'"
         )
     end = start + len(prompt.text)
-    stem = (end - len(prompt.stem), end)
     if prompt.injection is None:
-        return {"stem": stem, "injection": _NONE}
-    injection_end = stem[0] - 1  # a space lies between them
-    return {"stem": stem, "injection": (injection_end - len(prompt.injection), injection_end)}
+        return {"stem": (end - len(prompt.stem), end), "injection": _NONE}
+    names, texts = ("injection", "stem"), (prompt.injection, prompt.stem)
+    if prompt.place == "after":
+        names, texts = names[::-1], texts[::-1]
+    last = (end - len(texts[1]), end)
+    first = (last[0] - 1 - len(texts[0]), last[0] - 1)
+    return dict(zip(names, (first, last), strict=True))
 
 
 def _tokens(offsets: Sequence[Span], characters: Span) -> Span:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from leakmech.errors import ConfigError, ModelError, nearest
+from leakmech.prompts.arrangement import Place
 from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet, Sample
 
 PromptForm = Literal["chat", "plain", "auto"]
@@ -36,6 +37,7 @@ class Prompt:
     stem: str
     injection: str | None
     instruction: str
+    place: Place = "before"
 
     def to_dict(self) -> dict[str, str | None]:
         """The line of ``prompts.jsonl``."""
@@ -63,23 +65,36 @@ class Renderer:
         Text of the system role in chat form; None leaves the role out (the template may then add its own).
     instruction
         A name from :data:`INSTRUCTIONS`, or any text; added to :data:`TASK` before every prompt.
+    place
+        Whether injections stand before the stem or, in chat form, in a line of their own after it.
 
     Raises
     ------
     ModelError
         Chat form is asked of a tokenizer without a chat template, or its template refuses the system role.
+    ConfigError
+        Unknown form or place, or injections after the stem in plain form: the injection would be continued, not the
+        stem.
     """
 
     tokenizer: Any
     form: PromptForm = "auto"
     system: str | None = DEFAULT_SYSTEM
     instruction: str = "none"
+    place: Place = "before"
 
     def __post_init__(self) -> None:
         if self.form not in get_args(PromptForm):
             raise ConfigError(f"prompt form {self.form!r}{nearest(self.form, get_args(PromptForm))}")
         if self.form == "chat" and not self.tokenizer.chat_template:
             raise ModelError("prompt form 'chat': this tokenizer has no chat template; use --prompt-form plain or auto")
+        if self.place not in get_args(Place):
+            raise ConfigError(f"place of the injection {self.place!r}{nearest(self.place, get_args(Place))}")
+        if self.place == "after" and self.tokenizer is not None and self.resolved_form == "plain":
+            raise ConfigError(
+                "injections after the stem: need a chat template; a plain text would end with its injection, which "
+                "the model would continue instead of the stem"
+            )
 
     @property
     def resolved_form(self) -> Literal["chat", "plain"]:
@@ -96,7 +111,7 @@ class Renderer:
     def prompt(self, sample: Sample, condition: Condition) -> Prompt:
         """Render one condition of one sample."""
         injection = sample.injection(condition)
-        body = f"{injection} {sample.stem}" if injection else sample.stem
+        body = self._body(sample.stem, injection)
         text = f"{self.instruction_text}: {body}"
         return Prompt(
             id=f"{sample.id}/{condition}",
@@ -108,7 +123,13 @@ class Renderer:
             stem=sample.stem,
             injection=injection,
             instruction=self.instruction_text,
+            place=self.place,
         )
+
+    def _body(self, stem: str, injection: str | None) -> str:
+        if not injection:
+            return stem
+        return f"{injection} {stem}" if self.place == "before" else f"{stem}\n{injection}"
 
     def prompts(self, samples: PromptSet) -> Iterator[Prompt]:
         """All conditions of all samples, sample by sample in the order of :data:`CONDITIONS`."""

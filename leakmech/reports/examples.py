@@ -62,7 +62,7 @@ def sample_texts(result: BenchResult) -> dict[str, SampleTexts]:
         ``prompts.jsonl`` lacks a condition of a sample.
     """
     path = RunDirectory(result.path).prompts_file
-    # Every prompt is instruction, optional injection and stem; the first is known, and control has no second.
+    # Every prompt is instruction, stem and, before or after it, an injection; control has no injection.
     start = f"{Renderer(None, form='plain', instruction=result.summary['instruction']).instruction_text}: "
     prompts: dict[str, dict[str, Any]] = {}
     for row in read_jsonl_shard(path):
@@ -76,9 +76,14 @@ def sample_texts(result: BenchResult) -> dict[str, SampleTexts]:
             )
         bodies = {condition: rows[condition]["text"].removeprefix(start) for condition in CONDITIONS}
         stem = bodies["control"]
-        injections: dict[Condition, str] = {name: bodies[name].removesuffix(stem).strip() for name in INJECTIONS}
+        injections: dict[Condition, str] = {name: _injection(bodies[name], stem) for name in INJECTIONS}
         found[sample] = SampleTexts(sample, rows["control"]["split"], stem, injections)
     return found
+
+
+def _injection(body: str, stem: str) -> str:
+    rest = body.removesuffix(stem) if body.endswith(stem) else body.removeprefix(stem)
+    return rest.strip()
 
 
 def examples_table(

@@ -23,6 +23,7 @@ _OPTIONS = {
     "encoder": "--encoder",
     "limit": "--limit",
     "instruction": "--instruction",
+    "arrangement": "--arrangement",
     "prompt_form": "--prompt-form",
     "cleaning": "--cleaning",
     "decoding.temperature": "--temperature",

@@ -1,0 +1,230 @@
+"""Is a side effect small enough not to matter? One verdict per measure, with margins that were set beforehand.
+
+A measure is a ratio of sums over units, T = sum(numerator) / sum(denominator), for the base model b and the changed
+model a over the same units. The effect is, on the scale on which it is tested,
+
+    difference    T_a - T_b
+    ratio         log(T_a / T_b)
+    perplexity    T_a - T_b with T in nats a token; shown as the ratio exp(T_a - T_b) of perplexities
+
+All tests are t tests on jackknife pseudo-values (:mod:`leakmech.scoring.inference`): TOST for equivalence within the
+margin, and a one-sided test of harm against zero (two-sided where a move to either side is harm). With level alpha:
+
+    equivalent      TOST rejects: the effect lies within the margin, whether or not it is zero
+    worse           it does not, and there is harm
+    better          it does not, and there is the opposite of harm
+    inconclusive    none of these can be said from so few units
+
+"All side effects are equivalent" needs no adjustment for their number: each must be shown on its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from leakmech.errors import ConfigError
+from leakmech.mitigation.estimates import estimate, mean_ratio
+from leakmech.scoring.inference import equivalence, pseudo_values
+from leakmech.scoring.statistics import json_number
+
+Scale = Literal["difference", "ratio", "perplexity"]
+Harm = Literal["up", "down", "either"]
+Verdict = Literal["equivalent", "worse", "better", "inconclusive"]
+Columns = Float[np.ndarray, "units 2"]
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Largest side effects that do not matter; set them before looking at results.
+
+    Ratios are meant in both directions: 1.1 allows a factor from 1/1.1 to 1.1.
+
+    Attributes
+    ----------
+    perplexity
+        Ratio of perplexities, of the base model's control generations and of neutral text.
+    kl
+        KL(base || changed), nats a token. With 0.1 the base model's own tokens are, in the geometric mean, 10 % less
+        probable.
+    distinct
+        Difference of distinct-1, -2 and -3.
+    repeated
+        Difference of the share of repeated 4-grams.
+    compression
+        Ratio of compression ratios.
+    length
+        Ratio of mean lengths.
+    empty, looping
+        Difference of shares of generations.
+    relevance
+        Difference of mean cosine similarities.
+    capability
+        Difference of accuracies.
+    seconds
+        Ratio of seconds per generation.
+    alpha
+        Level of all verdicts.
+
+    Raises
+    ------
+    ConfigError
+        A ratio is not above 1, a difference not above 0, or alpha not inside (0, 1).
+    """
+
+    perplexity: float = 1.1
+    kl: float = 0.1
+    distinct: float = 0.05
+    repeated: float = 0.02
+    compression: float = 1.1
+    length: float = 1.1
+    empty: float = 0.02
+    looping: float = 0.02
+    relevance: float = 0.05
+    capability: float = 0.05
+    seconds: float = 1.1
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        ratios = ("perplexity", "compression", "length", "seconds")
+        for field in fields(self):
+            value, least = getattr(self, field.name), 1 if field.name in ratios else 0
+            if not (np.isfinite(value) and value > least) or (field.name == "alpha" and value >= 1):
+                kind = "inside (0, 1)" if field.name == "alpha" else f"a number above {least}"
+                raise ConfigError(f"margins: {field.name} must be {kind}, found {value}")
+
+    def to_dict(self) -> dict[str, float]:
+        """For the configuration of a run."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SideEffect:
+    """One measure of damage, base against changed.
+
+    Attributes
+    ----------
+    name, scale
+        What, and whether `effect`, `low`, `high` and `margin` are differences or ratios.
+    base, changed
+        The measure's values (perplexities for ``perplexity``).
+    effect, low, high
+        Effect and its paired 95 % bootstrap interval over units.
+    margin
+        Of the equivalence test.
+    p_equivalence, p_harm
+        p values of TOST and of the test of harm.
+    verdict
+        See the head of this module.
+    n_units
+        Number of samples, documents, questions or rounds.
+    """
+
+    name: str
+    scale: Literal["difference", "ratio"]
+    base: float | None
+    changed: float | None
+    effect: float | None
+    low: float | None
+    high: float | None
+    margin: float
+    p_equivalence: float | None
+    p_harm: float | None
+    verdict: Verdict
+    n_units: int
+
+
+def side_effect(
+    name: str,
+    base: Columns,
+    changed: Columns,
+    *,
+    scale: Scale,
+    harm: Harm,
+    margin: float,
+    alpha: float,
+    seed: int,
+    draws: int,
+) -> SideEffect:
+    """Test one measure.
+
+    Parameters
+    ----------
+    name
+        For tables.
+    base, changed
+        Numerator and denominator of every unit, the same units for both.
+    scale, harm
+        How the effect is taken, and which direction of it is harm.
+    margin
+        A ratio above 1 for ``ratio`` and ``perplexity``, a difference above 0 else.
+    alpha
+        Level of the verdict.
+    seed, draws
+        Of the bootstrap.
+
+    Raises
+    ------
+    UsageError
+        The margin is out of range.
+    """
+
+    def effect(sums: Float[np.ndarray, "rows 4"]) -> Float[np.ndarray, "rows 1"]:
+        before, after = mean_ratio(sums[:, :2]), mean_ratio(sums[:, 2:])
+        if scale != "ratio":
+            return after - before
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log(after) - np.log(before)
+        return np.where(np.isfinite(logs), logs, np.nan)
+
+    columns = np.hstack([base, changed])
+    shown = np.exp if scale != "difference" else lambda number: number
+    found = estimate(columns, effect, seed=seed, draws=draws).mapped(shown)
+    # Jackknife pseudo-values have no variance to speak of with a single unit.
+    values = pseudo_values(columns, effect)[:, 0] if len(columns) > 1 else np.full(len(columns), np.nan)
+    p_equivalence = equivalence(values, margin=margin if scale == "difference" else float(np.log(margin)))
+    p_harm, p_gain = _one_sided(values, harm)
+    sides = [mean_ratio(side.sum(axis=0, keepdims=True))[0, 0] for side in (base, changed)]
+    if scale == "perplexity":
+        sides = [np.exp(side) for side in sides]
+    return SideEffect(
+        name=name,
+        scale="difference" if scale == "difference" else "ratio",
+        base=json_number(sides[0]),
+        changed=json_number(sides[1]),
+        effect=json_number(found.value),
+        low=json_number(found.low),
+        high=json_number(found.high),
+        margin=margin,
+        p_equivalence=json_number(p_equivalence),
+        p_harm=json_number(p_harm),
+        verdict=_verdict(p_equivalence, p_harm, p_gain, alpha),
+        n_units=len(columns),
+    )
+
+
+def _verdict(p_equivalence: float, p_harm: float, p_gain: float, alpha: float) -> Verdict:
+    if p_equivalence < alpha:
+        return "equivalent"
+    if p_harm < alpha:
+        return "worse"
+    return "better" if p_gain < alpha else "inconclusive"
+
+
+def _one_sided(values: Float[np.ndarray, " units"], harm: Harm) -> tuple[float, float]:
+    """p values of harm, and of its opposite (1 where there is none)."""
+    values = values[~np.isnan(values)]
+    if values.size < 2:
+        return float("nan"), float("nan")
+    if np.ptp(values) <= 1e-10 * max(1.0, float(np.abs(values).max())):  # no spread: the mean is certain
+        up, down = (0.0, 1.0) if values.mean() > 1e-12 else (1.0, 0.0) if values.mean() < -1e-12 else (1.0, 1.0)
+    else:
+        up = float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)  # pyright: ignore[reportAttributeAccessIssue] - hidden by SciPy's decorator
+        down = 1 - up
+    if harm == "either":
+        return min(1.0, 2 * min(up, down)), 1.0
+    return (up, down) if harm == "up" else (down, up)

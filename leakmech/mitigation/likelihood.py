@@ -1,0 +1,332 @@
+"""How probable given texts are under a model, and how far a changed model's distribution lies from the base model's.
+
+For continuations c of prompts x (n tokens in all), with natural logarithms throughout:
+
+    perplexity     exp(-1/n sum_c sum_t log q(c_t | x, c_<t))
+    ratio          perplexity(changed) / perplexity(base) on the same tokens; 1: nothing has changed
+    KL             1/n sum_c sum_t sum_v p(v | x, c_<t) log(p(v | x, c_<t) / q(v | x, c_<t)),    in nats a token
+
+p is the base model, q the changed one. Both read the same texts, batch by batch (behind other prompts, where it is the
+prompt that a mitigation changes), and only numbers per text are kept. Logits are taken as the model computes them
+(bfloat16 too); softmax, differences and sums are taken in float64 (float32 on devices without it), a few rows of the
+vocabulary at a time, so memory does not grow with the vocabulary or the number of texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from leakmech.errors import GenerationError, ModelError, UsageError
+from leakmech.generation.engines import parse_batch_size
+from leakmech.mechanism.batches import in_batches
+from leakmech.mitigation.estimates import Estimate, estimate, mean_ratio, per_unit
+from leakmech.mitigation.variants import Batch, Continuation, ModelVariant
+from leakmech.progress import Progress, no_progress
+from leakmech.scoring.statistics import DRAWS
+
+# Logits that one forward pass may return (per model), and that are turned into probabilities at once.
+_LOGITS = {"cpu": 1 << 26}
+_LOGITS_ELSEWHERE = 1 << 29
+_CHUNK = 1 << 22
+_ROWS = {"cpu": 16}
+_ROWS_ELSEWHERE = 128
+
+Rows = Float[Tensor, "token vocab"]
+Item = tuple[Continuation, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihoods:
+    """How probable texts are under one model.
+
+    Attributes
+    ----------
+    ids, units
+        Of the continuations.
+    n_tokens
+        Tokens of each, shape (continuations,).
+    log_likelihood
+        Sum of their log-probabilities, in nats; 0 for an empty one.
+    """
+
+    ids: tuple[str, ...]
+    units: tuple[str, ...]
+    n_tokens: Int[np.ndarray, " continuations"]
+    log_likelihood: Float[np.ndarray, " continuations"]
+
+    @property
+    def per_token(self) -> Float[np.ndarray, " continuations"]:
+        """Mean log-probability of a token, in nats; NaN for empty texts."""
+        empty = self.n_tokens == 0
+        return np.divide(self.log_likelihood, self.n_tokens, out=np.full(len(empty), np.nan), where=~empty)
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean negative log-likelihood of all tokens; NaN without tokens."""
+        total = self.n_tokens.sum()
+        return float(np.exp(-self.log_likelihood.sum() / total)) if total else float("nan")
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per continuation."""
+        columns = {"id": self.ids, "unit": self.units, "n_tokens": self.n_tokens}
+        return pd.DataFrame(columns | {"log_likelihood": self.log_likelihood})
+
+
+@dataclass(frozen=True, eq=False)
+class LikelihoodComparison:
+    """The same texts under a base model and a changed one.
+
+    Attributes
+    ----------
+    base, changed
+        Likelihoods under each.
+    kl
+        Sum over the tokens of a text of KL(base || changed) at the places that predict them, in nats.
+    """
+
+    base: Likelihoods
+    changed: Likelihoods
+    kl: Float[np.ndarray, " continuations"]
+
+    @property
+    def nats_columns(self) -> tuple[Float[np.ndarray, "units 2"], Float[np.ndarray, "units 2"]]:
+        """Per unit: negative log-likelihood, and tokens, of base and changed model."""
+        return self._per_unit(-self.base.log_likelihood), self._per_unit(-self.changed.log_likelihood)
+
+    @property
+    def kl_columns(self) -> Float[np.ndarray, "units 2"]:
+        """Per unit: KL, and tokens; the ratio of their sums is the KL in nats a token."""
+        return self._per_unit(self.kl)
+
+    def perplexity_ratio(self, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
+        """perplexity(changed) / perplexity(base) with its paired bootstrap interval over units."""
+        lost = self.base.log_likelihood - self.changed.log_likelihood
+        return estimate(self._per_unit(lost), mean_ratio, seed=seed, draws=draws).mapped(np.exp)
+
+    def kl_per_token(self, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
+        """KL(base || changed) in nats a token with its bootstrap interval over units."""
+        return estimate(self.kl_columns, mean_ratio, seed=seed, draws=draws)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per continuation."""
+        frame = self.base.to_frame().rename(columns={"log_likelihood": "base_log_likelihood"})
+        return frame.assign(changed_log_likelihood=self.changed.log_likelihood, kl=self.kl)
+
+    def _per_unit(self, values: Float[np.ndarray, " continuations"]) -> Float[np.ndarray, "units 2"]:
+        return per_unit(self.base.units, np.stack([values, self.base.n_tokens], axis=1))
+
+
+def log_likelihoods(
+    variant: ModelVariant,
+    continuations: Sequence[Continuation],
+    *,
+    batch_size: int | str = "auto",
+    progress: Progress = no_progress,
+) -> Likelihoods:
+    """Log-likelihood of every continuation given its prompt.
+
+    Parameters
+    ----------
+    variant
+        The model.
+    continuations
+        Equal ones are run once.
+    batch_size
+        Rows of a forward pass; ``auto`` goes by device and size of the vocabulary. Fewer are taken where memory runs
+        out. In bfloat16, results depend on it in their last digits.
+    progress
+        Where to report progress.
+
+    Raises
+    ------
+    GenerationError
+        Logits are NaN or infinite.
+    ActivationError
+        Memory does not suffice for a single row.
+    """
+
+    def work(rows: Sequence[Item], keep: int) -> Float[Tensor, "row 1"]:
+        batch = Batch.of([own for (own,) in rows], device=variant.device)
+        logits = variant.logits(batch, keep=keep)
+        return torch.stack([_summed(_token_log_likelihood, row.tokens, _predicting(logits, i, row))
+                            for i, row in enumerate(batch.rows)])  # fmt: skip
+
+    items = [(continuation,) for continuation in continuations]
+    found = _run(variant, items, work, 1, label="likelihoods", batch_size=batch_size, progress=progress)
+    return _likelihoods(continuations, found[:, 0])
+
+
+def compare_likelihoods(
+    base: ModelVariant,
+    changed: ModelVariant,
+    continuations: Sequence[Continuation],
+    *,
+    changed_prompts: Mapping[str, Continuation] | None = None,
+    batch_size: int | str = "auto",
+    progress: Progress = no_progress,
+) -> LikelihoodComparison:
+    """Run base and changed model on the same batches: likelihoods under both, and KL(base || changed).
+
+    Parameters
+    ----------
+    base, changed
+        Models with one vocabulary; they may share their module.
+    changed_prompts
+        By id what the changed model reads in place of a continuation: the same tokens behind another prompt, where a
+        mitigation is an instruction or a rewritten prompt.
+    continuations, batch_size, progress
+        See :func:`log_likelihoods`.
+
+    Raises
+    ------
+    ModelError
+        The models have vocabularies of different size.
+    GenerationError, ActivationError
+        See :func:`log_likelihoods`.
+    UsageError
+        The changed prompt of a continuation has other tokens behind it.
+    """
+    if base.vocabulary != changed.vocabulary:
+        raise ModelError(
+            f"KL between models with {base.vocabulary} and {changed.vocabulary} logits: compare models with one "
+            "vocabulary"
+        )
+
+    items = [(own, (changed_prompts or {}).get(own.id, own)) for own in continuations]
+    for own, other in items:
+        if own.tokens != other.tokens:
+            raise UsageError(
+                f"continuation {own.id!r}: what the changed model reads has other tokens behind its prompt"
+            )
+
+    def work(rows: Sequence[Item], keep: int) -> Float[Tensor, "row 3"]:
+        before = base.logits(Batch.of([own for own, _ in rows], device=base.device), keep=keep)
+        batch = Batch.of([other for _, other in rows], device=changed.device)
+        after = changed.logits(batch, keep=keep).to(base.device)
+        return torch.stack([
+            _summed(_token_comparison, own.tokens, _predicting(before, i, own), _predicting(after, i, own))
+            for i, (own, _) in enumerate(rows)
+        ])  # fmt: skip
+
+    found = _run(base, items, work, 3, label="base and changed", batch_size=batch_size, progress=progress)
+    before, after = (_likelihoods(continuations, found[:, column]) for column in (0, 1))
+    return LikelihoodComparison(before, after, found[:, 2])
+
+
+def _likelihoods(continuations: Sequence[Continuation], values: Float[np.ndarray, " n"]) -> Likelihoods:
+    return Likelihoods(
+        ids=tuple(c.id for c in continuations),
+        units=tuple(c.unit for c in continuations),
+        n_tokens=np.array([len(c.tokens) for c in continuations], dtype=np.int64),
+        log_likelihood=values,
+    )
+
+
+# -- batches -------------------------------------------------------------------------------------------------------
+
+
+def _run(
+    variant: ModelVariant,
+    continuations: Sequence[Item],
+    work: Callable[[Sequence[Item], int], Tensor],
+    n_values: int,
+    *,
+    label: str,
+    batch_size: int | str,
+    progress: Progress,
+) -> Float[np.ndarray, "continuations values"]:
+    """Values of every continuation; the longest run first, equal ones once, empty ones not at all."""
+    distinct = {_key(item): item for item in continuations if item[0].tokens}
+    items = sorted(distinct.values(), key=lambda item: max(map(len, item)), reverse=True)
+    values: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
+
+    def run(rows: Sequence[Item]) -> None:
+        found = work(rows, 1 + max(len(row[0].tokens) for row in rows)).cpu().numpy()
+        for row, numbers in zip(rows, found, strict=True):
+            if not np.isfinite(numbers).all():
+                raise GenerationError(
+                    f"continuation {row[0].id!r}: the model's logits are NaN or infinite; try dtype float32, or check "
+                    "the intervention or adapter in use"
+                )
+            values[_key(row)] = numbers
+
+    if items:
+        size = _rows(variant, items, batch_size)
+        for _ in in_batches(
+            items, run, batch_size=size, device=variant.device, label=label, progress=progress, name=_name
+        ):
+            pass
+    nothing = np.zeros(n_values)
+    rows = [values[_key(item)] if item[0].tokens else nothing for item in continuations]
+    return np.stack(rows) if rows else np.zeros((0, n_values))
+
+
+def _key(item: Item) -> tuple[tuple[int, ...], ...]:
+    """Equal items give equal numbers and are run once."""
+    return (*(part for each in item for part in (each.prompt, each.injection, each.stem)), item[0].tokens)
+
+
+def _name(item: Item) -> str:
+    return item[0].id
+
+
+def _rows(variant: ModelVariant, items: Sequence[Item], batch_size: int | str) -> int:
+    """Rows of a forward pass, so that its logits stay within bounds."""
+    asked = parse_batch_size(batch_size)
+    if asked:
+        return asked
+    kind = variant.device.type
+    each = variant.vocabulary * (1 + max(len(item[0].tokens) for item in items))
+    return max(1, min(_ROWS.get(kind, _ROWS_ELSEWHERE), _LOGITS.get(kind, _LOGITS_ELSEWHERE) // each))
+
+
+# -- from logits to numbers ----------------------------------------------------------------------------------------
+
+
+def _predicting(logits: Float[Tensor, "row keep vocab"], row: int, item: Continuation) -> Rows:
+    """The logits that predict the tokens of `item`: those one column before each."""
+    return logits[row, -1 - len(item.tokens) : -1]
+
+
+def _summed(measure: Callable[..., Tensor], tokens: Sequence[int], *logits: Rows) -> Float[Tensor, " values"]:
+    """Sum of a measure over tokens, a few rows of the vocabulary at a time."""
+    total: Tensor | None = None
+    for start, stop in _chunks(len(tokens), logits[0].shape[-1]):
+        wanted = torch.tensor(tokens[start:stop], device=logits[0].device)
+        part = measure(wanted, *(_log_probabilities(rows[start:stop]) for rows in logits))
+        total = part if total is None else total + part
+    if total is None:
+        raise AssertionError("no tokens")
+    return total
+
+
+def _chunks(n_tokens: int, vocabulary: int) -> Iterator[tuple[int, int]]:
+    step = max(1, _CHUNK // vocabulary)
+    for start in range(0, n_tokens, step):
+        yield start, min(n_tokens, start + step)
+
+
+def _log_probabilities(logits: Rows) -> Rows:
+    wide: Any = torch.float32 if logits.device.type == "mps" else torch.float64
+    return torch.log_softmax(logits.to(wide), dim=-1)
+
+
+def _token_log_likelihood(tokens: Int[Tensor, " token"], log_p: Rows) -> Float[Tensor, " 1"]:
+    return log_p.gather(-1, tokens[:, None]).sum().reshape(1)
+
+
+def _token_comparison(tokens: Int[Tensor, " token"], log_p: Rows, log_q: Rows) -> Float[Tensor, " 3"]:
+    """Log-likelihood under p and q, and KL(p || q)."""
+    picked = [log.gather(-1, tokens[:, None]).sum() for log in (log_p, log_q)]
+    p = log_p.exp()
+    # A token of probability 0 contributes nothing, whatever q makes of it.
+    divergence = torch.where(p > 0, p * (log_p - log_q), torch.zeros_like(p)).sum()
+    return torch.stack([*picked, divergence])

@@ -1,0 +1,147 @@
+"""The texts whose likelihood is measured: what the base model wrote, and neutral texts that nobody generated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from leakmech.corpus import EMBEDDED, open_corpus
+from leakmech.errors import DatasetError, UsageError
+from leakmech.mechanism.positions import LocatedPrompt, locate
+from leakmech.mitigation.answers import Answers
+from leakmech.mitigation.variants import Continuation
+from leakmech.prompts.render import Prompt, Renderer
+from leakmech.scoring.archive import fetch_archive, load_ratings
+from leakmech.sentences import normalised_words
+
+_SOURCE = "nyt"
+_NEUTRAL = 0.5
+_MIN_WORDS = 8
+
+
+def prompt_continuations(
+    prompts: Iterable[Prompt], renderer: Renderer, *, tokens: Mapping[str, Sequence[int]]
+) -> list[Continuation]:
+    """Rendered prompts, each followed by token ids: for the base model's own control generations.
+
+    Parameters
+    ----------
+    prompts
+        As `renderer` made them; those without an entry in `tokens` are left out.
+    tokens
+        Generated token ids by prompt id, as :func:`leakmech.mechanism.continuations.sample_continuations` gives them.
+
+    Raises
+    ------
+    UsageError
+        None of the prompts has tokens.
+    """
+    kept = [prompt for prompt in prompts if prompt.id in tokens]
+    if not kept:
+        raise UsageError("continuations: none of the prompts has generated tokens; give them by prompt id")
+    return [_behind(located, located.id, tuple(tokens[located.id])) for located in locate(kept, renderer)]
+
+
+def _behind(located: LocatedPrompt, name: str, tokens: tuple[int, ...]) -> Continuation:
+    spans = located.spans
+    ids = tuple(located.ids.tolist())
+    return Continuation(name, located.sample, ids, tokens, injection=spans["injection"], stem=spans["stem"])
+
+
+def answer_continuations(answers: Answers, controls: Mapping[str, Prompt], renderer: Renderer) -> list[Continuation]:
+    """Every scored answer behind the *control* prompt of its sample.
+
+    What a model answers after an injection is judged as an answer to the stem alone: an answer that keeps free of the
+    injection is then as probable as one that was never tempted.
+
+    Parameters
+    ----------
+    answers
+        What a model wrote, under any condition; empty answers have no tokens.
+    controls
+        The control prompt of every sample, by sample.
+
+    Raises
+    ------
+    UsageError
+        A sample has no control prompt.
+    """
+    # A chat template ends with a line break or a special token; plain text goes on behind a space.
+    space = " " if renderer.resolved_form == "plain" else ""
+    missing = [sample for sample in answers.samples if sample not in controls]
+    if missing:
+        raise UsageError(f"answers: sample {missing[0]!r} has no control prompt")
+    prompts = dict(zip(controls, locate(list(controls.values()), renderer), strict=True))
+    encoded: dict[str, tuple[int, ...]] = {"": ()}
+    found = []
+    for sample, condition, number, text in zip(
+        answers.samples, answers.conditions, answers.generations, answers.answers, strict=True
+    ):
+        if text not in encoded:
+            encoded[text] = plain_ids(renderer.tokenizer, space + text)
+        found.append(_behind(prompts[sample], f"{sample}/{condition}#{number}", encoded[text]))
+    return found
+
+
+def plain_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Token ids of a text without special tokens."""
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def neutral_continuations(
+    tokenizer: Any, source: str = EMBEDDED, *, limit: int = 200, max_tokens: int = 128, text_column: str = "text"
+) -> list[Continuation]:
+    """Neutral texts, the first token of each given and the others scored.
+
+    Where the tokenizer puts a beginning-of-text token before a text, that is what is given.
+
+    Parameters
+    ----------
+    source
+        ``"embedded"``: sentences of newspaper editorials from the archive of Hutto & Gilbert (2014) whose mean human
+        rating lies within 0.5 of neutral (on a scale from -4 to 4) and that have 8 words or more; all sentences of
+        one editorial are one unit. Else a corpus as :func:`leakmech.corpus.open_corpus` reads it, each text a unit.
+    limit
+        Number of texts, evenly spaced over the source.
+    max_tokens
+        Longer texts are cut there.
+    text_column
+        Column of a table that holds the texts.
+
+    Raises
+    ------
+    DatasetError
+        The archive cannot be fetched, the source cannot be read, or none of its texts has two tokens.
+    UsageError
+        `limit` or `max_tokens` is too small.
+    """
+    if limit < 1 or max_tokens < 2:
+        raise UsageError(
+            f"neutral texts: limit must be 1 or more and max_tokens 2 or more; found {limit}, {max_tokens}"
+        )
+    texts = _editorials() if source == EMBEDDED else _corpus(source, text_column)
+    chosen = sorted(set(np.linspace(0, len(texts) - 1, num=min(limit, len(texts))).round().astype(int).tolist()))
+    found = []
+    for index in chosen:
+        unit, text = texts[index]
+        ids = tuple(tokenizer(text)["input_ids"][:max_tokens])
+        if len(ids) > 1:
+            found.append(Continuation(f"{source}:{index}", unit, ids[:1], ids[1:]))
+    if not found:
+        raise DatasetError(f"neutral texts {source}: none of them has two tokens")
+    return found
+
+
+def _editorials() -> list[tuple[str, str]]:
+    """(editorial, sentence) of the neutral sentences."""
+    frame = load_ratings(fetch_archive())
+    frame = frame[(frame["source"] == _SOURCE) & (frame["mean_rating"].abs() <= _NEUTRAL)]
+    rows = zip(frame["document"].tolist(), frame["text"].tolist(), strict=True)
+    return [(document, text) for document, text in rows if len(normalised_words(text)) >= _MIN_WORDS]
+
+
+def _corpus(source: str, text_column: str) -> list[tuple[str, str]]:
+    corpus = open_corpus(source, text_column=text_column)
+    return [(str(text.position), text.text.strip()) for text in corpus]

@@ -1,0 +1,120 @@
+"""Leakage reduction, retention and selectivity: identities, values with a known truth, paired intervals."""
+
+import numpy as np
+import pytest
+
+from leakmech.errors import UsageError
+from leakmech.mitigation.fluency import N_COLUMNS, AnswerQuality
+from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reduction, retention, selectivity
+from leakmech.prompts.samples import CONDITIONS
+from leakmech.scoring.leakage import LeakageScores, overall_leakage, valence_shifts
+
+SIGN = {"control": 0, "positive": 1, "neutral": 0, "negative": -1}
+DRAWS = 500
+
+
+def make_scores(leakage, *, n=40, k=6, prefix="s", noise_seed=0):
+    """Valence that moves by `leakage` towards the injection; scores with one `noise_seed` are coupled."""
+    noise, stems = np.random.default_rng(noise_seed), np.random.default_rng(9)
+    stem, strength = stems.normal(size=n), stems.normal(1, 0.3, size=n)
+    probabilities = {}
+    for condition in CONDITIONS:
+        mean = stem + SIGN[condition] * leakage * strength
+        glad = 1 / (1 + np.exp(-(mean[:, None] + noise.normal(size=(n, k)))))
+        probabilities[condition] = np.stack([0.8 * (1 - glad), np.full_like(glad, 0.2), 0.8 * glad], axis=-1)
+    return LeakageScores(tuple(f"{prefix}{i}" for i in range(n)), probabilities)
+
+
+def make_quality(answers, *, nats=2.0, n=40, prefix="s"):
+    columns = np.tile([nats * 100, 100, 20, 20, 60, 80, 50, 60, 38, 40], (n, 1))
+    assert columns.shape[1] == N_COLUMNS
+    return AnswerQuality(answers, tuple(f"{prefix}{i}" for i in range(n)), columns)
+
+
+@pytest.fixture
+def answers(answers_of):
+    return answers_of([[["x"]]], conditions=["control"])
+
+
+def test_an_unchanged_model_reduces_nothing_and_retains_everything(answers):
+    pair = Pair(make_scores(1.0), make_scores(1.0))
+    reduction, kept = leakage_reduction(pair, draws=DRAWS), retention(pair, draws=DRAWS)
+    assert (reduction.value, reduction.low, reduction.high) == (0, 0, 0)
+    assert (kept.value, kept.low, kept.high) == (1, 1, 1)
+    quality = make_quality(answers)
+    found = selectivity(pair, pair, (quality, quality), draws=DRAWS)
+    assert found.selectivity.value == 0
+    assert found.fluency.value == 1
+
+
+def test_values_follow_from_auc_el_and_valence_shift():
+    base, mitigated = make_scores(1.0), make_scores(0.3)
+    auc = [overall_leakage(scores, pairing="all").value for scores in (base, mitigated)]
+    shift = [valence_shifts(scores)["valence_shift"].mean() for scores in (base, mitigated)]
+    pair = Pair(base, mitigated)
+    reduction, kept = leakage_reduction(pair, draws=DRAWS), retention(pair, draws=DRAWS)
+    assert reduction.value == pytest.approx(1 - (auc[1] - 0.5) / (auc[0] - 0.5))
+    assert kept.value == pytest.approx(shift[1] / shift[0])
+    assert 0.4 < reduction.low < reduction.value < reduction.high < 1
+    assert kept.low < kept.value < kept.high < 1
+
+
+def test_a_model_that_loses_all_affect_is_not_selective_and_a_good_one_is(answers):
+    quality = make_quality(answers), make_quality(answers, nats=2.05)
+    leakage = Pair(make_scores(1.0), make_scores(0.05))
+    deaf = selectivity(leakage, Pair(make_scores(1.5), make_scores(0.1)), quality, draws=DRAWS)
+    good = selectivity(leakage, Pair(make_scores(1.5), make_scores(1.4)), quality, draws=DRAWS)
+    assert deaf.selectivity.high < 0.4
+    assert good.selectivity.low > 0.75
+    assert good.fluency.value == pytest.approx(np.exp(-0.05))
+    parts = good.leakage_reduction.value, good.retention.value, good.fluency.value
+    assert good.selectivity.value == pytest.approx(3 / sum(1 / min(1, part) for part in parts))
+    row = good.to_dict()
+    assert row["selectivity_low"] == good.selectivity.low
+    assert row["retention"] == good.retention.value
+
+
+def test_coupled_runs_give_narrower_intervals():
+    base = make_scores(1.0, noise_seed=0)
+    coupled = leakage_reduction(Pair(base, make_scores(0.8, noise_seed=0)), draws=2000)
+    apart = leakage_reduction(Pair(base, make_scores(0.8, noise_seed=1)), draws=2000)
+    assert coupled.high - coupled.low < 0.7 * (apart.high - apart.low)
+
+
+def test_sets_may_have_other_samples(answers):
+    quality = make_quality(answers), make_quality(answers)
+    leakage = Pair(make_scores(1.0), make_scores(0.2))
+    relevant = Pair(make_scores(1.5, n=25, prefix="r"), make_scores(1.4, n=25, prefix="r"))
+    found = selectivity(leakage, relevant, quality, draws=4000)
+    alone = retention(relevant, draws=4000)
+    assert found.retention.value == pytest.approx(alone.value)
+    assert found.leakage_reduction.value == pytest.approx(leakage_reduction(leakage, draws=DRAWS).value)
+    # Drawn among more units, the interval is that of the set alone, within the noise of the draws.
+    assert found.retention.high - found.retention.low == pytest.approx(alone.high - alone.low, rel=0.25)
+
+
+def test_the_harmonic_mean_is_of_clipped_parts():
+    found = harmonic_mean(np.array([[1.0, 1, 1], [2, 1, 1], [0.5, 1, 1], [-0.3, 1, 1], [0, 1, 1], [np.nan, 1, 1]]))
+    np.testing.assert_allclose(found, [1, 1, 0.75, 0, 0, np.nan])
+
+
+def test_where_there_is_nothing_to_reduce_or_retain_there_is_no_number():
+    inverted = Pair(make_scores(-1.0), make_scores(0.5))
+    assert np.isnan(leakage_reduction(inverted, draws=DRAWS).value)
+    assert np.isnan(retention(inverted, draws=DRAWS).value)
+
+
+def test_retention_compares_the_same_samples():
+    base, mitigated = make_scores(1.0), make_scores(1.0)
+    for condition in ("positive", "negative"):
+        mitigated.probabilities[condition][:10] = np.nan  # these answers are empty after cleaning
+    kept = retention(Pair(base, mitigated), draws=DRAWS)
+    assert kept.value == pytest.approx(1)
+
+
+def test_other_samples_are_refused(answers):
+    with pytest.raises(UsageError, match="different samples"):
+        Pair(make_scores(1.0), make_scores(1.0, prefix="t"))
+    pair = Pair(make_scores(1.0), make_scores(1.0))
+    with pytest.raises(UsageError, match="different samples"):
+        selectivity(pair, pair, (make_quality(answers), make_quality(answers, prefix="t")))
