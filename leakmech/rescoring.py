@@ -19,7 +19,7 @@ from leakmech.generation.external import ExternalGenerations, read_generations
 from leakmech.measurement import Measurement
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.prompts.samples import PromptSet, load_dataset
+from leakmech.prompts.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.provenance import environment
 from leakmech.runs import FORMAT_VERSION, BenchResult, RunDirectory, load_result, refuse_other_run
 from leakmech.scoring.records import MISSING
@@ -146,7 +146,8 @@ def _renderer(config: ScoreConfig) -> Renderer:
 
 def _prompts(samples: PromptSet, config: ScoreConfig) -> dict[tuple[str, str], Prompt]:
     """The prompts as users wrote them; how another program rendered them is not known."""
-    return {(prompt.sample, prompt.condition): prompt for prompt in _renderer(config).prompts(samples)}
+    renderer = _renderer(config)
+    return {(s.id, condition): renderer.unrendered(s, condition) for s in samples for condition in CONDITIONS}
 
 
 def _open(run: RunDirectory, *, origin: dict[str, Any], given: ExternalGenerations, measurement: Measurement) -> None:

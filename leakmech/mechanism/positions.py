@@ -103,14 +103,14 @@ def locate(
 
 
 def _characters(prompt: Prompt) -> dict[str, Span]:
-    """Characters of injection and stem in the rendered prompt, which ends its text with both."""
+    """Characters of injection and stem in the rendered prompt, whose body ends with the stem."""
     start = prompt.rendered.rfind(prompt.text)
     if start < 0:
         raise ModelError(
             f"prompt {prompt.id!r}: the chat template changes its text, so positions cannot be found; "
             "use prompt_form='plain'"
         )
-    end = start + len(prompt.text)
+    end = start + prompt.text.rfind(prompt.body) + len(prompt.body)
     stem = (end - len(prompt.stem), end)
     if prompt.injection is None:
         return {"stem": stem, "injection": _NONE}
