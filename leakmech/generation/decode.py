@@ -338,4 +338,3 @@ class _Batch:
             raise AssertionError("the row is still live")
         text = self.decoder.text(live.tokens)
         return Generation(live.row.prompt_id, live.row.generation, text, tuple(live.tokens), live.finish)
-

@@ -97,5 +97,7 @@ def resolve_instruction(name_or_text: str) -> Instruction:
         return INSTRUCTIONS[name_or_text]
     text = name_or_text.strip().rstrip(".:")
     if text and len(text.split()) == 1:
-        raise ConfigError(f"instruction {name_or_text!r}: no such name{nearest(text, INSTRUCTIONS)} (or give a sentence)")
+        raise ConfigError(
+            f"instruction {name_or_text!r}: no such name{nearest(text, INSTRUCTIONS)} (or give a sentence)"
+        )
     return Instruction("custom", before=text) if text else INSTRUCTIONS["none"]

@@ -23,6 +23,7 @@ _OPTIONS = {
     "encoder": "--encoder",
     "limit": "--limit",
     "instruction": "--instruction",
+    "prompt_rewrite": "--prompt-rewrite",
     "prompt_form": "--prompt-form",
     "cleaning": "--cleaning",
     "decoding.temperature": "--temperature",
