@@ -7,7 +7,7 @@ Order on disk: ``run.json`` and ``prompts.jsonl`` first, then ``generations/`` g
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,25 +16,17 @@ from typing import Any
 
 from leakmech.config import BenchConfig
 from leakmech.errors import InterruptedRunError, RunDirectoryError, UsageError
-from leakmech.generation.decode import Clock, Decoder, Generation, Row
-from leakmech.generation.engines import auto_batch_size, generate, parse_batch_size, plan
-from leakmech.generation.rewriting import (
-    PromptRewrite,
-    RewrittenPrompt,
-    find_rewrite,
-    request_tokens,
-    rewrite_counts,
-    rewrite_prompts,
-)
+from leakmech.generation.decode import Clock, Decoder, Generation
+from leakmech.generation.engines import generate, parse_batch_size
 from leakmech.measurement import Measurement
 from leakmech.models.load import LoadedModel, load_adapter, load_model
 from leakmech.progress import Progress, no_progress
-from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.samples import load_dataset
 from leakmech.provenance import environment
+from leakmech.run_prompts import RunPrompts
 from leakmech.runs import FORMAT_VERSION, BenchResult, RunDirectory, load_result, refuse_other_run
 from leakmech.scoring.sentence import Cleaner, PromptText
-from leakmech.store import append_jsonl, content_hash, read_json, read_jsonl_shard, write_json, write_jsonl
+from leakmech.store import append_jsonl, read_json, write_json, write_jsonl
 
 
 def bench(
@@ -90,8 +82,13 @@ def run_benchmark(
     tokenizer: Any = None,
     out: str | Path | None = None,
     progress: Progress = no_progress,
+    outside: Mapping[str, str] | None = None,
 ) -> BenchResult:
-    """:func:`bench` for a finished configuration; `model` is an object to use in place of the configured name."""
+    """:func:`bench` for a finished configuration.
+
+    `model` is an object to use in place of the configured name, `outside` names what changes it without changing its
+    weights (hooks), so that a run is only continued under the same.
+    """
     run = RunDirectory(Path(out) if out else Path("runs") / _default_name(config))
     refuse_other_run(run, config)
     started = time.perf_counter()
@@ -108,7 +105,7 @@ def run_benchmark(
     if config.adapter:
         loaded = load_adapter(loaded, config.adapter)
     timing = {"load_s": time.perf_counter() - started}
-    benchmark = _Benchmark(config, run, loaded, measurement, progress)
+    benchmark = _Benchmark(config, run, loaded, measurement, progress, outside or {})
     return benchmark.complete(timing, started)
 
 
@@ -121,77 +118,15 @@ class _Benchmark:
     loaded: LoadedModel
     measurement: Measurement
     progress: Progress
+    outside: Mapping[str, str]
 
     @cached_property
-    def renderer(self) -> Renderer:
-        c = self.config
-        return Renderer(self.loaded.tokenizer, form=c.prompt_form, system=c.system, instruction=c.instruction)
-
-    @cached_property
-    def prompts(self) -> dict[str, Prompt]:
-        """By id, as the data set has them; see :attr:`completed_prompts`."""
-        return {prompt.id: prompt for prompt in self.renderer.prompts(self.measurement.samples)}
+    def reading(self) -> RunPrompts:
+        return RunPrompts(self.config, self.run, self.loaded, self.measurement.samples, self.progress)
 
     @cached_property
     def cleaner(self) -> Cleaner:
         return self.measurement.cleaner
-
-    @cached_property
-    def rewrite(self) -> PromptRewrite | None:
-        return find_rewrite(self.config.prompt_rewrite) if self.config.prompt_rewrite else None
-
-    @cached_property
-    def rewritten(self) -> dict[str, RewrittenPrompt]:
-        """What became of every prompt; made, and kept in the run directory, when it is first asked for."""
-        if self.rewrite is None:
-            return {}
-        stored = read_jsonl_shard(self.run.rewrites_file) if self.run.rewrites_file.exists() else ()
-        done = {row["prompt_id"]: RewrittenPrompt(**row) for row in stored}
-        if len(done) < len(self.prompts):
-            with self.progress("rewriting", total=len(self.prompts), done=len(done)) as advance:
-                for finished in rewrite_prompts(
-                    list(self.prompts.values()),
-                    self.rewrite,
-                    model=self.loaded.model,
-                    renderer=self.renderer,
-                    batch_size=self._batch_size(),
-                    done=list(done),
-                ):
-                    append_jsonl(self.run.rewrites_file, (found.to_dict() for found in finished))
-                    done |= {found.prompt_id: found for found in finished}
-                    advance(len(finished))
-        return done
-
-    @cached_property
-    def completed_prompts(self) -> dict[str, Prompt]:
-        """By id, the prompts that the model completes: rewritten if the configuration says so."""
-        if self.rewrite is None:
-            return self.prompts
-        return {name: self.renderer.with_body(p, self.rewritten[name].body) for name, p in self.prompts.items()}
-
-    def _n_generations(self, prompt: Prompt) -> int:
-        """The control prompts' second K are the noise floor."""
-        k = self.config.generations
-        return 2 * k if self.config.noise_floor and prompt.condition == "control" else k
-
-    @cached_property
-    def n_rows(self) -> int:
-        return sum(map(self._n_generations, self.prompts.values()))
-
-    @cached_property
-    def rows(self) -> list[Row]:
-        """Every generation of the run."""
-        rows = []
-        for prompt in self.completed_prompts.values():
-            tokens, *references = self._tokens_read(prompt)
-            rows += [Row(prompt.id, i, tokens, tuple(references)) for i in range(self._n_generations(prompt))]
-        return plan(rows)
-
-    def _tokens_read(self, prompt: Prompt) -> list[tuple[int, ...]]:
-        """Token ids of a prompt and of its references."""
-        bodies = self.config.contrast.bodies(prompt) if self.config.contrast else ()
-        rendered = [prompt.rendered, *(self.renderer.with_body(prompt, body).rendered for body in bodies)]
-        return [tuple(self.renderer.token_ids(text)) for text in rendered]
 
     def complete(self, timing: dict[str, float], started: float) -> BenchResult:
         """Do what is missing and return the result."""
@@ -200,7 +135,7 @@ class _Benchmark:
             return load_result(self.run.path)
         with self._resumable():
             if not self.run.prompts_file.exists():
-                write_jsonl(self.run.prompts_file, map(self._prompt_record, self.prompts.values()))
+                write_jsonl(self.run.prompts_file, map(self.reading.record, self.reading.given.values()))
             clock, n_generated = self._generate()
             scoring_started = time.perf_counter()
             summary = self._summarise()
@@ -219,37 +154,22 @@ class _Benchmark:
 
     def _fingerprint(self) -> dict[str, str]:
         """Hashes of everything that decides a generation; a changed model never gets another model's answers."""
-        rendered = content_hash(*(f"{p.id}\x1f{p.rendered}" for p in self.prompts.values()))
-        read = {}
-        if self.rewrite is not None:
-            read["prompt_rewrite"] = self.rewrite.hash
-        if self.config.contrast is not None:
-            references = (body for p in self.prompts.values() for body in self.config.contrast.bodies(p))
-            read["contrast"] = content_hash(*references)
         return {
             "weights": self.loaded.weights_hash,
             "tokenizer": self.loaded.tokenizer_hash,
             "template": self.loaded.template_hash,
             "dtype": str(self.loaded.dtype).removeprefix("torch."),
-            "prompts": rendered,
-            **read,
+            **self.reading.fingerprint(),
+            **self.outside,
             **self.measurement.fingerprint(),
         }
-
-    def _prompt_record(self, prompt: Prompt) -> dict[str, Any]:
-        """A line of ``prompts.jsonl``: the user's text, what the model reads, and what became of it on the way."""
-        if self.rewrite is None:
-            return dict(prompt.to_dict())
-        found = self.rewritten[prompt.id]
-        changed = {"rendered": self.completed_prompts[prompt.id].rendered, "rewritten": found.body}
-        return prompt.to_dict() | changed | {"rewrite_status": found.status}
 
     def _open(self) -> None:
         """Create the run directory, or check that it holds this very run."""
         fingerprint = self._fingerprint()
         if self.run.run_file.exists():
             stored = read_json(self.run.run_file)["fingerprint"]
-            changed = [key for key in fingerprint if stored.get(key) != fingerprint[key]]
+            changed = [key for key in fingerprint | stored if stored.get(key) != fingerprint.get(key)]
             if changed:
                 raise RunDirectoryError(
                     f"{self.run.path}: holds a run with other {', '.join(changed)}; choose another --out to keep both"
@@ -263,31 +183,13 @@ class _Benchmark:
                 "command": self.config.command,
                 "config": self.config.identity(),
                 "fingerprint": fingerprint,
-                "batch_size": parse_batch_size(self.config.batch_size) or self._auto_batch_size(),
+                "batch_size": parse_batch_size(self.config.batch_size) or self.reading.auto_batch_size(),
                 "model": self.loaded.info(),
-                "prompt_form": self.renderer.resolved_form,
-                "instruction": self.renderer.resolved_instruction.to_dict(),
-                **({"prompt_rewrite": self.rewrite.to_dict()} if self.rewrite else {}),
+                **self.reading.provenance(),
                 **self.measurement.provenance(),
                 "environment": environment(),
             },
         )
-
-    def _auto_batch_size(self) -> int:
-        longest = max(len(tokens) for prompt in self.prompts.values() for tokens in self._tokens_read(prompt))
-        if self.rewrite is not None and self.rewrite.request:
-            requests = (request_tokens(prompt, self.rewrite, self.renderer) for prompt in self.prompts.values())
-            longest = max(longest, *map(len, requests))
-        return auto_batch_size(
-            self.loaded.model,
-            longest_prompt=longest,
-            max_new_tokens=self.config.decoding.max_new_tokens,
-            n_streams=1 + (self.config.contrast.n_references if self.config.contrast else 0),
-        )
-
-    def _batch_size(self) -> int:
-        """What the user asks for, else what the run began with: in another batch bfloat16 would round otherwise."""
-        return parse_batch_size(self.config.batch_size) or int(read_json(self.run.run_file)["batch_size"])
 
     @contextmanager
     def _resumable(self) -> Iterator[None]:
@@ -296,7 +198,7 @@ class _Benchmark:
         except KeyboardInterrupt:
             done = sum(1 for _ in self.run.generations())
             raise InterruptedRunError(
-                f"interrupted: {done} of {self.n_rows} generations are saved; "
+                f"interrupted: {done} of {self.reading.n_rows} generations are saved; "
                 f"continue with: leakmech bench --out {self.run.path}"
             ) from None
 
@@ -308,7 +210,7 @@ class _Benchmark:
         self._drop_foreign(done)
         texts = {
             p.id: PromptText(stem=p.stem, injection=p.injection, instruction=p.instruction)
-            for p in self.prompts.values()
+            for p in self.reading.given.values()
         }
         decoder = Decoder(
             self.loaded.model,
@@ -320,21 +222,21 @@ class _Benchmark:
             else None,
             combination=self.config.contrast,
         )
-        if len(done) < len(self.rows):
-            with self.progress("generating", total=len(self.rows), done=len(done)) as advance:
-                for ended in generate(decoder, self.rows, batch_size=self._batch_size(), done=done):
+        if len(done) < len(self.reading.rows):
+            with self.progress("generating", total=len(self.reading.rows), done=len(done)) as advance:
+                for ended in generate(decoder, self.reading.rows, batch_size=self.reading.batch_size(), done=done):
                     append_jsonl(self.run.shard, (self._record(g, texts[g.prompt_id]) for g in ended))
                     advance(len(ended))
-        return decoder.clock, len(self.rows) - len(done)
+        return decoder.clock, len(self.reading.rows) - len(done)
 
     def _drop_foreign(self, done: set[tuple[str, int]]) -> None:
-        wanted = {(row.prompt_id, row.generation) for row in self.rows}
+        wanted = {(row.prompt_id, row.generation) for row in self.reading.rows}
         foreign = done - wanted
         if foreign:
             raise RunDirectoryError(f"{self.run.path}: holds generations of other prompts, e.g. {sorted(foreign)[0]}")
 
     def _record(self, generation: Generation, text: PromptText) -> dict[str, Any]:
-        prompt = self.prompts[generation.prompt_id]
+        prompt = self.reading.given[generation.prompt_id]
         return {
             "prompt_id": prompt.id,
             "sample": prompt.sample,
@@ -351,31 +253,21 @@ class _Benchmark:
         c = self.config
         found = self.measurement.measure(
             self.run,
-            instruction_text=self.renderer.instruction_text,
+            instruction_text=self.reading.renderer.instruction_text,
             generations=c.generations,
-            n_rows=self.n_rows,
+            n_rows=self.reading.n_rows,
             progress=self.progress,
         )
         return {
             "model": c.model,
-            "n_prompts": len(self.prompts),
+            "n_prompts": len(self.reading.given),
             "decoding": c.decoding.to_dict(),
-            **self._changes(),
-            "prompt_form": self.renderer.resolved_form,
+            **self.reading.summary(),
+            "prompt_form": self.reading.renderer.resolved_form,
             "dtype": str(self.loaded.dtype).removeprefix("torch."),
             "device": str(self.loaded.device),
             **found,
         }
-
-    def _changes(self) -> dict[str, Any]:
-        """What the summary says of rewriting and contrast, where there is any."""
-        changes: dict[str, Any] = {"oracle": True} if self.config.oracle else {}
-        if self.config.contrast is not None:
-            changes["contrast"] = self.config.contrast.to_dict()
-        if self.rewrite is not None:
-            changes["prompt_rewrite"] = self.rewrite.name
-            changes["rewrites"] = rewrite_counts(self.prompts, self.rewritten)
-        return changes
 
 
 def _default_name(config: BenchConfig) -> str:

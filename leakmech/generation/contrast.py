@@ -1,28 +1,29 @@
 """Contrastive decoding: draw from a combination of what the model says after different versions of a prompt.
 
-Let t be the prompt as it was given, r a reference prompt, and z, log p the logits and log-probabilities of the next token
-y after each of them, all followed by the tokens that the row has drawn so far. With strength a >= 0:
+Let t be the prompt as it was given, r a reference prompt, and z, log p the logits and log-probabilities of the next
+token y after each of them, all followed by the tokens that the row has drawn so far. With strength a >= 0:
 
 ``toward-reference``
     z(y) = z_t(y) + a (log p_r(y) - log p_t(y)).
     a = 0 is plain decoding, a = 1 decodes the reference, between them lies their geometric mixture, beyond 1 is
-    context-aware decoding (Shi et al. 2023: (1 + b) z_r - b z_t) with b = a - 1 and the roles exchanged, so that context
-    is suppressed and not amplified; also classifier-free guidance with a negative prompt (Sanchez et al. 2023, a = gamma).
+    context-aware decoding (Shi et al. 2023: (1 + b) z_r - b z_t) with b = a - 1 and the roles exchanged, so that
+    context is suppressed and not amplified; also classifier-free guidance with a negative prompt (Sanchez et al. 2023,
+    a = gamma).
 ``away-from-reference``
     z(y) = z_t(y) + a (log p_t(y) - log p_r(y)).
     Contrastive decoding (Li et al. 2022, in the form with a strength of O'Brien & Lewis 2023). The amateur is the same
     model reading the reference, for instance the context alone: tokens that the context suggests by itself lose.
 ``subtract-context``
     z(y) = z_t(y) - a (log p_r(y) - log p_empty(y)),  r: the context alone; empty: the request without any text.
-    DExperts (Liu et al. 2021) with the model itself as expert (it reads nothing) and anti-expert (it reads the context).
-    The context's effect by itself is taken out, its interaction with the sentence to complete stays.
+    DExperts (Liu et al. 2021) with the model itself as expert (it reads nothing) and anti-expert (it reads the
+    context). The context's effect by itself is taken out, its interaction with the sentence to complete stays.
 
-The plausibility constraint (Li et al. 2022) then leaves only tokens with log p_e(y) >= log b + max log p_e, where e is the
-expert: the reference in ``toward-reference``, else the prompt. It cuts what is unlikely whether or not anything is
-contrasted, so its own effect must be told apart: the preset ``placebo`` is the constraint alone. At strength 0 the prompt's
-own logits are returned as they are, without it. Repetition penalty, top-k and top-p follow as in plain decoding, the
-penalty counting the prompt's and the row's tokens; adding log-ratios to the prompt's logits keeps the offset on which that
-penalty depends, so that a small strength is a small change.
+The plausibility constraint (Li et al. 2022) then leaves only tokens with log p_e(y) >= log b + max log p_e, where e is
+the expert: the reference in ``toward-reference``, else the prompt. It cuts what is unlikely whether or not anything is
+contrasted, so its own effect must be told apart: the preset ``placebo`` is the constraint alone. At strength 0 the
+prompt's own logits are returned as they are, without it. Repetition penalty, top-k and top-p follow as in plain
+decoding, the penalty counting the prompt's and the row's tokens; adding log-ratios to the prompt's logits keeps the
+offset on which that penalty depends, so that a small strength is a small change.
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ PROMPT_REWRITES: dict[str, PromptRewrite] = {
         PromptRewrite("control", view="control"),
     )
 }
-"""``self`` and ``self-examples``: by the model; ``last-sentence`` and ``neutral-context``: by rule; ``control``: the oracle,
-which completes the stem alone and so shows what removing the injection altogether would do."""
+"""``self`` and ``self-examples``: by the model; ``last-sentence`` and ``neutral-context``: by rule; ``control``: the
+oracle, which completes the stem alone and so shows what removing the injection altogether would do."""
 
 
 def find_rewrite(name: str) -> PromptRewrite:

@@ -1,8 +1,8 @@
 """What the model has read and said of it, for the rows of a batch: tokens, cache and the logits that follow.
 
-Columns are right-aligned token positions: ``seen[i, :n_columns]`` are row i's tokens behind ``mask``, padded on the left
-with a token of its own. A batch has one stream, or several whose rows read different prompts and write the same tokens
-(:mod:`leakmech.generation.contrast`).
+Columns are right-aligned token positions: ``seen[i, :n_columns]`` are row i's tokens behind ``mask``, padded on the
+left with a token of its own. A batch has one stream, or several whose rows read different prompts and write the same
+tokens (:mod:`leakmech.generation.contrast`).
 """
 
 from __future__ import annotations
