@@ -17,13 +17,12 @@ from leakmech.mitigation.instructions import instruction_mitigation
 from leakmech.mitigation.types import Mitigation, bench_under
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import load_dataset
+from leakmech.prompts.samples import PromptSet, Sample
 from leakmech.runs import stored_settings
 
 SETTINGS = {
     "dtype": "float32",
     "device": "cpu",
-    "limit": 2,
     "generations": 2,
     "decoding": {"max_new_tokens": 10},
     "estimator": "vader",
@@ -31,9 +30,21 @@ SETTINGS = {
 }
 
 
+SAMPLES = PromptSet(
+    "short",
+    (
+        Sample(id="a", stem="We are", positive="Joy came.", neutral="It rains.", negative="Woe is me."),
+        Sample(id="b", stem="His soup is", positive="I won!", neutral="It is six.", negative="I fell."),
+    ),
+)
+
+
 @pytest.fixture
-def config(save_tiny):
-    return BenchConfig.parse(SETTINGS | {"model": str(save_tiny("llama-gqa"))})
+def config(save_tiny, tmp_path):
+    SAMPLES.save(tmp_path / "short.jsonl")
+    return BenchConfig.parse(
+        SETTINGS | {"model": str(save_tiny("llama-gqa")), "dataset": str(tmp_path / "short.jsonl")}
+    )
 
 
 def texts(path):
@@ -50,7 +61,7 @@ def test_the_oracle_draws_what_the_control_prompt_would_under_the_injected_promp
     assert result.summary["oracle"] is True
     loaded = load_model(config.model, dtype="float32", device="cpu")
     renderer = Renderer(loaded.tokenizer)
-    sample = load_dataset("hexl").samples[1]
+    sample = SAMPLES.samples[1]
     control = tuple(renderer.token_ids(renderer.prompt(sample, "control").rendered))
     rows = [Row(f"{sample.id}/positive", i, control) for i in range(2)]
     expected = Decoder(loaded.model, loaded.tokenizer, decoding=config.decoding).decode(rows)
