@@ -209,7 +209,7 @@ class _Benchmark:
         done = {(record["prompt_id"], record["generation"]) for record in self.run.generations()}
         self._drop_foreign(done)
         texts = {
-            p.id: PromptText(stem=p.stem, injection=p.injection, instruction=p.instruction)
+            p.id: PromptText(stem=p.stem, injection=p.injection, instruction=self.reading.instruction_text)
             for p in self.reading.given.values()
         }
         decoder = Decoder(
@@ -253,7 +253,7 @@ class _Benchmark:
         c = self.config
         found = self.measurement.measure(
             self.run,
-            instruction_text=self.reading.renderer.instruction_text,
+            instruction_text=self.reading.instruction_text,
             generations=c.generations,
             n_rows=self.reading.n_rows,
             progress=self.progress,

@@ -80,16 +80,18 @@ def score(
     given = _read(source, samples, config, columns)
     measurement = Measurement.load(config, given.samples)
     prompts = _prompts(given.samples, config)
-    origin = {"source": str(source), "columns": dict(columns or {})}
+    inserted = read_json(RunDirectory(source).run_file).get("inserted_text") if source.is_dir() else None
+    instruction_text = ". ".join(part for part in (_renderer(config).instruction_text, inserted) if part)
+    origin = {"source": str(source), "columns": dict(columns or {})} | ({"inserted_text": inserted} if inserted else {})
     _open(run, origin=origin, given=given, measurement=measurement)
     if run.is_complete():
         return load_result(run.path)
     try:
         write_jsonl(run.prompts_file, (prompt.to_dict() | {"rendered": None} for prompt in prompts.values()))
-        write_jsonl(run.shard, _records(given, prompts, measurement))
+        write_jsonl(run.shard, _records(given, prompts, measurement, instruction_text=instruction_text))
         summary = measurement.measure(
             run,
-            instruction_text=_renderer(config).instruction_text,
+            instruction_text=instruction_text,
             generations=given.generations,
             n_rows=len(given.texts),
             progress=progress,
@@ -176,13 +178,17 @@ def _open(run: RunDirectory, *, origin: dict[str, Any], given: ExternalGeneratio
 
 
 def _records(
-    given: ExternalGenerations, prompts: Mapping[tuple[str, str], Prompt], measurement: Measurement
+    given: ExternalGenerations,
+    prompts: Mapping[tuple[str, str], Prompt],
+    measurement: Measurement,
+    *,
+    instruction_text: str,
 ) -> Iterator[dict[str, Any]]:
     """The texts as lines of a run's shard; lengths in tokens are not known."""
     cleaner, policy = measurement.cleaner, measurement.config.cleaning
     for (sample, condition, generation), text in given.texts.items():
         prompt = prompts[sample, condition]
-        whole = PromptText(stem=prompt.stem, injection=prompt.injection, instruction=prompt.instruction)
+        whole = PromptText(stem=prompt.stem, injection=prompt.injection, instruction=instruction_text)
         yield {
             "prompt_id": prompt.id,
             "sample": sample,

@@ -83,6 +83,17 @@ class RunPrompts:
             return self.given
         return {name: self.renderer.with_body(p, self.rewritten[name].body) for name, p in self.given.items()}
 
+    @property
+    def inserted(self) -> str:
+        """What rewriting and references say and the user did not."""
+        sources = (self.rewrite, self.config.contrast)
+        return " ".join(dict.fromkeys(source.inserted for source in sources if source and source.inserted))
+
+    @property
+    def instruction_text(self) -> str:
+        """All that the model is told besides injection and stem; an answer that repeats it is an echo."""
+        return ". ".join(part for part in (self.renderer.instruction_text, self.inserted) if part)
+
     # -- rows ----------------------------------------------------------------------------------------------------
 
     def _n_generations(self, prompt: Prompt) -> int:
@@ -147,6 +158,7 @@ class RunPrompts:
             "prompt_form": self.renderer.resolved_form,
             "instruction": self.renderer.resolved_instruction.to_dict(),
             **({"prompt_rewrite": self.rewrite.to_dict()} if self.rewrite else {}),
+            **({"inserted_text": self.inserted} if self.inserted else {}),
         }
 
     def record(self, prompt: Prompt) -> dict[str, Any]:

@@ -91,6 +91,11 @@ class Contrast:
         return any(VIEWS[view].oracle for view in self.views)
 
     @property
+    def inserted(self) -> str:
+        """What the references say and the prompt does not."""
+        return " ".join(VIEWS[view].inserted for view in self.views if VIEWS[view].inserted)
+
+    @property
     def n_references(self) -> int:
         return len(self.views)
 

@@ -38,7 +38,7 @@ from leakmech.store import content_hash
 RewriteStatus = Literal["rewritten", "unchanged", "lost-stem", "completed", "empty"]
 FAILED: tuple[RewriteStatus, ...] = ("lost-stem", "completed", "empty")
 _ROOM = 16  # tokens that a rewrite may be longer than the longest body
-_LABEL = re.compile(r"^(?:rewritten )?text\s*:\s*", re.IGNORECASE)
+_LABEL = re.compile(r"^(?P<label>[^.!?:]{1,60}):\s*")
 
 _ASK = (
     "The last sentence of the text below is unfinished. Remove every sentence that has nothing to do with it. Keep the "
@@ -63,6 +63,11 @@ class PromptRewrite:
     def oracle(self) -> bool:
         """Does it use what a user does not have?"""
         return self.view is not None and VIEWS[self.view].oracle
+
+    @property
+    def inserted(self) -> str:
+        """What a rule puts into prompts."""
+        return VIEWS[self.view].inserted if self.view else ""
 
     @property
     def hash(self) -> str:
@@ -119,10 +124,15 @@ class RewrittenPrompt:
         return asdict(self)
 
 
-def text_of_answer(answer: str) -> str:
-    """The rewritten text in an answer of a model: its first line, without a label and quotation marks around it."""
-    lines = [line.strip() for line in answer.splitlines() if line.strip()]
-    return _LABEL.sub("", lines[0]).strip().strip('"“”') if lines else ""
+def text_of_answer(answer: str, *, body: str) -> str:
+    """The rewritten text in an answer of a model: its first line, without labels and quotation marks around it.
+
+    A label is what stands before a colon and not in `body`: "The rewritten text is: …".
+    """
+    text = next((line.strip() for line in answer.splitlines() if line.strip()), "")
+    while (found := _LABEL.match(text)) and found["label"] not in body:
+        text = text[found.end() :]
+    return text.strip().strip('"“”')
 
 
 def judge_rewrite(prompt: Prompt, text: str, *, answer: str | None = None) -> RewrittenPrompt:
@@ -185,7 +195,12 @@ def rewrite_prompts(
     decoding = Decoding(temperature=0.0, repetition_penalty=1.0, max_new_tokens=longest + _ROOM)
     decoder = Decoder(model, renderer.tokenizer, decoding=decoding, stop=lambda _, text: "\n" in text.lstrip())
     for ended in generate(decoder, rows, batch_size=batch_size):
-        yield [judge_rewrite(waiting[made.prompt_id], text_of_answer(made.text), answer=made.text) for made in ended]
+        yield [
+            judge_rewrite(
+                waiting[made.prompt_id], text_of_answer(made.text, body=waiting[made.prompt_id].body), answer=made.text
+            )
+            for made in ended
+        ]
 
 
 def request_tokens(prompt: Prompt, rewrite: PromptRewrite, renderer: Renderer) -> tuple[int, ...]:

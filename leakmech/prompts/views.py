@@ -18,7 +18,9 @@ from leakmech.errors import ConfigError, nearest
 from leakmech.prompts.render import Prompt
 from leakmech.sentences import split_sentences
 
-NEUTRAL_SENTENCE = "The building has two floors."
+NEUTRAL_SENTENCE = "Here is a sentence."
+"""Without content, because content leaks too: after "The building has two floors." a model of 135M parameters wrote
+of that building in 8 of 10 answers, after "It is Tuesday." of weekdays in 9; this sentence was taken up in 4 of 10."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,14 @@ class View:
     ----------
     oracle
         It is made from what a user does not have: knowledge of which sentence was injected.
+    inserted
+        What stands in it and not in the prompt; an answer that repeats it is an echo.
     """
 
     name: str
     body: Callable[[Prompt], str]
     oracle: bool = False
+    inserted: str = ""
 
 
 def split_context(body: str) -> tuple[str, str]:
@@ -56,7 +61,7 @@ VIEWS: dict[str, View] = {
         View("same", lambda prompt: prompt.body),
         View("control", lambda prompt: prompt.stem, oracle=True),
         View("last-sentence", lambda prompt: split_context(prompt.body)[1]),
-        View("neutral-context", _neutralised),
+        View("neutral-context", _neutralised, inserted=NEUTRAL_SENTENCE),
         View("context-only", lambda prompt: split_context(prompt.body)[0]),
         View("empty", lambda _: ""),
     )

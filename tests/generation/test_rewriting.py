@@ -34,6 +34,7 @@ def prompt(renderer):
     [
         ("Her passion is", "rewritten", "Her passion is"),
         ('Text: "Her passion is..."\nMore of it.', "rewritten", "Her passion is"),
+        ("The last sentence of the text is: Text: Her passion is.", "rewritten", "Her passion is"),
         ("Some keys were lost. Her passion is", "rewritten", "Some keys were lost. Her passion is"),
         ("I lost my keys. Her passion is", "unchanged", "I lost my keys. Her passion is"),
         ("Her passion is painting.", "completed", "I lost my keys. Her passion is"),
@@ -42,7 +43,7 @@ def prompt(renderer):
     ],
 )
 def test_a_failed_rewrite_leaves_the_prompt_as_it_was(prompt, answer, status, body):
-    found = judge_rewrite(prompt, text_of_answer(answer), answer=answer)
+    found = judge_rewrite(prompt, text_of_answer(answer, body=prompt.body), answer=answer)
     assert (found.status, found.body, found.answer) == (status, body, answer)
 
 
@@ -51,7 +52,7 @@ def test_the_rules_and_the_oracle_leave_the_stem(renderer):
     for name, bodies in {
         "last-sentence": {"Her passion is"},
         "control": {"Her passion is"},
-        "neutral-context": {"Her passion is", "The building has two floors. Her passion is"},
+        "neutral-context": {"Her passion is", "Here is a sentence. Her passion is"},
     }.items():
         (found,) = rewrite_prompts(prompts, find_rewrite(name), model=None, renderer=renderer, batch_size=4)
         assert {rewritten.body for rewritten in found} == bodies

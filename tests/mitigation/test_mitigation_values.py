@@ -18,7 +18,9 @@ from leakmech.mitigation.types import Mitigation, bench_under
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import PromptSet, Sample
+from leakmech.prompts.views import NEUTRAL_SENTENCE
 from leakmech.runs import stored_settings
+from leakmech.store import write_jsonl
 
 SETTINGS = {
     "dtype": "float32",
@@ -90,6 +92,17 @@ def test_a_contrast_of_strength_0_gives_the_run_without_it(config, tmp_path):
 
 def on_disk(path):
     return json.loads((path / "run.json").read_text())
+
+
+def test_a_sentence_that_was_inserted_counts_as_prompt_when_it_is_repeated(config, tmp_path):
+    result = bench_under(rewrite_mitigation("neutral-context"), config, out=tmp_path / "run")
+    assert on_disk(result.path)["inserted_text"] == NEUTRAL_SENTENCE
+    rows = lines(tmp_path / "run" / "generations" / "shard-000.jsonl")
+    rows[0]["text"] = f"{NEUTRAL_SENTENCE} The sea is wide. It"
+    write_jsonl(tmp_path / "run" / "generations" / "shard-000.jsonl", rows)
+    again = leakmech.score(result.path, out=tmp_path / "again", bootstrap_draws=100)
+    row = again.scores.set_index(["prompt_id", "generation"]).loc[(rows[0]["prompt_id"], rows[0]["generation"])]
+    assert row["first_sentence"] == "The sea is wide."
 
 
 def test_an_interrupted_rewriting_goes_on_and_ends_up_the_same(config, tmp_path, monkeypatch):
