@@ -8,9 +8,12 @@ if TYPE_CHECKING:
     from leakmech.benchmark import bench
     from leakmech.comparison import Comparison, compare
     from leakmech.data_build import build_aexl
+    from leakmech.diagnosis.pipeline import diagnose
     from leakmech.mechanism.activation_store import load_activations
     from leakmech.mechanism.activations import cache_activations
+    from leakmech.mechanism.attribution import attribute
     from leakmech.mechanism.directions import Direction, load_direction
+    from leakmech.mechanism.sentiment import sentiment_directions
     from leakmech.models.load import load_model
     from leakmech.power_analysis import power
     from leakmech.prompts.samples import load_dataset
@@ -23,10 +26,12 @@ __all__ = [
     "BenchResult",
     "Comparison",
     "Direction",
+    "attribute",
     "bench",
     "build_aexl",
     "cache_activations",
     "compare",
+    "diagnose",
     "export_annotation",
     "import_annotation",
     "load_activations",
@@ -37,16 +42,19 @@ __all__ = [
     "load_result",
     "power",
     "score",
+    "sentiment_directions",
 ]
 
 _HOMES = {
     "BenchResult": "leakmech.runs",
     "Comparison": "leakmech.comparison",
     "Direction": "leakmech.mechanism.directions",
+    "attribute": "leakmech.mechanism.attribution",
     "bench": "leakmech.benchmark",
     "build_aexl": "leakmech.data_build",
     "cache_activations": "leakmech.mechanism.activations",
     "compare": "leakmech.comparison",
+    "diagnose": "leakmech.diagnosis.pipeline",
     "export_annotation": "leakmech.annotation.exporting",
     "import_annotation": "leakmech.annotation.importing",
     "load_activations": "leakmech.mechanism.activation_store",
@@ -57,6 +65,7 @@ _HOMES = {
     "load_result": "leakmech.runs",
     "power": "leakmech.power_analysis",
     "score": "leakmech.rescoring",
+    "sentiment_directions": "leakmech.mechanism.sentiment",
 }
 
 

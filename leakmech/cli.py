@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leakmech.commands import annotate, data, environment, run, statistics
+from leakmech.commands import annotate, data, environment, mechanism, run, statistics
 from leakmech.commands.console import complain
 from leakmech.errors import LeakmechError
 
@@ -29,6 +29,9 @@ for _command in (
     run.show,
     run.samples,
     run.report,
+    mechanism.diagnose,
+    mechanism.directions,
+    mechanism.attribute,
     statistics.compare,
     statistics.power,
     environment.doctor,

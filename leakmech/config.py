@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -21,29 +21,15 @@ from leakmech.scoring.sentence import DEFAULT_ECHO_SIMILARITY, Cleaning
 DEFAULT_MODEL = "embedded:smollm2-135m-instruct"
 
 
-class ScoringConfig(BaseModel):
-    """What decides how generations are scored and summarised, wherever they come from.
+class Settings(BaseModel):
+    """Settings of a command that makes a run.
 
     The fields in :data:`PLACE` say where and how fast a run computes; they may differ when a run is continued.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     command: ClassVar[str]
-
-    dataset: str = Field("hexl", description="built-in name, or a JSONL / CSV file of samples")
-    limit: int | None = Field(None, ge=1, description="use only the first N samples")
-    seed: int = Field(0, description="seed of the coupled sampling and of the bootstrap")
-    instruction: str = Field(
-        "none", description="a name (none, ignore-irrelevant, …), or any text added before every prompt"
-    )
-    cleaning: Cleaning = Field("echo-free", description="the policy of the headline numbers; all three are computed")
-    echo_similarity: float = Field(DEFAULT_ECHO_SIMILARITY, gt=0, le=1, description="threshold of near-verbatim echoes")
-    estimator: str = Field(
-        "embedded", description="expression estimator: embedded, vader, hub:<id>; several with commas, headline first"
-    )
-    encoder: str = Field("embedded", description="sentence encoder of mu_L: embedded, hub:<id>, or a folder")
-    bootstrap_draws: int = Field(10_000, ge=100, description="bootstrap resamples behind every interval")
-    device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")
+    kind: ClassVar[str] = "bench"
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
@@ -64,15 +50,34 @@ class ScoringConfig(BaseModel):
             field = ".".join(str(part) for part in first["loc"])
             raise ConfigError(f"{where}: {field}: {first['msg']}, found {first['input']!r}") from error
 
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide results, JSON-ready."""
+        return self.model_dump(mode="json", exclude=PLACE)
+
+
+class ScoringConfig(Settings):
+    """What decides how generations are scored and summarised, wherever they come from."""
+
+    dataset: str = Field("hexl", description="built-in name, or a JSONL / CSV file of samples")
+    limit: int | None = Field(None, ge=1, description="use only the first N samples")
+    seed: int = Field(0, description="seed of the coupled sampling and of the bootstrap")
+    instruction: str = Field(
+        "none", description="a name (none, ignore-irrelevant, …), or any text added before every prompt"
+    )
+    cleaning: Cleaning = Field("echo-free", description="the policy of the headline numbers; all three are computed")
+    echo_similarity: float = Field(DEFAULT_ECHO_SIMILARITY, gt=0, le=1, description="threshold of near-verbatim echoes")
+    estimator: str = Field(
+        "embedded", description="expression estimator: embedded, vader, hub:<id>; several with commas, headline first"
+    )
+    encoder: str = Field("embedded", description="sentence encoder of mu_L: embedded, hub:<id>, or a folder")
+    bootstrap_draws: int = Field(10_000, ge=100, description="bootstrap resamples behind every interval")
+    device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")
+
     @field_validator("instruction")
     @classmethod
     def _known_instruction(cls, value: str) -> str:
         resolve_instruction(value)
         return value
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that decide results, JSON-ready."""
-        return self.model_dump(mode="json", exclude=PLACE)
 
 
 class BenchConfig(ScoringConfig):
@@ -97,7 +102,7 @@ class BenchConfig(ScoringConfig):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
-        """Validate `values`; see :meth:`ScoringConfig.parse`."""
+        """Validate `values`; see :meth:`Settings.parse`."""
         decoding = values.get("decoding")
         if isinstance(decoding, Mapping):
             known = Decoding.__dataclass_fields__
@@ -136,6 +141,44 @@ class ScoreConfig(ScoringConfig):
 
     model: str = Field("unknown", description="what the texts come from; a name for tables")
     allow_missing: bool = Field(False, description="count generations that are not in the file as not scored")
+
+
+class DiagnoseConfig(Settings):
+    """Everything that decides the numbers of a diagnosis, and where it runs."""
+
+    command: ClassVar[str] = "diagnose"
+    kind: ClassVar[str] = "diagnose"
+
+    model: str = Field(DEFAULT_MODEL, description="hub id, local folder, adapter folder, or embedded:<name>")
+    adapter: str | None = Field(None, description="PEFT adapter folder to put on the model")
+    revision: str | None = Field(None, description="commit, tag or branch of a hub model")
+    fit: str = Field(description="samples on which directions are fitted: built-in name, or a JSONL / CSV file")
+    tune: str | None = Field(None, description="samples on which layers, methods and components are chosen")
+    dataset: str = Field("hexl", description="samples on which everything is reported")
+    limit: int | None = Field(None, ge=3, description="use only the first N samples of the data set")
+    target: Literal["direction", "behaviour"] = Field("direction", description="what ranks and curves are about")
+    target_layer: int | None = Field(None, ge=0, description="layer of the target direction; null: the last one")
+    methods: tuple[str, ...] = Field(
+        ("difference_of_means", "logistic", "pca", "two_means"), description="how directions are fitted"
+    )
+    estimator: str = Field("embedded", description="says which of the model's own sentences are positive")
+    exact_samples: int = Field(10, ge=2, description="samples on which every head is patched exactly")
+    circuit_samples: int = Field(24, ge=2, description="samples on which circuits are measured")
+    continuations: int = Field(1, ge=1, description="own continuations per prompt for the behavioural target")
+    integrated_steps: int = Field(8, ge=1, description="steps of integrated gradients")
+    random_rankings: int = Field(5, ge=2, description="random rankings beside every circuit curve")
+    top: int = Field(20, ge=1, description="heads in the headline circuit")
+    prompt_form: PromptForm = Field("auto", description="chat template, plain text, or whichever the tokenizer has")
+    system: str | None = Field(DEFAULT_SYSTEM, description="text of the system role in chat form; null leaves it out")
+    instruction: str = Field(
+        "none", description="a name (none, ignore-irrelevant, …), or any text added before every prompt"
+    )
+    seed: int = Field(0, description="seed of fits, baselines, continuations and the bootstrap")
+    bootstrap_draws: int = Field(2_000, ge=100, description="bootstrap resamples behind every interval")
+    device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")
+    dtype: str = Field("auto", description="float32, bfloat16, float16; auto takes bfloat16 where it is fast")
+    batch_size: int | str = Field("auto", description="pairs of prompts that run together; auto goes by the device")
+    trust_remote_code: bool = Field(False, description="run code that comes with a hub model")
 
 
 PLACE = {"device", "dtype", "batch_size", "trust_remote_code"}

@@ -111,7 +111,9 @@ class RunPrompts:
         rows = []
         for prompt in self.completed.values():
             tokens, *references = self._tokens_read(prompt)
-            rows += [Row(prompt.id, i, tokens, tuple(references)) for i in range(self._n_generations(prompt))]
+            rows += [
+                Row(prompt.id, i, tokens, references=tuple(references)) for i in range(self._n_generations(prompt))
+            ]
         return plan(rows)
 
     def _tokens_read(self, prompt: Prompt) -> list[tuple[int, ...]]:

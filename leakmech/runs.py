@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.config import ScoringConfig
+from leakmech.config import Settings
 from leakmech.errors import RunDirectoryError
 from leakmech.reports.tables import summary_markdown
 from leakmech.store import read_json, read_jsonl_shard
@@ -100,7 +100,7 @@ def load_result(path: str | Path) -> BenchResult:
     return BenchResult(run.path, read_json(run.summary_file))
 
 
-def refuse_other_run(run: RunDirectory, config: ScoringConfig) -> None:
+def refuse_other_run(run: RunDirectory, config: Settings) -> None:
     """Before anything is loaded: does `run` hold a run with other settings, or no run at all?"""
     if run.path.exists() and not run.path.is_dir():
         raise RunDirectoryError(f"{run.path}: is a file, not a run directory")
@@ -110,7 +110,7 @@ def refuse_other_run(run: RunDirectory, config: ScoringConfig) -> None:
             raise RunDirectoryError(f"{run.path}: is not empty and holds no leakmech run; choose another --out")
         return
     stored = read_json(run.run_file)
-    if stored.get("kind") != "bench" or stored.get("format_version") != FORMAT_VERSION:
+    if stored.get("kind") != config.kind or stored.get("format_version") != FORMAT_VERSION:
         raise RunDirectoryError(f"{run.path}: holds a run of another kind or version; choose another --out")
     command = stored.get("command", "bench")
     if command != config.command:

@@ -30,7 +30,7 @@ def rows_of(tokenizer, n_references, pairs=PAIRS, k=3):
     rows = []
     for i, (prompt, reference) in enumerate(pairs):
         references = [tokens_of(tokenizer, text) for text in (reference, "Complete:")[:n_references]]
-        rows += [Row(f"p{i}", g, tokens_of(tokenizer, prompt), tuple(references)) for g in range(k)]
+        rows += [Row(f"p{i}", g, tokens_of(tokenizer, prompt), references=tuple(references)) for g in range(k)]
     return rows
 
 

@@ -1,0 +1,160 @@
+"""Commands that look inside a model: diagnose, directions, attribute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leakmech.commands.console import given
+from leakmech.commands.console import out as console
+
+if TYPE_CHECKING:
+    from leakmech.diagnosis.pipeline import Diagnosis
+    from leakmech.models.load import LoadedModel
+
+_MODEL = typer.Option(help="Hub id, folder, or embedded:<name>.")
+_FIT = typer.Option(help="Samples on which directions are fitted.")
+_TUNE = typer.Option(help="Samples on which layers and components are chosen; default: a part of --fit.")
+_DATASET = typer.Option(help="Samples on which everything is reported: hexl, or a file.")
+_DEVICE = typer.Option(help="cpu, cuda, mps, or auto.")
+_DTYPE = typer.Option(help="float32, bfloat16, float16, or auto.")
+
+
+def diagnose(
+    config: Annotated[Path | None, typer.Argument(help="YAML file with settings; options override it.")] = None,
+    model: Annotated[str | None, _MODEL] = None,
+    adapter: Annotated[str | None, typer.Option(help="PEFT adapter folder to put on the model.")] = None,
+    fit: Annotated[str | None, _FIT] = None,
+    tune: Annotated[str | None, _TUNE] = None,
+    dataset: Annotated[str | None, _DATASET] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N samples of the data set.")] = None,
+    target: Annotated[str | None, typer.Option(help="What is explained: direction, or behaviour.")] = None,
+    target_layer: Annotated[int | None, typer.Option(help="Layer of the target direction; default: the last.")] = None,
+    exact_samples: Annotated[int | None, typer.Option(help="Samples on which every head is patched exactly.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of fits, baselines and continuations.")] = None,
+    device: Annotated[str | None, _DEVICE] = None,
+    dtype: Annotated[str | None, _DTYPE] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Pairs that run together, or auto.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; one that holds this diagnosis is continued.")] = None,
+) -> None:
+    """Find the layers, heads and neurons that carry leaked affect; continues the diagnosis in --out."""
+    from leakmech.config import read_yaml
+    from leakmech.diagnosis.pipeline import diagnose as run
+    from leakmech.diagnosis.pipeline import stored_settings
+    from leakmech.progress import rich_progress
+
+    settings = stored_settings(out) if out else {}
+    settings |= read_yaml(config) if config else {}
+    settings |= given(
+        model=model, adapter=adapter, fit=fit, tune=tune, dataset=dataset, limit=limit, target=target,
+        target_layer=target_layer, exact_samples=exact_samples, seed=seed, device=device, dtype=dtype,
+        batch_size=batch_size,
+    )  # fmt: skip
+    _present(run(out=out, progress=rich_progress, **settings))
+
+
+def directions(
+    fit: Annotated[str, _FIT],
+    out: Annotated[Path, typer.Option(help="Folder for the direction and the table.")],
+    model: Annotated[str, _MODEL] = "embedded:smollm2-135m-instruct",
+    tune: Annotated[str | None, _TUNE] = None,
+    dataset: Annotated[str, _DATASET] = "hexl",
+    kind: Annotated[str, typer.Option(help="read (from injections) or expressed (from own sentences).")] = "read",
+    methods: Annotated[
+        str, typer.Option(help="Of difference_of_means, logistic, pca, two_means, das; with commas.")
+    ] = "difference_of_means,logistic,pca,two_means",
+    layers: Annotated[str | None, typer.Option(help="Layers with commas; default: all.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of fits and baselines.")] = 0,
+    device: Annotated[str | None, _DEVICE] = None,
+    dtype: Annotated[str | None, _DTYPE] = None,
+) -> None:
+    """Fit directions of affect, and report how well they separate new samples."""
+    from leakmech.mechanism.sentiment import sentiment_directions
+    from leakmech.progress import rich_progress
+    from leakmech.reports.diagnosis_tables import directions_table
+    from leakmech.store import write_text
+
+    fitted = sentiment_directions(
+        _load(model, device, dtype),
+        fit=fit,
+        tune=tune,
+        test=dataset,
+        kind=kind,  # pyright: ignore[reportArgumentType] - checked there
+        methods=[name.strip() for name in methods.split(",")],
+        layers=[_number(text, "--layers") for text in layers.split(",")] if layers else None,
+        seed=seed,
+        progress=rich_progress,
+    )
+    frame = fitted.table.to_frame()
+    write_text(out / "tables" / "directions.csv", frame.to_csv(index=False))
+    console.print(directions_table(frame).to_rich())
+    console.print(f"direction: {fitted.chosen.save(out / 'directions', kind)}")
+
+
+def attribute(
+    out: Annotated[Path, typer.Option(help="Folder for the tables.")],
+    direction: Annotated[
+        Path | None, typer.Option(help="Saved direction to attribute; without it: the model's own behaviour.")
+    ] = None,
+    model: Annotated[str, _MODEL] = "embedded:smollm2-135m-instruct",
+    dataset: Annotated[str, _DATASET] = "hexl",
+    limit: Annotated[int | None, typer.Option(help="Use only the first N samples.")] = None,
+    method: Annotated[
+        str, typer.Option(help="attribution_patching, graddrop, or integrated_gradients.")
+    ] = "attribution_patching",
+    side: Annotated[str, typer.Option(help="corrupt (denoising) or clean (noising).")] = "corrupt",
+    steps: Annotated[int, typer.Option(help="Steps of integrated gradients.")] = 8,
+    top: Annotated[int, typer.Option(help="Heads to print.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of continuations and the bootstrap.")] = 0,
+    device: Annotated[str | None, _DEVICE] = None,
+    dtype: Annotated[str | None, _DTYPE] = None,
+) -> None:
+    """Rank all heads and neurons by how much of the affect shift they carry."""
+    from leakmech.mechanism.attribution import attribute as run
+    from leakmech.mechanism.directions import load_direction
+    from leakmech.progress import rich_progress
+    from leakmech.prompts.samples import load_dataset
+    from leakmech.reports.diagnosis_tables import heads_table
+    from leakmech.store import write_text
+
+    target: Any = "behaviour" if direction is None else load_direction(direction)
+    found = run(
+        _load(model, device, dtype),
+        load_dataset(dataset).take(limit),
+        target=target,
+        method=method,  # pyright: ignore[reportArgumentType] - checked there
+        side=side,  # pyright: ignore[reportArgumentType] - checked there
+        steps=steps,
+        seed=seed,
+        progress=rich_progress,
+    )
+    heads = found.heads_frame(intervals=True, seed=seed)
+    write_text(out / "tables" / "heads.csv", heads.to_csv(index=False))
+    write_text(out / "tables" / "neurons.csv", found.neurons_frame().to_csv(index=False))
+    console.print(heads_table(heads, top=top).to_rich())
+    console.print(f"tables: {out / 'tables'}")
+
+
+def _load(model: str, device: str | None, dtype: str | None) -> LoadedModel:
+    from leakmech.models.load import load_model
+
+    return load_model(model, device=None if device == "auto" else device, dtype=None if dtype == "auto" else dtype)
+
+
+def _number(text: str, option: str) -> int:
+    from leakmech.errors import ConfigError
+
+    if not text.strip().isdecimal():
+        raise ConfigError(f"{option}: give whole numbers with commas, found {text!r}")
+    return int(text)
+
+
+def _present(result: Diagnosis) -> None:
+    from leakmech.reports.diagnosis_tables import diagnosis_tables
+
+    for table in diagnosis_tables(result.summary, result.table("heads")):
+        console.print(table.to_rich())
+    console.print(f"report: {result.path / 'report.html'}")
+    console.print(f"run: {result.path}")

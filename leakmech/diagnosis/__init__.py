@@ -1,0 +1,1 @@
+"""Diagnosis: which layers, heads and neurons carry leaked affect."""

@@ -1,0 +1,204 @@
+"""``diagnose``: all stages in a run directory that any interruption leaves usable."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leakmech.config import DiagnoseConfig
+from leakmech.diagnosis.drawing import draw, write_page
+from leakmech.diagnosis.stages import STAGES
+from leakmech.diagnosis.workbench import Workbench
+from leakmech.errors import DatasetError, InterruptedRunError, RunDirectoryError
+from leakmech.mechanism.sentiment import split_samples
+from leakmech.models.load import LoadedModel, load_adapter, load_model
+from leakmech.progress import Progress, no_progress
+from leakmech.prompts.samples import PromptSet, load_dataset
+from leakmech.provenance import environment
+from leakmech.runs import FORMAT_VERSION, RunDirectory, refuse_other_run
+from leakmech.store import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A finished diagnosis.
+
+    Attributes
+    ----------
+    path
+        Its directory: ``summary.json``, ``tables/``, ``directions/``, ``figures/``, ``report.html``.
+    summary
+        The main numbers.
+    """
+
+    path: Path
+    summary: dict[str, Any]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """``tables/<name>.csv``: heads, neurons, directions, faithfulness and others."""
+        return pd.read_csv(self.path / "tables" / f"{name}.csv")
+
+
+def diagnose(
+    model: Any = None,
+    *,
+    tokenizer: Any = None,
+    out: str | Path | None = None,
+    progress: Progress = no_progress,
+    **settings: Any,
+) -> Diagnosis:
+    """Find the layers, heads and neurons that carry leaked affect, or continue the diagnosis in `out`.
+
+    Parameters
+    ----------
+    model, tokenizer, progress
+        As for :func:`leakmech.bench`.
+    out
+        Run directory; default ``runs/diagnose-<model>-<dataset>-seed<seed>``.
+    **settings
+        Fields of :class:`leakmech.config.DiagnoseConfig`; ``fit`` is needed: samples on which directions are fitted.
+
+    Raises
+    ------
+    UsageError
+        A name, file, key or value is wrong, splits share samples, or the architecture is not known.
+    InterruptedRunError
+        Ctrl-C; finished stages are in `out` and the same call continues it.
+    """
+    by_name = model is None or isinstance(model, str | Path)
+    if model is not None:
+        settings["model"] = str(model) if by_name else type(model).__name__
+    config = DiagnoseConfig.parse(settings, where="diagnose")
+    run = RunDirectory(Path(out) if out else Path("runs") / _default_name(config))
+    refuse_other_run(run, config)
+    started = time.perf_counter()
+    splits = load_splits(config)
+    loaded = _load(config, None if by_name else model, tokenizer)
+    bench = Workbench(config, run.path, loaded, splits, progress)
+    _open(run, bench)
+    if run.is_complete():
+        return Diagnosis(run.path, read_json(run.summary_file))
+    summary: dict[str, Any] = {
+        "kind": "diagnose",
+        "format_version": FORMAT_VERSION,
+        "model": config.model,
+        "dataset": config.dataset,
+        "fit": config.fit,
+        "target": config.target,
+        "target_layer": bench.target_layer,
+        "n_samples": {name: len(samples) for name, samples in splits.items()},
+        "seed": config.seed,
+        "prompt_form": bench.renderer.resolved_form,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "device": str(loaded.device),
+    }
+    timing: dict[str, float] = {}
+    try:
+        for name, work in STAGES.items():
+            before = time.perf_counter()
+            summary |= bench.stage(name, work)
+            timing[f"{name}_s"] = round(time.perf_counter() - before, 1)
+        write_page(bench, summary, draw(bench, summary))
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted: finished stages are saved; continue with: leakmech diagnose --out {run.path}"
+        ) from None
+    summary["timing"] = timing | {"total_s": round(time.perf_counter() - started, 1)}
+    write_json(run.summary_file, summary)
+    return Diagnosis(run.path, summary)
+
+
+def load_splits(config: DiagnoseConfig) -> dict[str, PromptSet]:
+    """Samples to fit on, to choose on and to report on.
+
+    Raises
+    ------
+    DatasetError
+        They share samples or injections.
+    """
+    splits = split_samples(
+        load_dataset(config.fit), tune=load_dataset(config.tune) if config.tune else None, seed=config.seed
+    )
+    splits["test"] = load_dataset(config.dataset).take(config.limit)
+    test_texts = {sample.injection(c) for sample in splits["test"] for c in ("positive", "negative")}
+    for name in ("fit", "tune"):
+        shared = [s.id for s in splits[name] if {s.positive, s.negative} & test_texts]
+        if shared:
+            raise DatasetError(
+                f"{splits[name].name}: {len(shared)} samples have injections of {config.dataset} (for example "
+                f"{shared[0]!r}); what is fitted must be judged on other texts"
+            )
+    return splits
+
+
+def _load(config: DiagnoseConfig, model: Any, tokenizer: Any) -> LoadedModel:
+    loaded = load_model(
+        model if model is not None else config.model,
+        tokenizer=tokenizer,
+        device=None if config.device == "auto" else config.device,
+        dtype=None if config.dtype == "auto" else config.dtype,
+        revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
+    )
+    return load_adapter(loaded, config.adapter) if config.adapter else loaded
+
+
+def _open(run: RunDirectory, bench: Workbench) -> None:
+    """Create the run directory, or check that it holds this very run."""
+    fingerprint = {
+        "weights": bench.loaded.weights_hash,
+        "tokenizer": bench.loaded.tokenizer_hash,
+        "template": bench.loaded.template_hash,
+        "dtype": str(bench.loaded.dtype).removeprefix("torch."),
+        **{name: samples.content_hash for name, samples in bench.splits.items()},
+    }
+    if run.run_file.exists():
+        stored = read_json(run.run_file)["fingerprint"]
+        changed = [key for key in fingerprint if stored.get(key) != fingerprint[key]]
+        if changed:
+            raise RunDirectoryError(
+                f"{run.path}: holds a diagnosis with other {', '.join(changed)}; choose another --out to keep both"
+            )
+        return
+    write_json(
+        run.run_file,
+        {
+            "format_version": FORMAT_VERSION,
+            "kind": "diagnose",
+            "command": "diagnose",
+            "config": bench.config.identity(),
+            "fingerprint": fingerprint,
+            "model": bench.loaded.info(),
+            "prompt_form": bench.renderer.resolved_form,
+            "samples": {name: [sample.id for sample in samples] for name, samples in bench.splits.items()},
+            "environment": environment(),
+        },
+    )
+
+
+def _default_name(config: DiagnoseConfig) -> str:
+    def slug(name: str) -> str:
+        return "".join(c if c.isalnum() or c in "-." else "-" for c in Path(name).name.removeprefix("embedded:"))
+
+    return f"diagnose-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}"
+
+
+def stored_settings(path: str | Path) -> dict[str, Any]:
+    """The settings of the diagnosis in `path`, so that naming it is enough to continue; none if there is none.
+
+    Raises
+    ------
+    RunDirectoryError
+        It is a run of another kind.
+    """
+    file = RunDirectory(Path(path)).run_file
+    if not file.exists():
+        return {}
+    stored = read_json(file)
+    if stored.get("kind") != "diagnose":
+        raise RunDirectoryError(f"{path}: holds a run of `leakmech {stored.get('command')}`; choose another --out")
+    return stored["config"] | {"dtype": stored["fingerprint"]["dtype"]}

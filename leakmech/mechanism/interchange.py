@@ -1,0 +1,61 @@
+"""Interchange along a direction, through the model: the loss of one-dimensional distributed alignment search.
+
+Of each sample, the prompts with the positive and with the negative injection exchange their projection on a unit
+vector v at the last token, in the residual stream x behind a layer,
+
+    x' = x_base + ((x_source - x_base) . v) v,
+
+and the rest of the model runs on. The loss is the mean KL divergence of the next-token distribution under x' from that
+of the source prompt, in nats: it is 0 where v carries all that tells the two prompts apart (Geiger et al. 2024).
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from leakmech.mechanism.activation_run import padded
+from leakmech.mechanism.batches import frozen
+from leakmech.mechanism.pairs import located_by_sample
+from leakmech.mechanism.replay import Replay
+from leakmech.mechanism.targets import ContinuationTarget
+from leakmech.models.load import LoadedModel
+from leakmech.prompts.render import Renderer
+from leakmech.prompts.samples import PromptSet
+
+MAX_SAMPLES = 32  # one batch: the loss is asked for hundreds of times
+
+
+class PromptInterchange:
+    """The loss as a function of the vector and the layer; see :class:`leakmech.mechanism.direction_fits.Interchange`.
+
+    Parameters
+    ----------
+    model, samples, renderer
+        What runs on what; of more than :data:`MAX_SAMPLES` samples the first ones.
+    """
+
+    def __init__(self, model: LoadedModel, samples: PromptSet, *, renderer: Renderer) -> None:
+        located = located_by_sample(samples.take(MAX_SAMPLES), renderer, ["positive", "negative"])
+        sides = [[own[condition] for own in located.values()] for condition in ("positive", "negative")]
+        self._model = model
+        self._target = ContinuationTarget.of(model)
+        # Each prompt is base once and source once: row i and row i + n are of one sample.
+        prompts = [*sides[0], *sides[1]]
+        self._replay = Replay(model, padded(prompts, model.device), n_suffix=1)
+        self._partner = torch.arange(len(prompts), device=model.device).roll(len(sides[0]))
+        with torch.no_grad():
+            behind = self._replay.streams[-1][:, -1]
+            self._wanted = torch.log_softmax(self._target.logits(behind), dim=-1)[self._partner]
+
+    def __call__(self, direction: Float[Tensor, " d_model"], layer: int, /) -> Float[Tensor, ""]:
+        """Mean KL divergence in nats; differentiable in the vector."""
+        base = self._replay.streams[layer + 1]
+        vector = direction.to(base)
+        gap = einsum(base[self._partner] - base, vector, "row pos d, d -> row pos")
+        with torch.enable_grad(), frozen(self._model.model):
+            changed = base + rearrange(gap, "row pos -> row pos 1") * vector
+            found = torch.log_softmax(self._target.logits(self._replay.run(changed, start=layer + 1)[:, -1]), dim=-1)
+            return (self._wanted.exp() * (self._wanted - found)).sum(dim=-1).mean()

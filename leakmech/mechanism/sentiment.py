@@ -1,0 +1,224 @@
+"""Directions of affect of a model, from data sets: activations, fits, and their quality, in one call.
+
+*Read* affect: activations at the last token of prompts with a positive and a negative injection.
+
+*Expressed* affect: mean activations over the tokens of sentences that the model itself wrote. Of a sample's own
+continuations (:mod:`leakmech.mechanism.behaviour`) the estimator picks the most positive and the most negative one;
+both are read behind the *control* prompt, so that what differs is what is said, and not which injection was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from leakmech.errors import ConfigError, DatasetError, nearest
+from leakmech.mechanism.activations import cache_activations
+from leakmech.mechanism.behaviour import POLARITIES, sample_behaviour
+from leakmech.mechanism.direction_data import DirectionKind, SiteActivations
+from leakmech.mechanism.direction_fits import DEFAULT_METHODS
+from leakmech.mechanism.direction_quality import Criterion
+from leakmech.mechanism.directions import FittedDirections, fit_directions
+from leakmech.mechanism.interchange import PromptInterchange
+from leakmech.models.layout import layout_of
+from leakmech.models.load import LoadedModel
+from leakmech.progress import Progress, no_progress
+from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
+from leakmech.prompts.samples import CONDITIONS, PromptSet, load_dataset
+from leakmech.scoring.expression import Estimator, load_estimator
+from leakmech.seeds import numpy_generator
+
+TUNE_SHARE = 0.4
+KINDS: tuple[DirectionKind, ...] = ("read", "expressed")
+
+
+def sentiment_directions(
+    model: LoadedModel,
+    *,
+    fit: str | Path | PromptSet,
+    test: str | Path | PromptSet,
+    tune: str | Path | PromptSet | None = None,
+    kind: DirectionKind = "read",
+    site: Literal["resid_pre", "resid_mid", "resid_post"] = "resid_post",
+    layers: Sequence[int] | None = None,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    criterion: Criterion = "auc",
+    estimator: str | Estimator = "embedded",
+    prompt_form: PromptForm = "auto",
+    system: str | None = DEFAULT_SYSTEM,
+    instruction: str = "none",
+    batch_size: int | str = "auto",
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> FittedDirections:
+    """Fit directions on `fit`, choose layer and method on `tune`, report them on `test`.
+
+    ``sentiment_directions(model, fit="aexl_fit.jsonl", test="hexl").chosen()`` is the best one.
+
+    Parameters
+    ----------
+    model
+        As :func:`leakmech.load_model` returns it.
+    fit, tune, test
+        Samples, or names or files of data sets. Without `tune`, samples of `fit` that are marked ``tune`` are taken
+        out for it, or (where none is marked) a random 40 % of them.
+    kind
+        ``read`` or ``expressed``; see the head of this module.
+    site, layers
+        Where in the residual stream; all layers for None. (Before the first layer the last token of a prompt has not
+        seen the injection, so ``resid_pre`` of layer 0 is left out.)
+    methods, criterion
+        See :func:`leakmech.mechanism.directions.fit_directions`. ``das`` runs the model hundreds of times a layer.
+    estimator
+        Name or estimator that says which continuation is positive, for ``expressed``.
+    prompt_form, system, instruction
+        How prompts are rendered, as for :func:`leakmech.bench`.
+    batch_size, seed, progress
+        Prompts at a time; seed of fits, baselines, bootstrap and continuations; :mod:`leakmech.progress`.
+
+    Raises
+    ------
+    DirectionError
+        Splits share samples or are too small, or there is no such method.
+    ConfigError, ModelError, ActivationError
+        As :func:`leakmech.cache_activations`.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"kind {kind!r}{nearest(kind, KINDS)}")
+    splits = split_samples(load_dataset(fit), tune=None if tune is None else load_dataset(tune), seed=seed)
+    splits["test"] = load_dataset(test)
+    renderer = Renderer(model.tokenizer, prompt_form, system, instruction)
+    reader = ActivationReader(
+        model, renderer, site=site, layers=layers, batch_size=batch_size, seed=seed, progress=progress
+    )
+    if kind == "read":
+        activations = {name: reader.read(samples) for name, samples in splits.items()}
+    else:
+        judge = load_estimator(estimator) if isinstance(estimator, str) else estimator
+        activations = {name: reader.expressed(samples, judge) for name, samples in splits.items()}
+    interchange = None
+    if "das" in methods:
+        if kind != "read" or site != "resid_post":
+            raise ConfigError("method 'das' interchanges resid_post at the last token: use kind 'read' there")
+        interchange = PromptInterchange(model, splits["fit"], renderer=renderer)
+    return fit_directions(
+        activations["fit"],
+        activations["tune"],
+        activations["test"],
+        methods=methods,
+        criterion=criterion,
+        interchange=interchange,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def split_samples(samples: PromptSet, *, tune: PromptSet | None, seed: int) -> dict[str, PromptSet]:
+    """Samples to fit on and samples to choose on.
+
+    Parameters
+    ----------
+    tune
+        Given by the user; None takes them out of `samples`.
+
+    Raises
+    ------
+    DatasetError
+        Nothing is left to fit on.
+    """
+    rest = [sample for sample in samples if sample.split not in ("tune", "test")]
+    if tune is None:
+        marked = tuple(sample for sample in samples if sample.split == "tune")
+        if not marked:
+            order = numpy_generator("tune split", seed).permutation(len(rest))
+            taken = set(order[: round(TUNE_SHARE * len(rest))].tolist())
+            marked = tuple(sample for place, sample in enumerate(rest) if place in taken)
+            rest = [sample for place, sample in enumerate(rest) if place not in taken]
+        tune = PromptSet(f"{samples.name} (tune)", marked)
+    if not rest:
+        raise DatasetError(
+            f"{samples.name}: has no samples to fit on (all are marked tune or test); give another --fit"
+        )
+    return {"fit": PromptSet(samples.name, tuple(rest)), "tune": tune}
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationReader:
+    """Activations of one site in the form that directions are fitted on."""
+
+    model: LoadedModel
+    renderer: Renderer
+    site: str
+    layers: Sequence[int] | None = None
+    batch_size: int | str = "auto"
+    seed: int = 0
+    progress: Progress = no_progress
+
+    def read(self, samples: PromptSet) -> SiteActivations:
+        """All conditions at the last token of the prompt."""
+        cache = cache_activations(self.model, samples, positions=["last_prompt"], conditions=CONDITIONS, **self._how())
+        of_site = cache[self.site]
+        values = {c: of_site.matrix(condition=c, position="last_prompt") for c in CONDITIONS}
+        return SiteActivations(
+            of_site.samples,
+            of_site.layers,
+            **values,
+            site=self.site,
+            position="last_prompt",
+            kind="read",
+            model_hash=of_site.model_hash,
+            data_hash=of_site.dataset_hash,
+        )
+
+    def expressed(self, samples: PromptSet, judge: Estimator) -> SiteActivations:
+        """The model's own most positive and most negative sentence, read behind the control prompt."""
+        own = sample_behaviour(self.model, samples, renderer=self.renderer, seed=self.seed, progress=self.progress)
+        said = list(dict.fromkeys(tokens for both in own.values() for kind in both.values() for tokens in kind))
+        scores = judge([str(self.model.tokenizer.decode(list(tokens))) for tokens in said])
+        valence = dict(zip(said, scores[:, 2] - scores[:, 0], strict=True))
+        extremes = {
+            sample: (max(texts, key=valence.__getitem__), min(texts, key=valence.__getitem__))
+            for sample, both in own.items()
+            if len(texts := {tokens for polarity in POLARITIES for tokens in both[polarity]}) > 1
+        }
+        kept = PromptSet(samples.name, tuple(sample for sample in samples if sample.id in extremes))
+        sides = []
+        for place in (0, 1):
+            spoken = {f"{sample}/control": tokens[place] for sample, tokens in extremes.items()}
+            cache = cache_activations(
+                self.model,
+                kept,
+                positions=["generated_mean"],
+                conditions=["control"],
+                continuations=spoken,
+                **self._how(),
+            )
+            sides.append(cache[self.site])
+        positive, negative = (side.matrix(condition="control", position="generated_mean") for side in sides)
+        return SiteActivations(
+            sides[0].samples,
+            sides[0].layers,
+            positive=positive,
+            negative=negative,
+            site=self.site,
+            position="generated_mean",
+            kind="expressed",
+            model_hash=sides[0].model_hash,
+            data_hash=sides[0].dataset_hash,
+        )
+
+    def _how(self) -> dict[str, Any]:
+        layers = self.layers
+        if layers is None and self.site == "resid_pre":
+            layers = range(1, layout_of(self.model.model).n_layers)
+        return {
+            "sites": [self.site],
+            "layers": layers,
+            "prompt_form": self.renderer.form,
+            "system": self.renderer.system,
+            "instruction": self.renderer.instruction,
+            "batch_size": self.batch_size,
+            "progress": self.progress,
+        }
