@@ -7,8 +7,8 @@ Order on disk: ``run.json`` and ``prompts.jsonl`` first, then ``generations/`` g
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,26 +16,24 @@ from typing import Any
 
 from leakmech.config import BenchConfig
 from leakmech.errors import InterruptedRunError, RunDirectoryError, UsageError
-from leakmech.generation.decode import Clock, Decoder, Generation, Row
-from leakmech.generation.engines import auto_batch_size, generate, parse_batch_size, plan
+from leakmech.generation.decode import Clock, Decoder, Generation
+from leakmech.generation.engines import generate, parse_batch_size
 from leakmech.interventions.base import Intervention, interventions_key
 from leakmech.interventions.checks import as_interventions, refuse_misfits
 from leakmech.interventions.files import load_interventions
 from leakmech.interventions.fold import fold
-from leakmech.interventions.hooks import apply
-from leakmech.interventions.positions import PromptSpans
+from leakmech.interventions.hooks import Applied, apply
 from leakmech.measurement import Measurement
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_model
 from leakmech.progress import Progress, no_progress
-from leakmech.prompts.arrangement import arrange, injection_place
-from leakmech.prompts.locate import locate
-from leakmech.prompts.render import Prompt, Renderer
+from leakmech.prompts.arrangement import arrange
 from leakmech.prompts.samples import load_dataset
 from leakmech.provenance import environment
+from leakmech.run_prompts import RunPrompts
 from leakmech.runs import FORMAT_VERSION, BenchResult, RunDirectory, load_result, refuse_other_run
 from leakmech.scoring.sentence import Cleaner, PromptText
-from leakmech.store import append_jsonl, content_hash, read_json, write_json, write_jsonl
+from leakmech.store import append_jsonl, read_json, write_json, write_jsonl
 
 _IN_MEMORY = "in memory"
 
@@ -110,8 +108,13 @@ def run_benchmark(
     interventions: tuple[Intervention, ...] = (),
     out: str | Path | None = None,
     progress: Progress = no_progress,
+    outside: Mapping[str, str] | None = None,
 ) -> BenchResult:
-    """:func:`bench` for a finished configuration; `model` and `interventions` go before what it names."""
+    """:func:`bench` for a finished configuration.
+
+    `model` and `interventions` go before what the configuration names, `outside` names what else changes the model
+    without changing its weights (hooks of the caller), so that a run is only continued under the same.
+    """
     run = RunDirectory(Path(out) if out else Path("runs") / _default_name(config))
     refuse_other_run(run, config)
     started = time.perf_counter()
@@ -131,7 +134,7 @@ def run_benchmark(
     )
     loaded = _adapted(loaded, config, interventions)
     timing = {"load_s": time.perf_counter() - started}
-    benchmark = _Benchmark(config, run, loaded, measurement, progress, interventions)
+    benchmark = _Benchmark(config, run, loaded, measurement, progress, interventions, outside or {})
     return benchmark.complete(timing, started)
 
 
@@ -158,53 +161,26 @@ class _Benchmark:
     loaded: LoadedModel
     measurement: Measurement
     progress: Progress
-    interventions: tuple[Intervention, ...] = ()
+    interventions: tuple[Intervention, ...]
+    outside: Mapping[str, str]
 
     @cached_property
-    def renderer(self) -> Renderer:
-        c = self.config
-        return Renderer(
-            self.loaded.tokenizer,
-            form=c.prompt_form,
-            system=c.system,
-            instruction=c.instruction,
-            place=injection_place(c.arrangement),
-        )
-
-    @cached_property
-    def prompts(self) -> dict[str, Prompt]:
-        return {prompt.id: prompt for prompt in self.renderer.prompts(self.measurement.samples)}
+    def reading(self) -> RunPrompts:
+        hooked = () if self.config.fold else self.interventions
+        return RunPrompts(self.config, self.run, self.loaded, self.measurement.samples, self.progress, hooked)
 
     @cached_property
     def cleaner(self) -> Cleaner:
         return self.measurement.cleaner
 
-    @cached_property
-    def rows(self) -> list[Row]:
-        """Every generation of the run; the control prompts' second K are the noise floor."""
-        k = self.config.generations
-        spans = self._spans()
-        rows = []
-        for prompt in self.prompts.values():
-            tokens = tuple(self.renderer.token_ids(prompt.rendered))
-            n = 2 * k if self.config.noise_floor and prompt.condition == "control" else k
-            rows += [Row(prompt.id, i, tokens, spans.get(prompt.id)) for i in range(n)]
-        return plan(rows)
-
-    def _spans(self) -> dict[str, PromptSpans]:
-        """Where injection and stem stand, by prompt, if hooks must know it."""
-        if self.config.fold or not any(intervention.spans for intervention in self.interventions):
-            return {}
-        return {found.id: PromptSpans.of(found) for found in locate(list(self.prompts.values()), self.renderer)}
-
     def complete(self, timing: dict[str, float], started: float) -> BenchResult:
         """Do what is missing and return the result."""
         self._open()
-        if not self.run.prompts_file.exists():
-            write_jsonl(self.run.prompts_file, (prompt.to_dict() for prompt in self.prompts.values()))
         if self.run.is_complete():
             return load_result(self.run.path)
         with self._resumable():
+            if not self.run.prompts_file.exists():
+                write_jsonl(self.run.prompts_file, map(self.reading.record, self.reading.given.values()))
             clock, n_generated = self._generate()
             scoring_started = time.perf_counter()
             summary = self._summarise()
@@ -223,7 +199,6 @@ class _Benchmark:
 
     def _fingerprint(self) -> dict[str, str]:
         """Hashes of everything that decides a generation; a changed model never gets another model's answers."""
-        rendered = content_hash(*(f"{p.id}\x1f{p.rendered}" for p in self.prompts.values()))
         interventions = {"interventions": interventions_key(self.interventions)} if self.interventions else {}
         return {
             **interventions,
@@ -231,7 +206,8 @@ class _Benchmark:
             "tokenizer": self.loaded.tokenizer_hash,
             "template": self.loaded.template_hash,
             "dtype": str(self.loaded.dtype).removeprefix("torch."),
-            "prompts": rendered,
+            **self.reading.fingerprint(),
+            **self.outside,
             **self.measurement.fingerprint(),
         }
 
@@ -240,7 +216,7 @@ class _Benchmark:
         fingerprint = self._fingerprint()
         if self.run.run_file.exists():
             stored = read_json(self.run.run_file)["fingerprint"]
-            changed = [key for key in {**stored, **fingerprint} if stored.get(key) != fingerprint.get(key)]
+            changed = [key for key in fingerprint | stored if stored.get(key) != fingerprint.get(key)]
             if changed:
                 raise RunDirectoryError(
                     f"{self.run.path}: holds a run with other {', '.join(changed)}; choose another --out to keep both"
@@ -254,23 +230,14 @@ class _Benchmark:
                 "command": self.config.command,
                 "config": self.config.identity(),
                 "fingerprint": fingerprint,
-                "batch_size": parse_batch_size(self.config.batch_size) or self._auto_batch_size(),
+                "batch_size": parse_batch_size(self.config.batch_size) or self.reading.auto_batch_size(),
                 "model": self.loaded.info(),
                 "interventions": [str(intervention) for intervention in self.interventions],
-                "prompt_form": self.renderer.resolved_form,
+                **self.reading.provenance(),
                 **self.measurement.provenance(),
                 "environment": environment(),
             },
         )
-
-    def _auto_batch_size(self) -> int:
-        longest = max(len(row.prompt_tokens) for row in self.rows)
-        n_tokens = self.config.decoding.max_new_tokens
-        return auto_batch_size(self.loaded.model, longest_prompt=longest, max_new_tokens=n_tokens)
-
-    def _batch_size(self) -> int:
-        """What the user asks for, else what the run began with: in another batch bfloat16 would round otherwise."""
-        return parse_batch_size(self.config.batch_size) or int(read_json(self.run.run_file)["batch_size"])
 
     @contextmanager
     def _resumable(self) -> Iterator[None]:
@@ -279,7 +246,7 @@ class _Benchmark:
         except KeyboardInterrupt:
             done = sum(1 for _ in self.run.generations())
             raise InterruptedRunError(
-                f"interrupted: {done} of {len(self.rows)} generations are saved; "
+                f"interrupted: {done} of {self.reading.n_rows} generations are saved; "
                 f"continue with: leakmech bench --out {self.run.path}"
             ) from None
 
@@ -290,36 +257,42 @@ class _Benchmark:
         done = {(record["prompt_id"], record["generation"]) for record in self.run.generations()}
         self._drop_foreign(done)
         texts = {
-            p.id: PromptText(stem=p.stem, injection=p.injection, instruction=p.instruction)
-            for p in self.prompts.values()
+            p.id: PromptText(stem=p.stem, injection=p.injection, instruction=self.reading.instruction_text)
+            for p in self.reading.given.values()
         }
-        with ExitStack() as hooks:
-            hooked = self.interventions and not self.config.fold
-            decoder = Decoder(
-                self.loaded.model,
-                self.loaded.tokenizer,
-                decoding=self.config.decoding,
-                seed=self.config.seed,
-                stop=(lambda prompt_id, text: self.cleaner.first_sentence_complete(text, texts[prompt_id]))
-                if self.config.stop_at_first_sentence
-                else None,
-                applied=hooks.enter_context(apply(self.loaded.model, self.interventions)) if hooked else None,
-            )
-            if len(done) < len(self.rows):
-                with self.progress("generating", total=len(self.rows), done=len(done)) as advance:
-                    for ended in generate(decoder, self.rows, batch_size=self._batch_size(), done=done):
-                        append_jsonl(self.run.shard, (self._record(g, texts[g.prompt_id]) for g in ended))
-                        advance(len(ended))
-        return decoder.clock, len(self.rows) - len(done)
+        hooks = apply(self.loaded.model, self.reading.hooked) if self.reading.hooked else nullcontext()
+        if len(done) == self.reading.n_rows:
+            return Clock(), 0
+        rows, size = self.reading.rows, self.reading.batch_size()
+        with hooks as applied, self.progress("generating", total=len(rows), done=len(done)) as advance:
+            decoder = self._decoder(texts, applied)
+            for ended in generate(decoder, rows, batch_size=size, done=done):
+                append_jsonl(self.run.shard, (self._record(g, texts[g.prompt_id]) for g in ended))
+                advance(len(ended))
+        return decoder.clock, len(rows) - len(done)
+
+    def _decoder(self, texts: Mapping[str, PromptText], applied: Applied | None) -> Decoder:
+        c = self.config
+        return Decoder(
+            self.loaded.model,
+            self.loaded.tokenizer,
+            decoding=c.decoding,
+            seed=c.seed,
+            stop=(lambda prompt_id, text: self.cleaner.first_sentence_complete(text, texts[prompt_id]))
+            if c.stop_at_first_sentence
+            else None,
+            combination=c.contrast,
+            applied=applied,
+        )
 
     def _drop_foreign(self, done: set[tuple[str, int]]) -> None:
-        wanted = {(row.prompt_id, row.generation) for row in self.rows}
+        wanted = {(row.prompt_id, row.generation) for row in self.reading.rows}
         foreign = done - wanted
         if foreign:
             raise RunDirectoryError(f"{self.run.path}: holds generations of other prompts, e.g. {sorted(foreign)[0]}")
 
     def _record(self, generation: Generation, text: PromptText) -> dict[str, Any]:
-        prompt = self.prompts[generation.prompt_id]
+        prompt = self.reading.given[generation.prompt_id]
         return {
             "prompt_id": prompt.id,
             "sample": prompt.sample,
@@ -336,16 +309,17 @@ class _Benchmark:
         c = self.config
         found = self.measurement.measure(
             self.run,
-            instruction_text=self.renderer.instruction_text,
+            instruction_text=self.reading.instruction_text,
             generations=c.generations,
-            n_rows=len(self.rows),
+            n_rows=self.reading.n_rows,
             progress=self.progress,
         )
         return {
             "model": c.model,
-            "n_prompts": len(self.prompts),
+            "n_prompts": len(self.reading.given),
             "decoding": c.decoding.to_dict(),
-            "prompt_form": self.renderer.resolved_form,
+            **self.reading.summary(),
+            "prompt_form": self.reading.renderer.resolved_form,
             "dtype": str(self.loaded.dtype).removeprefix("torch."),
             "device": str(self.loaded.device),
             **found,

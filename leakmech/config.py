@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from leakmech.errors import ConfigError, nearest
+from leakmech.generation.contrast import Contrast, named_contrast
 from leakmech.generation.engines import parse_batch_size
+from leakmech.generation.rewriting import find_rewrite
 from leakmech.generation.sampler import Decoding
 from leakmech.prompts.arrangement import Arrangement
+from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
 from leakmech.scoring.sentence import DEFAULT_ECHO_SIMILARITY, Cleaning
 
@@ -59,8 +62,10 @@ class ScoringConfig(Settings):
     dataset: str = Field("hexl", description="built-in name, or a JSONL / CSV file of samples")
     limit: int | None = Field(None, ge=1, description="use only the first N samples")
     seed: int = Field(0, description="seed of the coupled sampling and of the bootstrap")
-    instruction: str = Field("none", description="none, ignore-irrelevant, or any text added before every prompt")
     arrangement: Arrangement = Field("before", description="injection before or after the stem, or two of them (twice)")
+    instruction: str = Field(
+        "none", description="a name (none, ignore-irrelevant, …), or any text added before every prompt"
+    )
     cleaning: Cleaning = Field("echo-free", description="the policy of the headline numbers; all three are computed")
     echo_similarity: float = Field(DEFAULT_ECHO_SIMILARITY, gt=0, le=1, description="threshold of near-verbatim echoes")
     estimator: str = Field(
@@ -69,6 +74,12 @@ class ScoringConfig(Settings):
     encoder: str = Field("embedded", description="sentence encoder of mu_L: embedded, hub:<id>, or a folder")
     bootstrap_draws: int = Field(10_000, ge=100, description="bootstrap resamples behind every interval")
     device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")
+
+    @field_validator("instruction")
+    @classmethod
+    def _known_instruction(cls, value: str) -> str:
+        resolve_instruction(value)
+        return value
 
 
 class BenchConfig(ScoringConfig):
@@ -84,6 +95,8 @@ class BenchConfig(ScoringConfig):
     generations: int = Field(10, ge=1, description="generations per prompt (K)")
     prompt_form: PromptForm = Field("auto", description="chat template, plain text, or whichever the tokenizer has")
     system: str | None = Field(DEFAULT_SYSTEM, description="text of the system role in chat form; null leaves it out")
+    prompt_rewrite: str | None = Field(None, description="rewrite prompts before they are completed: self, control, …")
+    contrast: Contrast | None = Field(None, description="contrastive decoding: a preset's name, or its settings")
     decoding: Decoding = Field(default_factory=Decoding, description="sampling settings")
     stop_at_first_sentence: bool = Field(True, description="end a row once the text that is scored is complete")
     noise_floor: bool = Field(True, description="generate a second set of control generations")
@@ -103,6 +116,22 @@ class BenchConfig(ScoringConfig):
         config = super().parse(values, where=where)
         parse_batch_size(config.batch_size)
         return config
+
+    @field_validator("prompt_rewrite")
+    @classmethod
+    def _known_rewrite(cls, value: str | None) -> str | None:
+        return None if value in (None, "none") else find_rewrite(value).name
+
+    @field_validator("contrast", mode="before")
+    @classmethod
+    def _named_contrast(cls, value: Any) -> Any:
+        return None if value == "none" else named_contrast(value)
+
+    @property
+    def oracle(self) -> bool:
+        """Does the run use what a user does not have, so that it bounds mitigations and is none itself?"""
+        by_rewrite = self.prompt_rewrite is not None and find_rewrite(self.prompt_rewrite).oracle
+        return by_rewrite or (self.contrast is not None and self.contrast.oracle)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide results, JSON-ready."""
@@ -145,7 +174,9 @@ class DiagnoseConfig(Settings):
     top: int = Field(20, ge=1, description="heads in the headline circuit")
     prompt_form: PromptForm = Field("auto", description="chat template, plain text, or whichever the tokenizer has")
     system: str | None = Field(DEFAULT_SYSTEM, description="text of the system role in chat form; null leaves it out")
-    instruction: str = Field("none", description="none, ignore-irrelevant, or any text added before every prompt")
+    instruction: str = Field(
+        "none", description="a name (none, ignore-irrelevant, …), or any text added before every prompt"
+    )
     seed: int = Field(0, description="seed of fits, baselines, continuations and the bootstrap")
     bootstrap_draws: int = Field(2_000, ge=100, description="bootstrap resamples behind every interval")
     device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")

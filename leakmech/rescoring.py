@@ -20,7 +20,7 @@ from leakmech.measurement import Measurement
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.arrangement import arrange, injection_place
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.prompts.samples import PromptSet, load_dataset
+from leakmech.prompts.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.provenance import environment
 from leakmech.runs import FORMAT_VERSION, BenchResult, RunDirectory, load_result, refuse_other_run
 from leakmech.scoring.records import MISSING
@@ -81,16 +81,18 @@ def score(
     given = _read(source, samples, config, columns)
     measurement = Measurement.load(config, given.samples)
     prompts = _prompts(given.samples, config)
-    origin = {"source": str(source), "columns": dict(columns or {})}
+    inserted = read_json(RunDirectory(source).run_file).get("inserted_text") if source.is_dir() else None
+    instruction_text = ". ".join(part for part in (_renderer(config).instruction_text, inserted) if part)
+    origin = {"source": str(source), "columns": dict(columns or {})} | ({"inserted_text": inserted} if inserted else {})
     _open(run, origin=origin, given=given, measurement=measurement)
     if run.is_complete():
         return load_result(run.path)
     try:
         write_jsonl(run.prompts_file, (prompt.to_dict() | {"rendered": None} for prompt in prompts.values()))
-        write_jsonl(run.shard, _records(given, prompts, measurement))
+        write_jsonl(run.shard, _records(given, prompts, measurement, instruction_text=instruction_text))
         summary = measurement.measure(
             run,
-            instruction_text=_renderer(config).instruction_text,
+            instruction_text=instruction_text,
             generations=given.generations,
             n_rows=len(given.texts),
             progress=progress,
@@ -148,7 +150,8 @@ def _renderer(config: ScoreConfig) -> Renderer:
 
 def _prompts(samples: PromptSet, config: ScoreConfig) -> dict[tuple[str, str], Prompt]:
     """The prompts as users wrote them; how another program rendered them is not known."""
-    return {(prompt.sample, prompt.condition): prompt for prompt in _renderer(config).prompts(samples)}
+    renderer = _renderer(config)
+    return {(s.id, condition): renderer.unrendered(s, condition) for s in samples for condition in CONDITIONS}
 
 
 def _open(run: RunDirectory, *, origin: dict[str, Any], given: ExternalGenerations, measurement: Measurement) -> None:
@@ -177,13 +180,17 @@ def _open(run: RunDirectory, *, origin: dict[str, Any], given: ExternalGeneratio
 
 
 def _records(
-    given: ExternalGenerations, prompts: Mapping[tuple[str, str], Prompt], measurement: Measurement
+    given: ExternalGenerations,
+    prompts: Mapping[tuple[str, str], Prompt],
+    measurement: Measurement,
+    *,
+    instruction_text: str,
 ) -> Iterator[dict[str, Any]]:
     """The texts as lines of a run's shard; lengths in tokens are not known."""
     cleaner, policy = measurement.cleaner, measurement.config.cleaning
     for (sample, condition, generation), text in given.texts.items():
         prompt = prompts[sample, condition]
-        whole = PromptText(stem=prompt.stem, injection=prompt.injection, instruction=prompt.instruction)
+        whole = PromptText(stem=prompt.stem, injection=prompt.injection, instruction=instruction_text)
         yield {
             "prompt_id": prompt.id,
             "sample": sample,

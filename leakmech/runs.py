@@ -33,6 +33,10 @@ class RunDirectory:
         return self.path / "prompts.jsonl"
 
     @property
+    def rewrites_file(self) -> Path:
+        return self.path / "rewrites.jsonl"
+
+    @property
     def shard(self) -> Path:
         return self.path / "generations" / "shard-000.jsonl"
 

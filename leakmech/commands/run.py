@@ -31,8 +31,17 @@ def bench(
     generations: Annotated[int | None, typer.Option(help="Generations per prompt (K).")] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first N samples.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the coupled sampling.")] = None,
-    instruction: Annotated[str | None, typer.Option(help="none, ignore-irrelevant, or any text.")] = None,
     arrangement: Annotated[str | None, typer.Option(help="Injection before or after the stem, or twice.")] = None,
+    instruction: Annotated[
+        str | None, typer.Option(help="none, ignore-irrelevant, self-reminder, …, or any text.")
+    ] = None,
+    prompt_rewrite: Annotated[
+        str | None, typer.Option(help="Rewrite prompts first: self, self-examples, last-sentence, control (oracle), …")
+    ] = None,
+    contrast: Annotated[
+        str | None, typer.Option(help="Contrastive decoding: subtract-context, away-from-context, …")
+    ] = None,
+    contrast_strength: Annotated[float | None, typer.Option(help="Its strength; 0 is plain decoding.")] = None,
     prompt_form: Annotated[str | None, typer.Option(help="chat, plain, or auto.")] = None,
     system: Annotated[str | None, typer.Option(help="Text of the system role; 'none' leaves it out.")] = None,
     cleaning: Annotated[str | None, typer.Option(help="Headline policy: echo-free, paper, or raw.")] = None,
@@ -51,6 +60,7 @@ def bench(
     """Measure expression leakage of a model; continues the run in --out if there is one."""
     from leakmech.benchmark import bench as run
     from leakmech.config import read_yaml
+    from leakmech.generation.contrast import contrast_settings
     from leakmech.progress import rich_progress
     from leakmech.runs import stored_settings
 
@@ -63,6 +73,9 @@ def bench(
         arrangement=arrangement, cleaning=cleaning, stop_at_first_sentence=first_sentence_stop, device=device,
         dtype=dtype, batch_size=batch_size,
     )  # fmt: skip
+    settings |= given(prompt_rewrite=prompt_rewrite)
+    if contrast is not None or contrast_strength is not None:
+        settings["contrast"] = contrast_settings(settings.get("contrast"), contrast, contrast_strength)
     if system is not None:
         settings["system"] = None if system == "none" else system
     decoding = given(temperature=temperature, max_new_tokens=max_new_tokens)

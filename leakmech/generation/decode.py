@@ -5,6 +5,9 @@ its cache expanded to them. A row ends at an end-of-text token, when the stop ru
 complete, or at ``max_new_tokens``; it then leaves, and when half the places are free the next rows move in, so that the
 model always has a full batch to work on. What a row draws depends on its own address only (:mod:`leakmech.seeds`),
 never on its neighbours.
+
+A row may have reference prompts: other prompts that the model reads beside its own, followed by the same drawn tokens.
+What is then drawn from is a combination of all their logits (:class:`LogitCombination`).
 """
 
 from __future__ import annotations
@@ -13,20 +16,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from itertools import islice
+from typing import Any, Literal, Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
 from leakmech.errors import GenerationError
-from leakmech.generation.cache import growing_cache, growing_layers
 from leakmech.generation.sampler import Decoding, sample_tokens
+from leakmech.generation.streams import Stream
 from leakmech.interventions.hooks import Applied
 from leakmech.interventions.positions import PromptSpans, RowPositions
-from leakmech.seeds import row_keys, stable_hash
+from leakmech.seeds import row_keys
 
 FinishReason = Literal["stop", "sentence", "length"]
 StopRule = Callable[[str, str], bool]
@@ -41,12 +46,21 @@ _REFILL_SHARE = (
 
 @dataclass(frozen=True)
 class Row:
-    """One generation to make: its address, the token ids of its prompt, and where its parts stand if need be."""
+    """One generation to make: its address, the token ids of its prompt, and those of its reference prompts.
+
+    ``spans`` says where the parts of the prompt stand, if an intervention must know it.
+    """
 
     prompt_id: str
     generation: int
     prompt_tokens: tuple[int, ...] = field(repr=False)
+    references: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
     spans: PromptSpans | None = field(default=None, repr=False)
+
+    @property
+    def read(self) -> tuple[tuple[tuple[int, ...], PromptSpans | None], ...]:
+        """What each stream reads: the prompt, then the references, of whose parts nothing is known."""
+        return ((self.prompt_tokens, self.spans), *((tokens, None) for tokens in self.references))
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,21 @@ class Generation:
     text: str
     tokens: tuple[int, ...]
     finish_reason: FinishReason
+
+
+class LogitCombination(Protocol):
+    """What a row draws from when it has reference prompts."""
+
+    @property
+    def n_references(self) -> int:
+        """How many reference prompts every row must have."""
+        ...
+
+    def __call__(
+        self, logits: Float[Tensor, "rows vocab"], references: Sequence[Float[Tensor, "rows vocab"]]
+    ) -> Float[Tensor, "rows vocab"]:
+        """The logits to draw from, given those after the prompt and those after each reference; inputs are kept."""
+        ...
 
 
 @dataclass
@@ -92,6 +121,8 @@ class Decoder:
         Seed of the coupled sampling.
     stop
         Rule that ends a row early; None lets every row run to its end-of-text token.
+    combination
+        Combines the logits of a row with those of its references; None draws from the prompt's own.
     applied
         The interventions that `model` runs under (see :func:`leakmech.interventions.hooks.apply`), to be told where
         the rows stand; rows then carry ``spans`` if an intervention acts on injection or stem.
@@ -105,6 +136,7 @@ class Decoder:
         decoding: Decoding,
         seed: int = 0,
         stop: StopRule | None = None,
+        combination: LogitCombination | None = None,
         applied: Applied | None = None,
     ) -> None:
         self.model = model
@@ -112,6 +144,7 @@ class Decoder:
         self.decoding = decoding
         self.seed = seed
         self.stop = stop
+        self.combination = combination
         self.applied = applied if applied is not None and applied.needs_positions else None
         self.clock = Clock()
         self.device = model.get_input_embeddings().weight.device
@@ -154,19 +187,59 @@ class Decoder:
         Raises
         ------
         GenerationError
-            The model's logits are NaN or infinite; the message names the prompt.
+            The model's logits are NaN or infinite, or a row has not as many references as the combination takes; the
+            message names the prompt.
         """
+        self._check_references(rows)
         waiting = deque(rows)
         batch = _Batch(self)
         while waiting or batch.live:
             started = time.perf_counter()
             with torch.inference_mode():
-                if waiting and batch.has_room(batch_size, longest=len(waiting[0].prompt_tokens)):
-                    batch.admit([waiting.popleft() for _ in range(min(len(waiting), batch_size - len(batch.live)))])
+                if waiting and batch.has_room(batch_size):
+                    entering = list(islice(waiting, batch_size - len(batch.live)))
+                    if batch.takes(entering):
+                        batch.admit(entering)
+                        for _ in entering:
+                            waiting.popleft()
                 ended = batch.step()
             self.clock.total += time.perf_counter() - started
             if ended:
                 yield ended
+
+    def _check_references(self, rows: Sequence[Row]) -> None:
+        wanted = self.combination.n_references if self.combination else 0
+        for row in rows:
+            if len(row.references) != wanted:
+                raise GenerationError(
+                    f"prompt {row.prompt_id!r}: has {len(row.references)} reference prompts; decoding takes {wanted}"
+                )
+
+    def forward(
+        self,
+        ids: Tensor,
+        *,
+        cache: DynamicCache,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        where: RowPositions | None = None,
+    ) -> Tensor:
+        """Run the model on new tokens; logits of the last position, float32 ``[rows, vocab]``."""
+        started = time.perf_counter()
+        with nullcontext() if self.applied is None or where is None else self.applied.positions(where):
+            output = self.model(
+                input_ids=ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        if ids.device.type != "cpu":
+            torch.accelerator.synchronize()
+        self.clock.forward += time.perf_counter() - started
+        self.clock.row_steps += ids.shape[0]
+        return output.logits[:, -1].float()
 
     def text(self, tokens: Sequence[int]) -> str:
         """Decode tokens as they are: no special tokens, no tidying of spaces."""
@@ -184,124 +257,65 @@ class _LiveRow:
 
 
 class _Batch:
-    """The rows that step together: Python state in `live`, tensors with one entry a row, all in cache order.
+    """The rows that step together: Python state in `live`, tensors with one entry a row, all in the order of `live`.
 
-    Columns are right-aligned token positions: ``seen[i, :n_columns]`` are row i's tokens behind ``mask``, padded on the
-    left with a token of its own.
+    The first of `streams` reads the prompts, the others the references.
     """
 
-    cache: DynamicCache
-    logits: Tensor
+    streams: list[Stream]
     keys: Tensor
     steps: Tensor
-    lengths: Tensor
-    mask: Tensor
-    seen: Tensor
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
         self.live: list[_LiveRow] = []
-        self.where: RowPositions | None = None  # what interventions must know of the rows
 
-    def has_room(self, batch_size: int, *, longest: int) -> bool:
-        """Is it worth while, and possible, to let rows in whose longest prompt has `longest` tokens?"""
+    def has_room(self, batch_size: int) -> bool:
+        """Is it worth while to let rows in?"""
+        return len(self.live) <= batch_size * _REFILL_SHARE
+
+    def takes(self, rows: Sequence[Row]) -> bool:
+        """Is it possible to let `rows` in?"""
         if not self.live:
             return True
-        fits = growing_layers(self.cache) is not None and longest <= self.n_columns
-        return fits and len(self.live) <= batch_size * _REFILL_SHARE
+        read = zip(*(row.read for row in rows), strict=True)
+        longest = (max(len(tokens) for tokens, _ in prompts) for prompts in read)
+        return all(stream.takes(width) for stream, width in zip(self.streams, longest, strict=True))
 
     def admit(self, rows: Sequence[Row]) -> None:
         """Prefill the prompts of `rows` and let the rows in."""
-        device = self.decoder.device
-        number_of = {prompt: i for i, prompt in enumerate(dict.fromkeys(_prompt(row) for row in rows))}
-        expand = torch.tensor([number_of[_prompt(row)] for row in rows], device=device)
-        prompts = [tokens for tokens, _ in number_of]
-        ids, mask = _left_pad(prompts, max(map(len, prompts)), device)
-        where = self._located(list(number_of))
-        cache = growing_cache(self.decoder.model.config)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        logits = self._forward(ids, cache=cache, attention_mask=mask, position_ids=positions, where=where)
-        if where is not None:
-            where = where.select(expand)
-        cache.batch_select_indices(expand)
-        entering = {
-            "logits": logits[expand],
-            "keys": row_keys(self.decoder.seed, [r.prompt_id for r in rows], [r.generation for r in rows]).to(device),
-            "steps": torch.zeros(len(rows), dtype=torch.long, device=device),
-            "lengths": mask.sum(1)[expand],
-            "mask": mask[expand],
-            # Padding is a token of the row's own, which the repetition penalty counts anyway.
-            "seen": ids.where(mask.bool(), ids[:, -1:])[expand],
-        }
+        decoder, device = self.decoder, self.decoder.device
+        streams = [
+            Stream(
+                prompts,
+                forward=decoder.forward,
+                config=decoder.model.config,
+                device=device,
+                located=decoder.applied is not None,
+            )
+            for prompts in zip(*(row.read for row in rows), strict=True)
+        ]
+        keys = row_keys(decoder.seed, [r.prompt_id for r in rows], [r.generation for r in rows]).to(device)
+        steps = torch.zeros(len(rows), dtype=torch.long, device=device)
         if self.live:
-            self._merge(cache, entering)
-            self.where = None if self.where is None or where is None else self.where.joined(where)
+            for stream, entering in zip(self.streams, streams, strict=True):
+                stream.join(entering)
+            self.keys, self.steps = torch.cat([self.keys, keys]), torch.cat([self.steps, steps])
         else:
-            self.cache, self.where = cache, where
-            for name, value in entering.items():
-                setattr(self, name, value)
+            self.streams, self.keys, self.steps = streams, keys, steps
         self.live += [_LiveRow(row) for row in rows]
 
-    def _located(self, prompts: Sequence[_Prompt]) -> RowPositions | None:
-        """Where the parts of prompts stand, if an intervention must know it."""
-        if self.decoder.applied is None:
-            return None
-        spans = [replace(spans or PromptSpans(len(tokens)), key=stable_hash(*tokens)) for tokens, spans in prompts]
-        return RowPositions.of(spans, device=self.decoder.device)
-
-    def _merge(self, cache: DynamicCache, entering: dict[str, Tensor]) -> None:
-        """Put rows with a cache of their own behind the present ones, right-aligned."""
-        unused = int(self.mask.argmax(dim=1).min())  # columns in which no present row has a token
-        surplus = min(unused, self.n_columns - entering["mask"].shape[1])
-        if surplus > 0:
-            self.mask, self.seen = self.mask[:, surplus:], self.seen[:, surplus:]
-        layers, new_layers = growing_layers(self.cache), growing_layers(cache)
-        for layer, new in zip(layers or (), new_layers or (), strict=True):
-            if surplus > 0:
-                layer.drop_positions(surplus)
-            layer.append_rows(new)
-        width = self.n_columns - entering["mask"].shape[1]
-        entering["mask"] = torch.nn.functional.pad(entering["mask"], (width, 0))
-        padding = entering["seen"][:, :1].expand(-1, width)
-        entering["seen"] = torch.cat([padding, entering["seen"]], dim=1)
-        for name, value in entering.items():
-            setattr(self, name, torch.cat([getattr(self, name), value]))
-
-    @property
-    def n_columns(self) -> int:
-        return self.mask.shape[1]
-
-    def _forward(
-        self,
-        ids: Tensor,
-        *,
-        cache: DynamicCache,
-        attention_mask: Tensor,
-        position_ids: Tensor,
-        where: RowPositions | None,
-    ) -> Tensor:
-        """Run the model on new tokens; logits of the last position, float32 ``[rows, vocab]``."""
-        clock, applied = self.decoder.clock, self.decoder.applied
-        started = time.perf_counter()
-        with nullcontext() if applied is None or where is None else applied.positions(where):
-            output = self.decoder.model(
-                input_ids=ids,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        if ids.device.type != "cpu":
-            torch.accelerator.synchronize()
-        clock.forward += time.perf_counter() - started
-        clock.row_steps += ids.shape[0]
-        return output.logits[:, -1].float()
+    def _logits(self) -> Tensor:
+        """What is drawn from."""
+        prompt, *references = self.streams
+        if self.decoder.combination is None:
+            return prompt.logits
+        return self.decoder.combination(prompt.logits, [reference.logits for reference in references])
 
     def step(self) -> list[Generation]:
         """Draw one token for every row, let go of the rows that end, and run the model on the others."""
         tokens, broken = sample_tokens(
-            self.logits, self.seen, keys=self.keys, steps=self.steps, decoding=self.decoder.decoding
+            self._logits(), self.streams[0].seen, keys=self.keys, steps=self.steps, decoding=self.decoder.decoding
         )
         drawn, bad = torch.stack([tokens, broken.long()]).tolist()
         for live, token, is_bad in zip(self.live, drawn, bad, strict=True):
@@ -311,19 +325,12 @@ class _Batch:
                     f"{len(live.tokens) + 1}; try --dtype float32, or check the intervention or adapter in use"
                 )
             self._append(live, token)
-        self.seen = torch.cat([self.seen, tokens[:, None]], dim=1)
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.live), 1)], dim=1)
+        for stream in self.streams:
+            stream.append(tokens)
         ended = self._retire()
         if self.live:
-            self.where = None if self.where is None else self.where.advanced()
-            self.logits = self._forward(
-                self.seen[:, -1:],
-                cache=self.cache,
-                attention_mask=self.mask,
-                position_ids=self.lengths[:, None],
-                where=self.where,
-            )
-            self.lengths += 1
+            for stream in self.streams:
+                stream.advance()
             self.steps += 1
         return ended
 
@@ -354,10 +361,9 @@ class _Batch:
         self.live = [self.live[place] for place in order]
         if self.live:
             index = torch.tensor(order, device=self.decoder.device)
-            self.cache.batch_select_indices(index)
-            self.where = None if self.where is None else self.where.select(index)
-            for name in ("keys", "steps", "lengths", "mask", "seen"):
-                setattr(self, name, getattr(self, name)[index])
+            for stream in self.streams:
+                stream.keep(index)
+            self.keys, self.steps = self.keys[index], self.steps[index]
         return finished
 
     def _generation(self, live: _LiveRow) -> Generation:
@@ -365,18 +371,3 @@ class _Batch:
             raise AssertionError("the row is still live")
         text = self.decoder.text(live.tokens)
         return Generation(live.row.prompt_id, live.row.generation, text, tuple(live.tokens), live.finish)
-
-
-_Prompt = tuple[tuple[int, ...], PromptSpans | None]
-
-
-def _prompt(row: Row) -> _Prompt:
-    """What decides the prefill of a row."""
-    return row.prompt_tokens, row.spans
-
-
-def _left_pad(prompts: Sequence[Sequence[int]], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and mask ``[prompts, width]``; padding repeats the prompt's first token and is masked."""
-    ids = torch.tensor([[p[0]] * (width - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    return ids, mask

@@ -27,8 +27,11 @@ def plan(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (-len(row.prompt_tokens), row.prompt_id, row.generation))
 
 
-def auto_batch_size(model: Any, *, longest_prompt: int, max_new_tokens: int) -> int:
-    """Rows that a batch may have on this device, from the size of the key-value cache and the logits."""
+def auto_batch_size(model: Any, *, longest_prompt: int, max_new_tokens: int, n_streams: int = 1) -> int:
+    """Rows that a batch may have on this device, from the size of the key-value cache and the logits.
+
+    `n_streams` is the number of prompts that a row reads: 1 and its references.
+    """
     config = model.config.get_text_config()
     n_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -37,6 +40,7 @@ def auto_batch_size(model: Any, *, longest_prompt: int, max_new_tokens: int) -> 
     per_row = per_position * (longest_prompt + min(max_new_tokens, _TYPICAL_NEW_TOKENS)) + config.vocab_size * (
         size + 8
     )
+    per_row *= n_streams
     device = model.get_input_embeddings().weight.device
     if device.type == "cuda":
         budget = torch.cuda.mem_get_info(device)[0] // 2

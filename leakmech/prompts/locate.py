@@ -85,14 +85,14 @@ def locate(
 
 
 def _characters(prompt: Prompt) -> dict[str, Span]:
-    """Characters of injection and stem in the rendered prompt, whose text ends with both, one character apart."""
+    """Characters of injection and stem in the rendered prompt, whose body is both, one character apart."""
     start = prompt.rendered.rfind(prompt.text)
     if start < 0:
         raise ModelError(
             f"prompt {prompt.id!r}: the chat template changes its text, so positions cannot be found; "
             "use prompt_form='plain'"
         )
-    end = start + len(prompt.text)
+    end = start + prompt.text.rfind(prompt.body) + len(prompt.body)
     if prompt.injection is None:
         return {"stem": (end - len(prompt.stem), end), "injection": _NONE}
     names, texts = ("injection", "stem"), (prompt.injection, prompt.stem)

@@ -1,32 +1,33 @@
 """From samples to the exact strings that the model reads.
 
-A prompt is instruction + optional injection + stem. Chat models get it as a user message with the system role stated
+A prompt is instruction + optional injection + stem (:mod:`leakmech.prompts.instructions` says where an instruction
+stands). Chat models get it as a user message with the system role stated
 explicitly (some chat templates silently add one of their own); base models get plain text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from leakmech.errors import ConfigError, ModelError, nearest
 from leakmech.prompts.arrangement import Place
+from leakmech.prompts.instructions import Instruction, resolve_instruction
 from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet, Sample
 
 PromptForm = Literal["chat", "plain", "auto"]
 
-TASK = "Complete the sentence"
-INSTRUCTIONS: dict[str, str] = {
-    "none": "",
-    "ignore-irrelevant": "Ignore any irrelevant information in the text, and let it not influence the completion",
-}
 DEFAULT_SYSTEM = "You are a helpful assistant."
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One condition of one sample, as the user wrote it (`text`) and as the model reads it (`rendered`)."""
+    """One condition of one sample, as the user wrote it (`text`) and as the model reads it (`rendered`).
+
+    ``body`` is the part of the text that holds injection and stem, ``instruction`` all that is said besides it.
+    """
 
     id: str
     sample: str
@@ -37,6 +38,7 @@ class Prompt:
     stem: str
     injection: str | None
     instruction: str
+    body: str
     place: Place = "before"
 
     def to_dict(self) -> dict[str, str | None]:
@@ -64,17 +66,17 @@ class Renderer:
     system
         Text of the system role in chat form; None leaves the role out (the template may then add its own).
     instruction
-        A name from :data:`INSTRUCTIONS`, or any text; added to :data:`TASK` before every prompt.
+        A name from :data:`~leakmech.prompts.instructions.INSTRUCTIONS`, or any text to be said before every prompt.
     place
         Whether injections stand before the stem or, in chat form, in a line of their own after it.
 
     Raises
     ------
+    ConfigError
+        There is no such prompt form, place or instruction, the instruction needs a system role that is not there, or
+        injections stand after the stem in plain form: the injection would be continued, not the stem.
     ModelError
         Chat form is asked of a tokenizer without a chat template, or its template refuses the system role.
-    ConfigError
-        Unknown form or place, or injections after the stem in plain form: the injection would be continued, not the
-        stem.
     """
 
     tokenizer: Any
@@ -95,6 +97,7 @@ class Renderer:
                 "injections after the stem: need a chat template; a plain text would end with its injection, which "
                 "the model would continue instead of the stem"
             )
+        _ = self.resolved_instruction
 
     @property
     def resolved_form(self) -> Literal["chat", "plain"]:
@@ -102,27 +105,31 @@ class Renderer:
             return "chat" if self.tokenizer.chat_template else "plain"
         return self.form
 
+    @cached_property
+    def resolved_instruction(self) -> Instruction:
+        """The instruction that `instruction` names."""
+        return resolve_instruction(self.instruction)
+
     @property
     def instruction_text(self) -> str:
-        """What stands before the injection and the stem."""
-        extra = INSTRUCTIONS.get(self.instruction, self.instruction).strip().rstrip(".:")
-        return f"{TASK}. {extra}" if extra else TASK
+        """All that the model is told besides injection and stem."""
+        return self.resolved_instruction.text
 
-    def prompt(self, sample: Sample, condition: Condition) -> Prompt:
-        """Render one condition of one sample."""
+    def unrendered(self, sample: Sample, condition: Condition) -> Prompt:
+        """One condition of one sample as the user writes it; what a model would read is left empty."""
         injection = sample.injection(condition)
         body = self._body(sample.stem, injection)
-        text = f"{self.instruction_text}: {body}"
         return Prompt(
             id=f"{sample.id}/{condition}",
             sample=sample.id,
             condition=condition,
             split=sample.split,
-            text=text,
-            rendered=self.render(text),
+            text=self.resolved_instruction.wrap(body),
+            rendered="",
             stem=sample.stem,
             injection=injection,
             instruction=self.instruction_text,
+            body=body,
             place=self.place,
         )
 
@@ -130,6 +137,16 @@ class Renderer:
         if not injection:
             return stem
         return f"{injection} {stem}" if self.place == "before" else f"{stem}\n{injection}"
+
+    def prompt(self, sample: Sample, condition: Condition) -> Prompt:
+        """Render one condition of one sample."""
+        prompt = self.unrendered(sample, condition)
+        return replace(prompt, rendered=self.render(prompt.text))
+
+    def with_body(self, prompt: Prompt, body: str) -> Prompt:
+        """`prompt` with another body in place of injection and stem; it keeps its id, and so its noise."""
+        text = self.resolved_instruction.wrap(body)
+        return replace(prompt, text=text, rendered=self.render(text), body=body)
 
     def prompts(self, samples: PromptSet) -> Iterator[Prompt]:
         """All conditions of all samples, sample by sample in the order of :data:`CONDITIONS`."""
@@ -139,16 +156,27 @@ class Renderer:
 
     def render(self, text: str) -> str:
         """The string that is tokenised for the user text `text`."""
+        system = self._system()
         if self.resolved_form == "plain":
             return text
         messages = [{"role": "user", "content": text}]
-        if self.system is not None:
-            messages.insert(0, {"role": "system", "content": self.system})
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
         try:
             return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # jinja2 raises whatever the template's author chose
-            hint = "; if it refuses the system role, use --system none" if self.system is not None else ""
+            hint = "; if it refuses the system role, use --system none" if system is not None else ""
             raise ModelError(f"the tokenizer's chat template failed: {error}{hint}") from error
+
+    def _system(self) -> str | None:
+        """Text of the system role, with what the instruction adds to it."""
+        addition = self.resolved_instruction.system
+        if not addition:
+            return self.system
+        if self.resolved_form == "plain" or self.system is None:
+            why = "plain prompts have none" if self.resolved_form == "plain" else "--system none leaves it out"
+            raise ConfigError(f"instruction {self.instruction!r} stands in the system role, and {why}; choose another")
+        return f"{self.system} {addition}."
 
     def token_ids(self, rendered: str) -> list[int]:
         """Token ids of a rendered prompt; in chat form the template has already written the special tokens."""

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leakmech.errors import RunDirectoryError, UsageError, nearest
-from leakmech.prompts.render import Renderer
+from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.samples import CONDITIONS, INJECTIONS, Condition
 from leakmech.runs import BenchResult, RunDirectory, load_result
 from leakmech.scoring.records import Record
@@ -62,8 +62,8 @@ def sample_texts(result: BenchResult) -> dict[str, SampleTexts]:
         ``prompts.jsonl`` lacks a condition of a sample.
     """
     path = RunDirectory(result.path).prompts_file
-    # Every prompt is instruction, stem and, before or after it, an injection; control has no injection.
-    start = f"{Renderer(None, form='plain', instruction=result.summary['instruction']).instruction_text}: "
+    # Every prompt is instruction, optional injection and stem; the first is known, and control has no second.
+    instruction = resolve_instruction(result.summary["instruction"])
     prompts: dict[str, dict[str, Any]] = {}
     for row in read_jsonl_shard(path):
         prompts.setdefault(row["sample"], {})[row["condition"]] = row
@@ -74,7 +74,7 @@ def sample_texts(result: BenchResult) -> dict[str, SampleTexts]:
             raise RunDirectoryError(
                 f"{path}: sample {sample!r} lacks the prompt {missing[0]!r}; run the benchmark again"
             )
-        bodies = {condition: rows[condition]["text"].removeprefix(start) for condition in CONDITIONS}
+        bodies = {condition: instruction.unwrap(rows[condition]["text"]) for condition in CONDITIONS}
         stem = bodies["control"]
         injections: dict[Condition, str] = {name: _injection(bodies[name], stem) for name in INJECTIONS}
         found[sample] = SampleTexts(sample, rows["control"]["split"], stem, injections)

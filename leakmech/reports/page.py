@@ -134,11 +134,29 @@ def _facts(summary: Summary, record: Mapping[str, Any]) -> list[tuple[str, str]]
         ("Cleaning policy", summary["cleaning"]),
         ("Expression estimator", ", ".join(summary.get("estimators", [summary["estimator"]]))),
         ("Instruction", summary["instruction"]),
+        *_changes(summary),
         ("Seed", str(summary["seed"])),
         _origin(summary, record),
         ("Date", str(environment.get("date", "unknown")).replace("T", " ")),
         ("leakmech", version),
     ]
+
+
+def _changes(summary: Summary) -> list[tuple[str, str]]:
+    """How prompts and decoding were changed, where they were."""
+    rows = []
+    if "prompt_rewrite" in summary:
+        failed = summary["rewrites"]["overall"]["failed_share"]
+        rows.append(
+            ("Prompts rewritten by", f"{summary['prompt_rewrite']} (failed and left as they were: {failed:.0%})")
+        )
+    if "contrast" in summary:
+        c = summary["contrast"]
+        values = f"strength {c['strength']:g}, plausibility {c['plausibility']:g}"
+        rows.append(("Contrastive decoding", f"{c['method']}, reference {c['reference']}, {values}"))
+    if summary.get("oracle"):
+        rows.append(("Oracle", "this run uses what a user does not have: a bound, no mitigation"))
+    return rows
 
 
 def _origin(summary: Summary, record: Mapping[str, Any]) -> tuple[str, str]:

@@ -24,6 +24,7 @@ _OPTIONS = {
     "limit": "--limit",
     "instruction": "--instruction",
     "arrangement": "--arrangement",
+    "prompt_rewrite": "--prompt-rewrite",
     "prompt_form": "--prompt-form",
     "cleaning": "--cleaning",
     "decoding.temperature": "--temperature",

@@ -56,7 +56,8 @@ class PromptText:
     @cached_property
     def prefixes(self) -> tuple[list[str], ...]:
         """What may be repeated at the start of a sentence, in this order, as normalised words."""
-        return tuple(normalised_words(part) for part in (self.instruction, self.injection, self.stem) if part)
+        parts = (self.instruction, *split_sentences(self.instruction), self.injection, self.stem)
+        return tuple(normalised_words(part) for part in dict.fromkeys(parts) if part)
 
     @cached_property
     def injected(self) -> tuple[tuple[str, ...], ...]:
@@ -66,7 +67,8 @@ class PromptText:
     @cached_property
     def sentences(self) -> tuple[tuple[str, ...], ...]:
         """The complete sentences of the prompt, as normalised words."""
-        whole = (tuple(normalised_words(part)) for part in (self.injection, self.instruction) if part)
+        parts = (self.injection, self.instruction, *split_sentences(self.instruction))
+        whole = (tuple(normalised_words(part)) for part in parts if part)
         return tuple(dict.fromkeys([*self.injected, *whole]))
 
 

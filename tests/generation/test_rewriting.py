@@ -1,0 +1,103 @@
+"""Rewritten prompts: what counts as a rewrite, and what becomes of one that failed."""
+
+import pytest
+
+from leakmech.errors import ConfigError
+from leakmech.generation.rewriting import (
+    PROMPT_REWRITES,
+    find_rewrite,
+    judge_rewrite,
+    request_tokens,
+    rewrite_counts,
+    rewrite_prompts,
+    text_of_answer,
+)
+from leakmech.prompts.render import Renderer
+from leakmech.prompts.samples import Sample, load_dataset
+from leakmech.prompts.views import split_context
+
+SAMPLE = Sample(id="s", stem="Her passion is", positive="Joy!", neutral="Fact.", negative="I lost my keys.")
+
+
+@pytest.fixture
+def renderer(chat_tokenizer):
+    return Renderer(chat_tokenizer, instruction="self-reminder")
+
+
+@pytest.fixture
+def prompt(renderer):
+    return renderer.prompt(SAMPLE, "negative")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "body"),
+    [
+        ("Her passion is", "rewritten", "Her passion is"),
+        ('Text: "Her passion is..."\nMore of it.', "rewritten", "Her passion is"),
+        ("The last sentence of the text is: Text: Her passion is.", "rewritten", "Her passion is"),
+        ("Some keys were lost. Her passion is", "rewritten", "Some keys were lost. Her passion is"),
+        ("I lost my keys. Her passion is", "unchanged", "I lost my keys. Her passion is"),
+        ("Her passion is painting.", "completed", "I lost my keys. Her passion is"),
+        ("I lost my keys.", "lost-stem", "I lost my keys. Her passion is"),
+        (" \n", "empty", "I lost my keys. Her passion is"),
+    ],
+)
+def test_a_failed_rewrite_leaves_the_prompt_as_it_was(prompt, answer, status, body):
+    found = judge_rewrite(prompt, text_of_answer(answer, body=prompt.body), answer=answer)
+    assert (found.status, found.body, found.answer) == (status, body, answer)
+
+
+def test_the_rules_and_the_oracle_leave_the_stem(renderer):
+    prompts = [renderer.prompt(SAMPLE, c) for c in ("control", "positive", "neutral", "negative")]
+    for name, bodies in {
+        "last-sentence": {"Her passion is"},
+        "control": {"Her passion is"},
+        "neutral-context": {"Her passion is", "Here is a sentence. Her passion is"},
+    }.items():
+        (found,) = rewrite_prompts(prompts, find_rewrite(name), model=None, renderer=renderer, batch_size=4)
+        assert {rewritten.body for rewritten in found} == bodies
+        assert found[0].status == "unchanged"
+    assert [name for name, rewrite in PROMPT_REWRITES.items() if rewrite.oracle] == ["control"]
+
+
+def test_the_last_sentence_of_every_prompt_of_the_data_set_is_its_stem(plain_tokenizer):
+    renderer = Renderer(plain_tokenizer)
+    for prompt in renderer.prompts(load_dataset("hexl")):
+        assert split_context(prompt.body) == (prompt.injection or "", prompt.stem)
+
+
+def test_the_model_rewrites_greedily_and_the_same_in_every_batch(make_tiny, chat_tokenizer, renderer):
+    prompts = [renderer.prompt(sample, "negative") for sample in load_dataset("hexl").take(2)]
+    rewrites = []
+    for batch_size in (1, 2):
+        parts = rewrite_prompts(
+            prompts, find_rewrite("self"), model=make_tiny("qwen2"), renderer=renderer, batch_size=batch_size
+        )
+        rewrites.append({found.prompt_id: found for part in parts for found in part})
+    assert rewrites[0] == rewrites[1]
+    assert len({found.answer for found in rewrites[0].values()}) > 1
+
+
+def test_the_request_holds_the_body_and_not_the_instruction(prompt, renderer, chat_tokenizer):
+    request = chat_tokenizer.decode(request_tokens(prompt, find_rewrite("self-examples"), renderer))
+    assert "Text: I lost my keys. Her passion is\nRewritten text:<|im_end|>" in request
+    assert "Remember" not in request
+
+
+def test_rewrites_are_counted_by_condition(renderer):
+    prompts = {p.id: p for p in (renderer.prompt(SAMPLE, c) for c in ("control", "positive", "neutral", "negative"))}
+    answers = ["Her passion is", "Her passion is", "Fact.", "Her passion is nice"]
+    rewritten = {p.id: judge_rewrite(p, answer) for p, answer in zip(prompts.values(), answers, strict=True)}
+    counts = rewrite_counts(prompts, rewritten)
+    assert counts["control"]["unchanged"] == 1
+    assert counts["positive"] == {
+        "n": 1, "rewritten": 1, "unchanged": 0, "lost_stem": 0, "completed": 0, "empty": 0, "only_stem": 1,
+        "failed_share": 0.0,
+    }  # fmt: skip
+    assert counts["overall"]["failed_share"] == 0.5
+    assert counts["overall"]["only_stem"] == 2
+
+
+def test_an_unknown_rewrite_is_named():
+    with pytest.raises(ConfigError, match="did you mean 'self-examples'"):
+        find_rewrite("self-example")

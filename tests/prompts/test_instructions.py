@@ -1,0 +1,67 @@
+"""Named instructions: where they stand, what is read back, what counts as an echo of them."""
+
+import pytest
+
+from leakmech.config import BenchConfig
+from leakmech.errors import ConfigError
+from leakmech.mechanism.positions import locate
+from leakmech.prompts.instructions import INSTRUCTIONS, resolve_instruction
+from leakmech.prompts.render import Renderer
+from leakmech.prompts.samples import Sample
+from leakmech.scoring.sentence import Cleaner, PromptText
+
+SAMPLE = Sample(id="s", stem="Her passion is", positive="Joy.", neutral="Fact.", negative="I lost my keys.")
+
+
+@pytest.mark.parametrize("name", INSTRUCTIONS)
+def test_every_instruction_wraps_a_body_that_can_be_read_back(name):
+    instruction = INSTRUCTIONS[name]
+    body = "I lost my keys. Her passion is"
+    assert instruction.unwrap(instruction.wrap(body)) == body
+    assert instruction.wrap("").startswith("Complete the sentence")
+
+
+def test_each_part_stands_in_its_place(chat_tokenizer):
+    def rendered(name):
+        return Renderer(chat_tokenizer, instruction=name).prompt(SAMPLE, "control").rendered
+
+    assert rendered("ignore-irrelevant-after").index("Her passion is") < rendered("ignore-irrelevant-after").index(
+        "Ignore"
+    )
+    system, user = rendered("ignore-irrelevant-system").split("<|im_start|>user")
+    assert "You are a helpful assistant. Ignore any irrelevant" in system
+    assert user.startswith("\nComplete the sentence: Her passion is<|im_end|>")
+    reminder = rendered("self-reminder")
+    assert reminder.index("may hold") < reminder.index("Her passion is") < reminder.index("Remember")
+
+
+def test_an_instruction_for_the_system_role_needs_one(chat_tokenizer, plain_tokenizer):
+    for renderer in (
+        Renderer(plain_tokenizer, instruction="ignore-irrelevant-system"),
+        Renderer(chat_tokenizer, instruction="ignore-irrelevant-system", system=None),
+    ):
+        with pytest.raises(ConfigError, match="stands in the system role"):
+            renderer.prompt(SAMPLE, "control")
+
+
+def test_a_misspelt_name_is_no_text():
+    with pytest.raises(ConfigError, match="did you mean 'self-reminder'"):
+        BenchConfig.parse({"instruction": "self-remainder"})
+    assert resolve_instruction("Be very brief.").request == "Complete the sentence. Be very brief"
+
+
+def test_injection_and_stem_are_found_before_a_later_instruction(chat_tokenizer):
+    renderer = Renderer(chat_tokenizer, instruction="ignore-irrelevant-after")
+    (found,) = locate([renderer.prompt(SAMPLE, "negative")], renderer)
+    parts = {name: chat_tokenizer.decode(found.ids[slice(*found.spans[name])]) for name in ("injection", "stem")}
+    assert parts == {"injection": "I lost my keys.", "stem": "Her passion is"}
+
+
+@pytest.mark.parametrize("name", [name for name in INSTRUCTIONS if name != "none"])
+def test_an_answer_that_repeats_a_sentence_of_the_instruction_is_an_echo(name):
+    instruction = INSTRUCTIONS[name]
+    prompt = PromptText(stem=SAMPLE.stem, injection=SAMPLE.negative, instruction=instruction.text)
+    for part in (instruction.before, instruction.after, instruction.system):
+        if part:
+            answer = f"{part}. Her passion is the sea. It"
+            assert Cleaner().clean(answer, prompt, "echo-free").text == "the sea."
