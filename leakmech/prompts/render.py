@@ -96,8 +96,7 @@ class Renderer:
     def prompt(self, sample: Sample, condition: Condition) -> Prompt:
         """Render one condition of one sample."""
         injection = sample.injection(condition)
-        body = f"{injection} {sample.stem}" if injection else sample.stem
-        text = f"{self.instruction_text}: {body}"
+        text = self.text(sample.stem, injection)
         return Prompt(
             id=f"{sample.id}/{condition}",
             sample=sample.id,
@@ -109,6 +108,10 @@ class Renderer:
             injection=injection,
             instruction=self.instruction_text,
         )
+
+    def text(self, stem: str, injection: str | None = None) -> str:
+        """Instruction, injection and stem as the user would write them."""
+        return f"{self.instruction_text}: {injection} {stem}" if injection else f"{self.instruction_text}: {stem}"
 
     def prompts(self, samples: PromptSet) -> Iterator[Prompt]:
         """All conditions of all samples, sample by sample in the order of :data:`CONDITIONS`."""
