@@ -267,15 +267,15 @@ class Collator:
         return Batch(
             examples=tuple(row.example for row in rows),
             student=self._side(rows, [row.prompt for row in rows], n_suffix, n_completion),
-            reference=self._side(
-                [rows[i] for i in chosen], [rows[i].reference for i in chosen], n_suffix, n_completion
-            )
+            reference=self._side([rows[i] for i in chosen], [rows[i].reference for i in chosen], n_suffix, n_completion)
             if chosen
             else None,
             reference_rows=torch.tensor(chosen, dtype=torch.long),
             targets=torch.tensor([[*row.completion, *[pad] * (n_completion - len(row.completion))] for row in rows]),
             target_mask=torch.tensor([[i < len(row.completion) for i in range(n_completion)] for row in rows]),
-            suffix_mask=torch.tensor([[i < row.n_shared + len(row.completion) for i in range(n_suffix)] for row in rows]),
+            suffix_mask=torch.tensor(
+                [[i < row.n_shared + len(row.completion) for i in range(n_suffix)] for row in rows]
+            ),
         )
 
     def _side(
