@@ -1,7 +1,8 @@
 """What an adapter is trained to minimise: named losses, combined with weights.
 
 With p the prompt, r its reference, y the completion that the base model sampled for r, f the base model, g the model
-with its adapter, h their hidden states and s the positions of the shared suffix (:mod:`leakmech.mitigation.training_data`):
+with its adapter, h their hidden states and s the positions of the shared suffix
+(:mod:`leakmech.mitigation.training_data`):
 
     consistency_sft         mean_t -log g(y_t | p, y_<t)                                     irrelevant
     distillation            mean_t KL( f(. | r, y_<t) || g(. | p, y_<t) )                     irrelevant
@@ -35,10 +36,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from leakmech.errors import ConfigError, DirectionError, nearest
 from leakmech.mechanism.directions import Direction
@@ -88,7 +89,7 @@ def negative_log_likelihood(
     logits: Float[Tensor, "rows pos vocab"], targets: Int[Tensor, "rows pos"], mask: Bool[Tensor, "rows pos"]
 ) -> Float[Tensor, " rows"]:
     """Mean over a row's completion of -log g(y_t), in nats a token."""
-    return _row_means(F.cross_entropy(logits[mask].float(), targets[mask], reduction="none"), mask)
+    return _row_means(functional.cross_entropy(logits[mask].float(), targets[mask], reduction="none"), mask)
 
 
 def divergence(
@@ -96,7 +97,10 @@ def divergence(
 ) -> Float[Tensor, " rows"]:
     """Mean over a row's completion of KL(base || student), in nats a token."""
     # Padding is left out before the vocabulary is touched: logits are the largest tensors of a step.
-    wanted, found = F.log_softmax(base[mask].float(), dim=-1), F.log_softmax(student[mask].float(), dim=-1)
+    wanted, found = (
+        functional.log_softmax(base[mask].float(), dim=-1),
+        functional.log_softmax(student[mask].float(), dim=-1),
+    )
     return _row_means((wanted.exp() * (wanted - found)).sum(-1), mask)
 
 
