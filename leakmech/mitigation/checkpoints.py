@@ -114,7 +114,7 @@ class Checkpoints:
     def latest(
         self, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, *, device: torch.device
     ) -> TrainingState:
-        """Load the newest checkpoint into the adapter and its optimiser; the state of the beginning where there is none.
+        """Load the newest checkpoint into adapter and optimiser; where there is none, the state of the beginning.
 
         Raises
         ------

@@ -88,7 +88,7 @@ class LoraTrainingConfig(BaseModel):
     max_overlap: float = Field(0.7, gt=0, le=1, description="shared words (Jaccard) from which texts count as one")
     polarities: tuple[Polarity, ...] = Field(POLARITIES, min_length=1, description="injections to train on")
     examples: int | None = Field(None, ge=1, description="number of examples; null takes as many as there are")
-    shares: Shares = Field(default_factory=Shares, description="of the kinds of examples")
+    shares: Shares = Field(default_factory=lambda: Shares(), description="of the kinds of examples")
     completions: int = Field(4, ge=1, description="different completions of one prompt, at most")
     decoding: Decoding = Field(default_factory=lambda: Decoding(max_new_tokens=64), description="of completions")
     prompt_form: PromptForm = Field("auto", description="chat template, plain text, or whichever the tokenizer has")
@@ -105,7 +105,8 @@ class LoraTrainingConfig(BaseModel):
     components: Components | None = Field(None, description="only where a diagnosis found carriers")
 
     objectives: ObjectiveWeights = Field(
-        default_factory=lambda: ObjectiveWeights(consistency_sft=1.0), description="weights of the losses"
+        default_factory=lambda: ObjectiveWeights.model_validate({"consistency_sft": 1.0}),
+        description="weights of the losses",
     )
     activation_layers: tuple[int, ...] | None = Field(None, description="of activation consistency; null: all")
     directions: tuple[str, ...] = Field((), description="saved directions of the direction penalty")

@@ -97,7 +97,9 @@ def target_modules(
 
 def _matching(modules: Sequence[LinearModule], targets: str | Sequence[str]) -> dict[Sublayer, set[str]]:
     """Leaf names that are wanted, by sublayer."""
-    leaves = {sublayer: {m.leaf for m in modules if m.sublayer == sublayer} for sublayer in SUBLAYERS}
+    leaves: dict[Sublayer, set[str]] = {
+        sublayer: {m.leaf for m in modules if m.sublayer == sublayer} for sublayer in SUBLAYERS
+    }
     if targets == "all-linear":
         return leaves
     names = [targets] if isinstance(targets, str) else list(targets)
