@@ -88,7 +88,7 @@ class LoraTrainingConfig(BaseModel):
     max_overlap: float = Field(0.7, gt=0, le=1, description="shared words (Jaccard) from which texts count as one")
     polarities: tuple[Polarity, ...] = Field(POLARITIES, min_length=1, description="injections to train on")
     examples: int | None = Field(None, ge=1, description="number of examples; null takes as many as there are")
-    shares: Shares = Field(default_factory=lambda: Shares(), description="of the kinds of examples")
+    shares: Shares = Field(default_factory=lambda: Shares.model_validate({}), description="of the kinds of examples")
     completions: int = Field(4, ge=1, description="different completions of one prompt, at most")
     decoding: Decoding = Field(default_factory=lambda: Decoding(max_new_tokens=64), description="of completions")
     prompt_form: PromptForm = Field("auto", description="chat template, plain text, or whichever the tokenizer has")

@@ -49,9 +49,10 @@ def shared_texts(
     home: dict[str, str] = {}
     for dataset in evaluation:
         for sample in dataset:
-            roles: list[tuple[Role, str]] = [("stem", sample.stem)]
-            roles += [("injection", getattr(sample, condition)) for condition in INJECTIONS]
-            for role, text in roles:
+            injections: list[tuple[Role, str]] = [
+                ("injection", text) for text in (sample.positive, sample.neutral, sample.negative)
+            ]
+            for role, text in (("stem", sample.stem), *injections):
                 near[role].add(text)
                 same[_key(text)] = text
                 home.setdefault(text, dataset.name)

@@ -8,9 +8,9 @@ each other, and people rated every sentence. A stem cut from sentence k + 1 of a
 
 Stems are cut as for AEXL (:mod:`leakmech.prompts.stems`), behind a linking verb where there is one, else before a new
 phrase. Injections pass the same rules (:mod:`leakmech.prompts.filters`), but may lean on other sentences and be longer:
-under AEXL's own rules a quarter as many would be left. Each stem stands in a relevant and in irrelevant pairs, so that only the relation of
-injection and stem tells them apart. Whether a sentence bears on the next one is not checked by a person: neighbours in
-one document are about the same thing more often than not.
+under AEXL's own rules a quarter as many would be left. Each stem stands in a relevant and in irrelevant pairs, so that
+only the relation of injection and stem tells them apart. Whether a sentence bears on the next one is not checked by a
+person: neighbours in one document are about the same thing more often than not.
 """
 
 from __future__ import annotations
@@ -148,9 +148,9 @@ def _documents(frame: pd.DataFrame) -> Iterator[tuple[str, list[tuple[int, str, 
     for source in SOURCES_WITH_ORDER:
         own = frame[frame["source"] == source]
         for document, part in own.groupby("document", sort=False):
+            columns = (part["id"], part["text"], part["mean_rating"])
             rows = [
-                (int(str(row.id).rpartition("_")[2]), str(row.text), float(row.mean_rating))  # pyright: ignore[reportArgumentType]
-                for row in part.itertuples()
+                (int(name.rpartition("_")[2]), text, float(rating)) for name, text, rating in zip(*columns, strict=True)
             ]
             yield f"{source}/{document}", sorted(rows)
 

@@ -147,7 +147,7 @@ def build_training_examples(
         cache_dir=cache_dir,
         progress=progress,
     )
-    end = loaded.tokenizer.eos_token_id
+    end = int(loaded.tokenizer.eos_token_id)  # pyright: ignore[reportArgumentType] - one id
     examples = [
         _example(candidate, draw, sampled[draw], renderer, end)
         for (candidate, _), draw in zip(drawn, wanted, strict=True)
@@ -201,7 +201,7 @@ def _counts(
     completions: int,
 ) -> dict[ExampleKind, int]:
     """How many examples of each kind; largest remainders bring the sum to `n_examples`."""
-    wanted = {kind: shares[kind] for kind in KINDS if shares.get(kind, 0) > 0}
+    wanted: dict[ExampleKind, float] = {kind: shares[kind] for kind in KINDS if shares.get(kind, 0) > 0}
     if not wanted:
         raise DatasetError("no training examples: every share is 0")
     available = {kind: len(candidates[kind]) * completions for kind in wanted}
@@ -221,8 +221,8 @@ def _counts(
     for kind, count in counts.items():
         if count > available[kind]:
             raise UsageError(
-                f"{count} {kind} examples are asked for, there are {available[kind]} ({len(candidates[kind])} prompts x "
-                f"{completions} completions); give more samples, raise completions, or lower examples or its share"
+                f"{count} {kind} examples are asked for, there are {available[kind]} ({len(candidates[kind])} prompts "
+                f"x {completions} completions); give more samples, raise completions, or lower examples or its share"
             )
     return counts
 
