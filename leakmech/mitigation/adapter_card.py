@@ -101,7 +101,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
         f"| Steps | {results['steps']:,}, of which {results['kept_step']:,} is kept |",
         f"| Loss | {results['first_loss']:.4f} in the first step, {results['last_loss']:.4f} in the last |",
         f"| Evaluations | {_evaluations(results['evaluations'])} |",
-        f"| Base weights | unchanged, compared by hash before and after |",
+        "| Base weights | unchanged, compared by hash before and after |",
         "",
         "Load it with `leakmech.load_model(folder)`, or put it on the base with `leakmech bench --adapter folder`.",
         f"Every setting and version is in {ADAPTER_CARD}.",

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from leakmech.errors import LeakmechError, ModelError, RunDirectoryError, UsageError
+from leakmech.errors import ModelError, RunDirectoryError, StorageError, UsageError
 from leakmech.mechanism.directions import load_direction
 from leakmech.mitigation.adapter_card import adapter_card, base_description, data_description, write_card
 from leakmech.mitigation.lora_settings import LoraTrainingConfig
@@ -25,18 +25,17 @@ from leakmech.mitigation.objectives import Losses, PreventativeSteering
 from leakmech.mitigation.overlap_check import refuse_shared_prompts
 from leakmech.mitigation.relevant_pairs import archive_pairs
 from leakmech.mitigation.targets import component_layers, target_modules
-from leakmech.mitigation.trainer import LOG, Evaluate, Trained, Trainer, adapted
+from leakmech.mitigation.trainer import LOG, Evaluate, Trainer, adapted
 from leakmech.mitigation.training_data import (
     Collator,
     TrainingExample,
     check_examples,
-    examples_hash,
     load_examples,
     save_examples,
 )
 from leakmech.mitigation.training_examples import TrainingSources, build_training_examples
 from leakmech.models.layout import layout_of
-from leakmech.models.load import ADAPTER_CARD, LoadedModel, load_model
+from leakmech.models.load import ADAPTER_CARD, LoadedModel, load_adapter, load_model
 from leakmech.models.quiet import quiet
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Renderer
@@ -325,8 +324,6 @@ def merge_lora(adapter: str | Path, out: str | Path, *, base: str | None = None,
     StorageError
         The file system refuses.
     """
-    from leakmech.models.load import load_adapter
-
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: exists already; choose another --out")
@@ -337,7 +334,26 @@ def merge_lora(adapter: str | Path, out: str | Path, *, base: str | None = None,
         raise ModelError(f"{adapter}: is a plain model, no adapter; there is nothing to merge")
     merged: Any = loaded.model
     plain = merged.merge_and_unload(safe_merge=True)
+    plain.config.__dict__.pop("quantization_config", None)
     with _new_folder(folder) as temporary, quiet():
         plain.save_pretrained(temporary)
         loaded.tokenizer.save_pretrained(temporary)
     return folder
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder beside `folder` that is renamed to it on success, and removed otherwise."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            yield temporary
+            temporary.chmod(0o755)  # mkdtemp's folders are for their owner only
+            if folder.exists():  # empty, as was checked
+                folder.rmdir()
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written ({error.strerror or error})") from error

@@ -49,11 +49,11 @@ def shared_texts(
     home: dict[str, str] = {}
     for dataset in evaluation:
         for sample in dataset:
-            injections: list[tuple[Role, str]] = [
-                ("injection", text) for text in (sample.positive, sample.neutral, sample.negative)
-            ]
-            for role, text in (("stem", sample.stem), *injections):
-                near[role].add(text)
+            injections = (sample.positive, sample.neutral, sample.negative)
+            near["stem"].add(sample.stem)
+            for text in injections:
+                near["injection"].add(text)
+            for text in (sample.stem, *injections):
                 same[_key(text)] = text
                 home.setdefault(text, dataset.name)
     found = []

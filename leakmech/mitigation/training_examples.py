@@ -215,7 +215,9 @@ def _counts(
         scale = min(available[kind] / wanted[kind] for kind in wanted)
         return {kind: math.floor(share * scale + 1e-9) for kind, share in wanted.items()}
     exact = {kind: n_examples * share / total for kind, share in wanted.items()}
-    counts = {kind: math.floor(number) for kind, number in exact.items()}
+    counts: dict[ExampleKind, int] = {}
+    for kind, number in exact.items():
+        counts[kind] = math.floor(number)
     for kind in sorted(wanted, key=lambda kind: counts[kind] - exact[kind])[: n_examples - sum(counts.values())]:
         counts[kind] += 1
     for kind, count in counts.items():
