@@ -80,7 +80,7 @@ def build_training_examples(
     loaded: LoadedModel,
     sources: TrainingSources,
     *,
-    shares: Mapping[ExampleKind, float],
+    shares: Mapping[str, float],
     n_examples: int | None = None,
     completions: int = 4,
     polarities: Sequence[Polarity] = POLARITIES,
@@ -196,7 +196,7 @@ def _of_pair(pair: AffectPair, polarities: Sequence[Polarity]) -> Iterator[_Cand
 
 def _counts(
     candidates: Mapping[ExampleKind, Sequence[_Candidate]],
-    shares: Mapping[ExampleKind, float],
+    shares: Mapping[str, float],
     n_examples: int | None,
     completions: int,
 ) -> dict[ExampleKind, int]:
@@ -215,9 +215,9 @@ def _counts(
         scale = min(available[kind] / wanted[kind] for kind in wanted)
         return {kind: math.floor(share * scale + 1e-9) for kind, share in wanted.items()}
     exact = {kind: n_examples * share / total for kind, share in wanted.items()}
-    counts: dict[ExampleKind, int] = {}
-    for kind, number in exact.items():
-        counts[kind] = math.floor(number)
+    counts: dict[ExampleKind, int] = dict.fromkeys(wanted, 0)
+    for kind in wanted:
+        counts[kind] = math.floor(exact[kind])
     for kind in sorted(wanted, key=lambda kind: counts[kind] - exact[kind])[: n_examples - sum(counts.values())]:
         counts[kind] += 1
     for kind, count in counts.items():

@@ -21,7 +21,7 @@ def make(name: str = "a", completion: str = " now then", **changes: object) -> T
 
 class TestPrefixes:
     def test_a_completion_that_changes_the_prompts_tokens_is_refused_by_name(self) -> None:
-        with pytest.raises(DatasetError, match="example a7: its prompt is no token prefix .* part at token 4 of 5"):
+        with pytest.raises(DatasetError, match=r"example a7: its prompt is no token prefix .* part at token 4 of 5"):
             Collator(spaces, 0).encode(make("a7", completion="n't now"))
 
     def test_given_tokens_are_taken_as_they_are(self) -> None:
