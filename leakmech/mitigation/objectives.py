@@ -44,7 +44,7 @@ from torch.nn import functional
 from leakmech.errors import ConfigError, DirectionError, nearest
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.sites import recording
-from leakmech.mitigation.training_data import KINDS, Batch, ExampleKind, Side
+from leakmech.mitigation.training_data import KINDS, Batch, ExampleKind
 from leakmech.models.layout import Layout, layout_of
 
 ANCHORS: tuple[ExampleKind, ...] = ("relevant", "neutral", "plain")
@@ -86,21 +86,17 @@ _STREAM_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
 def negative_log_likelihood(
-    logits: Float[Tensor, "rows pos vocab"], targets: Int[Tensor, "rows pos"], mask: Bool[Tensor, "rows pos"]
+    logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"], mask: Bool[Tensor, "rows pos"]
 ) -> Float[Tensor, " rows"]:
-    """Mean over a row's completion of -log g(y_t), in nats a token."""
-    return _row_means(functional.cross_entropy(logits[mask].float(), targets[mask], reduction="none"), mask)
+    """Mean over a row's completion of -log g(y_t), in nats a token; `mask` says which tokens are a row's."""
+    return _row_means(functional.cross_entropy(logits.float(), targets, reduction="none"), mask)
 
 
 def divergence(
-    base: Float[Tensor, "rows pos vocab"], student: Float[Tensor, "rows pos vocab"], mask: Bool[Tensor, "rows pos"]
+    base: Float[Tensor, "tokens vocab"], student: Float[Tensor, "tokens vocab"], mask: Bool[Tensor, "rows pos"]
 ) -> Float[Tensor, " rows"]:
-    """Mean over a row's completion of KL(base || student), in nats a token."""
-    # Padding is left out before the vocabulary is touched: logits are the largest tensors of a step.
-    wanted, found = (
-        functional.log_softmax(base[mask].float(), dim=-1),
-        functional.log_softmax(student[mask].float(), dim=-1),
-    )
+    """Mean over a row's completion of KL(base || student), in nats a token; `mask` says which tokens are a row's."""
+    wanted, found = functional.log_softmax(base.float(), dim=-1), functional.log_softmax(student.float(), dim=-1)
     return _row_means((wanted.exp() * (wanted - found)).sum(-1), mask)
 
 
@@ -286,12 +282,12 @@ class Losses:
         base = None
         if batch.reference is not None:
             with torch.no_grad(), model.disable_adapter(), ExitStack() as stack:
-                base = self._run(model, layout, batch.reference, batch.reference_rows, stack, reference=True)
+                base = self._run(model, layout, batch, batch.reference_rows, stack, reference=True)
         with ExitStack() as stack:
             if self.steering is not None:
                 stack.enter_context(self.steering.applied(model, batch))
             everything = torch.arange(len(batch), device=batch.targets.device)
-            student = self._run(model, layout, batch.student, everything, stack)
+            student = self._run(model, layout, batch, everything, stack)
             values = {name: self._value(name, batch, student, base) for name in self._active}
             yield {name: value for name, value in values.items() if len(value)}
 
@@ -303,26 +299,27 @@ class Losses:
     # -- running the model ---------------------------------------------------------------------------------------------
 
     def _run(
-        self, model: Any, layout: Layout, side: Side, rows: Tensor, stack: ExitStack, *, reference: bool = False
+        self, model: Any, layout: Layout, batch: Batch, rows: Tensor, stack: ExitStack, *, reference: bool = False
     ) -> _Pass:
+        side = batch.reference if reference and batch.reference is not None else batch.student
         columns, hidden = side.suffix[..., None], {}
         for site, layers in self._sites(layout, reference=reference).items():
             picked = recording(layout, sites=[site], layers=layers, pick=lambda x: x.take_along_dim(columns, dim=1))
             hidden[site] = stack.enter_context(picked)
         wanted = [o for o in self._active.values() if o.reference or not reference]
-        n_columns = side.input_ids.shape[1]
-        first = side.first_predicting if any(o.logits for o in wanted) else n_columns - 1
-        output = model(
-            input_ids=side.input_ids,
-            attention_mask=side.attention_mask,
-            position_ids=side.position_ids,
-            use_cache=False,
-            logits_to_keep=n_columns - first,
-        )
-        predicting = (side.predicting - first).clamp(min=0)[..., None]
+        mask = batch.target_mask[rows]
+        if not any(o.logits for o in wanted):
+            mask = torch.zeros_like(mask)
+        with _only(layout.unembedding, mask.nonzero()[:, 0], side.predicting[mask]):
+            output = model(
+                input_ids=side.input_ids,
+                attention_mask=side.attention_mask,
+                position_ids=side.position_ids,
+                use_cache=False,
+            )
         # Copied, because recomputing a checkpointed block records again.
         recorded = {place: values for found in hidden.values() for place, values in found.items()}
-        return _Pass(rows, output.logits.take_along_dim(predicting, dim=1), recorded)
+        return _Pass(rows, mask, output.logits[0], recorded)
 
     def _sites(self, layout: Layout, *, reference: bool) -> dict[str, list[int]]:
         """Layers to record, by site."""
@@ -344,7 +341,8 @@ class Losses:
         if not len(rows):
             return torch.zeros(0, device=rows.device)
         if name == "consistency_sft":
-            return negative_log_likelihood(student.logits_of(rows), batch.targets[rows], batch.target_mask[rows])
+            own = batch.target_mask[rows]
+            return negative_log_likelihood(student.logits_of(rows), batch.targets[rows][own], own)
         mask = batch.suffix_mask[rows]
         if name == "direction_penalty":
             return torch.stack([self._penalty(direction, student, rows, mask) for direction in self.directions]).mean(0)
@@ -369,23 +367,43 @@ class Losses:
         )
 
 
+@contextmanager
+def _only(unembedding: nn.Module, rows: Int[Tensor, " tokens"], columns: Int[Tensor, " tokens"]) -> Iterator[None]:
+    """While this is entered, logits are computed at these places only: shape (1, tokens, vocab).
+
+    Logits are the largest tensors of a step. The models' own ``logits_to_keep`` would compute those of padding too, and
+    hand a sliced input to the matrix product, which then copies the unembedding once for every row.
+    """
+
+    def pick(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0][rows, columns][None], *args[1:])
+
+    handle = unembedding.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 @dataclass(frozen=True, eq=False)
 class _Pass:
-    """What one run of the model left: logits that predict completions, hidden states of suffixes, and of which rows."""
+    """What one run of the model left: of which rows, logits that predict their completions, hidden states of suffixes.
+
+    ``mask`` says where completions are; logits stand one behind the other in its order.
+    """
 
     rows: Int[Tensor, " own"]
-    logits: Float[Tensor, "own completion vocab"]
+    mask: Bool[Tensor, "own completion"]
+    logits: Float[Tensor, "tokens vocab"]
     hidden: Mapping[tuple[str, int], Float[Tensor, "own suffix d_model"]]
 
-    def logits_of(self, rows: Int[Tensor, " rows"]) -> Tensor:
+    def logits_of(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, "chosen vocab"]:
         """Of some rows of the batch."""
-        return self._pick(self.logits, rows)
+        if len(rows) == len(self.rows):  # all of them: a copy is saved
+            return self.logits
+        chosen = torch.isin(self.rows, rows)
+        return self.logits[chosen[self.mask.nonzero()[:, 0]]]
 
-    def hidden_of(self, place: tuple[str, int], rows: Int[Tensor, " rows"]) -> Tensor:
+    def hidden_of(self, place: tuple[str, int], rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows suffix d_model"]:
         """Of some rows of the batch at (site, layer)."""
-        return self._pick(self.hidden[place], rows)
-
-    def _pick(self, values: Tensor, rows: Tensor) -> Tensor:
-        if len(rows) == len(self.rows):  # all of them: logits are large, a copy is saved
-            return values
-        return values[torch.searchsorted(self.rows, rows)]
+        return self.hidden[place][torch.searchsorted(self.rows, rows)]

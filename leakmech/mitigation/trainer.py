@@ -16,6 +16,7 @@ import math
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -106,7 +107,9 @@ def adapted(loaded: LoadedModel, config: LoraTrainingConfig, modules: Sequence[s
         target_modules=list(modules),
         fan_in_fan_out=type(base.get_submodule(modules[0])).__name__ == "Conv1D",
     )
-    with torch.random.fork_rng(devices=_cuda(loaded.device)):
+    with torch.random.fork_rng(devices=_cuda(loaded.device)), warnings.catch_warnings():
+        # PEFT asks for it under the name that transformers is about to change.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         torch.manual_seed(stable_hash(config.seed, "adapter"))
         model = get_peft_model(base, settings)
     try:

@@ -163,11 +163,6 @@ class Side:
     suffix: Int[Tensor, "rows suffix"]
     predicting: Int[Tensor, "rows completion"]
 
-    @property
-    def first_predicting(self) -> int:
-        """The first column whose logits are needed."""
-        return int(self.predicting[:, 0].min())
-
 
 @dataclass(frozen=True, eq=False)
 class Batch:
