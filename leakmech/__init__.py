@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from leakmech.mechanism.activation_store import load_activations
     from leakmech.mechanism.activations import cache_activations
     from leakmech.mechanism.directions import Direction, load_direction
+    from leakmech.mitigation.lora import merge_lora, train_lora
+    from leakmech.mitigation.lora_settings import LoraTrainingConfig
     from leakmech.models.load import load_model
     from leakmech.power_analysis import power
     from leakmech.prompts.samples import load_dataset
@@ -23,6 +25,7 @@ __all__ = [
     "BenchResult",
     "Comparison",
     "Direction",
+    "LoraTrainingConfig",
     "bench",
     "build_aexl",
     "cache_activations",
@@ -35,14 +38,17 @@ __all__ = [
     "load_estimator",
     "load_model",
     "load_result",
+    "merge_lora",
     "power",
     "score",
+    "train_lora",
 ]
 
 _HOMES = {
     "BenchResult": "leakmech.runs",
     "Comparison": "leakmech.comparison",
     "Direction": "leakmech.mechanism.directions",
+    "LoraTrainingConfig": "leakmech.mitigation.lora_settings",
     "bench": "leakmech.benchmark",
     "build_aexl": "leakmech.data_build",
     "cache_activations": "leakmech.mechanism.activations",
@@ -55,8 +61,10 @@ _HOMES = {
     "load_estimator": "leakmech.scoring.expression",
     "load_model": "leakmech.models.load",
     "load_result": "leakmech.runs",
+    "merge_lora": "leakmech.mitigation.lora",
     "power": "leakmech.power_analysis",
     "score": "leakmech.rescoring",
+    "train_lora": "leakmech.mitigation.lora",
 }
 
 

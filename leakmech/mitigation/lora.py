@@ -148,7 +148,8 @@ class _LoraRun:
             examples, sources=sources, evaluation={dataset.name: dataset.content_hash for dataset in evaluation}
         )
         base = base_description(loaded)
-        self._open(base, data)
+        with self.accelerator.main_process_first():
+            self._open(base, data)
         if (self.out / "summary.json").is_file():
             return LoraResult(self.out, read_json(self.out / ADAPTER_CARD))
         if self.accelerator.is_main_process:
@@ -257,7 +258,6 @@ class _LoraRun:
             described = {"base": base, "data": data, "environment": environment()}
             values = {"format_version": FORMAT_VERSION, "kind": "train", "command": self.config.command}
             write_json(path, {**values, "identity": identity, **described})
-        self.accelerator.wait_for_everyone()
 
     # -- training ------------------------------------------------------------------------------------------------------
 
