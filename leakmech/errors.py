@@ -46,6 +46,10 @@ class DirectionError(UsageError):
     """A direction cannot be fitted on what was given, or a saved one is damaged or belongs to another model."""
 
 
+class FigureError(UsageError):
+    """A table or image is not what a figure or a page is drawn from: empty, a column missing, a value not a number."""
+
+
 class RunDirectoryError(UsageError):
     """A run directory holds another run, is incomplete, or is not a run at all."""
 

@@ -16,9 +16,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.errors import ActivationError, ConfigError, ModelError, nearest
-from leakmech.generation.engines import is_out_of_memory, parse_batch_size
+from leakmech.errors import ConfigError, ModelError, nearest
 from leakmech.mechanism.activation_store import ActivationIndex, Rows
+from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.positions import LocatedPrompt, PositionPlan, locate
 from leakmech.mechanism.sites import parse_sites, recording, site_shape
 from leakmech.models.device import dtype_name
@@ -27,10 +27,6 @@ from leakmech.models.load import LoadedModel
 from leakmech.progress import Progress
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet, load_dataset
-
-# Small batches keep a CPU's caches warm, large ones an accelerator busy.
-_BATCH_SIZES = {"cpu": 16}
-_BATCH_SIZE_ELSEWHERE = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,32 +79,16 @@ class ActivationRun:
         return cls(loaded, layout, index, prompts, plan)
 
     def run(self, batch_size: int | str, progress: Progress) -> Iterator[Rows]:
-        """Activations of all prompts, the longest first, batch by batch; the batch is halved when memory runs out."""
-        size = parse_batch_size(batch_size) or _BATCH_SIZES.get(self.loaded.device.type, _BATCH_SIZE_ELSEWHERE)
-        waiting = sorted(range(len(self.prompts)), key=lambda number: -len(self.prompts[number]))
-        with progress("activations", total=len(waiting), done=0) as advance:
-            while waiting:
-                batch = self._try(waiting[:size])
-                if batch is None:
-                    if size == 1:
-                        name = self.prompts[waiting[0]].id
-                        raise ActivationError(f"prompt {name!r}: memory does not suffice for it; use a smaller dtype")
-                    size = min(size, len(waiting)) // 2 or 1
-                    if torch.cuda.is_available():
-                        torch.cuda.empty_cache()
-                    continue
-                yield batch
-                advance(len(waiting[:size]))
-                del waiting[:size]
-
-    def _try(self, numbers: Sequence[int]) -> Rows | None:
-        """A batch, or None when memory runs out."""
-        try:
-            return self._forward(numbers)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-        return None
+        """Activations of all prompts, the longest first, batch by batch."""
+        return in_batches(
+            sorted(range(len(self.prompts)), key=lambda number: -len(self.prompts[number])),
+            self._forward,
+            batch_size=batch_size,
+            device=self.loaded.device,
+            label="activations",
+            progress=progress,
+            name=lambda number: f"prompt {self.prompts[number].id!r}",
+        )
 
     @torch.inference_mode()
     def _forward(self, numbers: Sequence[int]) -> Rows:

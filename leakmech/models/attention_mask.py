@@ -102,7 +102,8 @@ def _hook(bias: Bias, layer: int) -> Callable[..., tuple[tuple[Any, ...], dict[s
 
 
 def _n_cached(kwargs: Mapping[str, Any], layer: int) -> int:
-    cache = kwargs.get("past_key_values")
+    # GPT-NeoX hands its cache on under the second name.
+    cache = next((kwargs[name] for name in ("past_key_values", "layer_past") if kwargs.get(name) is not None), None)
     return 0 if cache is None else int(cache.get_seq_length(layer))
 
 

@@ -2,24 +2,37 @@
 
 Figures are made as objects (no pyplot, no global settings) and saved as PNG, to be looked at, and as PDF, for print.
 Colours are of Okabe & Ito's palette, which colour-blind readers can tell apart; positive is blue and negative
-vermilion in every figure.
+vermilion in every figure. Texts of models and users are drawn letter by letter: a dollar sign starts no formula.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import Bbox
 
 from leakmech.store import atomic_path
 
 INK, SOFT, RULE = "#1d2126", "#5a626c", "#d5d9de"
 CONDITION_COLORS = {"control": "#000000", "positive": "#0072b2", "neutral": "#999999", "negative": "#d55e00"}
 SERIES_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+SERIES_MARKERS = ("o", "s", "^", "D", "v", "P")
 MARGIN_COLOR = "#009e73"
+DIVERGING = LinearSegmentedColormap.from_list(
+    "negative-positive", ["#6b2c00", CONDITION_COLORS["negative"], "#f7f7f7", CONDITION_COLORS["positive"], "#00304d"]
+)
+SEQUENTIAL = LinearSegmentedColormap.from_list("none-much", ["#f7f7f7", "#56b4e9", "#0072b2", "#00304d"])
+TITLE_SIZE, SUBTITLE_SIZE = 10.5, 8.5
 _FORMATS: dict[str, dict[str, Any]] = {
     # Without dates and versions inside, the same figure is the same file.
     ".png": {"dpi": 200, "metadata": {"Software": None}},
@@ -36,6 +49,181 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def new_panels(
+    width: float, height: float, *, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, list[list[Axes]]]:
+    """As :func:`new_figure` with `rows` x `columns` pairs of axes; `options` as of ``Figure.subplots``."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, **options)
+    for axes in panels.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=INK, labelsize=8)
+    return figure, panels.tolist()
+
+
+def add_titles(figure: Figure, title: str, subtitle: str = "") -> None:
+    """Say at the top left what is seen, and under it of which model and data; the figure grows by their height."""
+    width, height = figure.get_size_inches()
+    lines = [(line, TITLE_SIZE, "bold", INK) for line in wrapped(title, width - 0.2, size=TITLE_SIZE, weight="bold")]
+    lines += [(line, SUBTITLE_SIZE, "normal", SOFT) for line in wrapped(subtitle, width - 0.2, size=SUBTITLE_SIZE)]
+    steps = np.cumsum([0.08, *(size * 1.35 / 72 for _, size, _, _ in lines)])
+    whole = height + float(steps[-1]) + 0.06
+    figure.set_size_inches(width, whole)
+    figure.set_label(title)  # save_figure writes it into the files, for readers that cannot see
+    layout: Any = figure.get_layout_engine()
+    layout.set(rect=(0, 0, 1, height / whole))
+    for (line, size, weight, color), top in zip(lines, steps, strict=False):
+        figure.text(
+            0.1 / width,
+            1 - top / whole,
+            line,
+            fontsize=size,
+            fontweight=weight,
+            color=color,
+            va="top",
+            parse_math=False,
+        )
+
+
+def add_color_bar(mesh: Any, axes: Axes, label: str) -> None:
+    """What the colours of `mesh` mean, at the right of `axes`."""
+    figure: Any = axes.get_figure(root=True)
+    width, height = figure.get_size_inches()
+    bar = figure.colorbar(mesh, ax=axes, fraction=min(0.06, 0.4 / width), pad=0.03, aspect=height / 0.17)
+    bar.set_label("\n".join(wrapped(label, max(height - 1, 1.5), size=8.5)), fontsize=8.5)
+    bar.ax.tick_params(labelsize=8, colors=INK)
+    bar.outline.set_visible(False)
+
+
+def draw_cells(
+    axes: Axes,
+    values: np.ndarray,
+    limits: tuple[float, float],
+    texts: Sequence[Sequence[str]] | None,
+    *,
+    label: str,
+    colors: Colormap = DIVERGING,
+) -> None:
+    """A matrix with its colour bar and, if given, a text in every cell."""
+    mesh = axes.pcolormesh(values, cmap=colors, vmin=limits[0], vmax=limits[1], edgecolors="white", linewidth=0.5)
+    add_color_bar(mesh, axes, label)
+    axes.set_facecolor(RULE)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    for (row, column), value in np.ndenumerate(values):
+        if texts is not None and np.isfinite(value):
+            dark = abs(value) > 0.45 * max(map(abs, limits))
+            axes.text(
+                column + 0.5,
+                row + 0.5,
+                texts[int(row)][int(column)],
+                fontsize=6.5,
+                ha="center",
+                va="center",
+                color="white" if dark else INK,
+            )
+
+
+def wrapped(text: str, width: float, *, size: float, weight: str = "normal") -> list[str]:
+    """Lines of at most `width` inches; a little less, for letters are fitted to pixels when they are drawn."""
+    width *= 0.96
+    lines: list[str] = []
+    for word in text.split():
+        if lines and text_width(f"{lines[-1]} {word}", size=size, weight=weight) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+@cache
+def text_width(text: str, *, size: float, weight: str = "normal") -> float:
+    """Inches that `text` takes in matplotlib's own font at `size` points."""
+    if not text.strip():
+        return 0.3 * size / 72 * len(text)
+    path = TextPath((0, 0), text.replace("$", "S"), size=size, prop=FontProperties(family="DejaVu Sans", weight=weight))
+    return float(path.get_extents().width) / 72
+
+
+def number(value: float, *, digits: int = 3, signed: bool = False) -> str:
+    """A number with `digits` significant digits and a real minus sign; whole numbers are not cut to powers of ten."""
+    style = ",.0f" if 10**digits - 0.5 <= abs(value) < 1e6 else f".{digits}g"
+    return f"{value:{'+' if signed else ''}{style}}".replace("-", "−")
+
+
+def label_points(
+    axes: Axes, points: Sequence[tuple[float, float]], names: Sequence[str], *, others: Any = (), size: float = 7.5
+) -> None:
+    """Name some points of a scatter where the names hide as little as possible; call it when all else is drawn.
+
+    Parameters
+    ----------
+    points, names
+        What is named, the most important first.
+    others
+        Every point of the scatter, shape (points, 2): names avoid them.
+    """
+    figure: Any = axes.get_figure(root=True)
+    figure.draw_without_rendering()
+    unit = figure.dpi / 72
+    marks = axes.transData.transform(np.asarray([*points, *others], dtype=float))
+    taken: list[Bbox] = []
+    for (x, y), name in zip(axes.transData.transform(points), names, strict=True):
+        wide, high = text_width(name, size=size) * figure.dpi, size * unit
+        boxes = [
+            (
+                right,
+                up,
+                Bbox.from_bounds(x + (right * unit if right > 0 else right * unit - wide), y + up * unit, wide, high),
+            )
+            for right, up in (
+                (4, 2),
+                (-4, 2),
+                (4, -8),
+                (-4, -8),
+                (4, 10),
+                (-4, 10),
+                (4, -17),
+                (-4, -17),
+                (9, -3),
+                (-9, -3),
+            )
+        ]
+        right, up, best = min(boxes, key=lambda found: _hidden(found[2], axes.bbox, taken, marks))
+        taken.append(best)
+        axes.annotate(
+            name,
+            tuple(axes.transData.inverted().transform((x, y))),
+            xytext=(right, up),
+            textcoords="offset points",
+            ha="left" if right > 0 else "right",
+            va="bottom",
+            fontsize=size,
+            color=INK,
+            parse_math=False,
+        )
+
+
+def _hidden(box: Bbox, frame: Bbox, taken: Sequence[Bbox], marks: np.ndarray) -> int:
+    """How bad a place is for a name: other names first, then the edge, then points."""
+    outside = not (frame.contains(*box.min) and frame.contains(*box.max))
+    return 100 * sum(box.overlaps(other) for other in taken) + 50 * outside + sum(box.contains(*mark) for mark in marks)
+
+
+def save_with_data(figure: Figure, path: str | Path, frame: pd.DataFrame, *, index: bool = False) -> list[Path]:
+    """Save as PNG and PDF, and what is drawn as CSV beside them. Returns the three paths, in this order.
+
+    Raises
+    ------
+    StorageError
+        The file system refuses.
+    """
+    files = save_figure(figure, path)
+    data = Path(path).with_suffix(".csv")
+    with atomic_path(data) as temporary:
+        frame.to_csv(temporary, index=index)
+    return [*files, data]
+
+
 def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     """Save as PNG and as PDF; the suffix of `path` is ignored. Returns both paths.
 
@@ -47,8 +235,9 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     files = []
     for suffix, options in _FORMATS.items():
         file = Path(path).with_suffix(suffix)
+        title = {"Title": str(figure.get_label())} if figure.get_label() else {}
         with atomic_path(file) as temporary:
-            figure.savefig(temporary, format=suffix[1:], **options)
+            figure.savefig(temporary, format=suffix[1:], **options | {"metadata": options["metadata"] | title})
         files.append(file)
     return files
 

@@ -75,6 +75,18 @@ def test_bias_under_the_cache_equals_bias_without_it(tiny_model) -> None:
     torch.testing.assert_close(stepped.logits[:, -1], whole, atol=1e-4, rtol=1e-4)
 
 
+def test_a_single_new_token_without_padding_counts_the_cached_keys(tiny_model) -> None:
+    """Attention gets no mask then, so the number of keys comes from the cache, whatever a model calls it."""
+    ids, bias = BATCH["input_ids"][1:], {LAYER: away_from(KEY, KNOCKED_OUT)}
+    with torch.no_grad():
+        with attention_bias(layout_of(tiny_model), bias):
+            whole = tiny_model(ids).logits[:, -1]
+        cache = tiny_model(ids[:, :8], use_cache=True).past_key_values
+        with attention_bias(layout_of(tiny_model), bias):
+            stepped = tiny_model(ids[:, 8:], past_key_values=cache).logits[:, -1]
+    torch.testing.assert_close(stepped, whole, atol=1e-4, rtol=1e-4)
+
+
 def test_without_padding_the_mask_is_causal(tiny_model) -> None:
     """PyTorch's attention gets no mask then, and the bias has to bring causality along."""
     ids = BATCH["input_ids"][1:]

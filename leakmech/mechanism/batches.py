@@ -1,0 +1,86 @@
+"""Work on items in batches that shrink when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from leakmech.errors import ActivationError
+from leakmech.generation.engines import is_out_of_memory, parse_batch_size
+from leakmech.progress import Progress
+
+# Small batches keep a CPU's caches warm, large ones an accelerator busy.
+_BATCH_SIZES = {"cpu": 16}
+_BATCH_SIZE_ELSEWHERE = 128
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_batches(
+    items: Sequence[Item],
+    work: Callable[[Sequence[Item]], Result],
+    *,
+    batch_size: int | str,
+    device: torch.device,
+    label: str,
+    progress: Progress,
+    name: Callable[[Item], str],
+) -> Iterator[Result]:
+    """Results of `work` on batches of `items`, in their order; a batch is halved when memory runs out.
+
+    Parameters
+    ----------
+    items
+        Sorted so that those of like length stand together, the longest first: what does not fit is then seen at once.
+    batch_size
+        Items at a time; ``auto`` goes by `device`.
+    label, progress
+        What the progress bar says; see :mod:`leakmech.progress`.
+    name
+        What an item is called, for messages.
+
+    Raises
+    ------
+    ActivationError
+        Memory does not suffice for one item.
+    """
+    size = parse_batch_size(batch_size) or _BATCH_SIZES.get(device.type, _BATCH_SIZE_ELSEWHERE)
+    done = 0
+    with progress(label, total=len(items), done=0) as advance:
+        while done < len(items):
+            batch = items[done : done + size]
+            try:
+                result = work(batch)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise ActivationError(
+                        f"{name(batch[0])}: memory does not suffice for it alone; use a smaller dtype"
+                    ) from None
+                size = len(batch) // 2
+            else:
+                yield result
+                advance(len(batch))
+                done += len(batch)
+                continue
+            if torch.cuda.is_available():  # outside the handler, whose traceback holds the tensors
+                torch.cuda.empty_cache()
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """While this is entered, no parameter of `model` wants a gradient, so none is kept in memory for it."""
+    wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in wanting:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanting:
+            parameter.requires_grad_(True)

@@ -1,0 +1,196 @@
+"""Pairs of sequences that differ in their injection and end in the same tokens.
+
+A contrast puts a sample's *clean* prompt (positive or negative injection) beside its *corrupt* one (neutral). They
+differ in length, so they are aligned from the right: the stem and what stands behind it are the same tokens in both,
+and it is there that activations are compared and exchanged. With weights w the affect in a set of pairs is
+
+    shift = sum w (m(clean) - m(corrupt)),    w = +1 for positive against neutral, -1 for negative against neutral,
+
+and, for the behavioural target, w is multiplied by +1 (-1) for sequences that end in a continuation that the model
+wrote after the positive (negative) injection.
+
+*Equalised* prompts have as many injection tokens in every condition of a sample: shorter injections are filled up in
+front with line breaks. All their tokens are aligned, so embeddings can be interpolated, and every token patched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from leakmech.errors import ConfigError, ModelError
+from leakmech.mechanism.positions import LocatedPrompt, Span, locate
+from leakmech.prompts.render import Renderer
+from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet
+
+Contrast = tuple[Condition, Condition]
+CONTRASTS: dict[Contrast, float] = {("positive", "neutral"): 1.0, ("negative", "neutral"): -1.0}
+"""Clean and corrupt condition, and the sign of the affect between them."""
+
+Continuations = Mapping[str, Mapping[str, Sequence[Sequence[int]]]]
+"""Token ids by sample and by the polarity of the injection after which the model wrote them."""
+
+_POLARITIES = {"positive": 1.0, "negative": -1.0}
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two sequences of one sample.
+
+    Attributes
+    ----------
+    sample, contrast
+        Whose they are, and their conditions.
+    clean, corrupt
+        The sequences.
+    n_shared
+        Number of last tokens, from the stem on, that are the same in both.
+    weight
+        With which their difference counts.
+    """
+
+    sample: str
+    contrast: Contrast
+    clean: LocatedPrompt
+    corrupt: LocatedPrompt
+    n_shared: int
+    weight: float
+
+    def __len__(self) -> int:
+        return max(len(self.clean), len(self.corrupt))
+
+
+def make_pairs(
+    samples: PromptSet,
+    renderer: Renderer,
+    *,
+    contrasts: Mapping[Contrast, float] = CONTRASTS,
+    continuations: Continuations | None = None,
+    equalised: bool = False,
+) -> list[Pair]:
+    """All contrasts of all samples.
+
+    Parameters
+    ----------
+    samples, renderer
+        What is asked, and how.
+    contrasts
+        Clean and corrupt condition, with weights.
+    continuations
+        For the behavioural target: every sequence ends in one of these, and a sample has a pair for each contrast and
+        continuation. Samples that lack either polarity are left out.
+    equalised
+        Fill up shorter injections, so that the sequences of a sample have one length.
+
+    Raises
+    ------
+    ConfigError
+        No contrasts, an unknown condition, equalising against ``control``, or no sample has continuations.
+    ModelError
+        Positions cannot be found, or the prompts of a sample do not share their stem's tokens.
+    """
+    if not contrasts:
+        raise ConfigError("contrasts: name at least one, for example {('positive', 'neutral'): 1.0}")
+    conditions: list[Condition] = [name for name in CONDITIONS if any(name in contrast for contrast in contrasts)]
+    if equalised and "control" in conditions:
+        raise ConfigError("equalised prompts: control has no injection to fill up; contrast injections only")
+    located = located_by_sample(samples, renderer, conditions)
+    filler = _filler_token(renderer) if equalised else None
+    pairs: list[Pair] = []
+    for sample, prompts in located.items():
+        if filler is not None:
+            prompts = equalise(prompts, filler)
+        for contrast, weight in contrasts.items():
+            for tokens, sign in _endings(sample, continuations):
+                clean, corrupt = (_continued(prompts[condition], tokens) for condition in contrast)
+                n_shared = _n_shared(clean, corrupt)
+                pairs.append(Pair(sample, contrast, clean, corrupt, n_shared, weight * sign))
+    if not pairs:
+        raise ConfigError("continuations: no sample has one of each polarity; sample more of them")
+    return pairs
+
+
+def located_by_sample(
+    samples: PromptSet, renderer: Renderer, conditions: Sequence[Condition]
+) -> dict[str, dict[str, LocatedPrompt]]:
+    """Tokenised prompts by sample and condition."""
+    prompts = [renderer.prompt(sample, condition) for sample in samples for condition in conditions]
+    located: dict[str, dict[str, LocatedPrompt]] = {}
+    for prompt in locate(prompts, renderer):
+        located.setdefault(prompt.sample, {})[prompt.condition] = prompt
+    return located
+
+
+def _endings(sample: str, continuations: Continuations | None) -> list[tuple[Sequence[int], float]]:
+    """Continuations of a sample with their weights, which sum to 0; one empty one where there are none to score."""
+    if continuations is None:
+        return [((), 1.0)]
+    own = continuations.get(sample, {})
+    if any(not own.get(polarity) for polarity in _POLARITIES):
+        return []
+    return [(tokens, sign / len(own[polarity])) for polarity, sign in _POLARITIES.items() for tokens in own[polarity]]
+
+
+def _continued(prompt: LocatedPrompt, tokens: Sequence[int]) -> LocatedPrompt:
+    if not len(tokens):
+        return prompt
+    end = len(prompt) + len(tokens)
+    spans = {**prompt.spans, "generated": (len(prompt), end), "all": (0, end)}
+    ids = np.concatenate([prompt.ids, np.asarray(tokens, prompt.ids.dtype)])
+    return LocatedPrompt(prompt.id, prompt.sample, prompt.condition, ids, spans)
+
+
+def _n_shared(clean: LocatedPrompt, corrupt: LocatedPrompt) -> int:
+    """Tokens from the stem on; where a tokenizer joins the stem's first letters to the injection, from the next on."""
+    shared = min(len(prompt) - prompt.spans["stem"][0] for prompt in (clean, corrupt))
+    same = clean.ids[-shared:] == corrupt.ids[-shared:]
+    if not same[-1]:
+        raise ModelError(f"prompts {clean.id!r} and {corrupt.id!r}: do not end in the same token")
+    differing = np.flatnonzero(~same)
+    return shared if not len(differing) else shared - 1 - int(differing[-1])
+
+
+# -- equal lengths ---------------------------------------------------------------------------------------------------
+
+
+def equalise(prompts: Mapping[str, LocatedPrompt], filler: int) -> dict[str, LocatedPrompt]:
+    """Prompts of one sample with shorter injections filled up in front, to the length of the longest.
+
+    Parameters
+    ----------
+    prompts
+        By condition.
+    filler
+        Token that fills.
+    """
+    longest = max(_injection_length(prompt) for prompt in prompts.values())
+    return {name: _filled(prompt, longest - _injection_length(prompt), filler) for name, prompt in prompts.items()}
+
+
+def _injection_length(prompt: LocatedPrompt) -> int:
+    start, stop = prompt.spans["injection"]
+    return stop - start
+
+
+def _filled(prompt: LocatedPrompt, n_missing: int, filler: int) -> LocatedPrompt:
+    at = prompt.spans["injection"][0]
+
+    def moved(span: Span) -> Span:
+        return (span[0] + n_missing if span[0] > at else span[0], span[1] + n_missing if span[1] > at else span[1])
+
+    ids = np.insert(prompt.ids, at, [filler] * n_missing)
+    return LocatedPrompt(
+        prompt.id, prompt.sample, prompt.condition, ids, {k: moved(v) for k, v in prompt.spans.items()}
+    )
+
+
+def _filler_token(renderer: Renderer) -> int:
+    """The token of a line break, or what stands last in its encoding."""
+    tokenizer: Any = renderer.tokenizer
+    ids = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise ModelError("the tokenizer has no token for a line break, with which injections are equalised")
+    return int(ids[-1])

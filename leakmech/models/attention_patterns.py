@@ -1,0 +1,115 @@
+"""See what attention does: its weights, on any architecture, while a model runs.
+
+PyTorch's fused attention never forms the weights, so a model is switched to eager attention for as long as they are
+watched, and back on any way out. Nothing is kept here: each layer's weights are shown once, inside the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from leakmech.errors import ModelError
+from leakmech.models.layout import Layout
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionPattern:
+    """What one layer's attention did in one forward pass.
+
+    Attributes
+    ----------
+    layer
+        From 0.
+    weights
+        After the softmax; each row of keys sums to 1.
+    visible
+        Which keys each query may read: not padding, not later than the query, inside a sliding window.
+    written
+        The output of the attention module, before a norm that may follow it.
+    """
+
+    layer: int
+    weights: Float[Tensor, "row head query key"]
+    visible: Bool[Tensor, "#row query key"]
+    written: Float[Tensor, "row query d_model"]
+
+
+@contextmanager
+def eager_attention(model: nn.Module) -> Iterator[None]:
+    """While this is entered, `model` computes attention step by step, so that its weights exist.
+
+    Parameters
+    ----------
+    model
+        A Hugging Face model, or a PEFT model around one.
+
+    Raises
+    ------
+    ModelError
+        Its attention cannot be switched.
+    """
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
+    before = base.config._attn_implementation
+    if before == "eager":
+        yield
+        return
+    try:
+        base.set_attn_implementation("eager")
+        if base.config._attn_implementation != "eager":
+            raise ModelError(f"{type(base).__name__}: its attention {before!r} cannot be switched to 'eager'")
+        yield
+    finally:
+        base.set_attn_implementation(before)
+
+
+@contextmanager
+def watching_attention(
+    layout: Layout, see: Callable[[AttentionPattern], None], *, layers: Sequence[int]
+) -> Iterator[None]:
+    """While this is entered, forward passes show the attention of each layer to `see`.
+
+    Parameters
+    ----------
+    layout
+        Of the model that will run, with eager attention (:func:`eager_attention`).
+    see
+        Called inside the forward pass; what it does not keep takes no memory.
+    layers
+        Which are shown.
+
+    Raises
+    ------
+    ModelError
+        There is no such layer, or (when the model runs) its attention gives no weights.
+    """
+    with ExitStack() as hooks:
+        for layer in layers:
+            handle = layout.block(layer).attention.register_forward_hook(_hook(layer, see), with_kwargs=True)
+            hooks.callback(handle.remove)
+        yield
+
+
+def _hook(layer: int, see: Callable[[AttentionPattern], None]) -> Callable[..., None]:
+    def hook(_: nn.Module, __: Any, kwargs: dict[str, Any], output: Any) -> None:
+        written, weights = output[:2] if isinstance(output, tuple) else (output, None)
+        if weights is None or weights.dim() != 4:
+            raise ModelError(f"layer {layer}: its attention gives no weights; load the model with attention 'eager'")
+        see(AttentionPattern(layer, weights, _visible(kwargs.get("attention_mask"), weights), written))
+
+    return hook
+
+
+def _visible(mask: Tensor | None, weights: Tensor) -> Bool[Tensor, "row query key"]:
+    n_queries, n_keys = weights.shape[-2:]
+    if mask is None:  # causal
+        everything = torch.ones(1, n_queries, n_keys, dtype=torch.bool, device=weights.device)
+        return everything.tril(n_keys - n_queries)
+    # Heads of a layer see the same keys; a mask is yes and no, or numbers near 0 and far below.
+    return mask[:, 0] if mask.dtype == torch.bool else mask[:, 0] > torch.finfo(mask.dtype).min / 2

@@ -1,0 +1,119 @@
+"""Names of the parts of a model: head ``L12H3``, neuron ``L12N873``, sublayers ``L12.attn`` and ``L12.mlp``.
+
+Layers, heads and neurons are counted from 0. Heads are query heads, also where several of them share keys and values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from leakmech.errors import ModelError
+from leakmech.models.layout import Layout
+
+ComponentKind = Literal["head", "neuron", "attn", "mlp"]
+
+_LABEL = re.compile(r"L(?P<layer>\d+)(?:(?P<letter>[HN])(?P<index>\d+)|\.(?P<sublayer>attn|mlp))", re.ASCII)
+_KINDS: dict[str, ComponentKind] = {"H": "head", "N": "neuron", "attn": "attn", "mlp": "mlp"}
+_LETTERS = {"head": "H", "neuron": "N"}
+
+
+@dataclass(frozen=True, order=True)
+class Component:
+    """A head, a neuron or a sublayer.
+
+    Attributes
+    ----------
+    layer
+        From 0.
+    kind
+        ``head``, ``neuron``, ``attn`` (the whole attention sublayer) or ``mlp``.
+    index
+        Which head or neuron of the layer; None for a sublayer.
+
+    Raises
+    ------
+    ModelError
+        A number is missing or negative, or a sublayer has an index.
+    """
+
+    layer: int
+    kind: ComponentKind
+    index: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS.values():
+            raise ModelError(f"component kind {self.kind!r}: use head, neuron, attn or mlp")
+        has_index = self.kind in _LETTERS
+        if (self.index is not None) != has_index or self.layer < 0 or (self.index or 0) < 0:
+            raise ModelError(
+                f"component {self.kind} of layer {self.layer} with index {self.index}: heads and neurons have an index "
+                "from 0, sublayers none"
+            )
+
+    def __str__(self) -> str:
+        if self.index is None:
+            return f"L{self.layer}.{self.kind}"
+        return f"L{self.layer}{_LETTERS[self.kind]}{self.index}"
+
+    @classmethod
+    def parse(cls, label: str | Component) -> Component:
+        """The component that a label names; a component is returned as it is.
+
+        Raises
+        ------
+        ModelError
+            The label is of none of the four forms.
+        """
+        if isinstance(label, Component):
+            return label
+        match = _LABEL.fullmatch(label)
+        if match is None:
+            raise ModelError(f"component {label!r}: write L12H3 (head), L12N873 (neuron), L12.attn or L12.mlp")
+        index = match["index"]
+        return cls(
+            int(match["layer"]), _KINDS[match["letter"] or match["sublayer"]], None if index is None else int(index)
+        )
+
+    def validate(self, layout: Layout) -> None:
+        """Refuse what a model does not have.
+
+        Raises
+        ------
+        ModelError
+            There is no such layer, head or neuron; the message names what there is.
+        """
+        if self.layer >= layout.n_layers:
+            raise ModelError(f"{self}: this model has {layout.n_layers} layers, 0 to {layout.n_layers - 1}")
+        sizes = {"head": (layout.n_heads, "heads"), "neuron": (layout.d_mlp, "neurons")}
+        if self.index is None:
+            return
+        size, name = sizes[self.kind]
+        if self.index >= size:
+            raise ModelError(f"{self}: this model has {size} {name} a layer, 0 to {size - 1}")
+
+
+def parse_components(
+    labels: Iterable[str | Component], *, kinds: Iterable[ComponentKind] = ("head", "neuron", "attn", "mlp")
+) -> tuple[Component, ...]:
+    """Components from labels, each once, of the kinds that are allowed.
+
+    Raises
+    ------
+    ModelError
+        There is none, one is named twice, or one is of another kind.
+    """
+    if isinstance(labels, str):
+        raise ModelError(f"components: give a list of labels, found the text {labels!r}")
+    components = tuple(Component.parse(label) for label in labels)
+    if not components:
+        raise ModelError("components: name at least one")
+    kinds = tuple(kinds)
+    for place, component in enumerate(components):
+        if component.kind not in kinds:
+            raise ModelError(f"{component}: is no {' or '.join(kinds)}")
+        if component in components[:place]:
+            raise ModelError(f"{component}: is named twice")
+    return components

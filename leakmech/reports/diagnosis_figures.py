@@ -1,0 +1,233 @@
+"""Figures of a diagnosis: where affect can be read, where it acts, and how much of it the named components hold.
+
+Every function takes a table of plain columns, draws it, and saves PNG, PDF and the drawn rows as CSV. Figures of
+directions, of single components and of the tokens of a prompt are in modules of their own; all are imported from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from leakmech.errors import FigureError, nearest
+from leakmech.reports.component_figures import (
+    method_agreement,
+    neuron_ranking,
+    transport_scatter,
+)
+from leakmech.reports.direction_figures import cosine_heat_map, layer_curves
+from leakmech.reports.figure_frames import Frame, checked, has_interval, words
+from leakmech.reports.figures import (
+    INK,
+    RULE,
+    SERIES_COLORS,
+    SERIES_MARKERS,
+    SOFT,
+    add_titles,
+    draw_cells,
+    new_panels,
+    number,
+    save_with_data,
+    text_width,
+)
+from leakmech.reports.head_maps import attention_map, head_heat_map
+from leakmech.reports.token_figure import token_projection
+
+__all__ = [
+    "attention_map",
+    "cosine_heat_map",
+    "faithfulness_curves",
+    "head_heat_map",
+    "layer_curves",
+    "method_agreement",
+    "neuron_ranking",
+    "patching_map",
+    "token_projection",
+    "transport_scatter",
+]
+
+REGIONS = ("injection", "stem", "tail", "last")
+
+
+def patching_map(
+    frame: pd.DataFrame,
+    path: str | Path,
+    *,
+    quantity: str = "normalised effect (%)",
+    title: str | None = None,
+    subtitle: str = "",
+) -> list[Path]:
+    """What patching the residual stream does, layer by layer and region by region.
+
+    Parameters
+    ----------
+    frame
+        Columns ``layer, position, effect``; position is a named region (``injection, stem, tail, last`` come in this
+        order, others after them), effect a share: 1 is the whole effect, drawn as 100 %.
+    quantity
+        Label of the colours.
+    path, title, subtitle
+        As of :func:`~leakmech.reports.head_maps.head_heat_map`.
+
+    Raises
+    ------
+    FigureError
+        The table has no rows, lacks a column, has two rows for one layer and region or an effect that is no number.
+    """
+    drawn = checked(
+        frame, "patching_map", key=("layer", "position"), whole=("layer",), texts=("position",), numbers=("effect",)
+    )
+    regions = sorted(dict.fromkeys(drawn["position"]), key=lambda name: REGIONS.index(name) if name in REGIONS else 99)
+    n_layers = int(drawn["layer"].max()) + 1
+    cells = np.full((n_layers, len(regions)), np.nan)
+    cells[drawn["layer"], [regions.index(name) for name in drawn["position"]]] = 100 * drawn["effect"]
+    limit = float(np.nanmax(np.abs(cells))) or 1.0
+    high = float(np.clip(6 / n_layers, 0.13, 0.3))
+    wide = max(0.75, *(text_width(name, size=8.5) + 0.2 for name in regions))
+    figure, [[axes]] = new_panels(wide * len(regions) + 1.9, max(high * n_layers, 1.5) + 0.6)
+    texts = [
+        ["" if np.isnan(cell) else f"{cell:.0f}".replace("-0", "0").replace("-", "−") for cell in row] for row in cells
+    ]
+    draw_cells(axes, cells, (-limit, limit), texts if high > 0.14 else None, label=quantity)
+    axes.set_xticks([place + 0.5 for place in range(len(regions))], regions, parse_math=False)
+    step = max(1, round(n_layers / 16))
+    axes.set_yticks(
+        [place + 0.5 for place in range(0, n_layers, step)], [str(place) for place in range(0, n_layers, step)]
+    )
+    axes.set_xlabel("patched region of the prompt", fontsize=9)
+    axes.set_ylabel("layer (0 = first)", fontsize=9)
+    if title is None:
+        best = drawn.loc[drawn.groupby("position")["effect"].idxmax()].set_index("position")
+        parts = [f"{name} {100 * best['effect'][name]:.0f} % (layer {best['layer'][name]})" for name in regions]
+        title = f"Largest effect by region: {', '.join(parts)}".replace("-", "−")
+    add_titles(figure, title, subtitle)
+    return save_with_data(figure, path, drawn)
+
+
+_MODES = {"keep": "only the first k kept", "remove": "the first k removed"}
+_BASELINES = {"random": (SOFT, "--"), "magnitude": (INK, ":")}
+
+
+def faithfulness_curves(
+    frame: pd.DataFrame,
+    path: str | Path,
+    *,
+    areas: Mapping[str, Mapping[str, float]] | None = None,
+    components: str = "components",
+    title: str | None = None,
+    subtitle: str = "",
+) -> list[Path]:
+    """How much of the effect the first k components keep, and how much is left when they are removed.
+
+    Parameters
+    ----------
+    frame
+        Columns ``mode`` (``keep`` or ``remove``), ``ranking`` (a method, ``random`` or ``magnitude``), ``fraction`` of
+        the components in (0, 1], ``faithfulness`` (1: as the whole model, 0: as without any), optionally ``low, high``.
+    areas
+        By ranking, the areas that belong to its curves, such as ``{"random": {"CPR": 0.4, "CMD": 0.6}}``; they stand in
+        the legend.
+    components
+        What is kept or removed, for the axis.
+    path, title, subtitle
+        As of :func:`~leakmech.reports.head_maps.head_heat_map`.
+
+    Raises
+    ------
+    FigureError
+        The table has no rows, lacks a column, has two rows for one point, another mode, a fraction out of range or a
+        value that is no number; `areas` names a ranking that is not drawn.
+    """
+    drawn = checked(
+        frame,
+        "faithfulness_curves",
+        key=("mode", "ranking", "fraction"),
+        texts=("mode", "ranking"),
+        numbers=("fraction", "faithfulness"),
+        optional=("low", "high"),
+    ).sort_values(["mode", "ranking", "fraction"], ignore_index=True)
+    areas = areas or {}
+    _check_faithfulness(drawn, areas)
+    rankings = [name for name in dict.fromkeys(drawn["ranking"]) if name not in _BASELINES]
+    rankings += [name for name in _BASELINES if name in set(drawn["ranking"])]
+    modes = [mode for mode in _MODES if mode in set(drawn["mode"])]
+    figure, [panels] = new_panels(4.1 * len(modes), 3.6, columns=len(modes), sharey=True)
+    for axes, mode in zip(panels, modes, strict=True):
+        for index, ranking in enumerate(rankings):
+            curve = drawn[(drawn["mode"] == mode) & (drawn["ranking"] == ranking)]
+            _draw_faithfulness(axes, curve, index, _with_areas(ranking, areas))
+        for level in (0, 1):
+            axes.axhline(level, color=RULE, linewidth=0.8, zorder=0)
+        low = 100 * float(drawn["fraction"].min())
+        axes.set(xscale="log", xlim=(min(0.1, low), 110))
+        axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+        axes.set_title(_MODES[mode], fontsize=9, loc="left")
+        axes.set_xlabel(f"k: share of all {components} (%, log scale)", fontsize=9)
+    panels[0].set_ylabel("faithfulness (1 = whole model)", fontsize=9)
+    handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    add_titles(figure, _faithfulness_title(drawn, rankings) if title is None else title, subtitle)
+    return save_with_data(figure, path, drawn)
+
+
+def _check_faithfulness(drawn: Frame, areas: Mapping[str, object]) -> None:
+    for mode in drawn["mode"]:
+        if mode not in _MODES:
+            raise FigureError(f"faithfulness_curves: mode {mode!r}; valid: {', '.join(_MODES)}")
+    fractions = drawn["fraction"]
+    if not ((fractions > 0) & (fractions <= 1)).all():
+        wrong = fractions[(fractions <= 0) | (fractions > 1)].iloc[0]
+        raise FigureError(f"faithfulness_curves: fraction {wrong:g} is not in (0, 1]; 0.01 means 1 % of the components")
+    for name in areas:
+        if name not in set(drawn["ranking"]):
+            raise FigureError(
+                f"faithfulness_curves: areas of ranking {name!r}, which has no curve"
+                f"{nearest(name, set(drawn['ranking']))}"
+            )
+
+
+def _draw_faithfulness(axes: Axes, curve: Frame, index: int, label: str) -> None:
+    if curve.empty:
+        return
+    ranking = curve["ranking"].iloc[0]
+    color, style = _BASELINES.get(ranking, (SERIES_COLORS[index % 6], "-"))
+    marker = "" if ranking in _BASELINES else SERIES_MARKERS[index % 6]
+    share = 100 * curve["fraction"]
+    if has_interval(curve):
+        axes.fill_between(share, curve["low"], curve["high"], color=color, alpha=0.18, linewidth=0)
+    axes.plot(
+        share,
+        curve["faithfulness"],
+        color=color,
+        linestyle=style,
+        marker=marker,
+        markersize=3.5,
+        linewidth=1.5,
+        label=label,
+    )
+
+
+def _with_areas(ranking: str, areas: Mapping[str, Mapping[str, float]]) -> str:
+    texts = [f"{name} {value:.2f}" for name, value in areas.get(ranking, {}).items()]
+    name = {"random": "random components", "magnitude": "by magnitude"}.get(ranking, words(ranking))
+    return f"{name} ({', '.join(texts)})" if texts else name
+
+
+def _faithfulness_title(drawn: Frame, rankings: Sequence[str]) -> str:
+    """How many components reach faithfulness 0.8, by the best ranking and by chance."""
+    kept = drawn[(drawn["mode"] == "keep") & (drawn["faithfulness"] >= 0.8)]
+    first = kept.groupby("ranking")["fraction"].min().reindex(rankings).dropna()
+    methods = first[[name for name in first.index if name not in _BASELINES]]
+    if methods.empty:
+        return "Faithfulness of the first k components"
+    best = str(methods.idxmin())
+    text = (
+        f"The first {number(100 * methods[best], digits=2)} % of the components ({words(best)}) reach faithfulness 0.8"
+    )
+    if "random" in first.index:
+        text += f"; random ones need {number(100 * first['random'], digits=2)} %"
+    return text

@@ -1,0 +1,211 @@
+"""Maps of all heads of a model, layer by layer, with the largest numbered in the map and named beside it.
+
+Every function takes a table of plain columns, draws it, and saves PNG, PDF and the drawn rows as CSV.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+
+from leakmech.reports.figure_frames import Frame, checked, head_name
+from leakmech.reports.figures import (
+    DIVERGING,
+    INK,
+    RULE,
+    SEQUENTIAL,
+    SOFT,
+    add_color_bar,
+    add_titles,
+    new_panels,
+    number,
+    save_with_data,
+)
+
+_LINE = 0.17  # inches of a line of the list beside a map
+
+
+def head_heat_map(
+    frame: pd.DataFrame,
+    path: str | Path,
+    *,
+    top: int = 10,
+    quantity: str = "score",
+    title: str | None = None,
+    subtitle: str = "",
+) -> list[Path]:
+    """The score of every head, layer by layer; those with the largest size are numbered and named beside the map.
+
+    Parameters
+    ----------
+    frame
+        Columns ``layer, head, score``, one row a head.
+    path
+        Where to save (suffix ignored): PNG, PDF and CSV.
+    top
+        How many heads are named.
+    quantity
+        What the score is, with its unit: the label of the colours.
+    title, subtitle
+        What is seen (None: the share of the total |score| that the named heads hold); model and data.
+
+    Raises
+    ------
+    FigureError
+        The table has no rows, lacks a column, has two rows for a head or a score that is no number.
+    """
+    drawn = checked(frame, "head_heat_map", key=("layer", "head"), whole=("layer", "head"), numbers=("score",))
+    drawn = drawn.sort_values(["layer", "head"], ignore_index=True)
+    if title is None:
+        size = drawn["score"].abs()
+        title = f"{_first(top, drawn)} of {len(drawn):,} heads hold {_share(size, top)} of the total |score|"
+    limit = float(drawn["score"].abs().max()) or 1.0
+    texts = _aligned(drawn["score"], top)
+    return _head_map(
+        drawn, "score", path, DIVERGING, (-limit, limit), top=top, texts=texts, label=quantity, titles=(title, subtitle)
+    )
+
+
+def attention_map(
+    frame: pd.DataFrame,
+    path: str | Path,
+    *,
+    top: int = 10,
+    quantity: str = "attention to the injection (% of the head's attention)",
+    title: str | None = None,
+    subtitle: str = "",
+) -> list[Path]:
+    """The share of its attention that every head pays to a span.
+
+    Parameters
+    ----------
+    frame
+        Columns ``layer, head, attention``; attention between 0 and 1, drawn in percent.
+    path, top, quantity, title, subtitle
+        As of :func:`head_heat_map`.
+
+    Raises
+    ------
+    FigureError
+        As of :func:`head_heat_map`.
+    """
+    drawn = checked(frame, "attention_map", key=("layer", "head"), whole=("layer", "head"), numbers=("attention",))
+    drawn = drawn.sort_values(["layer", "head"], ignore_index=True)
+    if title is None:
+        best = drawn.loc[drawn["attention"].idxmax()]
+        name = head_name(int(best["layer"]), int(best["head"]))
+        title = f"{name} looks most at the injection: {best['attention']:.0%} of its attention".replace("%", " %")
+        title += f" (median of all heads {drawn['attention'].median():.1%})".replace("%", " %")
+    percent = drawn.assign(attention=100 * drawn["attention"])
+    limits = (0.0, float(percent["attention"].max()) or 1.0)
+    texts = [f"{value:.0f} %" for value in percent["attention"]]
+    return _head_map(
+        drawn,
+        "attention",
+        path,
+        SEQUENTIAL,
+        limits,
+        top=top,
+        texts=texts,
+        label=quantity,
+        titles=(title, subtitle),
+        scale=100,
+    )
+
+
+def _head_map(
+    drawn: Frame,
+    column: str,
+    path: str | Path,
+    colors: Colormap,
+    limits: tuple[float, float],
+    *,
+    top: int,
+    texts: list[str],
+    label: str,
+    titles: tuple[str, str],
+    scale: float = 1,
+) -> list[Path]:
+    """Cells, colour bar, and beside them the list of the largest, whose numbers stand in their cells."""
+    n_layers, n_heads = int(drawn["layer"].max()) + 1, int(drawn["head"].max()) + 1
+    cells = np.full((n_layers, n_heads), np.nan)
+    cells[drawn["layer"], drawn["head"]] = scale * drawn[column]
+    wide, high = float(np.clip(6 / n_heads, 0.13, 0.36)), float(np.clip(6 / n_layers, 0.13, 0.26))
+    width, height = max(wide * n_heads, 2.2), max(high * n_layers, _LINE * (top + 1.5), 1.6)
+    figure, [[axes, key]] = new_panels(
+        width + 2.6, height + 0.6, columns=2, gridspec_kw={"width_ratios": [width + 0.9, 1.5]}
+    )
+    mesh = axes.pcolormesh(cells, cmap=colors, vmin=limits[0], vmax=limits[1], edgecolors="white", linewidth=0.4)
+    add_color_bar(mesh, axes, label)
+    axes.set_facecolor(RULE)  # cells without a row
+    for centre, count in ((axes.set_xticks, n_heads), (axes.set_yticks, n_layers)):
+        step = next(step for step in (1, 2, 4, 5, 10, 20, 50) if count / step <= 17 or step == 50)
+        centre([place + 0.5 for place in range(0, count, step)], [str(place) for place in range(0, count, step)])
+    axes.set_xlabel("head", fontsize=9)
+    axes.set_ylabel("layer (0 = first)", fontsize=9)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    _name_largest(axes, key, drawn, column, texts=texts, top=top, limits=limits, scale=scale, height=height)
+    add_titles(figure, *titles)
+    return save_with_data(figure, path, drawn)
+
+
+def _name_largest(
+    axes: Axes,
+    key: Axes,
+    drawn: Frame,
+    column: str,
+    *,
+    texts: list[str],
+    top: int,
+    limits: tuple[float, float],
+    scale: float,
+    height: float,
+) -> None:
+    key.set_axis_off()
+    key.set(xlim=(0, 1), ylim=(height, 0))
+    order = drawn[column].abs().sort_values(ascending=False, kind="stable").index[:top]
+    if len(order):
+        key.text(0.0, 0.05, f"largest {len(order)}", fontsize=8, color=SOFT, va="center")
+    for rank, row in enumerate(order, start=1):
+        layer, head = drawn["layer"][row], drawn["head"][row]
+        dark = abs(scale * drawn[column][row]) > 0.45 * max(map(abs, limits))
+        axes.text(
+            head + 0.5,
+            layer + 0.48,
+            str(rank),
+            fontsize=6.5,
+            ha="center",
+            va="center",
+            fontweight="bold",
+            color="white" if dark else INK,
+        )
+        line = 0.08 + _LINE * rank
+        for x, text, side, color in (
+            (0.12, rank, "right", SOFT),
+            (0.2, head_name(layer, head), "left", INK),
+            (1, texts[row], "right", INK),
+        ):
+            key.text(x, line, str(text), fontsize=8, ha=side, va="center", color=color)
+
+
+def _share(size: Frame, top: int) -> str:
+    total = float(size.sum())
+    return f"{size.nlargest(top).sum() / total if total else 0:.0%}".replace("%", " %")
+
+
+def _aligned(scores: Frame, top: int) -> list[str]:
+    """Scores with as many decimals as the smallest of the `top` needs for two digits."""
+    size = scores.abs().nlargest(top)
+    size = size[size > 0]
+    if size.empty or not size.min() >= 1e-4 or size.max() >= 1e4:
+        return [number(score, digits=2, signed=True) for score in scores]
+    decimals = max(1 - int(np.floor(np.log10(size.min()))), 0)
+    return [f"{score:+.{decimals}f}".replace("-", "−") for score in scores]
+
+
+def _first(top: int, drawn: Frame) -> int:
+    return min(top, len(drawn))

@@ -1,0 +1,56 @@
+"""Labels of components are read, written and checked against a model."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leakmech.errors import ModelError
+from leakmech.models.components import Component, parse_components
+from leakmech.models.layout import layout_of
+
+numbers = st.integers(0, 10_000)
+components = st.one_of(
+    st.builds(Component, numbers, st.sampled_from(["head", "neuron"]), numbers),
+    st.builds(Component, numbers, st.sampled_from(["attn", "mlp"])),
+)
+
+
+@given(components)
+def test_a_component_is_read_back_from_its_label(component):
+    assert Component.parse(str(component)) == component
+
+
+def test_labels_are_those_of_the_vocabulary():
+    labels = ["L12H3", "L12N873", "L12.attn", "L12.mlp"]
+    assert [str(Component.parse(label)) for label in labels] == labels
+    assert Component.parse("L12N873") == Component(12, "neuron", 873)
+
+
+@pytest.mark.parametrize("label", ["", "12H3", "L12", "L12H", "L12h3", "L-1H3", "L12.z", "L12H3 ", "L1²H3", "L12H3N4"])
+def test_other_labels_are_refused(label):
+    with pytest.raises(ModelError, match=r"write L12H3"):
+        Component.parse(label)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("L3H0", "3 layers, 0 to 2"),
+        ("L0H4", "4 heads a layer"),
+        ("L0N64", "64 neurons a layer"),
+        ("L9.mlp", "3 layers"),
+    ],
+)
+def test_what_a_model_does_not_have_is_refused_with_what_it_has(make_tiny, label, message):
+    layout = layout_of(make_tiny("llama-gqa"))
+    Component.parse("L2H3").validate(layout)
+    Component.parse("L2N63").validate(layout)
+    with pytest.raises(ModelError, match=f"{label}.*{message}"):
+        Component.parse(label).validate(layout)
+
+
+def test_lists_hold_each_component_once_and_of_the_right_kind():
+    assert parse_components(["L0H1", Component(1, "head", 0)]) == (Component(0, "head", 1), Component(1, "head", 0))
+    for labels, message in [([], "at least one"), (["L0H1", "L0H1"], "twice"), (["L0N1"], "no head"), ("L0H1", "list")]:
+        with pytest.raises(ModelError, match=message):
+            parse_components(labels, kinds=["head"])
