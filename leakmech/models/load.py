@@ -406,6 +406,8 @@ def _attach(model: AnyModel, folder: Path) -> PeftModel:
     _refuse_other_base(model, folder)
     with _reading("the adapter does not fit the model", folder), warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys")
+        # PEFT asks for it under the name that transformers is about to change.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         adapted = PeftModel.from_pretrained(model, folder)
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     weights = folder / "adapter_model.safetensors"
