@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from leakmech.mechanism.attribution import attribute
     from leakmech.mechanism.directions import Direction, load_direction
     from leakmech.mechanism.sentiment import sentiment_directions
+    from leakmech.mitigation.lora import merge_lora, train_lora
+    from leakmech.mitigation.lora_settings import LoraTrainingConfig
     from leakmech.models.load import load_model
     from leakmech.power_analysis import power
     from leakmech.prompts.samples import load_dataset
@@ -48,6 +50,7 @@ __all__ = [
     "DampenAttention",
     "Direction",
     "Intervention",
+    "LoraTrainingConfig",
     "ModulateCircuit",
     "Probe",
     "PromptSpans",
@@ -72,10 +75,12 @@ __all__ = [
     "load_interventions",
     "load_model",
     "load_result",
+    "merge_lora",
     "power",
     "save_interventions",
     "score",
     "sentiment_directions",
+    "train_lora",
 ]
 
 _HOMES = {
@@ -95,6 +100,7 @@ _HOMES = {
     "ScaleNeurons": "leakmech.interventions.types",
     "Steer": "leakmech.interventions.types",
     "apply": "leakmech.interventions.hooks",
+    "LoraTrainingConfig": "leakmech.mitigation.lora_settings",
     "bench": "leakmech.benchmark",
     "build_aexl": "leakmech.data_build",
     "cache_activations": "leakmech.mechanism.activations",
@@ -111,10 +117,12 @@ _HOMES = {
     "load_interventions": "leakmech.interventions.files",
     "load_model": "leakmech.models.load",
     "load_result": "leakmech.runs",
+    "merge_lora": "leakmech.mitigation.lora",
     "power": "leakmech.power_analysis",
     "save_interventions": "leakmech.interventions.files",
     "score": "leakmech.rescoring",
     "sentiment_directions": "leakmech.mechanism.sentiment",
+    "train_lora": "leakmech.mitigation.lora",
 }
 
 

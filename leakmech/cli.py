@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leakmech.commands import annotate, data, environment, mechanism, run, statistics
+from leakmech.commands import annotate, data, environment, lora, mechanism, run, statistics
 from leakmech.commands.console import complain
 from leakmech.errors import LeakmechError
 
@@ -37,6 +37,9 @@ for _command in (
     environment.doctor,
 ):
     app.command()(_command)
+
+app.command("train-lora")(lora.train)
+app.command("merge-lora")(lora.merge)
 
 data_app = _group("Check and build data sets.")
 for _command in (data.check, data.build_aexl, data.fetch_archive):

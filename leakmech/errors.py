@@ -62,6 +62,10 @@ class GenerationError(LeakmechError):
     """The model produced something that cannot be sampled from (NaN or infinite logits)."""
 
 
+class TrainingError(LeakmechError):
+    """Training cannot go on (a loss that is no number), or changed what it must leave alone."""
+
+
 class StorageError(LeakmechError):
     """A file could not be written (full disk, no permission)."""
 

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,6 +50,11 @@ def hash_weights(model: torch.nn.Module) -> str:
     ModelError
         Some weights are not in memory (device ``meta``).
     """
+    return _hash_model(model, None)
+
+
+def _hash_model(model: torch.nn.Module, dtype: torch.dtype | None) -> str:
+    """Hash of all weights, rounded to `dtype` where they are floats."""
     state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     absent = [name for name, tensor in state.items() if tensor.is_meta]
     if absent:
@@ -56,9 +62,24 @@ def hash_weights(model: torch.nn.Module) -> str:
     # Tied weights have two names for one tensor, which is hashed once.
     tensors = {_storage(tensor): tensor for tensor in state.values()}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        digests = dict(zip(tensors, pool.map(_hash_tensor, tensors.values()), strict=True))
+        hashed = pool.map(partial(_hash_tensor, dtype=dtype), tensors.values())
+        digests = dict(zip(tensors, hashed, strict=True))
     weights = (f"{name}={digests[_storage(tensor)]}" for name, tensor in sorted(state.items()))
     return content_hash(json.dumps(_settings(model), sort_keys=True, default=str), *weights)
+
+
+def hash_base(model: torch.nn.Module) -> str:
+    """Hash of a model's weights rounded to bfloat16, and of its settings: copies in float32 and bfloat16 share it.
+
+    For what belongs to a model in whatever dtype it is loaded, such as an adapter. float16 rounds otherwise, so a copy
+    in float16 has another hash.
+
+    Raises
+    ------
+    ModelError
+        Some weights are not in memory (device ``meta``).
+    """
+    return _hash_model(model, torch.bfloat16)
 
 
 def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -81,7 +102,9 @@ def _storage(tensor: Tensor) -> tuple[Any, ...]:
     return (str(tensor.device), tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
-def _hash_tensor(tensor: Tensor) -> str:
+def _hash_tensor(tensor: Tensor, *, dtype: torch.dtype | None) -> str:
+    if dtype is not None and tensor.is_floating_point():
+        tensor = tensor.detach().to(dtype)
     values = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
     digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
     digest.update(values.numpy().data)

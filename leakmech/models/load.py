@@ -26,7 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from leakmech.errors import LeakmechError, ModelError
 from leakmech.models.device import dtype_name, resolve_device, resolve_dtype
 from leakmech.models.embedded import PREFIX, embedded_path
-from leakmech.models.hashes import hash_template, hash_tokenizer, hash_weights
+from leakmech.models.hashes import hash_base, hash_template, hash_tokenizer, hash_weights
 from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, fetch, first_line
 from leakmech.models.quiet import quiet
 from leakmech.store import read_json
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     AnyModel: TypeAlias = PreTrainedModel | PeftModel
+
+
+ADAPTER_CARD = "adapter_card.json"
+"""Written beside adapters that leakmech trains; names the weights they belong to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -399,8 +403,11 @@ def _attach(model: AnyModel, folder: Path) -> PeftModel:
     """Put the adapter of `folder` on `model`, in place; every tensor of the adapter must find its module."""
     from peft import PeftModel, get_peft_model_state_dict
 
+    _refuse_other_base(model, folder)
     with _reading("the adapter does not fit the model", folder), warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys")
+        # PEFT asks for it under the name that transformers is about to change.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         adapted = PeftModel.from_pretrained(model, folder)
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     weights = folder / "adapter_model.safetensors"
@@ -410,3 +417,18 @@ def _attach(model: AnyModel, folder: Path) -> PeftModel:
         if left_over:
             raise ModelError(f"{folder}: is an adapter for another model (no place for {left_over[0]!r})")
     return adapted.eval()
+
+
+def _refuse_other_base(model: AnyModel, folder: Path) -> None:
+    """Refuse an adapter that leakmech trained on other weights; shapes alone would let it pass."""
+    card = folder / ADAPTER_CARD
+    # float16 rounds differently from what the card's hash was taken of, so that it says nothing there.
+    if not card.is_file() or _base(model).dtype not in (torch.float32, torch.bfloat16):
+        return
+    try:
+        base = read_json(card)["base"]
+        name, expected = base["name"], base["base_hash"]
+    except (LeakmechError, KeyError, TypeError) as error:
+        raise ModelError(f"{card}: damaged; delete it to load the adapter unchecked") from error
+    if hash_base(model) != expected:
+        raise ModelError(f"{folder}: is an adapter for other weights (it was trained on {name}, hash {expected})")

@@ -133,6 +133,10 @@ class Renderer:
             place=self.place,
         )
 
+    def text(self, stem: str, injection: str | None = None) -> str:
+        """Instruction, injection and stem as the user would write them."""
+        return self.resolved_instruction.wrap(self._body(stem, injection))
+
     def _body(self, stem: str, injection: str | None) -> str:
         if not injection:
             return stem

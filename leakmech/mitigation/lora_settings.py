@@ -1,0 +1,184 @@
+"""Settings of ``leakmech train-lora``: what is trained on what, how, and what is watched meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from leakmech.config import DEFAULT_MODEL
+from leakmech.errors import ConfigError, nearest
+from leakmech.generation.sampler import Decoding
+from leakmech.mitigation.objectives import OBJECTIVES, SetPoint
+from leakmech.mitigation.training_data import KINDS, Padding
+from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
+from leakmech.prompts.samples import POLARITIES, Polarity
+
+PLACE = {"device", "generation_batch_size", "keep_checkpoints"}
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ObjectiveWeights(_Group):
+    """Weight of every loss (:mod:`leakmech.mitigation.objectives`); 0 leaves it out."""
+
+    consistency_sft: float = Field(0.0, ge=0, description="-log p of a control completion behind the injected prompt")
+    distillation: float = Field(0.0, ge=0, description="KL from base on the control prompt, irrelevant examples")
+    activation_consistency: float = Field(0.0, ge=0, description="distance of hidden states from the control's")
+    anchor: float = Field(0.0, ge=0, description="KL from base on the same prompt: relevant, neutral, plain examples")
+    contrastive: float = Field(0.0, ge=0, description="distillation and anchor together")
+    direction_penalty: float = Field(0.0, ge=0, description="squared projection on the directions")
+
+
+class Shares(_Group):
+    """How many examples of each kind, in proportion; 0 leaves a kind out."""
+
+    irrelevant: float = Field(1.0, ge=0, description="affect that should not show")
+    relevant: float = Field(0.0, ge=0, description="affect that should")
+    neutral: float = Field(0.0, ge=0, description="neutral injections, as an anchor")
+    plain: float = Field(0.0, ge=0, description="no injection, as an anchor")
+
+
+class Components(_Group):
+    """Adapters only where a diagnosis found heads and neurons that carry the leak."""
+
+    diagnosis: str = Field(description="run directory with tables/heads.csv and tables/neurons.csv")
+    heads: int = Field(20, ge=0, description="the attention of the layers of so many top heads")
+    neurons: int = Field(200, ge=0, description="the MLP of the layers of so many top neurons")
+    method: str | None = Field(None, description="which ranking, where the tables hold several")
+
+
+class Steering(_Group):
+    """Preventative steering: a direction that is added in training only."""
+
+    direction: str = Field(description="saved direction at resid_pre or resid_post")
+    strength: float = Field(1.0, description="in units of the direction's stream_norm")
+
+
+_GROUPS: dict[str, type[_Group]] = {
+    "objectives": ObjectiveWeights,
+    "shares": Shares,
+    "components": Components,
+    "steering": Steering,
+}
+
+
+class LoraTrainingConfig(BaseModel):
+    """Everything that decides an adapter; the fields in :data:`PLACE` say where and how fast it is trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    command: ClassVar[str] = "train-lora"
+
+    model: str = Field(DEFAULT_MODEL, description="hub id, local folder, or embedded:<name>")
+    revision: str | None = Field(None, description="commit, tag or branch of a hub model")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the base model; the adapter is float32; auto takes bfloat16 where it is fast"
+    )
+    device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")
+    seed: int = Field(0, description="of completions, examples, order, adapter and dropout")
+
+    irrelevant: str | None = Field(None, description="data set whose injections should not show (AEXL fit)")
+    relevant: tuple[str, ...] = Field((), description="data sets whose injections should show")
+    relevant_pairs: bool = Field(False, description="also sentences that follow each other in the embedded archive")
+    examples_file: str | None = Field(None, description="JSONL of finished examples, instead of data sets")
+    evaluation: tuple[str, ...] = Field(("hexl",), description="data sets that training must share no text with")
+    max_overlap: float = Field(0.7, gt=0, le=1, description="shared words (Jaccard) from which texts count as one")
+    polarities: tuple[Polarity, ...] = Field(POLARITIES, min_length=1, description="injections to train on")
+    examples: int | None = Field(None, ge=1, description="number of examples; null takes as many as there are")
+    shares: Shares = Field(default_factory=lambda: Shares.model_validate({}), description="of the kinds of examples")
+    completions: int = Field(4, ge=1, description="different completions of one prompt, at most")
+    decoding: Decoding = Field(default_factory=lambda: Decoding(max_new_tokens=64), description="of completions")
+    prompt_form: PromptForm = Field("auto", description="chat template, plain text, or whichever the tokenizer has")
+    system: str | None = Field(DEFAULT_SYSTEM, description="text of the system role in chat form; null leaves it out")
+    instruction: str = Field("none", description="none, ignore-irrelevant, or any text added before every prompt")
+    generation_batch_size: int | str = Field("auto", description="rows that step together; auto fits them to memory")
+
+    rank: int = Field(8, ge=1, description="of the adapter's matrices")
+    alpha: float = Field(16.0, gt=0, description="scale: alpha / rank, with rslora alpha / sqrt(rank)")
+    rslora: bool = Field(False, description="rank-stabilised scale (Kalajdzievski 2023)")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the adapter's input")
+    targets: str | tuple[str, ...] = Field("all-linear", description="all-linear, attention, mlp, or module names")
+    layers: tuple[int, ...] | None = Field(None, description="layers that get an adapter; null: all")
+    components: Components | None = Field(None, description="only where a diagnosis found carriers")
+
+    objectives: ObjectiveWeights = Field(
+        default_factory=lambda: ObjectiveWeights.model_validate({"consistency_sft": 1.0}),
+        description="weights of the losses",
+    )
+    activation_layers: tuple[int, ...] | None = Field(None, description="of activation consistency; null: all")
+    directions: tuple[str, ...] = Field((), description="saved directions of the direction penalty")
+    set_point: SetPoint = Field("zero", description="where projections should be: zero, or the control's mean")
+    steering: Steering | None = Field(None, description="preventative steering")
+
+    learning_rate: float = Field(3e-4, gt=0, description="highest, behind the warm-up")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of steps in which the learning rate rises")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    max_gradient_norm: float = Field(1.0, gt=0, description="longer gradients are shortened to this")
+    epochs: int = Field(2, ge=1, description="times that every example is seen")
+    batch_size: int = Field(8, ge=1, description="examples that go through the model together, on each device")
+    gradient_accumulation: int = Field(1, ge=1, description="batches a step, on each device")
+    max_length: int = Field(512, ge=2, description="tokens of prompt and completion; longer completions are cut")
+    padding: Padding = Field("left", description="side that is padded")
+    gradient_checkpointing: bool = Field(False, description="compute activations again instead of keeping them")
+    checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept, the best one aside")
+    evaluate_every: int | None = Field(None, ge=1, description="steps between evaluations; null: once an epoch")
+    patience: int = Field(3, ge=1, description="evaluations without a new best after which training stops")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
+        """Validate `values`.
+
+        Raises
+        ------
+        ConfigError
+            A key is unknown (the nearest valid one is named), a value is out of range, or settings contradict.
+        """
+        _refuse_unknown(values, cls.model_fields, where)
+        for name, group in _GROUPS.items():
+            if isinstance(values.get(name), Mapping):
+                _refuse_unknown(values[name], group.model_fields, where, prefix=f"{name}.")
+        if isinstance(values.get("decoding"), Mapping):
+            _refuse_unknown(values["decoding"], Decoding.__dataclass_fields__, where, prefix="decoding.")
+        try:
+            config = cls.model_validate(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"{where}: {field}: {first['msg']}, found {first['input']!r}") from error
+        config._refuse_contradictions(where)
+        return config
+
+    def _refuse_contradictions(self, where: str) -> None:
+        weights = self.objectives.model_dump()
+        active = [OBJECTIVES[name] for name, weight in weights.items() if weight > 0]
+        if not active:
+            raise ConfigError(f"{where}: objectives: none has a weight; give one of {', '.join(weights)}")
+        if weights["direction_penalty"] > 0 and not self.directions:
+            raise ConfigError(f"{where}: objectives.direction_penalty needs directions; name saved ones (directions)")
+        if self.examples_file is not None:
+            return
+        if not any(self.shares.model_dump().values()):
+            raise ConfigError(f"{where}: shares: all are 0; give one of {', '.join(KINDS)} a share")
+        used = {kind for objective in active for kind in objective.kinds}
+        for kind, share in self.shares.model_dump().items():
+            if share > 0 and kind not in used:
+                raise ConfigError(
+                    f"{where}: shares.{kind} is {share:g}, but no objective with a weight applies to {kind} examples; "
+                    "set it to 0, or give 'anchor' or 'contrastive' a weight"
+                    if kind != "irrelevant"
+                    else f"{where}: shares.irrelevant is {share:g}, but no objective with a weight applies to them"
+                )
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide results, JSON-ready."""
+        return self.model_dump(mode="json", exclude=PLACE) | {"decoding": self.decoding.to_dict()}
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: Any, where: str, *, prefix: str = "") -> None:
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {prefix + str(key)!r}{nearest(str(key), known)}")

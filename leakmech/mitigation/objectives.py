@@ -1,0 +1,409 @@
+"""What an adapter is trained to minimise: named losses, combined with weights.
+
+With p the prompt, r its reference, y the completion that the base model sampled for r, f the base model, g the model
+with its adapter, h their hidden states and s the positions of the shared suffix
+(:mod:`leakmech.mitigation.training_data`):
+
+    consistency_sft         mean_t -log g(y_t | p, y_<t)                                     irrelevant
+    distillation            mean_t KL( f(. | r, y_<t) || g(. | p, y_<t) )                     irrelevant
+    activation_consistency  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   irrelevant
+    anchor                  mean_t KL( f(. | p, y_<t) || g(. | p, y_<t) )                     relevant, neutral, plain
+    contrastive             mean_t KL( f(. | r, y_<t) || g(. | p, y_<t) )                     all kinds
+    direction_penalty       mean_s,v (v . h_g(p, y)_s - c_v)^2 / norm_v^2                     irrelevant
+
+Every loss is a mean within an example, and the loss of a step is
+
+    sum over objectives of weight * (sum over the examples it applies to) / (number of examples in the step),
+
+so that the share of a kind acts as its weight and neither padding nor the way a step is cut into batches matters.
+*Contrastive* is the sum of *distillation* and *anchor*: irrelevant affect is to be answered like no affect, relevant
+affect as before. The base model is the same model with its adapter switched off: there is no second copy, and nothing
+flows back into it.
+
+*Preventative steering* is no loss: while an irrelevant example is trained on, the direction of affect is added to the
+stream on the shared suffix, by the sign of its injection; the weights learn to give the control's answer against that
+push, and in use it is gone (persona vectors, Chen et al. 2025, add a direction in training for a like reason).
+
+Sources: consistency training with outputs and activations of the clean prompt, Irpan et al. 2025 (arXiv 2510.27062);
+distillation, Hinton et al. 2015.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from einops import einsum
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leakmech.errors import ConfigError, DirectionError, nearest
+from leakmech.mechanism.directions import Direction
+from leakmech.mechanism.sites import recording
+from leakmech.mitigation.training_data import KINDS, Batch, ExampleKind
+from leakmech.models.layout import Layout, layout_of
+
+ANCHORS: tuple[ExampleKind, ...] = ("relevant", "neutral", "plain")
+SetPoint = Literal["zero", "control"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Which examples a loss is about and what it needs to be computed.
+
+    Attributes
+    ----------
+    kinds
+        Of the examples it applies to.
+    logits, hidden
+        Whether it reads logits, or hidden states.
+    reference
+        Whether the base model must read the reference.
+    """
+
+    kinds: tuple[ExampleKind, ...]
+    logits: bool = False
+    hidden: bool = False
+    reference: bool = False
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "consistency_sft": Objective(("irrelevant",), logits=True),
+    "distillation": Objective(("irrelevant",), logits=True, reference=True),
+    "activation_consistency": Objective(("irrelevant",), hidden=True, reference=True),
+    "anchor": Objective(ANCHORS, logits=True, reference=True),
+    "contrastive": Objective(KINDS, logits=True, reference=True),
+    "direction_penalty": Objective(("irrelevant",), hidden=True),
+}
+_STREAM_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+
+
+# -- the losses, one number a row --------------------------------------------------------------------------------------
+
+
+def negative_log_likelihood(
+    logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"], mask: Bool[Tensor, "rows pos"]
+) -> Float[Tensor, " rows"]:
+    """Mean over a row's completion of -log g(y_t), in nats a token; `mask` says which tokens are a row's."""
+    return _row_means(functional.cross_entropy(logits.float(), targets, reduction="none"), mask)
+
+
+def divergence(
+    base: Float[Tensor, "tokens vocab"], student: Float[Tensor, "tokens vocab"], mask: Bool[Tensor, "rows pos"]
+) -> Float[Tensor, " rows"]:
+    """Mean over a row's completion of KL(base || student), in nats a token; `mask` says which tokens are a row's."""
+    wanted, found = functional.log_softmax(base.float(), dim=-1), functional.log_softmax(student.float(), dim=-1)
+    return _row_means((wanted.exp() * (wanted - found)).sum(-1), mask)
+
+
+def activation_distance(
+    student: Float[Tensor, "rows pos d_model"],
+    control: Float[Tensor, "rows pos d_model"],
+    mask: Bool[Tensor, "rows pos"],
+) -> Float[Tensor, " rows"]:
+    """Mean over a row's suffix of |student - control|^2 / |control|^2; nothing flows into `control`."""
+    control, student = control.detach()[mask].float(), student[mask].float()
+    squares = (student - control).square().sum(-1)
+    return _row_means(squares / control.square().sum(-1).clamp(min=torch.finfo(torch.float32).tiny), mask)
+
+
+def squared_projection(
+    hidden: Float[Tensor, "rows pos d_model"],
+    vector: Float[Tensor, " d_model"],
+    mask: Bool[Tensor, "rows pos"],
+    *,
+    set_point: float = 0.0,
+    scale: float = 1.0,
+) -> Float[Tensor, " rows"]:
+    """Mean over a row's suffix of ((v . h - set point) / scale)^2."""
+    projection = einsum(hidden[mask].float(), vector.to(hidden.device).float(), "pos d, d -> pos")
+    return _row_means(((projection - set_point) / scale).square(), mask)
+
+
+def _row_means(values: Float[Tensor, " pos"], mask: Bool[Tensor, "rows pos"]) -> Float[Tensor, " rows"]:
+    """Means of each row's values, which are given one behind the other."""
+    row_of = mask.nonzero()[:, 0]
+    sums = torch.zeros(len(mask), dtype=values.dtype, device=values.device).index_add(0, row_of, values)
+    return sums / mask.sum(1)
+
+
+# -- preventative steering ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class PreventativeSteering:
+    """A direction that is added to the stream while irrelevant examples are trained on.
+
+    Attributes
+    ----------
+    direction
+        At ``resid_pre`` or ``resid_post``.
+    strength
+        In units of the direction's ``stream_norm``; added for positive injections, subtracted for negative ones.
+    """
+
+    direction: Direction
+    strength: float
+
+    def __post_init__(self) -> None:
+        if self.direction.site not in ("resid_pre", "resid_post"):
+            raise DirectionError(
+                f"preventative steering: the direction lives at {self.direction.site!r}; give one at resid_pre or "
+                "resid_post"
+            )
+
+    @contextmanager
+    def applied(self, model: nn.Module, batch: Batch) -> Iterator[None]:
+        """While this is entered, forward passes over the student's side of `batch` are steered."""
+        block = layout_of(model).block(self.direction.layer).block
+        added = self._added(batch)
+        if self.direction.site == "resid_pre":
+            handle = block.register_forward_pre_hook(_add_to_input(added), with_kwargs=True)
+        else:
+            handle = block.register_forward_hook(_add_to_output(added))
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _added(self, batch: Batch) -> Float[Tensor, "rows columns d_model"]:
+        signs = {"positive": 1.0, "negative": -1.0}
+        row_signs = [
+            signs.get(example.polarity or "", 0.0) if example.kind == "irrelevant" else 0.0
+            for example in batch.examples
+        ]
+        columns = torch.zeros_like(batch.student.input_ids, dtype=torch.float32)
+        # Columns that fill the suffix up are 0 and masked: adding the mask leaves column 0 alone where it is no suffix.
+        columns.scatter_add_(1, batch.student.suffix, batch.suffix_mask.float())
+        columns *= torch.tensor(row_signs, device=columns.device)[:, None]
+        vector = self.direction.vector.to(columns.device) * (self.strength * self.direction.stream_norm)
+        return einsum(columns, vector, "rows columns, d -> rows columns d")
+
+
+def _add_to_output(added: Tensor) -> Any:
+    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (output[0] + added.to(output[0].dtype), *output[1:])
+        return output + added.to(output.dtype)
+
+    return hook
+
+
+def _add_to_input(added: Tensor) -> Any:
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (args[0] + added.to(args[0].dtype), *args[1:]), kwargs
+        hidden = kwargs["hidden_states"]
+        return args, {**kwargs, "hidden_states": hidden + added.to(hidden.dtype)}
+
+    return hook
+
+
+# -- all of them on a batch --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Objectives with their weights, and what they refer to.
+
+    Attributes
+    ----------
+    weights
+        By name of :data:`OBJECTIVES`; those with weight 0 are not computed.
+    layers
+        Whose ``resid_post`` is compared by activation consistency; None: all.
+    directions
+        Whose projections are penalised.
+    set_point
+        Where a projection should be: at zero, or at the direction's mean over control prompts.
+    steering
+        Added while irrelevant examples are trained on.
+
+    Raises
+    ------
+    ConfigError
+        No objective has a weight, a weight is negative, or a penalty has no direction.
+    """
+
+    weights: Mapping[str, float]
+    layers: Sequence[int] | None = None
+    directions: Sequence[Direction] = ()
+    set_point: SetPoint = "zero"
+    steering: PreventativeSteering | None = None
+    _active: dict[str, Objective] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, weight in self.weights.items():
+            if name not in OBJECTIVES:
+                raise ConfigError(f"objectives: unknown {name!r}{nearest(name, OBJECTIVES)}")
+            if not 0 <= weight < float("inf"):
+                raise ConfigError(f"objectives: the weight of {name} must be 0 or more, found {weight!r}")
+        active = {name: OBJECTIVES[name] for name in OBJECTIVES if self.weights.get(name, 0) > 0}
+        if not active:
+            raise ConfigError(f"objectives: none has a weight; give one of {', '.join(OBJECTIVES)}")
+        if "direction_penalty" in active and not self.directions:
+            raise ConfigError("objectives: direction_penalty needs directions; name saved ones under 'directions'")
+        for direction in self.directions:
+            if direction.site not in _STREAM_SITES:
+                raise DirectionError(
+                    f"direction penalty: nothing of width d_model at {direction.site!r}; valid: {_STREAM_SITES}"
+                )
+        object.__setattr__(self, "_active", active)
+
+    @property
+    def kinds(self) -> frozenset[ExampleKind]:
+        """Kinds of examples that some objective applies to."""
+        return frozenset(kind for objective in self._active.values() for kind in objective.kinds)
+
+    @property
+    def reference_kinds(self) -> frozenset[ExampleKind]:
+        """Kinds of examples whose reference the base model must read."""
+        return frozenset(kind for o in self._active.values() if o.reference for kind in o.kinds)
+
+    @contextmanager
+    def rows(self, model: Any, batch: Batch) -> Iterator[dict[str, Float[Tensor, " applicable"]]]:
+        """Every objective on the rows of `batch` that it applies to; go backward before the context is left.
+
+        The model runs twice: without its adapter on the references, then with it on the prompts. Hooks of the second
+        run stay until the end, since checkpointed blocks run again in the backward pass.
+
+        Parameters
+        ----------
+        model
+            A PEFT model.
+        batch
+            On the model's device, collated with ``with_reference=self.reference_kinds``.
+        """
+        layout = layout_of(model)
+        base = None
+        if batch.reference is not None:
+            with torch.no_grad(), model.disable_adapter(), ExitStack() as stack:
+                base = self._run(model, layout, batch, batch.reference_rows, stack, reference=True)
+        with ExitStack() as stack:
+            if self.steering is not None:
+                stack.enter_context(self.steering.applied(model, batch))
+            everything = torch.arange(len(batch), device=batch.targets.device)
+            student = self._run(model, layout, batch, everything, stack)
+            values = {name: self._value(name, batch, student, base) for name in self._active}
+            yield {name: value for name, value in values.items() if len(value)}
+
+    def total(self, rows: Mapping[str, Float[Tensor, " applicable"]], n_examples: int) -> Float[Tensor, ""]:
+        """The weighted sum, where `n_examples` are the examples of the whole step."""
+        parts = [self.weights[name] * values.sum() for name, values in rows.items()]
+        return torch.stack(parts).sum() / n_examples
+
+    # -- running the model ---------------------------------------------------------------------------------------------
+
+    def _run(
+        self, model: Any, layout: Layout, batch: Batch, rows: Tensor, stack: ExitStack, *, reference: bool = False
+    ) -> _Pass:
+        side = batch.reference if reference and batch.reference is not None else batch.student
+        columns, hidden = side.suffix[..., None], {}
+        for site, layers in self._sites(layout, reference=reference).items():
+            picked = recording(layout, sites=[site], layers=layers, pick=lambda x: x.take_along_dim(columns, dim=1))
+            hidden[site] = stack.enter_context(picked)
+        wanted = [o for o in self._active.values() if o.reference or not reference]
+        mask = batch.target_mask[rows]
+        if not any(o.logits for o in wanted):
+            mask = torch.zeros_like(mask)
+        with _only(layout.unembedding, mask.nonzero()[:, 0], side.predicting[mask]):
+            output = model(
+                input_ids=side.input_ids,
+                attention_mask=side.attention_mask,
+                position_ids=side.position_ids,
+                use_cache=False,
+            )
+        # Copied, because recomputing a checkpointed block records again.
+        recorded = {place: values for found in hidden.values() for place, values in found.items()}
+        return _Pass(rows, mask, output.logits[0], recorded)
+
+    def _sites(self, layout: Layout, *, reference: bool) -> dict[str, list[int]]:
+        """Layers to record, by site."""
+        sites: dict[str, set[int]] = {}
+        if "activation_consistency" in self._active:
+            sites["resid_post"] = set(self._layers(layout))
+        if "direction_penalty" in self._active and not reference:
+            for direction in self.directions:
+                sites.setdefault(direction.site, set()).add(direction.layer)
+        return {site: sorted(layers) for site, layers in sites.items()}
+
+    def _layers(self, layout: Layout) -> Sequence[int]:
+        return range(layout.n_layers) if self.layers is None else self.layers
+
+    # -- single objectives ---------------------------------------------------------------------------------------------
+
+    def _value(self, name: str, batch: Batch, student: _Pass, base: _Pass | None) -> Float[Tensor, " applicable"]:
+        rows = batch.rows_of(self._active[name].kinds)
+        if not len(rows):
+            return torch.zeros(0, device=rows.device)
+        if name == "consistency_sft":
+            own = batch.target_mask[rows]
+            return negative_log_likelihood(student.logits_of(rows), batch.targets[rows][own], own)
+        mask = batch.suffix_mask[rows]
+        if name == "direction_penalty":
+            return torch.stack([self._penalty(direction, student, rows, mask) for direction in self.directions]).mean(0)
+        if base is None:
+            raise AssertionError(f"objective {name!r}: the batch was collated without references")
+        if name == "activation_consistency":
+            places = sorted(place for place in base.hidden if place[0] == "resid_post")
+            distances = [
+                activation_distance(student.hidden_of(place, rows), base.hidden_of(place, rows), mask)
+                for place in places
+            ]
+            return torch.stack(distances).mean(0)
+        return divergence(base.logits_of(rows), student.logits_of(rows), batch.target_mask[rows])
+
+    def _penalty(self, direction: Direction, student: _Pass, rows: Tensor, mask: Tensor) -> Tensor:
+        return squared_projection(
+            student.hidden_of((direction.site, direction.layer), rows),
+            direction.vector,
+            mask,
+            set_point=direction.projections.get("control", 0.0) if self.set_point == "control" else 0.0,
+            scale=direction.stream_norm,
+        )
+
+
+@contextmanager
+def _only(unembedding: nn.Module, rows: Int[Tensor, " tokens"], columns: Int[Tensor, " tokens"]) -> Iterator[None]:
+    """While this is entered, logits are computed at these places only: shape (1, tokens, vocab).
+
+    Logits are the largest tensors of a step. The models' own ``logits_to_keep`` would compute those of padding too, and
+    hand a sliced input to the matrix product, which then copies the unembedding once for every row.
+    """
+
+    def pick(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0][rows, columns][None], *args[1:])
+
+    handle = unembedding.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """What one run of the model left: of which rows, logits that predict their completions, hidden states of suffixes.
+
+    ``mask`` says where completions are; logits stand one behind the other in its order.
+    """
+
+    rows: Int[Tensor, " own"]
+    mask: Bool[Tensor, "own completion"]
+    logits: Float[Tensor, "tokens vocab"]
+    hidden: Mapping[tuple[str, int], Float[Tensor, "own suffix d_model"]]
+
+    def logits_of(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, "chosen vocab"]:
+        """Of some rows of the batch."""
+        if len(rows) == len(self.rows):  # all of them: a copy is saved
+            return self.logits
+        chosen = torch.isin(self.rows, rows)
+        return self.logits[chosen[self.mask.nonzero()[:, 0]]]
+
+    def hidden_of(self, place: tuple[str, int], rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows suffix d_model"]:
+        """Of some rows of the batch at (site, layer)."""
+        return self.hidden[place][torch.searchsorted(self.rows, rows)]

@@ -1,0 +1,181 @@
+"""Which linear modules get an adapter: all of a block's, those of one sublayer, named ones, or those of components.
+
+Components are what a diagnosis ranked: an attention head stands for the attention modules of its layer, a neuron for
+the MLP modules of its layer. LoRA changes whole matrices, so layer and sublayer are as fine as this can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from torch import nn
+
+from leakmech.errors import ConfigError, DatasetError, nearest
+from leakmech.models.layout import layout_of
+
+Sublayer = Literal["attention", "mlp"]
+SUBLAYERS: tuple[Sublayer, ...] = ("attention", "mlp")
+_LINEAR = ("Linear", "Conv1D")  # GPT-2 has Conv1D, which PEFT adapts too
+
+
+@dataclass(frozen=True)
+class LinearModule:
+    """A linear module of a block: its full name, the last part of it, and where it belongs."""
+
+    name: str
+    leaf: str
+    layer: int
+    sublayer: Sublayer
+
+
+def linear_modules(model: nn.Module) -> list[LinearModule]:
+    """The linear modules in the attention and MLP of every block.
+
+    Raises
+    ------
+    ModelError
+        The architecture is not known.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    found = []
+    for layer, block in enumerate(layout_of(model).blocks):
+        parts: tuple[tuple[Sublayer, nn.Module], ...] = (("attention", block.attention), ("mlp", block.mlp))
+        for sublayer, parent in parts:
+            for module in parent.modules():
+                if type(module).__name__ in _LINEAR or isinstance(module, nn.Linear):
+                    name = names[id(module)]
+                    found.append(LinearModule(name, name.rpartition(".")[2], layer, sublayer))
+    return found
+
+
+def target_modules(
+    model: nn.Module,
+    targets: str | Sequence[str] = "all-linear",
+    *,
+    layers: Collection[int] | None = None,
+    components: ComponentLayers | None = None,
+) -> list[str]:
+    """Full names of the modules that get an adapter.
+
+    Parameters
+    ----------
+    model
+        Without an adapter.
+    targets
+        ``all-linear``, ``attention``, ``mlp``, or names such as ``q_proj``.
+    layers
+        Only in these; None: in all.
+    components
+        Only attention and MLP modules of these layers; see :func:`component_layers`.
+
+    Raises
+    ------
+    ConfigError
+        A name or layer that there is not (the message lists the valid names), or nothing is left.
+    """
+    modules = linear_modules(model)
+    n_layers = layout_of(model).n_layers
+    for layer in layers or ():
+        if not 0 <= layer < n_layers:
+            raise ConfigError(f"layers: {layer} is none of this model's {n_layers} layers, 0 to {n_layers - 1}")
+    wanted = _matching(modules, targets)
+    chosen = [
+        module.name
+        for module in modules
+        if module.leaf in wanted[module.sublayer]
+        and (layers is None or module.layer in layers)
+        and (components is None or module.layer in components.of(module.sublayer))
+    ]
+    if not chosen:
+        raise ConfigError("targets: no module is left to train; name more layers, components or modules")
+    return chosen
+
+
+def _matching(modules: Sequence[LinearModule], targets: str | Sequence[str]) -> dict[Sublayer, set[str]]:
+    """Leaf names that are wanted, by sublayer."""
+    leaves: dict[Sublayer, set[str]] = {
+        sublayer: {m.leaf for m in modules if m.sublayer == sublayer} for sublayer in SUBLAYERS
+    }
+    if targets == "all-linear":
+        return leaves
+    names = [targets] if isinstance(targets, str) else list(targets)
+    valid = sorted(leaves["attention"] | leaves["mlp"])
+    wanted: dict[Sublayer, set[str]] = {"attention": set(), "mlp": set()}
+    for name in names:
+        if name in SUBLAYERS:
+            sublayer: Sublayer = "attention" if name == "attention" else "mlp"
+            wanted[sublayer] |= leaves[sublayer]
+        elif name in valid:
+            for sublayer in SUBLAYERS:
+                wanted[sublayer] |= leaves[sublayer] & {name}
+        else:
+            raise ConfigError(
+                f"targets: this model has no linear module {name!r}; valid: all-linear, attention, mlp, "
+                f"{', '.join(valid)}"
+            )
+    return wanted
+
+
+# -- components that a diagnosis ranked --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ComponentLayers:
+    """Layers whose attention, and layers whose MLP, hold components of interest."""
+
+    attention: frozenset[int]
+    mlp: frozenset[int]
+
+    def of(self, sublayer: Sublayer) -> frozenset[int]:
+        """The layers of one sublayer."""
+        return self.attention if sublayer == "attention" else self.mlp
+
+
+def component_layers(
+    run: str | Path, *, top_heads: int = 20, top_neurons: int = 200, method: str | None = None
+) -> ComponentLayers:
+    """Layers of the highest-ranked heads and neurons of a diagnosis.
+
+    Parameters
+    ----------
+    run
+        Its run directory, with ``tables/heads.csv`` and ``tables/neurons.csv``; one of them may be missing.
+    top_heads, top_neurons
+        How many of each.
+    method
+        The ranking to use, where the tables hold several.
+
+    Raises
+    ------
+    DatasetError
+        There are no tables, or they lack columns.
+    ConfigError
+        They hold several methods and none is named, or not the one that is.
+    """
+    tables = Path(run) / "tables"
+    found: dict[str, frozenset[int]] = {}
+    for name, top in (("heads", top_heads), ("neurons", top_neurons)):
+        path = tables / f"{name}.csv"
+        if top > 0 and path.is_file():
+            found[name] = frozenset(_top_layers(path, top, method))
+    if not found:
+        raise DatasetError(f"{tables}: has no heads.csv and no neurons.csv; give the directory of a diagnosis")
+    return ComponentLayers(found.get("heads", frozenset()), found.get("neurons", frozenset()))
+
+
+def _top_layers(path: Path, top: int, method: str | None) -> Iterator[int]:
+    table: Any = pd.read_csv(path)
+    missing = [column for column in ("layer", "method", "rank") if column not in table.columns]
+    if missing:
+        raise DatasetError(f"{path}: has no column {missing[0]!r}; expected a table of leakmech diagnose")
+    methods = [str(name) for name in table["method"].unique()]
+    if method is None and len(methods) > 1:
+        raise ConfigError(f"{path}: holds rankings by {', '.join(methods)}; name one (method)")
+    if method is not None and method not in methods:
+        raise ConfigError(f"{path}: has no ranking by {method!r}{nearest(method, methods)}")
+    ranked = table if method is None else table[table["method"] == method]
+    yield from (int(layer) for layer in ranked.sort_values("rank", kind="stable").head(top)["layer"])

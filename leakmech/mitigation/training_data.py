@@ -1,0 +1,325 @@
+"""Examples for training an adapter, and the batches they become.
+
+An example is a prompt that the adapted model (*student*) reads, a reference prompt that the base model reads, and a
+completion that the base model sampled for the reference prompt. With r the reference prompt, p the prompt, y the
+completion:
+
+    kind          p                    r       trained to
+    irrelevant    injection + stem     stem    answer as if the injection were not there
+    relevant      injection + stem     p       stay as it is
+    neutral       injection + stem     p       stay as it is
+    plain         stem                 p       stay as it is
+
+The two texts of an example differ in length, but end alike: with chat tail, stem and y. Positions of this shared
+suffix are therefore aligned from the right, and a batch carries, for either text, the columns of
+
+    suffix      the tokens that p + y and r + y share, counted from the end of p,
+    predicting  the positions whose logits predict y_1, y_2, ...
+
+so that objectives gather what belongs together, whatever the padding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from leakmech.errors import DatasetError, nearest
+from leakmech.prompts.samples import Polarity
+from leakmech.store import content_hash, write_jsonl
+from leakmech.user_rows import user_rows
+
+ExampleKind = Literal["irrelevant", "relevant", "neutral", "plain"]
+KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
+Padding = Literal["left", "right"]
+Tokenise = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True)
+class TrainingExample:
+    """A prompt, its reference and a completion of the reference.
+
+    Attributes
+    ----------
+    id
+        Unique among the examples of a training.
+    kind
+        What the model is to learn from it; see the module.
+    prompt, reference
+        Rendered: exactly what student and base model read.
+    completion
+        Text behind the reference prompt.
+    tokens
+        The completion's token ids, the end-of-text token included where the model ended there. None: `completion` is
+        tokenised together with the prompt.
+    polarity
+        Of the injection, None for neutral and plain ones.
+    """
+
+    id: str
+    kind: ExampleKind
+    prompt: str
+    reference: str
+    completion: str
+    tokens: tuple[int, ...] | None = None
+    polarity: Polarity | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise DatasetError(f"example {self.id}: unknown kind {self.kind!r}{nearest(str(self.kind), KINDS)}")
+        if not self.prompt or not self.reference:
+            raise DatasetError(f"example {self.id}: prompt and reference must not be empty")
+        if self.kind != "irrelevant" and self.prompt != self.reference:
+            raise DatasetError(f"example {self.id}: is {self.kind}, so its reference must be its own prompt")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line of ``examples.jsonl``."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+def save_examples(path: Path, examples: Iterable[TrainingExample]) -> None:
+    """Write examples as JSON lines, atomically."""
+    write_jsonl(path, (example.to_dict() for example in examples))
+
+
+def load_examples(path: Path) -> list[TrainingExample]:
+    """Examples of a JSONL file.
+
+    Raises
+    ------
+    DatasetError
+        The file is missing, empty or malformed; the message names the line.
+    """
+    known = {field.name for field in fields(TrainingExample)}
+    examples = []
+    for number, row in user_rows(Path(path)):
+        for key in row:
+            if key not in known:
+                raise DatasetError(f"{path}:{number}: unknown field {key!r}{nearest(str(key), known)}")
+        values: dict[str, Any] = dict(row)
+        if values.get("tokens") is not None:
+            values["tokens"] = tuple(values["tokens"])
+        try:
+            examples.append(TrainingExample(**values))
+        except TypeError as problem:
+            raise DatasetError(f"{path}:{number}: a field is missing ({problem})") from problem
+    check_examples(examples)
+    return examples
+
+
+def check_examples(examples: Sequence[TrainingExample]) -> None:
+    """Refuse to train on nothing, or on two examples of one id.
+
+    Raises
+    ------
+    DatasetError
+        There is no example, or an id occurs twice.
+    """
+    if not examples:
+        raise DatasetError("no training examples; give a data set of irrelevant or relevant samples")
+    seen: set[str] = set()
+    for example in examples:
+        if example.id in seen:
+            raise DatasetError(f"example {example.id}: its id occurs twice")
+        seen.add(example.id)
+
+
+def examples_hash(examples: Iterable[TrainingExample]) -> str:
+    """Hash of all texts and tokens, in order."""
+    return content_hash(*(json.dumps(example.to_dict(), sort_keys=True) for example in examples))
+
+
+@dataclass(frozen=True)
+class EncodedExample:
+    """An example as token ids; `n_shared` is the number of tokens that end both prompts."""
+
+    example: TrainingExample
+    prompt: tuple[int, ...]
+    reference: tuple[int, ...]
+    completion: tuple[int, ...]
+    n_shared: int
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One text of every row: what the model reads, and where its completion and shared suffix stand.
+
+    ``suffix`` and ``predicting`` are columns; 0 where the masks of the batch are False.
+    """
+
+    input_ids: Int[Tensor, "rows columns"]
+    attention_mask: Int[Tensor, "rows columns"]
+    position_ids: Int[Tensor, "rows columns"]
+    suffix: Int[Tensor, "rows suffix"]
+    predicting: Int[Tensor, "rows completion"]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Examples that go through the model together.
+
+    Attributes
+    ----------
+    examples
+        In the order of the rows.
+    student
+        Prompt + completion.
+    reference
+        Reference + completion of the rows `reference_rows`; None where there are none.
+    targets, target_mask
+        The completions.
+    suffix_mask
+        Where a row has tokens of the shared suffix.
+    """
+
+    examples: tuple[TrainingExample, ...]
+    student: Side
+    reference: Side | None
+    reference_rows: Int[Tensor, " reference"]
+    targets: Int[Tensor, "rows completion"]
+    target_mask: Bool[Tensor, "rows completion"]
+    suffix_mask: Bool[Tensor, "rows suffix"]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def rows_of(self, kinds: Collection[ExampleKind]) -> Int[Tensor, " rows"]:
+        """Indices of the rows of these kinds, on the batch's device."""
+        rows = [row for row, example in enumerate(self.examples) if example.kind in kinds]
+        return torch.tensor(rows, dtype=torch.long, device=self.targets.device)
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Encodes examples and puts them into batches.
+
+    Attributes
+    ----------
+    tokenise
+        From a rendered text to token ids (:meth:`leakmech.prompts.render.Renderer.token_ids`).
+    pad_token
+        Any token; it is masked.
+    max_length
+        Completions are cut so that prompt and completion, and reference and completion, have at most so many tokens.
+    padding
+        ``left`` or ``right``; the losses are the same.
+    """
+
+    tokenise: Tokenise
+    pad_token: int
+    max_length: int = 512
+    padding: Padding = "left"
+
+    def encode(self, example: TrainingExample) -> EncodedExample:
+        """Token ids of an example.
+
+        Raises
+        ------
+        DatasetError
+            A prompt is no token prefix of prompt + completion, or leaves no room for the completion.
+        """
+        prompt, reference = self.tokenise(example.prompt), self.tokenise(example.reference)
+        completion = list(example.tokens) if example.tokens is not None else self._behind(example, "prompt", prompt)
+        if example.tokens is None and self._behind(example, "reference", reference) != completion:
+            raise DatasetError(
+                f"example {example.id}: its completion is tokenised differently behind prompt and reference; "
+                "give its token ids (tokens), or begin it with a space"
+            )
+        room = self.max_length - max(len(prompt), len(reference))
+        if room < 1 or not completion:
+            said = "has no completion" if not completion else f"its prompt leaves no room in {self.max_length} tokens"
+            raise DatasetError(f"example {example.id}: {said}; give one, raise max_length, or leave the example out")
+        return EncodedExample(
+            example, tuple(prompt), tuple(reference), tuple(completion[:room]), _shared_suffix(prompt, reference)
+        )
+
+    def _behind(self, example: TrainingExample, side: Literal["prompt", "reference"], prompt: list[int]) -> list[int]:
+        whole = self.tokenise(getattr(example, side) + example.completion)
+        if whole[: len(prompt)] != prompt:
+            at = next(i for i, token in enumerate(prompt) if i >= len(whole) or whole[i] != token)
+            raise DatasetError(
+                f"example {example.id}: its {side} is no token prefix of {side} + completion (they part at token {at} "
+                f"of {len(prompt)}); begin the completion with a space, or give its token ids (tokens)"
+            )
+        return whole[len(prompt) :]
+
+    def batch(self, rows: Sequence[EncodedExample], *, with_reference: Collection[ExampleKind] = KINDS) -> Batch:
+        """Put rows into a batch on the CPU; only rows of the kinds `with_reference` get a reference side."""
+        chosen = [index for index, row in enumerate(rows) if row.example.kind in with_reference]
+        n_completion = max(len(row.completion) for row in rows)
+        n_suffix = max(row.n_shared + len(row.completion) for row in rows)
+        pad = self.pad_token
+        return Batch(
+            examples=tuple(row.example for row in rows),
+            student=self._side(rows, [row.prompt for row in rows], n_suffix, n_completion),
+            reference=self._side([rows[i] for i in chosen], [rows[i].reference for i in chosen], n_suffix, n_completion)
+            if chosen
+            else None,
+            reference_rows=torch.tensor(chosen, dtype=torch.long),
+            targets=torch.tensor([[*row.completion, *[pad] * (n_completion - len(row.completion))] for row in rows]),
+            target_mask=torch.tensor([[i < len(row.completion) for i in range(n_completion)] for row in rows]),
+            suffix_mask=torch.tensor(
+                [[i < row.n_shared + len(row.completion) for i in range(n_suffix)] for row in rows]
+            ),
+        )
+
+    def _side(
+        self, rows: Sequence[EncodedExample], prompts: Sequence[Sequence[int]], n_suffix: int, n_completion: int
+    ) -> Side:
+        texts = [[*prompt, *row.completion] for prompt, row in zip(prompts, rows, strict=True)]
+        width = max(map(len, texts))
+        ids, mask, suffix, predicting = [], [], [], []
+        for row, prompt, text in zip(rows, prompts, texts, strict=True):
+            gap = width - len(text)
+            before, after = (gap, 0) if self.padding == "left" else (0, gap)
+            ids.append([self.pad_token] * before + text + [self.pad_token] * after)
+            mask.append([0] * before + [1] * len(text) + [0] * after)
+            begin = before + len(prompt)
+            suffix.append(_columns(begin - row.n_shared, row.n_shared + len(row.completion), n_suffix))
+            predicting.append(_columns(begin - 1, len(row.completion), n_completion))
+        attention_mask = torch.tensor(mask)
+        return Side(
+            input_ids=torch.tensor(ids),
+            attention_mask=attention_mask,
+            position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
+            suffix=torch.tensor(suffix),
+            predicting=torch.tensor(predicting),
+        )
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """A copy of `batch` with its tensors on `device`."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device, non_blocking=True)
+        if isinstance(value, Side):
+            return Side(**{field.name: moved(getattr(value, field.name)) for field in fields(Side)})
+        return value
+
+    return Batch(**{field.name: moved(getattr(batch, field.name)) for field in fields(Batch)})
+
+
+def _shared_suffix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Number of tokens with which both end."""
+    length = 0
+    for one, other in zip(reversed(a), reversed(b), strict=False):
+        if one != other:
+            break
+        length += 1
+    return length
+
+
+def _columns(start: int, length: int, width: int) -> list[int]:
+    """`length` columns from `start` on, filled with 0 to `width` (a prompt of no tokens would begin before 0)."""
+    return [*range(start, start + length), *[0] * (width - length)]

@@ -1,0 +1,269 @@
+"""From samples to training examples: which prompts, how many of each kind, and what the base model says to them.
+
+Every sample gives irrelevant or relevant prompts (its positive and negative injection), a neutral one and a plain one;
+every prompt gives up to `completions` examples, one for each completion that the base model samples for its reference.
+Of these the asked number is drawn: first one completion of every prompt, then a second one, and so on; and stem by
+stem in the same order for all kinds, so that a stem that stands in relevant and irrelevant prompts tends to be drawn
+with both. A smaller number gives the beginning of what a larger one gives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from leakmech.errors import DatasetError, UsageError
+from leakmech.generation.sampler import Decoding
+from leakmech.mitigation.completions import Completion, Draw, sample_completions
+from leakmech.mitigation.overlap_check import Role, refuse_shared_prompts, refuse_shared_texts
+from leakmech.mitigation.relevant_pairs import AffectPair
+from leakmech.mitigation.training_data import KINDS, ExampleKind, TrainingExample, check_examples
+from leakmech.models.load import LoadedModel
+from leakmech.progress import Progress, no_progress
+from leakmech.prompts.render import Renderer
+from leakmech.prompts.samples import POLARITIES, Polarity, PromptSet
+from leakmech.seeds import stable_hash
+from leakmech.store import content_hash
+
+
+@dataclass(frozen=True)
+class TrainingSources:
+    """Where examples come from.
+
+    Attributes
+    ----------
+    irrelevant
+        Samples whose injections have nothing to do with the stem.
+    relevant
+        Samples whose injections are about what the stem asks. Beside an irrelevant set each of their stems is also
+        given the injections of a sample of that set, so that stems occur with both.
+    pairs
+        See :mod:`leakmech.mitigation.relevant_pairs`.
+    """
+
+    irrelevant: PromptSet | None = None
+    relevant: Sequence[PromptSet] = ()
+    pairs: Sequence[AffectPair] = ()
+
+    def texts(self) -> Iterator[tuple[Role, str]]:
+        """Every stem and injection, with its role."""
+        for dataset in (self.irrelevant, *self.relevant):
+            for sample in dataset or ():
+                yield "stem", sample.stem
+                for text in (sample.positive, sample.neutral, sample.negative):
+                    yield "injection", text
+        for pair in self.pairs:
+            yield "stem", pair.stem
+            yield "injection", pair.injection
+
+    def hashes(self) -> dict[str, str]:
+        """Content hash of each source."""
+        found = {dataset.name: dataset.content_hash for dataset in (self.irrelevant, *self.relevant) if dataset}
+        if self.pairs:
+            found["relevant_pairs"] = content_hash(*(str(pair.to_dict()) for pair in self.pairs))
+        return found
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A prompt before it is rendered."""
+
+    kind: ExampleKind
+    stem: str
+    injection: str | None = None
+    polarity: Polarity | None = None
+
+
+def build_training_examples(
+    loaded: LoadedModel,
+    sources: TrainingSources,
+    *,
+    shares: Mapping[str, float],
+    n_examples: int | None = None,
+    completions: int = 4,
+    polarities: Sequence[Polarity] = POLARITIES,
+    evaluation: Sequence[PromptSet] = (),
+    max_overlap: float = 0.7,
+    renderer: Renderer | None = None,
+    decoding: Decoding | None = None,
+    seed: int = 0,
+    batch_size: int | str = "auto",
+    cache_dir: Path | None = None,
+    progress: Progress = no_progress,
+) -> list[TrainingExample]:
+    """Examples of every kind in the asked proportion, with completions that the base model samples.
+
+    Parameters
+    ----------
+    loaded
+        The base model.
+    sources
+        Samples and pairs.
+    shares
+        Of each kind, in proportion.
+    n_examples
+        How many in all; None: as many as the scarcest kind allows.
+    completions
+        Most completions of one prompt.
+    polarities
+        Which injections irrelevant and relevant examples have.
+    evaluation, max_overlap
+        Data sets that training must share no text with.
+    renderer
+        By default the tokenizer's form of prompt.
+    decoding
+        Of completions; by default the benchmark's, with at most 64 tokens.
+    seed
+        Of completions and of what is drawn.
+    batch_size, cache_dir, progress
+        See :func:`leakmech.mitigation.completions.sample_completions`.
+
+    Raises
+    ------
+    DatasetError
+        Training and evaluation share a text (the first five are listed), or there is no example.
+    UsageError
+        There are not enough samples for the asked number and shares.
+    """
+    refuse_shared_texts(sources.texts(), evaluation, max_overlap=max_overlap)
+    renderer = renderer or Renderer(loaded.tokenizer)
+    decoding = decoding or Decoding(max_new_tokens=64)
+    candidates = _candidates(sources, polarities, seed)
+    counts = _counts(candidates, shares, n_examples, completions)
+    drawn: list[tuple[_Candidate, int]] = []
+    for kind, count in counts.items():
+        drawn += _draw(candidates[kind], count, completions, seed)
+    references = [_rendered(renderer, candidate, reference=True) for candidate, _ in drawn]
+    wanted: list[Draw] = [(reference, index) for reference, (_, index) in zip(references, drawn, strict=True)]
+    sampled = sample_completions(
+        loaded,
+        wanted,
+        renderer=renderer,
+        decoding=decoding,
+        seed=seed,
+        batch_size=batch_size,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    end = int(loaded.tokenizer.eos_token_id)  # pyright: ignore[reportArgumentType] - one id
+    examples = [
+        _example(candidate, draw, sampled[draw], renderer, end)
+        for (candidate, _), draw in zip(drawn, wanted, strict=True)
+    ]
+    check_examples(examples)
+    refuse_shared_prompts(examples, evaluation, renderer)
+    return examples
+
+
+# -- candidates --------------------------------------------------------------------------------------------------------
+
+
+def _candidates(
+    sources: TrainingSources, polarities: Sequence[Polarity], seed: int
+) -> dict[ExampleKind, list[_Candidate]]:
+    """Every prompt once, by kind."""
+    found = dict.fromkeys(
+        (*_of_samples(sources, polarities, seed), *(c for p in sources.pairs for c in _of_pair(p, polarities)))
+    )
+    return {kind: [candidate for candidate in found if candidate.kind == kind] for kind in KINDS}
+
+
+def _of_samples(sources: TrainingSources, polarities: Sequence[Polarity], seed: int) -> Iterator[_Candidate]:
+    irrelevant = sources.irrelevant.samples if sources.irrelevant else ()
+    for sample in irrelevant:
+        yield _Candidate("plain", sample.stem)
+        yield _Candidate("neutral", sample.stem, sample.neutral)
+        for polarity in polarities:
+            yield _Candidate("irrelevant", sample.stem, sample.injection(polarity), polarity)
+    for sample in (sample for dataset in sources.relevant for sample in dataset):
+        yield _Candidate("plain", sample.stem)
+        yield _Candidate("neutral", sample.stem, sample.neutral)
+        for polarity in polarities:
+            yield _Candidate("relevant", sample.stem, sample.injection(polarity), polarity)
+            if irrelevant:
+                other = irrelevant[stable_hash(seed, "other", sample.stem) % len(irrelevant)]
+                yield _Candidate("irrelevant", sample.stem, other.injection(polarity), polarity)
+
+
+def _of_pair(pair: AffectPair, polarities: Sequence[Polarity]) -> Iterator[_Candidate]:
+    yield _Candidate("plain", pair.stem)
+    if pair.polarity in polarities:
+        kind: ExampleKind = "relevant" if pair.relevant else "irrelevant"
+        yield _Candidate(kind, pair.stem, pair.injection, pair.polarity)
+
+
+def _counts(
+    candidates: Mapping[ExampleKind, Sequence[_Candidate]],
+    shares: Mapping[str, float],
+    n_examples: int | None,
+    completions: int,
+) -> dict[ExampleKind, int]:
+    """How many examples of each kind; largest remainders bring the sum to `n_examples`."""
+    wanted: dict[ExampleKind, float] = {kind: shares[kind] for kind in KINDS if shares.get(kind, 0) > 0}
+    if not wanted:
+        raise DatasetError("no training examples: every share is 0")
+    available = {kind: len(candidates[kind]) * completions for kind in wanted}
+    for kind, number in available.items():
+        if number == 0:
+            raise DatasetError(
+                f"no training examples of kind {kind!r}; give a data set that has some, or set its share to 0"
+            )
+    total = sum(wanted.values())
+    if n_examples is None:
+        scale = min(available[kind] / wanted[kind] for kind in wanted)
+        return {kind: math.floor(share * scale + 1e-9) for kind, share in wanted.items()}
+    exact = {kind: n_examples * share / total for kind, share in wanted.items()}
+    counts: dict[ExampleKind, int] = dict.fromkeys(wanted, 0)
+    for kind in wanted:
+        counts[kind] = math.floor(exact[kind])
+    for kind in sorted(wanted, key=lambda kind: counts[kind] - exact[kind])[: n_examples - sum(counts.values())]:
+        counts[kind] += 1
+    for kind, count in counts.items():
+        if count > available[kind]:
+            raise UsageError(
+                f"{count} {kind} examples are asked for, there are {available[kind]} ({len(candidates[kind])} prompts "
+                f"x {completions} completions); give more samples, raise completions, or lower examples or its share"
+            )
+    return counts
+
+
+def _draw(
+    candidates: Sequence[_Candidate], count: int, completions: int, seed: int
+) -> Iterator[tuple[_Candidate, int]]:
+    ranked = sorted(
+        candidates,
+        key=lambda candidate: (
+            stable_hash(seed, "stem", candidate.stem),
+            stable_hash(seed, "injection", candidate.injection),
+        ),
+    )
+    for place in range(min(count, completions * len(ranked))):
+        index, position = divmod(place, len(ranked))
+        yield ranked[position], index
+
+
+# -- examples ----------------------------------------------------------------------------------------------------------
+
+
+def _rendered(renderer: Renderer, candidate: _Candidate, *, reference: bool = False) -> str:
+    without = reference and candidate.kind == "irrelevant"
+    return renderer.render(renderer.text(candidate.stem, None if without else candidate.injection))
+
+
+def _example(
+    candidate: _Candidate, draw: Draw, completion: Completion, renderer: Renderer, end: int
+) -> TrainingExample:
+    prompt = _rendered(renderer, candidate)
+    # Where the model ended by itself, that is part of what it said; where it was cut off, it is not.
+    tokens = (*completion.tokens, end) if completion.finish_reason == "stop" else completion.tokens
+    return TrainingExample(
+        id=f"{candidate.kind}/{content_hash(prompt)}/{draw[1]}",
+        kind=candidate.kind,
+        prompt=prompt,
+        reference=draw[0],
+        completion=completion.text,
+        tokens=tokens,
+        polarity=candidate.polarity,
+    )

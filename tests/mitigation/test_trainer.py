@@ -1,0 +1,311 @@
+"""Training: losses fall, what was killed goes on as if it had not been, adapters reload, wrong input is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from leakmech.errors import (
+    ConfigError,
+    DatasetError,
+    InterruptedRunError,
+    ModelError,
+    RunDirectoryError,
+    TrainingError,
+    UsageError,
+)
+from leakmech.mitigation.lora import LoraResult, merge_lora, train_lora
+from leakmech.mitigation.lora_settings import LoraTrainingConfig
+from leakmech.mitigation.targets import component_layers, target_modules
+from leakmech.mitigation.trainer import Trainer
+from leakmech.mitigation.training_data import TrainingExample
+from leakmech.models.hashes import hash_base, hash_weights
+from leakmech.models.load import LoadedModel, load_adapter, load_model
+from leakmech.prompts.samples import PromptSet, Sample
+
+SETTINGS = {
+    "rank": 4, "alpha": 16, "learning_rate": 5e-3, "warmup": 0.2, "batch_size": 4, "epochs": 2, "checkpoint_every": 3,
+    "dtype": "float32", "device": "cpu", "evaluation": [], "objectives": {"contrastive": 1.0, "consistency_sft": 0.5},
+}  # fmt: skip
+
+
+def config(**changes: object) -> LoraTrainingConfig:
+    return LoraTrainingConfig.parse(SETTINGS | changes)
+
+
+def examples(n: int = 18) -> list[TrainingExample]:
+    """Two of three examples are irrelevant."""
+    found = []
+    for i in range(n):
+        stem, tail = f"The {i} is", "<|im_end|>\n<|im_start|>assistant\n"
+        plain = f"<|im_start|>user\n{stem}{tail}"
+        injected = f"<|im_start|>user\n{'Sad. ' * (1 + i % 2)}{stem}{tail}"
+        kind, reference = ("irrelevant", plain) if i % 3 else ("relevant", injected)
+        found.append(TrainingExample(f"e{i}", kind, injected, reference, f" {'ab' * (1 + i % 4)}", polarity="negative"))  # pyright: ignore
+    return found
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def same(a: Path, b: Path) -> bool:
+    one, other = weights(a), weights(b)
+    return one.keys() == other.keys() and all(torch.allclose(one[k], other[k], atol=1e-6) for k in one)
+
+
+class KilledError(Exception):
+    pass
+
+
+def killing(after: int, error: type[BaseException] = KilledError):
+    """Progress that raises behind the step number `after`."""
+
+    @contextmanager
+    def progress(label: str, *, total: int | None, done: int) -> Iterator:
+        steps = done
+
+        def advance(n: int) -> None:
+            nonlocal steps
+            steps += n
+            if steps == after and label == "training":
+                raise error
+
+        yield advance
+
+    return progress
+
+
+@pytest.fixture
+def loaded(make_tiny, chat_tokenizer) -> LoadedModel:
+    return load_model(make_tiny("llama-gqa"), tokenizer=chat_tokenizer)
+
+
+class TestTraining:
+    def test_the_loss_falls_and_the_base_stays(self, loaded, tmp_path) -> None:
+        before = hash_weights(loaded.model)
+        result = train_lora(config(), tmp_path / "a", model=loaded, examples=examples())
+        log = result.to_frame()
+        assert len(log) == 10
+        assert log["loss"].iloc[-3:].mean() < 0.8 * log["loss"].iloc[0]
+        assert hash_weights(loaded.model) == before
+        assert not any("lora" in name for name, _ in loaded.model.named_modules())
+        assert result.card["base"]["base_hash"] == hash_base(loaded.model)
+        assert result.card["data"]["kinds"] == {"relevant": 6, "irrelevant": 12}
+
+    def test_the_learning_rate_rises_and_falls(self, loaded, tmp_path) -> None:
+        rates = train_lora(config(), tmp_path / "a", model=loaded, examples=examples()).to_frame()["learning_rate"]
+        assert rates.iloc[0] == pytest.approx(5e-3 / 2)
+        assert rates.max() == pytest.approx(5e-3)
+        assert rates.iloc[-1] < 5e-4
+
+    @pytest.mark.parametrize(("killed_after", "dropout"), [(2, 0.0), (5, 0.3)])
+    def test_killed_and_resumed_equals_uninterrupted(self, loaded, tmp_path, killed_after, dropout) -> None:
+        whole = train_lora(config(dropout=dropout), tmp_path / "whole", model=loaded, examples=examples())
+        with pytest.raises(KilledError):
+            train_lora(
+                config(dropout=dropout),
+                tmp_path / "torn",
+                model=loaded,
+                examples=examples(),
+                progress=killing(killed_after),
+            )
+        assert not (tmp_path / "torn" / "summary.json").exists()
+        resumed = train_lora(config(dropout=dropout), tmp_path / "torn", model=loaded, examples=examples())
+        assert same(whole.path, resumed.path)
+        columns = ["step", "loss", "contrastive", "consistency_sft", "gradient_norm"]
+        pd.testing.assert_frame_equal(whole.to_frame()[columns], resumed.to_frame()[columns], rtol=1e-5)
+
+    def test_ctrl_c_says_how_to_go_on(self, loaded, tmp_path) -> None:
+        with pytest.raises(InterruptedRunError, match="step-000003"):
+            train_lora(
+                config(), tmp_path / "a", model=loaded, examples=examples(), progress=killing(4, KeyboardInterrupt)
+            )
+
+    def test_a_finished_training_is_read_not_repeated(self, loaded, tmp_path) -> None:
+        first = train_lora(config(), tmp_path / "a", model=loaded, examples=examples())
+        again = train_lora(config(), tmp_path / "a", model=loaded, examples=examples(), progress=killing(1))
+        assert again.card == json.loads(json.dumps(first.card))
+
+    def test_accumulated_small_batches_equal_one_large_batch(self, loaded, tmp_path) -> None:
+        large = train_lora(config(batch_size=6), tmp_path / "large", model=loaded, examples=examples())
+        small = config(batch_size=2, gradient_accumulation=3, padding="right")
+        assert same(large.path, train_lora(small, tmp_path / "small", model=loaded, examples=examples()).path)
+
+    def test_checkpointed_blocks_give_the_same_adapter(self, loaded, tmp_path) -> None:
+        weights = {"activation_consistency": 1.0, "anchor": 1.0}
+        plain = train_lora(config(objectives=weights), tmp_path / "plain", model=loaded, examples=examples())
+        again = config(objectives=weights, gradient_checkpointing=True)
+        assert same(plain.path, train_lora(again, tmp_path / "again", model=loaded, examples=examples()).path)
+
+    @pytest.mark.parametrize("name", ["gpt2", "gpt-neox", "gemma3"])
+    def test_other_architectures_train_too(self, make_tiny, chat_tokenizer, tmp_path, name) -> None:
+        model = load_model(make_tiny(name), tokenizer=chat_tokenizer)
+        log = train_lora(config(), tmp_path / "a", model=model, examples=examples()).to_frame()
+        assert log["loss"].iloc[-3:].mean() < 0.9 * log["loss"].iloc[0]
+
+    def test_the_best_adapter_is_kept_and_training_stops_early(self, loaded, tmp_path) -> None:
+        scores = iter([0.5, 0.7, 0.6, 0.7, 0.9])
+        changed = config(evaluate_every=2, patience=2, checkpoint_every=1, keep_checkpoints=1)
+        result = train_lora(
+            changed, tmp_path / "a", model=loaded, examples=examples(), evaluate=lambda model: next(scores)
+        )
+        assert result.best_score == 0.7
+        assert result.card["results"]["kept_step"] == 4
+        assert result.card["results"]["steps"] == 8
+        assert result.card["results"]["stopped_early"]
+        short = config(evaluate_every=2, patience=2, checkpoint_every=1)
+        with pytest.raises(KilledError):
+            train_lora(short, tmp_path / "b", model=loaded, examples=examples(), progress=killing(4))
+        kept = load_file(tmp_path / "b" / "checkpoints" / "step-000003.safetensors")
+        assert len(kept) == 3 * len(weights(result.path))
+
+    def test_a_loss_that_is_nan_stops_and_leaves_the_last_good_checkpoint(self, loaded, tmp_path, monkeypatch) -> None:
+        step = Trainer._backward
+
+        def broken(self: Trainer, indices):
+            sums = step(self, indices)
+            done = (
+                len(pd.read_json(tmp_path / "a" / "train.jsonl", lines=True))
+                if (tmp_path / "a/train.jsonl").exists()
+                else 0
+            )
+            return {name: (float("nan"), count) for name, (_, count) in sums.items()} if done == 4 else sums
+
+        monkeypatch.setattr(Trainer, "_backward", broken)
+        with pytest.raises(TrainingError, match=r"step 5: the loss is nan.*step-000003\.safetensors"):
+            train_lora(config(), tmp_path / "a", model=loaded, examples=examples())
+        kept = load_file(tmp_path / "a" / "checkpoints" / "step-000003.safetensors")
+        assert all(tensor.isfinite().all() for tensor in kept.values())
+        assert not (tmp_path / "a" / "adapter_model.safetensors").exists()
+
+
+class TestAdapters:
+    @pytest.fixture
+    def trained(self, save_tiny, tmp_path) -> LoraResult:
+        model = load_model(save_tiny("qwen2"), dtype="float32", device="cpu")
+        return train_lora(config(), tmp_path / "adapter", model=model, examples=examples())
+
+    def logits(self, model: LoadedModel) -> torch.Tensor:
+        with torch.no_grad():
+            return model.model(input_ids=torch.tensor([[72, 101, 114, 32, 112, 97]])).logits
+
+    def test_reloaded_merged_and_unmerged_agree(self, trained, tmp_path) -> None:
+        reloaded = load_model(trained.path, dtype="float32", device="cpu")
+        base = load_model(tmp_path / "qwen2-0", dtype="float32", device="cpu")
+        assert torch.equal(self.logits(load_adapter(base, trained.path)), self.logits(reloaded))
+        assert (self.logits(reloaded) - self.logits(base)).abs().max() > 0.01
+        merged = load_model(merge_lora(trained.path, tmp_path / "merged"), dtype="float32", device="cpu")
+        assert merged.adapter is None
+        assert torch.allclose(self.logits(merged), self.logits(reloaded), atol=1e-4)
+        assert merged.tokenizer_hash == reloaded.tokenizer_hash
+        assert merged.tokenizer.chat_template == reloaded.tokenizer.chat_template
+
+    def test_the_saved_adapter_is_the_one_that_was_trained(self, trained) -> None:
+        last = load_file(trained.path / "checkpoints" / "step-000010.safetensors")
+        for name, tensor in weights(trained.path).items():
+            assert torch.equal(tensor, last[name.replace(".weight", ".default.weight")])
+
+    def test_an_adapter_is_refused_on_other_weights_in_either_dtype(self, trained, save_tiny) -> None:
+        for dtype in ("float32", "bfloat16"):
+            other = load_model(save_tiny("qwen2", seed=1), dtype=dtype, device="cpu")
+            with pytest.raises(ModelError, match="other weights"):
+                load_adapter(other, trained.path)
+        assert load_model(trained.path, dtype="bfloat16", device="cpu").adapter == str(trained.path)
+
+    def test_merging_needs_an_adapter_and_an_empty_place(self, trained, tmp_path) -> None:
+        with pytest.raises(ModelError, match="plain model"):
+            merge_lora(tmp_path / "qwen2-0", tmp_path / "merged")
+        with pytest.raises(UsageError, match="exists already"):
+            merge_lora(trained.path, trained.path)
+
+
+class TestRefusals:
+    def test_settings(self) -> None:
+        for changes, message in (
+            ({"rank": 0}, "rank: .*greater than or equal to 1, found 0"),
+            ({"leraning_rate": 1}, "did you mean 'learning_rate'"),
+            ({"objectives": {"anchr": 1}}, r"'objectives\.anchr'; did you mean 'anchor'"),
+            ({"objectives": {}}, "none has a weight"),
+            ({"objectives": {"direction_penalty": 1}}, "needs directions"),
+            (
+                {"objectives": {"distillation": 1}, "shares": {"relevant": 1}},
+                r"shares\.relevant is 1, but no objective",
+            ),
+            ({"dtype": "float16"}, "dtype"),
+            ({"decoding": {"temprature": 1}}, "did you mean 'temperature'"),
+        ):
+            with pytest.raises(ConfigError, match=message):
+                config(**changes)
+
+    def test_targets(self, make_tiny, tmp_path) -> None:
+        model = make_tiny("llama-gqa")
+        with pytest.raises(ConfigError, match=r"'c_attn'; valid: all-linear, attention, mlp, .*q_proj"):
+            target_modules(model, ["q_proj", "c_attn"])
+        with pytest.raises(ConfigError, match="layers: 3 is none of this model's 3 layers"):
+            target_modules(model, layers=[3])
+        assert len(target_modules(model)) == 3 * 7
+        assert target_modules(model, "mlp", layers=[1]) == [
+            f"model.layers.1.mlp.{name}_proj" for name in ("gate", "up", "down")
+        ]
+
+    def test_components_of_a_diagnosis(self, make_tiny, tmp_path) -> None:
+        tables = tmp_path / "tables"
+        with pytest.raises(DatasetError, match=r"no heads\.csv"):
+            component_layers(tmp_path)
+        tables.mkdir()
+        rows = [
+            {"layer": layer, "head": 0, "method": "atp", "score": 1.0, "rank": rank}
+            for rank, layer in enumerate((2, 1, 0))
+        ]
+        pd.DataFrame(rows).to_csv(tables / "heads.csv", index=False)
+        pd.DataFrame([{"layer": 0, "neuron": 5, "method": "atp", "score": 1.0, "rank": 1}]).to_csv(
+            tables / "neurons.csv", index=False
+        )
+        layers = component_layers(tmp_path, top_heads=2)
+        assert (layers.attention, layers.mlp) == ({1, 2}, {0})
+        places = {tuple(name.split(".")[2:4]) for name in target_modules(make_tiny("qwen2"), components=layers)}
+        assert places == {("0", "mlp"), ("1", "self_attn"), ("2", "self_attn")}
+        with pytest.raises(ConfigError, match="no ranking by 'atpp'; did you mean 'atp'"):
+            component_layers(tmp_path, method="atpp")
+
+    def test_no_examples_and_other_runs(self, loaded, tmp_path) -> None:
+        with pytest.raises(DatasetError, match="no training examples"):
+            train_lora(config(), tmp_path / "a", model=loaded, examples=[])
+        assert not (tmp_path / "a").exists()
+        with pytest.raises(KilledError):
+            train_lora(config(), tmp_path / "a", model=loaded, examples=examples(), progress=killing(1))
+        with pytest.raises(RunDirectoryError, match="other data, rank"):
+            train_lora(config(rank=2), tmp_path / "a", model=loaded, examples=examples(17))
+
+    def test_a_model_with_an_adapter(self, save_tiny, tmp_path) -> None:
+        base = load_model(save_tiny("qwen2"), dtype="float32", device="cpu")
+        result = train_lora(config(), tmp_path / "a", model=base, examples=examples())
+        with pytest.raises(ModelError, match="has an adapter already"):
+            train_lora(config(), tmp_path / "b", model=load_adapter(base, result.path), examples=examples())
+
+    def test_prompts_that_are_evaluated(self, loaded, tmp_path) -> None:
+        sample = Sample("s", "The 1 is", "Joy here now.", "A tree grew tall.", "All was dark then.")
+        PromptSet("held", (sample,)).save(tmp_path / "held.jsonl")
+        bad = examples()
+        bad[0] = TrainingExample("x", "plain", "user: all was dark then. So", "user: all was dark then. So", " ok")
+        with pytest.raises(DatasetError, match=r"overlaps evaluation data: 'All was dark then\.' in held"):
+            train_lora(config(evaluation=[str(tmp_path / "held.jsonl")]), tmp_path / "a", model=loaded, examples=bad)
+
+    def test_a_damaged_checkpoint(self, loaded, tmp_path) -> None:
+        with pytest.raises(KilledError):
+            train_lora(config(), tmp_path / "a", model=loaded, examples=examples(), progress=killing(4))
+        path = tmp_path / "a" / "checkpoints" / "step-000003.safetensors"
+        path.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(RunDirectoryError, match="damaged"):
+            train_lora(config(), tmp_path / "a", model=loaded, examples=examples())
+        save_file({"x": torch.zeros(1)}, path, metadata={"state": '{"step": 3, "evaluations": []}'})
+        with pytest.raises(RunDirectoryError, match="another adapter"):
+            train_lora(config(), tmp_path / "a", model=loaded, examples=examples())
