@@ -125,7 +125,7 @@ class RunPrompts:
         for prompt in self.completed.values():
             tokens, *references = self._tokens_read(prompt)
             rows += [
-                Row(prompt.id, i, tokens, tuple(references), spans.get(prompt.id))
+                Row(prompt.id, i, tokens, references=tuple(references), spans=spans.get(prompt.id))
                 for i in range(self._n_generations(prompt))
             ]
         return plan(rows)

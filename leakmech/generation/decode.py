@@ -54,8 +54,8 @@ class Row:
     prompt_id: str
     generation: int
     prompt_tokens: tuple[int, ...] = field(repr=False)
-    references: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
-    spans: PromptSpans | None = field(default=None, repr=False)
+    references: tuple[tuple[int, ...], ...] = field(default=(), repr=False, kw_only=True)
+    spans: PromptSpans | None = field(default=None, repr=False, kw_only=True)
 
     @property
     def read(self) -> tuple[tuple[tuple[int, ...], PromptSpans | None], ...]:

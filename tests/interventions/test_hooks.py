@@ -197,7 +197,7 @@ def test_every_kind_acts_under_the_cache_as_without_it(tiny_model, batch, kit):
 
 def rows_of(batch, kit, k=3):
     return [
-        Row(f"p{i}", g, tuple(batch.row(i).ids[0].tolist()), kit.SPANS[i])
+        Row(f"p{i}", g, tuple(batch.row(i).ids[0].tolist()), spans=kit.SPANS[i])
         for i in range(len(kit.SPANS))
         for g in range(k)
     ]

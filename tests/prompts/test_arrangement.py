@@ -6,8 +6,8 @@ import pytest
 
 import leakmech
 from leakmech.errors import ConfigError, DatasetError, RunDirectoryError
-from leakmech.mechanism.positions import locate
 from leakmech.prompts.arrangement import arrange
+from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import CONDITIONS, PromptSet, Sample, load_dataset
 from leakmech.reports.examples import sample_texts

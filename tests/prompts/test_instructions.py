@@ -4,8 +4,8 @@ import pytest
 
 from leakmech.config import BenchConfig
 from leakmech.errors import ConfigError
-from leakmech.mechanism.positions import locate
 from leakmech.prompts.instructions import INSTRUCTIONS, resolve_instruction
+from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import Sample
 from leakmech.scoring.sentence import Cleaner, PromptText
