@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from leakmech.mechanism.directions import Direction, load_direction
     from leakmech.mechanism.sentiment import sentiment_directions
     from leakmech.mitigation.lora import merge_lora, train_lora
-    from leakmech.mitigation.lora_settings import LoraTrainingConfig
+    from leakmech.mitigation.training.settings import LoraTrainingConfig
     from leakmech.models.load import load_model
     from leakmech.power_analysis import power
     from leakmech.prompts.samples import load_dataset
@@ -100,7 +100,7 @@ _HOMES = {
     "ScaleNeurons": "leakmech.interventions.types",
     "Steer": "leakmech.interventions.types",
     "apply": "leakmech.interventions.hooks",
-    "LoraTrainingConfig": "leakmech.mitigation.lora_settings",
+    "LoraTrainingConfig": "leakmech.mitigation.training.settings",
     "bench": "leakmech.benchmark",
     "build_aexl": "leakmech.data_build",
     "cache_activations": "leakmech.mechanism.activations",

@@ -25,7 +25,7 @@ def train(
     """Train a LoRA adapter against leakage; continues the training in --out if there is one."""
     from leakmech.config import read_yaml
     from leakmech.mitigation.lora import train_lora
-    from leakmech.mitigation.lora_settings import LoraTrainingConfig
+    from leakmech.mitigation.training.settings import LoraTrainingConfig
     from leakmech.progress import rich_progress
     from leakmech.reports.training import adapter_table, loss_figure
 

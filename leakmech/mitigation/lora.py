@@ -19,21 +19,21 @@ import pandas as pd
 
 from leakmech.errors import ModelError, RunDirectoryError, StorageError, UsageError
 from leakmech.mechanism.directions import load_direction
-from leakmech.mitigation.adapter_card import adapter_card, base_description, data_description, write_card
-from leakmech.mitigation.lora_settings import LoraTrainingConfig
-from leakmech.mitigation.objectives import Losses, PreventativeSteering
-from leakmech.mitigation.overlap_check import refuse_shared_prompts
-from leakmech.mitigation.relevant_pairs import archive_pairs
-from leakmech.mitigation.targets import component_layers, target_modules
-from leakmech.mitigation.trainer import LOG, Evaluate, Trainer, adapted
-from leakmech.mitigation.training_data import (
+from leakmech.mitigation.training.adapter_card import adapter_card, base_description, data_description, write_card
+from leakmech.mitigation.training.examples import (
     Collator,
     TrainingExample,
     check_examples,
     load_examples,
     save_examples,
 )
-from leakmech.mitigation.training_examples import TrainingSources, build_training_examples
+from leakmech.mitigation.training.objectives import Losses, PreventativeSteering
+from leakmech.mitigation.training.overlap_check import refuse_shared_prompts
+from leakmech.mitigation.training.relevant_pairs import archive_pairs
+from leakmech.mitigation.training.sampling import TrainingSources, build_training_examples
+from leakmech.mitigation.training.settings import LoraTrainingConfig
+from leakmech.mitigation.training.targets import component_layers, target_modules
+from leakmech.mitigation.training.trainer import LOG, Evaluate, Trainer, adapted
 from leakmech.models.layout import layout_of
 from leakmech.models.load import ADAPTER_CARD, LoadedModel, load_adapter, load_model
 from leakmech.models.quiet import quiet

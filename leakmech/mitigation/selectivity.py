@@ -22,8 +22,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from leakmech.errors import UsageError
-from leakmech.mitigation.estimates import Estimate, estimate, estimates
-from leakmech.mitigation.fluency import AnswerQuality, fluency_of_sums
+from leakmech.mitigation.damage.estimates import Estimate, estimate, estimates
+from leakmech.mitigation.damage.fluency import AnswerQuality, fluency_of_sums
 from leakmech.scoring.leakage import LeakageScores, overall_leakage, valence_shifts
 from leakmech.scoring.statistics import DRAWS, UnitRatio, divide, ratio_columns, ratios_of_sums
 
@@ -132,7 +132,8 @@ def selectivity(
     leakage, relevant
         Scores on the leakage set and on the set of relevant affect (headline: the matched one).
     quality
-        Base and changed model's answers on the leakage set, see :func:`leakmech.mitigation.fluency.answer_quality`.
+        Base and changed model's answers on the leakage set, see
+        :func:`leakmech.mitigation.damage.fluency.answer_quality`.
     seed, draws
         Of the bootstrap over samples.
 

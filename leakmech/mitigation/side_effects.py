@@ -11,10 +11,10 @@ perplexity_control     perplexity of the base model's own control generations   
 kl                     KL(base || changed) over the tokens of those, nats a token      sample       up
 perplexity_neutral     perplexity of neutral text                                      document     up
 distinct_1, _2, _3     variety of the generations of a prompt                          sample       down
-repeated, looping,     degeneration (:mod:`leakmech.mitigation.degeneration`)          sample       up
+repeated, looping,     degeneration (:mod:`leakmech.mitigation.damage.degeneration`)          sample       up
 empty, compression
 length                 tokens a generation                                             sample       either
-relevance_to_stem,     similarity of meaning (:mod:`leakmech.mitigation.relevance`)    sample       down
+relevance_to_stem,     similarity of meaning (:mod:`leakmech.mitigation.damage.relevance`)    sample       down
 relevance_to_base
 capability             accuracy on everyday-knowledge questions                        question     down
 seconds                seconds per generation                                          round        up
@@ -35,16 +35,22 @@ import numpy as np
 import pandas as pd
 
 from leakmech.errors import UsageError
-from leakmech.mitigation.answers import Answers, require_same_prompts
-from leakmech.mitigation.capability import AnyQuestion, Capability, capability, require_same_questions, with_count
-from leakmech.mitigation.degeneration import DISTINCT, Degeneration, degeneration
-from leakmech.mitigation.equivalence import Columns, Harm, Margins, Scale, SideEffect, side_effect
-from leakmech.mitigation.fluency import AnswerQuality, Fluency, answer_quality, fluency
-from leakmech.mitigation.likelihood import LikelihoodComparison, compare_likelihoods
-from leakmech.mitigation.relevance import KINDS, Relevance, relevance
-from leakmech.mitigation.speed import Speed
-from leakmech.mitigation.texts import prompt_continuations
-from leakmech.mitigation.variants import Continuation, ModelVariant
+from leakmech.mitigation.damage.answers import Answers, require_same_prompts
+from leakmech.mitigation.damage.capability import (
+    AnyQuestion,
+    Capability,
+    capability,
+    require_same_questions,
+    with_count,
+)
+from leakmech.mitigation.damage.degeneration import DISTINCT, Degeneration, degeneration
+from leakmech.mitigation.damage.equivalence import Columns, Harm, Margins, Scale, SideEffect, side_effect
+from leakmech.mitigation.damage.fluency import AnswerQuality, Fluency, answer_quality, fluency
+from leakmech.mitigation.damage.likelihood import LikelihoodComparison, compare_likelihoods
+from leakmech.mitigation.damage.relevance import KINDS, Relevance, relevance
+from leakmech.mitigation.damage.speed import Speed
+from leakmech.mitigation.damage.texts import prompt_continuations
+from leakmech.mitigation.damage.variants import Continuation, ModelVariant
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.samples import PromptSet
@@ -214,9 +220,9 @@ class SideEffectSuite:
     base_answers
         The base model's answers to them.
     controls
-        Control generations of the base model (:func:`leakmech.mitigation.texts.prompt_continuations`).
+        Control generations of the base model (:func:`leakmech.mitigation.damage.texts.prompt_continuations`).
     neutral
-        Neutral texts (:func:`leakmech.mitigation.texts.neutral_continuations`).
+        Neutral texts (:func:`leakmech.mitigation.damage.texts.neutral_continuations`).
     questions
         Everyday-knowledge questions.
     encoder
@@ -277,7 +283,7 @@ class SideEffectSuite:
         renderer
             Where the mitigation changes prompts (an instruction): what renders them for the changed model.
         speed
-            See :func:`leakmech.mitigation.speed.measure_speed`.
+            See :func:`leakmech.mitigation.damage.speed.measure_speed`.
         progress
             Where to report progress.
 

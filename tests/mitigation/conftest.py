@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from leakmech.mitigation.answers import Answers
-from leakmech.mitigation.variants import Continuation, ModelVariant
+from leakmech.mitigation.damage.answers import Answers
+from leakmech.mitigation.damage.variants import Continuation, ModelVariant
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
 from leakmech.prompts.samples import CONDITIONS

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from leakmech.errors import GenerationError, ModelError, UsageError
-from leakmech.mitigation import likelihood
-from leakmech.mitigation.likelihood import compare_likelihoods, log_likelihoods
-from leakmech.mitigation.variants import Batch, Continuation, ModelVariant
+from leakmech.mitigation.damage import likelihood
+from leakmech.mitigation.damage.likelihood import compare_likelihoods, log_likelihoods
+from leakmech.mitigation.damage.variants import Batch, Continuation, ModelVariant
 from leakmech.models.load import load_model
 
 DEVICE = torch.device("cpu")

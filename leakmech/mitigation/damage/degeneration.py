@@ -27,8 +27,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from leakmech.mitigation.answers import Answers
-from leakmech.mitigation.estimates import Estimate, estimate, mean_ratio
+from leakmech.mitigation.damage.answers import Answers
+from leakmech.mitigation.damage.estimates import Estimate, estimate, mean_ratio
 from leakmech.scoring.statistics import DRAWS
 from leakmech.sentences import is_emoji, normalised_words
 

@@ -31,12 +31,12 @@ import pandas as pd
 from jaxtyping import Float
 
 from leakmech.errors import UsageError
-from leakmech.mitigation.answers import Answers, require_same_prompts
-from leakmech.mitigation.degeneration import DISTINCT, distinct
-from leakmech.mitigation.estimates import Estimate, estimates, per_unit
-from leakmech.mitigation.likelihood import log_likelihoods
-from leakmech.mitigation.texts import answer_continuations
-from leakmech.mitigation.variants import ModelVariant
+from leakmech.mitigation.damage.answers import Answers, require_same_prompts
+from leakmech.mitigation.damage.degeneration import DISTINCT, distinct
+from leakmech.mitigation.damage.estimates import Estimate, estimates, per_unit
+from leakmech.mitigation.damage.likelihood import log_likelihoods
+from leakmech.mitigation.damage.texts import answer_continuations
+from leakmech.mitigation.damage.variants import ModelVariant
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.scoring.statistics import DRAWS, divide
@@ -113,7 +113,7 @@ def answer_quality(
     renderer
         What rendered them.
     batch_size, progress
-        See :func:`leakmech.mitigation.likelihood.log_likelihoods`, which also says what is raised.
+        See :func:`leakmech.mitigation.damage.likelihood.log_likelihoods`, which also says what is raised.
     """
     found = log_likelihoods(
         base, answer_continuations(answers, controls, renderer), batch_size=batch_size, progress=progress

@@ -28,7 +28,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from leakmech.errors import ConfigError
-from leakmech.mitigation.estimates import estimate, mean_ratio
+from leakmech.mitigation.damage.estimates import estimate, mean_ratio
 from leakmech.scoring.inference import equivalence, pseudo_values
 from leakmech.scoring.statistics import json_number
 

@@ -22,10 +22,10 @@ from leakmech.errors import (
     UsageError,
 )
 from leakmech.mitigation.lora import LoraResult, merge_lora, train_lora
-from leakmech.mitigation.lora_settings import LoraTrainingConfig
-from leakmech.mitigation.targets import component_layers, target_modules
-from leakmech.mitigation.trainer import Trainer
-from leakmech.mitigation.training_data import TrainingExample
+from leakmech.mitigation.training.examples import TrainingExample
+from leakmech.mitigation.training.settings import LoraTrainingConfig
+from leakmech.mitigation.training.targets import component_layers, target_modules
+from leakmech.mitigation.training.trainer import Trainer
 from leakmech.models.hashes import hash_base, hash_weights
 from leakmech.models.load import LoadedModel, load_adapter, load_model
 from leakmech.prompts.samples import PromptSet, Sample

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from leakmech.errors import UsageError
-from leakmech.mitigation.fluency import N_COLUMNS, answer_quality, fluency, fluency_of_sums
-from leakmech.mitigation.likelihood import log_likelihoods
-from leakmech.mitigation.variants import Continuation
+from leakmech.mitigation.damage.fluency import N_COLUMNS, answer_quality, fluency, fluency_of_sums
+from leakmech.mitigation.damage.likelihood import log_likelihoods
+from leakmech.mitigation.damage.variants import Continuation
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import Sample
 

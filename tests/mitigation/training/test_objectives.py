@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from leakmech.errors import ConfigError, DirectionError
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.sites import recording
-from leakmech.mitigation.lora_settings import LoraTrainingConfig
-from leakmech.mitigation.objectives import (
+from leakmech.mitigation.training.examples import Collator, TrainingExample
+from leakmech.mitigation.training.objectives import (
     OBJECTIVES,
     Losses,
     PreventativeSteering,
@@ -22,9 +22,9 @@ from leakmech.mitigation.objectives import (
     negative_log_likelihood,
     squared_projection,
 )
-from leakmech.mitigation.targets import target_modules
-from leakmech.mitigation.trainer import adapted
-from leakmech.mitigation.training_data import Collator, TrainingExample
+from leakmech.mitigation.training.settings import LoraTrainingConfig
+from leakmech.mitigation.training.targets import target_modules
+from leakmech.mitigation.training.trainer import adapted
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer

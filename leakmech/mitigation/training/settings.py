@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from leakmech.config import DEFAULT_MODEL
 from leakmech.errors import ConfigError, nearest
 from leakmech.generation.sampler import Decoding
-from leakmech.mitigation.objectives import OBJECTIVES, SetPoint
-from leakmech.mitigation.training_data import KINDS, Padding
+from leakmech.mitigation.training.examples import KINDS, Padding
+from leakmech.mitigation.training.objectives import OBJECTIVES, SetPoint
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
 from leakmech.prompts.samples import POLARITIES, Polarity
 
@@ -23,7 +23,7 @@ class _Group(BaseModel):
 
 
 class ObjectiveWeights(_Group):
-    """Weight of every loss (:mod:`leakmech.mitigation.objectives`); 0 leaves it out."""
+    """Weight of every loss (:mod:`leakmech.mitigation.training.objectives`); 0 leaves it out."""
 
     consistency_sft: float = Field(0.0, ge=0, description="-log p of a control completion behind the injected prompt")
     distillation: float = Field(0.0, ge=0, description="KL from base on the control prompt, irrelevant examples")

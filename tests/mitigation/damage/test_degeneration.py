@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leakmech.mitigation.degeneration import MEASURES, compression, degeneration, distinct, ends_in_loop, is_empty
+from leakmech.mitigation.damage.degeneration import (
+    MEASURES,
+    compression,
+    degeneration,
+    distinct,
+    ends_in_loop,
+    is_empty,
+)
 
 FLUENT = [
     "The garden was full of roses this morning, and nobody had watered them for days.",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from leakmech.errors import DatasetError
-from leakmech.mitigation.training_data import TrainingExample
+from leakmech.mitigation.training.examples import TrainingExample
 from leakmech.prompts.filters import words
 from leakmech.prompts.overlap import OverlapIndex
 from leakmech.prompts.render import Renderer

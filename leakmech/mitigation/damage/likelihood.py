@@ -27,8 +27,8 @@ from torch import Tensor
 from leakmech.errors import GenerationError, ModelError, UsageError
 from leakmech.generation.engines import parse_batch_size
 from leakmech.mechanism.batches import in_batches
-from leakmech.mitigation.estimates import Estimate, estimate, mean_ratio, per_unit
-from leakmech.mitigation.variants import Batch, Continuation, ModelVariant
+from leakmech.mitigation.damage.estimates import Estimate, estimate, mean_ratio, per_unit
+from leakmech.mitigation.damage.variants import Batch, Continuation, ModelVariant
 from leakmech.progress import Progress, no_progress
 from leakmech.scoring.statistics import DRAWS
 

@@ -20,10 +20,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from leakmech.errors import DatasetError, UsageError
-from leakmech.mitigation.estimates import Estimate, estimate, mean_ratio
-from leakmech.mitigation.likelihood import log_likelihoods
-from leakmech.mitigation.texts import plain_ids
-from leakmech.mitigation.variants import Continuation, ModelVariant
+from leakmech.mitigation.damage.estimates import Estimate, estimate, mean_ratio
+from leakmech.mitigation.damage.likelihood import log_likelihoods
+from leakmech.mitigation.damage.texts import plain_ids
+from leakmech.mitigation.damage.variants import Continuation, ModelVariant
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Renderer
 from leakmech.scoring.statistics import DRAWS
@@ -149,7 +149,7 @@ def capability(
     renderer
         Of the model's tokenizer; its form and system role are used, its instruction is not.
     batch_size, progress
-        See :func:`leakmech.mitigation.likelihood.log_likelihoods`, which also says what is raised.
+        See :func:`leakmech.mitigation.damage.likelihood.log_likelihoods`, which also says what is raised.
 
     Raises
     ------

@@ -9,13 +9,13 @@ import pytest
 
 import leakmech
 from leakmech.errors import DatasetError, UsageError
-from leakmech.mitigation.answers import Answers
-from leakmech.mitigation.capability import Question, capability
-from leakmech.mitigation.equivalence import Margins
+from leakmech.mitigation.damage.answers import Answers
+from leakmech.mitigation.damage.capability import Question, capability
+from leakmech.mitigation.damage.equivalence import Margins
+from leakmech.mitigation.damage.speed import measure_speed, run_seconds
+from leakmech.mitigation.damage.texts import neutral_continuations, prompt_continuations
+from leakmech.mitigation.damage.variants import Continuation, ModelVariant
 from leakmech.mitigation.side_effects import SideEffectSuite
-from leakmech.mitigation.speed import measure_speed, run_seconds
-from leakmech.mitigation.texts import neutral_continuations, prompt_continuations
-from leakmech.mitigation.variants import Continuation, ModelVariant
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import PromptSet, Sample
 
@@ -169,7 +169,7 @@ def test_neutral_texts_come_from_a_file_evenly_spaced_and_cut(chat_tokenizer, tm
 
 
 def test_the_embedded_neutral_text_is_neutral_sentences_of_editorials(chat_tokenizer, monkeypatch, tmp_path):
-    from leakmech.mitigation import texts
+    from leakmech.mitigation.damage import texts
 
     long = "This is one of the sentences that are long enough"
     rows = [("nyt", "1", long, 0.2), ("nyt", "1", f"{long} too", -0.5), ("nyt", "2", "Short one.", 0.0),
@@ -186,7 +186,7 @@ def test_the_embedded_neutral_text_is_neutral_sentences_of_editorials(chat_token
 
 
 def test_speed_is_the_median_ratio_of_rounds_taken_in_turns(monkeypatch):
-    from leakmech.mitigation import speed
+    from leakmech.mitigation.damage import speed
 
     now, calls = [0.0], []
     monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])

@@ -10,9 +10,9 @@ import pytest
 from leakmech.errors import DatasetError, UsageError
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.sampler import Decoding
-from leakmech.mitigation.completions import sample_completions
-from leakmech.mitigation.relevant_pairs import AffectPair, archive_pairs
-from leakmech.mitigation.training_examples import TrainingSources, build_training_examples
+from leakmech.mitigation.training.completions import sample_completions
+from leakmech.mitigation.training.relevant_pairs import AffectPair, archive_pairs
+from leakmech.mitigation.training.sampling import TrainingSources, build_training_examples
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import PromptSet, Sample
@@ -110,7 +110,7 @@ class TestCompletions:
         found = sample_completions(
             loaded, draws, renderer=renderer, decoding=decoding, seed=3, batch_size=2, cache_dir=tmp_path
         )
-        from leakmech.mitigation.completions import _prompt_id
+        from leakmech.mitigation.training.completions import _prompt_id
 
         rows = [Row(_prompt_id(text), i, tuple(renderer.token_ids(text))) for text, i in draws]
         expected = Decoder(loaded.model, loaded.tokenizer, decoding=decoding, seed=3).decode(rows)
@@ -124,7 +124,7 @@ class TestCompletions:
             "cache_dir": tmp_path,
         }
         first = sample_completions(loaded, [("The sun", 0)], **options)
-        monkeypatch.setattr("leakmech.mitigation.completions.generate", None)
+        monkeypatch.setattr("leakmech.mitigation.training.completions.generate", None)
         assert sample_completions(loaded, [("The sun", 0)], **options) == first
         with pytest.raises(TypeError):  # another seed is another draw
             sample_completions(loaded, [("The sun", 0)], seed=1, **options)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from leakmech.errors import DatasetError, UsageError
-from leakmech.mitigation.capability import Capability, Question, capability
-from leakmech.mitigation.variants import ModelVariant
+from leakmech.mitigation.damage.capability import Capability, Question, capability
+from leakmech.mitigation.damage.variants import ModelVariant
 from leakmech.prompts.render import Renderer
 
 WORDS = ("red", "green", "a cold day", "Paris", "seven", "no", "salt and pepper", "under water")

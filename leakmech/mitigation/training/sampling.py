@@ -16,10 +16,10 @@ from pathlib import Path
 
 from leakmech.errors import DatasetError, UsageError
 from leakmech.generation.sampler import Decoding
-from leakmech.mitigation.completions import Completion, Draw, sample_completions
-from leakmech.mitigation.overlap_check import Role, refuse_shared_prompts, refuse_shared_texts
-from leakmech.mitigation.relevant_pairs import AffectPair
-from leakmech.mitigation.training_data import KINDS, ExampleKind, TrainingExample, check_examples
+from leakmech.mitigation.training.completions import Completion, Draw, sample_completions
+from leakmech.mitigation.training.examples import KINDS, ExampleKind, TrainingExample, check_examples
+from leakmech.mitigation.training.overlap_check import Role, refuse_shared_prompts, refuse_shared_texts
+from leakmech.mitigation.training.relevant_pairs import AffectPair
 from leakmech.models.load import LoadedModel
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Renderer
@@ -40,7 +40,7 @@ class TrainingSources:
         Samples whose injections are about what the stem asks. Beside an irrelevant set each of their stems is also
         given the injections of a sample of that set, so that stems occur with both.
     pairs
-        See :mod:`leakmech.mitigation.relevant_pairs`.
+        See :mod:`leakmech.mitigation.training.relevant_pairs`.
     """
 
     irrelevant: PromptSet | None = None
@@ -118,7 +118,7 @@ def build_training_examples(
     seed
         Of completions and of what is drawn.
     batch_size, cache_dir, progress
-        See :func:`leakmech.mitigation.completions.sample_completions`.
+        See :func:`leakmech.mitigation.training.completions.sample_completions`.
 
     Raises
     ------

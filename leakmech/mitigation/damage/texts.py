@@ -9,8 +9,8 @@ import numpy as np
 
 from leakmech.corpus import EMBEDDED, open_corpus
 from leakmech.errors import DatasetError, UsageError
-from leakmech.mitigation.answers import Answers
-from leakmech.mitigation.variants import Continuation
+from leakmech.mitigation.damage.answers import Answers
+from leakmech.mitigation.damage.variants import Continuation
 from leakmech.prompts.locate import LocatedPrompt, locate
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.scoring.archive import fetch_archive, load_ratings

@@ -20,8 +20,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from leakmech.errors import UsageError
-from leakmech.mitigation.answers import Answers, require_same_prompts
-from leakmech.mitigation.estimates import Estimate, estimate, mean_ratio
+from leakmech.mitigation.damage.answers import Answers, require_same_prompts
+from leakmech.mitigation.damage.estimates import Estimate, estimate, mean_ratio
 from leakmech.scoring.semantic import SentenceEncoder
 from leakmech.scoring.statistics import DRAWS
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from leakmech.cli import app
 from leakmech.errors import ConfigError
-from leakmech.mitigation.training_data import TrainingExample, save_examples
+from leakmech.mitigation.training.examples import TrainingExample, save_examples
 from leakmech.models.load import load_model
 
 

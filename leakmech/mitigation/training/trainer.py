@@ -28,10 +28,10 @@ import torch
 from torch import Tensor
 
 from leakmech.errors import InterruptedRunError, ModelError, TrainingError
-from leakmech.mitigation.checkpoints import Checkpoints, Evaluation, TrainingState
-from leakmech.mitigation.lora_settings import LoraTrainingConfig
-from leakmech.mitigation.objectives import OBJECTIVES, Losses
-from leakmech.mitigation.training_data import Collator, EncodedExample, TrainingExample, check_examples, to_device
+from leakmech.mitigation.training.checkpoints import Checkpoints, Evaluation, TrainingState
+from leakmech.mitigation.training.examples import Collator, EncodedExample, TrainingExample, check_examples, to_device
+from leakmech.mitigation.training.objectives import OBJECTIVES, Losses
+from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.hashes import hash_weights
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel

@@ -2,7 +2,7 @@
 
 With p the prompt, r its reference, y the completion that the base model sampled for r, f the base model, g the model
 with its adapter, h their hidden states and s the positions of the shared suffix
-(:mod:`leakmech.mitigation.training_data`):
+(:mod:`leakmech.mitigation.training.examples`):
 
     consistency_sft         mean_t -log g(y_t | p, y_<t)                                     irrelevant
     distillation            mean_t KL( f(. | r, y_<t) || g(. | p, y_<t) )                     irrelevant
@@ -44,7 +44,7 @@ from torch.nn import functional
 from leakmech.errors import ConfigError, DirectionError, nearest
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.sites import recording
-from leakmech.mitigation.training_data import KINDS, Batch, ExampleKind
+from leakmech.mitigation.training.examples import KINDS, Batch, ExampleKind
 from leakmech.models.layout import Layout, layout_of
 
 ANCHORS: tuple[ExampleKind, ...] = ("relevant", "neutral", "plain")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from leakmech.errors import ConfigError
-from leakmech.mitigation.equivalence import Margins, side_effect
+from leakmech.mitigation.damage.equivalence import Margins, side_effect
 
 
 def judged(values, *, base=1.0, scale="difference", harm="up", margin=0.1):

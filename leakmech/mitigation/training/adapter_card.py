@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from leakmech.mitigation.lora_settings import LoraTrainingConfig
-from leakmech.mitigation.trainer import Trained
-from leakmech.mitigation.training_data import TrainingExample, examples_hash
+from leakmech.mitigation.training.examples import TrainingExample, examples_hash
+from leakmech.mitigation.training.settings import LoraTrainingConfig
+from leakmech.mitigation.training.trainer import Trained
 from leakmech.models.hashes import hash_base
 from leakmech.models.load import ADAPTER_CARD, LoadedModel
 from leakmech.provenance import environment
