@@ -23,7 +23,7 @@ CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 INJECTIONS: tuple[Condition, ...] = ("positive", "neutral", "negative")
 POLARITIES: tuple[Polarity, ...] = get_args(Polarity)
 
-_BUILTIN = {"hexl": "hexl.jsonl", "relevant-matched": "relevant_matched.jsonl", "relevant-self": "relevant_self.jsonl"}
+_BUILTIN = {"hexl": "hexl.jsonl", "relevant-matched": "relevant_matched.jsonl", "relevant-self": "relevant_self.jsonl", "relevant-fit": "relevant_fit.jsonl"}
 RELEVANT_DATASETS = ("relevant-matched", "relevant-self")
 """Built-in data sets whose injections should colour the answer, unlike those of a leakage set."""
 
