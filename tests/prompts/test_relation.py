@@ -6,8 +6,10 @@ from collections import Counter
 
 import pytest
 
+from leakmech.data_check import check_dataset
 from leakmech.errors import DatasetError
 from leakmech.mitigation.overlap_check import shared_texts
+from leakmech.prompts.filters import words
 from leakmech.prompts.overlap import overlap
 from leakmech.prompts.relation import (
     KINDRED_THEMES,
@@ -17,17 +19,17 @@ from leakmech.prompts.relation import (
     unrelated,
     without_self_reports,
 )
-from leakmech.prompts.relevance import label_agreement, probe_auc, stem_probe_auc
+from leakmech.prompts.relevance import probe_auc, stem_probe_auc
 from leakmech.prompts.samples import INJECTIONS, PromptSet, Sample, load_dataset
-from leakmech.scoring.expression import load_estimator
 from leakmech.scoring.sentence import Cleaner, PromptText
-from leakmech.sentences import normalised_words
 
 ANSWERS = ("wonderful", "awful", "a disaster", "very good indeed", "not what I expected")
 # Words of stems that name nothing.
 PLAIN = set(
-    "a all am are as become been feel feeling feels felt has her his i in is looks my new old on our out proved seem "
-    "seemed seems smells sounded sounds tastes that the their this turned was we were with".split()
+    words(
+        "a all am are as become been feel feeling feels felt has her his i in is looks my new old on our out proved "
+        "seem seemed seems smells sounded sounds tastes that the their this turned was we were with"
+    )
 )
 
 fitting = pytest.fixture(scope="module")(lambda: load_dataset("relevant-fit"))
@@ -80,8 +82,8 @@ def test_both_splits_have_all_themes_and_a_sixth_are_self_reports(fitting):
 def test_splits_share_no_text_and_no_noun_of_a_stem(fitting):
     fit, tune = fitting.split("fit"), fitting.split("tune")
     assert shared_texts(texts(fit), [tune]) == []
-    nouns = [{word for s in split for word in normalised_words(s.stem)} - PLAIN for split in (fit, tune)]
-    assert nouns[0].isdisjoint(nouns[1])
+    nouns = [{word for s in split for word in words(s.stem)} - PLAIN for split in (fit, tune)]
+    assert nouns[0] & nouns[1] == set()
     assert len({text.lower() for _, text in texts(fitting)}) == 4 * len(fitting)
 
 
@@ -95,8 +97,8 @@ def test_nothing_that_is_evaluated_is_fitted_on(fitting, name):
 
 def test_texts_have_the_lengths_of_the_data_card(fitting):
     for sample in fitting:
-        assert 3 <= len(normalised_words(sample.stem)) <= 7, sample.id
-        assert all(5 <= len(normalised_words(text)) <= 12 for text in triple(sample)), sample.id
+        assert 3 <= len(words(sample.stem)) <= 7, sample.id
+        assert all(5 <= len(words(text)) <= 12 for text in triple(sample)), sample.id
 
 
 def test_no_plain_answer_of_the_fitting_set_is_an_echo(fitting):
@@ -111,8 +113,14 @@ def test_no_plain_answer_of_the_fitting_set_is_an_echo(fitting):
                 assert not cleaner.is_echo(f"It was {answer}.", prompt)
 
 
-def test_the_estimator_agrees_with_the_labels_of_the_fitting_set(fitting):
-    assert min(label_agreement(fitting, load_estimator("embedded")).values()) >= 0.99
+@pytest.mark.slow
+def test_the_check_of_data_sets_finds_nothing_and_the_estimator_agrees(tmp_path, plain_tokenizer):
+    plain_tokenizer.save_pretrained(tmp_path)
+    report = check_dataset("relevant-fit", tokenizer=str(tmp_path))
+    # No repetition, no second sentence, no class other than the one a sentence stands for, no fear of relevance.
+    assert report.problems == report.warnings == ()
+    assert report.measurements is not None
+    assert report.measurements.n_samples == 240
 
 
 def test_every_kindred_theme_is_a_theme(fitting):
