@@ -25,6 +25,7 @@ from jaxtyping import Float
 from leakmech.config import DEFAULT_MODEL
 from leakmech.errors import DatasetError
 from leakmech.prompts.samples import (
+    FITTING_DATASETS,
     INJECTIONS,
     RELEVANT_DATASETS,
     Condition,
@@ -189,7 +190,7 @@ def check_dataset(
         return DatasetReport(str(name_or_path), problems=(str(error),), warnings=(), measurements=None)
     lines = _sample_lines(path, len(samples))
     tokenizer = tokenizer or DEFAULT_MODEL
-    relevant = str(name_or_path) in RELEVANT_DATASETS if relevant is None else relevant
+    relevant = str(name_or_path) in (*RELEVANT_DATASETS, *FITTING_DATASETS) if relevant is None else relevant
     measurements = _measure(samples, lines, tokenizer=tokenizer, estimator=estimator, encoder=encoder)
     return DatasetReport(
         name=str(name_or_path),

@@ -23,9 +23,16 @@ CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 INJECTIONS: tuple[Condition, ...] = ("positive", "neutral", "negative")
 POLARITIES: tuple[Polarity, ...] = get_args(Polarity)
 
-_BUILTIN = {"hexl": "hexl.jsonl", "relevant-matched": "relevant_matched.jsonl", "relevant-self": "relevant_self.jsonl"}
+_BUILTIN = {
+    "hexl": "hexl.jsonl",
+    "relevant-matched": "relevant_matched.jsonl",
+    "relevant-self": "relevant_self.jsonl",
+    "relevant-fit": "relevant_fit.jsonl",
+}
 RELEVANT_DATASETS = ("relevant-matched", "relevant-self")
-"""Built-in data sets whose injections should colour the answer, unlike those of a leakage set."""
+"""Built-in data sets to evaluate on whose injections should colour the answer, unlike those of a leakage set."""
+FITTING_DATASETS = ("relevant-fit",)
+"""Built-in data sets of relevant affect that probes, thresholds and adapters are fitted on; never evaluate on them."""
 
 _REQUIRED = ("id", "stem", *INJECTIONS)
 _OPTIONAL = ("split", "theme", "source", "note")
@@ -109,6 +116,8 @@ def builtin_datasets() -> dict[str, Path]:
         The same 60 stems with injections about what the stem asks; ``source`` is the id of the HEXL sample.
     ``relevant-self``
         40 self-reports ("I feel") with injections about the speaker's own day.
+    ``relevant-fit``
+        240 other stems with injections about what they ask, splits ``fit`` and ``tune``: to fit on, never to evaluate.
 
     All were written for this project by a language model, and no human rated them (data/relevant_affect.md).
     """

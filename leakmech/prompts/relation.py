@@ -1,0 +1,138 @@
+"""Do injection and stem belong together? Pairs that differ in this and in nothing else, to fit what decides it.
+
+In a set of relevant affect every stem s_i stands behind the injections x_i that speak of it. Its irrelevant
+counterpart puts other injections of the set before the same stems,
+
+    relevant: (x_i, s_i)        irrelevant: (x_d(i), s_i),    d a permutation with d(i) != i,
+
+where i and d(i) are of one split and of themes that have little to do with each other. Each stem and each injection
+then stands once on either side, so that a probe that reads only the one or only the other is exactly at chance.
+
+A *self-report* ("By now I am simply") is in neither side: whatever befalls a speaker bears on how the speaker feels, so
+that no event told in the first person is irrelevant to it. Such samples have :data:`SELF_REPORT` in ``note``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from leakmech.errors import DatasetError
+from leakmech.prompts.samples import PromptSet, Sample
+from leakmech.seeds import numpy_generator
+
+SELF_REPORT = "self-report"
+"""What ``note`` of a sample says whose stem asks how the speaker feels."""
+
+KINDRED_THEMES: tuple[frozenset[str], ...] = (
+    frozenset({"trains", "cars", "hotels", "holidays"}),
+    frozenset({"music", "films", "books", "theatre"}),
+    frozenset({"family", "weddings", "neighbours"}),
+    frozenset({"neighbours", "repairs", "hotels"}),
+    frozenset({"farms", "gardens", "pets", "weather"}),
+    frozenset({"food", "hotels", "farms", "weddings"}),
+    frozenset({"holidays", "weather", "weddings"}),
+    frozenset({"holidays", "school", "family"}),
+    frozenset({"shopping", "banks", "phones"}),
+    frozenset({"banks", "hotels"}),
+)
+"""Themes of ``relevant-fit`` that share people, places or things, so that an injection of one may suit another."""
+
+
+def without_self_reports(samples: PromptSet) -> PromptSet:
+    """The samples whose stem does not ask how the speaker feels.
+
+    Raises
+    ------
+    DatasetError
+        There are none.
+    """
+    kept = tuple(sample for sample in samples if sample.note != SELF_REPORT)
+    return replace(samples, samples=kept)
+
+
+def mismatched(samples: PromptSet, *, seed: int = 0) -> PromptSet:
+    """The same stems, each with the three injections of another sample, of the same split and an unrelated theme.
+
+    Self-reports are left out, as stems and as injections.
+
+    Parameters
+    ----------
+    samples
+        Samples with themes, whose injections are about their stems.
+    seed
+        Which of the permutations; the texts of one split do not touch what another split gets.
+
+    Returns
+    -------
+    PromptSet
+        In the order of `samples`; ids end in ``-mismatched``, theme and split are those of the stem, and ``source`` is
+        the id of the sample that the injections are from.
+
+    Raises
+    ------
+    DatasetError
+        A sample has no theme, or the themes of a split cannot be exchanged (one has more than half of its samples).
+    """
+    kept = without_self_reports(samples)
+    for sample in kept:
+        if sample.theme is None:
+            raise DatasetError(f"{samples.name}: sample {sample.id!r}: field 'theme' is missing; injections need one")
+    donors: dict[str, Sample] = {}
+    for split in dict.fromkeys(sample.split for sample in kept):
+        own = [sample for sample in kept if sample.split == split]
+        order = _exchange([str(sample.theme) for sample in own], rng=numpy_generator("mismatched", seed, split))
+        if order is None:
+            raise DatasetError(
+                f"{samples.name}: split {split!r}: the injections cannot all go to samples of an unrelated theme; "
+                "use more themes, or themes of more equal size"
+            )
+        donors |= {sample.id: own[index] for sample, index in zip(own, order, strict=True)}
+    moved = tuple(_with_injections(sample, donors[sample.id]) for sample in kept)
+    return PromptSet(f"{samples.name}-mismatched", moved)
+
+
+def relation_pairs(samples: PromptSet, *, seed: int = 0) -> tuple[PromptSet, PromptSet]:
+    """Samples in which injection and stem belong together, and their :func:`mismatched` counterpart.
+
+    Both hold the same stems and the same injections, once each, sample k of one and sample k of the other have the same
+    stem, and neither holds a self-report.
+
+    Raises
+    ------
+    DatasetError
+        See :func:`mismatched`.
+    """
+    return without_self_reports(samples), mismatched(samples, seed=seed)
+
+
+def unrelated(one: str, other: str) -> bool:
+    """Are two themes different, and not :data:`KINDRED_THEMES`?"""
+    return one != other and not any({one, other} <= kindred for kindred in KINDRED_THEMES)
+
+
+def _exchange(themes: Sequence[str], *, rng: np.random.Generator) -> list[int] | None:
+    """For each place another of an unrelated theme, every place once; None where that is impossible.
+
+    The assignment of least cost, for costs drawn at random: every assignment that is allowed can come out.
+    """
+    allowed = np.array([[unrelated(one, other) for other in themes] for one in themes])
+    costs = rng.random(allowed.shape)
+    # Dearer than all that is allowed together, so that it is taken only where nothing else is left.
+    rows, columns = linear_sum_assignment(np.where(allowed, costs, len(themes) + 1.0))
+    return [int(column) for column in columns] if allowed[rows, columns].all() else None
+
+
+def _with_injections(sample: Sample, donor: Sample) -> Sample:
+    return replace(
+        sample,
+        id=f"{sample.id}-mismatched",
+        positive=donor.positive,
+        neutral=donor.neutral,
+        negative=donor.negative,
+        source=donor.id,
+        note=None,
+    )
