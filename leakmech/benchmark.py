@@ -33,7 +33,7 @@ from leakmech.provenance import environment
 from leakmech.run_prompts import RunPrompts
 from leakmech.runs import FORMAT_VERSION, BenchResult, RunDirectory, load_result, refuse_other_run
 from leakmech.scoring.sentence import Cleaner, PromptText
-from leakmech.store import append_jsonl, read_json, write_json, write_jsonl
+from leakmech.store import append_jsonl, read_json, slug, write_json, write_jsonl
 
 _IN_MEMORY = "in memory"
 
@@ -327,9 +327,6 @@ class _Benchmark:
 
 
 def _default_name(config: BenchConfig) -> str:
-    def slug(name: str) -> str:
-        return "".join(c if c.isalnum() or c in "-." else "-" for c in Path(name).name.removeprefix("embedded:"))
-
     changed = f"-{slug(config.intervention)}{'-folded' if config.fold else ''}" if config.intervention else ""
     return f"{slug(config.model)}-{slug(config.dataset)}{changed}-seed{config.seed}"
 

@@ -132,6 +132,12 @@ def read_json(path: Path) -> Any:
         raise RunDirectoryError(f"{path}: damaged ({error})") from error
 
 
+def slug(name: str | Path) -> str:
+    """A file name for a model, a data set or anything else that has a name: the last part of a path, made safe."""
+    last = Path(name).name.removeprefix("embedded:")
+    return "".join(c if c.isalnum() or c in "-._" else "-" for c in last).strip(".") or "-"
+
+
 def content_hash(*parts: bytes | str) -> str:
     """A short (16 hex digits) BLAKE2 hash of texts or bytes."""
     digest = hashlib.blake2b(digest_size=8)

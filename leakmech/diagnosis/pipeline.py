@@ -20,7 +20,7 @@ from leakmech.progress import Progress, no_progress
 from leakmech.prompts.samples import PromptSet, load_dataset
 from leakmech.provenance import environment
 from leakmech.runs import FORMAT_VERSION, RunDirectory, refuse_other_run
-from leakmech.store import read_json, write_json
+from leakmech.store import read_json, slug, write_json
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,6 @@ def _open(run: RunDirectory, bench: Workbench) -> None:
 
 
 def _default_name(config: DiagnoseConfig) -> str:
-    def slug(name: str) -> str:
-        return "".join(c if c.isalnum() or c in "-." else "-" for c in Path(name).name.removeprefix("embedded:"))
-
     return f"diagnose-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}"
 
 

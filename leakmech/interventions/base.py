@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors.torch import save
 from torch import Tensor
 
@@ -53,10 +53,10 @@ Change = Callable[[Float[Tensor, "rows columns width"], RowPositions | None], Fl
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Probe:
-    """A condition on the prompt: does its last token project far enough on a direction?
+    """A condition on the prompt: does it project far enough on a direction?
 
-    The stream is read once, at the prompt's last token, as it is there when the probe is reached; what it says holds
-    for the whole row.
+    The stream is read once, at the prompt's last token or averaged over its stem or injection, as it is there when the
+    probe is reached; what it says holds for the whole row. It never fires for a prompt without the part that it reads.
 
     Attributes
     ----------
@@ -66,6 +66,8 @@ class Probe:
         Where it is read: ``resid_pre``, ``resid_mid`` or ``resid_post``.
     threshold
         In the units of the stream.
+    position
+        ``last_prompt``; or ``stem`` or ``injection``: the mean over its tokens.
     fires
         ``above``: the intervention acts where the projection is larger than the threshold; ``below``: where it is not.
     """
@@ -74,6 +76,7 @@ class Probe:
     layer: int
     threshold: float
     site: str = "resid_post"
+    position: Literal["last_prompt", "stem", "injection"] = "last_prompt"
     fires: Literal["above", "below"] = "above"
 
     def __post_init__(self) -> None:
@@ -83,16 +86,19 @@ class Probe:
         object.__setattr__(self, "threshold", number(self.threshold, "probe: threshold"))
         object.__setattr__(self, "layer", whole(self.layer, "probe: layer"))
         choice(self.site, PROBE_SITES, "probe: site")
+        choice(self.position, ("last_prompt", *SPAN_POSITIONS), "probe: position")
         choice(self.fires, ("above", "below"), "probe: fires")
 
     @property
     def name(self) -> str:
         """Identifies what it says among the decisions on a row."""
-        return f"{self.site}{self.layer}:{self.threshold!r}:{content_hash(self.vector.numpy().tobytes())}"
+        where = f"{self.site}{self.layer}:{self.position}:{self.fires}:{self.threshold!r}"
+        return f"{where}:{content_hash(self.vector.numpy().tobytes())}"
 
-    def decide(self, stream: Float[Tensor, "rows d_model"]) -> Tensor:
-        """For each row whether its projection lies above the threshold."""
-        return stream.float() @ self.vector.to(stream.device) > self.threshold
+    def decide(self, stream: Float[Tensor, "rows d_model"]) -> Bool[Tensor, " rows"]:
+        """For each row whether it fires; never for NaN."""
+        projection = stream.float() @ self.vector.to(stream.device)
+        return projection > self.threshold if self.fires == "above" else projection <= self.threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +238,8 @@ class Intervention(ABC):
     @property
     def spans(self) -> frozenset[str]:
         """The parts of a prompt that must be known: ``injection``, ``stem``, both or none."""
-        return frozenset({self.positions} & set(SPAN_POSITIONS))
+        read = {self.condition.position} if self.condition else set()
+        return frozenset(({self.positions} | read) & set(SPAN_POSITIONS))
 
     @property
     def needs_positions(self) -> bool:

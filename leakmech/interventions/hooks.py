@@ -205,7 +205,7 @@ class _Step:
 
 
 class _Read:
-    """Asks a probe about the prompts, when their last tokens come by."""
+    """Asks a probe about the prompts, when what it reads of them comes by."""
 
     def __init__(self, probe: Probe, applied: Applied) -> None:
         self.probe = probe
@@ -216,11 +216,23 @@ class _Read:
         n_columns = x.shape[1]
         if rows.phase == "generating" and n_columns == 1:
             return x
+        if self.probe.position != "last_prompt":
+            mask = self.applied.mask(rows, self.probe.position, n_columns, x.device)
+            rows.decisions[self.probe.name] = self.probe.decide(_masked_mean(x, mask))
+            return x
         column = n_columns - 1 - rows.places(1)[:, 0].to(x.device)
         if bool((column >= 0).all()):
             stream = x[torch.arange(len(rows), device=x.device), column]
             rows.decisions[self.probe.name] = self.probe.decide(stream)
         return x
+
+
+def _masked_mean(x: Float[Tensor, "rows columns width"], mask: Mask) -> Float[Tensor, "rows width"]:
+    """Mean over the columns of a mask; NaN where there is none."""
+    if isinstance(mask, bool):
+        return x.float().mean(dim=1) if mask else x.float()[:, 0] * torch.nan
+    weights = mask[..., None].float()
+    return (x.float() * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def _where(
@@ -234,11 +246,10 @@ def _where(
     decision = rows.decisions.get(condition.name)
     if decision is None:
         raise InterventionError(
-            "condition: the probe has not seen the last token of these prompts; run the prompt first, with the same "
-            "positions"
+            "condition: the probe has not seen these prompts; run the prompt first, with the same positions"
         )
     decision = decision.to(device)
-    holds = decision[:, None] if condition.fires == "above" else ~decision[:, None]
+    holds = decision[:, None]
     return holds.expand(-1, n_columns) if mask is True else mask & holds
 
 

@@ -11,6 +11,7 @@ mitigation changes lies in one of two places:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -20,14 +21,14 @@ from typing import Any, Literal, get_args
 from leakmech.benchmark import run_benchmark
 from leakmech.config import BenchConfig
 from leakmech.errors import ConfigError, nearest
-from leakmech.interventions.base import Intervention
+from leakmech.interventions.base import Intervention, interventions_key
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.progress import Progress, no_progress
 from leakmech.runs import BenchResult
 from leakmech.store import content_hash
 
 FORMAT_VERSION = 1
-MitigationKind = Literal["instruction", "rewrite", "decoding", "intervention", "adapter", "oracle"]
+MitigationKind = Literal["base", "baseline", "instruction", "rewrite", "decoding", "intervention", "adapter", "oracle"]
 _FIELDS = ("name", "kind", "settings", "note")
 _DEFAULTS = BenchConfig.parse({})
 
@@ -41,8 +42,9 @@ class Mitigation:
     name
         Unique among the mitigations of a comparison.
     kind
-        What it is. ``oracle`` marks what uses knowledge that a user does not have (which sentence was injected): a
-        bound for mitigations, and none itself.
+        What it is. ``base`` is the model as it is, ``baseline`` something arbitrary of equal size (a random direction)
+        that a mitigation must beat. ``oracle`` marks what uses knowledge that a user does not have (which sentence was
+        injected): a bound for mitigations, and none itself.
     settings
         Fields of :class:`leakmech.config.BenchConfig` that it sets. Settings of ``decoding`` are merged into those of
         the run.
@@ -89,6 +91,11 @@ class Mitigation:
         """Is it a bound for mitigations, and none itself?"""
         return self.kind == "oracle"
 
+    @property
+    def mitigates(self) -> bool:
+        """Is it meant to lower leakage, and not something to hold mitigations against?"""
+        return self.kind not in ("base", "baseline", "oracle")
+
     def configure(self, config: BenchConfig) -> BenchConfig:
         """`config` under this mitigation.
 
@@ -112,6 +119,12 @@ class Mitigation:
     def around(self, model: Any) -> AbstractContextManager[Any]:
         """While this is entered, the Hugging Face model `model` is changed; nothing happens without a hook."""
         return nullcontext() if self.hook is None else self.hook(model)
+
+    @property
+    def identity(self) -> str:
+        """Text that decides what it does, whatever its name and note."""
+        key = interventions_key(self.interventions)
+        return json.dumps([self.settings, key, self.hook_version], sort_keys=True, default=str)
 
     @property
     def hash(self) -> str:

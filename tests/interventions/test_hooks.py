@@ -302,7 +302,7 @@ def test_a_probe_that_comes_too_late_is_refused(make_tiny, kit):
     with (
         apply(model, late) as applied,
         applied.positions(kit.SPANS, n_generated=1),
-        pytest.raises(InterventionError, match="has not seen the last token"),
+        pytest.raises(InterventionError, match="has not seen these prompts"),
     ):
         model(torch.zeros(3, 1, dtype=torch.long))
 
