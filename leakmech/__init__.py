@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from leakmech.mechanism.attribution import attribute
     from leakmech.mechanism.directions import Direction, load_direction
     from leakmech.mechanism.sentiment import sentiment_directions
+    from leakmech.mitigation.compare import MitigationComparison, evaluate_mitigations
     from leakmech.mitigation.lora import merge_lora, train_lora
+    from leakmech.mitigation.selection import mitigate
     from leakmech.mitigation.training.settings import LoraTrainingConfig
+    from leakmech.mitigation.types import Mitigation
     from leakmech.models.load import load_model
     from leakmech.power_analysis import power
     from leakmech.prompts.samples import load_dataset
@@ -51,6 +54,8 @@ __all__ = [
     "Direction",
     "Intervention",
     "LoraTrainingConfig",
+    "Mitigation",
+    "MitigationComparison",
     "ModulateCircuit",
     "Probe",
     "PromptSpans",
@@ -64,6 +69,7 @@ __all__ = [
     "cache_activations",
     "compare",
     "diagnose",
+    "evaluate_mitigations",
     "export_annotation",
     "export_control_vector",
     "fold",
@@ -76,6 +82,7 @@ __all__ = [
     "load_model",
     "load_result",
     "merge_lora",
+    "mitigate",
     "power",
     "save_interventions",
     "score",
@@ -84,6 +91,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "mitigate": "leakmech.mitigation.selection",
+    "evaluate_mitigations": "leakmech.mitigation.compare",
+    "MitigationComparison": "leakmech.mitigation.compare",
+    "Mitigation": "leakmech.mitigation.types",
     "AblateDirection": "leakmech.interventions.types",
     "AblateHeads": "leakmech.interventions.types",
     "AblateNeurons": "leakmech.interventions.types",

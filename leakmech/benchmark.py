@@ -147,7 +147,7 @@ def _adapted(base: LoadedModel, config: BenchConfig, interventions: tuple[Interv
         return loaded
     fitted = any(intervention.model_hash for intervention in interventions)
     # What was fitted on a model may be tried on the same model with an adapter.
-    hashes = {base.weights_hash, loaded.weights_hash} if fitted else None
+    hashes = {h for m in (base, loaded) for h in (m.weights_hash, m.base_hash)} if fitted else None
     refuse_misfits(interventions, layout_of(loaded.model), model_hashes=hashes)
     return replace(loaded, model=fold(loaded.model, interventions)) if config.fold else loaded
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leakmech.commands import annotate, data, environment, lora, mechanism, run, statistics
+from leakmech.commands import annotate, data, environment, lora, mechanism, mitigation, run, statistics
 from leakmech.commands.console import complain
 from leakmech.errors import LeakmechError
 
@@ -32,6 +32,7 @@ for _command in (
     mechanism.diagnose,
     mechanism.directions,
     mechanism.attribute,
+    mitigation.mitigate,
     statistics.compare,
     statistics.power,
     environment.doctor,

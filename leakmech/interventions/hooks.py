@@ -66,7 +66,7 @@ def apply(model: Any, interventions: Intervention | Iterable[Intervention]) -> I
     chosen = as_interventions(interventions)
     hashes = None
     if isinstance(model, LoadedModel):
-        hashes = {model.weights_hash} if any(item.model_hash for item in chosen) else None
+        hashes = {model.weights_hash, model.base_hash} if any(item.model_hash for item in chosen) else None
         model = model.model
     layout = layout_of(model)
     refuse_misfits(chosen, layout, model_hashes=hashes)

@@ -77,6 +77,11 @@ class LoadedModel:
         return hash_weights(self.model)
 
     @cached_property
+    def base_hash(self) -> str:
+        """The same for the weights rounded to bfloat16: one hash for copies in float32 and bfloat16."""
+        return hash_base(self.model)
+
+    @cached_property
     def tokenizer_hash(self) -> str:
         """Hash of vocabulary, merges, normalisation and special tokens."""
         return hash_tokenizer(self.tokenizer)
@@ -113,6 +118,7 @@ class LoadedModel:
             "dtype": dtype_name(self.dtype),
             "has_chat_template": self.has_chat_template,
             "weights_hash": self.weights_hash,
+            "base_hash": self.base_hash,
             "tokenizer_hash": self.tokenizer_hash,
             "template_hash": self.template_hash,
         }

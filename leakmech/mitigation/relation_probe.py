@@ -1,0 +1,156 @@
+"""A probe that says whether a prompt's stem is about its injection, read from the model's own residual stream.
+
+Relevant prompts are those of a set of relevant affect, irrelevant ones the same injections and stems in other pairs
+(:mod:`leakmech.prompts.relation`) and AEXL samples. In every layer a logistic regression on the mean over the stem's
+tokens tells them apart,
+
+    relevance(x) = w . x,    w = coefficients / standard deviations, scaled to length 1,
+
+with L2 strength fixed beforehand. The layer is chosen by the AUC on samples held out from the fit; thresholds are
+quantiles of the relevance of held-out *irrelevant* prompts: a prompt counts as relevant if it lies above. Nothing is
+fitted on samples on which a mitigation is judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+from leakmech.errors import DatasetError
+from leakmech.interventions.base import Probe
+from leakmech.mechanism.activations import cache_activations
+from leakmech.models.load import LoadedModel
+from leakmech.prompts.relation import relation_pairs
+from leakmech.prompts.samples import PromptSet
+
+REGULARISATION = 0.003
+"""C of the logistic regressions; activations are standardised first."""
+_CONDITIONS = ("positive", "negative")
+_DEEPEST = 0.7
+"""Layers beyond this share of the depth are left out: there must be layers left to act in."""
+
+Rows = Float[np.ndarray, "rows layers d_model"]
+
+
+@dataclass(frozen=True, eq=False)
+class RelationProbe:
+    """A fitted probe.
+
+    Attributes
+    ----------
+    layer
+        Whose ``resid_post`` it reads.
+    vector
+        Unit vector, shape (d_model,), float32.
+    irrelevant, relevant
+        Projections of held-out prompts.
+    auc_by_layer
+        On held-out prompts.
+    """
+
+    layer: int
+    vector: torch.Tensor
+    irrelevant: Float[np.ndarray, " n"]
+    relevant: Float[np.ndarray, " m"]
+    auc_by_layer: dict[int, float]
+
+    @property
+    def auc(self) -> float:
+        """On held-out prompts; of the layer that was chosen on them."""
+        return self.auc_by_layer[self.layer]
+
+    def probe(self, caught: float) -> Probe:
+        """Fires for irrelevant prompts: for the share `caught` of the held-out ones."""
+        threshold = float(np.quantile(self.irrelevant, caught))
+        return Probe(vector=self.vector, layer=self.layer, threshold=threshold, position="stem", fires="below")
+
+    def kept(self, caught: float) -> float:
+        """Share of held-out relevant prompts for which :meth:`probe` does not fire."""
+        return float((self.relevant > np.quantile(self.irrelevant, caught)).mean())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "layer": self.layer,
+            "auc": self.auc,
+            "auc_by_layer": {str(layer): value for layer, value in self.auc_by_layer.items()},
+            "n_relevant": len(self.relevant),
+            "n_irrelevant": len(self.irrelevant),
+        }
+
+
+def fit_relation_probe(
+    model: LoadedModel,
+    relevant: PromptSet,
+    *,
+    irrelevant_fit: PromptSet,
+    irrelevant_tune: PromptSet,
+    pairings: int = 2,
+    seed: int = 0,
+    **prompting: Any,
+) -> RelationProbe:
+    """Fit a probe of relevance.
+
+    Parameters
+    ----------
+    model
+        As :func:`leakmech.load_model` returns it.
+    relevant
+        Samples marked ``fit`` and ``tune`` (:func:`leakmech.prompts.relation.relation_pairs`).
+    irrelevant_fit, irrelevant_tune
+        Leakage samples to fit on and to hold out.
+    pairings
+        How often stems are paired with other injections.
+    seed
+        Of the pairings.
+    **prompting
+        How prompts are rendered and run, as for :func:`leakmech.cache_activations`.
+
+    Raises
+    ------
+    DatasetError
+        A split is empty.
+    """
+    last = round(_DEEPEST * int(model.model.config.get_text_config().num_hidden_layers))
+    layers = range(1, last)
+
+    def read(samples: PromptSet) -> Rows:
+        if not len(samples):
+            raise DatasetError(f"{samples.name}: no samples to fit a probe of relevance on")
+        cache = cache_activations(
+            model, samples, layers=list(layers), positions=["stem_mean"], conditions=_CONDITIONS, **prompting
+        )["resid_post"]
+        return np.concatenate([cache.matrix(condition=c, position="stem_mean") for c in _CONDITIONS]).astype(np.float32)
+
+    pairs = [relation_pairs(relevant, seed=seed + number) for number in range(pairings)]
+    found: dict[str, tuple[Rows, Rows]] = {}
+    for split, leaking in (("fit", irrelevant_fit), ("tune", irrelevant_tune)):
+        mismatched = [read(irrelevant.split(split)) for _, irrelevant in pairs]
+        found[split] = read(pairs[0][0].split(split)), np.concatenate([*mismatched, read(leaking)])
+    fits = [_fit(*(side[:, i] for side in found["fit"])) for i in range(len(layers))]
+    held_out = [[side[:, i] @ vector for side in found["tune"]] for i, vector in enumerate(fits)]
+    aucs = {layer: _auc(*sides) for layer, sides in zip(layers, held_out, strict=True)}
+    best = max(aucs, key=lambda layer: aucs[layer])
+    related, unrelated = held_out[layers.index(best)]
+    return RelationProbe(best, torch.from_numpy(fits[layers.index(best)]), unrelated, related, aucs)
+
+
+def _fit(relevant: Float[np.ndarray, "n d"], irrelevant: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " d"]:
+    points = np.concatenate([relevant, irrelevant])
+    labels = np.r_[np.ones(len(relevant)), np.zeros(len(irrelevant))]
+    scaler = StandardScaler().fit(points)
+    model = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=500, tol=1e-3)
+    weights = model.fit(scaler.transform(points), labels).coef_[0] / scaler.scale_
+    return (weights / np.linalg.norm(weights)).astype(np.float32)
+
+
+def _auc(relevant: Float[np.ndarray, " n"], irrelevant: Float[np.ndarray, " m"]) -> float:
+    labels = np.r_[np.ones(len(relevant)), np.zeros(len(irrelevant))]
+    return float(roc_auc_score(labels, np.r_[relevant, irrelevant]))

@@ -1,0 +1,203 @@
+"""``mitigate``: strengths chosen on ``tune`` samples, the chosen ones measured once on ``test`` samples.
+
+    tune    every family at every strength: leakage on the diagnosis' tune samples, retention on relevant affect that
+            nothing was fitted on, fluency; the strength with the highest selectivity is chosen for each family
+    test    the chosen ones, the adapters and interventions that were asked for, baselines and the oracle on the leakage
+            set and on the sets of relevant affect, with all side effects
+
+Everything is kept cell by cell (:mod:`leakmech.mitigation.arena`), so an interrupted run goes on where it was. The
+interventions that were chosen are saved as files that ``leakmech bench --intervention`` takes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from leakmech.config import BenchConfig, MitigateConfig
+from leakmech.errors import DatasetError, RunDirectoryError
+from leakmech.interventions.files import save_interventions
+from leakmech.mitigation.arena import Arena
+from leakmech.mitigation.compare import (
+    MitigationComparison,
+    finish,
+    load_configured,
+    measure_all,
+    open_comparison,
+)
+from leakmech.mitigation.damage.equivalence import Margins
+from leakmech.mitigation.families import BASELINES, BOUND, Family, chosen_families
+from leakmech.mitigation.fitted import FittedParts, load_fitted
+from leakmech.mitigation.types import Mitigation
+from leakmech.progress import Progress, no_progress
+from leakmech.prompts.relation import without_self_reports
+from leakmech.prompts.samples import PromptSet, Sample, load_dataset
+from leakmech.reports.mitigation_figures import draw_mitigations
+from leakmech.runs import RunDirectory
+from leakmech.store import content_hash, read_json, slug, write_jsonl
+
+Row = dict[str, Any]
+
+
+def mitigate(
+    model: Any = None,
+    *,
+    diagnosis: str | Path,
+    tokenizer: Any = None,
+    out: str | Path | None = None,
+    progress: Progress = no_progress,
+    **settings: Any,
+) -> MitigationComparison:
+    """Try mitigations, choose their strengths, and measure what each lowers and what it damages.
+
+    Parameters
+    ----------
+    model, tokenizer, progress
+        As for :func:`leakmech.bench`.
+    diagnosis
+        Directory of a finished diagnosis of the same model, with a ``tune`` split.
+    out
+        Run directory; default ``runs/mitigate-<model>-<dataset>-seed<seed>``. One that holds this run is continued.
+    **settings
+        Fields of :class:`leakmech.config.MitigateConfig`.
+
+    Raises
+    ------
+    UsageError
+        A name, file, key or value is wrong, or the diagnosis is of another model or has no ``tune`` split.
+    InterruptedRunError
+        Ctrl-C; finished cells are in `out` and the same call continues it.
+    """
+    if isinstance(model, str | Path):
+        settings["model"] = str(model)
+    config = MitigateConfig.parse({**settings, "diagnosis": str(diagnosis)}, where="mitigate")
+    path = (
+        Path(out) if out else Path("runs") / f"mitigate-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}"
+    )
+    started = time.perf_counter()
+    families = chosen_families(config.families)
+    bench = _bench_config(config, config.dataset, config.generations, config.limit)
+    by_name = model is None or isinstance(model, str | Path)
+    loaded = load_configured(bench, None if by_name else model, tokenizer)
+    parts = load_fitted(diagnosis, loaded, relevant=config.relevant_fit, seed=config.seed, progress=progress)
+    _refuse_shared(parts, load_dataset(config.dataset))
+    open_comparison(
+        path, {"settings": content_hash(str(config.identity())), "weights": loaded.weights_hash}, config.identity()
+    )
+    margins = Margins(**config.margins)
+    tune = _tune_arena(config, parts, path, margins, progress)
+    members = {family.name: family.members(parts) for family in families}
+    tuned = measure_all(tune, [member for group in members.values() for member in group])
+    chosen = {name: best_of(group, tuned) for name, group in members.items()}
+    _save_chosen(path, chosen)
+    test = Arena(
+        loaded=loaded, config=bench, relevant=config.relevant, out=path, split="test", margins=margins,
+        draws=config.bootstrap_draws, progress=progress,
+    )  # fmt: skip
+    extra = [*_given(config), *(one for family in (BOUND, *_baselines(config)) for one in family.members(parts))]
+    rows = measure_all(test, [*chosen.values(), *extra], alpha=config.alpha)
+    facts = {
+        "model": config.model,
+        "dataset": config.dataset,
+        "relevant": list(config.relevant),
+        "diagnosis": config.diagnosis,
+        "relation_probe": parts.relation_probe.to_dict() if _uses_probe(families) else None,
+        "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
+        "timing": {"total_s": round(time.perf_counter() - started, 1)},
+    }
+    result = finish(path, [*rows, *tuned], facts, test)
+    draw_mitigations(result.to_frame(), path / "figures")
+    return result
+
+
+def best_of(members: list[Mitigation], rows: list[Row]) -> Mitigation:
+    """The member whose row has the highest selectivity; of equal ones the first, which is the mildest."""
+    by_name = {row["name"]: row for row in rows}
+
+    def selectivity(member: Mitigation) -> float:
+        value = by_name[member.name]["selectivity"]
+        return -1.0 if value is None else value
+
+    return max(members, key=selectivity)
+
+
+def _bench_config(config: MitigateConfig, dataset: str, generations: int, limit: int | None) -> BenchConfig:
+    shared = {name: getattr(config, name) for name in BenchConfig.model_fields if name in MitigateConfig.model_fields}
+    shared |= {"dataset": dataset, "generations": generations, "limit": limit, "noise_floor": False}
+    return BenchConfig.parse(shared, where="mitigate")
+
+
+def _tune_arena(config: MitigateConfig, parts: FittedParts, path: Path, margins: Margins, progress: Progress) -> Arena:
+    """Leakage samples that the diagnosis chose on, and relevant affect that no probe was fitted on."""
+    relevant = without_self_reports(parts.relevant).split("tune")
+    if not len(relevant):
+        raise DatasetError(f"{config.relevant_fit}: has no samples marked tune, on which strengths are chosen")
+    files = {"leakage": parts.splits["tune"], "relevant": relevant}
+    for name, samples in files.items():
+        write_jsonl(path / "data" / f"tune-{name}.jsonl", map(_row, samples.take(config.tune_samples)))
+    bench = _bench_config(config, str(path / "data" / "tune-leakage.jsonl"), config.tune_generations, None)
+    return Arena(
+        loaded=parts.loaded, config=bench, relevant=(str(path / "data" / "tune-relevant.jsonl"),), out=path,
+        split="tune", margins=margins, damage=False, draws=min(500, config.bootstrap_draws), progress=progress,
+    )  # fmt: skip
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    return {name: getattr(sample, name) for name in ("id", "stem", "positive", "neutral", "negative")}
+
+
+def _refuse_shared(parts: FittedParts, test: PromptSet) -> None:
+    """Nothing that is fitted or chosen on may be judged."""
+    judged = {text for sample in test for text in (sample.positive, sample.negative)}
+    for samples in (*(parts.splits[name] for name in ("fit", "tune")), parts.relevant):
+        shared = [sample.id for sample in samples if {sample.positive, sample.negative} & judged]
+        if shared:
+            raise DatasetError(
+                f"{samples.name}: {len(shared)} samples have injections of the test set (for example {shared[0]!r}); "
+                "what is fitted must be judged on other texts"
+            )
+
+
+def _given(config: MitigateConfig) -> list[Mitigation]:
+    """Adapters and intervention files that the user wants to see in the table."""
+    adapters = [
+        Mitigation(f"adapter-{slug(path)}", "adapter", {"adapter": path}, note=path) for path in config.adapters
+    ]
+    files = [
+        Mitigation(f"file-{Path(path).stem}", "intervention", {"intervention": path}, note=path)
+        for path in config.interventions
+    ]
+    return [*adapters, *files]
+
+
+def _baselines(config: MitigateConfig) -> tuple[Family, ...]:
+    return BASELINES if config.baselines else ()
+
+
+def _uses_probe(families: list[Family]) -> bool:
+    return any(family.name.endswith("if-unrelated") for family in families)
+
+
+def _save_chosen(path: Path, chosen: Mapping[str, Mitigation]) -> None:
+    for name, mitigation in chosen.items():
+        if mitigation.interventions:
+            save_interventions(mitigation.interventions, path / "interventions" / f"{name}.json")
+
+
+def stored_settings(path: str | Path) -> dict[str, Any]:
+    """The settings of the run in `path`, so that naming it is enough to continue; none if there is none.
+
+    Raises
+    ------
+    RunDirectoryError
+        It is a run of another kind.
+    """
+    file = RunDirectory(Path(path)).run_file
+    if not file.exists():
+        return {}
+    stored = read_json(file)
+    if stored.get("kind") != "mitigate" or "diagnosis" not in stored["config"]:
+        raise RunDirectoryError(f"{path}: holds a run of `leakmech {stored.get('command')}`; choose another --out")
+    return stored["config"]
