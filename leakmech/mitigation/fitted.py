@@ -24,6 +24,7 @@ from leakmech.mechanism.activations import activation_moments
 from leakmech.mechanism.direction_data import SiteActivations
 from leakmech.mechanism.direction_fits import fit_method
 from leakmech.mechanism.directions import Direction, make_direction
+from leakmech.mechanism.moments import Moments
 from leakmech.mechanism.sentiment import ActivationReader
 from leakmech.mitigation.relation_probe import RelationProbe, fit_relation_probe
 from leakmech.models.layout import Layout, layout_of
@@ -168,7 +169,7 @@ class FittedParts:
             covariance=False,
             **self._prompting,
         )
-        return {site: found.mean_of(condition="control", position="all").float() for site, found in moments.items()}
+        return {site: _over_tokens(found) for site, found in moments.items()}
 
     def head_means(self, heads: list[str]) -> Float[Tensor, "head d_head"]:
         """Mean output z of heads over all tokens of control prompts."""
@@ -194,6 +195,13 @@ class FittedParts:
             seed=self.seed,
             **self._prompting,
         )
+
+
+def _over_tokens(moments: Moments) -> Float[Tensor, "layer width"]:
+    """Mean over all tokens, from the means at each place of the prompts."""
+    count = moments.count[0].double()
+    there = count > 0
+    return (torch.einsum("p,plw->lw", count[there], moments.mean[0][there]) / count.sum()).float()
 
 
 def load_fitted(

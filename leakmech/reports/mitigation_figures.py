@@ -92,8 +92,9 @@ def _draw_sweeps(axes: Axes, rows: Frame) -> None:
 
 
 def _draw_tested(axes: Axes, rows: Frame) -> None:
-    colors = dict(zip(_KINDS, (*SERIES_COLORS, SOFT), strict=False))
-    markers = dict(zip(_KINDS, (*SERIES_MARKERS, "x"), strict=False))
+    kinds: list[str] = list(_KINDS)
+    colors = dict(zip(kinds, (*SERIES_COLORS, SOFT), strict=True))
+    markers = dict(zip(kinds, (*SERIES_MARKERS, "x"), strict=True))
     for kind, group in rows.groupby("kind", sort=False):
         x, y = group["leakage_reduction"].to_numpy(), group["retention"].to_numpy()
         bars = {}
