@@ -33,10 +33,10 @@ from leakmech.mitigation.fitted import FittedParts, load_fitted
 from leakmech.mitigation.types import Mitigation
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.relation import without_self_reports
-from leakmech.prompts.samples import PromptSet, Sample, load_dataset
+from leakmech.prompts.samples import PromptSet, load_dataset
 from leakmech.reports.mitigation_figures import draw_mitigations
 from leakmech.runs import RunDirectory
-from leakmech.store import content_hash, read_json, slug, write_jsonl
+from leakmech.store import content_hash, read_json, slug
 
 Row = dict[str, Any]
 
@@ -136,16 +136,12 @@ def _tune_arena(config: MitigateConfig, parts: FittedParts, path: Path, margins:
         raise DatasetError(f"{config.relevant_fit}: has no samples marked tune, on which strengths are chosen")
     files = {"leakage": parts.splits["tune"], "relevant": relevant}
     for name, samples in files.items():
-        write_jsonl(path / "data" / f"tune-{name}.jsonl", map(_row, samples.take(config.tune_samples)))
+        samples.take(config.tune_samples).save(path / "data" / f"tune-{name}.jsonl")
     bench = _bench_config(config, str(path / "data" / "tune-leakage.jsonl"), config.tune_generations, None)
     return Arena(
         loaded=parts.loaded, config=bench, relevant=(str(path / "data" / "tune-relevant.jsonl"),), out=path,
         split="tune", margins=margins, damage=False, draws=min(500, config.bootstrap_draws), progress=progress,
     )  # fmt: skip
-
-
-def _row(sample: Sample) -> dict[str, Any]:
-    return {name: getattr(sample, name) for name in ("id", "stem", "positive", "neutral", "negative")}
 
 
 def _refuse_shared(parts: FittedParts, test: PromptSet) -> None:
