@@ -31,11 +31,11 @@ from leakmech.prompts.locate import LocatedPrompt
 class FrozenLayer(DynamicLayer):
     """Keys and values of the tokens before; new ones are shown to attention, but not kept."""
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
-        self.dtype, self.device = keys.dtype, keys.device
-        self.keys: Tensor = keys
-        self.values: Tensor = values
+        self.dtype, self.device = layer.keys.dtype, layer.keys.device
+        self.keys: Tensor = layer.keys
+        self.values: Tensor = layer.values
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -72,8 +72,7 @@ def head_cache(
     """Keys and values of the first `n_head` tokens of `prompts`, in one row; None where there are no such tokens."""
     if n_head == 0:
         return None
-    inputs = padded([prompts[0]], loaded.device)
-    return prefix_cache(loaded, inputs, n_head, n_layers=n_layers)
+    return prefix_cache(loaded, padded(prompts[:1], loaded.device), n_head, n_layers=n_layers)
 
 
 @torch.no_grad()
@@ -103,36 +102,21 @@ def prefix_cache(
     cache, n_head = DynamicCache(), 0
     if head is not None:
         n_head, n_rows = head.get_seq_length(), len(inputs["input_ids"])
-        cache.layers[:] = [_expanded(layer, n_rows) for layer in head.layers]
+        cache.layers[:] = [_growing(layer, n_rows) for layer in head.layers]
     if n_head < n_prefix:
-        cache = _grown(cache)
         # The last layer's keys and values are there as soon as its heads have looked.
-        last = layout_of(loaded.model).blocks[: n_layers or None][-1].heads_out
-        with ending_before(last):
+        with ending_before(layout_of(loaded.model).blocks[:n_layers][-1].heads_out):
             run_columns(loaded, inputs, n_head, n_prefix, cache=cache)
-        cache.layers[:] = [FrozenLayer(*_filled(layer)) for layer in cache.layers]
+    cache.layers[:] = [FrozenLayer(layer) for layer in cache.layers]
     return cache
 
 
-def _expanded(layer: Any, n_rows: int) -> FrozenLayer:
-    keys, values = _filled(layer)
-    return FrozenLayer(keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1))
-
-
-def _grown(cache: DynamicCache) -> DynamicCache:
-    """A cache with the same keys and values that keeps new ones."""
-    grown = DynamicCache()
-    for layer in cache.layers:
-        growing = DynamicLayer()
-        keys, values = _filled(layer)
-        growing.lazy_initialization(keys, values)
-        growing.keys, growing.values = keys, values
-        grown.layers.append(growing)
-    return grown
-
-
-def _filled(layer: Any) -> tuple[Tensor, Tensor]:
-    return layer.keys, layer.values
+def _growing(layer: Any, n_rows: int) -> DynamicLayer:
+    """A layer that keeps new keys and values behind those of `layer`, which are the same in `n_rows` rows."""
+    growing = DynamicLayer()
+    growing.lazy_initialization(layer.keys, layer.values)
+    growing.keys, growing.values = (tensor.expand(n_rows, -1, -1, -1) for tensor in (layer.keys, layer.values))
+    return growing
 
 
 # -- parts of a forward pass -------------------------------------------------------------------------------------------
@@ -158,13 +142,13 @@ class _Ended(Exception):  # noqa: N818 - no error: the pass has served
 
 @contextmanager
 def ending_before(module: nn.Module) -> Iterator[None]:
-    """Forward passes within end where they reach `module`, and whatever is left of this block's body with them."""
+    """A forward pass within ends where it reaches `module`, and with it the body of the ``with`` statement."""
     yield from _ending(module.register_forward_pre_hook(_end))
 
 
 @contextmanager
 def ending_behind(module: nn.Module) -> Iterator[None]:
-    """Forward passes within end behind `module` and the hooks it had before, as for :func:`ending_before`."""
+    """The same, behind `module` and the hooks it had before."""
     yield from _ending(module.register_forward_hook(_end))
 
 
