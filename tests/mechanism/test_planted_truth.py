@@ -13,11 +13,13 @@ import torch
 from leakmech.mechanism.attention_knockout import attention_knockout
 from leakmech.mechanism.attribution import METHODS, attribute, parse_target
 from leakmech.mechanism.direct import direct_attribution
+from leakmech.mechanism.direction_fits import FitOptions, fit_method, search_sphere
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.faithfulness import circuit_curves, random_rankings
+from leakmech.mechanism.interchange import PromptInterchange
 from leakmech.mechanism.pairs import make_pairs
 from leakmech.mechanism.patching import patch_components, patch_heads
-from leakmech.mechanism.sentiment import sentiment_directions
+from leakmech.mechanism.sentiment import ActivationReader, sentiment_directions
 from leakmech.mechanism.transport import transport_and_expression
 from leakmech.models.components import Component
 from leakmech.models.layout import layout_of
@@ -37,10 +39,8 @@ SAMPLES = PromptSet(
 )
 
 
-@pytest.fixture(scope="module")
-def planted(make_tiny, chat_tokenizer) -> LoadedModel:
-    """The model; ``+`` and ``-`` carry the feature."""
-    model = make_tiny("llama-mha")
+def plant(model, chat_tokenizer) -> None:
+    """``+`` and ``-`` carry the feature."""
     layout = layout_of(model)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -66,6 +66,13 @@ def planted(make_tiny, chat_tokenizer) -> LoadedModel:
         mlp.up_proj.weight[NEURON[1], CARRIED] = 4
         mlp.down_proj.weight[:, NEURON[1]] = 0
         mlp.down_proj.weight[READ_OUT, NEURON[1]] = 4
+
+
+@pytest.fixture(scope="module")
+def planted(make_tiny, chat_tokenizer) -> LoadedModel:
+    """The model."""
+    model = make_tiny("llama-mha")
+    plant(model, chat_tokenizer)
     return load_model(model, tokenizer=chat_tokenizer, dtype="float32", device="cpu")
 
 
@@ -139,6 +146,42 @@ def test_circuit_of_one_head_is_faithful_and_others_are_not(planted, direction):
     assert abs(curves.faithfulness("random-0")[:2]).max() < 0.1
     assert curves.cpr("attribution") > 0.9
     assert curves.cmd("attribution") < 0.1 < curves.cmd("random-0")
+
+
+@pytest.fixture(scope="module")
+def speaking(make_tiny, chat_tokenizer) -> LoadedModel:
+    """The model with next tokens that depend on the read-out, and on nothing else that the injection changes."""
+    model = make_tiny("llama-mha")
+    plant(model, chat_tokenizer)
+    unembedding = layout_of(model).unembedding.weight
+    with torch.no_grad():
+        unembedding[:, FEATURE] = unembedding[:, CARRIED] = 0
+        unembedding[chat_tokenizer("g")["input_ids"][0], READ_OUT] = 0.5
+        unembedding[chat_tokenizer("b")["input_ids"][0], READ_OUT] = -0.5
+    return load_model(model, tokenizer=chat_tokenizer, dtype="float32", device="cpu")
+
+
+def test_alignment_search_finds_what_the_output_depends_on(speaking):
+    renderer = Renderer(speaking.tokenizer)
+    interchange = PromptInterchange(speaking, SAMPLES, renderer=renderer)
+    activations = ActivationReader(speaking, renderer, site="resid_post", layers=[1, 2]).read(SAMPLES)
+    found = fit_method("das", activations, options=FitOptions(interchange=interchange)).vectors
+    for vector, layer, feature in zip(found, (1, 2), (CARRIED, READ_OUT), strict=True):
+        assert abs(vector[feature]) > 0.9
+        nothing = float(interchange(torch.zeros(len(vector)), layer))
+        print(nothing, float(interchange(torch.from_numpy(vector).float(), layer)))
+        assert float(interchange(torch.from_numpy(vector).float(), layer)) < 0.1 * nothing
+
+
+def test_alignment_search_finds_it_from_a_start_that_knows_nothing(speaking):
+    interchange = PromptInterchange(speaking, SAMPLES, renderer=Renderer(speaking.tokenizer))
+    start = torch.randn(layout_of(speaking.model).d_model, generator=torch.Generator().manual_seed(1))
+    start = start / start.norm()
+    print(start[READ_OUT])
+    assert abs(float(start[READ_OUT])) < 0.5
+    vector, loss = search_sphere(lambda v: interchange(v, 2), start, steps=100, rate=0.2, where="planted")
+    print(vector[:3], loss)
+    assert abs(float(vector[READ_OUT])) > 0.9
 
 
 def test_fitted_directions_separate_unseen_prompts(planted):
