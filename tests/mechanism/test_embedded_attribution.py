@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from leakmech.mechanism.attribution import attribute_pairs, parse_target
-from leakmech.mechanism.behaviour import sample_behaviour
 from leakmech.mechanism.faithfulness import circuit_curves, random_rankings
 from leakmech.mechanism.pairs import make_pairs
 from leakmech.mechanism.patching import patch_heads
