@@ -11,7 +11,8 @@ carries all of the polarity and nothing else (Geiger et al. 2024).
 
 The source is of another sample because a variable is sought that all samples have in common. Two prompts of one sample
 differ in what their injections say, too, and along a vector that carries some of that, exchanging their projections
-would lower the loss whichever sign it has in a sample.
+would lower the loss whichever sign it has in a sample. Two limits stay: v may use a place that the polarity never
+reaches but the output reads (Makelov et al. 2024), and with fewer samples than dimensions it fits their chance.
 """
 
 from __future__ import annotations
