@@ -159,15 +159,24 @@ class TokenPick:
         return picked
 
 
-def padded(prompts: Sequence[LocatedPrompt], device: torch.device) -> dict[str, Tensor]:
-    """Model inputs for a batch: ids padded on the left with each row's first token, mask and position ids."""
+def padded(prompts: Sequence[LocatedPrompt], device: torch.device, *, n_head: int = 0) -> dict[str, Tensor]:
+    """Model inputs for a batch: ids padded on the left with each row's first token, mask and position ids.
+
+    Parameters
+    ----------
+    n_head
+        Number of first tokens that stand before the padding.
+    """
     width = max(map(len, prompts))
     ids = torch.empty(len(prompts), width, dtype=torch.long)
-    mask = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.ones(len(prompts), width, dtype=torch.long)
     for row, prompt in enumerate(prompts):
-        ids[row] = int(prompt.ids[0])
-        ids[row, width - len(prompt) :] = torch.from_numpy(prompt.ids)
-        mask[row, width - len(prompt) :] = 1
+        own = torch.from_numpy(prompt.ids)
+        n_padding = width - len(prompt)
+        ids[row, :n_head] = own[:n_head]
+        ids[row, n_head : n_head + n_padding] = int(own[0])
+        ids[row, n_head + n_padding :] = own[n_head:]
+        mask[row, n_head : n_head + n_padding] = 0
     position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
     return {name: tensor.to(device) for name, tensor in inputs.items()}

@@ -241,7 +241,7 @@ def _effects(run: PairedRun, gradients: dict[tuple[Site, int], Tensor]) -> Effec
     for site in SITES:
         layers = []
         for layer in range(run.stop):
-            products = run.difference(site, layer) * gradients[site, layer].float()
+            products = run.difference(site, layer).mul_(gradients[site, layer])
             if site == "z":
                 layers.append(reduce(products, "row pos (head width) -> row head", "sum", head=run.layout.n_heads))
             else:

@@ -1,8 +1,12 @@
-"""A batch of pairs run once: what attribution and patching start from."""
+"""A batch of pairs run once: what attribution and patching start from.
+
+Tokens with which all prompts of the batch start run once (:mod:`leakmech.mechanism.prefixes`), layers above the target
+not at all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -13,6 +17,7 @@ from torch import Tensor
 
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.pairs import Pair
+from leakmech.mechanism.prefixes import common_length, ending_behind, head_cache, prefix_cache, run_columns
 from leakmech.mechanism.replay import Replay
 from leakmech.mechanism.sites import Pick, Recorded, Site, recording
 from leakmech.mechanism.targets import Target
@@ -81,27 +86,44 @@ class PairedRun:
         self.target = target
         self.sites = tuple(sites)
         self.n_suffix = max(len(pair) if whole else pair.n_shared for pair in pairs)
+        both = [prompt for pair in pairs for prompt in (pair.clean, pair.corrupt)]
+        self._n_head = common_length(loaded, both, n_suffix=self.n_suffix)
+        self._head = head_cache(loaded, both, self._n_head, n_layers=self.stop)
         self.corrupt = self._side(
             [pair.corrupt for pair in pairs], again="corrupt" in replayed, taped=taped == "corrupt"
         )
         self.clean = self._side([pair.clean for pair in pairs], again="clean" in replayed, taped=taped == "clean")
+        self._head = None
 
     def _side(self, located: Sequence[LocatedPrompt], *, again: bool, taped: bool) -> OneSide:
-        inputs, last = padded(located, self.loaded.device), _last(self.n_suffix)
-        replay = None
+        inputs = padded(located, self.loaded.device, n_head=self._n_head)
+        replay, last = None, _last(self.n_suffix)
         with (
             recording(self.layout, sites=self.sites, layers=range(self.stop), pick=last) as recorded,
             torch.set_grad_enabled(taped),
         ):
             if again:
-                replay = Replay(self.loaded, inputs, n_suffix=self.n_suffix, taped=taped)
+                replay = Replay(
+                    self.loaded, inputs, n_suffix=self.n_suffix, taped=taped, head=self._head, n_layers=self.stop
+                )
                 behind = replay.streams[self.stop]
             else:
-                with recording(self.layout, sites=["resid_post"], layers=[self.target.layer], pick=last) as stream:
-                    self.loaded.model(**inputs, use_cache=False, logits_to_keep=1)
-                behind = stream["resid_post", self.target.layer]
+                behind = self._behind(inputs)
             values = self.target.values(behind, located)
         return OneSide(tuple(located), replay, recorded, values)
+
+    def _behind(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "row pos d_model"]:
+        """The stream that the target reads, from a single pass."""
+        width = inputs["input_ids"].shape[1]
+        cache = prefix_cache(self.loaded, inputs, self._n_head, head=self._head)
+        with (
+            recording(
+                self.layout, sites=["resid_post"], layers=[self.target.layer], pick=_last(self.n_suffix)
+            ) as stream,
+            ending_behind(self.layout.block(self.target.layer).block),
+        ):
+            run_columns(self.loaded, inputs, self._n_head, width, cache=cache)
+        return stream["resid_post", self.target.layer]
 
     @property
     def stop(self) -> int:
@@ -136,7 +158,7 @@ class PairedRun:
         """Clean minus corrupt activations at the shared tokens, 0 elsewhere, in float32."""
         key = (site, layer)
         clean, corrupt = (side.activations[key].detach().float() for side in (self.clean, self.corrupt))
-        return (clean - corrupt) * self.shared
+        return (clean - corrupt).mul_(self.shared)
 
 
 def _last(n: int) -> Pick:

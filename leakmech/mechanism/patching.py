@@ -219,8 +219,9 @@ def patch_stream(
         for layer in chosen:
             for region in regions:
                 where = _region(run, region)
-                values = other.replay.streams[layer]
-                columns.append(_patched_value(run, side, [Patch("resid_pre", layer, values, where)]))
+                below = layer < run.stop  # streams above the target are not kept: they have no say in it
+                patches = [Patch("resid_pre", layer, other.replay.streams[layer], where)] if below else []
+                columns.append(_patched_value(run, side, patches))
         return _signed(run, side, torch.stack(columns, dim=1)), run.shifts
 
     labels = tuple((layer, region) for layer in chosen for region in regions)

@@ -22,26 +22,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from leakmech.mechanism.prefixes import ending_behind, prefix_cache, run_columns
 from leakmech.mechanism.sites import Site
 from leakmech.models.layout import Block, Layout, layout_of
 from leakmech.models.load import LoadedModel
-
-
-class FrozenLayer(DynamicLayer):
-    """Keys and values of the tokens before; new ones are shown to attention, but not kept."""
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        self.dtype, self.device = layer.keys.dtype, layer.keys.device
-        self.keys: Tensor = layer.keys
-        self.values: Tensor = layer.values
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """All keys and values."""
-        return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
 
 
 class Replay:
@@ -57,40 +42,43 @@ class Replay:
         Number of columns that will be run again; all of them: nothing is kept of the tokens before.
     taped
         Whether the first pass over the suffix can be differentiated by what happens in it.
+    head
+        Keys and values of the first columns, where they are the same in all rows; see
+        :mod:`leakmech.mechanism.prefixes`.
+    n_layers
+        Number of first layers that run, now and again; all for None.
 
     Attributes
     ----------
     streams
-        Residual stream before each block and behind the last one, over the suffix.
+        Residual stream before each block and behind the last one that runs, over the suffix.
     """
 
     def __init__(
-        self, loaded: LoadedModel, inputs: Mapping[str, Tensor], *, n_suffix: int, taped: bool = False
+        self,
+        loaded: LoadedModel,
+        inputs: Mapping[str, Tensor],
+        *,
+        n_suffix: int,
+        taped: bool = False,
+        head: DynamicCache | None = None,
+        n_layers: int | None = None,
     ) -> None:
         self.layout: Layout = layout_of(loaded.model)
         self.streams: list[Float[Tensor, "row pos d_model"]] = []
         self._calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        n_prefix = inputs["input_ids"].shape[1] - n_suffix
-        with torch.no_grad():
-            cache = _frozen_prefix(loaded, inputs, n_prefix) if n_prefix else None
-        suffix = {name: inputs[name][:, n_prefix:] for name in ("input_ids", "position_ids")}
+        width = inputs["input_ids"].shape[1]
+        cache = prefix_cache(loaded, inputs, width - n_suffix, head=head, n_layers=n_layers)
+        blocks = [block.block for block in self.layout.blocks[:n_layers]]
         with ExitStack() as hooks, torch.set_grad_enabled(taped):
-            for block in self.layout.blocks:
+            for block in blocks:
                 # Before the hooks of others: they act again in every run.
-                handle = block.block.register_forward_pre_hook(self._keep, with_kwargs=True, prepend=True)
-                hooks.callback(handle.remove)
+                hooks.callback(block.register_forward_pre_hook(self._keep, with_kwargs=True, prepend=True).remove)
             if taped:
-                first = self.layout.blocks[0].block
-                hooks.callback(first.register_forward_pre_hook(_leaf, with_kwargs=True, prepend=True).remove)
-            last = self.layout.blocks[-1].block.register_forward_hook(lambda _, __, out: self._keep_last(out))
-            hooks.callback(last.remove)
-            loaded.model(
-                **suffix,
-                attention_mask=inputs["attention_mask"],
-                past_key_values=cache,
-                use_cache=cache is not None,
-                logits_to_keep=1,
-            )
+                hooks.callback(blocks[0].register_forward_pre_hook(_leaf, with_kwargs=True, prepend=True).remove)
+            hooks.callback(blocks[-1].register_forward_hook(lambda _, __, out: self._keep_last(out)).remove)
+            hooks.enter_context(ending_behind(blocks[-1]))
+            run_columns(loaded, inputs, width - n_suffix, width, cache=cache)
 
     def _keep(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep what a block was called with."""
@@ -125,15 +113,6 @@ def _leaf(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
     if args:
         return (args[0].detach().requires_grad_(), *args[1:]), kwargs
     return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
-
-
-def _frozen_prefix(loaded: LoadedModel, inputs: Mapping[str, Tensor], n_prefix: int) -> DynamicCache:
-    """Keys and values of the first columns. Layers with a sliding window keep all; the mask hides what they ignore."""
-    cache = DynamicCache()
-    prefix = {name: tensor[:, :n_prefix] for name, tensor in inputs.items()}
-    loaded.model(**prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    cache.layers[:] = [FrozenLayer(layer) for layer in cache.layers]
-    return cache
 
 
 def _tensor(output: Any) -> Tensor:

@@ -56,7 +56,7 @@ def sentiment_directions(
 ) -> FittedDirections:
     """Fit directions on `fit`, choose layer and method on `tune`, report them on `test`.
 
-    ``sentiment_directions(model, fit="aexl_fit.jsonl", test="hexl").chosen()`` is the best one.
+    ``sentiment_directions(model, fit="aexl_fit.jsonl", test="hexl").chosen`` is the best one.
 
     Parameters
     ----------

@@ -13,11 +13,13 @@ import torch
 from leakmech.mechanism.attention_knockout import attention_knockout
 from leakmech.mechanism.attribution import METHODS, attribute, parse_target
 from leakmech.mechanism.direct import direct_attribution
+from leakmech.mechanism.direction_fits import FitOptions, fit_method
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.faithfulness import circuit_curves, random_rankings
+from leakmech.mechanism.interchange import PromptInterchange
 from leakmech.mechanism.pairs import make_pairs
 from leakmech.mechanism.patching import patch_components, patch_heads
-from leakmech.mechanism.sentiment import sentiment_directions
+from leakmech.mechanism.sentiment import ActivationReader, sentiment_directions
 from leakmech.mechanism.transport import transport_and_expression
 from leakmech.models.components import Component
 from leakmech.models.layout import layout_of
@@ -37,10 +39,8 @@ SAMPLES = PromptSet(
 )
 
 
-@pytest.fixture(scope="module")
-def planted(make_tiny, chat_tokenizer) -> LoadedModel:
-    """The model; ``+`` and ``-`` carry the feature."""
-    model = make_tiny("llama-mha")
+def plant(model, chat_tokenizer) -> None:
+    """``+`` and ``-`` carry the feature."""
     layout = layout_of(model)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -66,6 +66,13 @@ def planted(make_tiny, chat_tokenizer) -> LoadedModel:
         mlp.up_proj.weight[NEURON[1], CARRIED] = 4
         mlp.down_proj.weight[:, NEURON[1]] = 0
         mlp.down_proj.weight[READ_OUT, NEURON[1]] = 4
+
+
+@pytest.fixture(scope="module")
+def planted(make_tiny, chat_tokenizer) -> LoadedModel:
+    """The model."""
+    model = make_tiny("llama-mha")
+    plant(model, chat_tokenizer)
     return load_model(model, tokenizer=chat_tokenizer, dtype="float32", device="cpu")
 
 
@@ -139,6 +146,39 @@ def test_circuit_of_one_head_is_faithful_and_others_are_not(planted, direction):
     assert abs(curves.faithfulness("random-0")[:2]).max() < 0.1
     assert curves.cpr("attribution") > 0.9
     assert curves.cmd("attribution") < 0.1 < curves.cmd("random-0")
+
+
+@pytest.fixture(scope="module")
+def speaking(make_tiny, chat_tokenizer) -> LoadedModel:
+    """The model with next tokens that depend on the read-out, and on nothing else that the injection changes."""
+    model = make_tiny("llama-mha")
+    plant(model, chat_tokenizer)
+    layout = layout_of(model)
+    unembedding = layout.unembedding.weight
+    with torch.no_grad():
+        # A read-out that dominated the stream would be the same number behind the last norm, however large.
+        layout.block(NEURON[0]).neurons_out.weight[READ_OUT, NEURON[1]] *= 0.02
+        unembedding[:, FEATURE] = unembedding[:, CARRIED] = 0
+        unembedding[chat_tokenizer("g")["input_ids"][0], READ_OUT] = 3
+        unembedding[chat_tokenizer("b")["input_ids"][0], READ_OUT] = -3
+    return load_model(model, tokenizer=chat_tokenizer, dtype="float32", device="cpu")
+
+
+def test_alignment_search_finds_the_feature_and_interchange_along_it_moves_the_output(speaking):
+    renderer = Renderer(speaking.tokenizer)
+    interchange = PromptInterchange(speaking, SAMPLES, renderer=renderer)
+    activations = ActivationReader(speaking, renderer, site="resid_post", layers=[1, 2]).read(SAMPLES)
+    carried, read_out = fit_method("das", activations, options=FitOptions(interchange=interchange)).vectors
+    assert abs(carried[CARRIED]) > 0.9
+    # Behind the last block what the head wrote is of no use to the output, but tells what is: any mixture serves.
+    assert np.hypot(read_out[CARRIED], read_out[READ_OUT]) > 0.9
+    for vector, layer in ((carried, 1), (read_out, 2)):
+        nothing = float(interchange(torch.zeros(len(vector)), layer))
+        other = torch.zeros(len(vector))
+        other[FEATURE] = 1
+        assert nothing > 1  # nats
+        assert float(interchange(other, layer)) > 0.9 * nothing
+        assert float(interchange(torch.from_numpy(vector).float(), layer)) < 0.05 * nothing
 
 
 def test_fitted_directions_separate_unseen_prompts(planted):
