@@ -9,8 +9,10 @@ On the same HEXL prompts, in the same process and number format, with the same s
 * ``steering-vectors``: Hugging Face's ``generate`` under the ablation operator of that package, if it is installed.
 
 Two jobs. *Equal tokens*: every row draws exactly ``--new-tokens`` tokens, in one batch of the same rows. *First
-sentences*: K scored first sentences for each prompt; ours stop where the sentence is complete, the alternatives write
-up to ``max_new_tokens`` tokens (or to an end-of-text token), since they do not know what will be scored.
+sentences*: K scored first sentences for each prompt; ours stop where the sentence is complete, and rows of the next
+prompts take the place of those that have ended; the alternatives write up to ``max_new_tokens`` tokens (or to an
+end-of-text token), since they do not know what will be scored. They are slow and run on fewer prompts than ours, in one
+batch; seconds are per generation.
 
 Directions are random: time does not depend on them. Ways take turns, ratios are medians over rounds. Run it alone on
 the machine. The last line is one JSON object with ``name``, ``ratios`` (speed of the intervention over the base, and
@@ -33,7 +35,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from leakmech.generation.decode import Decoder, Row, StopRule
-from leakmech.generation.engines import generate
+from leakmech.generation.engines import auto_batch_size, generate
 from leakmech.generation.sampler import Decoding
 from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
@@ -50,6 +52,9 @@ from leakmech.scoring.sentence import Cleaner, PromptText
 Generate = Callable[[Int[Tensor, "rows columns"], Int[Tensor, "rows columns"], Decoding, bool], Tensor]
 """``generate(ids, mask, decoding, stop at end-of-text) -> ids with what was drawn``, of an alternative."""
 
+ALTERNATIVES = ("transformer_lens", "steering_vectors")
+JOBS = ("equal_tokens", "first_sentences")
+
 
 def main() -> None:
     arguments = _arguments()
@@ -65,9 +70,9 @@ def main() -> None:
         "hooked_over_base": bench.over_base(loaded.model, hooked=True),
     }
     alternatives = {"transformer_lens": bench.transformer_lens, "steering_vectors": bench.steering_vectors}
-    for name, alternative in alternatives.items():
-        with alternative() as their_generate:
-            for job in ("equal_tokens", "first_sentences"):
+    for name in arguments.alternatives:
+        with alternatives[name]() as their_generate:
+            for job in arguments.jobs:
                 key = f"over_{name}_{job}"
                 found[key] = None if their_generate is None else bench.over_alternative(their_generate, job)
     for name, speed in found.items():
@@ -90,7 +95,7 @@ class Bench:
     Attributes
     ----------
     rows
-        K for each prompt.
+        K for each prompt; `many_rows` is what our engine gets where rows end by themselves.
     everywhere, hooked
         The intervention that is folded, and the one that is hooked.
     differences
@@ -103,11 +108,15 @@ class Bench:
         renderer = Renderer(loaded.tokenizer)
         prompts = list(renderer.prompts(load_dataset("hexl")))
         self.prompts: list[Prompt] = prompts[:: math.ceil(len(prompts) / arguments.prompts)]
-        self.rows = [
-            Row(prompt.id, i, tuple(renderer.token_ids(prompt.rendered)))
-            for prompt in self.prompts
-            for i in range(arguments.generations)
-        ]
+        self.many_prompts = prompts[:: math.ceil(len(prompts) / arguments.sentence_prompts)]
+        self.rows, self.many_rows = (
+            [
+                Row(prompt.id, i, tuple(renderer.token_ids(prompt.rendered)))
+                for prompt in chosen
+                for i in range(arguments.generations)
+            ]
+            for chosen in (self.prompts, self.many_prompts)
+        )
         self.everywhere, self.hooked = _interventions(loaded)
         self.differences: dict[str, float] = {}
         self.fixed = replace(Decoding(), max_new_tokens=arguments.new_tokens)
@@ -116,26 +125,28 @@ class Bench:
 
     def over_base(self, model: Any, *, hooked: bool) -> Speed:
         """Base against changed model, both by our engine, at equal tokens."""
-        base, changed = _Unending(self.loaded.model, self.loaded.tokenizer, decoding=self.fixed), None
+        base = _Unending(self.loaded.model, self.loaded.tokenizer, decoding=self.fixed)
         changed = _Unending(model, self.loaded.tokenizer, decoding=self.fixed)
 
         def run_changed() -> int:
             with self.hooks(on=hooked):
-                return self._run(changed)
+                return _count(changed, self.rows, len(self.rows))
 
-        return measure_speed(lambda: self._run(base), run_changed, rounds=self.arguments.rounds)
+        return measure_speed(lambda: _count(base, self.rows, len(self.rows)), run_changed, rounds=self.arguments.rounds)
 
     def ours(self, job: str) -> Callable[[], int]:
         """Our engine under the hooks."""
         model, tokenizer = self.loaded.model, self.loaded.tokenizer
         if job == "equal_tokens":
-            decoder = _Unending(model, tokenizer, decoding=self.fixed)
+            decoder, rows, size = _Unending(model, tokenizer, decoding=self.fixed), self.rows, len(self.rows)
         else:
-            decoder = Decoder(model, tokenizer, decoding=Decoding(), stop=_stop_rule(self.prompts))
+            decoder = Decoder(model, tokenizer, decoding=Decoding(), stop=_stop_rule(self.many_prompts))
+            rows, longest = self.many_rows, max(len(row.prompt_tokens) for row in self.many_rows)
+            size = auto_batch_size(model, longest_prompt=longest, max_new_tokens=decoder.decoding.max_new_tokens)
 
         def run() -> int:
             with self.hooks(on=True):
-                return self._run(decoder)
+                return _count(decoder, rows, size)
 
         return run
 
@@ -148,29 +159,20 @@ class Bench:
         with apply(self.loaded.model, self.hooked):
             yield
 
-    def _run(self, decoder: Decoder) -> int:
-        return sum(len(batch) for batch in generate(decoder, self.rows, batch_size=len(self.rows)))
-
     # -- the alternatives ------------------------------------------------------------------------------------------
 
     def over_alternative(self, their_generate: Generate, job: str) -> Speed:
         """An alternative against ours, under the same hooks."""
         fixed = job == "equal_tokens"
         decoding = self.fixed if fixed else Decoding()
-        size = len(self.rows) if fixed else self.arguments.alternative_rows or len(self.rows)
 
         def theirs() -> int:
             torch.manual_seed(0)
-            count = 0
-            for start in range(0, len(self.rows), size):
-                ids, mask = self.padded(self.rows[start : start + size])
-                drawn = their_generate(ids, mask, decoding, not fixed)[:, ids.shape[1] :]
-                if fixed and drawn.shape[1] != decoding.max_new_tokens:
-                    raise AssertionError(f"{drawn.shape[1]} tokens were drawn, not {decoding.max_new_tokens}")
-                # What will be scored is text.
-                self.loaded.tokenizer.batch_decode(drawn, skip_special_tokens=True)
-                count += len(drawn)
-            return count
+            ids, mask = self.padded(self.rows)
+            drawn = their_generate(ids, mask, decoding, not fixed)[:, ids.shape[1] :]
+            if fixed and drawn.shape[1] != decoding.max_new_tokens:
+                raise AssertionError(f"{drawn.shape[1]} tokens were drawn, not {decoding.max_new_tokens}")
+            return len(self.loaded.tokenizer.batch_decode(drawn, skip_special_tokens=True))
 
         return measure_speed(theirs, self.ours(job), rounds=self.arguments.rounds)
 
@@ -261,6 +263,10 @@ class _Unending(Decoder):
         return frozenset()
 
 
+def _count(decoder: Decoder, rows: Sequence[Row], size: int) -> int:
+    return sum(len(finished) for finished in generate(decoder, rows, batch_size=size))
+
+
 def _interventions(loaded: LoadedModel) -> tuple[AblateDirection, AblateDirection]:
     layout = layout_of(loaded.model)
     layers = range(layout.n_layers - 2 * layout.n_layers // 3, layout.n_layers)
@@ -299,9 +305,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--generations", type=int, default=10, help="rows for each prompt (K)")
     parser.add_argument("--new-tokens", type=int, default=32, help="tokens of a row where all draw as many")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--alternative-rows", type=int, default=None, help="rows a call of the alternatives; default: all rows"
-    )
+    parser.add_argument("--sentence-prompts", type=int, default=36, help="prompts of our engine for first sentences")
+    parser.add_argument("--alternatives", nargs="*", choices=ALTERNATIVES, default=ALTERNATIVES)
+    parser.add_argument("--jobs", nargs="*", choices=JOBS, default=JOBS)
     return parser.parse_args()
 
 
