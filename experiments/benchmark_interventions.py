@@ -65,18 +65,10 @@ def main() -> None:
         f"K = {arguments.generations}), hooks at {len(bench.hooked.layers)} of {layout_of(loaded.model).n_layers} "
         f"layers, {torch.get_num_threads()} threads"
     )
-    found: dict[str, Speed | None] = {
-        "folded_over_base": bench.over_base(fold(loaded, bench.everywhere), hooked=False),
-        "hooked_over_base": bench.over_base(loaded.model, hooked=True),
-    }
-    alternatives = {"transformer_lens": bench.transformer_lens, "steering_vectors": bench.steering_vectors}
-    for name in arguments.alternatives:
-        with alternatives[name]() as their_generate:
-            for job in arguments.jobs:
-                key = f"over_{name}_{job}"
-                found[key] = None if their_generate is None else bench.over_alternative(their_generate, job)
-    for name, speed in found.items():
-        print(f"{name:42} {_described(speed)}")
+    found: dict[str, Speed | None] = {}
+    for name, speed in bench.speeds():
+        found[name] = speed
+        print(f"{name:42} {_described(speed)}", flush=True)
     print(json.dumps({
         "name": "interventions",
         "ratios": {name: None if speed is None else round(speed.ratio, 3) for name, speed in found.items()},
@@ -120,6 +112,17 @@ class Bench:
         self.everywhere, self.hooked = _interventions(loaded)
         self.differences: dict[str, float] = {}
         self.fixed = replace(Decoding(), max_new_tokens=arguments.new_tokens)
+
+    def speeds(self) -> Iterator[tuple[str, Speed | None]]:
+        """All comparisons by name, one after the other; None where an alternative is not there."""
+        yield "folded_over_base", self.over_base(fold(self.loaded, self.everywhere), hooked=False)
+        yield "hooked_over_base", self.over_base(self.loaded.model, hooked=True)
+        alternatives = {"transformer_lens": self.transformer_lens, "steering_vectors": self.steering_vectors}
+        for name in self.arguments.alternatives:
+            with alternatives[name]() as their_generate:
+                for job in self.arguments.jobs:
+                    speed = None if their_generate is None else self.over_alternative(their_generate, job)
+                    yield f"over_{name}_{job}", speed
 
     # -- ours ------------------------------------------------------------------------------------------------------
 
@@ -179,7 +182,7 @@ class Bench:
     @contextmanager
     def transformer_lens(self) -> Iterator[Generate | None]:
         """``generate`` of a TransformerLens bridge under the hooks."""
-        model = bridge(self.loaded)
+        model: Any = bridge(self.loaded)  # its generate() returns one of many types
 
         def theirs(ids: Tensor, mask: Tensor, decoding: Decoding, stop: bool) -> Tensor:
             return model.generate(
