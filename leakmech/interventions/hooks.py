@@ -340,6 +340,9 @@ def _block_hooks(block: Block, steps: Mapping[str, list[Callable[[Tensor], Tenso
 
 
 def _chain(steps: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
+    if len(steps) == 1:
+        return steps[0]
+
     def run(x: Tensor) -> Tensor:
         for step in steps:
             x = step(x)

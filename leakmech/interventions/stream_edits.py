@@ -173,10 +173,15 @@ def _projection(vector: Tensor, strength: float, set_point: float) -> Any:
     placed = Placed(vector)
 
     def change(x: Tensor, _: RowPositions | None) -> Tensor:
-        # In float32: the difference of two large projections would be lost in half precision.
-        v = placed.like(x, torch.float32)
-        excess = x.float() @ v - set_point
-        return (x - (strength * excess)[..., None] * v).to(x.dtype)
+        # Not in half precision: the difference of two large projections would be lost.
+        exact = torch.promote_types(x.dtype, torch.float32)
+        v = placed.like(x, exact)
+        rows = x.reshape(-1, x.shape[-1]).to(exact)
+        excess = torch.mv(rows, v)
+        if set_point:
+            excess = excess - set_point
+        # One kernel and one large temporary: this runs at every layer of every step.
+        return torch.addr(rows, excess, v, alpha=-strength).to(x.dtype).view(x.shape)
 
     return change
 
