@@ -293,6 +293,38 @@ def test_positions_of_other_rows_and_padding_on_the_right_are_refused(make_tiny,
         PromptSpans(5, injection=(3, 6))
 
 
+def test_a_probe_of_the_stem_reads_the_mean_over_its_tokens(make_tiny, batch, kit):
+    model = make_tiny("llama-gqa")
+    streams = []
+    handle = model.model.layers[0].register_forward_hook(lambda _, __, output: streams.append(as_tensor(output)))
+    kit.logits(model, batch)
+    handle.remove()
+    starts = [int((row == 0).sum()) for row in batch.mask]
+    means = [
+        streams[0][i, start + spans.stem[0] : start + spans.stem[1]].mean(0) @ kit.V
+        for i, (start, spans) in enumerate(zip(starts, kit.SPANS, strict=True))
+    ]
+    low, middle, _ = sorted(float(value) for value in means)
+    threshold = (low + middle) / 2
+    probe = Probe(vector=kit.V, layer=0, threshold=threshold, position="stem", fires="below")
+    without_stem = [replace(spans, stem=(0, 0)) for spans in kit.SPANS]
+    steer = Steer(kit.V, layers=[1], strength=1.0, stream_norm=1.0, condition=probe)
+    assert steer.spans == {"stem"}
+    plain = kit.logits(model, batch)
+    with apply(model, steer) as applied:
+        with applied.positions(kit.SPANS):
+            changed = (kit.logits(model, batch) - plain).abs().amax(1) > 1e-4
+        with applied.positions(without_stem):
+            unread = kit.logits(model, batch)
+    assert changed.tolist() == [float(value) <= threshold for value in means]
+    assert changed.sum() == 1
+    assert torch.equal(unread, plain)
+
+
+def as_tensor(output):
+    return output[0] if isinstance(output, tuple) else output
+
+
 def test_a_probe_that_comes_too_late_is_refused(make_tiny, kit):
     model = make_tiny("llama-gqa")
     early = Steer(kit.V, layers=[0], strength=1.0, stream_norm=1.0, condition=kit.probe(model))

@@ -1,0 +1,104 @@
+"""``mitigate`` from end to end on a tiny model: strengths from tune samples, one measurement on test samples, files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+import leakmech
+from leakmech import Mitigation, diagnose, mitigate
+from leakmech.errors import ConfigError, RunDirectoryError
+from leakmech.mitigation.selection import best_of
+from leakmech.prompts.samples import PromptSet, load_dataset
+
+DIAGNOSIS = {
+    "limit": 3, "exact_samples": 2, "circuit_samples": 2, "integrated_steps": 2, "random_rankings": 2,
+    "bootstrap_draws": 100, "methods": ("difference_of_means",), "estimator": "vader", "dtype": "float32",
+}  # fmt: skip
+QUICK = {
+    "limit": 3, "generations": 1, "tune_generations": 1, "tune_samples": 3, "decoding": {"max_new_tokens": 8},
+    "estimator": "vader", "bootstrap_draws": 100, "dtype": "float32", "families": ("ignore-if-unrelated",),
+    "baselines": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, make_tiny, chat_tokenizer):
+    """Model, samples to fit on, and relevant affect."""
+    folder = tmp_path_factory.mktemp("files")
+    make_tiny("llama-gqa").save_pretrained(folder / "model")
+    chat_tokenizer.save_pretrained(folder / "model")
+    PromptSet("fit", load_dataset("hexl").samples[20:34]).save(folder / "fit.jsonl")
+    samples = load_dataset("relevant-fit")
+    few = (*samples.split("fit").samples[::12], *samples.split("tune").samples[::6])
+    PromptSet("relevant-fit", few).save(folder / "relevant-fit.jsonl")
+    PromptSet("relevant", load_dataset("relevant-matched").samples[:3]).save(folder / "relevant.jsonl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def diagnosis(files, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "diagnosis"
+    return diagnose(files / "model", out=out, fit=str(files / "fit.jsonl"), **DIAGNOSIS).path
+
+
+@pytest.fixture(scope="module")
+def finished(files, diagnosis, tmp_path_factory):
+    return mitigate(
+        files / "model", diagnosis=diagnosis, out=tmp_path_factory.mktemp("runs") / "mitigations",
+        relevant=(str(files / "relevant.jsonl"),), relevant_fit=str(files / "relevant-fit.jsonl"), **QUICK,
+    )  # fmt: skip
+
+
+def test_each_family_is_tuned_and_its_choice_is_tested_once(finished):
+    frame = finished.to_frame()
+    tuned, tested = (frame.loc[frame["split"] == split] for split in ("tune", "test"))
+    assert list(tuned["name"]) == ["base", *(f"ignore-if-unrelated-{share}" for share in ("0.8", "0.9", "0.95"))]
+    chosen = finished.summary["chosen"]["ignore-if-unrelated"]
+    assert list(tested["name"]) == ["base", chosen, "oracle-control-prompt"]
+    assert finished.summary["kind"] == "mitigate"
+    assert 0 <= finished.summary["relation_probe"]["auc"] <= 1
+
+
+def test_the_chosen_interventions_are_saved_for_bench(finished, files):
+    path = finished.path / "interventions" / "ignore-if-unrelated.json"
+    (edit,) = leakmech.load_interventions(path)
+    assert edit.kind == "dampen_attention"
+    assert edit.condition.position == "stem"
+    assert edit.condition.fires == "below"
+    leakmech.load_model(files / "model")
+
+
+def test_the_figure_has_its_data_beside_it(finished):
+    names = {file.name for file in (finished.path / "figures").iterdir()}
+    assert {"pareto.png", "pareto.pdf", "pareto.csv"} <= names
+
+
+def test_the_best_member_has_the_highest_selectivity_and_none_counts_as_worst():
+    members = [Mitigation(name, "instruction") for name in ("a", "b", "c")]
+    rows = [{"name": "a", "selectivity": None}, {"name": "b", "selectivity": 0.4}, {"name": "c", "selectivity": 0.3}]
+    assert best_of(members, rows).name == "b"
+    assert best_of(members, [{"name": name, "selectivity": 0.0} for name in "abc"]).name == "a"
+
+
+def test_a_diagnosis_without_tune_samples_or_of_another_model_is_refused(files, diagnosis, tmp_path):
+    copy = tmp_path / "diagnosis"
+    shutil.copytree(diagnosis, copy)
+    described = json.loads((copy / "run.json").read_text())
+    untuned = {**described, "samples": {**described["samples"], "tune": []}}
+    (copy / "run.json").write_text(json.dumps(untuned))
+    with pytest.raises(RunDirectoryError, match="no tune split"):
+        mitigate(files / "model", diagnosis=copy, out=tmp_path / "out", **QUICK)
+    other = {**described, "model": {**described["model"], "base_hash": "0" * 16}}
+    (copy / "run.json").write_text(json.dumps(other))
+    with pytest.raises(RunDirectoryError, match="diagnoses another model"):
+        mitigate(files / "model", diagnosis=copy, out=tmp_path / "out", **QUICK)
+    with pytest.raises(RunDirectoryError, match="no leakmech run"):
+        mitigate(files / "model", diagnosis=tmp_path, out=tmp_path / "out", **QUICK)
+
+
+def test_an_unknown_family_is_refused_before_anything_is_loaded(diagnosis, tmp_path):
+    with pytest.raises(ConfigError, match="project-affect"):
+        mitigate("no-such-model", diagnosis=diagnosis, out=tmp_path, **{**QUICK, "families": ("project-effect",)})
