@@ -198,6 +198,9 @@ class MitigateConfig(Settings):
     relevant: tuple[str, ...] = Field(
         ("relevant-matched", "relevant-self"), min_length=1, description="sets of relevant affect, the headline first"
     )
+    arrangements: tuple[Arrangement, ...] = Field(
+        (), description="also measure leakage with injections after the stem, or two of them (twice)"
+    )
     relevant_fit: str = Field("relevant-fit", description="relevant affect to fit and choose on, marked fit and tune")
     families: tuple[str, ...] = Field((), description="kinds of mitigations to try; empty: all")
     adapters: tuple[str, ...] = Field((), description="PEFT adapter folders to judge in the same table")

@@ -23,6 +23,7 @@ from leakmech.interventions.positions import PromptSpans
 from leakmech.mitigation.damage.answers import Answers
 from leakmech.mitigation.damage.equivalence import Margins
 from leakmech.mitigation.damage.fluency import AnswerQuality, answer_quality
+from leakmech.mitigation.damage.requests import RequestAnswers, answer_requests, request_retention
 from leakmech.mitigation.damage.speed import run_seconds
 from leakmech.mitigation.damage.texts import neutral_continuations, plain_ids, prompt_continuations
 from leakmech.mitigation.damage.variants import Batch, Change, Continuation, ModelVariant
@@ -31,16 +32,19 @@ from leakmech.mitigation.side_effects import Measurements, SideEffects, SideEffe
 from leakmech.mitigation.types import Mitigation, bench_under
 from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.progress import Progress, no_progress
-from leakmech.prompts.arrangement import injection_place
+from leakmech.prompts.arrangement import Arrangement, injection_place
+from leakmech.prompts.emotional_requests import load_emotional_requests
 from leakmech.prompts.questions import load_questions
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import PromptSet, load_dataset
 from leakmech.runs import BenchResult, RunDirectory
+from leakmech.scoring.expression import Estimator, estimator_names, load_estimator
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.semantic import load_encoder
+from leakmech.scoring.sentence import Cleaner
 from leakmech.seeds import stable_hash
-from leakmech.store import content_hash, read_json, slug, write_json
+from leakmech.store import content_hash, read_json, slug, write_json, write_jsonl
 
 BASE = Mitigation("base", "base", note="the model as it is")
 
@@ -67,7 +71,9 @@ class Arena:
     margins
         Of side effects.
     damage
-        Whether side effects are measured (fluency always is).
+        Whether side effects are measured (fluency always is), and answers to direct requests for emotional text.
+    arrangements
+        Others of the leakage set (``after``, ``twice``), in which leakage is measured as well.
     draws
         Bootstrap resamples.
     progress
@@ -81,6 +87,7 @@ class Arena:
     split: str = "test"
     margins: Margins = field(default_factory=Margins)
     damage: bool = True
+    arrangements: tuple[Arrangement, ...] = ()
     draws: int = 2_000
     progress: Progress = no_progress
 
@@ -89,6 +96,7 @@ class Arena:
     def key(self, mitigation: Mitigation) -> str:
         """Hash of everything that decides the numbers of a cell."""
         settings = {**self.config.identity(), "relevant": self.relevant, "damage": self.damage, "draws": self.draws}
+        settings |= {"arrangements": self.arrangements} if self.arrangements else {}
         sets = [load_dataset(name).content_hash for name in (self.config.dataset, *self.relevant)]
         parts = (json.dumps(settings, sort_keys=True), json.dumps(self.margins.to_dict()), *sets)
         return content_hash(self.loaded.weights_hash, *parts, mitigation.identity)
@@ -103,6 +111,12 @@ class Arena:
         if dataset != self.config.dataset:
             config = config.model_copy(update={"limit": None})
         out = self.folder(mitigation) / slug(Path(dataset).stem)
+        return bench_under(mitigation, config, model=self.loaded, out=out, progress=self.progress)
+
+    def arranged(self, mitigation: Mitigation, arrangement: Arrangement) -> BenchResult:
+        """The benchmark under a mitigation on the leakage set in another arrangement."""
+        config = self.config.model_copy(update={"arrangement": arrangement})
+        out = self.folder(mitigation) / f"{slug(Path(config.dataset).stem)}-{arrangement}"
         return bench_under(mitigation, config, model=self.loaded, out=out, progress=self.progress)
 
     def row(self, mitigation: Mitigation) -> dict[str, Any]:
@@ -134,7 +148,10 @@ class Arena:
         }
         effects = self._effects(mitigation, result)
         row |= self._parts(mitigation, effects)
+        row |= self._arrangements(mitigation)
         row |= self._damage(effects)
+        if self.damage:
+            row |= self._requests(mitigation)
         seconds = run_seconds(self.run(BASE, self.config.dataset).summary), run_seconds(result.summary)
         row["speed_ratio"] = _number(seconds[0] / seconds[1])
         return row
@@ -159,6 +176,54 @@ class Arena:
             overall = self.run(mitigation, name).summary["overall"]
             row[f"valence_shift_{slug(Path(name).stem)}"] = overall["valence_shift"]
         return {key: _number(value) for key, value in row.items()}
+
+    def _arrangements(self, mitigation: Mitigation) -> dict[str, Any]:
+        """Leakage with injections elsewhere."""
+        row: dict[str, Any] = {}
+        for arrangement in self.arrangements:
+            base, changed = (self.arranged(one, arrangement) for one in (BASE, mitigation))
+            scores = [leakage_scores(result.scores, self.config.cleaning) for result in (base, changed)]
+            reduction = leakage_reduction(Pair(*scores), seed=self.config.seed, draws=self.draws)
+            row[f"auc_el_{arrangement}"] = _number(changed.summary["overall"]["auc_el"])
+            row[f"leakage_reduction_{arrangement}"] = _number(reduction.value)
+        return row
+
+    def _requests(self, mitigation: Mitigation) -> dict[str, Any]:
+        """Retention on direct requests for emotional text; nothing for what changes prompts or decoding only."""
+        if mitigation.kind in _WITHOUT_OWN_LIKELIHOOD:
+            return {}
+        answers = self._answer(mitigation)
+        found = request_retention(self.base_requests, answers, seed=self.config.seed, draws=self.draws)
+        ends = {"": found.value, "_low": found.low, "_high": found.high}
+        rows = ({"id": name, "answers": list(texts)} for name, texts in zip(answers.ids, answers.texts, strict=True))
+        write_jsonl(self.folder(mitigation) / "requests.jsonl", rows)
+        return {f"retention_requests{end}": _number(value) for end, value in ends.items()}
+
+    @cached_property
+    def base_requests(self) -> RequestAnswers:
+        return self._answer(BASE)
+
+    def _answer(self, mitigation: Mitigation) -> RequestAnswers:
+        config = mitigation.configure(self.config)
+        loaded, interventions = self._changed_model(mitigation)
+        with mitigation.around(loaded.model), apply(loaded.model, interventions) as applied:
+            return answer_requests(
+                loaded,
+                load_emotional_requests(),
+                renderer=self._renderer(mitigation),
+                estimator=self.estimator,
+                generations=config.generations,
+                decoding=config.decoding,
+                cleaner=Cleaner(config.echo_similarity),
+                cleaning=config.cleaning,
+                applied=applied,
+                seed=config.seed,
+            )
+
+    @cached_property
+    def estimator(self) -> Estimator:
+        """The headline's."""
+        return load_estimator(estimator_names(self.config.estimator)[0], encoder=load_encoder(self.config.encoder))
 
     def _effects(self, mitigation: Mitigation, result: BenchResult) -> SideEffects:
         answers = Answers.of_run(result)
@@ -264,12 +329,17 @@ class Arena:
 
     def _variant(self, mitigation: Mitigation) -> ModelVariant:
         """The model as the mitigation changes its forward pass."""
+        loaded, interventions = self._changed_model(mitigation)
+        return ModelVariant(loaded, _change(loaded, mitigation, interventions))
+
+    def _changed_model(self, mitigation: Mitigation) -> tuple[LoadedModel, tuple[Intervention, ...]]:
+        """With its adapter, and the interventions that it runs under."""
         config = mitigation.configure(self.config)
         loaded = load_adapter(self.loaded, config.adapter) if config.adapter else self.loaded
         interventions = mitigation.interventions
         if config.intervention and not interventions:
             interventions = load_interventions(config.intervention)
-        return ModelVariant(loaded, _change(loaded, mitigation, interventions))
+        return loaded, interventions
 
 
 def _change(loaded: LoadedModel, mitigation: Mitigation, interventions: tuple[Intervention, ...]) -> Change | None:

@@ -94,7 +94,7 @@ def mitigate(
     _save_chosen(path, chosen)
     test = Arena(
         loaded=loaded, config=bench, relevant=config.relevant, out=path, split="test", margins=margins,
-        draws=config.bootstrap_draws, progress=progress,
+        arrangements=config.arrangements, draws=config.bootstrap_draws, progress=progress,
     )  # fmt: skip
     extra = [*_given(config), *(one for family in (BOUND, *_baselines(config)) for one in family.members(parts))]
     rows = measure_all(test, [*chosen.values(), *extra], alpha=config.alpha)

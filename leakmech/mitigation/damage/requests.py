@@ -1,0 +1,166 @@
+"""Can a model still be moved when it is asked to? Direct requests for emotional text, answered and scored.
+
+    shift = mean valence of answers to positive requests - mean valence of answers to negative requests
+    retention on requests = shift(changed) / shift(base)
+
+Requests have no injection and no stem: an intervention on either does not act, one on a condition that reads either
+never fires. The interval resamples requests within their polarity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from leakmech.generation.decode import Decoder, Row
+from leakmech.generation.engines import auto_batch_size, generate, plan
+from leakmech.generation.sampler import Decoding
+from leakmech.interventions.hooks import Applied
+from leakmech.interventions.positions import PromptSpans
+from leakmech.mitigation.damage.estimates import Estimate, estimate
+from leakmech.models.load import LoadedModel
+from leakmech.prompts.emotional_requests import EmotionalRequest
+from leakmech.prompts.render import Renderer
+from leakmech.scoring.expression import Estimator
+from leakmech.scoring.sentence import Cleaner, Cleaning, PromptText
+from leakmech.scoring.statistics import DRAWS, divide
+from leakmech.seeds import stable_hash
+
+NEGATIVE, POSITIVE = 0, 2
+"""Columns of an estimator's output."""
+
+
+@dataclass(frozen=True, eq=False)
+class RequestAnswers:
+    """What a model answered to requests.
+
+    Attributes
+    ----------
+    ids, positive
+        Of the requests, and whether their answer should be positive; one entry each.
+    texts
+        Scored sentences, by request and generation.
+    valence
+        Mean over the generations that have a scored sentence, shape (requests,); NaN where none has.
+    """
+
+    ids: tuple[str, ...]
+    positive: tuple[bool, ...]
+    texts: tuple[tuple[str, ...], ...]
+    valence: Float[np.ndarray, " requests"]
+
+    @property
+    def shift(self) -> float:
+        """Positive minus negative requests."""
+        return float(_shift(self._columns.sum(axis=0, keepdims=True))[0, 0])
+
+    @property
+    def _columns(self) -> Float[np.ndarray, "requests 4"]:
+        """Valence and number, of positive and of negative requests."""
+        positive = np.array(self.positive)
+        there = np.isfinite(self.valence)
+        valence = np.where(there, self.valence, 0.0)
+        return np.stack([valence * positive, there & positive, valence * ~positive, there & ~positive], axis=1).astype(
+            np.float64
+        )
+
+
+def answer_requests(
+    loaded: LoadedModel,
+    requests: Sequence[EmotionalRequest],
+    *,
+    renderer: Renderer,
+    estimator: Estimator,
+    generations: int,
+    decoding: Decoding,
+    cleaner: Cleaner,
+    cleaning: Cleaning = "echo-free",
+    applied: Applied | None = None,
+    seed: int = 0,
+) -> RequestAnswers:
+    """Let a model answer, and score the answers.
+
+    Parameters
+    ----------
+    loaded
+        The model; hooks of interventions are entered by the caller, who hands on what they know as `applied`.
+    requests
+        What is asked.
+    renderer
+        Form and system role; an instruction stands around the request as it does around a stem.
+    estimator
+        Scores the first sentence that is no echo of the request.
+    generations, decoding, seed
+        As of the benchmark; draws depend on request, generation, step and token only.
+    cleaner, cleaning
+        What is scored.
+    """
+    instruction = renderer.resolved_instruction
+    asked = {request.id: _around(request.request, instruction) for request in requests}
+    texts = {request.id: PromptText(stem=request.request, injection=None, instruction="") for request in requests}
+    rows = []
+    for name, text in asked.items():
+        tokens = tuple(renderer.token_ids(renderer.render(text)))
+        spans = PromptSpans(len(tokens), (0, 0), (0, 0), stable_hash(*tokens))
+        rows += [Row(name, number, tokens, spans=spans) for number in range(generations)]
+    decoder = Decoder(
+        loaded.model,
+        loaded.tokenizer,
+        decoding=decoding,
+        seed=seed,
+        stop=lambda name, text: cleaner.first_sentence_complete(text, texts[name]),
+        applied=applied,
+    )
+    longest = max(len(row.prompt_tokens) for row in rows)
+    size = auto_batch_size(loaded.model, longest_prompt=longest, max_new_tokens=decoding.max_new_tokens)
+    said: dict[str, dict[int, str]] = {name: {} for name in asked}
+    for ended in generate(decoder, plan(rows), batch_size=size):
+        for found in ended:
+            said[found.prompt_id][found.generation] = cleaner.clean(found.text, texts[found.prompt_id], cleaning).text
+    answers = tuple(tuple(said[request.id][number] for number in range(generations)) for request in requests)
+    return RequestAnswers(
+        ids=tuple(request.id for request in requests),
+        positive=tuple(request.polarity == "positive" for request in requests),
+        texts=answers,
+        valence=_valences(answers, estimator),
+    )
+
+
+def request_retention(base: RequestAnswers, changed: RequestAnswers, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
+    """Shift of the changed model over that of the base model; NaN where the latter is not above 0."""
+    columns = np.hstack([base._columns, changed._columns])
+
+    def statistic(sums: Float[np.ndarray, "rows 8"]) -> Float[np.ndarray, "rows 1"]:
+        before, after = (_shift(side) for side in np.split(sums, 2, axis=1))
+        return divide(after, np.where(before > 0, before, 0.0))
+
+    return estimate(columns, statistic, seed=seed, draws=draws)
+
+
+def _around(request: str, instruction: Any) -> str:
+    """The request with what the instruction says before and after it, without the task of completing a sentence."""
+    before = f"{instruction.before}. " if instruction.before else ""
+    after = f"\n\n{instruction.after}." if instruction.after else ""
+    return f"{before}{request}{after}"
+
+
+def _valences(answers: Sequence[Sequence[str]], estimator: Estimator) -> Float[np.ndarray, " requests"]:
+    filled = [text for texts in answers for text in texts if text.strip()]
+    scores = np.asarray(estimator(filled)) if filled else np.zeros((0, 3))
+    by_text = dict(zip(filled, scores[:, POSITIVE] - scores[:, NEGATIVE], strict=True))
+    return np.array(
+        [
+            np.mean([by_text[text] for text in texts if text.strip()])
+            if any(text.strip() for text in texts)
+            else np.nan
+            for texts in answers
+        ]
+    )
+
+
+def _shift(sums: Float[np.ndarray, "rows 4"]) -> Float[np.ndarray, "rows 1"]:
+    return divide(sums[:, :1], sums[:, 1:2]) - divide(sums[:, 2:3], sums[:, 3:4])
