@@ -32,7 +32,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from leakmech.mitigation.speed import Speed, measure_speed
 from torch import Tensor
 
 from leakmech.generation.decode import Decoder, Row, StopRule
@@ -42,6 +41,7 @@ from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.types import AblateDirection
 from leakmech.mechanism.bridge import bridge
+from leakmech.mitigation.damage.speed import Speed, measure_speed
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.prompts.render import Prompt, Renderer

@@ -20,6 +20,7 @@ import pandas as pd
 from leakmech.errors import ModelError, RunDirectoryError, StorageError, UsageError
 from leakmech.mechanism.directions import load_direction
 from leakmech.mitigation.training.adapter_card import adapter_card, base_description, data_description, write_card
+from leakmech.mitigation.training.evaluation import TuneSelectivity
 from leakmech.mitigation.training.examples import (
     Collator,
     TrainingExample,
@@ -38,6 +39,7 @@ from leakmech.models.layout import layout_of
 from leakmech.models.load import ADAPTER_CARD, LoadedModel, load_adapter, load_model
 from leakmech.models.quiet import quiet
 from leakmech.progress import Progress, no_progress
+from leakmech.prompts.relation import mismatched
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import PromptSet, load_dataset
 from leakmech.provenance import environment
@@ -96,7 +98,8 @@ def train_lora(
         Instead of the configured data.
     evaluate
         Called with the PEFT model every ``evaluate_every`` steps; higher is better. The adapter with the highest score
-        is kept, and training stops after ``patience`` evaluations without a new best.
+        is kept, and training stops after ``patience`` evaluations without a new best. By default the selectivity on
+        ``config.tune``, if that is set.
     cache_dir
         Where completions are kept; by default the user's cache.
     progress
@@ -122,6 +125,8 @@ def train_lora(
         revision=config.revision,
     )
     run = _LoraRun(config, Path(out), loaded, accelerator, progress)
+    if evaluate is None and config.tune is not None:
+        evaluate = TuneSelectivity(loaded, config, Path(out) / "tune")
     return run.complete(examples, evaluate, cache_dir)
 
 
@@ -210,9 +215,15 @@ class _LoraRun:
             check_examples(examples)
             refuse_shared_prompts(examples, evaluation, self._renderer)
             return examples, {}
+        relevant = [_to_fit(load_dataset(name)) for name in config.relevant]
         sources = TrainingSources(
             irrelevant=load_dataset(config.irrelevant) if config.irrelevant else None,
-            relevant=[load_dataset(name) for name in config.relevant],
+            relevant=relevant,
+            mismatched=[
+                mismatched(dataset, seed=config.seed + number)
+                for dataset in relevant
+                for number in range(config.mismatched)
+            ],
             pairs=archive_pairs(exclude=evaluation, max_overlap=config.max_overlap, seed=config.seed)
             if config.relevant_pairs
             else (),
@@ -283,6 +294,11 @@ class _LoraRun:
     def _summarise(self, card: dict[str, Any]) -> None:
         values = {"format_version": FORMAT_VERSION, "kind": "train", "model": self.loaded.name}
         write_json(self.out / "summary.json", {**values, "data": card["data"], "results": card["results"]})
+
+
+def _to_fit(samples: PromptSet) -> PromptSet:
+    """Those marked ``fit``, where any is; all the others are for choosing."""
+    return samples.split("fit") if any(sample.split == "fit" for sample in samples) else samples
 
 
 def _save_adapter(model: Any, folder: Path) -> None:

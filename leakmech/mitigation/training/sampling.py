@@ -39,12 +39,16 @@ class TrainingSources:
     relevant
         Samples whose injections are about what the stem asks. Beside an irrelevant set each of their stems is also
         given the injections of a sample of that set, so that stems occur with both.
+    mismatched
+        Relevant samples whose injections were exchanged (:func:`leakmech.prompts.relation.mismatched`): irrelevant
+        prompts of the very stems and injections that relevant prompts have.
     pairs
         See :mod:`leakmech.mitigation.training.relevant_pairs`.
     """
 
     irrelevant: PromptSet | None = None
     relevant: Sequence[PromptSet] = ()
+    mismatched: Sequence[PromptSet] = ()
     pairs: Sequence[AffectPair] = ()
 
     def texts(self) -> Iterator[tuple[Role, str]]:
@@ -60,7 +64,8 @@ class TrainingSources:
 
     def hashes(self) -> dict[str, str]:
         """Content hash of each source."""
-        found = {dataset.name: dataset.content_hash for dataset in (self.irrelevant, *self.relevant) if dataset}
+        datasets = (self.irrelevant, *self.relevant, *self.mismatched)
+        found = {dataset.name: dataset.content_hash for dataset in datasets if dataset}
         if self.pairs:
             found["relevant_pairs"] = content_hash(*(str(pair.to_dict()) for pair in self.pairs))
         return found
@@ -175,6 +180,9 @@ def _of_samples(sources: TrainingSources, polarities: Sequence[Polarity], seed: 
     for sample in irrelevant:
         yield _Candidate("plain", sample.stem)
         yield _Candidate("neutral", sample.stem, sample.neutral)
+        for polarity in polarities:
+            yield _Candidate("irrelevant", sample.stem, sample.injection(polarity), polarity)
+    for sample in (sample for dataset in sources.mismatched for sample in dataset):
         for polarity in polarities:
             yield _Candidate("irrelevant", sample.stem, sample.injection(polarity), polarity)
     for sample in (sample for dataset in sources.relevant for sample in dataset):

@@ -58,11 +58,21 @@ class Steering(_Group):
     strength: float = Field(1.0, description="in units of the direction's stream_norm")
 
 
+class Tune(_Group):
+    """Samples on which the adapter is judged while it is trained, by selectivity without fluency."""
+
+    leakage: str = Field(description="data set or file: leakage that should fall (AEXL tune)")
+    relevant: str = Field("relevant-fit", description="relevant affect that should stay; its samples marked tune")
+    samples: int = Field(24, ge=3, description="of either set")
+    generations: int = Field(2, ge=1, description="per prompt")
+
+
 _GROUPS: dict[str, type[_Group]] = {
     "objectives": ObjectiveWeights,
     "shares": Shares,
     "components": Components,
     "steering": Steering,
+    "tune": Tune,
 }
 
 
@@ -82,6 +92,9 @@ class LoraTrainingConfig(BaseModel):
 
     irrelevant: str | None = Field(None, description="data set whose injections should not show (AEXL fit)")
     relevant: tuple[str, ...] = Field((), description="data sets whose injections should show")
+    mismatched: int = Field(
+        0, ge=0, description="times that stems of relevant samples are also paired with injections of other themes"
+    )
     relevant_pairs: bool = Field(False, description="also sentences that follow each other in the embedded archive")
     examples_file: str | None = Field(None, description="JSONL of finished examples, instead of data sets")
     evaluation: tuple[str, ...] = Field(("hexl",), description="data sets that training must share no text with")
@@ -126,6 +139,7 @@ class LoraTrainingConfig(BaseModel):
     checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept, the best one aside")
     evaluate_every: int | None = Field(None, ge=1, description="steps between evaluations; null: once an epoch")
+    tune: Tune | None = Field(None, description="what early stopping goes by; null: the last adapter is kept")
     patience: int = Field(3, ge=1, description="evaluations without a new best after which training stops")
 
     @classmethod

@@ -14,8 +14,9 @@ from leakmech.mitigation.training.completions import sample_completions
 from leakmech.mitigation.training.relevant_pairs import AffectPair, archive_pairs
 from leakmech.mitigation.training.sampling import TrainingSources, build_training_examples
 from leakmech.models.load import load_model
+from leakmech.prompts.relation import mismatched
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet, Sample
+from leakmech.prompts.samples import PromptSet, Sample, load_dataset
 
 NAMES = ("oak", "elm", "fir", "ash")
 
@@ -48,6 +49,20 @@ def build(loaded, tmp_path):
         return build_training_examples(loaded, sources, **(values | changes))
 
     return build
+
+
+def test_mismatched_samples_give_irrelevant_prompts_of_the_same_stems_and_injections(build) -> None:
+    samples = load_dataset("relevant-fit").split("fit")
+    some = PromptSet("some", samples.samples[::9])
+    examples = build(TrainingSources(relevant=(some,), mismatched=(mismatched(some, seed=0),)), n_examples=24)
+    kinds = Counter(example.kind for example in examples)
+    assert kinds == {"irrelevant": 8, "relevant": 8, "neutral": 4, "plain": 4}
+    injections = {text for sample in some for text in (sample.positive, sample.negative)}
+    stray = [example for example in examples if example.kind == "irrelevant"]
+    together = {(sample.stem, text) for sample in some for text in (sample.positive, sample.negative)}
+    for example in stray:
+        assert any(text in example.prompt for text in injections)
+        assert not any(stem in example.prompt and text in example.prompt for stem, text in together)
 
 
 class TestExamples:

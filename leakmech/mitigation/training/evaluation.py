@@ -1,0 +1,97 @@
+"""What early stopping goes by: how selective is the adapter so far, on samples that it is not trained on?
+
+    score = 2 / (1 / R + 1 / T),    R leakage reduction, T retention of relevant affect, each clipped to [0, 1]
+
+from small benchmark runs of base and adapted model with the same noise (:mod:`leakmech.mitigation.selectivity`, which
+also counts fluency: here an adapter that breaks the text is left to the final comparison).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leakmech.benchmark import run_benchmark
+from leakmech.config import BenchConfig
+from leakmech.errors import DatasetError
+from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reduction, retention
+from leakmech.mitigation.training.settings import LoraTrainingConfig
+from leakmech.models.load import LoadedModel
+from leakmech.prompts.relation import without_self_reports
+from leakmech.prompts.samples import PromptSet, load_dataset
+from leakmech.scoring.leakage import LeakageScores
+from leakmech.scoring.records import leakage_scores
+
+_DRAWS = 100  # the intervals are not used
+
+
+class TuneSelectivity:
+    """Scores an adapted model.
+
+    Parameters
+    ----------
+    loaded
+        The base model.
+    config
+        Its ``tune`` says on what.
+    folder
+        Where the base model's runs and the samples are kept.
+
+    Raises
+    ------
+    DatasetError
+        The relevant set has no samples marked ``tune``.
+    """
+
+    def __init__(self, loaded: LoadedModel, config: LoraTrainingConfig, folder: Path) -> None:
+        if config.tune is None:
+            raise AssertionError("needs samples to choose on")
+        self._loaded, self._config, self._tune, self._folder = loaded, config, config.tune, folder
+        relevant = without_self_reports(load_dataset(self._tune.relevant))
+        if any(sample.split is not None for sample in relevant):
+            relevant = relevant.split("tune")
+        if not len(relevant):
+            raise DatasetError(f"{self._tune.relevant}: has no samples marked tune; early stopping needs some")
+        self._sets = {"leakage": load_dataset(self._tune.leakage), "relevant": relevant}
+
+    def __call__(self, model: Any) -> float:
+        """Score of a Hugging Face or PEFT model with the base model's tokenizer."""
+        with tempfile.TemporaryDirectory() as folder:
+            found = {name: self._scores(model, name, Path(folder)) for name in self._sets}
+        pairs = {name: Pair(self._base[name], scores) for name, scores in found.items()}
+        reduction = leakage_reduction(pairs["leakage"], draws=_DRAWS).value
+        kept = retention(pairs["relevant"], draws=_DRAWS).value
+        score = float(harmonic_mean(np.array([[reduction, kept]]))[0])
+        return score if np.isfinite(score) else 0.0
+
+    @cached_property
+    def _base(self) -> dict[str, LeakageScores]:
+        return {name: self._scores(self._loaded.model, name, self._folder) for name in self._sets}
+
+    def _scores(self, model: Any, name: str, folder: Path) -> LeakageScores:
+        c = self._config
+        config = BenchConfig.parse(
+            {
+                "model": c.model,
+                "dataset": str(self._file(name)),
+                "generations": self._tune.generations,
+                "noise_floor": False,
+                "bootstrap_draws": _DRAWS,
+                "seed": c.seed,
+                "prompt_form": c.prompt_form,
+                "system": c.system,
+                "instruction": c.instruction,
+            }
+        )
+        result = run_benchmark(config, model=model, tokenizer=self._loaded.tokenizer, out=folder / name)
+        return leakage_scores(result.scores, config.cleaning)
+
+    def _file(self, name: str) -> Path:
+        path = self._folder / f"{name}.jsonl"
+        samples: PromptSet = self._sets[name].take(self._tune.samples)
+        samples.save(path)
+        return path
