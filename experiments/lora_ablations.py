@@ -1,0 +1,67 @@
+"""Ablations of the LoRA recipe: each variant is trained, then all adapters are measured in one table.
+
+A configuration names the recipe and what each variant changes in it; finished trainings and cells are kept, so that the
+command continues after any interruption. ``configs/lora_ablations.yaml`` fits into a night on two cores,
+``configs/lora_ablations_gpu.yaml`` is for a GPU.
+
+    python experiments/lora_ablations.py configs/lora_ablations.yaml --out runs/lora-ablations
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from leakmech.commands.console import out as console
+from leakmech.config import read_yaml
+from leakmech.errors import ConfigError
+from leakmech.mitigation.compare import evaluate_mitigations
+from leakmech.mitigation.lora import train_lora
+from leakmech.mitigation.training.settings import LoraTrainingConfig
+from leakmech.mitigation.types import Mitigation
+from leakmech.progress import rich_progress
+from leakmech.reports.mitigation_tables import mitigations_table
+
+_KEYS = {"recipe", "variants", "seeds", "evaluation"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("runs/lora-ablations"))
+    parser.add_argument("--only", nargs="*", help="variants to train and measure; default: all")
+    arguments = parser.parse_args()
+    settings = read_yaml(arguments.config)
+    unknown = sorted(set(settings) - _KEYS)
+    if unknown:
+        raise ConfigError(f"{arguments.config}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_KEYS))}")
+    recipe = read_yaml(arguments.config.parent / settings["recipe"])
+    adapters = {}
+    for name, changes in settings["variants"].items():
+        if arguments.only and name not in arguments.only:
+            continue
+        for seed in settings.get("seeds", {}).get(name, [0]):
+            run = f"{name}-seed{seed}"
+            config = LoraTrainingConfig.parse(changed(recipe, changes or {}) | {"seed": seed}, where=run)
+            console.print(f"training {run}")
+            adapters[run] = train_lora(config, arguments.out / "adapters" / run, progress=rich_progress).path
+    mitigations = [Mitigation(name, "adapter", {"adapter": str(path)}) for name, path in adapters.items()]
+    result = evaluate_mitigations(
+        mitigations,
+        model=recipe.get("model"),
+        out=arguments.out / "measured",
+        progress=rich_progress,
+        **settings.get("evaluation", {}),
+    )
+    console.print(mitigations_table(result.to_frame(), title="Ablations of the LoRA recipe").to_rich())
+    console.print(f"table: {result.path / 'tables' / 'mitigations.csv'}")
+
+
+def changed(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with other values; a mapping of a variant replaces the recipe's as a whole."""
+    return recipe | changes
+
+
+if __name__ == "__main__":
+    main()
