@@ -131,14 +131,22 @@ def _defaults(config: Settings) -> dict[str, Any]:
     return config.parse({}).model_dump(mode="json")
 
 
-def stored_settings(path: str | Path) -> dict[str, Any]:
-    """The settings of the run in `path`, so that naming a run is enough to continue it; none if there is no run."""
+def stored_settings(path: str | Path, *, command: str = "bench") -> dict[str, Any]:
+    """The settings of the run in `path`, so that naming a run is enough to continue it; none if there is no run.
+
+    Raises
+    ------
+    RunDirectoryError
+        It is a run of another command.
+    """
     run = RunDirectory(Path(path))
     if not run.run_file.exists():
         return {}
     stored = read_json(run.run_file)
-    if stored.get("command", "bench") != "bench":
-        raise RunDirectoryError(
-            f"{path}: holds a run of `leakmech {stored['command']}`, which has no model to continue with"
-        )
-    return stored["config"] | {"dtype": stored["fingerprint"]["dtype"]}
+    found = stored.get("command", "bench")
+    if found != command:
+        scored = (found, command) == ("score", "bench")
+        hint = "which has no model to continue with" if scored else "choose another --out"
+        raise RunDirectoryError(f"{path}: holds a run of `leakmech {found}`, {hint}")
+    dtype = stored["fingerprint"].get("dtype")
+    return stored["config"] | ({"dtype": dtype} if dtype else {})

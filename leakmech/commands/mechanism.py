@@ -42,10 +42,10 @@ def diagnose(
     """Find the layers, heads and neurons that carry leaked affect; continues the diagnosis in --out."""
     from leakmech.config import read_yaml
     from leakmech.diagnosis.pipeline import diagnose as run
-    from leakmech.diagnosis.pipeline import stored_settings
     from leakmech.progress import rich_progress
+    from leakmech.runs import stored_settings
 
-    settings = stored_settings(out) if out else {}
+    settings = stored_settings(out, command="diagnose") if out else {}
     settings |= read_yaml(config) if config else {}
     settings |= given(
         model=model, adapter=adapter, fit=fit, tune=tune, dataset=dataset, limit=limit, target=target,

@@ -33,11 +33,11 @@ def mitigate(
     from leakmech.config import read_yaml
     from leakmech.errors import UsageError
     from leakmech.mitigation.selection import mitigate as run
-    from leakmech.mitigation.selection import stored_settings
     from leakmech.progress import rich_progress
     from leakmech.reports.mitigation_tables import mitigations_table
+    from leakmech.runs import stored_settings
 
-    settings = stored_settings(out) if out else {}
+    settings = stored_settings(out, command="mitigate") if out else {}
     settings |= read_yaml(config) if config else {}
     settings |= given(
         model=model, diagnosis=diagnosis, dataset=dataset, adapters=tuple(adapter) if adapter else None,

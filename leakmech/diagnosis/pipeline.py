@@ -182,20 +182,3 @@ def _open(run: RunDirectory, bench: Workbench) -> None:
 
 def _default_name(config: DiagnoseConfig) -> str:
     return f"diagnose-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}"
-
-
-def stored_settings(path: str | Path) -> dict[str, Any]:
-    """The settings of the diagnosis in `path`, so that naming it is enough to continue; none if there is none.
-
-    Raises
-    ------
-    RunDirectoryError
-        It is a run of another kind.
-    """
-    file = RunDirectory(Path(path)).run_file
-    if not file.exists():
-        return {}
-    stored = read_json(file)
-    if stored.get("kind") != "diagnose":
-        raise RunDirectoryError(f"{path}: holds a run of `leakmech {stored.get('command')}`; choose another --out")
-    return stored["config"] | {"dtype": stored["fingerprint"]["dtype"]}

@@ -32,6 +32,9 @@ from leakmech.runs import FORMAT_VERSION, RunDirectory
 from leakmech.scoring.paired import run_differences, statistic_columns
 from leakmech.store import content_hash, read_json, slug, write_json, write_text
 
+COMMAND = "evaluate_mitigations"
+"""What ``run.json`` says of a comparison that a script made."""
+
 RELEVANT = ("relevant-matched", "relevant-self")
 """Built-in sets of relevant affect, the headline first."""
 
@@ -139,7 +142,7 @@ def evaluate_mitigations(
         progress=progress,
     )
     settings_hash = content_hash(arena.key(BASE))
-    open_comparison(path, {"base": settings_hash, "weights": loaded.weights_hash}, config.identity())
+    open_comparison(path, {"base": settings_hash, "weights": loaded.weights_hash}, config.identity(), command=COMMAND)
     rows = measure_all(arena, chosen, alpha=alpha)
     return finish(path, rows, {"model": config.model, "dataset": dataset, "relevant": list(relevant)}, arena)
 
@@ -256,7 +259,7 @@ def _add_tests(rows: list[dict[str, Any]], arena: Arena, mitigations: Sequence[M
 # -- on disk ----------------------------------------------------------------------------------------------------------
 
 
-def open_comparison(path: Path, fingerprint: Mapping[str, str], config: Mapping[str, Any]) -> None:
+def open_comparison(path: Path, fingerprint: Mapping[str, str], config: Mapping[str, Any], *, command: str) -> None:
     """Create the run directory of a comparison, or check that it holds this one.
 
     Raises
@@ -267,7 +270,7 @@ def open_comparison(path: Path, fingerprint: Mapping[str, str], config: Mapping[
     file = RunDirectory(path).run_file
     if file.exists():
         stored = read_json(file)
-        if stored.get("kind") != "mitigate":
+        if stored.get("command") != command:
             raise RunDirectoryError(f"{path}: holds a run of `leakmech {stored.get('command')}`; choose another --out")
         before = stored["fingerprint"]
         changed = [key for key in {**before, **fingerprint} if before.get(key) != fingerprint.get(key)]
@@ -283,7 +286,7 @@ def open_comparison(path: Path, fingerprint: Mapping[str, str], config: Mapping[
         {
             "format_version": FORMAT_VERSION,
             "kind": "mitigate",
-            "command": "mitigate",
+            "command": command,
             "config": dict(config),
             "fingerprint": dict(fingerprint),
             "environment": environment(),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.config import BenchConfig, MitigateConfig
-from leakmech.errors import DatasetError, RunDirectoryError
+from leakmech.errors import DatasetError
 from leakmech.interventions.files import save_interventions
 from leakmech.mitigation.arena import Arena
 from leakmech.mitigation.compare import (
@@ -35,8 +35,7 @@ from leakmech.progress import Progress, no_progress
 from leakmech.prompts.relation import without_self_reports
 from leakmech.prompts.samples import PromptSet, load_dataset
 from leakmech.reports.mitigation_figures import draw_mitigations
-from leakmech.runs import RunDirectory
-from leakmech.store import content_hash, read_json, slug
+from leakmech.store import content_hash, slug
 
 Row = dict[str, Any]
 
@@ -83,9 +82,8 @@ def mitigate(
     loaded = load_configured(bench, None if by_name else model, tokenizer)
     parts = load_fitted(diagnosis, loaded, relevant=config.relevant_fit, seed=config.seed, progress=progress)
     _refuse_shared(parts, load_dataset(config.dataset))
-    open_comparison(
-        path, {"settings": content_hash(str(config.identity())), "weights": loaded.weights_hash}, config.identity()
-    )
+    fingerprint = {"settings": content_hash(str(config.identity())), "weights": loaded.weights_hash}
+    open_comparison(path, fingerprint, config.identity(), command=config.command)
     margins = Margins(**config.margins)
     tune = _tune_arena(config, parts, path, margins, progress)
     members = {family.name: family.members(parts) for family in families}
@@ -180,20 +178,3 @@ def _save_chosen(path: Path, chosen: Mapping[str, Mitigation]) -> None:
     for name, mitigation in chosen.items():
         if mitigation.interventions:
             save_interventions(mitigation.interventions, path / "interventions" / f"{name}.json")
-
-
-def stored_settings(path: str | Path) -> dict[str, Any]:
-    """The settings of the run in `path`, so that naming it is enough to continue; none if there is none.
-
-    Raises
-    ------
-    RunDirectoryError
-        It is a run of another kind.
-    """
-    file = RunDirectory(Path(path)).run_file
-    if not file.exists():
-        return {}
-    stored = read_json(file)
-    if stored.get("kind") != "mitigate" or "diagnosis" not in stored["config"]:
-        raise RunDirectoryError(f"{path}: holds a run of `leakmech {stored.get('command')}`; choose another --out")
-    return stored["config"]
