@@ -1,7 +1,8 @@
 """A probe that says whether a prompt's stem is about its injection, read from the model's own residual stream.
 
-Relevant prompts are those of a set of relevant affect, irrelevant ones the same injections and stems in other pairs
-(:mod:`leakmech.prompts.relation`) and AEXL samples. In every layer a logistic regression on the mean over the stem's
+Relevant prompts are those of a set of relevant affect, self-reports among them ("I lost my keys. I feel": whatever
+happens to a speaker bears on how the speaker feels), irrelevant ones the same injections and stems in other pairs
+(:mod:`leakmech.prompts.relation`), without self-reports, and AEXL samples. In every layer a logistic regression on the mean over the stem's
 tokens tells them apart,
 
     relevance(x) = w . x,    w = coefficients / standard deviations, scaled to length 1,
@@ -27,7 +28,7 @@ from leakmech.errors import DatasetError
 from leakmech.interventions.base import Probe
 from leakmech.mechanism.activations import cache_activations
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.relation import relation_pairs
+from leakmech.prompts.relation import mismatched
 from leakmech.prompts.samples import PromptSet
 
 REGULARISATION = 0.003
@@ -103,7 +104,7 @@ def fit_relation_probe(
     model
         As :func:`leakmech.load_model` returns it.
     relevant
-        Samples marked ``fit`` and ``tune`` (:func:`leakmech.prompts.relation.relation_pairs`).
+        Samples marked ``fit`` and ``tune``, with themes (``relevant-fit``).
     irrelevant_fit, irrelevant_tune
         Leakage samples to fit on and to hold out.
     pairings
@@ -129,11 +130,11 @@ def fit_relation_probe(
         )["resid_post"]
         return np.concatenate([cache.matrix(condition=c, position="stem_mean") for c in _CONDITIONS]).astype(np.float32)
 
-    pairs = [relation_pairs(relevant, seed=seed + number) for number in range(pairings)]
+    exchanged = [mismatched(relevant, seed=seed + number) for number in range(pairings)]
     found: dict[str, tuple[Rows, Rows]] = {}
     for split, leaking in (("fit", irrelevant_fit), ("tune", irrelevant_tune)):
-        mismatched = [read(irrelevant.split(split)) for _, irrelevant in pairs]
-        found[split] = read(pairs[0][0].split(split)), np.concatenate([*mismatched, read(leaking)])
+        others = [read(samples.split(split)) for samples in exchanged]
+        found[split] = read(relevant.split(split)), np.concatenate([*others, read(leaking)])
     fits = [_fit(*(side[:, i] for side in found["fit"])) for i in range(len(layers))]
     held_out = [[side[:, i] @ vector for side in found["tune"]] for i, vector in enumerate(fits)]
     aucs = {layer: _auc(*sides) for layer, sides in zip(layers, held_out, strict=True)}
