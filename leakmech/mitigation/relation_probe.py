@@ -1,9 +1,9 @@
 """A probe that says whether a prompt's stem is about its injection, read from the model's own residual stream.
 
 Relevant prompts are those of a set of relevant affect, self-reports among them ("I lost my keys. I feel": whatever
-happens to a speaker bears on how the speaker feels), irrelevant ones the same injections and stems in other pairs
-(:mod:`leakmech.prompts.relation`), without self-reports, and AEXL samples. In every layer a logistic regression on the mean over the stem's
-tokens tells them apart,
+happens to a speaker bears on how the speaker feels). Irrelevant ones are the same injections and stems in other pairs
+(:mod:`leakmech.prompts.relation`), without self-reports, and AEXL samples. In every layer a logistic regression on the
+mean over the stem's tokens tells them apart,
 
     relevance(x) = w . x,    w = coefficients / standard deviations, scaled to length 1,
 
