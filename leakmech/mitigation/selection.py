@@ -81,7 +81,7 @@ def mitigate(
     by_name = model is None or isinstance(model, str | Path)
     loaded = load_configured(bench, None if by_name else model, tokenizer)
     parts = load_fitted(diagnosis, loaded, relevant=config.relevant_fit, seed=config.seed, progress=progress)
-    _refuse_shared(parts, load_dataset(config.dataset))
+    _refuse_shared(parts, load_dataset(config.dataset).take(config.limit))
     fingerprint = {"settings": content_hash(str(config.identity())), "weights": loaded.weights_hash}
     open_comparison(path, fingerprint, config.identity(), command=config.command)
     margins = Margins(**config.margins)
@@ -130,8 +130,6 @@ def _bench_config(config: MitigateConfig, dataset: str, generations: int, limit:
 def _tune_arena(config: MitigateConfig, parts: FittedParts, path: Path, margins: Margins, progress: Progress) -> Arena:
     """Leakage samples that the diagnosis chose on, and relevant affect that no probe was fitted on."""
     relevant = without_self_reports(parts.relevant).split("tune")
-    if not len(relevant):
-        raise DatasetError(f"{config.relevant_fit}: has no samples marked tune, on which strengths are chosen")
     files = {"leakage": parts.splits["tune"], "relevant": relevant}
     for name, samples in files.items():
         samples.take(config.tune_samples).save(path / "data" / f"tune-{name}.jsonl")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from leakmech.mitigation.overlap_check import shared_texts
 
 from leakmech.data_check import check_dataset
 from leakmech.errors import DatasetError
+from leakmech.mitigation.training.overlap_check import shared_texts
 from leakmech.prompts.filters import words
 from leakmech.prompts.overlap import overlap
 from leakmech.prompts.relation import (

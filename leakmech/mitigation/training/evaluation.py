@@ -17,7 +17,6 @@ import numpy as np
 
 from leakmech.benchmark import run_benchmark
 from leakmech.config import BenchConfig
-from leakmech.errors import DatasetError
 from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reduction, retention
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import LoadedModel
@@ -54,8 +53,6 @@ class TuneSelectivity:
         relevant = without_self_reports(load_dataset(self._tune.relevant))
         if any(sample.split is not None for sample in relevant):
             relevant = relevant.split("tune")
-        if not len(relevant):
-            raise DatasetError(f"{self._tune.relevant}: has no samples marked tune; early stopping needs some")
         self._sets = {"leakage": load_dataset(self._tune.leakage), "relevant": relevant}
 
     def __call__(self, model: Any) -> float:

@@ -44,5 +44,5 @@ def test_an_unchanged_model_scores_nothing_and_the_base_is_measured_once(loaded,
 
 def test_a_relevant_set_without_samples_to_choose_on_is_refused(loaded, tmp_path):
     PromptSet("fit", load_dataset("relevant-fit").split("fit").samples[:4]).save(tmp_path / "fit.jsonl")
-    with pytest.raises(DatasetError, match="no samples marked tune"):
+    with pytest.raises(DatasetError, match="no samples with split 'tune'"):
         TuneSelectivity(loaded, config(relevant=str(tmp_path / "fit.jsonl")), tmp_path / "tune")
