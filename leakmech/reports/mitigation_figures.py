@@ -41,12 +41,19 @@ def draw_mitigations(frame: pd.DataFrame, folder: str | Path) -> list[Path]:
     folder
         Where the files go.
 
+    Returns
+    -------
+    list of Path
+        Empty where no mitigation has both numbers: the base model did not leak, or had no relevant affect to keep.
+
     Raises
     ------
     FigureError
         A column is missing or holds no numbers.
     """
     kept = frame.loc[frame["leakage_reduction"].notna() & frame["retention"].notna() & (frame["kind"] != "base")]
+    if kept.empty:  # where the base model does not leak there is nothing to take out
+        return []
     optional = [f"{name}_{end}" for name in _NUMBERS[:2] for end in ("low", "high")]
     drawn = checked(
         kept, "pareto", key=("name", "split"), texts=("name", "kind", "split"), numbers=_NUMBERS, optional=optional

@@ -71,11 +71,6 @@ def test_the_chosen_interventions_are_saved_for_bench(finished, files):
     leakmech.load_model(files / "model")
 
 
-def test_the_figure_has_its_data_beside_it(finished):
-    names = {file.name for file in (finished.path / "figures").iterdir()}
-    assert {"pareto.png", "pareto.pdf", "pareto.csv"} <= names
-
-
 def test_the_best_member_has_the_highest_selectivity_and_none_counts_as_worst():
     members = [Mitigation(name, "instruction") for name in ("a", "b", "c")]
     rows = [{"name": "a", "selectivity": None}, {"name": "b", "selectivity": 0.4}, {"name": "c", "selectivity": 0.3}]

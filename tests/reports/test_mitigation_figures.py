@@ -1,0 +1,53 @@
+"""The Pareto figure: what is drawn lies beside it, and a model that does not leak gives none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from leakmech.errors import FigureError
+from leakmech.reports.mitigation_figures import draw_mitigations
+from leakmech.reports.mitigation_tables import mitigations_table
+
+
+@pytest.fixture
+def frame():
+    rows = [
+        ("base", "base", "test", 0.0, 1.0),
+        ("edit-1", "intervention", "tune", 0.7, 0.8),
+        ("edit-2", "intervention", "tune", 0.9, 0.5),
+        ("edit-1", "intervention", "test", 0.6, 0.9),
+        ("told", "instruction", "test", 0.1, 1.0),
+        ("oracle", "oracle", "test", 1.0, 0.0),
+        ("random", "baseline", "test", 0.02, 0.97),
+    ]
+    found = pd.DataFrame(rows, columns=["name", "kind", "split", "leakage_reduction", "retention"])
+    for name in ("leakage_reduction", "retention"):
+        found[f"{name}_low"], found[f"{name}_high"] = found[name] - 0.1, found[name] + 0.1
+    numbers = {"fluency": 1.0, "selectivity": 0.5, "auc_el": 0.6, "kl": np.nan, "perplexity_ratio": 1.0}
+    return found.assign(**numbers, capability=0.8, speed_ratio=1.0)
+
+
+def test_the_figure_has_what_it_draws_beside_it(frame, tmp_path):
+    files = draw_mitigations(frame, tmp_path)
+    assert {file.name for file in files} == {"pareto.png", "pareto.pdf", "pareto.csv"}
+    drawn = pd.read_csv(tmp_path / "pareto.csv")
+    assert list(drawn["name"]) == ["edit-1", "edit-2", "edit-1", "told", "oracle", "random"]
+    assert (tmp_path / "pareto.png").stat().st_size > 10_000
+
+
+def test_a_base_model_that_does_not_leak_gives_no_figure(frame, tmp_path):
+    assert draw_mitigations(frame.assign(leakage_reduction=np.nan), tmp_path) == []
+
+
+def test_a_missing_column_is_named(frame, tmp_path):
+    with pytest.raises(FigureError, match="fluency"):
+        draw_mitigations(frame.drop(columns="fluency"), tmp_path)
+
+
+def test_the_table_puts_bounds_and_baselines_last_and_dashes_where_nothing_applies(frame):
+    table = mitigations_table(frame.loc[frame["split"] == "test"])
+    assert [row[0] for row in table.rows] == ["base", "edit-1", "told", "oracle (oracle)", "random (baseline)"]
+    kl = table.header.index("KL")
+    assert {row[kl] for row in table.rows} == {"-"}
