@@ -17,6 +17,7 @@ from leakmech.generation.sampler import Decoding
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
+from leakmech.prompts.samples import CONDITIONS, Condition
 from leakmech.scoring.sentence import DEFAULT_ECHO_SIMILARITY, Cleaning
 
 DEFAULT_MODEL = "embedded:smollm2-135m-instruct"
@@ -100,6 +101,9 @@ class BenchConfig(ScoringConfig):
     decoding: Decoding = Field(default_factory=Decoding, description="sampling settings")
     stop_at_first_sentence: bool = Field(True, description="end a row once the text that is scored is complete")
     noise_floor: bool = Field(True, description="generate a second set of control generations")
+    conditions: tuple[Condition, ...] = Field(
+        CONDITIONS, min_length=1, description="prompts that are completed; a number that needs others is not computed"
+    )
     dtype: str = Field("auto", description="float32, bfloat16, float16; auto takes bfloat16 where it is fast")
     batch_size: int | str = Field("auto", description="rows that step together; auto fits them to memory")
     trust_remote_code: bool = Field(False, description="run code that comes with a hub model")

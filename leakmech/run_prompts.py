@@ -60,7 +60,7 @@ class RunPrompts:
     @cached_property
     def given(self) -> dict[str, Prompt]:
         """By id, the prompts as the data set has them."""
-        return {prompt.id: prompt for prompt in self.renderer.prompts(self.samples)}
+        return {prompt.id: prompt for prompt in self.renderer.prompts(self.samples, self.config.conditions)}
 
     @cached_property
     def rewrite(self) -> PromptRewrite | None:

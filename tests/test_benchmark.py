@@ -81,6 +81,18 @@ def test_a_run_holds_everything_the_contract_names(folder, tmp_path):
     assert "mu_EL" in result.to_markdown()
 
 
+def test_only_the_conditions_that_are_asked_for_are_completed(folder, tmp_path):
+    full = leakmech.bench(folder, out=tmp_path / "full", **SETTINGS)
+    part = leakmech.bench(folder, out=tmp_path / "part", conditions=["negative", "positive"], **SETTINGS)
+    assert set(part.scores["condition"]) == {"positive", "negative"}
+    expected = {key: text for key, text in texts(full.path).items() if key[0].endswith(("/positive", "/negative"))}
+    assert texts(part.path) == expected
+    assert part.summary["overall"]["valence_shift"] == full.summary["overall"]["valence_shift"] is not None
+    assert part.summary["overall"]["auc_el"] is None
+    assert part.summary["conditions"]["control"]["echo_rate"] is None
+    assert "–" in part.to_markdown()
+
+
 def test_the_headline_follows_from_the_scores(folder, tmp_path):
     result = leakmech.bench(folder, out=tmp_path / "run", **SETTINGS)
     frame = result.scores

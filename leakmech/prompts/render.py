@@ -7,7 +7,7 @@ explicitly (some chat templates silently add one of their own); base models get 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -152,10 +152,10 @@ class Renderer:
         text = self.resolved_instruction.wrap(body)
         return replace(prompt, text=text, rendered=self.render(text), body=body)
 
-    def prompts(self, samples: PromptSet) -> Iterator[Prompt]:
-        """All conditions of all samples, sample by sample in the order of :data:`CONDITIONS`."""
+    def prompts(self, samples: PromptSet, conditions: Collection[Condition] = CONDITIONS) -> Iterator[Prompt]:
+        """Prompts of all samples, sample by sample in the order of :data:`CONDITIONS`."""
         for sample in samples:
-            for condition in CONDITIONS:
+            for condition in (c for c in CONDITIONS if c in conditions):
                 yield self.prompt(sample, condition)
 
     def render(self, text: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from leakmech.errors import RunDirectoryError
 from leakmech.prompts.samples import CONDITIONS, INJECTIONS, Condition, PromptSet, Sample
@@ -145,6 +145,8 @@ def column(policy: Cleaning, name: str, *, estimator: str | None = None) -> str:
 def leakage_scores(frame: pd.DataFrame, policy: Cleaning, *, estimator: str | None = None) -> LeakageScores:
     """The arrays of one cleaning policy, samples in the order of the table.
 
+    Conditions that the run does not have at all are not scored: NaN throughout.
+
     Parameters
     ----------
     frame
@@ -163,9 +165,12 @@ def leakage_scores(frame: pd.DataFrame, policy: Cleaning, *, estimator: str | No
     main, resampled = frame.loc[~frame["resampled"]], frame.loc[frame["resampled"]]
     n_generations = int(main["generation"].to_numpy().max()) + 1
 
+    completed = set(main["condition"])
     labels = [column(policy, label, estimator=estimator) for label in LABELS]
 
     def array(part: pd.DataFrame, condition: Condition, names: Sequence[str]) -> Float[np.ndarray, "s k n"]:
+        if condition not in completed:
+            return np.full((len(samples), n_generations, len(names)), np.nan)
         rows = part.loc[part["condition"] == condition, list(names)]
         if len(rows) != len(samples) * n_generations:
             expected = len(samples) * n_generations
@@ -189,7 +194,11 @@ def echo_rates(frame: pd.DataFrame, policy: Cleaning) -> dict[str, Any]:
     main = frame.loc[~frame["resampled"]]
     condition = main["condition"].to_numpy()
     flags = {"echo": main["echo"].to_numpy(bool), "empty": (main[column(policy, "text")] == "").to_numpy(bool)}
-    rates: dict[str, Any] = {f"{name}_rate": float(flag[condition != "control"].mean()) for name, flag in flags.items()}
+
+    def share(flag: Bool[np.ndarray, " rows"]) -> float | None:
+        return float(flag.mean()) if len(flag) else None
+
+    rates: dict[str, Any] = {f"{name}_rate": share(flag[condition != "control"]) for name, flag in flags.items()}
     for name, flag in flags.items():
-        rates[f"{name}_rates"] = {c: float(flag[condition == c].mean()) for c in CONDITIONS}
+        rates[f"{name}_rates"] = {c: share(flag[condition == c]) for c in CONDITIONS}
     return rates
