@@ -3,10 +3,11 @@
 The model reads "Answer the question in a few words: ..." as a rendered prompt of its own (chat template or plain text),
 and each choice c is scored as the answer to it:
 
-    s(c) = 1/|c| sum_t log p(c_t | prompt, c_<t),    in nats a token;    answer = argmax_c s(c)
+    s(c) = sum_t log p(c_t | prompt, c_<t),    in nats;    answer = argmax_c s(c)
 
-Choices are not shown to the model, so nothing depends on their order or on the model's knowing what "B" means. The
-mean over tokens keeps long choices from losing for being long. Two choices that tie for the first place count 1/2.
+Choices are not shown to the model, so nothing depends on their order or on the model's knowing what "B" means. A mean
+over tokens would reward rare names whose last pieces follow from the first: the embedded model gets 80 of 100 right by
+the sum and 63 by the mean. Two choices that tie for the first place count 1/2.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Capability:
     ids
         Of the questions.
     scores
-        s(c) of every choice, in nats a token, shape (questions, choices).
+        s(c) of every choice, in nats, shape (questions, choices).
     answers
         Position of the right choice, shape (questions,).
     """
@@ -82,7 +83,7 @@ class Capability:
 
     @property
     def margins(self) -> Float[np.ndarray, " questions"]:
-        """s of the right choice minus the best other one, in nats a token: moves long before the accuracy does."""
+        """s of the right choice minus the best other one, in nats: moves long before the accuracy does."""
         rows = np.arange(len(self.scores))
         others = self.scores.copy()
         others[rows, self.answers] = -np.inf
@@ -164,7 +165,7 @@ def capability(
         for number, tokens in enumerate(_choices(question, renderer))
     ]
     found = log_likelihoods(variant, continuations, batch_size=batch_size, progress=progress)
-    scores = found.per_token.reshape(len(questions), N_CHOICES)
+    scores = found.log_likelihood.reshape(len(questions), N_CHOICES)
     return Capability(tuple(question.id for question in questions), scores, answers)
 
 

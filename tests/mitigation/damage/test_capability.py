@@ -11,7 +11,8 @@ from leakmech.mitigation.damage.capability import Capability, Question, capabili
 from leakmech.mitigation.damage.variants import ModelVariant
 from leakmech.prompts.render import Renderer
 
-WORDS = ("red", "green", "a cold day", "Paris", "seven", "no", "salt and pepper", "under water")
+# Of one length: to a model of bytes that knows nothing, the shortest text would always be the likeliest.
+WORDS = ("red clay", "sea salt", "cold day", "New York", "eighteen", "not here", "a pepper", "seawater")
 
 
 def _questions(n=24):
@@ -34,7 +35,7 @@ def known(tiny, renderer):
     return [replace(q, answer=int(best)) for q, best in zip(_questions(), found.scores.argmax(axis=1), strict=True)]
 
 
-def test_scores_are_mean_log_probabilities_behind_the_rendered_question(tiny, renderer):
+def test_scores_are_log_probabilities_behind_the_rendered_question(tiny, renderer):
     question = _questions(1)[0]
     found = capability(tiny, [question], renderer=renderer)
     rendered = renderer.render(f"Answer the question in a few words: {question.question}")
@@ -45,7 +46,7 @@ def test_scores_are_mean_log_probabilities_behind_the_rendered_question(tiny, re
         with torch.inference_mode():
             logits = tiny.loaded.model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
         log_p = torch.log_softmax(logits.double(), dim=-1).gather(1, torch.tensor(tokens)[:, None])
-        assert score == pytest.approx(float(log_p.mean()), abs=1e-4)
+        assert score == pytest.approx(float(log_p.sum()), rel=1e-5)
 
 
 def test_an_unchanged_model_differs_by_nothing(tiny, renderer, known):

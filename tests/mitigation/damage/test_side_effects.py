@@ -47,7 +47,7 @@ def make_suite(tiny, chat_tokenizer):
         tokens[prompt.id] = _greedy(tiny, item, 8)
     controls = prompt_continuations(list(renderer.prompts(SAMPLES)), renderer, tokens=tokens)
     neutral = [Continuation(f"n{c.id}", c.unit, c.tokens[:1], c.tokens[1:]) for c in controls]
-    questions = [Question(f"q{i}", f"What is {i}?", ("red", "Paris", "seven", "salt"), 0) for i in range(12)]
+    questions = [Question(f"q{i}", f"What is {i}?", ("green", "Paris", "seven", "salty"), 0) for i in range(12)]
     known = capability(tiny, questions, renderer=renderer).scores.argmax(axis=1)
     questions = [replace(q, answer=int(a)) for q, a in zip(questions, known, strict=True)]
 
