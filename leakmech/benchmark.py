@@ -24,8 +24,9 @@ from leakmech.interventions.files import load_interventions
 from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import Applied, apply
 from leakmech.measurement import Measurement
+from leakmech.models.configured import load_configured
 from leakmech.models.layout import layout_of
-from leakmech.models.load import LoadedModel, load_adapter, load_model
+from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.arrangement import arrange
 from leakmech.prompts.samples import load_dataset
@@ -124,15 +125,7 @@ def run_benchmark(
         interventions = load_interventions(config.intervention)
     samples = arrange(load_dataset(config.dataset), config.arrangement).take(config.limit)
     measurement = Measurement.load(config, samples)
-    loaded = load_model(
-        model if model is not None else config.model,
-        tokenizer=tokenizer,
-        device=None if config.device == "auto" else config.device,
-        dtype=None if config.dtype == "auto" else config.dtype,
-        revision=config.revision,
-        trust_remote_code=config.trust_remote_code,
-    )
-    loaded = _adapted(loaded, config, interventions)
+    loaded = _adapted(load_configured(config, model, tokenizer), config, interventions)
     timing = {"load_s": time.perf_counter() - started}
     benchmark = _Benchmark(config, run, loaded, measurement, progress, interventions, outside or {})
     return benchmark.complete(timing, started)

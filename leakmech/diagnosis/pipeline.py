@@ -15,7 +15,8 @@ from leakmech.diagnosis.stages import STAGES
 from leakmech.diagnosis.workbench import Workbench
 from leakmech.errors import DatasetError, InterruptedRunError, RunDirectoryError
 from leakmech.mechanism.sentiment import split_samples
-from leakmech.models.load import LoadedModel, load_adapter, load_model
+from leakmech.models.configured import load_configured
+from leakmech.models.load import load_adapter
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.samples import PromptSet, load_dataset
 from leakmech.provenance import environment
@@ -77,7 +78,8 @@ def diagnose(
     refuse_other_run(run, config)
     started = time.perf_counter()
     splits = load_splits(config)
-    loaded = _load(config, None if by_name else model, tokenizer)
+    loaded = load_configured(config, None if by_name else model, tokenizer)
+    loaded = load_adapter(loaded, config.adapter) if config.adapter else loaded
     bench = Workbench(config, run.path, loaded, splits, progress)
     _open(run, bench)
     if run.is_complete():
@@ -133,18 +135,6 @@ def load_splits(config: DiagnoseConfig) -> dict[str, PromptSet]:
                 f"{shared[0]!r}); what is fitted must be judged on other texts"
             )
     return splits
-
-
-def _load(config: DiagnoseConfig, model: Any, tokenizer: Any) -> LoadedModel:
-    loaded = load_model(
-        model if model is not None else config.model,
-        tokenizer=tokenizer,
-        device=None if config.device == "auto" else config.device,
-        dtype=None if config.dtype == "auto" else config.dtype,
-        revision=config.revision,
-        trust_remote_code=config.trust_remote_code,
-    )
-    return load_adapter(loaded, config.adapter) if config.adapter else loaded
 
 
 def _open(run: RunDirectory, bench: Workbench) -> None:

@@ -22,7 +22,6 @@ from leakmech.interventions.hooks import apply
 from leakmech.interventions.positions import PromptSpans
 from leakmech.mitigation.damage.answers import Answers
 from leakmech.mitigation.damage.equivalence import Margins
-from leakmech.mitigation.damage.fluency import AnswerQuality, answer_quality
 from leakmech.mitigation.damage.requests import RequestAnswers, answer_requests, request_retention
 from leakmech.mitigation.damage.speed import run_seconds
 from leakmech.mitigation.damage.texts import neutral_continuations, plain_ids, prompt_continuations
@@ -36,12 +35,12 @@ from leakmech.prompts.arrangement import Arrangement, injection_place
 from leakmech.prompts.emotional_requests import load_emotional_requests
 from leakmech.prompts.questions import load_questions
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet, load_dataset
+from leakmech.prompts.samples import POLARITIES, PromptSet, load_dataset
 from leakmech.runs import BenchResult, RunDirectory
 from leakmech.scoring.expression import Estimator, estimator_names, load_estimator
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
-from leakmech.scoring.semantic import load_encoder
+from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.scoring.sentence import Cleaner
 from leakmech.seeds import stable_hash
 from leakmech.store import content_hash, read_json, slug, write_json, write_jsonl
@@ -107,9 +106,9 @@ class Arena:
 
     def run(self, mitigation: Mitigation, dataset: str) -> BenchResult:
         """The benchmark under a mitigation on one of the sets; continued or read if it is there."""
-        config = self.config.model_copy(update={"dataset": dataset})
-        if dataset != self.config.dataset:
-            config = config.model_copy(update={"limit": None})
+        config = self.config
+        if dataset != config.dataset:  # of relevant affect, where the shift between the polarities is all that counts
+            config = config.model_copy(update={"dataset": dataset, "limit": None, "conditions": POLARITIES})
         out = self.folder(mitigation) / slug(Path(dataset).stem)
         return bench_under(mitigation, config, model=self.loaded, out=out, progress=self.progress)
 
@@ -167,7 +166,6 @@ class Arena:
         if quality is None:
             raise AssertionError("quality is always measured")
         row = selectivity(leakage, headline[1], quality, **options).to_dict()
-        row["leakage_reduction_alone"] = leakage_reduction(leakage, **options).value
         for name, pair in others:
             found = retention(pair, **options)
             ends = {"": found.value, "_low": found.low, "_high": found.high}
@@ -223,15 +221,21 @@ class Arena:
     @cached_property
     def estimator(self) -> Estimator:
         """The headline's."""
-        return load_estimator(estimator_names(self.config.estimator)[0], encoder=load_encoder(self.config.encoder))
+        return load_estimator(estimator_names(self.config.estimator)[0], encoder=self.encoder)
+
+    @cached_property
+    def encoder(self) -> SentenceEncoder:
+        return load_encoder(self.config.encoder)
 
     def _effects(self, mitigation: Mitigation, result: BenchResult) -> SideEffects:
         answers = Answers.of_run(result)
         if not self.damage:
-            return SideEffects((), self.margins, Measurements(), quality=(self.base_quality, self._quality(answers)))
-        suite = self.suite if mitigation.kind not in _WITHOUT_OWN_LIKELIHOOD else self.text_suite
+            return SideEffects(
+                (), self.margins, Measurements(), quality=self.suite.quality(answers, progress=self.progress)
+            )
+        changed = None if mitigation.kind in _WITHOUT_OWN_LIKELIHOOD else self._variant(mitigation)
         renderer = self._renderer(mitigation) if "instruction" in mitigation.settings else None
-        return suite.measure(self._variant(mitigation), answers, renderer=renderer, progress=self.progress)
+        return self.suite.measure(changed, answers, renderer=renderer, progress=self.progress)
 
     @staticmethod
     def _damage(effects: SideEffects) -> dict[str, Any]:
@@ -261,51 +265,21 @@ class Arena:
         return load_dataset(self.config.dataset).take(self.config.limit)
 
     @cached_property
-    def base_answers(self) -> Answers:
-        return Answers.of_run(self.run(BASE, self.config.dataset))
-
-    @cached_property
-    def base_quality(self) -> AnswerQuality:
-        return self._quality(self.base_answers)
-
-    def _quality(self, answers: Answers) -> AnswerQuality:
+    def suite(self) -> SideEffectSuite:
+        """Measures of answers, and of the model itself where damage is measured."""
         renderer = self._renderer(BASE)
-        controls = {sample.id: renderer.prompt(sample, "control") for sample in self.samples}
-        return answer_quality(
-            ModelVariant(self.loaded), answers, controls=controls, renderer=renderer, progress=self.progress
-        )
-
-    @cached_property
-    def text_suite(self) -> SideEffectSuite:
-        """Measures of answers only."""
         return SideEffectSuite(
             base=ModelVariant(self.loaded),
-            renderer=self._renderer(BASE),
+            renderer=renderer,
             samples=self.samples,
-            base_answers=self.base_answers,
-            encoder=load_encoder(self.config.encoder),
+            base_answers=Answers.of_run(self.run(BASE, self.config.dataset)),
+            controls=self._controls(renderer) if self.damage else (),
+            neutral=neutral_continuations(renderer.tokenizer) if self.damage else (),
+            questions=load_questions() if self.damage else (),
+            encoder=self.encoder,
             margins=self.margins,
             seed=self.config.seed,
             draws=self.draws,
-        )
-
-    @cached_property
-    def suite(self) -> SideEffectSuite:
-        """Measures of answers and of the model itself."""
-        text = self.text_suite
-        renderer = text.renderer
-        return SideEffectSuite(
-            base=text.base,
-            renderer=renderer,
-            samples=text.samples,
-            base_answers=text.base_answers,
-            controls=self._controls(renderer),
-            neutral=neutral_continuations(renderer.tokenizer),
-            questions=load_questions(),
-            encoder=text.encoder,
-            margins=text.margins,
-            seed=text.seed,
-            draws=text.draws,
         )
 
     def _controls(self, renderer: Renderer) -> list[Continuation]:

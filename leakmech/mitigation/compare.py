@@ -23,14 +23,15 @@ from leakmech.interventions.base import Intervention
 from leakmech.mitigation.arena import BASE, Arena
 from leakmech.mitigation.damage.equivalence import Margins
 from leakmech.mitigation.types import Mitigation
-from leakmech.models.load import LoadedModel, load_model
+from leakmech.models.configured import load_configured
+from leakmech.models.load import LoadedModel
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.samples import load_dataset
 from leakmech.provenance import environment
 from leakmech.reports.mitigation_tables import mitigations_table
 from leakmech.runs import FORMAT_VERSION, RunDirectory
 from leakmech.scoring.paired import run_differences, statistic_columns
-from leakmech.store import content_hash, read_json, slug, write_json, write_text
+from leakmech.store import read_json, slug, write_json, write_text
 
 COMMAND = "evaluate_mitigations"
 """What ``run.json`` says of a comparison that a script made."""
@@ -141,22 +142,9 @@ def evaluate_mitigations(
         draws=draws,
         progress=progress,
     )
-    settings_hash = content_hash(arena.key(BASE))
-    open_comparison(path, {"base": settings_hash, "weights": loaded.weights_hash}, config.identity(), command=COMMAND)
+    open_comparison(path, {"base": arena.key(BASE), "weights": loaded.weights_hash}, config.identity(), command=COMMAND)
     rows = measure_all(arena, chosen, alpha=alpha)
     return finish(path, rows, {"model": config.model, "dataset": dataset, "relevant": list(relevant)}, arena)
-
-
-def load_configured(config: BenchConfig, model: Any = None, tokenizer: Any = None) -> LoadedModel:
-    """The model of a configuration, or a model object in its place."""
-    return load_model(
-        config.model if model is None else model,
-        tokenizer=tokenizer,
-        device=None if config.device == "auto" else config.device,
-        dtype=None if config.dtype == "auto" else config.dtype,
-        revision=config.revision,
-        trust_remote_code=config.trust_remote_code,
-    )
 
 
 # -- what is compared -------------------------------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from leakmech.mitigation.arena import Arena
 from leakmech.mitigation.compare import (
     MitigationComparison,
     finish,
-    load_configured,
     measure_all,
     open_comparison,
 )
@@ -31,6 +30,7 @@ from leakmech.mitigation.damage.equivalence import Margins
 from leakmech.mitigation.families import BASELINES, BOUND, Family, chosen_families
 from leakmech.mitigation.fitted import FittedParts, load_fitted
 from leakmech.mitigation.types import Mitigation
+from leakmech.models.configured import load_configured
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.relation import without_self_reports
 from leakmech.prompts.samples import PromptSet, load_dataset

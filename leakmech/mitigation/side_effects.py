@@ -27,7 +27,7 @@ Leakage with the injection after the stem, and with two, is measured by benchmar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -265,7 +265,7 @@ class SideEffectSuite:
 
     def measure(
         self,
-        changed: ModelVariant,
+        changed: ModelVariant | None,
         answers: Answers,
         *,
         renderer: Renderer | None = None,
@@ -277,7 +277,7 @@ class SideEffectSuite:
         Parameters
         ----------
         changed
-            The changed model; the base model itself where only prompts or decoding change.
+            The changed model; None where only prompts or decoding change, and likelihoods say nothing.
         answers
             Its answers to the prompts that the base model answered.
         renderer
@@ -296,14 +296,18 @@ class SideEffectSuite:
         """
         require_same_prompts(self.base_answers, answers)
         measurements = Measurements(
-            control=self._compare(changed, self.controls, self._changed_prompts(renderer), progress),
-            neutral=self._compare(changed, self.neutral, {}, progress),
             degeneration=(degeneration(self.base_answers), degeneration(answers)),
             relevance=self._relevance(answers),
-            capability=self._capability(changed, renderer or self.renderer, progress),
             speed=speed,
         )
-        quality = (self.base_quality, self._quality(answers, progress))
+        if changed is not None:
+            measurements = replace(
+                measurements,
+                control=self._compare(changed, self.controls, self._changed_prompts(renderer), progress),
+                neutral=self._compare(changed, self.neutral, {}, progress),
+                capability=self._capability(changed, renderer or self.renderer, progress),
+            )
+        quality = self.quality(answers, progress=progress)
         return SideEffects(
             effects=judge(measurements, margins=self.margins, seed=self.seed, draws=self.draws),
             margins=self.margins,
@@ -311,6 +315,10 @@ class SideEffectSuite:
             fluency=fluency(*quality, seed=self.seed, draws=self.draws),
             quality=quality,
         )
+
+    def quality(self, answers: Answers, *, progress: Progress = no_progress) -> tuple[AnswerQuality, AnswerQuality]:
+        """Both models' answers, judged by the base model."""
+        return self.base_quality, self._quality(answers, progress)
 
     def _compare(
         self,

@@ -22,7 +22,8 @@ from leakmech.benchmark import run_benchmark
 from leakmech.config import BenchConfig
 from leakmech.errors import ConfigError, nearest
 from leakmech.interventions.base import Intervention, interventions_key
-from leakmech.models.load import LoadedModel, load_model
+from leakmech.models.configured import load_configured
+from leakmech.models.load import LoadedModel
 from leakmech.progress import Progress, no_progress
 from leakmech.runs import BenchResult
 from leakmech.store import content_hash
@@ -197,13 +198,7 @@ def bench_under(
     """
     changed = mitigation.configure(config)
     if mitigation.hook is not None and model is None:
-        model = load_model(
-            config.model,
-            device=None if config.device == "auto" else config.device,
-            dtype=None if config.dtype == "auto" else config.dtype,
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-        )
+        model = load_configured(config)
     if model is None:
         return run_benchmark(changed, interventions=mitigation.interventions, out=out, progress=progress)
     outside = {} if mitigation.hook is None else {"mitigation": mitigation.hash}
