@@ -235,7 +235,12 @@ class MitigateConfig(Settings):
         """The settings that decide results, JSON-ready."""
         return super().identity() | {"decoding": self.decoding.to_dict()}
 
+    def terms(self) -> dict[str, Any]:
+        """What holds for everything that is compared: a run takes in more mitigations as long as this is the same."""
+        return {key: value for key, value in self.identity().items() if key not in COMPARED}
 
+
+COMPARED = {"families", "adapters", "interventions", "baselines"}
 PLACE = {"device", "dtype", "batch_size", "trust_remote_code"}
 
 

@@ -27,7 +27,9 @@ def mitigate(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, or auto.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16, or auto.")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Rows that step together, or auto.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory; one that holds this run is continued.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; one that holds this run goes on, also with more.")
+    ] = None,
 ) -> None:
     """Try mitigations, choose strengths on tune samples, and measure on test samples what each lowers and damages."""
     from leakmech.config import read_yaml
@@ -39,9 +41,10 @@ def mitigate(
 
     settings = stored_settings(out, command="mitigate") if out else {}
     settings |= read_yaml(config) if config else {}
+    more = {"adapters": adapter or (), "interventions": intervention or ()}
+    settings |= {key: tuple(dict.fromkeys((*settings.get(key, ()), *paths))) for key, paths in more.items()}
     settings |= given(
-        model=model, diagnosis=diagnosis, dataset=dataset, adapters=tuple(adapter) if adapter else None,
-        interventions=tuple(intervention) if intervention else None, generations=generations, limit=limit, seed=seed,
+        model=model, diagnosis=diagnosis, dataset=dataset, generations=generations, limit=limit, seed=seed,
         families=tuple(name.strip() for name in families.split(",")) if families else None,
         device=device, dtype=dtype, batch_size=batch_size,
     )  # fmt: skip

@@ -266,6 +266,8 @@ def open_comparison(path: Path, fingerprint: Mapping[str, str], config: Mapping[
             raise RunDirectoryError(
                 f"{path}: holds a comparison with other settings ({', '.join(changed)}); choose another --out"
             )
+        if stored["config"] != dict(config):  # more mitigations than before, or others
+            write_json(file, stored | {"config": dict(config)})
         return
     if path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
         raise RunDirectoryError(f"{path}: is not empty and holds no leakmech run; choose another --out")

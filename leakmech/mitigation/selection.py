@@ -58,7 +58,8 @@ def mitigate(
     diagnosis
         Directory of a finished diagnosis of the same model, with a ``tune`` split.
     out
-        Run directory; default ``runs/mitigate-<model>-<dataset>-seed<seed>``. One that holds this run is continued.
+        Run directory; default ``runs/mitigate-<model>-<dataset>-seed<seed>``. One that holds this run is continued,
+        with other families, adapters or interventions as well: what was measured is not measured again.
     **settings
         Fields of :class:`leakmech.config.MitigateConfig`.
 
@@ -82,7 +83,7 @@ def mitigate(
     loaded = load_configured(bench, None if by_name else model, tokenizer)
     parts = load_fitted(diagnosis, loaded, relevant=config.relevant_fit, seed=config.seed, progress=progress)
     _refuse_shared(parts, load_dataset(config.dataset).take(config.limit))
-    fingerprint = {"settings": content_hash(str(config.identity())), "weights": loaded.weights_hash}
+    fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
     open_comparison(path, fingerprint, config.identity(), command=config.command)
     margins = Margins(**config.margins)
     tune = _tune_arena(config, parts, path, margins, progress)

@@ -62,6 +62,29 @@ def test_each_family_is_tuned_and_its_choice_is_tested_once(finished):
     assert 0 <= finished.summary["relation_probe"]["auc"] <= 1
 
 
+def test_a_run_takes_in_more_and_measures_only_that(finished, files, diagnosis, monkeypatch):
+    from leakmech.mitigation import arena
+
+    measured = []
+    measure = arena.Arena._measure
+    monkeypatch.setattr(
+        arena.Arena, "_measure", lambda self, m: measured.append((self.split, m.name)) or measure(self, m)
+    )
+    settings = {
+        "relevant": (str(files / "relevant.jsonl"),),
+        "relevant_fit": str(files / "relevant-fit.jsonl"),
+        **QUICK,
+    }
+    settings["families"] = (*QUICK["families"], "instruction-ignore-irrelevant")
+    before = finished.to_frame()
+    more = mitigate(files / "model", diagnosis=diagnosis, out=finished.path, **settings).to_frame()
+    assert measured == [("tune", "instruction-ignore-irrelevant"), ("test", "instruction-ignore-irrelevant")]
+    assert len(more) == len(before) + 2
+    assert json.loads((finished.path / "run.json").read_text())["config"]["families"] == list(settings["families"])
+    with pytest.raises(RunDirectoryError, match="other settings"):
+        mitigate(files / "model", diagnosis=diagnosis, out=finished.path, **settings | {"seed": 1})
+
+
 def test_the_chosen_interventions_are_saved_for_bench(finished, files):
     path = finished.path / "interventions" / "ignore-if-unrelated.json"
     (edit,) = leakmech.load_interventions(path)
