@@ -159,6 +159,8 @@ class _LoraRun:
             return LoraResult(self.out, read_json(self.out / ADAPTER_CARD))
         if self.accelerator.is_main_process:
             save_examples(self.out / "examples.jsonl", examples)
+            if isinstance(evaluate, TuneSelectivity):
+                evaluate.measure_base()
         with adapted(loaded, config, modules) as model:
             trained = self._trainer(model, examples, losses, evaluate).run()
             if self.accelerator.is_main_process:

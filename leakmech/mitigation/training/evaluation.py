@@ -9,7 +9,6 @@ also counts fluency: here an adapter that breaks the text is left to the final c
 from __future__ import annotations
 
 import tempfile
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,28 @@ from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reducti
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.relation import without_self_reports
-from leakmech.prompts.samples import PromptSet, load_dataset
+from leakmech.prompts.samples import CONDITIONS, POLARITIES, PromptSet, load_dataset
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
+from leakmech.store import append_jsonl
 
+SCORES = "scores.jsonl"
 _DRAWS = 100  # the intervals are not used
 
 
 class TuneSelectivity:
     """Scores an adapted model.
 
+    :meth:`measure_base` comes first, before the base model gets an adapter: that changes its modules in place.
+
     Parameters
     ----------
     loaded
-        The base model.
+        The base model, without an adapter.
     config
         Its ``tune`` says on what.
     folder
-        Where the base model's runs and the samples are kept.
+        Where the base model's runs, the samples and every score with its two parts (:data:`SCORES`) are kept.
 
     Raises
     ------
@@ -54,6 +57,11 @@ class TuneSelectivity:
         if any(sample.split is not None for sample in relevant):
             relevant = relevant.split("tune")
         self._sets = {"leakage": load_dataset(self._tune.leakage), "relevant": relevant}
+        self._base: dict[str, LeakageScores] = {}
+
+    def measure_base(self) -> None:
+        """Measure the base model, or read what is there of it."""
+        self._base = {name: self._scores(self._loaded.model, name, self._folder) for name in self._sets}
 
     def __call__(self, model: Any) -> float:
         """Score of a Hugging Face or PEFT model with the base model's tokenizer."""
@@ -63,11 +71,9 @@ class TuneSelectivity:
         reduction = leakage_reduction(pairs["leakage"], draws=_DRAWS).value
         kept = retention(pairs["relevant"], draws=_DRAWS).value
         score = float(harmonic_mean(np.array([[reduction, kept]]))[0])
-        return score if np.isfinite(score) else 0.0
-
-    @cached_property
-    def _base(self) -> dict[str, LeakageScores]:
-        return {name: self._scores(self._loaded.model, name, self._folder) for name in self._sets}
+        score = score if np.isfinite(score) else 0.0
+        append_jsonl(self._folder / SCORES, [{"score": score, "leakage_reduction": reduction, "retention": kept}])
+        return score
 
     def _scores(self, model: Any, name: str, folder: Path) -> LeakageScores:
         c = self._config
@@ -77,6 +83,7 @@ class TuneSelectivity:
                 "dataset": str(self._file(name)),
                 "generations": self._tune.generations,
                 "noise_floor": False,
+                "conditions": POLARITIES if name == "relevant" else CONDITIONS,
                 "bootstrap_draws": _DRAWS,
                 "seed": c.seed,
                 "prompt_form": c.prompt_form,

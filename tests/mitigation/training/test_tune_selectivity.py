@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import copy
 
+import pandas as pd
 import pytest
-import torch
 
+from leakmech import bench
 from leakmech.errors import DatasetError
+from leakmech.mitigation.lora import train_lora
 from leakmech.mitigation.training import evaluation
-from leakmech.mitigation.training.evaluation import TuneSelectivity
+from leakmech.mitigation.training.evaluation import SCORES, TuneSelectivity
+from leakmech.mitigation.training.examples import TrainingExample
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import load_model
 from leakmech.prompts.samples import PromptSet, load_dataset
+from leakmech.runs import load_result
+from leakmech.store import read_json, read_jsonl_shard
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +31,7 @@ def config(**tune):
 
 def test_an_unchanged_model_scores_nothing_and_the_base_is_measured_once(loaded, tmp_path, monkeypatch):
     score = TuneSelectivity(loaded, config(), tmp_path / "tune")
+    score.measure_base()
     assert score(copy.deepcopy(loaded.model)) == 0.0
     runs = []
     measure = evaluation.run_benchmark
@@ -35,11 +41,22 @@ def test_an_unchanged_model_scores_nothing_and_the_base_is_measured_once(loaded,
         return measure(*args, **options)
 
     monkeypatch.setattr(evaluation, "run_benchmark", count)
-    changed = copy.deepcopy(loaded.model)
-    with torch.no_grad():
-        changed.model.layers[-1].mlp.down_proj.weight.mul_(-3)
-    assert 0.0 <= score(changed) <= 1.0
+    score(copy.deepcopy(loaded.model))
     assert len(runs) == 2  # the changed model only
+
+
+def test_in_a_training_the_base_is_measured_without_the_adapter(loaded, tmp_path):
+    changes = {"device": "cpu", "epochs": 1, "batch_size": 1, "learning_rate": 0.1, "evaluation": []}
+    settings = LoraTrainingConfig.parse(config().model_dump() | changes)
+    example = TrainingExample("e", "irrelevant", "Sad. The sea is", "The sea is", " blue", polarity="negative")
+    train_lora(settings, tmp_path / "adapter", model=loaded, examples=[example])
+    for name in ("leakage", "relevant"):
+        measured = read_json(tmp_path / "adapter" / "tune" / name / "run.json")["config"]
+        again = bench(**measured | {"model": loaded.model}, tokenizer=loaded.tokenizer, out=tmp_path / name)
+        stored = load_result(tmp_path / "adapter" / "tune" / name)
+        pd.testing.assert_frame_equal(again.scores, stored.scores)
+    (scored,) = read_jsonl_shard(tmp_path / "adapter" / "tune" / SCORES)
+    assert scored["leakage_reduction"] != 0
 
 
 def test_a_relevant_set_without_samples_to_choose_on_is_refused(loaded, tmp_path):
