@@ -55,4 +55,4 @@ def mitigate(
     title = f"Mitigations of {result.summary['model']} on {result.summary['dataset']}"
     console.print(mitigations_table(frame.loc[frame["split"] == "test"], title=title).to_rich())
     console.print(f"table: {result.path / 'tables' / 'mitigations.csv'}")
-    console.print(f"figure: {result.path / 'figures' / 'pareto.png'}")
+    console.print(f"report: {result.path / 'report.html'}")

@@ -19,7 +19,7 @@ from typing import Any
 from leakmech.config import BenchConfig, MitigateConfig
 from leakmech.errors import DatasetError
 from leakmech.interventions.files import save_interventions
-from leakmech.mitigation.arena import Arena
+from leakmech.mitigation.arena import BASE, Arena
 from leakmech.mitigation.compare import (
     MitigationComparison,
     finish,
@@ -35,7 +35,8 @@ from leakmech.progress import Progress, no_progress
 from leakmech.prompts.relation import without_self_reports
 from leakmech.prompts.samples import PromptSet, load_dataset
 from leakmech.reports.mitigation_figures import draw_mitigations
-from leakmech.store import content_hash, slug
+from leakmech.reports.mitigation_page import mitigation_page
+from leakmech.store import content_hash, slug, write_text
 
 Row = dict[str, Any]
 
@@ -107,8 +108,17 @@ def mitigate(
         "timing": {"total_s": round(time.perf_counter() - started, 1)},
     }
     result = finish(path, [*rows, *tuned], facts, test)
-    draw_mitigations(result.to_frame(), path / "figures")
+    _draw(result, test, rows, chosen)
     return result
+
+
+def _draw(result: MitigationComparison, test: Arena, rows: list[Row], chosen: Mapping[str, Mitigation]) -> None:
+    """The figure, and the page with answers of the base model and of the most selective of what was chosen."""
+    frame = result.to_frame()
+    figures = draw_mitigations(frame, result.path / "figures")
+    best = best_of(list(chosen.values()), rows)
+    runs = {shown.name: test.run(shown, test.config.dataset) for shown in (BASE, best)}
+    write_text(result.path / "report.html", mitigation_page(result.summary, frame, runs, figures))
 
 
 def best_of(members: list[Mitigation], rows: list[Row]) -> Mitigation:

@@ -1,30 +1,22 @@
 """One self-contained HTML page about a diagnosis: its main numbers beside their baselines, its tables and its figures.
 
-The page needs no network and nothing beside it. Figures are embedded as they were drawn; names of models and data sets,
-and every text of a table, are escaped by the template, and a content security policy lets nothing run.
+See :mod:`leakmech.reports.findings` for what the page is made of.
 """
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 
-from leakmech.errors import FigureError
 from leakmech.reports.figure_frames import Frame, head_name, neuron_name, words
 from leakmech.reports.figures import number
-from leakmech.reports.self_contained import embedded_png, render_page
+from leakmech.reports.findings import ShownTable, cell, embedded_figure, findings_page, is_number
 from leakmech.reports.tables import Table
 
 MAX_ROWS = 20
-_CSS_PIXELS = 96  # an inch on a page
 
 _NUMBERS = {
     "attribution_patching_spearman": (
@@ -39,7 +31,6 @@ _DIRECTION_NUMBERS = {
     "d_z": ("d_z", "difference between positive and negative within samples, in its standard deviations"),
     "accuracy": ("accuracy", "share of prompts on their side of the threshold; 0.5 is chance"),
 }
-_FACTS = ("model", "dataset", "fit", "n_samples", "prompt_form", "seed", "dtype", "device", "date")
 _DIRECTION_COLUMNS = (
     "name", "kind", "site", "position", "method", "layer", "test_auc", "test_d_z", "test_accuracy", "random_auc_p95",
     "random_d_z_p95", "shuffled_auc_p95", "shuffled_d_z_p95",
@@ -87,19 +78,20 @@ def diagnosis_page(summary: Mapping[str, Any], tables: Mapping[str, pd.DataFrame
     FigureError
         A figure is missing or no PNG image.
     """
-    shown = [_shown_table(name, frame) for name, frame in tables.items()]
-    return render_page(
-        "diagnosis",
-        styles=["report"],
-        images=True,
-        title=f"{summary.get('model', 'unknown model')} on {summary.get('dataset', 'unknown data')}",
+    paths = [Path(path) for path in figures if Path(path).suffix.lower() == ".png"]
+    return findings_page(
+        summary,
+        kind="Diagnosis",
+        heading="Which layers, heads and neurons carry leaked affect",
         headline=headline(summary),
-        facts=[(words(name), _cell(summary[name])) for name in _FACTS if summary.get(name) is not None],
         numbers=main_numbers(summary),
-        tables=shown,
-        figures=[_embedded(Path(path)) for path in figures if Path(path).suffix.lower() == ".png"],
-        details=list(_flat(summary)),
+        tables=[_shown_table(name, frame) for name, frame in tables.items()],
+        figures=[embedded_figure(path, _caption(path)) for path in paths],
     )
+
+
+def _caption(path: Path) -> str:
+    return next((text for name, text in _CAPTIONS.items() if path.stem.startswith(name)), "")
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------
@@ -108,15 +100,15 @@ def diagnosis_page(summary: Mapping[str, Any], tables: Mapping[str, pd.DataFrame
 def headline(summary: Mapping[str, Any]) -> str:
     """What was found, in a sentence; empty where the summary holds no direction and no area."""
     parts = []
-    directions = [(name, values) for name, values in _directions(summary).items() if _is_number(values.get("auc"))]
+    directions = [(name, values) for name, values in _directions(summary).items() if is_number(values.get("auc"))]
     if directions:
         name, values = directions[0]
         text = f"The direction “{name}” separates positive from negative injections with AUC {values['auc']:.2f}"
-        parts.append(text + (f" (d_z {number(values['d_z'])})" if _is_number(values.get("d_z")) else ""))
-    if _is_number(summary.get("cpr")):
+        parts.append(text + (f" (d_z {number(values['d_z'])})" if is_number(values.get("d_z")) else ""))
+    if is_number(summary.get("cpr")):
         text = f"keeping the components ranked first gives a CPR of {summary['cpr']:.2f}"
         random = _baseline(summary, "cpr")
-        parts.append(text + (f", random ones {random:.2f}" if _is_number(random) else ""))
+        parts.append(text + (f", random ones {random:.2f}" if is_number(random) else ""))
     if not parts:
         return ""
     sentence = "; ".join(parts)
@@ -126,14 +118,14 @@ def headline(summary: Mapping[str, Any]) -> str:
 def main_numbers(summary: Mapping[str, Any]) -> Table | None:
     """Agreement, areas and directions, each beside its baseline; None where the summary has none of them."""
     rows = [
-        (label, _with_interval(summary, name), _cell(_baseline(summary, name)), meaning)
+        (label, _with_interval(summary, name), cell(_baseline(summary, name)), meaning)
         for name, (label, meaning) in _NUMBERS.items()
         if name in summary
     ]
     for direction, values in _directions(summary).items():
         for name, (label, meaning) in _DIRECTION_NUMBERS.items():
             if name in values:
-                row = (f"{direction}: {label}", _with_interval(values, name), _cell(_baseline(values, name)), meaning)
+                row = (f"{direction}: {label}", _with_interval(values, name), cell(_baseline(values, name)), meaning)
                 rows.append(row)
     header = ("number", "value [95 % CI]", "random baseline", "what it says")
     return Table("On test, beside what random directions or components reach", header, rows) if rows else None
@@ -162,53 +154,12 @@ def _with_interval(values: Mapping[str, Any], name: str) -> str:
 
 
 def _bracketed(value: Any, low: Any, high: Any) -> str:
-    if not (_is_number(low) and _is_number(high)):
-        return _cell(value)
-    return f"{_cell(value)} [{_cell(low)}, {_cell(high)}]"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _cell(value: Any) -> str:
-    """A value as a reader reads it: three significant digits, a dash where there is none."""
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
-        return "–"
-    if isinstance(value, float | np.floating):
-        return f"{value:#.3g}".rstrip(".").replace("-", "−")
-    return str(value)
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every value of nested mappings, with its path; lists of plain values stay one."""
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _flat(part, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple) and any(isinstance(part, Mapping | list | tuple) for part in value):
-        for index, part in enumerate(value):
-            yield from _flat(part, f"{name}[{index}]")
-    elif isinstance(value, list | tuple):
-        yield name, ", ".join(map(str, value))
-    else:
-        yield name, "–" if value is None else str(value)
+    if not (is_number(low) and is_number(high)):
+        return cell(value)
+    return f"{cell(value)} [{cell(low)}, {cell(high)}]"
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ShownTable:
-    """A table with its name as an anchor; under its heading the title need not stand again."""
-
-    id: str
-    table: Table
-
-    @property
-    def shown(self) -> Table:
-        return Table(self.table.notes[0], self.table.header, self.table.rows, self.table.notes[1:])
 
 
 def _shown_table(name: str, frame: pd.DataFrame) -> ShownTable:
@@ -262,36 +213,3 @@ def _cells(frame: Frame) -> tuple[list[str], list[list[str]]]:
             texts.append(_bracketed(record[name], low, high))
         rows.append(texts)
     return header, rows
-
-
-# -- figures ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class EmbeddedFigure:
-    """An image that the page holds, with its size in CSS pixels and its title for readers that cannot see it."""
-
-    source: str
-    description: str
-    caption: str
-    files: str
-    width: int
-    height: int
-
-
-def _embedded(path: Path) -> EmbeddedFigure:
-    try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            image.load()
-            title = str(getattr(image, "text", {}).get("Title", ""))
-            scale = _CSS_PIXELS / float(image.info.get("dpi", (200, 200))[0])
-            width, height = (round(scale * side) for side in image.size)
-    except FileNotFoundError as problem:
-        raise FigureError(f"{path}: no such figure; draw it before the page is made") from problem
-    except (UnidentifiedImageError, OSError, SyntaxError) as problem:
-        raise FigureError(f"{path}: no PNG image ({problem}); draw it again") from problem
-    caption = next((text for name, text in _CAPTIONS.items() if path.stem.startswith(name)), "")
-    beside = [file.name for suffix in (".pdf", ".csv") if (file := path.with_suffix(suffix)).exists()]
-    files = f"For print and as data: {', '.join(beside)}." if beside else ""
-    return EmbeddedFigure(embedded_png(data), title or words(path.stem), caption, files, width, height)

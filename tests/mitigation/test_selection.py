@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from markupsafe import escape
 
 import leakmech
 from leakmech import Mitigation, diagnose, mitigate
@@ -83,6 +84,17 @@ def test_a_run_takes_in_more_and_measures_only_that(finished, files, diagnosis, 
     assert json.loads((finished.path / "run.json").read_text())["config"]["families"] == list(settings["families"])
     with pytest.raises(RunDirectoryError, match="other settings"):
         mitigate(files / "model", diagnosis=diagnosis, out=finished.path, **settings | {"seed": 1})
+
+
+def test_the_page_shows_tables_figure_and_answers(finished):
+    page = (finished.path / "report.html").read_text()
+    chosen = finished.summary["chosen"]["ignore-if-unrelated"]
+    assert f"{chosen} ✓" in page
+    for title in ("What each one damages", "Strengths that were tried", "What the model says"):
+        assert title in page
+    answers = leakmech.load_result(next((finished.path / "cells" / "test").glob("base-*")) / "hexl").scores
+    first = answers.loc[(answers["generation"] == 0) & (answers["condition"] == "positive"), "first_sentence"].iloc[0]
+    assert escape(first) in page
 
 
 def test_the_chosen_interventions_are_saved_for_bench(finished, files):

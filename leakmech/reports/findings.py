@@ -1,0 +1,147 @@
+"""The frame of a self-contained HTML page about what a run found: a headline, facts, tables, figures, everything else.
+
+A page needs no network and nothing beside it. Figures are embedded as they were drawn; names of models and data sets,
+and every text of a table, are escaped by the template, and a content security policy lets nothing run.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from leakmech.errors import FigureError
+from leakmech.reports.figure_frames import words
+from leakmech.reports.self_contained import embedded_png, render_page
+from leakmech.reports.tables import Table
+
+_CSS_PIXELS = 96  # an inch on a page
+_FACTS = (
+    "model", "dataset", "fit", "diagnosis", "relevant", "n_samples", "generations", "prompt_form", "seed", "dtype",
+    "device", "date",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ShownTable:
+    """A table with its name as an anchor; its title is the heading, its first note stands in the title's place."""
+
+    id: str
+    table: Table
+
+    @property
+    def shown(self) -> Table:
+        return Table(self.table.notes[0], self.table.header, self.table.rows, self.table.notes[1:])
+
+
+@dataclass(frozen=True)
+class EmbeddedFigure:
+    """An image that the page holds, with its size in CSS pixels and its title for readers that cannot see it."""
+
+    source: str
+    description: str
+    caption: str
+    files: str
+    width: int
+    height: int
+
+
+def findings_page(
+    summary: Mapping[str, Any],
+    *,
+    kind: str,
+    heading: str,
+    headline: str = "",
+    numbers: Table | None = None,
+    tables: Sequence[ShownTable] = (),
+    figures: Sequence[EmbeddedFigure] = (),
+) -> str:
+    """The page as HTML.
+
+    Parameters
+    ----------
+    summary
+        What ``summary.json`` of the run holds; all of it is listed at the end.
+    kind, heading, headline
+        For the browser's tab, the head of the page, and the sentence under it.
+    numbers
+        The main table.
+    tables, figures
+        In the order of the page.
+    """
+    return render_page(
+        "findings",
+        styles=["report"],
+        images=True,
+        kind=kind,
+        title=f"{summary.get('model', 'unknown model')} on {summary.get('dataset', 'unknown data')}",
+        heading=heading,
+        headline=headline,
+        facts=[(words(name), cell(summary[name])) for name in _FACTS if summary.get(name) is not None],
+        numbers=numbers,
+        tables=tables,
+        figures=figures,
+        details=list(_flat(summary)),
+    )
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def embedded_figure(path: Path, caption: str = "") -> EmbeddedFigure:
+    """A PNG file; the PDF and the CSV beside it are named.
+
+    Raises
+    ------
+    FigureError
+        It is missing or no PNG image.
+    """
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.load()
+            title = str(getattr(image, "text", {}).get("Title", ""))
+            scale = _CSS_PIXELS / float(image.info.get("dpi", (200, 200))[0])
+            width, height = (round(scale * side) for side in image.size)
+    except FileNotFoundError as problem:
+        raise FigureError(f"{path}: no such figure; draw it before the page is made") from problem
+    except (UnidentifiedImageError, OSError, SyntaxError) as problem:
+        raise FigureError(f"{path}: no PNG image ({problem}); draw it again") from problem
+    beside = [file.name for suffix in (".pdf", ".csv") if (file := path.with_suffix(suffix)).exists()]
+    files = f"For print and as data: {', '.join(beside)}." if beside else ""
+    return EmbeddedFigure(embedded_png(data), title or words(path.stem), caption, files, width, height)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def cell(value: Any) -> str:
+    """A value as a reader reads it: three significant digits, a dash where there is none."""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float | np.floating):
+        return f"{value:#.3g}".rstrip(".").replace("-", "−")
+    return str(value)
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every value of nested mappings, with its path; lists of plain values stay one."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _flat(part, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple) and any(isinstance(part, Mapping | list | tuple) for part in value):
+        for index, part in enumerate(value):
+            yield from _flat(part, f"{name}[{index}]")
+    elif isinstance(value, list | tuple):
+        yield name, ", ".join(map(str, value))
+    else:
+        yield name, "–" if value is None else str(value)
