@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -26,12 +26,13 @@ DEFAULT_MODEL = "embedded:smollm2-135m-instruct"
 class Settings(BaseModel):
     """Settings of a command that makes a run.
 
-    The fields in :data:`PLACE` say where and how fast a run computes; they may differ when a run is continued.
+    The fields in `place` say where and how fast a run computes; they may differ when a run is continued.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     command: ClassVar[str]
     kind: ClassVar[str] = "bench"
+    place: ClassVar[Collection[str]] = ("device", "dtype", "batch_size", "trust_remote_code")
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
@@ -42,9 +43,10 @@ class Settings(BaseModel):
         ConfigError
             A key is unknown (the nearest valid one is named) or a value is out of range.
         """
-        for key in values:
-            if key not in cls.model_fields:
-                raise ConfigError(f"{where}: unknown key {key!r}{nearest(str(key), cls.model_fields)}")
+        _refuse_unknown(values, cls.model_fields, where)
+        for name, known in cls._groups().items():
+            if isinstance(values.get(name), Mapping):
+                _refuse_unknown(values[name], known, where, prefix=f"{name}.")
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
@@ -54,7 +56,25 @@ class Settings(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide results, JSON-ready."""
-        return self.model_dump(mode="json", exclude=PLACE)
+        return self.model_dump(mode="json", exclude=set(self.place))
+
+    @classmethod
+    def _groups(cls) -> dict[str, Collection[str]]:
+        """Settings that are groups of settings, and the names of these."""
+        found: dict[str, Collection[str]] = {}
+        for name, field in cls.model_fields.items():
+            for kind in (field.annotation, *get_args(field.annotation)):
+                if isinstance(kind, type) and issubclass(kind, BaseModel):
+                    found[name] = kind.model_fields
+                elif kind is Decoding:
+                    found[name] = Decoding.__dataclass_fields__
+        return found
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: Collection[str], where: str, *, prefix: str = "") -> None:
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {prefix + str(key)!r}{nearest(str(key), known)}")
 
 
 class ScoringConfig(Settings):
@@ -111,12 +131,6 @@ class BenchConfig(ScoringConfig):
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
         """Validate `values`; see :meth:`Settings.parse`."""
-        decoding = values.get("decoding")
-        if isinstance(decoding, Mapping):
-            known = Decoding.__dataclass_fields__
-            for key in decoding:
-                if key not in known:
-                    raise ConfigError(f"{where}: unknown key 'decoding.{key}'{nearest(str(key), known)}")
         config = super().parse(values, where=where)
         parse_batch_size(config.batch_size)
         return config
@@ -136,10 +150,6 @@ class BenchConfig(ScoringConfig):
         """Does the run use what a user does not have, so that it bounds mitigations and is none itself?"""
         by_rewrite = self.prompt_rewrite is not None and find_rewrite(self.prompt_rewrite).oracle
         return by_rewrite or (self.contrast is not None and self.contrast.oracle)
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that decide results, JSON-ready."""
-        return super().identity() | {"decoding": self.decoding.to_dict()}
 
 
 class ScoreConfig(ScoringConfig):
@@ -231,17 +241,12 @@ class MitigateConfig(Settings):
     batch_size: int | str = Field("auto", description="rows that step together; auto fits them to memory")
     trust_remote_code: bool = Field(False, description="run code that comes with a hub model")
 
-    def identity(self) -> dict[str, Any]:
-        """The settings that decide results, JSON-ready."""
-        return super().identity() | {"decoding": self.decoding.to_dict()}
-
     def terms(self) -> dict[str, Any]:
         """What holds for everything that is compared: a run takes in more mitigations as long as this is the same."""
         return {key: value for key, value in self.identity().items() if key not in COMPARED}
 
 
 COMPARED = {"families", "adapters", "interventions", "baselines"}
-PLACE = {"device", "dtype", "batch_size", "trust_remote_code"}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

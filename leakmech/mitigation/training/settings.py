@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from leakmech.config import DEFAULT_MODEL
-from leakmech.errors import ConfigError, nearest
+from leakmech.config import DEFAULT_MODEL, Settings
+from leakmech.errors import ConfigError
 from leakmech.generation.sampler import Decoding
 from leakmech.mitigation.training.examples import KINDS, Padding
 from leakmech.mitigation.training.objectives import OBJECTIVES, SetPoint
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
 from leakmech.prompts.samples import POLARITIES, Polarity
-
-PLACE = {"device", "generation_batch_size", "keep_checkpoints"}
 
 
 class _Group(BaseModel):
@@ -67,20 +65,12 @@ class Tune(_Group):
     generations: int = Field(2, ge=1, description="per prompt")
 
 
-_GROUPS: dict[str, type[_Group]] = {
-    "objectives": ObjectiveWeights,
-    "shares": Shares,
-    "components": Components,
-    "steering": Steering,
-    "tune": Tune,
-}
+class LoraTrainingConfig(Settings):
+    """Everything that decides an adapter, and where and how fast it is trained."""
 
-
-class LoraTrainingConfig(BaseModel):
-    """Everything that decides an adapter; the fields in :data:`PLACE` say where and how fast it is trained."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
     command: ClassVar[str] = "train-lora"
+    kind: ClassVar[str] = "train"
+    place: ClassVar[Collection[str]] = ("device", "generation_batch_size", "keep_checkpoints")
 
     model: str = Field(DEFAULT_MODEL, description="hub id, local folder, or embedded:<name>")
     revision: str | None = Field(None, description="commit, tag or branch of a hub model")
@@ -151,18 +141,7 @@ class LoraTrainingConfig(BaseModel):
         ConfigError
             A key is unknown (the nearest valid one is named), a value is out of range, or settings contradict.
         """
-        _refuse_unknown(values, cls.model_fields, where)
-        for name, group in _GROUPS.items():
-            if isinstance(values.get(name), Mapping):
-                _refuse_unknown(values[name], group.model_fields, where, prefix=f"{name}.")
-        if isinstance(values.get("decoding"), Mapping):
-            _refuse_unknown(values["decoding"], Decoding.__dataclass_fields__, where, prefix="decoding.")
-        try:
-            config = cls.model_validate(dict(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"{where}: {field}: {first['msg']}, found {first['input']!r}") from error
+        config = super().parse(values, where=where)
         config._refuse_contradictions(where)
         return config
 
@@ -186,13 +165,3 @@ class LoraTrainingConfig(BaseModel):
                     if kind != "irrelevant"
                     else f"{where}: shares.irrelevant is {share:g}, but no objective with a weight applies to them"
                 )
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that decide results, JSON-ready."""
-        return self.model_dump(mode="json", exclude=PLACE) | {"decoding": self.decoding.to_dict()}
-
-
-def _refuse_unknown(values: Mapping[str, Any], known: Any, where: str, *, prefix: str = "") -> None:
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {prefix + str(key)!r}{nearest(str(key), known)}")
