@@ -13,7 +13,7 @@ from leakmech.config import DiagnoseConfig
 from leakmech.diagnosis.drawing import draw, write_page
 from leakmech.diagnosis.stages import STAGES
 from leakmech.diagnosis.workbench import Workbench
-from leakmech.errors import DatasetError, InterruptedRunError, RunDirectoryError
+from leakmech.errors import InterruptedRunError, RunDirectoryError
 from leakmech.mechanism.sentiment import split_samples
 from leakmech.models.configured import load_configured
 from leakmech.models.load import load_adapter
@@ -126,14 +126,8 @@ def load_splits(config: DiagnoseConfig) -> dict[str, PromptSet]:
         load_dataset(config.fit), tune=load_dataset(config.tune) if config.tune else None, seed=config.seed
     )
     splits["test"] = load_dataset(config.dataset).take(config.limit)
-    test_texts = {sample.injection(c) for sample in splits["test"] for c in ("positive", "negative")}
     for name in ("fit", "tune"):
-        shared = [s.id for s in splits[name] if {s.positive, s.negative} & test_texts]
-        if shared:
-            raise DatasetError(
-                f"{splits[name].name}: {len(shared)} samples have injections of {config.dataset} (for example "
-                f"{shared[0]!r}); what is fitted must be judged on other texts"
-            )
+        splits[name].refuse_shared_injections(splits["test"])
     return splits
 
 

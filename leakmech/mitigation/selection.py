@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.config import BenchConfig, MitigateConfig
-from leakmech.errors import DatasetError
 from leakmech.interventions.files import save_interventions
 from leakmech.mitigation.arena import BASE, Arena
 from leakmech.mitigation.compare import (
@@ -33,7 +32,7 @@ from leakmech.mitigation.types import Mitigation
 from leakmech.models.configured import load_configured
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.relation import without_self_reports
-from leakmech.prompts.samples import PromptSet, load_dataset
+from leakmech.prompts.samples import load_dataset
 from leakmech.reports.mitigation_figures import draw_mitigations
 from leakmech.reports.mitigation_page import mitigation_page
 from leakmech.store import content_hash, slug, write_text
@@ -83,7 +82,10 @@ def mitigate(
     by_name = model is None or isinstance(model, str | Path)
     loaded = load_configured(bench, None if by_name else model, tokenizer)
     parts = load_fitted(diagnosis, loaded, relevant=config.relevant_fit, seed=config.seed, progress=progress)
-    _refuse_shared(parts, load_dataset(config.dataset).take(config.limit))
+    judged = [load_dataset(config.dataset).take(config.limit), *map(load_dataset, config.relevant)]
+    for samples in (parts.splits["fit"], parts.splits["tune"], parts.relevant):
+        for others in judged:
+            samples.refuse_shared_injections(others)
     fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
     open_comparison(path, fingerprint, config.identity(), command=config.command)
     margins = Margins(**config.margins)
@@ -96,7 +98,8 @@ def mitigate(
         loaded=loaded, config=bench, relevant=config.relevant, out=path, split="test", margins=margins,
         arrangements=config.arrangements, draws=config.bootstrap_draws, progress=progress,
     )  # fmt: skip
-    extra = [*_given(config), *(one for family in (BOUND, *_baselines(config)) for one in family.members(parts))]
+    references = (BOUND, *BASELINES) if config.baselines else (BOUND,)
+    extra = [*_given(config), *(one for family in references for one in family.members(parts))]
     rows = measure_all(test, [*chosen.values(), *extra], alpha=config.alpha)
     facts = {
         "model": config.model,
@@ -151,18 +154,6 @@ def _tune_arena(config: MitigateConfig, parts: FittedParts, path: Path, margins:
     )  # fmt: skip
 
 
-def _refuse_shared(parts: FittedParts, test: PromptSet) -> None:
-    """Nothing that is fitted or chosen on may be judged."""
-    judged = {text for sample in test for text in (sample.positive, sample.negative)}
-    for samples in (*(parts.splits[name] for name in ("fit", "tune")), parts.relevant):
-        shared = [sample.id for sample in samples if {sample.positive, sample.negative} & judged]
-        if shared:
-            raise DatasetError(
-                f"{samples.name}: {len(shared)} samples have injections of the test set (for example {shared[0]!r}); "
-                "what is fitted must be judged on other texts"
-            )
-
-
 def _given(config: MitigateConfig) -> list[Mitigation]:
     """Adapters and intervention files that the user wants to see in the table."""
     adapters = [
@@ -173,10 +164,6 @@ def _given(config: MitigateConfig) -> list[Mitigation]:
         for path in config.interventions
     ]
     return [*adapters, *files]
-
-
-def _baselines(config: MitigateConfig) -> tuple[Family, ...]:
-    return BASELINES if config.baselines else ()
 
 
 def _uses_probe(families: list[Family]) -> bool:

@@ -102,6 +102,22 @@ class PromptSet:
             raise DatasetError(f"{self.name}: has no samples with split {name!r}")
         return replace(self, name=f"{self.name}[{name}]", samples=chosen)
 
+    def refuse_shared_injections(self, judged: PromptSet) -> None:
+        """What is fitted or chosen on these samples may be judged on `judged`.
+
+        Raises
+        ------
+        DatasetError
+            Charged injections stand in both.
+        """
+        texts = {sample.injection(polarity) for sample in judged for polarity in POLARITIES}
+        shared = [sample.id for sample in self if {sample.positive, sample.negative} & texts]
+        if shared:
+            raise DatasetError(
+                f"{self.name}: {len(shared)} samples have injections of {judged.name} (for example {shared[0]!r}); "
+                "what is fitted must be judged on other texts"
+            )
+
     def save(self, path: Path) -> None:
         """Write the samples as JSON lines, atomically."""
         write_jsonl(path, (sample.to_dict() for sample in self.samples))

@@ -84,3 +84,13 @@ def test_splits_are_chosen_by_name(tmp_path):
     assert [s.id for s in load_dataset(file).split("test")] == ["b"]
     with pytest.raises(DatasetError, match="no samples with split 'tune'"):
         load_dataset(file).split("tune")
+
+
+def test_samples_with_injections_that_are_judged_are_refused_and_neutral_ones_may_be_shared():
+    judged = PromptSet("judged", (Sample(**GOOD),))
+    other = {"id": "b", "stem": "He is", "positive": "Pride.", "neutral": "Fact.", "negative": "Gloom."}
+    PromptSet("fit", (Sample(**other),)).refuse_shared_injections(judged)
+    with pytest.raises(DatasetError, match=r"fit: 1 samples have injections of judged \(for example 'c'\)"):
+        PromptSet("fit", (Sample(**other), Sample(**other | {"id": "c", "negative": "Joy."}))).refuse_shared_injections(
+            judged
+        )
