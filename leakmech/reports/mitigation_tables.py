@@ -27,6 +27,7 @@ def mitigations_table(frame: pd.DataFrame, *, title: str = "Mitigations") -> Tab
             _interval(row, "leakage_reduction"),
             _interval(row, "retention"),
             _number(row.get("retention_relevant-self")),
+            _number(row.get("retention_requests")),
             _number(row["fluency"]),
             _number(row["selectivity"]),
             _number(row["kl"], 3),
@@ -40,13 +41,14 @@ def mitigations_table(frame: pd.DataFrame, *, title: str = "Mitigations") -> Tab
     return Table(
         title=title,
         header=(
-            "mitigation", "all pairs [95 % CI]", "reduction [95 % CI]", "retention [95 % CI]", "self", "fluency",
-            "selectivity", "KL", "perplexity", "capability", "speed", "p",
+            "mitigation", "all pairs [95 % CI]", "reduction [95 % CI]", "retention [95 % CI]", "self", "requests",
+            "fluency", "selectivity", "KL", "perplexity", "capability", "speed", "p",
         ),
         rows=rows,
         notes=[
             "all pairs: auc_EL on the leakage set, 0.5 = no leakage; reduction: share of it that is gone; retention: "
-            "valence shift that is left where the injection is relevant (matched set; self: self-reports).",
+            "valence shift that is left where the injection is relevant (matched set; self: self-reports), or where "
+            "emotional text is asked for (requests).",
             "KL in nats a token to the base model, perplexity of neutral text over the base model's, capability: share "
             "of everyday questions right, speed: base model's seconds over the mitigated one's; '-': does not apply. "
             "p: auc_EL differs from the base model's (permutations of samples, Holm over the mitigations).",
