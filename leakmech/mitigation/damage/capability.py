@@ -6,7 +6,7 @@ and each choice c is scored as the answer to it:
     s(c) = sum_t log p(c_t | prompt, c_<t),    in nats;    answer = argmax_c s(c)
 
 Choices are not shown to the model, so nothing depends on their order or on the model's knowing what "B" means. A mean
-over tokens would reward rare names whose last pieces follow from the first: the embedded model gets 80 of 100 right by
+over tokens would reward rare names whose last pieces follow from the first: the embedded model gets 71 of 100 right by
 the sum and 63 by the mean. Two choices that tie for the first place count 1/2.
 """
 
