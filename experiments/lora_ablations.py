@@ -1,8 +1,8 @@
 """Ablations of the LoRA recipe: each variant is trained, then all adapters are measured in one table.
 
-A configuration names the recipe and what each variant changes in it; finished trainings and cells are kept, so that the
-command continues after any interruption. ``configs/lora_ablations.yaml`` fits into a night on two cores,
-``configs/lora_ablations_gpu.yaml`` is for a GPU.
+A configuration names the recipe, what each variant changes in it, and what all change (``changes``). Finished trainings
+and cells are kept, so that the command continues after any interruption. ``configs/lora_ablations.yaml`` fits into a
+night on two cores, ``configs/lora_ablations_gpu.yaml`` is for a GPU.
 
     python experiments/lora_ablations.py configs/lora_ablations.yaml --out runs/lora-ablations
 """
@@ -23,7 +23,7 @@ from leakmech.mitigation.types import Mitigation
 from leakmech.progress import rich_progress
 from leakmech.reports.mitigation_tables import mitigations_table
 
-_KEYS = {"recipe", "variants", "seeds", "evaluation"}
+_KEYS = {"like", "recipe", "changes", "variants", "seeds", "evaluation"}
 
 
 def main() -> None:
@@ -32,18 +32,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/lora-ablations"))
     parser.add_argument("--only", nargs="*", help="variants to train and measure; default: all")
     arguments = parser.parse_args()
-    settings = read_yaml(arguments.config)
-    unknown = sorted(set(settings) - _KEYS)
-    if unknown:
-        raise ConfigError(f"{arguments.config}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_KEYS))}")
-    recipe = read_yaml(arguments.config.parent / settings["recipe"])
+    settings = read_settings(arguments.config)
+    recipe = read_yaml(arguments.config.parent / settings["recipe"]) | settings.get("changes", {})
     adapters = {}
     for name, changes in settings["variants"].items():
         if arguments.only and name not in arguments.only:
             continue
         for seed in settings.get("seeds", {}).get(name, [0]):
             run = f"{name}-seed{seed}"
-            config = LoraTrainingConfig.parse(changed(recipe, changes or {}) | {"seed": seed}, where=run)
+            # A mapping of a variant replaces the recipe's as a whole.
+            config = LoraTrainingConfig.parse(recipe | (changes or {}) | {"seed": seed}, where=run)
             console.print(f"training {run}")
             adapters[run] = train_lora(config, arguments.out / "adapters" / run, progress=rich_progress).path
     mitigations = [Mitigation(name, "adapter", {"adapter": str(path)}) for name, path in adapters.items()]
@@ -58,9 +56,13 @@ def main() -> None:
     console.print(f"table: {result.path / 'tables' / 'mitigations.csv'}")
 
 
-def changed(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The recipe with other values; a mapping of a variant replaces the recipe's as a whole."""
-    return recipe | changes
+def read_settings(path: Path) -> dict[str, Any]:
+    """A configuration on top of the one that it is ``like``."""
+    settings = read_yaml(path)
+    unknown = sorted(set(settings) - _KEYS)
+    if unknown:
+        raise ConfigError(f"{path}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_KEYS))}")
+    return (read_settings(path.parent / settings["like"]) if "like" in settings else {}) | settings
 
 
 if __name__ == "__main__":

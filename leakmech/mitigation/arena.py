@@ -143,6 +143,7 @@ class Arena:
             "auc_el_low": overall["auc_el_ci"][0],
             "auc_el_high": overall["auc_el_ci"][1],
             "valence_shift": overall["valence_shift"],
+            **{f"auc_el_{polarity}": result.summary["conditions"][polarity]["auc_el"] for polarity in POLARITIES},
             "note": mitigation.note,
         }
         effects = self._effects(mitigation, result)

@@ -26,6 +26,7 @@ from leakmech.mitigation.types import Mitigation
 from leakmech.models.configured import load_configured
 from leakmech.models.load import LoadedModel
 from leakmech.progress import Progress, no_progress
+from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.samples import load_dataset
 from leakmech.provenance import environment
 from leakmech.reports.mitigation_tables import mitigations_table
@@ -84,6 +85,7 @@ def evaluate_mitigations(
     out: str | Path | None = None,
     margins: Margins | None = None,
     damage: bool = True,
+    arrangements: Sequence[Arrangement] = (),
     draws: int = 2_000,
     alpha: float = 0.05,
     progress: Progress = no_progress,
@@ -110,6 +112,8 @@ def evaluate_mitigations(
         Within which a side effect counts as none; set them before looking at results.
     damage
         False leaves out side effects other than fluency.
+    arrangements
+        Others of the leakage set (``after``, ``twice``), in which leakage is measured as well.
     draws, alpha
         Bootstrap resamples; level of the tests.
     progress
@@ -139,6 +143,7 @@ def evaluate_mitigations(
         out=path,
         margins=margins or Margins(),
         damage=damage,
+        arrangements=tuple(arrangements),
         draws=draws,
         progress=progress,
     )

@@ -70,6 +70,18 @@ def test_the_table_has_the_columns_of_the_contract_and_the_base_model_first(fini
     assert set(summary["mitigations"]) == {"nothing", "silenced", "hook"}
 
 
+def test_leakage_is_also_measured_in_other_arrangements_and_by_polarity(folder, relevant, tmp_path):
+    settings = QUICK | {"model": folder, "relevant": [relevant], "damage": False}
+    found = evaluate_mitigations({"nothing": NOTHING}, out=tmp_path / "run", arrangements=("after",), **settings)
+    behind = leakmech.bench(
+        folder, out=tmp_path / "after", arrangement="after", noise_floor=False,
+        **{key: value for key, value in QUICK.items() if key != "draws"},
+    ).summary["overall"]  # fmt: skip
+    for measured in found.to_frame().to_dict("records"):
+        assert measured["auc_el_after"] == behind["auc_el"]
+        assert measured["auc_el"] == pytest.approx((measured["auc_el_positive"] + measured["auc_el_negative"]) / 2)
+
+
 def test_what_changes_nothing_reduces_nothing_and_damages_nothing(finished):
     found = row(finished, "nothing")
     base = row(finished, "base")
