@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.config import BenchConfig, MitigateConfig
-from leakmech.interventions.files import save_interventions
+from leakmech.interventions.checks import refuse_misfits
+from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.mitigation.arena import BASE, Arena
 from leakmech.mitigation.compare import (
     MitigationComparison,
@@ -30,6 +31,8 @@ from leakmech.mitigation.families import BASELINES, BOUND, Family, chosen_famili
 from leakmech.mitigation.fitted import FittedParts, load_fitted
 from leakmech.mitigation.types import Mitigation
 from leakmech.models.configured import load_configured
+from leakmech.models.layout import layout_of
+from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.relation import without_self_reports
 from leakmech.prompts.samples import load_dataset
@@ -81,6 +84,7 @@ def mitigate(
     bench = _bench_config(config, config.dataset, config.generations, config.limit)
     by_name = model is None or isinstance(model, str | Path)
     loaded = load_configured(bench, None if by_name else model, tokenizer)
+    refuse_misfit_files(config, loaded)
     parts = load_fitted(diagnosis, loaded, relevant=config.relevant_fit, seed=config.seed, progress=progress)
     judged = [load_dataset(config.dataset).take(config.limit), *map(load_dataset, config.relevant)]
     for samples in (parts.splits["fit"], parts.splits["tune"], parts.relevant):
@@ -152,6 +156,21 @@ def _tune_arena(config: MitigateConfig, parts: FittedParts, path: Path, margins:
         loaded=parts.loaded, config=bench, relevant=(str(path / "data" / "tune-relevant.jsonl"),), out=path,
         split="tune", margins=margins, damage=False, draws=min(500, config.bootstrap_draws), progress=progress,
     )  # fmt: skip
+
+
+def refuse_misfit_files(config: MitigateConfig, loaded: LoadedModel) -> None:
+    """Before hours are spent: do the adapters and interventions that were asked for fit the model?
+
+    Raises
+    ------
+    UsageError
+        There is no such file, or it belongs to another model.
+    """
+    hashes = {loaded.weights_hash, loaded.base_hash}
+    for path in config.interventions:
+        refuse_misfits(load_interventions(path), layout_of(loaded.model), model_hashes=hashes)
+    for path in config.adapters:
+        load_adapter(loaded, path)
 
 
 def _given(config: MitigateConfig) -> list[Mitigation]:

@@ -123,9 +123,12 @@ class Mitigation:
 
     @property
     def identity(self) -> str:
-        """Text that decides what it does, whatever its name and note."""
-        key = interventions_key(self.interventions)
-        return json.dumps([self.settings, key, self.hook_version], sort_keys=True, default=str)
+        """Text that decides what it does, whatever its name and note; of local files that it names, the contents."""
+        parts = [self.settings, interventions_key(self.interventions), self.hook_version]
+        named = (Path(self.settings[key]) for key in ("adapter", "intervention") if self.settings.get(key))
+        files = [file for path in named for file in _tensor_files(path)]
+        parts += [content_hash(*(file.read_bytes() for file in files))] if files else []
+        return json.dumps(parts, sort_keys=True, default=str)
 
     @property
     def hash(self) -> str:
@@ -168,6 +171,15 @@ class Mitigation:
         if not isinstance(given.get("settings", {}), Mapping):
             raise ConfigError(f"mitigation {given['name']!r}: settings must be a mapping, found {given['settings']!r}")
         return cls(**given)
+
+
+def _tensor_files(path: Path) -> list[Path]:
+    """What decides an adapter (a folder) or interventions (a file, and its tensors beside it); none of a hub id."""
+    if path.is_dir():
+        return sorted(
+            file for pattern in ("adapter_config.json", "*.safetensors", "*.bin") for file in path.glob(pattern)
+        )
+    return [file for file in (path, path.with_suffix(".safetensors")) if file.is_file()]
 
 
 def bench_under(

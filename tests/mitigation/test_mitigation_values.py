@@ -207,3 +207,14 @@ def test_settings_of_decoding_are_merged_and_others_are_not_overwritten():
 def test_bad_mitigations_are_named(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_what_a_file_holds_decides_what_a_mitigation_is(tmp_path):
+    adapter = Mitigation("a", "adapter", {"adapter": str(tmp_path)})
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"one")
+    before = adapter.identity
+    (tmp_path / "README.md").write_text("a card")
+    assert adapter.identity == before
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"two")
+    assert adapter.identity != before

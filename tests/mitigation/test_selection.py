@@ -6,11 +6,12 @@ import json
 import shutil
 
 import pytest
+import torch
 from markupsafe import escape
 
 import leakmech
 from leakmech import Mitigation, diagnose, mitigate
-from leakmech.errors import ConfigError, RunDirectoryError
+from leakmech.errors import ConfigError, InterventionError, ModelError, RunDirectoryError
 from leakmech.mitigation.selection import best_of
 from leakmech.prompts.samples import PromptSet, load_dataset
 
@@ -132,3 +133,15 @@ def test_a_diagnosis_without_tune_samples_or_of_another_model_is_refused(files, 
 def test_an_unknown_family_is_refused_before_anything_is_loaded(diagnosis, tmp_path):
     with pytest.raises(ConfigError, match="project-affect"):
         mitigate("no-such-model", diagnosis=diagnosis, out=tmp_path, **{**QUICK, "families": ("project-effect",)})
+
+
+def test_files_that_are_missing_or_belong_to_another_model_are_refused_before_anything_is_measured(
+    files, diagnosis, tmp_path
+):
+    edit = leakmech.AblateDirection(torch.eye(32)[:1], layers=[1], model_hash="0" * 16)
+    leakmech.save_interventions([edit], tmp_path / "edit.json")
+    wanted = {"adapters": [str(tmp_path / "nothing")]}, {"interventions": [str(tmp_path / "edit.json")]}
+    for settings, error in zip(wanted, (ModelError, InterventionError), strict=True):
+        with pytest.raises(error):
+            mitigate(files / "model", diagnosis=diagnosis, out=tmp_path / "out", **QUICK, **settings)
+    assert not (tmp_path / "out").exists()
