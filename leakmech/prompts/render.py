@@ -155,8 +155,9 @@ class Renderer:
     def prompts(self, samples: PromptSet, conditions: Collection[Condition] = CONDITIONS) -> Iterator[Prompt]:
         """Prompts of all samples, sample by sample in the order of :data:`CONDITIONS`."""
         for sample in samples:
-            for condition in (c for c in CONDITIONS if c in conditions):
-                yield self.prompt(sample, condition)
+            for condition in CONDITIONS:
+                if condition in conditions:
+                    yield self.prompt(sample, condition)
 
     def render(self, text: str) -> str:
         """The string that is tokenised for the user text `text`."""
