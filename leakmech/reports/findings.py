@@ -30,10 +30,14 @@ _FACTS = (
 
 @dataclass(frozen=True)
 class ShownTable:
-    """A table with its name as an anchor; its title is the heading, its first note stands in the title's place."""
+    """A table with its name as an anchor; its title is the heading, its first note stands in the title's place.
+
+    ``texts`` says that its cells hold sentences, which wrap.
+    """
 
     id: str
     table: Table
+    texts: bool = False
 
     @property
     def shown(self) -> Table:
@@ -83,7 +87,7 @@ def findings_page(
         title=f"{summary.get('model', 'unknown model')} on {summary.get('dataset', 'unknown data')}",
         heading=heading,
         headline=headline,
-        facts=[(words(name), cell(summary[name])) for name in _FACTS if summary.get(name) is not None],
+        facts=[(words(name), _fact(summary[name])) for name in _FACTS if summary.get(name) is not None],
         numbers=numbers,
         tables=tables,
         figures=figures,
@@ -131,6 +135,10 @@ def cell(value: Any) -> str:
     if isinstance(value, float | np.floating):
         return f"{value:#.3g}".rstrip(".").replace("-", "−")
     return str(value)
+
+
+def _fact(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else cell(value)
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

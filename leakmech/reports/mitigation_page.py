@@ -47,9 +47,9 @@ def mitigation_page(
     """
     drawn: Frame = frame
     tested, tuned = (drawn[drawn["split"] == split] for split in ("test", "tune"))
-    tables = [ShownTable("side-effects", side_effects_table(tested))]
+    tables = [ShownTable("side-effects", side_effects_table(tested), texts=True)]
     tables += [ShownTable("strengths", strengths_table(tuned, tested))] if len(tuned) else []
-    tables += [ShownTable("answers", answers_table(runs))] if runs else []
+    tables += [ShownTable("answers", answers_table(runs), texts=True)] if runs else []
     return findings_page(
         summary,
         kind="Mitigations",
