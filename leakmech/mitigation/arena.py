@@ -94,11 +94,16 @@ class Arena:
 
     def key(self, mitigation: Mitigation) -> str:
         """Hash of everything that decides the numbers of a cell."""
+        return content_hash(*self._terms, mitigation.identity)
+
+    @cached_property
+    def _terms(self) -> tuple[str, ...]:
+        """What decides the numbers of all cells: model, settings, margins and data sets."""
         settings = {**self.config.identity(), "relevant": self.relevant, "damage": self.damage, "draws": self.draws}
         settings |= {"arrangements": self.arrangements} if self.arrangements else {}
         sets = [load_dataset(name).content_hash for name in (self.config.dataset, *self.relevant)]
-        parts = (json.dumps(settings, sort_keys=True), json.dumps(self.margins.to_dict()), *sets)
-        return content_hash(self.loaded.weights_hash, *parts, mitigation.identity)
+        described = json.dumps(settings, sort_keys=True), json.dumps(self.margins.to_dict())
+        return (self.loaded.weights_hash, *described, *sets)
 
     def folder(self, mitigation: Mitigation) -> Path:
         """Of a cell."""

@@ -150,6 +150,6 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         for index, part in enumerate(value):
             yield from _flat(part, f"{name}[{index}]")
     elif isinstance(value, list | tuple):
-        yield name, ", ".join(map(str, value))
+        yield name, _fact(value)
     else:
         yield name, "–" if value is None else str(value)
