@@ -13,6 +13,7 @@ A sublayer is scaled where it is added to the stream (``attn_out``, ``mlp_out``;
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,9 +78,9 @@ class _ComponentIntervention(Intervention):
         for component in self.parts:
             component.validate(layout)
 
+    @abstractmethod
     def affine_maps(self, layout: Layout) -> list[AffineMap] | None:
         """What it does as affine maps; None if it is not affine."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         shown = ", ".join(map(str, self.components[:3]))
