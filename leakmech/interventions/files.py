@@ -20,8 +20,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from leakmech.errors import InterventionError
-from leakmech.interventions.base import Intervention
 from leakmech.interventions.checks import as_interventions, refuse_misfits, refuse_overlaps
+from leakmech.interventions.types import Intervention  # from there, so that every kind is known
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.store import atomic_path, content_hash, write_json

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from leakmech.errors import ConfigError, nearest
 from leakmech.interventions.base import Intervention, Probe
+from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons, DampenAttention, ScaleHeads, Steer
 from leakmech.mechanism.directions import Direction
 from leakmech.mitigation.decoding import ORACLE, contrast_mitigation, rewrite_mitigation
@@ -53,9 +55,23 @@ class Family:
     strengths: tuple[float | None, ...]
     make: Callable[[FittedParts, float | None], Mitigation]
 
-    def members(self, parts: FittedParts) -> list[Mitigation]:
-        """All strengths."""
-        return [self.make(parts, strength) for strength in self.strengths]
+    def members(self, parts: FittedParts, fitted: Path) -> list[Mitigation]:
+        """All strengths.
+
+        Interventions are saved in the folder `fitted` and read from there the next time: fitted again, with another
+        number of threads, they would differ in their last digits, and what was measured with them would not be theirs.
+        """
+        return [self._member(parts, strength, fitted) for strength in self.strengths]
+
+    def _member(self, parts: FittedParts, strength: float | None, fitted: Path) -> Mitigation:
+        name = self.name if strength is None else f"{self.name}-{strength:g}"
+        file = fitted / f"{name}.json"
+        if file.exists():
+            return Mitigation(name, self.kind, interventions=load_interventions(file), note=self.note)
+        made = self.make(parts, strength)
+        if made.interventions:
+            save_interventions(made.interventions, file)
+        return made
 
 
 def _edits(

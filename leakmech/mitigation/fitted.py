@@ -33,7 +33,7 @@ from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import PromptSet, load_dataset
 from leakmech.seeds import numpy_generator
-from leakmech.store import read_json
+from leakmech.store import content_hash, read_json
 
 METHOD = "difference_of_means"
 """How directions are fitted that are taken out: what is left has equal means under both polarities."""
@@ -87,6 +87,14 @@ class FittedParts:
             "instruction": c.instruction,
             "progress": self.progress,
         }
+
+    @property
+    def source_hash(self) -> str:
+        """Of all that the parts are fitted on, beside the model."""
+        c = self.config
+        samples = (self.splits["fit"].content_hash, self.splits["tune"].content_hash, self.relevant.content_hash)
+        tables = [(self.path / "tables" / f"{name}.csv").read_bytes() for name in ("heads", "neurons")]
+        return content_hash(*samples, c.target, *map(str, (c.prompt_form, c.system, c.instruction)), *tables)
 
     # -- directions --------------------------------------------------------------------------------------------------
 

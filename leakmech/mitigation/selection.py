@@ -38,7 +38,7 @@ from leakmech.prompts.relation import without_self_reports
 from leakmech.prompts.samples import load_dataset
 from leakmech.reports.mitigation_figures import draw_mitigations
 from leakmech.reports.mitigation_page import mitigation_page
-from leakmech.store import content_hash, slug, write_text
+from leakmech.store import content_hash, read_json, slug, write_json, write_text
 
 Row = dict[str, Any]
 
@@ -90,11 +90,16 @@ def mitigate(
     for samples in (parts.splits["fit"], parts.splits["tune"], parts.relevant):
         for others in judged:
             samples.refuse_shared_injections(others)
-    fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
+    fingerprint = {
+        "settings": content_hash(str(config.terms())),
+        "weights": loaded.weights_hash,
+        "fitted_on": parts.source_hash,
+    }
     open_comparison(path, fingerprint, config.identity(), command=config.command)
     margins = Margins(**config.margins)
     tune = _tune_arena(config, parts, path, margins, progress)
-    members = {family.name: family.members(parts) for family in families}
+    fitted = path / "fitted"
+    members = {family.name: family.members(parts, fitted) for family in families}
     tuned = measure_all(tune, [member for group in members.values() for member in group])
     chosen = {name: best_of(group, tuned) for name, group in members.items()}
     _save_chosen(path, chosen)
@@ -103,14 +108,14 @@ def mitigate(
         arrangements=config.arrangements, draws=config.bootstrap_draws, progress=progress,
     )  # fmt: skip
     references = (BOUND, *BASELINES) if config.baselines else (BOUND,)
-    extra = [*_given(config), *(one for family in references for one in family.members(parts))]
+    extra = [*_given(config), *(one for family in references for one in family.members(parts, fitted))]
     rows = measure_all(test, [*chosen.values(), *extra], alpha=config.alpha)
     facts = {
         "model": config.model,
         "dataset": config.dataset,
         "relevant": list(config.relevant),
         "diagnosis": config.diagnosis,
-        "relation_probe": parts.relation_probe.to_dict() if _uses_probe(families) else None,
+        "relation_probe": _probe_facts(parts, fitted) if _uses_probe(families) else None,
         "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
         "timing": {"total_s": round(time.perf_counter() - started, 1)},
     }
@@ -187,6 +192,14 @@ def _given(config: MitigateConfig) -> list[Mitigation]:
 
 def _uses_probe(families: list[Family]) -> bool:
     return any(family.name.endswith("if-unrelated") for family in families)
+
+
+def _probe_facts(parts: FittedParts, fitted: Path) -> dict[str, Any]:
+    """About the probe of relevance in the interventions that were saved."""
+    file = fitted / "relation_probe.json"
+    if not file.exists():
+        write_json(file, parts.relation_probe.to_dict())
+    return read_json(file)
 
 
 def _save_chosen(path: Path, chosen: Mapping[str, Mitigation]) -> None:

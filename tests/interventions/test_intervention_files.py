@@ -1,6 +1,8 @@
 """Saved interventions come back as they were, state what they mean, and are refused where they do not belong."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -207,3 +209,10 @@ def test_what_a_control_vector_cannot_do_is_refused(make_tiny, kit, tmp_path):
         with pytest.raises(InterventionError, match=message):
             export_control_vector(bad, tmp_path / "v.gguf", model=model)
     assert not (tmp_path / "v.gguf").exists()
+
+
+def test_files_are_read_without_anything_else_of_leakmech(tmp_path):
+    path = save_interventions(DampenAttention(["L0H0"], factor=0.5), tmp_path / "edit.json")
+    script = f"from leakmech.interventions.files import load_interventions as load; print(*load({str(path)!r}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout == "dampen_attention (1 heads, injection, factor 0.5)\n"

@@ -87,6 +87,25 @@ def test_a_run_takes_in_more_and_measures_only_that(finished, files, diagnosis, 
         mitigate(files / "model", diagnosis=diagnosis, out=finished.path, **settings | {"seed": 1})
 
 
+def test_what_was_fitted_is_read_when_a_run_is_continued(finished, files, diagnosis, monkeypatch):
+    from leakmech.mitigation import fitted
+
+    def refit(*_, **__):
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr(fitted, "fit_relation_probe", refit)
+    settings = {"relevant": (str(files / "relevant.jsonl"),), "relevant_fit": str(files / "relevant-fit.jsonl")}
+    before = finished.summary
+    again = mitigate(files / "model", diagnosis=diagnosis, out=finished.path, **settings | QUICK).summary
+    assert again["chosen"] == before["chosen"]
+    assert again["relation_probe"] == before["relation_probe"]
+    shutil.copytree(diagnosis, changed := finished.path.parent / "changed")
+    ranks = changed / "tables" / "heads.csv"
+    ranks.write_text(ranks.read_text().replace("L", "M").replace(",1,", ",2,"))
+    with pytest.raises(RunDirectoryError, match="fitted_on"):
+        mitigate(files / "model", diagnosis=changed, out=finished.path, **settings | QUICK)
+
+
 def test_the_page_shows_tables_figure_and_answers(finished):
     page = (finished.path / "report.html").read_text()
     chosen = finished.summary["chosen"]["ignore-if-unrelated"]
