@@ -169,19 +169,29 @@ class AblateDirection(_StreamIntervention):
         return self._described(f"strength {_shown(self.strengths)}")
 
 
+_TOKENS_AT_ONCE = 2048
+"""In float32, of a stream in half precision: large temporaries cost more than the arithmetic."""
+
+
 def _projection(vector: Tensor, strength: float, set_point: float) -> Any:
     placed = Placed(vector)
+
+    def moved(x: Tensor, v: Tensor) -> Tensor:
+        tokens = x.to(v.dtype)
+        excess = torch.mv(tokens, v)
+        if set_point:
+            excess = excess - set_point
+        # One kernel and one large temporary: this runs at every layer of every step.
+        return torch.addr(tokens, excess, v, alpha=-strength).to(x.dtype)
 
     def change(x: Tensor, _: RowPositions | None) -> Tensor:
         # Not in half precision: the difference of two large projections would be lost.
         exact = torch.promote_types(x.dtype, torch.float32)
         v = placed.like(x, exact)
-        rows = x.reshape(-1, x.shape[-1]).to(exact)
-        excess = torch.mv(rows, v)
-        if set_point:
-            excess = excess - set_point
-        # One kernel and one large temporary: this runs at every layer of every step.
-        return torch.addr(rows, excess, v, alpha=-strength).to(x.dtype).view(x.shape)
+        tokens = x.reshape(-1, x.shape[-1])
+        if x.dtype == exact or len(tokens) <= _TOKENS_AT_ONCE:
+            return moved(tokens, v).view(x.shape)
+        return torch.cat([moved(part, v) for part in tokens.split(_TOKENS_AT_ONCE)]).view(x.shape)
 
     return change
 

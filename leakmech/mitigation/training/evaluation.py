@@ -3,7 +3,9 @@
     score = 2 / (1 / R + 1 / T),    R leakage reduction, T retention of relevant affect, each clipped to [0, 1]
 
 from small benchmark runs of base and adapted model with the same noise (:mod:`leakmech.mitigation.selectivity`, which
-also counts fluency: here an adapter that breaks the text is left to the final comparison).
+also counts fluency: here an adapter that breaks the text is left to the final comparison). Where training pairs the
+stems of relevant samples with injections of other themes, so does R: an adapter that tells sets of texts apart, and not
+whether injection and stem belong together, has a low score.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from leakmech.config import BenchConfig
 from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reduction, retention
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.relation import without_self_reports
+from leakmech.prompts.relation import mismatched, without_self_reports
 from leakmech.prompts.samples import CONDITIONS, POLARITIES, PromptSet, load_dataset
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
@@ -56,7 +58,11 @@ class TuneSelectivity:
         relevant = without_self_reports(load_dataset(self._tune.relevant))
         if any(sample.split is not None for sample in relevant):
             relevant = relevant.split("tune")
-        self._sets = {"leakage": load_dataset(self._tune.leakage), "relevant": relevant}
+        leakage = load_dataset(self._tune.leakage).take(self._tune.samples)
+        if config.mismatched:  # the texts of one set alone would give away which affect is irrelevant
+            exchanged = mismatched(relevant, seed=config.seed).take(self._tune.samples)
+            leakage = PromptSet(leakage.name, (*leakage, *exchanged))
+        self._sets = {"leakage": leakage, "relevant": relevant.take(self._tune.samples)}
         self._base: dict[str, LeakageScores] = {}
 
     def measure_base(self) -> None:
@@ -96,6 +102,5 @@ class TuneSelectivity:
 
     def _file(self, name: str) -> Path:
         path = self._folder / f"{name}.jsonl"
-        samples: PromptSet = self._sets[name].take(self._tune.samples)
-        samples.save(path)
+        self._sets[name].save(path)
         return path

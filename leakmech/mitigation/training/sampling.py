@@ -65,7 +65,10 @@ class TrainingSources:
     def hashes(self) -> dict[str, str]:
         """Content hash of each source."""
         datasets = (self.irrelevant, *self.relevant, *self.mismatched)
-        found = {dataset.name: dataset.content_hash for dataset in datasets if dataset}
+        found: dict[str, str] = {}
+        for dataset in filter(None, datasets):
+            same = sum(name.partition("#")[0] == dataset.name for name in found)
+            found[f"{dataset.name}#{same + 1}" if same else dataset.name] = dataset.content_hash
         if self.pairs:
             found["relevant_pairs"] = content_hash(*(str(pair.to_dict()) for pair in self.pairs))
         return found

@@ -61,7 +61,7 @@ class Tune(_Group):
 
     leakage: str = Field(description="data set or file: leakage that should fall (AEXL tune)")
     relevant: str = Field("relevant-fit", description="relevant affect that should stay; its samples marked tune")
-    samples: int = Field(24, ge=3, description="of either set")
+    samples: int = Field(24, ge=3, description="of each set, and of mismatched ones where training has those")
     generations: int = Field(2, ge=1, description="per prompt")
 
 

@@ -63,3 +63,15 @@ def test_a_relevant_set_without_samples_to_choose_on_is_refused(loaded, tmp_path
     PromptSet("fit", load_dataset("relevant-fit").split("fit").samples[:4]).save(tmp_path / "fit.jsonl")
     with pytest.raises(DatasetError, match="no samples with split 'tune'"):
         TuneSelectivity(loaded, config(relevant=str(tmp_path / "fit.jsonl")), tmp_path / "tune")
+
+
+def test_where_training_exchanges_injections_so_does_the_score(loaded, tmp_path):
+    plain, paired = (config().model_copy(update={"mismatched": number}) for number in (0, 2))
+    for settings in (plain, paired):
+        TuneSelectivity(loaded, settings, tmp_path / f"{settings.mismatched}").measure_base()
+    alone, both = (load_dataset(tmp_path / f"{number}" / "leakage.jsonl") for number in (0, 2))
+    kept = load_dataset(tmp_path / "2" / "relevant.jsonl")
+    assert both.samples[:3] == alone.samples
+    assert [sample.stem for sample in both.samples[3:]] == [sample.stem for sample in kept]
+    tuned = {sample.positive for sample in load_dataset("relevant-fit").split("tune")}
+    assert {sample.positive for sample in both.samples[3:]} < tuned - {sample.positive for sample in kept}
