@@ -38,8 +38,19 @@ KINDRED_THEMES: tuple[frozenset[str], ...] = (
     frozenset({"holidays", "school", "family"}),
     frozenset({"shopping", "banks", "phones"}),
     frozenset({"banks", "hotels"}),
+    frozenset({"boats", "fishing", "camping"}),
+    frozenset({"skiing", "camping", "space"}),
+    frozenset({"dancing", "gyms", "tailoring"}),
+    frozenset({"tailoring", "hairdressing", "photography"}),
+    frozenset({"politics", "police", "radio"}),
+    frozenset({"politics", "charities", "conferences"}),
+    frozenset({"conferences", "languages", "software"}),
+    frozenset({"museums", "photography"}),
+    frozenset({"taxis", "police", "parcels"}),
+    frozenset({"babies", "flats"}),
+    frozenset({"dentistry", "babies"}),
 )
-"""Themes of ``relevant-fit`` that share people, places or things, so that an injection of one may suit another."""
+"""Themes of the built-in fitting sets that share people, places or things: an injection of one may suit another."""
 
 
 def without_self_reports(samples: PromptSet) -> PromptSet:

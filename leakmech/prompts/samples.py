@@ -28,10 +28,11 @@ _BUILTIN = {
     "relevant-matched": "relevant_matched.jsonl",
     "relevant-self": "relevant_self.jsonl",
     "relevant-fit": "relevant_fit.jsonl",
+    "relevant-train": "relevant_train.jsonl",
 }
 RELEVANT_DATASETS = ("relevant-matched", "relevant-self")
 """Built-in data sets to evaluate on whose injections should colour the answer, unlike those of a leakage set."""
-FITTING_DATASETS = ("relevant-fit",)
+FITTING_DATASETS = ("relevant-fit", "relevant-train")
 """Built-in data sets of relevant affect that probes, thresholds and adapters are fitted on; never evaluate on them."""
 
 _REQUIRED = ("id", "stem", *INJECTIONS)
@@ -134,6 +135,8 @@ def builtin_datasets() -> dict[str, Path]:
         40 self-reports ("I feel") with injections about the speaker's own day.
     ``relevant-fit``
         240 other stems with injections about what they ask, splits ``fit`` and ``tune``: to fit on, never to evaluate.
+    ``relevant-train``
+        240 more, of other themes: examples for adapters, which need many different ones.
 
     All were written for this project by a language model, and no human rated them (data/relevant_affect.md).
     """

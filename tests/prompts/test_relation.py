@@ -20,7 +20,7 @@ from leakmech.prompts.relation import (
     without_self_reports,
 )
 from leakmech.prompts.relevance import probe_auc, stem_probe_auc
-from leakmech.prompts.samples import INJECTIONS, PromptSet, Sample, load_dataset
+from leakmech.prompts.samples import FITTING_DATASETS, INJECTIONS, PromptSet, Sample, load_dataset
 from leakmech.scoring.sentence import Cleaner, PromptText
 
 ANSWERS = ("wonderful", "awful", "a disaster", "very good indeed", "not what I expected")
@@ -31,8 +31,16 @@ PLAIN = set(
         "seem seemed seems smells sounded sounds tastes that the their this turned was we were with"
     )
 )
+# Words with which stems of the set for adapters begin or turn, beside their nouns.
+OPENINGS = set(
+    words(
+        "after among at before by call called during every first for from he it keeps last makes of people she think thinks "
+        "to when whenever with"
+    )
+)
 
 fitting = pytest.fixture(scope="module")(lambda: load_dataset("relevant-fit"))
+either = pytest.mark.parametrize("samples", [load_dataset(name) for name in FITTING_DATASETS], ids=FITTING_DATASETS)
 
 
 def texts(samples):
@@ -87,23 +95,37 @@ def test_splits_share_no_text_and_no_noun_of_a_stem(fitting):
     assert len({text.lower() for _, text in texts(fitting)}) == 4 * len(fitting)
 
 
+def test_the_set_for_adapters_has_other_themes_and_no_text_of_the_other(fitting):
+    training = load_dataset("relevant-train")
+    assert set(Counter(sample.theme for sample in training).values()) == {10}
+    assert {sample.theme for sample in training}.isdisjoint(sample.theme for sample in fitting)
+    assert len({text.lower() for _, text in texts(training)}) == 4 * len(training) == 960
+    assert shared_texts(texts(training), [fitting], max_overlap=0.7) == []
+    nouns = [{word for s in part for word in words(s.stem)} - PLAIN for part in (training, fitting.split("tune"))]
+    assert nouns[0] & nouns[1] <= OPENINGS
+    assert len(mismatched(training)) == 240
+
+
+@either
 @pytest.mark.parametrize("name", ["hexl", "relevant-matched", "relevant-self"])
-def test_nothing_that_is_evaluated_is_fitted_on(fitting, name):
+def test_nothing_that_is_evaluated_is_fitted_on(samples, name):
     evaluated = load_dataset(name)
-    assert shared_texts(texts(fitting), [evaluated], max_overlap=0.7) == []
+    assert shared_texts(texts(samples), [evaluated], max_overlap=0.7) == []
     # The check does find a text that is shared.
-    assert len(shared_texts([*texts(fitting), texts(evaluated)[0]], [evaluated])) == 1
+    assert len(shared_texts([*texts(samples), texts(evaluated)[0]], [evaluated])) == 1
 
 
-def test_texts_have_the_lengths_of_the_data_card(fitting):
-    for sample in fitting:
+@either
+def test_texts_have_the_lengths_of_the_data_card(samples):
+    for sample in samples:
         assert 3 <= len(words(sample.stem)) <= 7, sample.id
         assert all(5 <= len(words(text)) <= 12 for text in triple(sample)), sample.id
 
 
-def test_no_plain_answer_of_the_fitting_set_is_an_echo(fitting):
+@either
+def test_no_plain_answer_of_the_fitting_sets_is_an_echo(samples):
     cleaner = Cleaner()
-    for sample in fitting:
+    for sample in samples:
         for injection in triple(sample):
             prompt = PromptText(sample.stem, injection, "Complete the sentence")
             assert overlap(sample.stem, injection) < 0.25
@@ -123,8 +145,9 @@ def test_the_check_of_data_sets_finds_nothing_and_the_estimator_agrees(tmp_path,
     assert report.measurements.n_samples == 240
 
 
-def test_every_kindred_theme_is_a_theme(fitting):
-    assert set().union(*KINDRED_THEMES) <= {sample.theme for sample in fitting}
+def test_every_kindred_theme_is_a_theme():
+    themes = {sample.theme for name in FITTING_DATASETS for sample in load_dataset(name)}
+    assert set().union(*KINDRED_THEMES) <= themes
 
 
 # -- relevant and irrelevant -----------------------------------------------------------------------------------------
