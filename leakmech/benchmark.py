@@ -30,11 +30,10 @@ from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.arrangement import arrange
 from leakmech.prompts.samples import load_dataset
-from leakmech.provenance import environment
 from leakmech.run_prompts import RunPrompts
-from leakmech.runs import FORMAT_VERSION, BenchResult, RunDirectory, load_result, refuse_other_run
+from leakmech.runs import BenchResult, RunDirectory, load_result, open_run, refuse_other_run
 from leakmech.scoring.sentence import Cleaner, PromptText
-from leakmech.store import append_jsonl, read_json, slug, write_json, write_jsonl
+from leakmech.store import append_jsonl, slug, write_json, write_jsonl
 
 _IN_MEMORY = "in memory"
 
@@ -206,30 +205,15 @@ class _Benchmark:
 
     def _open(self) -> None:
         """Create the run directory, or check that it holds this very run."""
-        fingerprint = self._fingerprint()
-        if self.run.run_file.exists():
-            stored = read_json(self.run.run_file)["fingerprint"]
-            changed = [key for key in fingerprint | stored if stored.get(key) != fingerprint.get(key)]
-            if changed:
-                raise RunDirectoryError(
-                    f"{self.run.path}: holds a run with other {', '.join(changed)}; choose another --out to keep both"
-                )
-            return
-        write_json(
-            self.run.run_file,
-            {
-                "format_version": FORMAT_VERSION,
-                "kind": "bench",
-                "command": self.config.command,
-                "config": self.config.identity(),
-                "fingerprint": fingerprint,
-                "batch_size": parse_batch_size(self.config.batch_size) or self.reading.auto_batch_size(),
-                "model": self.loaded.info(),
-                "interventions": [str(intervention) for intervention in self.interventions],
-                **self.reading.provenance(),
-                **self.measurement.provenance(),
-                "environment": environment(),
-            },
+        open_run(
+            self.run,
+            self.config,
+            self._fingerprint(),
+            batch_size=parse_batch_size(self.config.batch_size) or self.reading.auto_batch_size(),
+            model=self.loaded.info(),
+            interventions=[str(intervention) for intervention in self.interventions],
+            **self.reading.provenance(),
+            **self.measurement.provenance(),
         )
 
     @contextmanager

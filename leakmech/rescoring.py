@@ -21,8 +21,7 @@ from leakmech.progress import Progress, no_progress
 from leakmech.prompts.arrangement import arrange, injection_place
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.samples import CONDITIONS, PromptSet, load_dataset
-from leakmech.provenance import environment
-from leakmech.runs import FORMAT_VERSION, BenchResult, RunDirectory, load_result, refuse_other_run
+from leakmech.runs import BenchResult, RunDirectory, load_result, open_run, refuse_other_run
 from leakmech.scoring.records import MISSING
 from leakmech.scoring.sentence import PromptText
 from leakmech.store import content_hash, read_json, write_json, write_jsonl
@@ -158,25 +157,7 @@ def _open(run: RunDirectory, *, origin: dict[str, Any], given: ExternalGeneratio
     """Write ``run.json``, or check that the directory holds this very run."""
     rows = (json.dumps([*key, text]) for key, text in given.texts.items())
     fingerprint = {"generations": content_hash(*rows), **measurement.fingerprint()}
-    if run.run_file.exists():
-        stored = read_json(run.run_file)["fingerprint"]
-        changed = [key for key in fingerprint if stored.get(key) != fingerprint[key]]
-        if changed:
-            raise RunDirectoryError(f"{run.path}: holds a run with other {', '.join(changed)}; choose another --out")
-        return
-    write_json(
-        run.run_file,
-        {
-            "format_version": FORMAT_VERSION,
-            "kind": "bench",
-            "command": measurement.config.command,
-            "config": measurement.config.identity(),
-            **origin,
-            "fingerprint": fingerprint,
-            **measurement.provenance(),
-            "environment": environment(),
-        },
-    )
+    open_run(run, measurement.config, fingerprint, **origin, **measurement.provenance())
 
 
 def _records(

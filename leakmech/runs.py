@@ -1,4 +1,4 @@
-"""Runs on disk: where the files of one benchmark run lie, reading them back, and refusing to mix two runs."""
+"""Runs on disk: where the files of a run lie, opening and reading them back, and refusing to mix two runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pandas as pd
 
 from leakmech.config import Settings
 from leakmech.errors import RunDirectoryError
+from leakmech.provenance import environment
 from leakmech.reports.tables import summary_markdown
-from leakmech.store import read_json, read_jsonl_shard
+from leakmech.store import read_json, read_jsonl_shard, write_json
 
 FORMAT_VERSION = 1
 
@@ -123,6 +124,38 @@ def refuse_other_run(run: RunDirectory, config: Settings) -> None:
         raise RunDirectoryError(
             f"{run.path}: holds a run with other settings ({', '.join(changed)}; {key} is "
             f"{before.get(key)!r} there and {wanted[key]!r} here); choose another --out"
+        )
+
+
+def open_run(run: RunDirectory, config: Settings, fingerprint: Mapping[str, str], **facts: Any) -> None:
+    """Write ``run.json``, or check that the directory holds this very run.
+
+    Parameters
+    ----------
+    run
+        Empty, or with a run whose settings are those of `config` (:func:`refuse_other_run`).
+    config
+        Of the run.
+    fingerprint
+        Hashes of what settings do not say: weights, data sets, estimators.
+    **facts
+        What else ``run.json`` tells about a new run.
+
+    Raises
+    ------
+    RunDirectoryError
+        A hash is another one.
+    """
+    if not run.run_file.exists():
+        described = {"config": config.identity(), "fingerprint": dict(fingerprint), **facts}
+        head = {"format_version": FORMAT_VERSION, "kind": config.kind, "command": config.command}
+        write_json(run.run_file, {**head, **described, "environment": environment()})
+        return
+    stored = read_json(run.run_file)["fingerprint"]
+    changed = [key for key in {**fingerprint, **stored} if stored.get(key) != fingerprint.get(key)]
+    if changed:
+        raise RunDirectoryError(
+            f"{run.path}: holds a run with other {', '.join(changed)}; choose another --out to keep both"
         )
 
 

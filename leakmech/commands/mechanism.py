@@ -140,7 +140,7 @@ def attribute(
 def _load(model: str, device: str | None, dtype: str | None) -> LoadedModel:
     from leakmech.models.load import load_model
 
-    return load_model(model, device=None if device == "auto" else device, dtype=None if dtype == "auto" else dtype)
+    return load_model(model, device=device, dtype=dtype)
 
 
 def _number(text: str, option: str) -> int:

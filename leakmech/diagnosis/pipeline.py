@@ -13,14 +13,13 @@ from leakmech.config import DiagnoseConfig
 from leakmech.diagnosis.drawing import draw, write_page
 from leakmech.diagnosis.stages import STAGES
 from leakmech.diagnosis.workbench import Workbench
-from leakmech.errors import InterruptedRunError, RunDirectoryError
+from leakmech.errors import InterruptedRunError
 from leakmech.mechanism.sentiment import split_samples
 from leakmech.models.configured import load_configured
 from leakmech.models.load import load_adapter
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.samples import PromptSet, load_dataset
-from leakmech.provenance import environment
-from leakmech.runs import FORMAT_VERSION, RunDirectory, refuse_other_run
+from leakmech.runs import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
 from leakmech.store import read_json, slug, write_json
 
 
@@ -140,27 +139,13 @@ def _open(run: RunDirectory, bench: Workbench) -> None:
         "dtype": str(bench.loaded.dtype).removeprefix("torch."),
         **{name: samples.content_hash for name, samples in bench.splits.items()},
     }
-    if run.run_file.exists():
-        stored = read_json(run.run_file)["fingerprint"]
-        changed = [key for key in fingerprint if stored.get(key) != fingerprint[key]]
-        if changed:
-            raise RunDirectoryError(
-                f"{run.path}: holds a diagnosis with other {', '.join(changed)}; choose another --out to keep both"
-            )
-        return
-    write_json(
-        run.run_file,
-        {
-            "format_version": FORMAT_VERSION,
-            "kind": "diagnose",
-            "command": "diagnose",
-            "config": bench.config.identity(),
-            "fingerprint": fingerprint,
-            "model": bench.loaded.info(),
-            "prompt_form": bench.renderer.resolved_form,
-            "samples": {name: [sample.id for sample in samples] for name, samples in bench.splits.items()},
-            "environment": environment(),
-        },
+    open_run(
+        run,
+        bench.config,
+        fingerprint,
+        model=bench.loaded.info(),
+        prompt_form=bench.renderer.resolved_form,
+        samples={name: [sample.id for sample in samples] for name, samples in bench.splits.items()},
     )
 
 

@@ -121,7 +121,7 @@ def train_lora(
     loaded = model or load_model(
         config.model,
         device=accelerator.device if config.device == "auto" else config.device,
-        dtype=None if config.dtype == "auto" else config.dtype,
+        dtype=config.dtype,
         revision=config.revision,
     )
     run = _LoraRun(config, Path(out), loaded, accelerator, progress)

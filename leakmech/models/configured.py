@@ -27,8 +27,8 @@ def load_configured(config: ModelSettings, model: Any = None, tokenizer: Any = N
     return load_model(
         config.model if model is None else model,
         tokenizer=tokenizer,
-        device=None if config.device == "auto" else config.device,
-        dtype=None if config.dtype == "auto" else config.dtype,
+        device=config.device,
+        dtype=config.dtype,
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,
     )

@@ -34,8 +34,8 @@ PLAIN = set(
 # Words with which stems of the set for adapters begin or turn, beside their nouns.
 OPENINGS = set(
     words(
-        "after among at before by call called during every first for from he it keeps last makes of people she think thinks "
-        "to when whenever with"
+        "after among at before by call called during every first for from he it keeps last makes of people she think "
+        "thinks to when whenever with"
     )
 )
 
