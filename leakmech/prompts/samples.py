@@ -136,7 +136,7 @@ def builtin_datasets() -> dict[str, Path]:
     ``relevant-fit``
         240 other stems with injections about what they ask, splits ``fit`` and ``tune``: to fit on, never to evaluate.
     ``relevant-train``
-        240 more, of other themes: examples for adapters, which need many different ones.
+        720 more, of other themes: examples for adapters, which need many different ones.
 
     All were written for this project by a language model, and no human rated them (data/relevant_affect.md).
     """
