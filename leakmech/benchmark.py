@@ -18,11 +18,12 @@ from leakmech.config import BenchConfig
 from leakmech.errors import InterruptedRunError, RunDirectoryError, UsageError
 from leakmech.generation.decode import Clock, Decoder, Generation
 from leakmech.generation.engines import generate, parse_batch_size
+from leakmech.interventions.applied import Applied
 from leakmech.interventions.base import Intervention, interventions_key
 from leakmech.interventions.checks import as_interventions, refuse_misfits
 from leakmech.interventions.files import load_interventions
 from leakmech.interventions.fold import fold
-from leakmech.interventions.hooks import Applied, apply
+from leakmech.interventions.hooks import apply
 from leakmech.measurement import Measurement
 from leakmech.models.configured import load_configured
 from leakmech.models.layout import layout_of

@@ -29,7 +29,7 @@ from transformers import DynamicCache
 from leakmech.errors import GenerationError
 from leakmech.generation.sampler import Decoding, sample_tokens
 from leakmech.generation.streams import Stream
-from leakmech.interventions.hooks import Applied
+from leakmech.interventions.applied import Applied
 from leakmech.interventions.positions import PromptSpans, RowPositions
 from leakmech.seeds import row_keys
 

@@ -30,14 +30,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from leakmech.errors import InterventionError
+from leakmech.interventions.applied import Applied, Mask
 from leakmech.interventions.base import AttentionEdit, Edit, Intervention, Probe
 from leakmech.interventions.checks import as_interventions, refuse_misfits
-from leakmech.interventions.positions import PromptSpans, RowPositions, inferred_positions
 from leakmech.models.attention_mask import AttentionCall, Bias, attention_bias, refuse_other_attention
 from leakmech.models.layout import Block, Layout, layout_of
 from leakmech.models.load import LoadedModel
-
-Mask = bool | Bool[Tensor, "rows columns"]
 
 
 @contextmanager
@@ -76,97 +74,6 @@ def apply(model: Any, interventions: Intervention | Iterable[Intervention]) -> I
         yield applied
 
 
-class Applied:
-    """Interventions in force, and what they know of the batch that the model is reading.
-
-    Attributes
-    ----------
-    interventions
-        In their order.
-    """
-
-    def __init__(self, interventions: tuple[Intervention, ...], *, device: torch.device | str = "cpu") -> None:
-        self.interventions = interventions
-        self._device = device
-        self._given: RowPositions | None = None
-        self._inferred: RowPositions | None = None
-        self._calling = False
-        self._masks: dict[tuple[str, int, torch.device], Mask] = {}
-
-    @property
-    def spans(self) -> frozenset[str]:
-        """The parts of prompts that must be known: ``injection``, ``stem``, both or none."""
-        return frozenset().union(*(intervention.spans for intervention in self.interventions))
-
-    @property
-    def needs_positions(self) -> bool:
-        """Whether any intervention acts at some positions only."""
-        return any(intervention.needs_positions for intervention in self.interventions)
-
-    @contextmanager
-    def positions(
-        self, prompts: Sequence[PromptSpans] | RowPositions, *, n_generated: int | Sequence[int] = 0
-    ) -> Iterator[RowPositions]:
-        """Say where the rows of the next calls stand.
-
-        Parameters
-        ----------
-        prompts
-            One for each row of the batch, in order; or positions that are known already.
-        n_generated
-            Tokens behind the prompt in the last column of the call, for all rows or one a row.
-        """
-        if isinstance(prompts, RowPositions):
-            rows = prompts
-        else:
-            rows = RowPositions.of(prompts, n_generated=n_generated, device=self._device)
-        before, self._given = self._given, rows
-        self._masks = {}
-        try:
-            yield rows
-        finally:
-            self._given = before
-            self._masks = {}
-
-    # -- what the hooks ask ----------------------------------------------------------------------------------------
-
-    def rows(self, x: Float[Tensor, "rows columns width"]) -> RowPositions:
-        """Where the rows of `x` stand.
-
-        Raises
-        ------
-        InterventionError
-            Nobody has said, or for another number of rows.
-        """
-        rows = self._given
-        if rows is None and self._calling:
-            rows = self._inferred
-        if rows is None:
-            raise InterventionError("positions are not known: call the whole model, not one of its modules")
-        if len(rows) != x.shape[0]:
-            raise InterventionError(f"positions are given for {len(rows)} rows, but the batch has {x.shape[0]}")
-        return rows
-
-    def mask(self, rows: RowPositions, position: str, n_columns: int, device: torch.device) -> Mask:
-        """:meth:`RowPositions.mask` on a device, computed once for all layers of a call."""
-        key = (position, n_columns, device)
-        if key not in self._masks:
-            mask = rows.mask(position, n_columns)
-            self._masks[key] = mask.to(device) if isinstance(mask, Tensor) else mask
-        return self._masks[key]
-
-    def see_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Work out from the arguments of the model where its rows stand."""
-        self._masks = {}
-        self._calling = True
-        if self._given is None and self.needs_positions:
-            self._inferred = inferred_positions(args, kwargs, self._inferred)
-
-    def leave_call(self) -> None:
-        """What was worked out is for this call, whatever its end."""
-        self._calling = False
-
-
 # -- hooks ---------------------------------------------------------------------------------------------------------
 
 
@@ -184,7 +91,7 @@ class _Step:
         rows, mask = None, True
         if edit.positions != "all" or edit.condition is not None or edit.needs_rows:
             rows = self.applied.rows(x)
-            mask = _where(self.applied, rows, edit, x.shape[1], x.device)
+            mask = self.applied.where(rows, edit, x.shape[1], x.device)
             if mask is False:
                 return x
         new = edit.change(x, rows)
@@ -233,24 +140,6 @@ def _masked_mean(x: Float[Tensor, "rows columns width"], mask: Mask) -> Float[Te
         return x.float().mean(dim=1) if mask else x.float()[:, 0] * torch.nan
     weights = mask[..., None].float()
     return (x.float() * weights).sum(dim=1) / weights.sum(dim=1)
-
-
-def _where(
-    applied: Applied, rows: RowPositions, edit: Edit | AttentionEdit, n_columns: int, device: torch.device
-) -> Mask:
-    """The tokens at which an edit acts, in the rows in which its condition holds."""
-    mask = applied.mask(rows, edit.positions, n_columns, device)
-    condition = edit.condition
-    if condition is None or mask is False:
-        return mask
-    decision = rows.decisions.get(condition.name)
-    if decision is None:
-        raise InterventionError(
-            "condition: the probe has not seen these prompts; run the prompt first, with the same positions"
-        )
-    decision = decision.to(device)
-    holds = decision[:, None]
-    return holds.expand(-1, n_columns) if mask is True else mask & holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -398,7 +287,7 @@ def _bias(edits: Sequence[AttentionEdit], layout: Layout, applied: Applied) -> B
         rows = applied.rows(torch.empty(call.n_rows, 0, device=call.device))
         total = None
         for edit, heads, added in chosen:
-            queries = _where(applied, rows, edit, call.n_queries, call.device)
+            queries = applied.where(rows, edit, call.n_queries, call.device)
             keys = applied.mask(rows, edit.span, call.n_keys, call.device)
             if queries is False or keys is False:
                 continue

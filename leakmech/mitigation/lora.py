@@ -20,6 +20,7 @@ import pandas as pd
 from leakmech.errors import ModelError, RunDirectoryError, StorageError, UsageError
 from leakmech.mechanism.directions import load_direction
 from leakmech.mitigation.training.adapter_card import adapter_card, base_description, data_description, write_card
+from leakmech.mitigation.training.adapting import adapted
 from leakmech.mitigation.training.evaluation import TuneSelectivity
 from leakmech.mitigation.training.examples import (
     Collator,
@@ -34,7 +35,7 @@ from leakmech.mitigation.training.relevant_pairs import archive_pairs
 from leakmech.mitigation.training.sampling import TrainingSources, build_training_examples
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.mitigation.training.targets import component_layers, target_modules
-from leakmech.mitigation.training.trainer import LOG, Evaluate, Trainer, adapted
+from leakmech.mitigation.training.trainer import LOG, Evaluate, Trainer
 from leakmech.models.layout import layout_of
 from leakmech.models.load import ADAPTER_CARD, LoadedModel, load_adapter, load_model
 from leakmech.models.quiet import quiet

@@ -87,3 +87,8 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     if kind not in available_devices() or too_high:
         raise ModelError(f"device {name!r} is not available here; available: {', '.join(available_devices())}")
     return resolved
+
+
+def rng_devices(device: torch.device) -> list[torch.device]:
+    """Those whose random state ``torch.random.fork_rng`` is to keep beside the CPU's."""
+    return [device] if device.type == "cuda" else []

@@ -2,8 +2,7 @@
 
 Names, in the order in which they are tried: ``embedded:<name>`` (comes as a package), a local folder, a hub id. Every
 name is first turned into a folder, so that there is one way in. A folder holds a model or a PEFT adapter, whose
-base is loaded in the same manner. Transformers accepts more than can be measured (an encoder with a fresh head,
-weights with holes that are filled at random, an empty tokenizer); here these are errors.
+base is loaded in the same manner.
 """
 
 from __future__ import annotations
@@ -11,8 +10,6 @@ from __future__ import annotations
 import copy
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,15 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from leakmech.errors import LeakmechError, ModelError
 from leakmech.models.device import dtype_name, resolve_device, resolve_dtype
 from leakmech.models.embedded import PREFIX, embedded_path
 from leakmech.models.hashes import hash_base, hash_template, hash_tokenizer, hash_weights
-from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, fetch, first_line
-from leakmech.models.quiet import quiet
+from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, fetch
+from leakmech.models.reading import read_model, read_tokenizer, reading, require_config
 from leakmech.store import read_json
 
 if TYPE_CHECKING:
@@ -168,16 +164,16 @@ def load_model(
     if _is_adapter(folder):
         base, own = _adapter_base(folder), tokenizer
         if own is None and any((folder / file).is_file() for file in TOKENIZER_FILES):
-            own = _read_tokenizer(folder, trust_remote_code=trust_remote_code)
+            own = read_tokenizer(folder, trust_remote_code=trust_remote_code)
         loaded = load_model(
             base, tokenizer=own, device=placement, dtype=number_format, trust_remote_code=trust_remote_code
         )
         return replace(loaded, model=_attach(loaded.model, folder), name=name, adapter=str(folder))
 
     if tokenizer is None:
-        _require_config(folder)
-        tokenizer = _read_tokenizer(folder, trust_remote_code=trust_remote_code)
-    model = _read_model(folder, dtype=number_format, trust_remote_code=trust_remote_code)
+        require_config(folder)
+        tokenizer = read_tokenizer(folder, trust_remote_code=trust_remote_code)
+    model = read_model(folder, dtype=number_format, trust_remote_code=trust_remote_code)
     # What is saved from this model (an adapter, say) then names its base as the user did, not a folder of this machine.
     model.config._name_or_path = model.name_or_path = name
     commit = folder.name if folder.parent.name == "snapshots" else None
@@ -218,7 +214,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     ModelError
         There is no such model, or it has no tokenizer.
     """
-    return _read_tokenizer(_locate(name, revision=None, needs_tokenizer=True), trust_remote_code=False)
+    return read_tokenizer(_locate(name, revision=None, needs_tokenizer=True), trust_remote_code=False)
 
 
 # -- names to folders ----------------------------------------------------------------------------------------------
@@ -253,69 +249,7 @@ def _adapter_base(folder: Path) -> str:
     return base
 
 
-# -- folders to models ---------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _reading(failure: str, folder: Path) -> Iterator[None]:
-    """Whatever third-party readers raise on a file of the user's is one line; ``--debug`` shows the rest."""
-    try:
-        with quiet():
-            yield
-    except LeakmechError:
-        raise
-    except Exception as error:
-        if "trust_remote_code" in str(error):
-            message = f"{folder}: runs Python code of its own; pass trust_remote_code=True if you trust its source"
-            raise ModelError(message) from error
-        raise ModelError(f"{folder}: {failure} ({first_line(error)})") from error
-
-
-def _require_config(folder: Path) -> None:
-    if not (folder / CONFIG).is_file():
-        raise ModelError(f"{folder}: holds no model (it has no {CONFIG}) and no adapter (no {ADAPTER_CONFIG})")
-
-
-def _read_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
-        raise ModelError(f"{folder}: has no tokenizer; save one there or pass tokenizer=")
-    with _reading("the tokenizer cannot be read", folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    # From a configuration alone transformers makes a tokenizer without a vocabulary.
-    if tokenizer.vocab_size <= len(tokenizer.all_special_ids):
-        raise ModelError(f"{folder}: its tokenizer has no vocabulary; save one there or pass tokenizer=")
-    return tokenizer
-
-
-def _read_model(folder: Path, *, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
-    _require_config(folder)
-    with _reading(f"{CONFIG} cannot be read", folder):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    _require_causal(config, folder, trust_remote_code=trust_remote_code)
-    with _reading("the weights cannot be read", folder):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
-        )
-        model, report = loaded
-    if report["missing_keys"]:
-        example = min(report["missing_keys"])
-        raise ModelError(f"{folder}: its weights lack {len(report['missing_keys'])} tensors, for example {example!r}")
-    return model
-
-
-def _require_causal(config: Any, folder: Path, *, trust_remote_code: bool) -> None:
-    """Transformers would put a random head on an encoder; what its authors saved decides instead."""
-    saved = list(config.architectures or [])
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(
-            f"{folder}: {' '.join(saved) or config.model_type} is an encoder-decoder, no causal language model"
-        )
-    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}) and trust_remote_code:
-        return
-    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    known = causal.intersection(saved) if saved else config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    if not known:
-        raise ModelError(f"{folder}: {' '.join(saved) or config.model_type} is no causal language model")
+# -- in memory ---------------------------------------------------------------------------------------------------------
 
 
 def _place(model: Any, device: torch.device) -> Any:
@@ -410,7 +344,7 @@ def _attach(model: AnyModel, folder: Path) -> PeftModel:
     from peft import PeftModel, get_peft_model_state_dict
 
     _refuse_other_base(model, folder)
-    with _reading("the adapter does not fit the model", folder), warnings.catch_warnings():
+    with reading("the adapter does not fit the model", folder), warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys")
         # PEFT asks for it under the name that transformers is about to change.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.engines import auto_batch_size, generate, plan
 from leakmech.generation.sampler import Decoding
-from leakmech.interventions.hooks import Applied
+from leakmech.interventions.applied import Applied
 from leakmech.interventions.positions import PromptSpans
 from leakmech.mitigation.damage.estimates import Estimate, estimate
 from leakmech.models.load import LoadedModel

@@ -16,7 +16,6 @@ import math
 import resource
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -28,14 +27,13 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from leakmech.errors import InterruptedRunError, ModelError, TrainingError
+from leakmech.errors import InterruptedRunError, TrainingError
 from leakmech.mitigation.training.checkpoints import Checkpoints, Evaluation, TrainingState
 from leakmech.mitigation.training.examples import Collator, EncodedExample, TrainingExample, check_examples, to_device
 from leakmech.mitigation.training.objectives import OBJECTIVES, Losses
 from leakmech.mitigation.training.settings import LoraTrainingConfig
-from leakmech.models.hashes import hash_weights
+from leakmech.models.device import rng_devices
 from leakmech.models.layout import layout_of
-from leakmech.models.load import LoadedModel
 from leakmech.progress import Progress, no_progress
 from leakmech.seeds import numpy_generator, stable_hash
 from leakmech.store import append_jsonl, read_jsonl_shard, write_jsonl
@@ -77,54 +75,6 @@ class Trained:
     def to_frame(self) -> pd.DataFrame:
         """The log: one row a step, with every objective's mean over the examples it applies to."""
         return pd.DataFrame([row for row in read_jsonl_shard(self.log) if "loss" in row])
-
-
-@contextmanager
-def adapted(loaded: LoadedModel, config: LoraTrainingConfig, modules: Sequence[str]) -> Iterator[Any]:
-    """A PEFT model with a new LoRA adapter around `loaded`'s model, which is as it was when the context is left.
-
-    Raises
-    ------
-    ModelError
-        The model has an adapter already.
-    TrainingError
-        The base weights are not what they were.
-    """
-    from peft import LoraConfig, PeftModel, get_peft_model
-
-    base: Any = loaded.model
-    if isinstance(base, PeftModel):
-        raise ModelError(
-            f"{loaded.name}: has an adapter already; merge it (leakmech merge-lora) before training another"
-        )
-    before = loaded.weights_hash
-    frozen = {name: parameter.requires_grad for name, parameter in base.named_parameters()}
-    settings = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=config.rank,
-        lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType] - any number will do
-        use_rslora=config.rslora,
-        lora_dropout=config.dropout,
-        target_modules=list(modules),
-        fan_in_fan_out=type(base.get_submodule(modules[0])).__name__ == "Conv1D",
-    )
-    with torch.random.fork_rng(devices=_cuda(loaded.device)), warnings.catch_warnings():
-        # PEFT asks for it under the name that transformers is about to change.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        torch.manual_seed(stable_hash(config.seed, "adapter"))
-        model = get_peft_model(base, settings)
-    try:
-        yield model
-    finally:
-        model.unload()
-        for name, parameter in base.named_parameters():
-            parameter.requires_grad_(frozen[name])
-        # PEFT leaves its settings on the model that it gives back.
-        for attribute in ("peft_config", "_hf_peft_config_loaded"):
-            base.__dict__.pop(attribute, None)
-        base.eval()
-    if hash_weights(base) != before:
-        raise TrainingError(f"{loaded.name}: training changed the base weights; the adapter is not to be trusted")
 
 
 @dataclass
@@ -252,7 +202,7 @@ class Trainer:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self._train_mode()
         try:
-            with torch.random.fork_rng(devices=_cuda(self._device)):
+            with torch.random.fork_rng(devices=rng_devices(self._device)):
                 yield
         except KeyboardInterrupt:
             raise InterruptedRunError(
@@ -396,10 +346,6 @@ class Trainer:
                 f"step {step + 1}: the {what} is {value}; lower learning_rate, or use dtype float32; "
                 f"{self._checkpoints.good()}"
             )
-
-
-def _cuda(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []
 
 
 def _peak_memory(device: torch.device) -> int:

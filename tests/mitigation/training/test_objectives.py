@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from leakmech.errors import ConfigError, DirectionError
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.sites import recording
+from leakmech.mitigation.training.adapting import adapted
 from leakmech.mitigation.training.examples import Collator, TrainingExample
 from leakmech.mitigation.training.objectives import (
     OBJECTIVES,
@@ -24,7 +25,6 @@ from leakmech.mitigation.training.objectives import (
 )
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.mitigation.training.targets import target_modules
-from leakmech.mitigation.training.trainer import adapted
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer

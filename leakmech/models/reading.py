@@ -1,0 +1,82 @@
+"""Read model and tokenizer from a folder; whatever third-party readers raise becomes one line.
+
+Transformers accepts more than can be measured: an encoder with a fresh head, weights with holes that are filled at
+random, a tokenizer without a vocabulary. Here these are errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from leakmech.errors import LeakmechError, ModelError
+from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, first_line
+from leakmech.models.quiet import quiet
+
+
+@contextmanager
+def reading(failure: str, folder: Path) -> Iterator[None]:
+    """Whatever third-party readers raise on a file of the user's is one line; ``--debug`` shows the rest."""
+    try:
+        with quiet():
+            yield
+    except LeakmechError:
+        raise
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            message = f"{folder}: runs Python code of its own; pass trust_remote_code=True if you trust its source"
+            raise ModelError(message) from error
+        raise ModelError(f"{folder}: {failure} ({first_line(error)})") from error
+
+
+def require_config(folder: Path) -> None:
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"{folder}: holds no model (it has no {CONFIG}) and no adapter (no {ADAPTER_CONFIG})")
+
+
+def read_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise ModelError(f"{folder}: has no tokenizer; save one there or pass tokenizer=")
+    with reading("the tokenizer cannot be read", folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    # From a configuration alone transformers makes a tokenizer without a vocabulary.
+    if tokenizer.vocab_size <= len(tokenizer.all_special_ids):
+        raise ModelError(f"{folder}: its tokenizer has no vocabulary; save one there or pass tokenizer=")
+    return tokenizer
+
+
+def read_model(folder: Path, *, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+    require_config(folder)
+    with reading(f"{CONFIG} cannot be read", folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    _require_causal(config, folder, trust_remote_code=trust_remote_code)
+    with reading("the weights cannot be read", folder):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+        model, report = loaded
+    if report["missing_keys"]:
+        example = min(report["missing_keys"])
+        raise ModelError(f"{folder}: its weights lack {len(report['missing_keys'])} tensors, for example {example!r}")
+    return model
+
+
+def _require_causal(config: Any, folder: Path, *, trust_remote_code: bool) -> None:
+    """Transformers would put a random head on an encoder; what its authors saved decides instead."""
+    saved = list(config.architectures or [])
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{folder}: {' '.join(saved) or config.model_type} is an encoder-decoder, no causal language model"
+        )
+    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}) and trust_remote_code:
+        return
+    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    known = causal.intersection(saved) if saved else config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if not known:
+        raise ModelError(f"{folder}: {' '.join(saved) or config.model_type} is no causal language model")
