@@ -9,6 +9,7 @@ with its adapter, h their hidden states and s the positions of the shared suffix
     activation_consistency  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   irrelevant
     anchor                  mean_t KL( f(. | p, y_<t) || g(. | p, y_<t) )                     relevant, neutral, plain
     contrastive             mean_t KL( f(. | r, y_<t) || g(. | p, y_<t) )                     all kinds
+    activation_contrastive  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   all kinds
     direction_penalty       mean_s,v (v . h_g(p, y)_s - c_v)^2 / norm_v^2                     irrelevant
 
 Every loss is a mean within an example, and the loss of a step is
@@ -17,7 +18,7 @@ Every loss is a mean within an example, and the loss of a step is
 
 so that the share of a kind acts as its weight and neither padding nor the way a step is cut into batches matters.
 *Contrastive* is the sum of *distillation* and *anchor*: irrelevant affect is to be answered like no affect, relevant
-affect as before. The base model is the same model with its adapter switched off: there is no second copy, and nothing
+affect as before; *activation_contrastive* asks the same of hidden states. The base model is the same model with its adapter switched off: there is no second copy, and nothing
 flows back into it.
 
 *Preventative steering* is no loss: while an irrelevant example is trained on, the direction of affect is added to the
@@ -77,8 +78,10 @@ OBJECTIVES: dict[str, Objective] = {
     "activation_consistency": Objective(("irrelevant",), hidden=True, reference=True),
     "anchor": Objective(ANCHORS, logits=True, reference=True),
     "contrastive": Objective(KINDS, logits=True, reference=True),
+    "activation_contrastive": Objective(KINDS, hidden=True, reference=True),
     "direction_penalty": Objective(("irrelevant",), hidden=True),
 }
+_ON_STATES = frozenset({"activation_consistency", "activation_contrastive"})
 _STREAM_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
@@ -215,7 +218,7 @@ class Losses:
     weights
         By name of :data:`OBJECTIVES`; those with weight 0 are not computed.
     layers
-        Whose ``resid_post`` is compared by activation consistency; None: all.
+        Whose ``resid_post`` is compared by the losses on activations; None: all.
     directions
         Whose projections are penalised.
     set_point
@@ -324,7 +327,7 @@ class Losses:
     def _sites(self, layout: Layout, *, reference: bool) -> dict[str, list[int]]:
         """Layers to record, by site."""
         sites: dict[str, set[int]] = {}
-        if "activation_consistency" in self._active:
+        if self._active.keys() & _ON_STATES:
             sites["resid_post"] = set(self._layers(layout))
         if "direction_penalty" in self._active and not reference:
             for direction in self.directions:
@@ -348,7 +351,7 @@ class Losses:
             return torch.stack([self._penalty(direction, student, rows, mask) for direction in self.directions]).mean(0)
         if base is None:
             raise AssertionError(f"objective {name!r}: the batch was collated without references")
-        if name == "activation_consistency":
+        if name in _ON_STATES:
             places = sorted(place for place in base.hidden if place[0] == "resid_post")
             distances = [
                 activation_distance(student.hidden_of(place, rows), base.hidden_of(place, rows), mask)

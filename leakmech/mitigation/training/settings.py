@@ -28,6 +28,7 @@ class ObjectiveWeights(_Group):
     activation_consistency: float = Field(0.0, ge=0, description="distance of hidden states from the control's")
     anchor: float = Field(0.0, ge=0, description="KL from base on the same prompt: relevant, neutral, plain examples")
     contrastive: float = Field(0.0, ge=0, description="distillation and anchor together")
+    activation_contrastive: float = Field(0.0, ge=0, description="the same of hidden states: all kinds of examples")
     direction_penalty: float = Field(0.0, ge=0, description="squared projection on the directions")
 
 
@@ -111,7 +112,7 @@ class LoraTrainingConfig(Settings):
         default_factory=lambda: ObjectiveWeights.model_validate({"consistency_sft": 1.0}),
         description="weights of the losses",
     )
-    activation_layers: tuple[int, ...] | None = Field(None, description="of activation consistency; null: all")
+    activation_layers: tuple[int, ...] | None = Field(None, description="of the losses on activations; null: all")
     directions: tuple[str, ...] = Field((), description="saved directions of the direction penalty")
     set_point: SetPoint = Field("zero", description="where projections should be: zero, or the control's mean")
     steering: Steering | None = Field(None, description="preventative steering")
