@@ -215,7 +215,11 @@ class MitigateConfig(Settings):
     arrangements: tuple[Arrangement, ...] = Field(
         (), description="also measure leakage with injections after the stem, or two of them (twice)"
     )
-    relevant_fit: str = Field("relevant-fit", description="relevant affect to fit and choose on, marked fit and tune")
+    relevant_fit: tuple[str, ...] = Field(
+        ("relevant-fit", "relevant-train"),
+        min_length=1,
+        description="relevant affect to fit and choose on, marked fit and tune",
+    )
     families: tuple[str, ...] = Field((), description="kinds of mitigations to try; empty: all")
     adapters: tuple[str, ...] = Field((), description="PEFT adapter folders to judge in the same table")
     interventions: tuple[str, ...] = Field((), description="files of interventions to judge in the same table")

@@ -24,6 +24,8 @@ class Applied:
     ----------
     interventions
         In their order.
+    reading
+        Whether probes are read ahead in this call, in which nothing is changed.
     """
 
     def __init__(self, interventions: tuple[Intervention, ...], *, device: torch.device | str = "cpu") -> None:
@@ -32,6 +34,7 @@ class Applied:
         self._given: RowPositions | None = None
         self._inferred: RowPositions | None = None
         self._calling = False
+        self.reading = False
         self._masks: dict[tuple[str, int, torch.device], Mask] = {}
 
     @property
@@ -79,14 +82,17 @@ class Applied:
         InterventionError
             Nobody has said, or for another number of rows.
         """
-        rows = self._given
-        if rows is None and self._calling:
-            rows = self._inferred
+        rows = self.known_rows
         if rows is None:
             raise InterventionError("positions are not known: call the whole model, not one of its modules")
         if len(rows) != x.shape[0]:
             raise InterventionError(f"positions are given for {len(rows)} rows, but the batch has {x.shape[0]}")
         return rows
+
+    @property
+    def known_rows(self) -> RowPositions | None:
+        """As given, or worked out for the call that runs; None where nobody has said."""
+        return self._given if self._given is not None or not self._calling else self._inferred
 
     def mask(self, rows: RowPositions, position: str, n_columns: int, device: torch.device) -> Mask:
         """:meth:`RowPositions.mask` on a device, computed once for all layers of a call."""

@@ -57,6 +57,7 @@ class Probe:
 
     The stream is read once, at the prompt's last token or averaged over its stem or injection, as it is there when the
     probe is reached; what it says holds for the whole row. It never fires for a prompt without the part that it reads.
+    An intervention can only act behind its probe, unless that is read ahead.
 
     Attributes
     ----------
@@ -70,6 +71,9 @@ class Probe:
         ``last_prompt``; or ``stem`` or ``injection``: the mean over its tokens.
     fires
         ``above``: the intervention acts where the projection is larger than the threshold; ``below``: where it is not.
+    ahead
+        Read in a pass of its own over the unchanged model, which ends at the probe's layer; then the intervention may
+        act in any layer, and prompts take that much longer.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -78,6 +82,7 @@ class Probe:
     site: str = "resid_post"
     position: Literal["last_prompt", "stem", "injection"] = "last_prompt"
     fires: Literal["above", "below"] = "above"
+    ahead: bool = False
 
     def __post_init__(self) -> None:
         vector = tensor_field(self.vector, "probe: vector", n_dims=1)
@@ -88,11 +93,13 @@ class Probe:
         choice(self.site, PROBE_SITES, "probe: site")
         choice(self.position, ("last_prompt", *SPAN_POSITIONS), "probe: position")
         choice(self.fires, ("above", "below"), "probe: fires")
+        if not isinstance(self.ahead, bool):
+            raise InterventionError(f"probe: ahead must be true or false, found {self.ahead!r}")
 
     @property
     def name(self) -> str:
         """Identifies what it says among the decisions on a row."""
-        where = f"{self.site}{self.layer}:{self.position}:{self.fires}:{self.threshold!r}"
+        where = f"{self.site}{self.layer}:{self.position}:{self.fires}:{self.threshold!r}{':ahead' * self.ahead}"
         return f"{where}:{content_hash(self.vector.numpy().tobytes())}"
 
     def decide(self, stream: Float[Tensor, "rows d_model"]) -> Bool[Tensor, " rows"]:
@@ -224,7 +231,7 @@ class Intervention(ABC):
 
     def _refuse_late_probe(self, layout: Layout) -> None:
         """What is changed before the probe is read would have to wait for it; generated tokens come after it."""
-        if self.condition is None or self.positions == "generated":
+        if self.condition is None or self.condition.ahead or self.positions == "generated":
             return
         probe = (self.condition.layer, SITE_ORDER.index(self.condition.site))
         for edit in self.edits(layout):
@@ -232,7 +239,7 @@ class Intervention(ABC):
             if (edit.layer, SITE_ORDER.index(site)) < probe:
                 raise InterventionError(
                     f"{self}: acts at {site} of layer {edit.layer}, before its probe is read ({self.condition.site} of "
-                    f"layer {self.condition.layer}); move the probe down, or act on positions 'generated'"
+                    f"layer {self.condition.layer}); move the probe down or read it ahead, or act on 'generated' only"
                 )
 
     @property
@@ -330,7 +337,8 @@ def _decoded(value: Any, tensors: dict[str, Tensor], *, where: str) -> Any:
 
 
 def _probe(value: Any, kind: str) -> Probe:
-    if not isinstance(value, Mapping) or set(value) != {field.name for field in fields(Probe)}:
+    # Files that were written before probes could be read ahead do not say so.
+    if not isinstance(value, Mapping) or {*value, "ahead"} != {field.name for field in fields(Probe)}:
         raise InterventionError(f"{kind}: condition is no probe")
     return Probe(**value)
 

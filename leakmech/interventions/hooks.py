@@ -31,8 +31,9 @@ from torch import Tensor, nn
 
 from leakmech.errors import InterventionError
 from leakmech.interventions.applied import Applied, Mask
-from leakmech.interventions.base import AttentionEdit, Edit, Intervention, Probe
+from leakmech.interventions.base import SITE_ORDER, AttentionEdit, Edit, Intervention, Probe
 from leakmech.interventions.checks import as_interventions, refuse_misfits
+from leakmech.interventions.positions import RowPositions, call_inputs
 from leakmech.models.attention_mask import AttentionCall, Bias, attention_bias, refuse_other_attention
 from leakmech.models.layout import Block, Layout, layout_of
 from leakmech.models.load import LoadedModel
@@ -87,6 +88,8 @@ class _Step:
         self.checked = False
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self.applied.reading:
+            return x
         edit = self.edit
         rows, mask = None, True
         if edit.positions != "all" or edit.condition is not None or edit.needs_rows:
@@ -119,19 +122,55 @@ class _Read:
         self.applied = applied
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = self.applied.rows(x)
+        if self.applied.reading == self.probe.ahead:
+            self._read(x, self.applied.rows(x))
+        return x
+
+    def _read(self, x: Tensor, rows: RowPositions) -> None:
         n_columns = x.shape[1]
         if rows.phase == "generating" and n_columns == 1:
-            return x
+            return
         if self.probe.position != "last_prompt":
             mask = self.applied.mask(rows, self.probe.position, n_columns, x.device)
             rows.decisions[self.probe.name] = self.probe.decide(_masked_mean(x, mask))
-            return x
+            return
         column = n_columns - 1 - rows.places(1)[:, 0].to(x.device)
         if bool((column >= 0).all()):
             stream = x[torch.arange(len(rows), device=x.device), column]
             rows.decisions[self.probe.name] = self.probe.decide(stream)
+
+
+class _AllRead(Exception):  # noqa: N818 - no error: it ends a pass
+    """The last of the probes that are read ahead has been read."""
+
+
+class _Ahead:
+    """Reads probes in a pass of their own, before the model sees the same prompts under the interventions."""
+
+    def __init__(self, probes: Sequence[Probe], applied: Applied) -> None:
+        self.names = {probe.name for probe in probes}
+        self.applied = applied
+
+    def end(self, x: Tensor) -> Tensor:
+        """Stands behind the last probe."""
+        if self.applied.reading:
+            raise _AllRead
         return x
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        rows, inputs = self.applied.known_rows, call_inputs(args, kwargs)
+        if rows is None or inputs is None or self.names <= rows.decisions.keys():
+            return
+        if rows.phase == "generating" and inputs.shape[1] == 1:  # the prompt is in the cache
+            return
+        self.applied.reading = True
+        try:
+            with torch.no_grad():
+                model(*args, **{**kwargs, "past_key_values": None, "use_cache": False})
+        except _AllRead:
+            pass
+        finally:
+            self.applied.reading = False
 
 
 def _masked_mean(x: Float[Tensor, "rows columns width"], mask: Mask) -> Float[Tensor, "rows width"]:
@@ -144,32 +183,39 @@ def _masked_mean(x: Float[Tensor, "rows columns width"], mask: Mask) -> Float[Te
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """Steps by (site, layer), and attention edits by layer, each in the order of the interventions."""
+    """Steps by (site, layer) and attention edits by layer, in the order of the interventions; what is read ahead."""
 
     steps: Mapping[tuple[str, int], list[Callable[[Tensor], Tensor]]]
     attention: Mapping[int, list[AttentionEdit]]
+    ahead: _Ahead | None
 
     @classmethod
     def of(cls, layout: Layout, applied: Applied) -> _Plan:
         steps: dict[tuple[str, int], list[Callable[[Tensor], Tensor]]] = defaultdict(list)
         attention: dict[int, list[AttentionEdit]] = defaultdict(list)
-        probes: set[str] = set()
+        probes: dict[str, Probe] = {}
         for intervention in applied.interventions:
             probe = intervention.condition
             if probe is not None and probe.name not in probes:
-                probes.add(probe.name)
+                probes[probe.name] = probe
                 steps[probe.site, probe.layer].append(_Read(probe, applied))
             for edit in intervention.edits(layout):
                 if isinstance(edit, AttentionEdit):
                     attention[edit.layer].append(edit)
                 else:
                     steps[edit.site, edit.layer].append(_Step(edit, intervention, applied))
-        return cls(steps, attention)
+        read_ahead = [probe for probe in probes.values() if probe.ahead]
+        if not read_ahead:
+            return cls(steps, attention, None)
+        ahead = _Ahead(read_ahead, applied)
+        last = max(read_ahead, key=lambda probe: (probe.layer, SITE_ORDER.index(probe.site)))
+        steps[last.site, last.layer].append(ahead.end)
+        return cls(steps, attention, ahead)
 
 
 def _install(model: nn.Module, layout: Layout, applied: Applied, hooks: ExitStack) -> None:
     plan = _Plan.of(layout, applied)
-    _watch_calls(model, applied, hooks)
+    _watch_calls(model, applied, plan.ahead, hooks)
     for layer, block in enumerate(layout.blocks):
         own = {site: steps for (site, at), steps in plan.steps.items() if at == layer}
         for handle in _block_hooks(block, own):
@@ -181,15 +227,21 @@ def _install(model: nn.Module, layout: Layout, applied: Applied, hooks: ExitStac
         )
 
 
-def _watch_calls(model: Any, applied: Applied, hooks: ExitStack) -> None:
-    """See the arguments of the model, and look once whether its logits are numbers."""
+def _watch_calls(model: Any, applied: Applied, ahead: _Ahead | None, hooks: ExitStack) -> None:
+    """See the arguments of the model, read probes ahead, and look once whether the logits are numbers."""
     checked = False
 
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if applied.reading:
+            return
         applied.see_call(args, kwargs)
+        if ahead is not None:
+            ahead(module, args, kwargs)
 
     def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         nonlocal checked
+        if applied.reading:
+            return
         applied.leave_call()
         logits = getattr(output, "logits", None)
         if checked or not isinstance(logits, Tensor):
@@ -284,6 +336,8 @@ def _bias(edits: Sequence[AttentionEdit], layout: Layout, applied: Applied) -> B
         chosen.append((edit, heads, math.log(edit.factor) if edit.factor else -math.inf))
 
     def bias(call: AttentionCall) -> Tensor | None:
+        if applied.reading:
+            return None
         rows = applied.rows(torch.empty(call.n_rows, 0, device=call.device))
         total = None
         for edit, heads, added in chosen:

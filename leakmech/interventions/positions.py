@@ -216,9 +216,8 @@ def inferred_positions(
     InterventionError
         The batch is padded on the right.
     """
-    given = args[0] if args else kwargs.get("input_ids")
-    inputs = given if given is not None else kwargs.get("inputs_embeds")
-    if not isinstance(inputs, Tensor):
+    inputs = call_inputs(args, kwargs)
+    if inputs is None:
         return None
     n_rows, n_columns = inputs.shape[:2]
     cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
@@ -238,6 +237,13 @@ def inferred_positions(
     if n_columns > 1 or before is None or before.n_prompt is None or len(before) != n_rows:
         return unknown
     return replace(before, n_text=n_text, phase="generating")
+
+
+def call_inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """Token ids or embeddings of a model call, shape (rows, columns, ...); None where there are none."""
+    given = args[0] if args else kwargs.get("input_ids")
+    inputs = given if given is not None else kwargs.get("inputs_embeds")
+    return inputs if isinstance(inputs, Tensor) else None
 
 
 def check_position(position: str, *, where: str) -> None:

@@ -102,8 +102,7 @@ def _project(
     condition: Probe | None = None,
 ) -> list[Intervention]:
     found = parts.directions if directions is None else directions
-    first = parts.upper_layers.start if condition is None else condition.layer + 1
-    used = [direction for direction in found if direction.layer >= first]
+    used = [direction for direction in found if direction.layer in parts.upper_layers]
     return [
         AblateDirection(
             torch.stack([direction.vector for direction in used]),
@@ -155,11 +154,7 @@ def _steer_against(parts: FittedParts, strength: float) -> list[Intervention]:
 
 
 def _ignore(parts: FittedParts, strength: float, *, condition: Probe | None = None) -> list[Intervention]:
-    first = 0 if condition is None else condition.layer + 1
-    heads = [
-        f"L{layer}H{head}" for layer in range(first, parts.layout.n_layers) for head in range(parts.layout.n_heads)
-    ]
-    return [DampenAttention(heads, factor=1 - strength, condition=condition)]
+    return [DampenAttention(parts.all_heads, factor=1 - strength, condition=condition)]
 
 
 def _ignore_if_unrelated(parts: FittedParts, caught: float) -> list[Intervention]:

@@ -5,6 +5,7 @@ All of it comes from a diagnosis and from the samples that it fitted on; the sam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +32,7 @@ from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet, load_dataset
+from leakmech.prompts.samples import PromptSet, load_pooled
 from leakmech.seeds import numpy_generator
 from leakmech.store import content_hash, read_json
 
@@ -213,7 +214,7 @@ def _over_tokens(moments: Moments) -> Float[Tensor, "layer width"]:
 
 
 def load_fitted(
-    path: str | Path, loaded: LoadedModel, *, relevant: str, seed: int = 0, progress: Progress = no_progress
+    path: str | Path, loaded: LoadedModel, *, relevant: Sequence[str], seed: int = 0, progress: Progress = no_progress
 ) -> FittedParts:
     """Parts from the diagnosis in `path`.
 
@@ -235,7 +236,7 @@ def load_fitted(
     if stored["model"].get("base_hash") != loaded.base_hash:
         raise RunDirectoryError(f"{path}: diagnoses another model ({stored['model']['name']}) than {loaded.name}")
     config = DiagnoseConfig.parse(stored["config"], where=str(path / "run.json"))
-    parts = FittedParts(loaded, config, path, load_dataset(relevant), seed, progress)
+    parts = FittedParts(loaded, config, path, load_pooled(relevant), seed, progress)
     for name in ("fit", "tune"):
         if parts.splits[name].content_hash != stored["fingerprint"][name]:
             raise RunDirectoryError(f"{path}: the samples of {name} have changed since; diagnose again")

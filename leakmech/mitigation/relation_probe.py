@@ -68,9 +68,14 @@ class RelationProbe:
         return self.auc_by_layer[self.layer]
 
     def probe(self, caught: float) -> Probe:
-        """Fires for irrelevant prompts: for the share `caught` of the held-out ones."""
+        """Fires for irrelevant prompts: for the share `caught` of the held-out ones.
+
+        It is read ahead: in the layers below it, what a stem's tokens take from the injection would stay.
+        """
         threshold = float(np.quantile(self.irrelevant, caught))
-        return Probe(vector=self.vector, layer=self.layer, threshold=threshold, position="stem", fires="below")
+        return Probe(
+            vector=self.vector, layer=self.layer, threshold=threshold, position="stem", fires="below", ahead=True
+        )
 
     def kept(self, caught: float) -> float:
         """Share of held-out relevant prompts for which :meth:`probe` does not fire."""
@@ -93,7 +98,7 @@ def fit_relation_probe(
     *,
     irrelevant_fit: PromptSet,
     irrelevant_tune: PromptSet,
-    pairings: int = 2,
+    pairings: int = 1,
     seed: int = 0,
     **prompting: Any,
 ) -> RelationProbe:

@@ -34,8 +34,8 @@ from leakmech.models.configured import load_configured
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.progress import Progress, no_progress
-from leakmech.prompts.relation import without_self_reports
-from leakmech.prompts.samples import load_dataset
+from leakmech.prompts.relation import mismatched, without_self_reports
+from leakmech.prompts.samples import PromptSet, load_dataset
 from leakmech.reports.mitigation_figures import draw_mitigations
 from leakmech.reports.mitigation_page import mitigation_page
 from leakmech.store import content_hash, read_json, slug, write_json, write_text
@@ -151,11 +151,14 @@ def _bench_config(config: MitigateConfig, dataset: str, generations: int, limit:
 
 
 def _tune_arena(config: MitigateConfig, parts: FittedParts, path: Path, margins: Margins, progress: Progress) -> Arena:
-    """Leakage samples that the diagnosis chose on, and relevant affect that no probe was fitted on."""
+    """Relevant affect that no probe was fitted on; the samples that the diagnosis chose on, and as many in which the
+    relevant stems have injections of other themes: leakage that only what decides by relevance can lower alone."""
+    number = config.tune_samples
     relevant = without_self_reports(parts.relevant).split("tune")
-    files = {"leakage": parts.splits["tune"], "relevant": relevant}
+    leakage = (*parts.splits["tune"].take(number), *mismatched(relevant, seed=config.seed).take(number))
+    files = {"leakage": PromptSet("tune-leakage", leakage), "relevant": relevant.take(number)}
     for name, samples in files.items():
-        samples.take(config.tune_samples).save(path / "data" / f"tune-{name}.jsonl")
+        samples.save(path / "data" / f"tune-{name}.jsonl")
     bench = _bench_config(config, str(path / "data" / "tune-leakage.jsonl"), config.tune_generations, None)
     return Arena(
         loaded=parts.loaded, config=bench, relevant=(str(path / "data" / "tune-relevant.jsonl"),), out=path,

@@ -7,7 +7,7 @@ A data set is a JSON-lines file (or a CSV file with the same columns) with the f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -136,12 +136,18 @@ def builtin_datasets() -> dict[str, Path]:
     ``relevant-fit``
         240 other stems with injections about what they ask, splits ``fit`` and ``tune``: to fit on, never to evaluate.
     ``relevant-train``
-        720 more, of other themes: examples for adapters, which need many different ones.
+        720 more to fit on, of other themes: adapters and probes of relevance need many different ones.
 
     All were written for this project by a language model, and no human rated them (data/relevant_affect.md).
     """
     folder = Path(str(resources.files("leakmech.prompts") / "data"))
     return {name: folder / file for name, file in _BUILTIN.items()}
+
+
+def load_pooled(names: Sequence[str | Path]) -> PromptSet:
+    """Several data sets as one; raises as :func:`load_dataset`."""
+    datasets = [load_dataset(name) for name in names]
+    return PromptSet("+".join(d.name for d in datasets), tuple(sample for d in datasets for sample in d))
 
 
 def load_dataset(name_or_path: str | Path | PromptSet) -> PromptSet:

@@ -72,8 +72,8 @@ def sample_texts(result: BenchResult) -> dict[str, SampleTexts]:
         missing = [condition for condition in CONDITIONS if condition not in rows]
         if missing:
             raise RunDirectoryError(
-                f"{path}: sample {sample!r} has no {' and no '.join(missing)} prompt, but texts are shown side by side in "
-                "all four conditions; run the benchmark without limiting `conditions`"
+                f"{path}: sample {sample!r} has no {' and no '.join(missing)} prompt, but texts are shown side by side "
+                "in all four conditions; run the benchmark without limiting `conditions`"
             )
         bodies = {condition: instruction.unwrap(rows[condition]["text"]) for condition in CONDITIONS}
         stem = bodies["control"]

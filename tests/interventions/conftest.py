@@ -1,7 +1,7 @@
 """Batches with padding, and one intervention of every kind."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -143,6 +143,8 @@ def hooks_only(model):
         "knock out": DampenAttention(["L0H0", "L0H1", "L1H2", "L2H3"], factor=0.0),
         "knock out, generated": DampenAttention(HEADS, factor=0.0, positions="generated"),
         "knock out, conditional": DampenAttention(["L1H1", "L2H2"], factor=0.0, condition=fires),
+        "knock out, read ahead": DampenAttention(HEADS, factor=0.0, condition=replace(fires, ahead=True)),
+        "direction, read ahead": AblateDirection(LAYERS, layers=[0, 2], condition=replace(fires, ahead=True)),
     }
     if model.config.model_type != "gpt_neox":
         found["direction resid_mid"] = AblateDirection(LAYERS, layers=[0, 2], site="resid_mid")

@@ -47,7 +47,8 @@ def test_every_kind_acts_and_leaves_logits_as_they_were(tiny_model, batch, kit):
     base, before = kit.logits(tiny_model, longer), n_hooks(tiny_model)
     for name, intervention in kit.every_kind(tiny_model).items():
         rows = RowPositions.of(kit.SPANS, n_generated=1)
-        rows.decisions[kit.probe(tiny_model).name] = torch.tensor([True, False, True])
+        for probe in (kit.probe(tiny_model), replace(kit.probe(tiny_model), ahead=True)):
+            rows.decisions[probe.name] = torch.tensor([True, False, True])
         with apply(tiny_model, intervention) as applied, applied.positions(rows):
             changed = kit.logits(tiny_model, longer)
         assert (changed - base).abs().max() > 1e-4, name
@@ -319,6 +320,48 @@ def test_a_probe_of_the_stem_reads_the_mean_over_its_tokens(make_tiny, batch, ki
     assert changed.tolist() == [float(value) <= threshold for value in means]
     assert changed.sum() == 1
     assert torch.equal(unread, plain)
+
+
+def test_a_probe_that_is_read_ahead_sees_the_unchanged_model(make_tiny, batch, kit):
+    model = make_tiny("llama-gqa")
+    score = states(model, batch)[1][:, -1] @ kit.V
+    threshold = float(score.sort().values[1]) - 1e-4
+    probe = Probe(vector=kit.V, layer=1, threshold=threshold, ahead=True)
+    # In layer 0 it would push every row over the threshold, or below it, before the probe is reached.
+    always = Steer(kit.V, layers=[0], strength=10.0, stream_norm=2.0)
+    plain, pushed = kit.logits(model, batch), under(model, batch, kit, always)
+    mixed = under(model, batch, kit, replace(always, condition=probe))
+    assert (score > threshold).tolist().count(True) == 2
+    torch.testing.assert_close(mixed, torch.where((score > threshold)[:, None], pushed, plain))
+    both = under(
+        model, batch, kit, [replace(always, condition=probe), replace(always, condition=replace(probe, layer=0))]
+    )
+    assert not torch.equal(both, mixed)
+    assert torch.equal(kit.logits(model, batch), plain)
+
+
+def test_reading_ahead_ends_at_the_probe_and_happens_once(make_tiny, batch, kit):
+    model = make_tiny("llama-gqa")
+    calls = [0, 0, 0]
+    for layer, block in enumerate(model.model.layers):
+        block.register_forward_hook(lambda *_, layer=layer: calls.__setitem__(layer, calls[layer] + 1))
+    probe = Probe(vector=kit.V, layer=1, site="resid_pre", threshold=0.0, ahead=True)
+    knocked = DampenAttention(["L0H0"], factor=0.0, condition=probe)
+    with apply(model, knocked) as applied, applied.positions(kit.SPANS) as rows, torch.inference_mode():
+        cache = model(**batch.inputs, use_cache=True).past_key_values
+        assert calls == [2, 1, 1]
+        later = batch.extended(torch.zeros(3, 1, dtype=torch.long)).inputs
+        with applied.positions(rows.advanced()):
+            model(
+                input_ids=later["input_ids"][:, -1:], position_ids=later["position_ids"][:, -1:],
+                attention_mask=later["attention_mask"], past_key_values=cache,
+            )  # fmt: skip
+    assert calls == [3, 2, 2]
+
+
+def under(model, batch, kit, interventions):
+    with apply(model, interventions) as applied, applied.positions(kit.SPANS):
+        return kit.logits(model, batch)
 
 
 def as_tensor(output):

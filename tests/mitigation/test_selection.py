@@ -50,7 +50,7 @@ def diagnosis(files, tmp_path_factory):
 def finished(files, diagnosis, tmp_path_factory):
     return mitigate(
         files / "model", diagnosis=diagnosis, out=tmp_path_factory.mktemp("runs") / "mitigations",
-        relevant=(str(files / "relevant.jsonl"),), relevant_fit=str(files / "relevant-fit.jsonl"), **QUICK,
+        relevant=(str(files / "relevant.jsonl"),), relevant_fit=(str(files / "relevant-fit.jsonl"),), **QUICK,
     )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def test_a_run_takes_in_more_and_measures_only_that(finished, files, diagnosis, 
     )
     settings = {
         "relevant": (str(files / "relevant.jsonl"),),
-        "relevant_fit": str(files / "relevant-fit.jsonl"),
+        "relevant_fit": (str(files / "relevant-fit.jsonl"),),
         **QUICK,
     }
     settings["families"] = (*QUICK["families"], "instruction-ignore-irrelevant")
@@ -94,7 +94,7 @@ def test_what_was_fitted_is_read_when_a_run_is_continued(finished, files, diagno
         raise AssertionError("fitted again")
 
     monkeypatch.setattr(fitted, "fit_relation_probe", refit)
-    settings = {"relevant": (str(files / "relevant.jsonl"),), "relevant_fit": str(files / "relevant-fit.jsonl")}
+    settings = {"relevant": (str(files / "relevant.jsonl"),), "relevant_fit": (str(files / "relevant-fit.jsonl"),)}
     before = finished.summary
     again = mitigate(files / "model", diagnosis=diagnosis, out=finished.path, **settings | QUICK).summary
     assert again["chosen"] == before["chosen"]
@@ -123,6 +123,8 @@ def test_the_chosen_interventions_are_saved_for_bench(finished, files):
     assert edit.kind == "dampen_attention"
     assert edit.condition.position == "stem"
     assert edit.condition.fires == "below"
+    assert edit.condition.ahead
+    assert {head.layer for head in edit.heads} == {0, 1, 2}
     leakmech.load_model(files / "model")
 
 

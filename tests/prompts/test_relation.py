@@ -98,6 +98,7 @@ def test_splits_share_no_text_and_no_noun_of_a_stem(fitting):
 def test_the_set_for_adapters_has_other_themes_and_no_text_of_the_other(fitting):
     training = load_dataset("relevant-train")
     assert set(Counter(sample.theme for sample in training).values()) == {10}
+    assert {sample.split for sample in training} == {"fit"}
     assert {sample.theme for sample in training}.isdisjoint(sample.theme for sample in fitting)
     assert len({text.lower() for _, text in texts(training)}) == 4 * len(training) == 2880
     assert shared_texts(texts(training), [fitting], max_overlap=0.7) == []

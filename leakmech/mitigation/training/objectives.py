@@ -18,8 +18,8 @@ Every loss is a mean within an example, and the loss of a step is
 
 so that the share of a kind acts as its weight and neither padding nor the way a step is cut into batches matters.
 *Contrastive* is the sum of *distillation* and *anchor*: irrelevant affect is to be answered like no affect, relevant
-affect as before; *activation_contrastive* asks the same of hidden states. The base model is the same model with its adapter switched off: there is no second copy, and nothing
-flows back into it.
+affect as before; *activation_contrastive* asks the same of hidden states. The base model is the same model with its
+adapter switched off: there is no second copy, and nothing flows back into it.
 
 *Preventative steering* is no loss: while an irrelevant example is trained on, the direction of affect is added to the
 stream on the shared suffix, by the sign of its injection; the weights learn to give the control's answer against that
