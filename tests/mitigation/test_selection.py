@@ -124,7 +124,7 @@ def test_the_chosen_interventions_are_saved_for_bench(finished, files):
     assert edit.condition.position == "stem"
     assert edit.condition.fires == "below"
     assert edit.condition.ahead
-    assert {head.layer for head in edit.heads} == {0, 1, 2}
+    assert {head.layer for head in edit.components} == {0, 1, 2}
     leakmech.load_model(files / "model")
 
 

@@ -148,19 +148,19 @@ class TestOnModels:
         n = len(Renderer(tokenizer).token_ids(one.completion))
         wanted, given = base[-n - 1 : -1].log_softmax(-1), logits[-n - 1 : -1].log_softmax(-1)
         kl = float((wanted.exp() * (wanted - given)).sum(-1).mean())
-        if one.kind != "irrelevant":
-            return {"anchor": kl, "contrastive": kl}
         shared = 0
         while shared < min(len(ids), len(own)) and ids[-shared - 1] == own[-shared - 1]:
             shared += 1
         h, c = hidden[1][-shared:], control[1][-shared:]  # behind layer 0; behind the last one comes the final norm
         h2, c2 = self.last_layer(model, ids)[-shared:], self.last_layer(model, own, base=True)[-shared:]
         distances = [float(((x - y).square().sum(-1) / y.square().sum(-1)).mean()) for x, y in ((h, c), (h2, c2))]
+        on_both = {"contrastive": kl, "activation_contrastive": sum(distances) / 2}
+        if one.kind != "irrelevant":
+            return {"anchor": kl} | on_both
         projections = hidden[2][-shared:] @ direction().vector
-        return {
+        return on_both | {
             "consistency_sft": float(-given[torch.arange(n), ids[-n:]].mean()),
             "distillation": kl,
-            "contrastive": kl,
             "activation_consistency": sum(distances) / 2,
             "direction_penalty": float(((projections - 0.5) / 2.0).square().mean()),
         }
