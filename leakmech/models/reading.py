@@ -36,11 +36,13 @@ def reading(failure: str, folder: Path) -> Iterator[None]:
 
 
 def require_config(folder: Path) -> None:
+    """Raises a :class:`ModelError` where `folder` holds no model."""
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{folder}: holds no model (it has no {CONFIG}) and no adapter (no {ADAPTER_CONFIG})")
 
 
 def read_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`; a :class:`ModelError` where there is none, or one without a vocabulary."""
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise ModelError(f"{folder}: has no tokenizer; save one there or pass tokenizer=")
     with reading("the tokenizer cannot be read", folder):
@@ -52,6 +54,7 @@ def read_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokeni
 
 
 def read_model(folder: Path, *, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+    """The model in `folder`, on the CPU; a :class:`ModelError` where it is no whole causal language model."""
     require_config(folder)
     with reading(f"{CONFIG} cannot be read", folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)

@@ -137,6 +137,14 @@ def mismatched(samples: PromptSet, *, seed: int = 0) -> PromptSet:
     return PromptSet(f"{samples.name}-mismatched", moved)
 
 
+def with_mismatched(leakage: PromptSet, relevant: PromptSet, *, number: int, seed: int = 0) -> PromptSet:
+    """The first samples of a leakage set, and as many :func:`mismatched` ones of a set of relevant affect.
+
+    Where the one and the other are of different writers, their texts alone would give away which affect is irrelevant.
+    """
+    return PromptSet(leakage.name, (*leakage.take(number), *mismatched(relevant, seed=seed).take(number)))
+
+
 def relation_pairs(samples: PromptSet, *, seed: int = 0) -> tuple[PromptSet, PromptSet]:
     """Samples in which injection and stem belong together, and their :func:`mismatched` counterpart.
 

@@ -21,8 +21,8 @@ from leakmech.config import BenchConfig
 from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reduction, retention
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.relation import mismatched, without_self_reports
-from leakmech.prompts.samples import CONDITIONS, POLARITIES, PromptSet, load_dataset
+from leakmech.prompts.relation import with_mismatched, without_self_reports
+from leakmech.prompts.samples import CONDITIONS, POLARITIES, load_dataset
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
 from leakmech.store import append_jsonl
@@ -58,11 +58,12 @@ class TuneSelectivity:
         relevant = without_self_reports(load_dataset(self._tune.relevant))
         if any(sample.split is not None for sample in relevant):
             relevant = relevant.split("tune")
-        leakage = load_dataset(self._tune.leakage).take(self._tune.samples)
-        if config.mismatched:  # the texts of one set alone would give away which affect is irrelevant
-            exchanged = mismatched(relevant, seed=config.seed).take(self._tune.samples)
-            leakage = PromptSet(leakage.name, (*leakage, *exchanged))
-        self._sets = {"leakage": leakage, "relevant": relevant.take(self._tune.samples)}
+        number, leakage = self._tune.samples, load_dataset(self._tune.leakage)
+        if config.mismatched:
+            leakage = with_mismatched(leakage, relevant, number=number, seed=config.seed)
+        else:
+            leakage = leakage.take(number)
+        self._sets = {"leakage": leakage, "relevant": relevant.take(number)}
         self._base: dict[str, LeakageScores] = {}
 
     def measure_base(self) -> None:

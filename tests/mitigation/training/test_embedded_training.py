@@ -101,7 +101,8 @@ def test_merged_and_unmerged_agree(trained, embedded_model, prompts, tmp_path):
     merged = load_model(merge_lora(trained.path, tmp_path / "merged"), dtype="float32", device="cpu")
     ids = adapted.tokenizer(prompts[1][0], return_tensors="pt", add_special_tokens=False).input_ids
     with torch.inference_mode():
-        # What the next token is drawn from; over all places of this prompt rounding reaches 1.1e-4.
-        base, one, other = (loaded.model(input_ids=ids).logits[:, -1] for loaded in (embedded_model, adapted, merged))
-    torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+        base, one, other = (loaded.model(input_ids=ids).logits for loaded in (embedded_model, adapted, merged))
+    # What the next token is drawn from; over all places of this prompt rounding reaches 1.1e-4.
+    torch.testing.assert_close(one[:, -1], other[:, -1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(one, other, rtol=0, atol=2e-4)
     assert (one - base).abs().max() > 0.1
