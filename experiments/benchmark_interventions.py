@@ -3,6 +3,7 @@
 On the same HEXL prompts, in the same process and number format, with the same sampling settings:
 
 * ``base``: our engine on the model as it is;
+* ``copy``: on a copy of it, which does the same work: how far its ratio is from 1 says how far to trust the others;
 * ``folded``: one direction projected out everywhere, baked into the weights;
 * ``hooked``: per-layer directions projected out of the stream behind the upper two thirds of the layers;
 * ``TransformerLens``: ``generate`` of its bridge under the same hooks, on left-padded batches with an attention mask;
@@ -22,6 +23,7 @@ speed of ours over an alternative under the same hooks) and ``environment``.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -115,6 +117,7 @@ class Bench:
 
     def speeds(self) -> Iterator[tuple[str, Speed | None]]:
         """All comparisons by name, one after the other; None where an alternative is not there."""
+        yield "copy_over_base", self.over_base(copy.deepcopy(self.loaded.model), hooked=False)
         yield "folded_over_base", self.over_base(fold(self.loaded, self.everywhere), hooked=False)
         yield "hooked_over_base", self.over_base(self.loaded.model, hooked=True)
         alternatives = {"transformer_lens": self.transformer_lens, "steering_vectors": self.steering_vectors}

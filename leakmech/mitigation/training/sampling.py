@@ -2,9 +2,10 @@
 
 Every sample gives irrelevant or relevant prompts (its positive and negative injection), a neutral one and a plain one;
 every prompt gives up to `completions` examples, one for each completion that the base model samples for its reference.
-Of these the asked number is drawn: first one completion of every prompt, then a second one, and so on; and stem by
-stem in the same order for all kinds, so that a stem that stands in relevant and irrelevant prompts tends to be drawn
-with both. A smaller number gives the beginning of what a larger one gives.
+Of these the asked number is drawn: one completion of every prompt before a second one of any, and one injection of every
+stem before a second one of any, with the stems in the same order for all kinds. So the number of different stems is the
+largest there can be, and a stem that stands in relevant and irrelevant prompts is drawn with both. A smaller number
+gives the beginning of what a larger one gives.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from leakmech.errors import DatasetError, UsageError
@@ -243,13 +245,12 @@ def _counts(
 def _draw(
     candidates: Sequence[_Candidate], count: int, completions: int, seed: int
 ) -> Iterator[tuple[_Candidate, int]]:
-    ranked = sorted(
-        candidates,
-        key=lambda candidate: (
-            stable_hash(seed, "stem", candidate.stem),
-            stable_hash(seed, "injection", candidate.injection),
-        ),
-    )
+    by_stem: dict[str, list[_Candidate]] = {}
+    for candidate in sorted(candidates, key=lambda c: stable_hash(seed, "injection", c.stem, c.injection)):
+        by_stem.setdefault(candidate.stem, []).append(candidate)
+    stems = sorted(by_stem, key=lambda stem: stable_hash(seed, "stem", stem))
+    rounds = zip_longest(*(by_stem[stem] for stem in stems))
+    ranked = [candidate for chosen in rounds for candidate in chosen if candidate is not None]
     for place in range(min(count, completions * len(ranked))):
         index, position = divmod(place, len(ranked))
         yield ranked[position], index

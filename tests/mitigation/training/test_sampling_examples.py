@@ -97,6 +97,18 @@ class TestExamples:
         assert len(plain) == 16
         assert len({e.prompt for e in plain[:8]}) == 8
 
+    def test_one_injection_of_every_stem_comes_before_a_second(self, build) -> None:
+        both = {"irrelevant": 1.0, "relevant": 1.0}
+        sources = TrainingSources(SOURCES.irrelevant, (dataset("a", "lake"), dataset("b", "road")))
+        few = build(sources, shares=both, n_examples=16)
+        for about in ("lake", "road"):
+            for name in NAMES:
+                kinds = Counter(e.kind for e in few if f"{about} {name}" in e.prompt)
+                assert kinds["relevant"] == 1
+        # Eight stems of relevant samples and four of irrelevant ones: eight of twelve in the first round.
+        stray = [e.reference for e in few if e.kind == "irrelevant"]
+        assert len(set(stray)) == len(stray) == 8
+
     def test_polarities_can_be_chosen(self, build) -> None:
         chosen = build(polarities=("positive",), shares={"irrelevant": 1.0, "relevant": 1.0})
         assert {example.polarity for example in chosen} == {"positive"}
