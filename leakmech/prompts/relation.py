@@ -14,8 +14,11 @@ that no event told in the first person is irrelevant to it. Such samples have :d
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from importlib import resources
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -26,62 +29,6 @@ from leakmech.seeds import numpy_generator
 
 SELF_REPORT = "self-report"
 """What ``note`` of a sample says whose stem asks how the speaker feels."""
-
-KINDRED_THEMES: tuple[frozenset[str], ...] = (
-    frozenset({"trains", "cars", "hotels", "holidays"}),
-    frozenset({"music", "films", "books", "theatre"}),
-    frozenset({"family", "weddings", "neighbours"}),
-    frozenset({"neighbours", "repairs", "hotels"}),
-    frozenset({"farms", "gardens", "pets", "weather"}),
-    frozenset({"food", "hotels", "farms", "weddings"}),
-    frozenset({"holidays", "weather", "weddings"}),
-    frozenset({"holidays", "school", "family"}),
-    frozenset({"shopping", "banks", "phones"}),
-    frozenset({"banks", "hotels"}),
-    frozenset({"boats", "fishing", "camping", "beaches", "swimming", "holidays"}),
-    frozenset({"skiing", "camping", "space", "mountaineering", "castles", "weather"}),
-    frozenset({"dancing", "gyms", "tailoring", "sport"}),
-    frozenset({"tailoring", "hairdressing", "photography", "weddings"}),
-    frozenset({"politics", "police", "radio", "newspapers", "courts"}),
-    frozenset({"politics", "charities", "conferences"}),
-    frozenset({"conferences", "languages", "software", "offices", "job interviews", "insurance", "work"}),
-    frozenset({"museums", "photography"}),
-    frozenset({"museums", "pottery", "sculpture", "archaeology", "castles"}),
-    frozenset({"taxis", "motorways", "bicycles", "airports", "trains"}),
-    frozenset({"taxis", "motorways", "bicycles", "cars"}),
-    frozenset({"airports", "castles", "museums", "camping", "skiing", "holidays"}),
-    frozenset({"taxis", "police", "parcels"}),
-    frozenset({"police", "fire brigade", "ambulances", "motorways"}),
-    frozenset({"babies", "flats", "family"}),
-    frozenset({"babies", "dentistry", "kindergarten"}),
-    frozenset({"care homes", "counselling", "dating", "birthdays", "babies", "family"}),
-    frozenset({"dating", "birthdays", "photography", "weddings"}),
-    frozenset({"dentistry", "ambulances", "opticians", "care homes", "babies", "hospital"}),
-    frozenset({"gyms", "swimming", "beaches", "boats"}),
-    frozenset({"cricket", "mountaineering", "skiing", "horses", "bicycles", "swimming", "sport"}),
-    frozenset({"zoos", "wildlife", "vets", "horses", "circuses", "pets"}),
-    frozenset({"zoos", "wildlife", "vets", "horses", "beekeeping", "vineyards", "farms"}),
-    frozenset({"wildlife", "beekeeping", "vineyards", "gardens"}),
-    frozenset({"gambling", "quizzes", "video games", "horses"}),
-    frozenset({"gambling", "insurance", "banks"}),
-    frozenset({"bakeries", "cafés", "pubs", "vineyards", "fishing", "food"}),
-    frozenset({"markets", "jewellery", "perfumes", "shoes", "tailoring", "laundry", "shopping"}),
-    frozenset({"counselling", "dating", "care homes", "pubs", "cafés"}),
-    frozenset({"choirs", "poetry", "radio", "newspapers"}),
-    frozenset({"choirs", "dancing", "radio", "music"}),
-    frozenset({"poetry", "newspapers", "books"}),
-    frozenset({"dancing", "circuses", "choirs", "magic shows", "theatre"}),
-    frozenset({"radio", "photography", "video games", "films"}),
-    frozenset({"exams", "languages", "job interviews", "kindergarten", "school"}),
-    frozenset({"moving house", "flats", "electricity", "carpentry", "recycling", "insurance", "repairs"}),
-    frozenset({"moving house", "flats", "pubs", "recycling", "neighbours"}),
-    frozenset({"flats", "camping", "cafés", "laundry", "hotels"}),
-    frozenset({"birthdays", "magic shows", "circuses", "babies", "bakeries", "kindergarten"}),
-    frozenset({"software", "video games", "electricity", "phones"}),
-    frozenset({"parcels", "offices", "recycling"}),
-    frozenset({"parcels", "markets", "shopping"}),
-)
-"""Themes of the built-in fitting sets that share people, places or things: an injection of one may suit another."""
 
 
 def without_self_reports(samples: PromptSet) -> PromptSet:
@@ -159,9 +106,16 @@ def relation_pairs(samples: PromptSet, *, seed: int = 0) -> tuple[PromptSet, Pro
     return without_self_reports(samples), mismatched(samples, seed=seed)
 
 
+@cache
+def kindred_themes() -> tuple[frozenset[str], ...]:
+    """Themes of the built-in fitting sets that share people, places or things: an injection of one may suit another."""
+    text = (resources.files("leakmech.prompts") / "data" / "kindred_themes.toml").read_text(encoding="utf-8")
+    return tuple(frozenset(themes) for themes in tomllib.loads(text)["kindred"])
+
+
 def unrelated(one: str, other: str) -> bool:
-    """Are two themes different, and not :data:`KINDRED_THEMES`?"""
-    return one != other and not any({one, other} <= kindred for kindred in KINDRED_THEMES)
+    """Are two themes different, and not :func:`kindred_themes`?"""
+    return one != other and not any(one in kindred and other in kindred for kindred in kindred_themes())
 
 
 def _exchange(themes: Sequence[str], *, rng: np.random.Generator) -> list[int] | None:
@@ -169,7 +123,9 @@ def _exchange(themes: Sequence[str], *, rng: np.random.Generator) -> list[int] |
 
     The assignment of least cost, for costs drawn at random: every assignment that is allowed can come out.
     """
-    allowed = np.array([[unrelated(one, other) for other in themes] for one in themes])
+    names = list(dict.fromkeys(themes))
+    places = [names.index(theme) for theme in themes]
+    allowed = np.array([[unrelated(one, other) for other in names] for one in names])[np.ix_(places, places)]
     costs = rng.random(allowed.shape)
     # Dearer than all that is allowed together, so that it is taken only where nothing else is left.
     rows, columns = linear_sum_assignment(np.where(allowed, costs, len(themes) + 1.0))

@@ -29,10 +29,11 @@ _BUILTIN = {
     "relevant-self": "relevant_self.jsonl",
     "relevant-fit": "relevant_fit.jsonl",
     "relevant-train": "relevant_train.jsonl",
+    "relevant-wide": "relevant_wide.jsonl",
 }
 RELEVANT_DATASETS = ("relevant-matched", "relevant-self")
 """Built-in data sets to evaluate on whose injections should colour the answer, unlike those of a leakage set."""
-FITTING_DATASETS = ("relevant-fit", "relevant-train")
+FITTING_DATASETS = ("relevant-fit", "relevant-train", "relevant-wide")
 """Built-in data sets of relevant affect that probes, thresholds and adapters are fitted on; never evaluate on them."""
 
 _REQUIRED = ("id", "stem", *INJECTIONS)
@@ -90,6 +91,12 @@ class PromptSet:
         """The first `limit` samples (all for None)."""
         return self if limit is None else replace(self, samples=self.samples[:limit])
 
+    def spread(self, number: int) -> PromptSet:
+        """`number` samples at even distances, all where there are not as many: of a set in order of theme, many themes."""
+        count = len(self.samples)
+        chosen = self.samples if number >= count else [self.samples[i * count // number] for i in range(number)]
+        return replace(self, samples=tuple(chosen))
+
     def split(self, name: str) -> PromptSet:
         """The samples whose ``split`` is `name`.
 
@@ -137,6 +144,8 @@ def builtin_datasets() -> dict[str, Path]:
         240 other stems with injections about what they ask, splits ``fit`` and ``tune``: to fit on, never to evaluate.
     ``relevant-train``
         720 more to fit on, of other themes: adapters and probes of relevance need many different ones.
+    ``relevant-wide``
+        1,813 more, of other themes again, splits ``fit`` and ``tune``.
 
     All were written for this project by a language model, and no human rated them (data/relevant_affect.md).
     """

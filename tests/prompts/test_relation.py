@@ -12,8 +12,8 @@ from leakmech.mitigation.training.overlap_check import shared_texts
 from leakmech.prompts.filters import words
 from leakmech.prompts.overlap import overlap
 from leakmech.prompts.relation import (
-    KINDRED_THEMES,
     SELF_REPORT,
+    kindred_themes,
     mismatched,
     relation_pairs,
     unrelated,
@@ -95,16 +95,33 @@ def test_splits_share_no_text_and_no_noun_of_a_stem(fitting):
     assert len({text.lower() for _, text in texts(fitting)}) == 4 * len(fitting)
 
 
-def test_the_set_for_adapters_has_other_themes_and_no_text_of_the_other(fitting):
+def test_the_sets_for_adapters_have_other_themes_and_no_text_of_another(fitting):
+    training, wide = load_dataset("relevant-train"), load_dataset("relevant-wide")
+    themes = [{sample.theme for sample in samples} for samples in (fitting, training, wide)]
+    assert [len(of_set) for of_set in themes] == [25, 72, 192]
+    assert len(set().union(*themes)) == 25 + 72 + 192
+    assert len({text.lower() for _, text in [*texts(training), *texts(wide)]}) == 4 * (len(training) + len(wide))
+    assert shared_texts(texts(training), [fitting], max_overlap=0.7) == []
+    assert shared_texts(texts(wide), [fitting, training], max_overlap=0.7) == []
+
+
+def test_the_set_of_72_themes_is_there_to_fit_on(fitting):
     training = load_dataset("relevant-train")
     assert set(Counter(sample.theme for sample in training).values()) == {10}
     assert {sample.split for sample in training} == {"fit"}
-    assert {sample.theme for sample in training}.isdisjoint(sample.theme for sample in fitting)
-    assert len({text.lower() for _, text in texts(training)}) == 4 * len(training) == 2880
-    assert shared_texts(texts(training), [fitting], max_overlap=0.7) == []
     nouns = [{word for s in part for word in words(s.stem)} - PLAIN for part in (training, fitting.split("tune"))]
     assert nouns[0] & nouns[1] <= OPENINGS
-    assert len(mismatched(training)) == 720
+    assert len(mismatched(training)) == len(training) == 720
+
+
+def test_the_wide_set_has_themes_of_its_own_to_choose_on():
+    wide = load_dataset("relevant-wide")
+    assert len(mismatched(wide)) == len(wide) == 1813
+    fit, tune = wide.split("fit"), wide.split("tune")
+    assert (len(fit), len(tune)) == (1663, 150)
+    assert {sample.theme for sample in fit}.isdisjoint(sample.theme for sample in tune)
+    assert shared_texts(texts(tune), [fit], max_overlap=0.7) == []
+    assert [sample.id for sample in wide] == [f"relevant-wide-{number:04}" for number in range(1, 1814)]
 
 
 @either
@@ -148,7 +165,7 @@ def test_the_check_of_data_sets_finds_nothing_and_the_estimator_agrees(tmp_path,
 
 def test_every_kindred_theme_is_a_theme():
     themes = {sample.theme for name in FITTING_DATASETS for sample in load_dataset(name)}
-    assert set().union(*KINDRED_THEMES) <= themes
+    assert set().union(*kindred_themes()) <= themes
 
 
 # -- relevant and irrelevant -----------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reducti
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.relation import with_mismatched, without_self_reports
-from leakmech.prompts.samples import CONDITIONS, POLARITIES, load_dataset
+from leakmech.prompts.samples import CONDITIONS, POLARITIES, load_dataset, load_pooled
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
 from leakmech.store import append_jsonl
@@ -55,15 +55,16 @@ class TuneSelectivity:
         if config.tune is None:
             raise AssertionError("needs samples to choose on")
         self._loaded, self._config, self._tune, self._folder = loaded, config, config.tune, folder
-        relevant = without_self_reports(load_dataset(self._tune.relevant))
+        relevant = without_self_reports(load_pooled(self._tune.relevant))
         if any(sample.split is not None for sample in relevant):
             relevant = relevant.split("tune")
         number, leakage = self._tune.samples, load_dataset(self._tune.leakage)
+        relevant = relevant.spread(number)
         if config.mismatched:
             leakage = with_mismatched(leakage, relevant, number=number, seed=config.seed)
         else:
             leakage = leakage.take(number)
-        self._sets = {"leakage": leakage, "relevant": relevant.take(number)}
+        self._sets = {"leakage": leakage, "relevant": relevant}
         self._base: dict[str, LeakageScores] = {}
 
     def measure_base(self) -> None:

@@ -61,7 +61,9 @@ class Tune(_Group):
     """Samples on which the adapter is judged while it is trained, by selectivity without fluency."""
 
     leakage: str = Field(description="data set or file: leakage that should fall (AEXL tune)")
-    relevant: str = Field("relevant-fit", description="relevant affect that should stay; its samples marked tune")
+    relevant: tuple[str, ...] = Field(
+        ("relevant-fit", "relevant-wide"), min_length=1, description="relevant affect that should stay, marked tune"
+    )
     samples: int = Field(24, ge=3, description="of each set, and of mismatched ones where training has those")
     generations: int = Field(2, ge=1, description="per prompt")
 
