@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.errors import ModelError, RunDirectoryError, StorageError, UsageError
+from leakmech.errors import ModelError, StorageError, UsageError
 from leakmech.mechanism.directions import load_direction
 from leakmech.mitigation.training.adapter_card import adapter_card, base_description, data_description, write_card
 from leakmech.mitigation.training.adapting import adapted
@@ -43,10 +43,9 @@ from leakmech.progress import Progress, no_progress
 from leakmech.prompts.relation import mismatched
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import PromptSet, load_dataset
-from leakmech.provenance import environment
+from leakmech.runs import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
 from leakmech.store import atomic_path, read_json, read_jsonl_shard, write_json
 
-FORMAT_VERSION = 1
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 
@@ -119,6 +118,8 @@ def train_lora(
 
     config = LoraTrainingConfig.parse(config.model_dump())  # what was built without parse() is checked too
     accelerator = Accelerator(cpu=config.device == "cpu")
+    with accelerator.main_process_first():
+        refuse_other_run(RunDirectory(Path(out)), config)
     loaded = model or load_model(
         config.model,
         device=accelerator.device if config.device == "auto" else config.device,
@@ -252,26 +253,12 @@ class _LoraRun:
 
     def _open(self, base: dict[str, Any], data: dict[str, Any]) -> None:
         """Create the run directory, or check that it holds this very training."""
-        identity = {
-            **self.config.identity(),
+        fingerprint = {
             "base": base["weights_hash"],
             "data": data["examples_hash"],
-            "processes": self.accelerator.num_processes,
+            "processes": str(self.accelerator.num_processes),
         }
-        path = self.out / "run.json"
-        if path.is_file():
-            stored = read_json(path).get("identity", {})
-            changed = sorted(key for key in identity if stored.get(key) != identity[key])
-            if changed:
-                raise RunDirectoryError(
-                    f"{self.out}: holds a training with other {', '.join(changed)}; choose another --out to keep both"
-                )
-        elif self.out.is_dir() and any(self.out.iterdir()):
-            raise RunDirectoryError(f"{self.out}: is not empty and holds no training; choose another --out")
-        elif self.accelerator.is_main_process:
-            described = {"base": base, "data": data, "environment": environment()}
-            values = {"format_version": FORMAT_VERSION, "kind": "train", "command": self.config.command}
-            write_json(path, {**values, "identity": identity, **described})
+        open_run(RunDirectory(self.out), self.config, fingerprint, base=base, data=data)
 
     # -- training ------------------------------------------------------------------------------------------------------
 

@@ -84,12 +84,17 @@ def mismatched(samples: PromptSet, *, seed: int = 0) -> PromptSet:
     return PromptSet(f"{samples.name}-mismatched", moved)
 
 
-def with_mismatched(leakage: PromptSet, relevant: PromptSet, *, number: int, seed: int = 0) -> PromptSet:
+def with_mismatched(
+    leakage: PromptSet, relevant: PromptSet, *, number: int, seed: int = 0, even: bool = False
+) -> PromptSet:
     """The first samples of a leakage set, and as many :func:`mismatched` ones of a set of relevant affect.
 
     Where the one and the other are of different writers, their texts alone would give away which affect is irrelevant.
+    Of the relevant set the first are taken, too, or with `even` those at even distances (:meth:`PromptSet.spread`).
     """
-    return PromptSet(leakage.name, (*leakage.take(number), *mismatched(relevant, seed=seed).take(number)))
+    exchanged = mismatched(relevant, seed=seed)
+    chosen = exchanged.spread(number) if even else exchanged.take(number)
+    return PromptSet(leakage.name, (*leakage.take(number), *chosen))
 
 
 def relation_pairs(samples: PromptSet, *, seed: int = 0) -> tuple[PromptSet, PromptSet]:

@@ -92,7 +92,7 @@ class PromptSet:
         return self if limit is None else replace(self, samples=self.samples[:limit])
 
     def spread(self, number: int) -> PromptSet:
-        """`number` samples at even distances, all where there are not as many: of a set in order of theme, many themes."""
+        """`number` samples at even distances (all where there are not as many): many themes of a set in their order."""
         count = len(self.samples)
         chosen = self.samples if number >= count else [self.samples[i * count // number] for i in range(number)]
         return replace(self, samples=tuple(chosen))

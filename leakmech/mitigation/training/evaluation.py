@@ -59,12 +59,11 @@ class TuneSelectivity:
         if any(sample.split is not None for sample in relevant):
             relevant = relevant.split("tune")
         number, leakage = self._tune.samples, load_dataset(self._tune.leakage)
-        relevant = relevant.spread(number)
         if config.mismatched:
-            leakage = with_mismatched(leakage, relevant, number=number, seed=config.seed)
+            leakage = with_mismatched(leakage, relevant, number=number, seed=config.seed, even=True)
         else:
             leakage = leakage.take(number)
-        self._sets = {"leakage": leakage, "relevant": relevant}
+        self._sets = {"leakage": leakage, "relevant": relevant.spread(number)}
         self._base: dict[str, LeakageScores] = {}
 
     def measure_base(self) -> None:

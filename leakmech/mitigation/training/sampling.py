@@ -2,10 +2,10 @@
 
 Every sample gives irrelevant or relevant prompts (its positive and negative injection), a neutral one and a plain one;
 every prompt gives up to `completions` examples, one for each completion that the base model samples for its reference.
-Of these the asked number is drawn: one completion of every prompt before a second one of any, and one injection of every
-stem before a second one of any, with the stems in the same order for all kinds. So the number of different stems is the
-largest there can be, and a stem that stands in relevant and irrelevant prompts is drawn with both. A smaller number
-gives the beginning of what a larger one gives.
+Of these the asked number is drawn: one completion of every prompt before a second one of any, and one injection of
+every stem before a second one of any, with the stems in the same order for all kinds. So the number of different stems
+is the largest there can be, and a stem that stands in relevant and irrelevant prompts is drawn with both. A smaller
+number gives the beginning of what a larger one gives.
 """
 
 from __future__ import annotations

@@ -282,8 +282,10 @@ class TestRefusals:
         assert not (tmp_path / "a").exists()
         with pytest.raises(KilledError):
             train_lora(config(), tmp_path / "a", model=loaded, examples=examples(), progress=killing(1))
-        with pytest.raises(RunDirectoryError, match="other data, rank"):
-            train_lora(config(rank=2), tmp_path / "a", model=loaded, examples=examples(17))
+        with pytest.raises(RunDirectoryError, match=r"other settings \(rank; rank is 4 there"):
+            train_lora(config(rank=2), tmp_path / "a", model=loaded, examples=examples())
+        with pytest.raises(RunDirectoryError, match="other data;"):
+            train_lora(config(), tmp_path / "a", model=loaded, examples=examples(17))
 
     def test_a_model_with_an_adapter(self, save_tiny, tmp_path) -> None:
         base = load_model(save_tiny("qwen2"), dtype="float32", device="cpu")

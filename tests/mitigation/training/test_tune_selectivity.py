@@ -15,7 +15,7 @@ from leakmech.mitigation.training.evaluation import SCORES, TuneSelectivity
 from leakmech.mitigation.training.examples import TrainingExample
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import load_model
-from leakmech.prompts.samples import PromptSet, load_dataset
+from leakmech.prompts.samples import PromptSet, load_dataset, load_pooled
 from leakmech.runs import load_result
 from leakmech.store import read_json, read_jsonl_shard
 
@@ -62,7 +62,7 @@ def test_in_a_training_the_base_is_measured_without_the_adapter(loaded, tmp_path
 def test_a_relevant_set_without_samples_to_choose_on_is_refused(loaded, tmp_path):
     PromptSet("fit", load_dataset("relevant-fit").split("fit").samples[:4]).save(tmp_path / "fit.jsonl")
     with pytest.raises(DatasetError, match="no samples with split 'tune'"):
-        TuneSelectivity(loaded, config(relevant=str(tmp_path / "fit.jsonl")), tmp_path / "tune")
+        TuneSelectivity(loaded, config(relevant=[str(tmp_path / "fit.jsonl")]), tmp_path / "tune")
 
 
 def test_where_training_exchanges_injections_so_does_the_score(loaded, tmp_path):
@@ -73,5 +73,5 @@ def test_where_training_exchanges_injections_so_does_the_score(loaded, tmp_path)
     kept = load_dataset(tmp_path / "2" / "relevant.jsonl")
     assert both.samples[:3] == alone.samples
     assert [sample.stem for sample in both.samples[3:]] == [sample.stem for sample in kept]
-    tuned = {sample.positive for sample in load_dataset("relevant-fit").split("tune")}
+    tuned = {s.positive for s in load_pooled(["relevant-fit", "relevant-wide"]).split("tune")}
     assert {sample.positive for sample in both.samples[3:]} < tuned - {sample.positive for sample in kept}
