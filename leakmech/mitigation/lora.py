@@ -29,8 +29,9 @@ from leakmech.mitigation.training.examples import (
     load_examples,
     save_examples,
 )
-from leakmech.mitigation.training.objectives import Losses, PreventativeSteering
+from leakmech.mitigation.training.objectives import Losses
 from leakmech.mitigation.training.overlap_check import refuse_shared_prompts
+from leakmech.mitigation.training.preventative import PreventativeSteering
 from leakmech.mitigation.training.relevant_pairs import archive_pairs
 from leakmech.mitigation.training.sampling import TrainingSources, build_training_examples
 from leakmech.mitigation.training.settings import LoraTrainingConfig
@@ -191,7 +192,7 @@ class _LoraRun:
     def _losses(self) -> Losses:
         config, model_hash = self.config, self.loaded.weights_hash
         layout = layout_of(self.loaded.model)
-        for layer in config.activation_layers or ():
+        for layer in (*(config.activation_layers or ()), *([config.relation_layer] if config.relation_layer else [])):
             layout.block(layer)
         steering = config.steering and PreventativeSteering(
             load_direction(config.steering.direction, model_hash=model_hash), config.steering.strength
@@ -202,6 +203,8 @@ class _LoraRun:
             directions=[load_direction(path, model_hash=model_hash) for path in config.directions],
             set_point=config.set_point,
             steering=steering,
+            relation_layer=config.relation_layer,
+            seed=config.seed,
         )
 
     @property

@@ -11,6 +11,7 @@ with its adapter, h their hidden states and s the positions of the shared suffix
     contrastive             mean_t KL( f(. | r, y_<t) || g(. | p, y_<t) )                     all kinds
     activation_contrastive  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   all kinds
     direction_penalty       mean_s,v (v . h_g(p, y)_s - c_v)^2 / norm_v^2                     irrelevant
+    relation                mean_t log(1 + exp(-2 b w . u_g(p, y)_t))                         irrelevant, relevant
 
 Every loss is a mean within an example, and the loss of a step is
 
@@ -21,9 +22,12 @@ so that the share of a kind acts as its weight and neither padding nor the way a
 affect as before; *activation_contrastive* asks the same of hidden states. The base model is the same model with its
 adapter switched off: there is no second copy, and nothing flows back into it.
 
-*Preventative steering* is no loss: while an irrelevant example is trained on, the direction of affect is added to the
-stream on the shared suffix, by the sign of its injection; the weights learn to give the control's answer against that
-push, and in use it is gone (persona vectors, Chen et al. 2025, add a direction in training for a like reason).
+*Relation* asks the model to write down what decides: u = sqrt(d_model) h / |h| in one layer, on the last token of the
+prompt and behind it, is to stand on one side of the plane through 0 behind a fixed random unit vector w where injection
+and stem belong together (b = 1), and on the other side where they do not (b = -1). The layers above can then act on it.
+Nothing but the adapter learns; w is not used again.
+
+:mod:`leakmech.mitigation.training.preventative` is no loss, but a push against which the others are reached.
 
 Sources: consistency training with outputs and activations of the clean prompt, Irpan et al. 2025 (arXiv 2510.27062);
 distillation, Hinton et al. 2015.
@@ -46,7 +50,9 @@ from leakmech.errors import ConfigError, DirectionError, nearest
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.sites import recording
 from leakmech.mitigation.training.examples import KINDS, Batch, ExampleKind
+from leakmech.mitigation.training.preventative import PreventativeSteering
 from leakmech.models.layout import Layout, layout_of
+from leakmech.seeds import numpy_generator
 
 ANCHORS: tuple[ExampleKind, ...] = ("relevant", "neutral", "plain")
 SetPoint = Literal["zero", "control"]
@@ -80,6 +86,7 @@ OBJECTIVES: dict[str, Objective] = {
     "contrastive": Objective(KINDS, logits=True, reference=True),
     "activation_contrastive": Objective(KINDS, hidden=True, reference=True),
     "direction_penalty": Objective(("irrelevant",), hidden=True),
+    "relation": Objective(("irrelevant", "relevant"), hidden=True),
 }
 _ON_STATES = frozenset({"activation_consistency", "activation_contrastive"})
 _STREAM_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
@@ -127,83 +134,30 @@ def squared_projection(
     return _row_means(((projection - set_point) / scale).square(), mask)
 
 
+def relation_vector(d_model: int, seed: int) -> Float[Tensor, " d_model"]:
+    """The random unit vector of :func:`relation_loss`."""
+    values = numpy_generator("relation", seed).standard_normal(d_model)
+    return functional.normalize(torch.from_numpy(values).float(), dim=0)
+
+
+def relation_loss(
+    hidden: Float[Tensor, "rows pos d_model"],
+    vector: Float[Tensor, " d_model"],
+    related: Bool[Tensor, " rows"],
+    mask: Bool[Tensor, "rows pos"],
+) -> Float[Tensor, " rows"]:
+    """Mean over a row's places of log(1 + exp(-2 b w . u)); |u| is sqrt(d_model), b is 1 where `related`, else -1."""
+    found = hidden[mask].float()
+    aligned = functional.cosine_similarity(found, vector.to(found.device)[None]) * found.shape[-1] ** 0.5
+    signs = torch.where(related, 1.0, -1.0)[mask.nonzero()[:, 0]]
+    return _row_means(functional.softplus(-2 * signs * aligned), mask)
+
+
 def _row_means(values: Float[Tensor, " pos"], mask: Bool[Tensor, "rows pos"]) -> Float[Tensor, " rows"]:
     """Means of each row's values, which are given one behind the other."""
     row_of = mask.nonzero()[:, 0]
     sums = torch.zeros(len(mask), dtype=values.dtype, device=values.device).index_add(0, row_of, values)
     return sums / mask.sum(1)
-
-
-# -- preventative steering ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class PreventativeSteering:
-    """A direction that is added to the stream while irrelevant examples are trained on.
-
-    Attributes
-    ----------
-    direction
-        At ``resid_pre`` or ``resid_post``.
-    strength
-        In units of the direction's ``stream_norm``; added for positive injections, subtracted for negative ones.
-    """
-
-    direction: Direction
-    strength: float
-
-    def __post_init__(self) -> None:
-        if self.direction.site not in ("resid_pre", "resid_post"):
-            raise DirectionError(
-                f"preventative steering: the direction lives at {self.direction.site!r}; give one at resid_pre or "
-                "resid_post"
-            )
-
-    @contextmanager
-    def applied(self, model: nn.Module, batch: Batch) -> Iterator[None]:
-        """While this is entered, forward passes over the student's side of `batch` are steered."""
-        block = layout_of(model).block(self.direction.layer).block
-        added = self._added(batch)
-        if self.direction.site == "resid_pre":
-            handle = block.register_forward_pre_hook(_add_to_input(added), with_kwargs=True)
-        else:
-            handle = block.register_forward_hook(_add_to_output(added))
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def _added(self, batch: Batch) -> Float[Tensor, "rows columns d_model"]:
-        signs = {"positive": 1.0, "negative": -1.0}
-        row_signs = [
-            signs.get(example.polarity or "", 0.0) if example.kind == "irrelevant" else 0.0
-            for example in batch.examples
-        ]
-        columns = torch.zeros_like(batch.student.input_ids, dtype=torch.float32)
-        # Columns that fill the suffix up are 0 and masked: adding the mask leaves column 0 alone where it is no suffix.
-        columns.scatter_add_(1, batch.student.suffix, batch.suffix_mask.float())
-        columns *= torch.tensor(row_signs, device=columns.device)[:, None]
-        vector = self.direction.vector.to(columns.device) * (self.strength * self.direction.stream_norm)
-        return einsum(columns, vector, "rows columns, d -> rows columns d")
-
-
-def _add_to_output(added: Tensor) -> Any:
-    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (output[0] + added.to(output[0].dtype), *output[1:])
-        return output + added.to(output.dtype)
-
-    return hook
-
-
-def _add_to_input(added: Tensor) -> Any:
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (args[0] + added.to(args[0].dtype), *args[1:]), kwargs
-        hidden = kwargs["hidden_states"]
-        return args, {**kwargs, "hidden_states": hidden + added.to(hidden.dtype)}
-
-    return hook
 
 
 # -- all of them on a batch --------------------------------------------------------------------------------------------
@@ -225,6 +179,10 @@ class Losses:
         Where a projection should be: at zero, or at the direction's mean over control prompts.
     steering
         Added while irrelevant examples are trained on.
+    relation_layer
+        Behind which block the relation is to be read; None: behind the first third of the blocks.
+    seed
+        Of the vector along which it is.
 
     Raises
     ------
@@ -237,6 +195,8 @@ class Losses:
     directions: Sequence[Direction] = ()
     set_point: SetPoint = "zero"
     steering: PreventativeSteering | None = None
+    relation_layer: int | None = None
+    seed: int = 0
     _active: dict[str, Objective] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -291,7 +251,7 @@ class Losses:
                 stack.enter_context(self.steering.applied(model, batch))
             everything = torch.arange(len(batch), device=batch.targets.device)
             student = self._run(model, layout, batch, everything, stack)
-            values = {name: self._value(name, batch, student, base) for name in self._active}
+            values = {name: self._value(name, layout, batch, student, base) for name in self._active}
             yield {name: value for name, value in values.items() if len(value)}
 
     def total(self, rows: Mapping[str, Float[Tensor, " applicable"]], n_examples: int) -> Float[Tensor, ""]:
@@ -332,14 +292,21 @@ class Losses:
         if "direction_penalty" in self._active and not reference:
             for direction in self.directions:
                 sites.setdefault(direction.site, set()).add(direction.layer)
+        if "relation" in self._active and not reference:
+            sites.setdefault("resid_post", set()).add(self._relation_layer(layout))
         return {site: sorted(layers) for site, layers in sites.items()}
 
     def _layers(self, layout: Layout) -> Sequence[int]:
         return range(layout.n_layers) if self.layers is None else self.layers
 
+    def _relation_layer(self, layout: Layout) -> int:
+        return layout.n_layers // 3 if self.relation_layer is None else self.relation_layer
+
     # -- single objectives ---------------------------------------------------------------------------------------------
 
-    def _value(self, name: str, batch: Batch, student: _Pass, base: _Pass | None) -> Float[Tensor, " applicable"]:
+    def _value(
+        self, name: str, layout: Layout, batch: Batch, student: _Pass, base: _Pass | None
+    ) -> Float[Tensor, " applicable"]:
         rows = batch.rows_of(self._active[name].kinds)
         if not len(rows):
             return torch.zeros(0, device=rows.device)
@@ -349,6 +316,12 @@ class Losses:
         mask = batch.suffix_mask[rows]
         if name == "direction_penalty":
             return torch.stack([self._penalty(direction, student, rows, mask) for direction in self.directions]).mean(0)
+        if name == "relation":
+            hidden = student.hidden_of(("resid_post", self._relation_layer(layout)), rows)
+            mask = mask & (batch.student.suffix[rows] >= batch.student.predicting[rows, :1])
+            kinds = [batch.examples[row].kind == "relevant" for row in rows.tolist()]
+            related = torch.tensor(kinds, device=mask.device)
+            return relation_loss(hidden, relation_vector(layout.d_model, self.seed), related, mask)
         if base is None:
             raise AssertionError(f"objective {name!r}: the batch was collated without references")
         if name in _ON_STATES:

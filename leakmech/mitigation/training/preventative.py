@@ -1,0 +1,92 @@
+"""Preventative steering: in training the direction of affect is added to the stream, in use it is gone.
+
+While an irrelevant example is trained on, the direction is added on the shared suffix, by the sign of its injection;
+the weights learn to give the control's answer against that push (persona vectors, Chen et al. 2025, add a direction in
+training for a like reason).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leakmech.errors import DirectionError
+from leakmech.mechanism.directions import Direction
+from leakmech.mitigation.training.examples import Batch
+from leakmech.models.layout import layout_of
+
+
+@dataclass(frozen=True, eq=False)
+class PreventativeSteering:
+    """A direction that is added to the stream while irrelevant examples are trained on.
+
+    Attributes
+    ----------
+    direction
+        At ``resid_pre`` or ``resid_post``.
+    strength
+        In units of the direction's ``stream_norm``; added for positive injections, subtracted for negative ones.
+    """
+
+    direction: Direction
+    strength: float
+
+    def __post_init__(self) -> None:
+        if self.direction.site not in ("resid_pre", "resid_post"):
+            raise DirectionError(
+                f"preventative steering: the direction lives at {self.direction.site!r}; give one at resid_pre or "
+                "resid_post"
+            )
+
+    @contextmanager
+    def applied(self, model: nn.Module, batch: Batch) -> Iterator[None]:
+        """While this is entered, forward passes over the student's side of `batch` are steered."""
+        block = layout_of(model).block(self.direction.layer).block
+        added = self._added(batch)
+        if self.direction.site == "resid_pre":
+            handle = block.register_forward_pre_hook(_add_to_input(added), with_kwargs=True)
+        else:
+            handle = block.register_forward_hook(_add_to_output(added))
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _added(self, batch: Batch) -> Float[Tensor, "rows columns d_model"]:
+        signs = {"positive": 1.0, "negative": -1.0}
+        row_signs = [
+            signs.get(example.polarity or "", 0.0) if example.kind == "irrelevant" else 0.0
+            for example in batch.examples
+        ]
+        columns = torch.zeros_like(batch.student.input_ids, dtype=torch.float32)
+        # Columns that fill the suffix up are 0 and masked: adding the mask leaves column 0 alone where it is no suffix.
+        columns.scatter_add_(1, batch.student.suffix, batch.suffix_mask.float())
+        columns *= torch.tensor(row_signs, device=columns.device)[:, None]
+        vector = self.direction.vector.to(columns.device) * (self.strength * self.direction.stream_norm)
+        return einsum(columns, vector, "rows columns, d -> rows columns d")
+
+
+def _add_to_output(added: Tensor) -> Any:
+    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (output[0] + added.to(output[0].dtype), *output[1:])
+        return output + added.to(output.dtype)
+
+    return hook
+
+
+def _add_to_input(added: Tensor) -> Any:
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (args[0] + added.to(args[0].dtype), *args[1:]), kwargs
+        hidden = kwargs["hidden_states"]
+        return args, {**kwargs, "hidden_states": hidden + added.to(hidden.dtype)}
+
+    return hook
