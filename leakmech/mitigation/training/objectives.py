@@ -11,7 +11,7 @@ with its adapter, h their hidden states and s the positions of the shared suffix
     contrastive             mean_t KL( f(. | r, y_<t) || g(. | p, y_<t) )                     all kinds
     activation_contrastive  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   all kinds
     direction_penalty       mean_s,v (v . h_g(p, y)_s - c_v)^2 / norm_v^2                     irrelevant
-    relation                mean_t log(1 + exp(-2 b w . u_g(p, y)_t))                         irrelevant, relevant
+    relation                log(1 + exp(-2 b mean_q w . u_g(p, y)_q))                         irrelevant, relevant
 
 Every loss is a mean within an example, and the loss of a step is
 
@@ -22,10 +22,9 @@ so that the share of a kind acts as its weight and neither padding nor the way a
 affect as before; *activation_contrastive* asks the same of hidden states. The base model is the same model with its
 adapter switched off: there is no second copy, and nothing flows back into it.
 
-*Relation* asks the model to write down what decides: u = sqrt(d_model) h / |h| in one layer, on the last token of the
-prompt and behind it, is to stand on one side of the plane through 0 behind a fixed random unit vector w where injection
-and stem belong together (b = 1), and on the other side where they do not (b = -1). The layers above can then act on it.
-Nothing but the adapter learns; w is not used again.
+*Relation* asks the model to write down what decides: u = sqrt(d_model) h / |h| in one layer, averaged over the places q
+of the suffix that are prompt (stem and chat tail), is to lie on one side of a plane through 0, whose normal is a fixed
+random unit vector w, where injection and stem belong together (b = 1), else on the other side (b = -1). The layers above can then act on it. Nothing but the adapter learns; w is not used again.
 
 :mod:`leakmech.mitigation.training.preventative` is no loss, but a push against which the others are reached.
 
@@ -146,11 +145,10 @@ def relation_loss(
     related: Bool[Tensor, " rows"],
     mask: Bool[Tensor, "rows pos"],
 ) -> Float[Tensor, " rows"]:
-    """Mean over a row's places of log(1 + exp(-2 b w . u)); |u| is sqrt(d_model), b is 1 where `related`, else -1."""
+    """log(1 + exp(-2 b m)), m a row's mean of w . u; |u| is sqrt(d_model), b is 1 where `related`, else -1."""
     found = hidden[mask].float()
     aligned = functional.cosine_similarity(found, vector.to(found.device)[None]) * found.shape[-1] ** 0.5
-    signs = torch.where(related, 1.0, -1.0)[mask.nonzero()[:, 0]]
-    return _row_means(functional.softplus(-2 * signs * aligned), mask)
+    return functional.softplus(torch.where(related, -2.0, 2.0) * _row_means(aligned, mask))
 
 
 def _row_means(values: Float[Tensor, " pos"], mask: Bool[Tensor, "rows pos"]) -> Float[Tensor, " rows"]:
@@ -180,7 +178,7 @@ class Losses:
     steering
         Added while irrelevant examples are trained on.
     relation_layer
-        Behind which block the relation is to be read; None: behind the first third of the blocks.
+        Behind which block the relation is to be read; None: in the middle.
     seed
         Of the vector along which it is.
 
@@ -300,7 +298,7 @@ class Losses:
         return range(layout.n_layers) if self.layers is None else self.layers
 
     def _relation_layer(self, layout: Layout) -> int:
-        return layout.n_layers // 3 if self.relation_layer is None else self.relation_layer
+        return layout.n_layers // 2 if self.relation_layer is None else self.relation_layer
 
     # -- single objectives ---------------------------------------------------------------------------------------------
 
@@ -318,7 +316,7 @@ class Losses:
             return torch.stack([self._penalty(direction, student, rows, mask) for direction in self.directions]).mean(0)
         if name == "relation":
             hidden = student.hidden_of(("resid_post", self._relation_layer(layout)), rows)
-            mask = mask & (batch.student.suffix[rows] >= batch.student.predicting[rows, :1])
+            mask = mask & (batch.student.suffix[rows] <= batch.student.predicting[rows, :1])
             kinds = [batch.examples[row].kind == "relevant" for row in rows.tolist()]
             related = torch.tensor(kinds, device=mask.device)
             return relation_loss(hidden, relation_vector(layout.d_model, self.seed), related, mask)

@@ -116,7 +116,7 @@ class LoraTrainingConfig(Settings):
         description="weights of the losses",
     )
     activation_layers: tuple[int, ...] | None = Field(None, description="of the losses on activations; null: all")
-    relation_layer: int | None = Field(None, ge=0, description="of the relation loss; null: a third of the way up")
+    relation_layer: int | None = Field(None, ge=0, description="of the relation loss; null: half-way up")
     directions: tuple[str, ...] = Field((), description="saved directions of the direction penalty")
     set_point: SetPoint = Field("zero", description="where projections should be: zero, or the control's mean")
     steering: Steering | None = Field(None, description="preventative steering")
