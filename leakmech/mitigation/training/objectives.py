@@ -24,7 +24,7 @@ adapter switched off: there is no second copy, and nothing flows back into it.
 
 *Relation* asks the model to write down what decides: u = sqrt(d_model) h / |h| in one layer, averaged over the places q
 of the suffix that are prompt (stem and chat tail), is to lie on one side of a plane through 0, whose normal is a fixed
-random unit vector w, where injection and stem belong together (b = 1), else on the other side (b = -1). The layers above
+random unit vector w, where injection and stem belong together (b = 1), else on the other side (b = -1). Layers above
 can then act on it. Nothing but the adapter learns; w is not used again.
 
 :mod:`leakmech.mitigation.training.preventative` is no loss, but a push against which the others are reached.
