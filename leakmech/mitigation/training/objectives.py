@@ -22,10 +22,10 @@ so that the share of a kind acts as its weight and neither padding nor the way a
 affect as before; *activation_contrastive* asks the same of hidden states. The base model is the same model with its
 adapter switched off: there is no second copy, and nothing flows back into it.
 
-*Relation* asks the model to write down what decides: u = sqrt(d_model) h / |h| in one layer, averaged over the places q
-of the suffix that are prompt (stem and chat tail), is to lie on one side of a plane through 0, whose normal is a fixed
-random unit vector w, where injection and stem belong together (b = 1), else on the other side (b = -1). Layers above
-can then act on it. Nothing but the adapter learns; w is not used again.
+*Relation* asks the model to write down what decides: u = sqrt(d_model) h / |h| in one layer, averaged over the last
+eight tokens q of the prompt (the stem's end and the chat tail), is to lie on one side of a plane through 0, whose normal
+is a fixed random unit vector w, where injection and stem belong together (b = 1), else on the other side (b = -1).
+Layers above can then act on it. Nothing but the adapter learns; w is not used again.
 
 :mod:`leakmech.mitigation.training.preventative` is no loss, but a push against which the others are reached.
 
@@ -89,6 +89,7 @@ OBJECTIVES: dict[str, Objective] = {
     "relation": Objective(("irrelevant", "relevant"), hidden=True),
 }
 _ON_STATES = frozenset({"activation_consistency", "activation_contrastive"})
+_RELATION_TOKENS = 8
 _STREAM_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
@@ -317,7 +318,9 @@ class Losses:
             return torch.stack([self._penalty(direction, student, rows, mask) for direction in self.directions]).mean(0)
         if name == "relation":
             hidden = student.hidden_of(("resid_post", self._relation_layer(layout)), rows)
-            mask = mask & (batch.student.suffix[rows] <= batch.student.predicting[rows, :1])
+            # Relevant examples share their whole prompt with their reference: where it ends must not give them away.
+            behind = batch.student.predicting[rows, :1] - batch.student.suffix[rows]
+            mask = mask & (behind >= 0) & (behind < _RELATION_TOKENS)
             kinds = [batch.examples[row].kind == "relevant" for row in rows.tolist()]
             related = torch.tensor(kinds, device=mask.device)
             return relation_loss(hidden, relation_vector(layout.d_model, self.seed), related, mask)

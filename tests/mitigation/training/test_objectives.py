@@ -166,7 +166,7 @@ class TestOnModels:
         h2, c2 = self.last_layer(model, ids)[-shared:], self.last_layer(model, own, base=True)[-shared:]
         distances = [float(((x - y).square().sum(-1) / y.square().sum(-1)).mean()) for x, y in ((h, c), (h2, c2))]
         side = 1 if one.kind == "relevant" else -1
-        cosines = torch.cosine_similarity(hidden[2][-shared : len(ids) - n], relation_vector(32, 0)[None])
+        cosines = torch.cosine_similarity(hidden[2][max(-shared, -n - 8) : -n], relation_vector(32, 0)[None])
         on_both = {
             "contrastive": kl,
             "activation_contrastive": sum(distances) / 2,
