@@ -23,9 +23,9 @@ affect as before; *activation_contrastive* asks the same of hidden states. The b
 adapter switched off: there is no second copy, and nothing flows back into it.
 
 *Relation* asks the model to write down what decides: u = sqrt(d_model) h / |h| in one layer, averaged over the last
-eight tokens q of the prompt (the stem's end and the chat tail), is to lie on one side of a plane through 0, whose normal
-is a fixed random unit vector w, where injection and stem belong together (b = 1), else on the other side (b = -1).
-Layers above can then act on it. Nothing but the adapter learns; w is not used again.
+eight tokens q of the prompt (the stem's end and the chat tail), is to lie on one side of a plane through 0, normal to a
+fixed random unit vector w, where injection and stem belong together (b = 1), else on the other side (b = -1). Layers
+above can then act on it. Nothing but the adapter learns; w is not used again.
 
 :mod:`leakmech.mitigation.training.preventative` is no loss, but a push against which the others are reached.
 
