@@ -192,7 +192,7 @@ class _LoraRun:
     def _losses(self) -> Losses:
         config, model_hash = self.config, self.loaded.weights_hash
         layout = layout_of(self.loaded.model)
-        for layer in (*(config.activation_layers or ()), *([config.relation_layer] if config.relation_layer else [])):
+        for layer in config.activation_layers or ():
             layout.block(layer)
         steering = config.steering and PreventativeSteering(
             load_direction(config.steering.direction, model_hash=model_hash), config.steering.strength
@@ -203,8 +203,6 @@ class _LoraRun:
             directions=[load_direction(path, model_hash=model_hash) for path in config.directions],
             set_point=config.set_point,
             steering=steering,
-            relation_layer=config.relation_layer,
-            seed=config.seed,
         )
 
     @property

@@ -11,7 +11,6 @@ with its adapter, h their hidden states and s the positions of the shared suffix
     contrastive             mean_t KL( f(. | r, y_<t) || g(. | p, y_<t) )                     all kinds
     activation_contrastive  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   all kinds
     direction_penalty       mean_s,v (v . h_g(p, y)_s - c_v)^2 / norm_v^2                     irrelevant
-    relation                log(1 + exp(-2 b mean_q w . u_g(p, y)_q))                         irrelevant, relevant
 
 Every loss is a mean within an example, and the loss of a step is
 
@@ -21,11 +20,6 @@ so that the share of a kind acts as its weight and neither padding nor the way a
 *Contrastive* is the sum of *distillation* and *anchor*: irrelevant affect is to be answered like no affect, relevant
 affect as before; *activation_contrastive* asks the same of hidden states. The base model is the same model with its
 adapter switched off: there is no second copy, and nothing flows back into it.
-
-*Relation* asks the model to write down what decides: u = sqrt(d_model) h / |h| in one layer, averaged over the last
-eight tokens q of the prompt (the stem's end and the chat tail), is to lie on one side of a plane through 0, normal to a
-fixed random unit vector w, where injection and stem belong together (b = 1), else on the other side (b = -1). Layers
-above can then act on it. Nothing but the adapter learns; w is not used again.
 
 :mod:`leakmech.mitigation.training.preventative` is no loss, but a push against which the others are reached.
 
@@ -52,7 +46,6 @@ from leakmech.mechanism.sites import recording
 from leakmech.mitigation.training.examples import KINDS, Batch, ExampleKind
 from leakmech.mitigation.training.preventative import PreventativeSteering
 from leakmech.models.layout import Layout, layout_of
-from leakmech.seeds import numpy_generator
 
 ANCHORS: tuple[ExampleKind, ...] = ("relevant", "neutral", "plain")
 SetPoint = Literal["zero", "control"]
@@ -86,10 +79,8 @@ OBJECTIVES: dict[str, Objective] = {
     "contrastive": Objective(KINDS, logits=True, reference=True),
     "activation_contrastive": Objective(KINDS, hidden=True, reference=True),
     "direction_penalty": Objective(("irrelevant",), hidden=True),
-    "relation": Objective(("irrelevant", "relevant"), hidden=True),
 }
 _ON_STATES = frozenset({"activation_consistency", "activation_contrastive"})
-_RELATION_TOKENS = 8
 _STREAM_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
@@ -135,24 +126,6 @@ def squared_projection(
     return _row_means(((projection - set_point) / scale).square(), mask)
 
 
-def relation_vector(d_model: int, seed: int) -> Float[Tensor, " d_model"]:
-    """The random unit vector of :func:`relation_loss`."""
-    values = numpy_generator("relation", seed).standard_normal(d_model)
-    return functional.normalize(torch.from_numpy(values).float(), dim=0)
-
-
-def relation_loss(
-    hidden: Float[Tensor, "rows pos d_model"],
-    vector: Float[Tensor, " d_model"],
-    related: Bool[Tensor, " rows"],
-    mask: Bool[Tensor, "rows pos"],
-) -> Float[Tensor, " rows"]:
-    """log(1 + exp(-2 b m)), m a row's mean of w . u; |u| is sqrt(d_model), b is 1 where `related`, else -1."""
-    found = hidden[mask].float()
-    aligned = functional.cosine_similarity(found, vector.to(found.device)[None]) * found.shape[-1] ** 0.5
-    return functional.softplus(torch.where(related, -2.0, 2.0) * _row_means(aligned, mask))
-
-
 def _row_means(values: Float[Tensor, " pos"], mask: Bool[Tensor, "rows pos"]) -> Float[Tensor, " rows"]:
     """Means of each row's values, which are given one behind the other."""
     row_of = mask.nonzero()[:, 0]
@@ -179,10 +152,6 @@ class Losses:
         Where a projection should be: at zero, or at the direction's mean over control prompts.
     steering
         Added while irrelevant examples are trained on.
-    relation_layer
-        Behind which block the relation is to be read; None: in the middle.
-    seed
-        Of the vector along which it is.
 
     Raises
     ------
@@ -195,8 +164,6 @@ class Losses:
     directions: Sequence[Direction] = ()
     set_point: SetPoint = "zero"
     steering: PreventativeSteering | None = None
-    relation_layer: int | None = None
-    seed: int = 0
     _active: dict[str, Objective] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -251,7 +218,7 @@ class Losses:
                 stack.enter_context(self.steering.applied(model, batch))
             everything = torch.arange(len(batch), device=batch.targets.device)
             student = self._run(model, layout, batch, everything, stack)
-            values = {name: self._value(name, layout, batch, student, base) for name in self._active}
+            values = {name: self._value(name, batch, student, base) for name in self._active}
             yield {name: value for name, value in values.items() if len(value)}
 
     def total(self, rows: Mapping[str, Float[Tensor, " applicable"]], n_examples: int) -> Float[Tensor, ""]:
@@ -292,21 +259,14 @@ class Losses:
         if "direction_penalty" in self._active and not reference:
             for direction in self.directions:
                 sites.setdefault(direction.site, set()).add(direction.layer)
-        if "relation" in self._active and not reference:
-            sites.setdefault("resid_post", set()).add(self._relation_layer(layout))
         return {site: sorted(layers) for site, layers in sites.items()}
 
     def _layers(self, layout: Layout) -> Sequence[int]:
         return range(layout.n_layers) if self.layers is None else self.layers
 
-    def _relation_layer(self, layout: Layout) -> int:
-        return layout.n_layers // 2 if self.relation_layer is None else self.relation_layer
-
     # -- single objectives ---------------------------------------------------------------------------------------------
 
-    def _value(
-        self, name: str, layout: Layout, batch: Batch, student: _Pass, base: _Pass | None
-    ) -> Float[Tensor, " applicable"]:
+    def _value(self, name: str, batch: Batch, student: _Pass, base: _Pass | None) -> Float[Tensor, " applicable"]:
         rows = batch.rows_of(self._active[name].kinds)
         if not len(rows):
             return torch.zeros(0, device=rows.device)
@@ -316,14 +276,6 @@ class Losses:
         mask = batch.suffix_mask[rows]
         if name == "direction_penalty":
             return torch.stack([self._penalty(direction, student, rows, mask) for direction in self.directions]).mean(0)
-        if name == "relation":
-            hidden = student.hidden_of(("resid_post", self._relation_layer(layout)), rows)
-            # Relevant examples share their whole prompt with their reference: where it ends must not give them away.
-            behind = batch.student.predicting[rows, :1] - batch.student.suffix[rows]
-            mask = mask & (behind >= 0) & (behind < _RELATION_TOKENS)
-            kinds = [batch.examples[row].kind == "relevant" for row in rows.tolist()]
-            related = torch.tensor(kinds, device=mask.device)
-            return relation_loss(hidden, relation_vector(layout.d_model, self.seed), related, mask)
         if base is None:
             raise AssertionError(f"objective {name!r}: the batch was collated without references")
         if name in _ON_STATES:

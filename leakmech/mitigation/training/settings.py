@@ -30,7 +30,6 @@ class ObjectiveWeights(_Group):
     contrastive: float = Field(0.0, ge=0, description="distillation and anchor together")
     activation_contrastive: float = Field(0.0, ge=0, description="the same of hidden states: all kinds of examples")
     direction_penalty: float = Field(0.0, ge=0, description="squared projection on the directions")
-    relation: float = Field(0.0, ge=0, description="a plane in the stream parts relevant and irrelevant examples")
 
 
 class Shares(_Group):
@@ -116,7 +115,6 @@ class LoraTrainingConfig(Settings):
         description="weights of the losses",
     )
     activation_layers: tuple[int, ...] | None = Field(None, description="of the losses on activations; null: all")
-    relation_layer: int | None = Field(None, ge=0, description="of the relation loss; null: half-way up")
     directions: tuple[str, ...] = Field((), description="saved directions of the direction penalty")
     set_point: SetPoint = Field("zero", description="where projections should be: zero, or the control's mean")
     steering: Steering | None = Field(None, description="preventative steering")

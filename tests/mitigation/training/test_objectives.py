@@ -20,8 +20,6 @@ from leakmech.mitigation.training.objectives import (
     activation_distance,
     divergence,
     negative_log_likelihood,
-    relation_loss,
-    relation_vector,
     squared_projection,
 )
 from leakmech.mitigation.training.preventative import PreventativeSteering
@@ -125,15 +123,6 @@ class TestValues:
         found = squared_projection(hidden, torch.tensor([0.0, 1.0]), mask, set_point=1.0, scale=2.0)
         assert found.tolist() == pytest.approx([(3 / 2) ** 2])
 
-    def test_relation_is_on_the_side_of_the_plane_that_the_label_says(self) -> None:
-        hidden, vector = torch.tensor([[[3.0, 4.0]], [[0.0, 2.0]]]), torch.tensor([0.0, 1.0])
-        found = relation_loss(hidden, vector, torch.tensor([True, False]), torch.tensor([[True], [True]]))
-        aligned = 0.8 * math.sqrt(2), math.sqrt(2)
-        expected = [math.log1p(math.exp(-2 * aligned[0])), math.log1p(math.exp(2 * aligned[1]))]
-        assert found.tolist() == pytest.approx(expected)
-        assert float(relation_vector(32, 0).norm()) == pytest.approx(1.0)
-        assert not torch.equal(relation_vector(32, 0), relation_vector(32, 1))
-
 
 class TestOnModels:
     @pytest.mark.parametrize("padding", ["left", "right"])
@@ -165,13 +154,7 @@ class TestOnModels:
         h, c = hidden[1][-shared:], control[1][-shared:]  # behind layer 0; behind the last one comes the final norm
         h2, c2 = self.last_layer(model, ids)[-shared:], self.last_layer(model, own, base=True)[-shared:]
         distances = [float(((x - y).square().sum(-1) / y.square().sum(-1)).mean()) for x, y in ((h, c), (h2, c2))]
-        side = 1 if one.kind == "relevant" else -1
-        cosines = torch.cosine_similarity(hidden[2][max(-shared, -n - 8) : -n], relation_vector(32, 0)[None])
-        on_both = {
-            "contrastive": kl,
-            "activation_contrastive": sum(distances) / 2,
-            "relation": math.log(1 + math.exp(-2 * side * 32**0.5 * float(cosines.mean()))),
-        }
+        on_both = {"contrastive": kl, "activation_contrastive": sum(distances) / 2}
         if one.kind != "irrelevant":
             return {"anchor": kl} | on_both
         projections = hidden[2][-shared:] @ direction().vector
