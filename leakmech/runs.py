@@ -17,6 +17,8 @@ from leakmech.reports.tables import summary_markdown
 from leakmech.store import read_json, read_jsonl_shard, write_json
 
 FORMAT_VERSION = 1
+_SAMPLES = ("dataset", "fit", "tune")
+"""Settings that name files of samples, whose content is in the fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def refuse_other_run(run: RunDirectory, config: Settings) -> None:
         raise RunDirectoryError(f"{run.path}: holds a run of `leakmech {command}`; choose another --out")
     wanted = config.identity()
     before = _defaults(config) | stored["config"]  # a setting that is newer than the run had its default
-    changed = sorted(key for key in wanted if before.get(key) != wanted[key])
+    changed = sorted(key for key in wanted if not _is_same(key, before.get(key), wanted[key]))
     if changed:
         key = changed[0]
         raise RunDirectoryError(
@@ -157,6 +159,13 @@ def open_run(run: RunDirectory, config: Settings, fingerprint: Mapping[str, str]
         raise RunDirectoryError(
             f"{run.path}: holds a run with other {', '.join(changed)}; choose another --out to keep both"
         )
+
+
+def _is_same(setting: str, one: Any, other: Any) -> bool:
+    """Files of samples may lie elsewhere by now, or be named in another way: the fingerprint knows what they hold."""
+    if setting in _SAMPLES and isinstance(one, str) and isinstance(other, str):
+        return Path(one).name == Path(other).name
+    return one == other
 
 
 def _defaults(config: Settings) -> dict[str, Any]:

@@ -221,6 +221,16 @@ def test_a_changed_dataset_is_noticed(folder, tmp_path):
         leakmech.bench(folder, out=tmp_path / "run", **settings)
 
 
+def test_samples_may_lie_elsewhere_when_a_run_goes_on(folder, tmp_path, monkeypatch):
+    (tmp_path / "moved").mkdir()
+    for file in (tmp_path / "mine.jsonl", tmp_path / "moved" / "mine.jsonl"):
+        load_dataset("hexl").take(3).save(file)
+    first = leakmech.bench(folder, out=tmp_path / "run", **SETTINGS | {"dataset": str(tmp_path / "mine.jsonl")})
+    monkeypatch.chdir(tmp_path)
+    again = leakmech.bench(folder, out="run", **SETTINGS | {"dataset": "moved/mine.jsonl"})
+    assert without_timing(again.path) == without_timing(first.path)
+
+
 def test_a_model_object_can_be_measured(make_tiny, chat_tokenizer, tmp_path):
     result = leakmech.bench(make_tiny("gpt2"), tokenizer=chat_tokenizer, out=tmp_path / "run", **SETTINGS)
     assert result.summary["n_samples"] == 3
