@@ -220,19 +220,7 @@ class _LoraRun:
             check_examples(examples)
             refuse_shared_prompts(examples, evaluation, self._renderer)
             return examples, {}
-        relevant = [_to_fit(load_dataset(name)) for name in config.relevant]
-        sources = TrainingSources(
-            irrelevant=load_dataset(config.irrelevant) if config.irrelevant else None,
-            relevant=relevant,
-            mismatched=[
-                mismatched(dataset, seed=config.seed + number)
-                for dataset in relevant
-                for number in range(config.mismatched)
-            ],
-            pairs=archive_pairs(exclude=evaluation, max_overlap=config.max_overlap, seed=config.seed)
-            if config.relevant_pairs
-            else (),
-        )
+        sources = training_sources(config, evaluation)
         with self.accelerator.main_process_first():
             examples = build_training_examples(
                 self.loaded,
@@ -285,6 +273,29 @@ class _LoraRun:
     def _summarise(self, card: dict[str, Any]) -> None:
         values = {"format_version": FORMAT_VERSION, "kind": "train", "model": self.loaded.name}
         write_json(self.out / "summary.json", {**values, "data": card["data"], "results": card["results"]})
+
+
+def training_sources(config: LoraTrainingConfig, evaluation: Sequence[PromptSet]) -> TrainingSources:
+    """What examples are made from: the configured data sets, their exchanged pairs, and pairs of the archive.
+
+    Raises
+    ------
+    DatasetError
+        A data set is missing or malformed, or its injections cannot be exchanged.
+    """
+    relevant = [_to_fit(load_dataset(name)) for name in config.relevant]
+    return TrainingSources(
+        irrelevant=load_dataset(config.irrelevant) if config.irrelevant else None,
+        relevant=relevant,
+        mismatched=[
+            mismatched(dataset, seed=config.seed + number)
+            for dataset in relevant
+            for number in range(config.mismatched)
+        ],
+        pairs=archive_pairs(exclude=evaluation, max_overlap=config.max_overlap, seed=config.seed)
+        if config.relevant_pairs
+        else (),
+    )
 
 
 def _to_fit(samples: PromptSet) -> PromptSet:

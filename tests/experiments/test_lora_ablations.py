@@ -7,7 +7,10 @@ from lora_ablations import read_settings
 
 from leakmech.config import read_yaml
 from leakmech.errors import ConfigError
+from leakmech.mitigation.lora import training_sources
+from leakmech.mitigation.training.sampling import example_counts
 from leakmech.mitigation.training.settings import LoraTrainingConfig
+from leakmech.prompts.samples import load_dataset
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -22,6 +25,23 @@ def test_every_variant_is_a_valid_training_that_differs_from_the_recipe(name):
     }
     assert len({config.model_dump_json() for config in found.values()}) == len(found)
     assert set(settings["seeds"]) <= set(found)
+
+
+def test_every_variant_finds_as_many_examples_as_it_asks_for(tmp_path):
+    load_dataset("hexl").take(50).save(tmp_path / "fifty.jsonl")  # as many as the README builds of AEXL
+    settings = read_settings(CONFIGS / "lora_ablations.yaml")
+    recipe = read_yaml(CONFIGS / settings["recipe"]) | settings.get("changes", {})
+    recipe["irrelevant"] = str(tmp_path / "fifty.jsonl")
+    for variant, changes in settings["variants"].items():
+        config = LoraTrainingConfig.parse(recipe | (changes or {}), where=variant)
+        counts = example_counts(
+            training_sources(config, []),
+            shares=config.shares.model_dump(),
+            n_examples=config.examples,
+            completions=config.completions,
+            polarities=config.polarities,
+        )
+        assert sum(counts.values()) == config.examples, variant
 
 
 def test_a_configuration_stands_on_the_one_it_is_like_and_its_own_values_go_first(tmp_path):

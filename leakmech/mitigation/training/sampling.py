@@ -167,6 +167,18 @@ def build_training_examples(
     return examples
 
 
+def example_counts(
+    sources: TrainingSources,
+    *,
+    shares: Mapping[str, float],
+    n_examples: int | None = None,
+    completions: int = 4,
+    polarities: Sequence[Polarity] = POLARITIES,
+) -> dict[ExampleKind, int]:
+    """How many examples of each kind :func:`build_training_examples` would give; raises as it does."""
+    return _counts(_candidates(sources, polarities, 0), shares, n_examples, completions)
+
+
 # -- candidates --------------------------------------------------------------------------------------------------------
 
 
