@@ -119,8 +119,7 @@ def train_lora(
 
     config = LoraTrainingConfig.parse(config.model_dump())  # what was built without parse() is checked too
     accelerator = Accelerator(cpu=config.device == "cpu")
-    with accelerator.main_process_first():
-        refuse_other_run(RunDirectory(Path(out)), config)
+    refuse_other_run(RunDirectory(Path(out)), config)
     loaded = model or load_model(
         config.model,
         device=accelerator.device if config.device == "auto" else config.device,

@@ -9,7 +9,7 @@ from importlib import resources
 
 @cache
 def _lists() -> dict[str, str]:
-    return tomllib.loads(_read("english.toml"))
+    return tomllib.loads(data_text("english.toml"))
 
 
 def word_list(name: str) -> frozenset[str]:
@@ -20,8 +20,9 @@ def word_list(name: str) -> frozenset[str]:
 @cache
 def blocked_hashes() -> frozenset[str]:
     """Hashes of profanity and slurs, so that nobody has to read the words."""
-    return frozenset(line for line in _read("blocked_words.txt").splitlines() if line and not line.startswith("#"))
+    return frozenset(line for line in data_text("blocked_words.txt").splitlines() if line and not line.startswith("#"))
 
 
-def _read(name: str) -> str:
+def data_text(name: str) -> str:
+    """The text of a file that ships in ``data/``."""
     return (resources.files("leakmech.prompts") / "data" / name).read_text(encoding="utf-8")

@@ -18,12 +18,12 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from importlib import resources
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from leakmech.errors import DatasetError
+from leakmech.prompts.english import data_text
 from leakmech.prompts.samples import PromptSet, Sample
 from leakmech.seeds import numpy_generator
 
@@ -114,8 +114,7 @@ def relation_pairs(samples: PromptSet, *, seed: int = 0) -> tuple[PromptSet, Pro
 @cache
 def kindred_themes() -> tuple[frozenset[str], ...]:
     """Themes of the built-in fitting sets that share people, places or things: an injection of one may suit another."""
-    text = (resources.files("leakmech.prompts") / "data" / "kindred_themes.toml").read_text(encoding="utf-8")
-    return tuple(frozenset(themes) for themes in tomllib.loads(text)["kindred"])
+    return tuple(frozenset(themes) for themes in tomllib.loads(data_text("kindred_themes.toml"))["kindred"])
 
 
 def unrelated(one: str, other: str) -> bool:
@@ -128,8 +127,7 @@ def _exchange(themes: Sequence[str], *, rng: np.random.Generator) -> list[int] |
 
     The assignment of least cost, for costs drawn at random: every assignment that is allowed can come out.
     """
-    names = list(dict.fromkeys(themes))
-    places = [names.index(theme) for theme in themes]
+    names, places = np.unique(themes, return_inverse=True)
     allowed = np.array([[unrelated(one, other) for other in names] for one in names])[np.ix_(places, places)]
     costs = rng.random(allowed.shape)
     # Dearer than all that is allowed together, so that it is taken only where nothing else is left.
