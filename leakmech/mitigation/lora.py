@@ -31,6 +31,7 @@ from leakmech.mitigation.training.examples import (
 )
 from leakmech.mitigation.training.objectives import Losses
 from leakmech.mitigation.training.overlap_check import refuse_shared_prompts
+from leakmech.mitigation.training.pairing import Pairing
 from leakmech.mitigation.training.preventative import PreventativeSteering
 from leakmech.mitigation.training.relevant_pairs import archive_pairs
 from leakmech.mitigation.training.sampling import TrainingSources, build_training_examples
@@ -41,9 +42,8 @@ from leakmech.models.layout import layout_of
 from leakmech.models.load import ADAPTER_CARD, LoadedModel, load_adapter, load_model
 from leakmech.models.quiet import quiet
 from leakmech.progress import Progress, no_progress
-from leakmech.prompts.relation import mismatched
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet, load_dataset
+from leakmech.prompts.samples import PromptSet, load_dataset, pooled
 from leakmech.runs import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
 from leakmech.store import atomic_path, read_json, read_jsonl_shard, write_json
 
@@ -282,15 +282,15 @@ def training_sources(config: LoraTrainingConfig, evaluation: Sequence[PromptSet]
     DatasetError
         A data set is missing or malformed, or its injections cannot be exchanged.
     """
-    relevant = [_to_fit(load_dataset(name)) for name in config.relevant]
+    pairing, relevant, mismatched = Pairing.of(config), [], []
+    if config.relevant:
+        samples = pooled([_to_fit(load_dataset(name)) for name in config.relevant])
+        relevant = [pairing.relevant(samples)]
+        mismatched = [pairing.irrelevant(samples, number=number) for number in range(config.mismatched)]
     return TrainingSources(
         irrelevant=load_dataset(config.irrelevant) if config.irrelevant else None,
         relevant=relevant,
-        mismatched=[
-            mismatched(dataset, seed=config.seed + number)
-            for dataset in relevant
-            for number in range(config.mismatched)
-        ],
+        mismatched=mismatched,
         pairs=archive_pairs(exclude=evaluation, max_overlap=config.max_overlap, seed=config.seed)
         if config.relevant_pairs
         else (),

@@ -34,7 +34,7 @@ from leakmech.models.configured import load_configured
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.progress import Progress, no_progress
-from leakmech.prompts.relation import with_mismatched, without_self_reports
+from leakmech.prompts.relation import mismatched, with_exchanged, without_self_reports
 from leakmech.prompts.samples import load_dataset
 from leakmech.reports.mitigation_figures import draw_mitigations
 from leakmech.reports.mitigation_page import mitigation_page
@@ -155,7 +155,8 @@ def _tune_arena(config: MitigateConfig, parts: FittedParts, path: Path, margins:
     relevant stems have injections of other themes: leakage that only what decides by relevance can lower alone."""
     number = config.tune_samples
     relevant = without_self_reports(parts.relevant).split("tune")
-    leakage = with_mismatched(parts.splits["tune"], relevant, number=number, seed=config.seed)
+    exchanged = mismatched(relevant, seed=config.seed).take(number)
+    leakage = with_exchanged(parts.splits["tune"].take(number), exchanged)
     files = {"leakage": leakage, "relevant": relevant.take(number)}
     for name, samples in files.items():
         samples.save(path / "data" / f"tune-{name}.jsonl")

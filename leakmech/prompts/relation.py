@@ -20,6 +20,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+from jaxtyping import Bool
 from scipy.optimize import linear_sum_assignment
 
 from leakmech.errors import DatasetError
@@ -67,9 +68,7 @@ def mismatched(samples: PromptSet, *, seed: int = 0) -> PromptSet:
         A sample has no theme, or the themes of a split cannot be exchanged (one has more than half of its samples).
     """
     kept = without_self_reports(samples)
-    for sample in kept:
-        if sample.theme is None:
-            raise DatasetError(f"{samples.name}: sample {sample.id!r}: field 'theme' is missing; injections need one")
+    refuse_missing_themes(kept)
     donors: dict[str, Sample] = {}
     for split in dict.fromkeys(sample.split for sample in kept):
         own = [sample for sample in kept if sample.split == split]
@@ -80,21 +79,16 @@ def mismatched(samples: PromptSet, *, seed: int = 0) -> PromptSet:
                 "use more themes, or themes of more equal size"
             )
         donors |= {sample.id: own[index] for sample, index in zip(own, order, strict=True)}
-    moved = tuple(_with_injections(sample, donors[sample.id]) for sample in kept)
+    moved = tuple(with_injections(sample, donors[sample.id]) for sample in kept)
     return PromptSet(f"{samples.name}-mismatched", moved)
 
 
-def with_mismatched(
-    leakage: PromptSet, relevant: PromptSet, *, number: int, seed: int = 0, even: bool = False
-) -> PromptSet:
-    """The first samples of a leakage set, and as many :func:`mismatched` ones of a set of relevant affect.
+def with_exchanged(leakage: PromptSet, exchanged: PromptSet) -> PromptSet:
+    """Samples of a leakage set and samples whose injections were exchanged, as one set.
 
     Where the one and the other are of different writers, their texts alone would give away which affect is irrelevant.
-    Of the relevant set the first are taken, too, or with `even` those at even distances (:meth:`PromptSet.spread`).
     """
-    exchanged = mismatched(relevant, seed=seed)
-    chosen = exchanged.spread(number) if even else exchanged.take(number)
-    return PromptSet(leakage.name, (*leakage.take(number), *chosen))
+    return PromptSet(leakage.name, (*leakage, *exchanged))
 
 
 def relation_pairs(samples: PromptSet, *, seed: int = 0) -> tuple[PromptSet, PromptSet]:
@@ -111,6 +105,32 @@ def relation_pairs(samples: PromptSet, *, seed: int = 0) -> tuple[PromptSet, Pro
     return without_self_reports(samples), mismatched(samples, seed=seed)
 
 
+def refuse_missing_themes(samples: PromptSet) -> None:
+    """Exchanging injections needs to know what they are about.
+
+    Raises
+    ------
+    DatasetError
+        A sample has no theme.
+    """
+    for sample in samples:
+        if sample.theme is None:
+            raise DatasetError(f"{samples.name}: sample {sample.id!r}: field 'theme' is missing; injections need one")
+
+
+def with_injections(sample: Sample, donor: Sample) -> Sample:
+    """`sample` with the injections of `donor`, whose id becomes its ``source``; its own id ends in ``-mismatched``."""
+    return replace(
+        sample,
+        id=f"{sample.id}-mismatched",
+        positive=donor.positive,
+        neutral=donor.neutral,
+        negative=donor.negative,
+        source=donor.id,
+        note=None,
+    )
+
+
 @cache
 def kindred_themes() -> tuple[frozenset[str], ...]:
     """Themes of the built-in fitting sets that share people, places or things: an injection of one may suit another."""
@@ -122,26 +142,19 @@ def unrelated(one: str, other: str) -> bool:
     return one != other and not any(one in kindred and other in kindred for kindred in kindred_themes())
 
 
+def unrelated_pairs(ones: Sequence[str], others: Sequence[str]) -> Bool[np.ndarray, "ones others"]:
+    """:func:`unrelated` of every theme of one list with every theme of another."""
+    (rows, row_of), (columns, column_of) = (np.unique(themes, return_inverse=True) for themes in (ones, others))
+    return np.array([[unrelated(row, column) for column in columns] for row in rows])[np.ix_(row_of, column_of)]
+
+
 def _exchange(themes: Sequence[str], *, rng: np.random.Generator) -> list[int] | None:
     """For each place another of an unrelated theme, every place once; None where that is impossible.
 
     The assignment of least cost, for costs drawn at random: every assignment that is allowed can come out.
     """
-    names, places = np.unique(themes, return_inverse=True)
-    allowed = np.array([[unrelated(one, other) for other in names] for one in names])[np.ix_(places, places)]
+    allowed = unrelated_pairs(themes, themes)
     costs = rng.random(allowed.shape)
     # Dearer than all that is allowed together, so that it is taken only where nothing else is left.
     rows, columns = linear_sum_assignment(np.where(allowed, costs, len(themes) + 1.0))
     return [int(column) for column in columns] if allowed[rows, columns].all() else None
-
-
-def _with_injections(sample: Sample, donor: Sample) -> Sample:
-    return replace(
-        sample,
-        id=f"{sample.id}-mismatched",
-        positive=donor.positive,
-        neutral=donor.neutral,
-        negative=donor.negative,
-        source=donor.id,
-        note=None,
-    )

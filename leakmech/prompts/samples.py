@@ -155,7 +155,11 @@ def builtin_datasets() -> dict[str, Path]:
 
 def load_pooled(names: Sequence[str | Path]) -> PromptSet:
     """Several data sets as one; raises as :func:`load_dataset`."""
-    datasets = [load_dataset(name) for name in names]
+    return pooled([load_dataset(name) for name in names])
+
+
+def pooled(datasets: Sequence[PromptSet]) -> PromptSet:
+    """Several data sets as one."""
     return PromptSet("+".join(d.name for d in datasets), tuple(sample for d in datasets for sample in d))
 
 

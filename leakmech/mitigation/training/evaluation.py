@@ -19,9 +19,10 @@ import numpy as np
 from leakmech.benchmark import run_benchmark
 from leakmech.config import BenchConfig
 from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reduction, retention
+from leakmech.mitigation.training.pairing import Pairing
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.relation import with_mismatched, without_self_reports
+from leakmech.prompts.relation import with_exchanged, without_self_reports
 from leakmech.prompts.samples import CONDITIONS, POLARITIES, load_dataset, load_pooled
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
@@ -58,11 +59,12 @@ class TuneSelectivity:
         relevant = without_self_reports(load_pooled(self._tune.relevant))
         if any(sample.split is not None for sample in relevant):
             relevant = relevant.split("tune")
-        number, leakage = self._tune.samples, load_dataset(self._tune.leakage)
+        number = self._tune.samples
+        leakage = load_dataset(self._tune.leakage).take(number)
+        pairing = Pairing.of(config)
         if config.mismatched:
-            leakage = with_mismatched(leakage, relevant, number=number, seed=config.seed, even=True)
-        else:
-            leakage = leakage.take(number)
+            leakage = with_exchanged(leakage, pairing.irrelevant(relevant).spread(number))
+        relevant = pairing.relevant(relevant)
         self._sets = {"leakage": leakage, "relevant": relevant.spread(number)}
         self._base: dict[str, LeakageScores] = {}
 

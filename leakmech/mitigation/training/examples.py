@@ -61,6 +61,9 @@ class TrainingExample:
         tokenised together with the prompt.
     polarity
         Of the injection, None for neutral and plain ones.
+    stem
+        Examples of one stem go into one step together, as far as they fit: an adapter that answers all injections of
+        a stem alike then gains nothing. None: it goes alone.
     """
 
     id: str
@@ -70,6 +73,7 @@ class TrainingExample:
     completion: str
     tokens: tuple[int, ...] | None = None
     polarity: Polarity | None = None
+    stem: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -55,11 +55,12 @@ class TrainingSources:
 
     def texts(self) -> Iterator[tuple[Role, str]]:
         """Every stem and injection, with its role."""
-        for dataset in (self.irrelevant, *self.relevant):
+        texts: dict[tuple[Role, str], None] = {}
+        for dataset in (self.irrelevant, *self.relevant, *self.mismatched):
             for sample in dataset or ():
-                yield "stem", sample.stem
-                for text in (sample.positive, sample.neutral, sample.negative):
-                    yield "injection", text
+                injections = (sample.positive, sample.neutral, sample.negative)
+                texts |= dict.fromkeys([("stem", sample.stem), *(("injection", text) for text in injections)])
+        yield from texts
         for pair in self.pairs:
             yield "stem", pair.stem
             yield "injection", pair.injection
@@ -290,4 +291,5 @@ def _example(
         completion=completion.text,
         tokens=tokens,
         polarity=candidate.polarity,
+        stem=candidate.stem,
     )

@@ -57,6 +57,14 @@ class Steering(_Group):
     strength: float = Field(1.0, description="in units of the direction's stream_norm")
 
 
+class ClearPairs(_Group):
+    """Leave out pairs that may or may not belong together (:mod:`leakmech.prompts.clear_pairs`)."""
+
+    relevant: float = Field(0.2, ge=-1, le=1, description="least mean similarity of a stem and its own injections")
+    irrelevant: float = Field(0.06, ge=0, le=1, description="most similarity of a stem and injections of other themes")
+    encoder: str = Field("embedded", description="sentence encoder: embedded, hub id or folder")
+
+
 class Tune(_Group):
     """Samples on which the adapter is judged while it is trained, by selectivity without fluency."""
 
@@ -88,6 +96,7 @@ class LoraTrainingConfig(Settings):
     mismatched: int = Field(
         0, ge=0, description="times that stems of relevant samples are also paired with injections of other themes"
     )
+    clear_pairs: ClearPairs | None = Field(None, description="train and tune on clear pairs only; null: on all")
     relevant_pairs: bool = Field(False, description="also sentences that follow each other in the embedded archive")
     examples_file: str | None = Field(None, description="JSONL of finished examples, instead of data sets")
     evaluation: tuple[str, ...] = Field(("hexl",), description="data sets that training must share no text with")

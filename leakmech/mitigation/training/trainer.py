@@ -109,9 +109,14 @@ class Trainer:
     evaluate: Evaluate | None = None
     progress: Progress = no_progress
     _encoded: list[EncodedExample] = field(init=False, repr=False)
+    _stems: list[list[int]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_examples(self.examples)
+        stems: dict[str, list[int]] = {}
+        for index, example in enumerate(self.examples):
+            stems.setdefault(example.stem or example.id, []).append(index)
+        self._stems = list(stems.values())
         self._encoded = [self.collator.encode(example) for example in self.examples]
         self._parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.AdamW(
@@ -139,10 +144,14 @@ class Trainer:
         return self.steps_per_epoch * self.config.epochs
 
     def step_examples(self, step: int) -> list[int]:
-        """Indices of the examples of a step, counted from 0; every epoch has an order of its own."""
+        """Indices of the examples of a step, counted from 0; every epoch has an order of its own.
+
+        Examples of one stem stand beside each other.
+        """
         epoch, index = divmod(step, self.steps_per_epoch)
-        order = numpy_generator(self.config.seed, "order", epoch).permutation(len(self.examples))
-        return order[index * self.step_size : (index + 1) * self.step_size].tolist()
+        shuffled = numpy_generator(self.config.seed, "order", epoch).permutation(len(self._stems))
+        order = [example for stem in shuffled for example in self._stems[stem]]
+        return order[index * self.step_size : (index + 1) * self.step_size]
 
     def learning_rate(self, step: int) -> float:
         """Of a step, counted from 0."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -99,6 +100,23 @@ class TestTraining:
         assert not any("lora" in name for name, _ in loaded.model.named_modules())
         assert result.card["base"]["base_hash"] == hash_base(loaded.model)
         assert result.card["data"]["kinds"] == {"relevant": 6, "irrelevant": 12}
+
+    def test_examples_of_a_stem_go_together(self, loaded, tmp_path, monkeypatch) -> None:
+        seen, whole = [], Trainer._backward
+
+        def recorded(self: Trainer, indices):
+            seen.append([self.examples[i].stem or self.examples[i].id for i in indices])
+            return whole(self, indices)
+
+        monkeypatch.setattr(Trainer, "_backward", recorded)
+        given = [replace(example, stem=f"stem {i % 8}") for i, example in enumerate(examples(16))] + examples(20)[16:]
+        train_lora(config(), tmp_path / "a", model=loaded, examples=given)
+        epochs = [[stem for step in steps for stem in step] for steps in (seen[:5], seen[5:])]
+        assert epochs[0] != epochs[1]
+        for order in epochs:
+            assert sorted(order) == sorted(e.stem or e.id for e in given)
+            places = {stem: [i for i, other in enumerate(order) if other == stem] for stem in order}
+            assert all(at[-1] - at[0] == len(at) - 1 for at in places.values())
 
     def test_the_learning_rate_rises_and_falls(self, loaded, tmp_path) -> None:
         rates = train_lora(config(), tmp_path / "a", model=loaded, examples=examples()).to_frame()["learning_rate"]

@@ -1,0 +1,67 @@
+"""How samples of relevant affect become the two sides of what an adapter is to tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+
+from leakmech.mitigation.training.settings import ClearPairs, LoraTrainingConfig
+from leakmech.prompts.clear_pairs import Encode, clearly_irrelevant, clearly_relevant
+from leakmech.prompts.relation import mismatched
+from leakmech.prompts.samples import PromptSet
+from leakmech.scoring.semantic import load_encoder
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Pairs of injections and stems.
+
+    Attributes
+    ----------
+    clear
+        Bounds for pairs that leave no doubt (:mod:`leakmech.prompts.clear_pairs`); None: all pairs.
+    seed
+        Of who gets whose injections.
+    """
+
+    clear: ClearPairs | None = None
+    seed: int = 0
+
+    @classmethod
+    def of(cls, config: LoraTrainingConfig) -> Pairing:
+        """The one that is configured."""
+        return cls(config.clear_pairs, config.seed)
+
+    @cached_property
+    def _encode(self) -> Encode:
+        """The sentence encoder, which reads a text once however often it is asked."""
+        encoder, known = load_encoder(self.clear.encoder if self.clear else "embedded"), {}
+
+        def encode(texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
+            new = [text for text in dict.fromkeys(texts) if text not in known]
+            known.update(zip(new, encoder(new) if new else (), strict=True))
+            return np.stack([known[text] for text in texts])
+
+        return encode
+
+    def relevant(self, samples: PromptSet) -> PromptSet:
+        """The samples whose injections should show; raises as :func:`leakmech.prompts.clear_pairs.clearly_relevant`."""
+        return clearly_relevant(samples, self._encode, least=self.clear.relevant) if self.clear else samples
+
+    def irrelevant(self, samples: PromptSet, *, number: int = 0) -> PromptSet:
+        """Stems that :meth:`relevant` keeps, with injections of other samples; another `number` gives other pairs.
+
+        Raises
+        ------
+        DatasetError
+            See :func:`leakmech.prompts.relation.mismatched` and :mod:`leakmech.prompts.clear_pairs`.
+        """
+        seed = self.seed + number
+        if self.clear is None:
+            return mismatched(samples, seed=seed)
+        most = self.clear.irrelevant
+        return clearly_irrelevant(self.relevant(samples), samples, self._encode, most=most, seed=seed)

@@ -1,0 +1,138 @@
+"""Injections and stems that clearly belong together, and ones that clearly do not: what an adapter is trained on.
+
+That a sample of relevant affect is relevant may take knowledge of the world, and what was
+exchanged may be read as if it spoke of the stem after all ("They laugh a lot in there." can stand before anything).
+From such pairs a small model learns to answer all affect half as strongly. Here
+
+* a sample is *clear* if a sentence encoder finds its charged injections like its stem: their cosine similarity has a
+  mean of at least `least`; self-reports are kept as they are;
+* an exchanged injection is *clear* if its theme has little to do with the stem's, no word of it refers to something
+  outside of it, and its cosine similarity with the stem is at most `most`, whichever its sign.
+
+Neither looks at what a model makes of the prompts, nor at what is evaluated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics.pairwise import cosine_similarity, paired_cosine_distances
+
+from leakmech.errors import DatasetError
+from leakmech.prompts.english import word_list
+from leakmech.prompts.relation import (
+    SELF_REPORT,
+    refuse_missing_themes,
+    unrelated_pairs,
+    with_injections,
+    without_self_reports,
+)
+from leakmech.prompts.samples import PromptSet, Sample
+from leakmech.seeds import numpy_generator
+
+Encode = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
+"""From texts to embeddings (:func:`leakmech.scoring.semantic.load_encoder`)."""
+
+_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
+
+
+def clearly_relevant(samples: PromptSet, encode: Encode, *, least: float) -> PromptSet:
+    """The samples whose injections are like their stems, and all self-reports.
+
+    Parameters
+    ----------
+    samples
+        Relevant affect.
+    encode
+        A sentence encoder.
+    least
+        Mean cosine similarity of stem and charged injections.
+
+    Raises
+    ------
+    DatasetError
+        There are none.
+    """
+    stems = encode([sample.stem for sample in samples])
+    injections = encode([s.positive for s in samples]), encode([s.negative for s in samples])
+    likeness = np.mean([1 - paired_cosine_distances(stems, texts) for texts in injections], axis=0)
+    kept = tuple(s for s, like in zip(samples, likeness, strict=True) if s.note == SELF_REPORT or like >= least)
+    if not kept:
+        raise DatasetError(f"{samples.name}: no sample has a mean similarity of {least:g}; lower clear_pairs.relevant")
+    return replace(samples, samples=kept)
+
+
+def clearly_irrelevant(stems: PromptSet, donors: PromptSet, encode: Encode, *, most: float, seed: int = 0) -> PromptSet:
+    """The stems of one set with injections of the other that have nothing to do with them; each donor about as often.
+
+    Parameters
+    ----------
+    stems, donors
+        Samples with themes; self-reports are left out. Stems and donors of different splits do not meet.
+    encode
+        A sentence encoder.
+    most
+        Cosine similarity of stem and injection, without its sign.
+    seed
+        Of who gets what.
+
+    Returns
+    -------
+    PromptSet
+        As :func:`leakmech.prompts.relation.mismatched` has them; stems for which no donor is left are missing.
+
+    Raises
+    ------
+    DatasetError
+        A sample has no theme, or no stem has a donor.
+    """
+    stems, donors = without_self_reports(stems), without_self_reports(donors)
+    for samples in (stems, donors):
+        refuse_missing_themes(samples)
+    found: dict[str, Sample] = {}
+    for split in dict.fromkeys(sample.split for sample in stems):
+        taking = [sample for sample in stems if sample.split == split]
+        giving = [sample for sample in donors if sample.split == split and _names_all(sample)]
+        if giving:
+            allowed = unrelated_pairs([str(s.theme) for s in taking], [str(s.theme) for s in giving])
+            allowed &= np.all(np.abs(_similarities(taking, giving, encode)) <= most, axis=0)
+            chosen = _assign(allowed, numpy_generator("clearly irrelevant", seed, split))
+            found |= {taking[i].id: giving[j] for i, j in chosen}
+    moved = tuple(with_injections(sample, found[sample.id]) for sample in stems if sample.id in found)
+    if not moved:
+        raise DatasetError(
+            f"{stems.name}: no stem has injections of another theme with a similarity of at most {most:g}; "
+            "raise clear_pairs.irrelevant"
+        )
+    return PromptSet(f"{stems.name}-mismatched", moved)
+
+
+def _names_all(sample: Sample) -> bool:
+    """Do the charged injections refer to nothing but what they name themselves?"""
+    referring = word_list("referring") | word_list("referring_inside")
+    texts = (sample.positive, sample.negative)
+    return not any(referring & set(_WORD.findall(text.lower().replace("’", "'"))) for text in texts)
+
+
+def _similarities(
+    stems: Sequence[Sample], donors: Sequence[Sample], encode: Encode
+) -> Float[np.ndarray, "2 stems donors"]:
+    """Cosine similarity of every stem with the positive and the negative injection of every donor."""
+    stem = encode([sample.stem for sample in stems])
+    injections = [s.positive for s in donors], [s.negative for s in donors]
+    return np.stack([cosine_similarity(stem, encode(texts)) for texts in injections])
+
+
+def _assign(allowed: Bool[np.ndarray, "stems donors"], rng: np.random.Generator) -> list[tuple[int, int]]:
+    """An allowed donor for as many stems as possible, none much more often than others; drawn at random."""
+    n_stems, n_donors = allowed.shape
+    rounds = -(-n_stems // n_donors)
+    costs = np.where(np.tile(allowed, rounds), rng.random((n_stems, rounds * n_donors)), float(n_stems + 1))
+    rows, columns = linear_sum_assignment(costs)
+    pairs = [(int(row), int(column) % n_donors) for row, column in zip(rows, columns, strict=True)]
+    return [(row, donor) for row, donor in pairs if allowed[row, donor]]
