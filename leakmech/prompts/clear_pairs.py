@@ -1,8 +1,8 @@
 """Injections and stems that clearly belong together, and ones that clearly do not: what an adapter is trained on.
 
-That a sample of relevant affect is relevant may take knowledge of the world, and what was
-exchanged may be read as if it spoke of the stem after all ("They laugh a lot in there." can stand before anything).
-From such pairs a small model learns to answer all affect half as strongly. Here
+It may take knowledge of the world to see that a sample of relevant affect is relevant, and an exchanged injection may
+be read as if it spoke of the stem after all ("They laugh a lot in there." can stand before anything). From such pairs a
+small model learns to answer all affect half as strongly. Here
 
 * a sample is *clear* if a sentence encoder finds its charged injections like its stem: their cosine similarity has a
   mean of at least `least`; self-reports are kept as they are;
@@ -97,7 +97,7 @@ def clearly_irrelevant(stems: PromptSet, donors: PromptSet, encode: Encode, *, m
     found: dict[str, Sample] = {}
     for split in dict.fromkeys(sample.split for sample in stems):
         taking = [sample for sample in stems if sample.split == split]
-        giving = [sample for sample in donors if sample.split == split and _names_all(sample)]
+        giving = [sample for sample in donors if sample.split == split and _stands_alone(sample)]
         if giving:
             allowed = unrelated_pairs([str(s.theme) for s in taking], [str(s.theme) for s in giving])
             allowed &= np.all(np.abs(_similarities(taking, giving, encode)) <= most, axis=0)
@@ -112,7 +112,7 @@ def clearly_irrelevant(stems: PromptSet, donors: PromptSet, encode: Encode, *, m
     return PromptSet(f"{stems.name}-mismatched", moved)
 
 
-def _names_all(sample: Sample) -> bool:
+def _stands_alone(sample: Sample) -> bool:
     """Do the charged injections refer to nothing but what they name themselves?"""
     referring = word_list("referring") | word_list("referring_inside")
     texts = (sample.positive, sample.negative)

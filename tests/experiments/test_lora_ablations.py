@@ -28,10 +28,10 @@ def test_every_variant_is_a_valid_training_that_differs_from_the_recipe(name):
 
 
 def test_every_variant_finds_as_many_examples_as_it_asks_for(tmp_path):
-    load_dataset("hexl").take(50).save(tmp_path / "fifty.jsonl")  # as many as the README builds of AEXL
+    load_dataset("relevant-train").take(150).save(tmp_path / "irrelevant.jsonl")  # as many as the README builds of AEXL
     settings = read_settings(CONFIGS / "lora_ablations.yaml")
     recipe = read_yaml(CONFIGS / settings["recipe"]) | settings.get("changes", {})
-    recipe["irrelevant"] = str(tmp_path / "fifty.jsonl")
+    recipe["irrelevant"] = str(tmp_path / "irrelevant.jsonl")
     for variant, changes in settings["variants"].items():
         config = LoraTrainingConfig.parse(recipe | (changes or {}), where=variant)
         counts = example_counts(

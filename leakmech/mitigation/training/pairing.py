@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float
@@ -36,21 +36,11 @@ class Pairing:
         """The one that is configured."""
         return cls(config.clear_pairs, config.seed)
 
-    @cached_property
-    def _encode(self) -> Encode:
-        """The sentence encoder, which reads a text once however often it is asked."""
-        encoder, known = load_encoder(self.clear.encoder if self.clear else "embedded"), {}
-
-        def encode(texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
-            new = [text for text in dict.fromkeys(texts) if text not in known]
-            known.update(zip(new, encoder(new) if new else (), strict=True))
-            return np.stack([known[text] for text in texts])
-
-        return encode
-
     def relevant(self, samples: PromptSet) -> PromptSet:
         """The samples whose injections should show; raises as :func:`leakmech.prompts.clear_pairs.clearly_relevant`."""
-        return clearly_relevant(samples, self._encode, least=self.clear.relevant) if self.clear else samples
+        if self.clear is None:
+            return samples
+        return clearly_relevant(samples, _encode(self.clear.encoder), least=self.clear.relevant)
 
     def irrelevant(self, samples: PromptSet, *, number: int = 0) -> PromptSet:
         """Stems that :meth:`relevant` keeps, with injections of other samples; another `number` gives other pairs.
@@ -63,5 +53,18 @@ class Pairing:
         seed = self.seed + number
         if self.clear is None:
             return mismatched(samples, seed=seed)
-        most = self.clear.irrelevant
-        return clearly_irrelevant(self.relevant(samples), samples, self._encode, most=most, seed=seed)
+        encode, most = _encode(self.clear.encoder), self.clear.irrelevant
+        return clearly_irrelevant(self.relevant(samples), samples, encode, most=most, seed=seed)
+
+
+@cache
+def _encode(name: str) -> Encode:
+    """A sentence encoder that reads a text once, however often it is asked."""
+    encoder, known = load_encoder(name), {}
+
+    def encode(texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        known.update(zip(new, encoder(new) if new else (), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    return encode
