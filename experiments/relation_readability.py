@@ -40,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     loaded = load_model(arguments.model)
     samples = without_self_reports(load_pooled(FITTING_DATASETS))
-    pairings = {"all": Pairing(seed=arguments.seed), "clear": Pairing(ClearPairs(), seed=arguments.seed)}
+    pairings = {"all": Pairing(seed=arguments.seed), "clear": Pairing(ClearPairs.model_validate({}), seed=arguments.seed)}
     rows = []
     for name, pairing in pairings.items():
         found = {}
