@@ -40,9 +40,9 @@ def main() -> None:
     arguments = parser.parse_args()
     loaded = load_model(arguments.model)
     samples = without_self_reports(load_pooled(FITTING_DATASETS))
-    pairings = {"all": Pairing(seed=arguments.seed), "clear": Pairing(ClearPairs.model_validate({}), seed=arguments.seed)}
     rows = []
-    for name, pairing in pairings.items():
+    for name, bounds in (("all", None), ("clear", ClearPairs.model_validate({}))):
+        pairing = Pairing(bounds, arguments.seed)
         found = {}
         for split in ("fit", "tune"):
             own = samples.split(split)

@@ -32,10 +32,13 @@ def test_every_variant_finds_as_many_examples_as_it_asks_for(tmp_path):
     settings = read_settings(CONFIGS / "lora_ablations.yaml")
     recipe = read_yaml(CONFIGS / settings["recipe"]) | settings.get("changes", {})
     recipe["irrelevant"] = str(tmp_path / "irrelevant.jsonl")
+    sources = {}
     for variant, changes in settings["variants"].items():
         config = LoraTrainingConfig.parse(recipe | (changes or {}), where=variant)
+        made_of = (config.irrelevant, config.relevant, config.mismatched, config.clear_pairs, config.relevant_pairs)
+        sources[made_of] = sources.get(made_of) or training_sources(config, [])
         counts = example_counts(
-            training_sources(config, []),
+            sources[made_of],
             shares=config.shares.model_dump(),
             n_examples=config.examples,
             completions=config.completions,
