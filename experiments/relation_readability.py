@@ -12,14 +12,10 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from leakmech.config import DEFAULT_MODEL
 from leakmech.mechanism.activations import cache_activations
-from leakmech.mitigation.relation_probe import REGULARISATION
+from leakmech.mitigation.relation_probe import relevance_auc, relevance_vector
 from leakmech.mitigation.training.pairing import Pairing
 from leakmech.mitigation.training.settings import ClearPairs
 from leakmech.models.load import LoadedModel, load_model
@@ -49,7 +45,7 @@ def main() -> None:
             irrelevant = pairing.irrelevant(own).spread(arguments.samples)
             stems = {sample.stem for sample in irrelevant}
             relevant = PromptSet(own.name, tuple(sample for sample in own if sample.stem in stems))
-            found[split] = [_read(loaded, side, arguments.layers) for side in (irrelevant, relevant)]
+            found[split] = [_read(loaded, side, arguments.layers) for side in (relevant, irrelevant)]
         for position in POSITIONS:
             aucs = [_auc(found, position, index) for index in range(len(arguments.layers))]
             count = " / ".join(str(sum(len(side[position]) for side in found[split])) for split in ("fit", "tune"))
@@ -70,12 +66,10 @@ def _read(loaded: LoadedModel, samples: PromptSet, layers: list[int]) -> dict[st
 
 
 def _auc(found: dict[str, list[dict[str, np.ndarray]]], position: str, layer: int) -> float:
-    """Of a probe that was fitted on `fit`, on `tune`; irrelevant prompts come first."""
-    points = {split: [side[position][:, layer].astype(np.float32) for side in sides] for split, sides in found.items()}
-    labels = {split: np.repeat([0, 1], [len(side) for side in sides]) for split, sides in points.items()}
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARISATION, max_iter=500))
-    probe.fit(np.concatenate(points["fit"]), labels["fit"])
-    return float(roc_auc_score(labels["tune"], probe.decision_function(np.concatenate(points["tune"]))))
+    """Of a probe that was fitted on `fit`, on `tune`."""
+    fit, tune = ([side[position][:, layer].astype(np.float32) for side in found[split]] for split in ("fit", "tune"))
+    vector = relevance_vector(*fit)
+    return relevance_auc(*(points @ vector for points in tune))
 
 
 if __name__ == "__main__":

@@ -29,11 +29,10 @@ from leakmech.interventions.base import Probe
 from leakmech.mechanism.activations import cache_activations
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.relation import mismatched
-from leakmech.prompts.samples import PromptSet
+from leakmech.prompts.samples import POLARITIES, PromptSet
 
 REGULARISATION = 0.003
 """C of the logistic regressions; activations are standardised first."""
-_CONDITIONS = ("positive", "negative")
 _DEEPEST = 0.7
 """Layers beyond this share of the depth are left out: there must be layers left to act in."""
 
@@ -131,24 +130,27 @@ def fit_relation_probe(
         if not len(samples):
             raise DatasetError(f"{samples.name}: no samples to fit a probe of relevance on")
         cache = cache_activations(
-            model, samples, layers=list(layers), positions=["stem_mean"], conditions=_CONDITIONS, **prompting
+            model, samples, layers=list(layers), positions=["stem_mean"], conditions=POLARITIES, **prompting
         )["resid_post"]
-        return np.concatenate([cache.matrix(condition=c, position="stem_mean") for c in _CONDITIONS]).astype(np.float32)
+        return np.concatenate([cache.matrix(condition=c, position="stem_mean") for c in POLARITIES]).astype(np.float32)
 
     exchanged = [mismatched(relevant, seed=seed + number) for number in range(pairings)]
     found: dict[str, tuple[Rows, Rows]] = {}
     for split, leaking in (("fit", irrelevant_fit), ("tune", irrelevant_tune)):
         others = [read(samples.split(split)) for samples in exchanged]
         found[split] = read(relevant.split(split)), np.concatenate([*others, read(leaking)])
-    fits = [_fit(*(side[:, i] for side in found["fit"])) for i in range(len(layers))]
+    fits = [relevance_vector(*(side[:, i] for side in found["fit"])) for i in range(len(layers))]
     held_out = [[side[:, i] @ vector for side in found["tune"]] for i, vector in enumerate(fits)]
-    aucs = {layer: _auc(*sides) for layer, sides in zip(layers, held_out, strict=True)}
+    aucs = {layer: relevance_auc(*sides) for layer, sides in zip(layers, held_out, strict=True)}
     best = max(aucs, key=lambda layer: aucs[layer])
     related, unrelated = held_out[layers.index(best)]
     return RelationProbe(best, torch.from_numpy(fits[layers.index(best)]), unrelated, related, aucs)
 
 
-def _fit(relevant: Float[np.ndarray, "n d"], irrelevant: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " d"]:
+def relevance_vector(
+    relevant: Float[np.ndarray, "n d"], irrelevant: Float[np.ndarray, "m d"]
+) -> Float[np.ndarray, " d"]:
+    """Unit vector along which a logistic regression tells relevant prompts from irrelevant ones."""
     points = np.concatenate([relevant, irrelevant])
     labels = np.r_[np.ones(len(relevant)), np.zeros(len(irrelevant))]
     scaler = StandardScaler().fit(points)
@@ -157,6 +159,7 @@ def _fit(relevant: Float[np.ndarray, "n d"], irrelevant: Float[np.ndarray, "m d"
     return (weights / np.linalg.norm(weights)).astype(np.float32)
 
 
-def _auc(relevant: Float[np.ndarray, " n"], irrelevant: Float[np.ndarray, " m"]) -> float:
+def relevance_auc(relevant: Float[np.ndarray, " n"], irrelevant: Float[np.ndarray, " m"]) -> float:
+    """How often a relevant prompt's projection lies above an irrelevant one's."""
     labels = np.r_[np.ones(len(relevant)), np.zeros(len(irrelevant))]
     return float(roc_auc_score(labels, np.r_[relevant, irrelevant]))

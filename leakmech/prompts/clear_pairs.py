@@ -14,19 +14,19 @@ Neither looks at what a model makes of the prompts, nor at what is evaluated.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy.optimize import linear_sum_assignment
+from jaxtyping import Float
 from sklearn.metrics.pairwise import cosine_similarity, paired_cosine_distances
 
 from leakmech.errors import DatasetError
 from leakmech.prompts.english import word_list
+from leakmech.prompts.filters import words
 from leakmech.prompts.relation import (
     SELF_REPORT,
+    assigned,
     refuse_missing_themes,
     unrelated_pairs,
     with_injections,
@@ -37,8 +37,6 @@ from leakmech.seeds import numpy_generator
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
 """From texts to embeddings (:func:`leakmech.scoring.semantic.load_encoder`)."""
-
-_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 
 
 def clearly_relevant(samples: PromptSet, encode: Encode, *, least: float) -> PromptSet:
@@ -101,7 +99,7 @@ def clearly_irrelevant(stems: PromptSet, donors: PromptSet, encode: Encode, *, m
         if giving:
             allowed = unrelated_pairs([str(s.theme) for s in taking], [str(s.theme) for s in giving])
             allowed &= np.all(np.abs(_similarities(taking, giving, encode)) <= most, axis=0)
-            chosen = _assign(allowed, numpy_generator("clearly irrelevant", seed, split))
+            chosen = assigned(allowed, numpy_generator("clearly irrelevant", seed, split))
             found |= {taking[i].id: giving[j] for i, j in chosen}
     moved = tuple(with_injections(sample, found[sample.id]) for sample in stems if sample.id in found)
     if not moved:
@@ -115,8 +113,7 @@ def clearly_irrelevant(stems: PromptSet, donors: PromptSet, encode: Encode, *, m
 def _stands_alone(sample: Sample) -> bool:
     """Do the charged injections refer to nothing but what they name themselves?"""
     referring = word_list("referring") | word_list("referring_inside")
-    texts = (sample.positive, sample.negative)
-    return not any(referring & set(_WORD.findall(text.lower().replace("’", "'"))) for text in texts)
+    return referring.isdisjoint(words(f"{sample.positive} {sample.negative}".replace("-", " ")))
 
 
 def _similarities(
@@ -126,13 +123,3 @@ def _similarities(
     stem = encode([sample.stem for sample in stems])
     injections = [s.positive for s in donors], [s.negative for s in donors]
     return np.stack([cosine_similarity(stem, encode(texts)) for texts in injections])
-
-
-def _assign(allowed: Bool[np.ndarray, "stems donors"], rng: np.random.Generator) -> list[tuple[int, int]]:
-    """An allowed donor for as many stems as possible, none much more often than others; drawn at random."""
-    n_stems, n_donors = allowed.shape
-    rounds = -(-n_stems // n_donors)
-    costs = np.where(np.tile(allowed, rounds), rng.random((n_stems, rounds * n_donors)), float(n_stems + 1))
-    rows, columns = linear_sum_assignment(costs)
-    pairs = [(int(row), int(column) % n_donors) for row, column in zip(rows, columns, strict=True)]
-    return [(row, donor) for row, donor in pairs if allowed[row, donor]]

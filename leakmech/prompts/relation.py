@@ -72,13 +72,14 @@ def mismatched(samples: PromptSet, *, seed: int = 0) -> PromptSet:
     donors: dict[str, Sample] = {}
     for split in dict.fromkeys(sample.split for sample in kept):
         own = [sample for sample in kept if sample.split == split]
-        order = _exchange([str(sample.theme) for sample in own], rng=numpy_generator("mismatched", seed, split))
-        if order is None:
+        themes = [str(sample.theme) for sample in own]
+        chosen = assigned(unrelated_pairs(themes, themes), numpy_generator("mismatched", seed, split))
+        if len(chosen) < len(own):
             raise DatasetError(
                 f"{samples.name}: split {split!r}: the injections cannot all go to samples of an unrelated theme; "
                 "use more themes, or themes of more equal size"
             )
-        donors |= {sample.id: own[index] for sample, index in zip(own, order, strict=True)}
+        donors |= {own[stem].id: own[donor] for stem, donor in chosen}
     moved = tuple(with_injections(sample, donors[sample.id]) for sample in kept)
     return PromptSet(f"{samples.name}-mismatched", moved)
 
@@ -148,13 +149,15 @@ def unrelated_pairs(ones: Sequence[str], others: Sequence[str]) -> Bool[np.ndarr
     return np.array([[unrelated(row, column) for column in columns] for row in rows])[np.ix_(row_of, column_of)]
 
 
-def _exchange(themes: Sequence[str], *, rng: np.random.Generator) -> list[int] | None:
-    """For each place another of an unrelated theme, every place once; None where that is impossible.
+def assigned(allowed: Bool[np.ndarray, "stems donors"], rng: np.random.Generator) -> list[tuple[int, int]]:
+    """A donor for each stem: indices of both, for as many stems as can have an allowed one, no donor much more often.
 
     The assignment of least cost, for costs drawn at random: every assignment that is allowed can come out.
     """
-    allowed = unrelated_pairs(themes, themes)
-    costs = rng.random(allowed.shape)
+    n_stems, n_donors = allowed.shape
+    rounds = -(-n_stems // n_donors)
+    costs = rng.random((n_stems, rounds * n_donors))
     # Dearer than all that is allowed together, so that it is taken only where nothing else is left.
-    rows, columns = linear_sum_assignment(np.where(allowed, costs, len(themes) + 1.0))
-    return [int(column) for column in columns] if allowed[rows, columns].all() else None
+    rows, columns = linear_sum_assignment(np.where(np.tile(allowed, rounds), costs, n_stems + 1.0))
+    pairs = [(int(row), int(column) % n_donors) for row, column in zip(rows, columns, strict=True)]
+    return [(stem, donor) for stem, donor in pairs if allowed[stem, donor]]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import leakmech
-from leakmech.mitigation.relation_probe import RelationProbe, _fit, fit_relation_probe
+from leakmech.mitigation.relation_probe import RelationProbe, fit_relation_probe, relevance_vector
 from leakmech.prompts.samples import PromptSet, load_dataset
 
 
@@ -18,7 +18,7 @@ def test_a_planted_direction_is_found_whatever_the_scale_of_the_features():
     points = generator.standard_normal((600, 16))
     relevant, irrelevant = points[:300] + 3 * planted, points[300:]
     scale = np.linspace(0.5, 20, 16)
-    vector = _fit(relevant * scale, irrelevant * scale)
+    vector = relevance_vector(relevant * scale, irrelevant * scale)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
     projections = [side * scale @ vector for side in (relevant, irrelevant)]
     assert (projections[0][:, None] > projections[1][None]).mean() > 0.95

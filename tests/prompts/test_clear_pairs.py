@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from leakmech.errors import DatasetError
+from leakmech.mitigation.training.pairing import Pairing
+from leakmech.mitigation.training.settings import ClearPairs
 from leakmech.prompts.clear_pairs import clearly_irrelevant, clearly_relevant
 from leakmech.prompts.filters import words
 from leakmech.prompts.relation import SELF_REPORT
@@ -87,9 +89,6 @@ def test_donors_are_used_about_equally_often_and_a_seed_decides() -> None:
 
 
 def test_real_encoder_on_the_sets_that_ship() -> None:
-    from leakmech.mitigation.training.pairing import Pairing
-    from leakmech.mitigation.training.settings import ClearPairs
-
     pairing, tune = Pairing(ClearPairs.model_validate({})), load_dataset("relevant-fit").split("tune")
     relevant, irrelevant = pairing.relevant(tune), pairing.irrelevant(tune)
     assert 20 < len(relevant) < len(tune)
