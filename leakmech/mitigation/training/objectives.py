@@ -39,11 +39,12 @@ from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import DynamicCache
 
 from leakmech.errors import ConfigError, DirectionError, nearest
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.sites import recording
-from leakmech.mitigation.training.examples import KINDS, Batch, ExampleKind
+from leakmech.mitigation.training.examples import KINDS, Batch, ExampleKind, Side
 from leakmech.mitigation.training.preventative import PreventativeSteering
 from leakmech.models.layout import Layout, layout_of
 
@@ -81,6 +82,7 @@ OBJECTIVES: dict[str, Objective] = {
     "direction_penalty": Objective(("irrelevant",), hidden=True),
 }
 _ON_STATES = frozenset({"activation_consistency", "activation_contrastive"})
+_TOKENS_AT_A_TIME = 16
 _STREAM_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
@@ -98,8 +100,36 @@ def divergence(
     base: Float[Tensor, "tokens vocab"], student: Float[Tensor, "tokens vocab"], mask: Bool[Tensor, "rows pos"]
 ) -> Float[Tensor, " rows"]:
     """Mean over a row's completion of KL(base || student), in nats a token; `mask` says which tokens are a row's."""
-    wanted, found = functional.log_softmax(base.float(), dim=-1), functional.log_softmax(student.float(), dim=-1)
-    return _row_means((wanted.exp() * (wanted - found)).sum(-1), mask)
+    return _row_means(_Divergence.apply(base, student), mask)  # pyright: ignore[reportArgumentType] - apply is untyped
+
+
+class _Divergence(torch.autograd.Function):
+    """KL(base || student) of every token; its gradient, softmax(student) - softmax(base), is kept from the way forward.
+
+    Some tokens at a time: probabilities over the vocabulary are the largest tensors of a step, and automatic
+    differentiation would write and keep a whole one for each operation.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, base: Float[Tensor, "tokens vocab"], student: Float[Tensor, "tokens vocab"]
+    ) -> Float[Tensor, " tokens"]:
+        values = torch.empty(len(base), dtype=torch.float32, device=base.device)
+        gradient = torch.empty_like(student)
+        for start in range(0, len(base), _TOKENS_AT_A_TIME):
+            part = slice(start, start + _TOKENS_AT_A_TIME)
+            wanted = functional.log_softmax(base[part].float(), dim=-1)
+            found = functional.log_softmax(student[part].float(), dim=-1)
+            probabilities = wanted.exp()
+            values[part] = wanted.sub_(found).mul_(probabilities).sum(-1)
+            gradient[part] = found.exp_().sub_(probabilities)
+        ctx.save_for_backward(gradient)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
+        (gradient,) = ctx.saved_tensors
+        return None, gradient * grad_outputs[0][:, None].to(gradient.dtype)
 
 
 def activation_distance(
@@ -194,6 +224,11 @@ class Losses:
         """Kinds of examples whose reference the base model must read."""
         return frozenset(kind for o in self._active.values() if o.reference for kind in o.kinds)
 
+    @property
+    def need_whole_rows(self) -> bool:
+        """Whether hidden states are read or changed, so that no prefix may be taken out of the rows."""
+        return self.steering is not None or any(objective.hidden for objective in self._active.values())
+
     @contextmanager
     def rows(self, model: Any, batch: Batch) -> Iterator[dict[str, Float[Tensor, " applicable"]]]:
         """Every objective on the rows of `batch` that it applies to; go backward before the context is left.
@@ -206,7 +241,8 @@ class Losses:
         model
             A PEFT model.
         batch
-            On the model's device, collated with ``with_reference=self.reference_kinds``.
+            On the model's device, collated with ``with_reference=self.reference_kinds``, and with a shared prefix only
+            where rows need not be whole.
         """
         layout = layout_of(model)
         base = None
@@ -240,13 +276,9 @@ class Losses:
         mask = batch.target_mask[rows]
         if not any(o.logits for o in wanted):
             mask = torch.zeros_like(mask)
+        before = _read_prefix(model, layout, side)
         with _only(layout.unembedding, mask.nonzero()[:, 0], side.predicting[mask]):
-            output = model(
-                input_ids=side.input_ids,
-                attention_mask=side.attention_mask,
-                position_ids=side.position_ids,
-                use_cache=False,
-            )
+            output = model(input_ids=side.input_ids, position_ids=side.position_ids, **before)
         # Copied, because recomputing a checkpointed block records again.
         recorded = {place: values for found in hidden.values() for place, values in found.items()}
         return _Pass(rows, mask, output.logits[0], recorded)
@@ -295,6 +327,22 @@ class Losses:
             set_point=direction.projections.get("control", 0.0) if self.set_point == "control" else 0.0,
             scale=direction.stream_norm,
         )
+
+
+def _read_prefix(model: Any, layout: Layout, side: Side) -> dict[str, Any]:
+    """What a model must be given beside the rows: their mask, and the keys and values of the prefix, if there is one.
+
+    Gradients flow back through these; those of all rows add up in the one reading of the prefix.
+    """
+    if not len(side.prefix):
+        return {"attention_mask": side.attention_mask, "use_cache": False}
+    cache, nowhere = DynamicCache(config=model.config), side.prefix[:0]
+    with _only(layout.unembedding, nowhere, nowhere):
+        model(input_ids=side.prefix[None], past_key_values=cache, use_cache=True)
+    rows = len(side.input_ids)
+    cache.batch_repeat_interleave(rows)
+    mask = torch.cat([side.attention_mask.new_ones(rows, len(side.prefix)), side.attention_mask], dim=1)
+    return {"attention_mask": mask, "past_key_values": cache, "use_cache": True}
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from leakmech.errors import InterruptedRunError, TrainingError
 from leakmech.mitigation.training.checkpoints import Checkpoints, Evaluation, TrainingState
-from leakmech.mitigation.training.examples import Collator, EncodedExample, TrainingExample, check_examples, to_device
+from leakmech.mitigation.training.examples import (
+    Batch,
+    Collator,
+    EncodedExample,
+    TrainingExample,
+    check_examples,
+    to_device,
+)
 from leakmech.mitigation.training.objectives import OBJECTIVES, Losses
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.device import rng_devices
@@ -305,7 +312,7 @@ class Trainer:
         names = [name for name in OBJECTIVES if self.losses.weights.get(name, 0) > 0]
         totals = torch.zeros(2, len(names), dtype=torch.float64)
         for rows in self._batches(indices):
-            batch = to_device(self.collator.batch(rows, with_reference=self.losses.reference_kinds), self._device)
+            batch = to_device(self._collated(rows), self._device)
             with self._fast_kernels(), self.losses.rows(self.model, batch) as values:
                 if values:
                     self.losses.total(values, len(indices)).backward()
@@ -320,15 +327,32 @@ class Trainer:
             totals = self._sum_over_processes(totals)
         return {name: (float(totals[0, i]), int(totals[1, i])) for i, name in enumerate(names)}
 
+    def _collated(self, rows: Sequence[EncodedExample]) -> Batch:
+        """Rows as a batch; what all prompts begin with is read once where that changes no loss."""
+        return self.collator.batch(
+            rows,
+            with_reference=self.losses.reference_kinds,
+            share_prefix=self.collator.padding == "right"
+            and not self.losses.need_whole_rows
+            and not self.config.gradient_checkpointing,  # a checkpointed block keeps no keys and values
+        )
+
     @contextmanager
     def _fast_kernels(self) -> Iterator[None]:
         """Products with the adapter's matrices in the base model's number format; they themselves stay in float32.
 
         On a CPU the gradient of attention's fused kernel takes longer than that of the plain one (prompts are short).
         """
+        from peft.helpers import disable_input_dtype_casting
+
         dtype = self.model.get_input_embeddings().weight.dtype
-        half = torch.autocast(self._device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16))
-        with half, sdpa_kernel(SDPBackend.MATH) if self._device.type == "cpu" else nullcontext():
+        half = dtype in (torch.bfloat16, torch.float16)
+        with ExitStack() as stack:
+            stack.enter_context(torch.autocast(self._device.type, dtype, enabled=half))
+            # Else every adapter's input goes to float32 and back.
+            stack.enter_context(disable_input_dtype_casting(self.model, active=half))
+            if self._device.type == "cpu":
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             yield
 
     def _batches(self, indices: Sequence[int]) -> Iterator[list[EncodedExample]]:

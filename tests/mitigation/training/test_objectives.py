@@ -113,6 +113,24 @@ class TestValues:
         expected = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
         assert divergence(base[0], student[0], torch.tensor([[True]])).tolist() == pytest.approx([expected])
 
+    def test_divergence_and_its_gradient_are_those_of_the_formula(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        base, student = torch.randn(2, 41, 7, generator=generator)
+        mask = torch.ones(1, 41, dtype=torch.bool)
+
+        def formula(student: torch.Tensor) -> torch.Tensor:
+            p = base.softmax(-1)
+            return (p * (p.log() - student.log_softmax(-1))).sum(-1).mean()
+
+        ours, theirs = (student.clone().requires_grad_() for _ in range(2))
+        found = divergence(base, ours, mask)
+        (0.7 * found).sum().backward()
+        (0.7 * formula(theirs)).backward()
+        assert found.item() == pytest.approx(formula(student).item(), rel=1e-5)
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-7)
+
     def test_activation_distance_is_relative_to_the_control(self) -> None:
         control, student = torch.tensor([[[3.0, 4.0], [1.0, 0.0]]]), torch.tensor([[[3.0, 5.0], [0.0, 2.0]]])
         found = activation_distance(student, control, torch.tensor([[True, True]]))
@@ -171,6 +189,25 @@ class TestOnModels:
         with recorder as recorded, torch.no_grad(), model.disable_adapter() if base else nullcontext():
             model(input_ids=ids[None], use_cache=False)
         return recorded["resid_post", 2][0]
+
+    def test_a_shared_prefix_changes_neither_losses_nor_gradients(self, tiny_model, chat_tokenizer) -> None:
+        losses = Losses({"contrastive": 1.0, "consistency_sft": 0.5})
+        batching = collator(chat_tokenizer, "right")
+        rows = [batching.encode(one) for one in EXAMPLES]
+        results = []
+        with Adapted(tiny_model, chat_tokenizer) as model:
+            for share_prefix in (False, True):
+                batch = batching.batch(rows, share_prefix=share_prefix)
+                assert bool(len(batch.student.prefix)) is share_prefix
+                model.zero_grad()
+                with losses.rows(model, batch) as values:
+                    losses.total(values, 3).backward()
+                gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+                results.append(({name: value.detach() for name, value in values.items()}, gradients))
+        for whole, shared in zip(*results, strict=True):
+            assert whole.keys() == shared.keys()
+            for name, value in whole.items():
+                torch.testing.assert_close(shared[name], value, rtol=1e-3, atol=1e-6, msg=name)
 
     def test_gradients_reach_the_adapter_only(self, make_tiny, chat_tokenizer) -> None:
         base = make_tiny("qwen2")
