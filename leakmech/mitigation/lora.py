@@ -202,6 +202,7 @@ class _LoraRun:
             directions=[load_direction(path, model_hash=model_hash) for path in config.directions],
             set_point=config.set_point,
             steering=steering,
+            divergence=config.divergence,
         )
 
     @property

@@ -5,10 +5,10 @@ with its adapter, h their hidden states and s the positions of the shared suffix
 (:mod:`leakmech.mitigation.training.examples`):
 
     consistency_sft         mean_t -log g(y_t | p, y_<t)                                     irrelevant
-    distillation            mean_t KL( f(. | r, y_<t) || g(. | p, y_<t) )                     irrelevant
+    distillation            mean_t D( f(. | r, y_<t) || g(. | p, y_<t) )                      irrelevant
     activation_consistency  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   irrelevant
-    anchor                  mean_t KL( f(. | p, y_<t) || g(. | p, y_<t) )                     relevant, neutral, plain
-    contrastive             mean_t KL( f(. | r, y_<t) || g(. | p, y_<t) )                     all kinds
+    anchor                  mean_t D( f(. | p, y_<t) || g(. | p, y_<t) )                      relevant, neutral, plain
+    contrastive             mean_t D( f(. | r, y_<t) || g(. | p, y_<t) )                      all kinds
     activation_contrastive  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   all kinds
     direction_penalty       mean_s,v (v . h_g(p, y)_s - c_v)^2 / norm_v^2                     irrelevant
 
@@ -21,10 +21,14 @@ so that the share of a kind acts as its weight and neither padding nor the way a
 affect as before; *activation_contrastive* asks the same of hidden states. The base model is the same model with its
 adapter switched off: there is no second copy, and nothing flows back into it.
 
+D is the KL divergence or the total variation distance. They differ where the student cannot tell for sure whether an
+injection is relevant: the KL divergence is least for the mixture of both answers in the proportion of their
+probabilities, so that affect shows by halves everywhere; the total variation distance for the likelier of the two.
+
 :mod:`leakmech.mitigation.training.preventative` is no loss, but a push against which the others are reached.
 
 Sources: consistency training with outputs and activations of the clean prompt, Irpan et al. 2025 (arXiv 2510.27062);
-distillation, Hinton et al. 2015.
+distillation, Hinton et al. 2015; with the total variation distance, Wen et al. 2023 (arXiv 2307.15190).
 """
 
 from __future__ import annotations
@@ -50,6 +54,7 @@ from leakmech.models.layout import Layout, layout_of
 
 ANCHORS: tuple[ExampleKind, ...] = ("relevant", "neutral", "plain")
 SetPoint = Literal["zero", "control"]
+Divergence = Literal["kl", "total_variation"]
 
 
 @dataclass(frozen=True)
@@ -97,14 +102,21 @@ def negative_log_likelihood(
 
 
 def divergence(
-    base: Float[Tensor, "tokens vocab"], student: Float[Tensor, "tokens vocab"], mask: Bool[Tensor, "rows pos"]
+    base: Float[Tensor, "tokens vocab"],
+    student: Float[Tensor, "tokens vocab"],
+    mask: Bool[Tensor, "rows pos"],
+    measure: Divergence = "kl",
 ) -> Float[Tensor, " rows"]:
-    """Mean over a row's completion of KL(base || student), in nats a token; `mask` says which tokens are a row's."""
-    return _row_means(_Divergence.apply(base, student), mask)  # pyright: ignore[reportArgumentType] - apply is untyped
+    """Mean over a row's completion of D(base || student); `mask` says which tokens are a row's.
+
+    KL is in nats a token, total variation between 0 and 1.
+    """
+    values: Any = _Divergence.apply(base, student, measure)
+    return _row_means(values, mask)
 
 
 class _Divergence(torch.autograd.Function):
-    """KL(base || student) of every token; its gradient, softmax(student) - softmax(base), is kept from the way forward.
+    """D(base || student) of every token, whose gradient with respect to the student's logits is kept for the way back.
 
     Some tokens at a time: probabilities over the vocabulary are the largest tensors of a step, and automatic
     differentiation would write and keep a whole one for each operation.
@@ -112,24 +124,40 @@ class _Divergence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, base: Float[Tensor, "tokens vocab"], student: Float[Tensor, "tokens vocab"]
+        ctx: Any, base: Float[Tensor, "tokens vocab"], student: Float[Tensor, "tokens vocab"], measure: Divergence
     ) -> Float[Tensor, " tokens"]:
         values = torch.empty(len(base), dtype=torch.float32, device=base.device)
         gradient = torch.empty_like(student)
+        of_part = _kl if measure == "kl" else _total_variation
         for start in range(0, len(base), _TOKENS_AT_A_TIME):
             part = slice(start, start + _TOKENS_AT_A_TIME)
             wanted = functional.log_softmax(base[part].float(), dim=-1)
             found = functional.log_softmax(student[part].float(), dim=-1)
-            probabilities = wanted.exp()
-            values[part] = wanted.sub_(found).mul_(probabilities).sum(-1)
-            gradient[part] = found.exp_().sub_(probabilities)
+            values[part], gradient[part] = of_part(wanted, found)
         ctx.save_for_backward(gradient)
         return values
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor, None]:
         (gradient,) = ctx.saved_tensors
-        return None, gradient * grad_outputs[0][:, None].to(gradient.dtype)
+        return None, gradient * grad_outputs[0][:, None].to(gradient.dtype), None
+
+
+_LogProbabilities = Float[Tensor, "tokens vocab"]
+
+
+def _kl(base: _LogProbabilities, student: _LogProbabilities) -> tuple[Tensor, Tensor]:
+    """KL(p || q), and its gradient q - p; overwrites both."""
+    p = base.exp()
+    return base.sub_(student).mul_(p).sum(-1), student.exp_().sub_(p)
+
+
+def _total_variation(base: _LogProbabilities, student: _LogProbabilities) -> tuple[Tensor, Tensor]:
+    """|q - p|_1 / 2, and its gradient q (s - q.s), s = sign(q - p) / 2; overwrites both."""
+    q = student.exp_()
+    difference = q - base.exp_()
+    values, signs = difference.abs().sum(-1) / 2, difference.sign_().div_(2)
+    return values, signs.sub_((signs * q).sum(-1, keepdim=True)).mul_(q)
 
 
 def activation_distance(
@@ -182,6 +210,8 @@ class Losses:
         Where a projection should be: at zero, or at the direction's mean over control prompts.
     steering
         Added while irrelevant examples are trained on.
+    divergence
+        D of the losses on distributions.
 
     Raises
     ------
@@ -194,6 +224,7 @@ class Losses:
     directions: Sequence[Direction] = ()
     set_point: SetPoint = "zero"
     steering: PreventativeSteering | None = None
+    divergence: Divergence = "kl"
     _active: dict[str, Objective] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -317,7 +348,7 @@ class Losses:
                 for place in places
             ]
             return torch.stack(distances).mean(0)
-        return divergence(base.logits_of(rows), student.logits_of(rows), batch.target_mask[rows])
+        return divergence(base.logits_of(rows), student.logits_of(rows), batch.target_mask[rows], self.divergence)
 
     def _penalty(self, direction: Direction, student: _Pass, rows: Tensor, mask: Tensor) -> Tensor:
         return squared_projection(

@@ -11,7 +11,7 @@ from leakmech.config import DEFAULT_MODEL, Settings
 from leakmech.errors import ConfigError
 from leakmech.generation.sampler import Decoding
 from leakmech.mitigation.training.examples import KINDS, Padding
-from leakmech.mitigation.training.objectives import OBJECTIVES, SetPoint
+from leakmech.mitigation.training.objectives import OBJECTIVES, Divergence, SetPoint
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
 from leakmech.prompts.samples import POLARITIES, Polarity
 
@@ -24,9 +24,9 @@ class ObjectiveWeights(_Group):
     """Weight of every loss (:mod:`leakmech.mitigation.training.objectives`); 0 leaves it out."""
 
     consistency_sft: float = Field(0.0, ge=0, description="-log p of a control completion behind the injected prompt")
-    distillation: float = Field(0.0, ge=0, description="KL from base on the control prompt, irrelevant examples")
+    distillation: float = Field(0.0, ge=0, description="from base on the control prompt, irrelevant examples")
     activation_consistency: float = Field(0.0, ge=0, description="distance of hidden states from the control's")
-    anchor: float = Field(0.0, ge=0, description="KL from base on the same prompt: relevant, neutral, plain examples")
+    anchor: float = Field(0.0, ge=0, description="from base on the same prompt: relevant, neutral, plain examples")
     contrastive: float = Field(0.0, ge=0, description="distillation and anchor together")
     activation_contrastive: float = Field(0.0, ge=0, description="the same of hidden states: all kinds of examples")
     direction_penalty: float = Field(0.0, ge=0, description="squared projection on the directions")
@@ -123,6 +123,7 @@ class LoraTrainingConfig(Settings):
         default_factory=lambda: ObjectiveWeights.model_validate({"consistency_sft": 1.0}),
         description="weights of the losses",
     )
+    divergence: Divergence = Field("kl", description="of distributions: kl, or total_variation (decides, not mixes)")
     activation_layers: tuple[int, ...] | None = Field(None, description="of the losses on activations; null: all")
     directions: tuple[str, ...] = Field((), description="saved directions of the direction penalty")
     set_point: SetPoint = Field("zero", description="where projections should be: zero, or the control's mean")

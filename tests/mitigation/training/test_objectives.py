@@ -113,17 +113,18 @@ class TestValues:
         expected = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
         assert divergence(base[0], student[0], torch.tensor([[True]])).tolist() == pytest.approx([expected])
 
-    def test_divergence_and_its_gradient_are_those_of_the_formula(self) -> None:
+    @pytest.mark.parametrize("measure", ["kl", "total_variation"])
+    def test_divergence_and_its_gradient_are_those_of_the_formula(self, measure) -> None:
         generator = torch.Generator().manual_seed(0)
         base, student = torch.randn(2, 41, 7, generator=generator)
         mask = torch.ones(1, 41, dtype=torch.bool)
 
         def formula(student: torch.Tensor) -> torch.Tensor:
-            p = base.softmax(-1)
-            return (p * (p.log() - student.log_softmax(-1))).sum(-1).mean()
+            p, q = base.softmax(-1), student.softmax(-1)
+            return ((p * (p / q).log()) if measure == "kl" else (p - q).abs() / 2).sum(-1).mean()
 
         ours, theirs = (student.clone().requires_grad_() for _ in range(2))
-        found = divergence(base, ours, mask)
+        found = divergence(base, ours, mask, measure)
         (0.7 * found).sum().backward()
         (0.7 * formula(theirs)).backward()
         assert found.item() == pytest.approx(formula(student).item(), rel=1e-5)
@@ -143,10 +144,12 @@ class TestValues:
 
 
 class TestOnModels:
-    @pytest.mark.parametrize("padding", ["left", "right"])
-    def test_every_objective_equals_a_computation_on_single_rows(self, tiny_model, chat_tokenizer, padding) -> None:
+    @pytest.mark.parametrize(("padding", "measure"), [("left", "kl"), ("right", "kl"), ("right", "total_variation")])
+    def test_every_objective_equals_a_computation_on_single_rows(
+        self, tiny_model, chat_tokenizer, padding, measure
+    ) -> None:
         weights = dict.fromkeys(OBJECTIVES, 1.0)
-        losses = Losses(weights, layers=[0, 2], directions=[direction()], set_point="control")
+        losses = Losses(weights, layers=[0, 2], directions=[direction()], set_point="control", divergence=measure)
         batching = collator(chat_tokenizer, padding)
         batch = batching.batch([batching.encode(one) for one in EXAMPLES])
         with Adapted(tiny_model, chat_tokenizer) as model:
@@ -154,31 +157,32 @@ class TestOnModels:
                 pass
             expected = {name: [] for name in OBJECTIVES}
             for one in EXAMPLES:
-                for name, value in self.by_hand(model, chat_tokenizer, one).items():
+                for name, value in self.by_hand(model, chat_tokenizer, one, measure).items():
                     expected[name].append(value)
         for name, values in expected.items():
             assert found[name].tolist() == pytest.approx(values, rel=2e-4, abs=1e-6), name
 
-    def by_hand(self, model, tokenizer, one: TrainingExample) -> dict[str, float]:
+    def by_hand(self, model, tokenizer, one: TrainingExample, measure: str) -> dict[str, float]:
         ids, logits, hidden = run_alone(model, tokenizer, one.prompt + one.completion)
         with model.disable_adapter():
             own, base, control = run_alone(model, tokenizer, one.reference + one.completion)
         n = len(Renderer(tokenizer).token_ids(one.completion))
         wanted, given = base[-n - 1 : -1].log_softmax(-1), logits[-n - 1 : -1].log_softmax(-1)
-        kl = float((wanted.exp() * (wanted - given)).sum(-1).mean())
+        parts = wanted.exp() * (wanted - given) if measure == "kl" else (wanted.exp() - given.exp()).abs() / 2
+        apart = float(parts.sum(-1).mean())
         shared = 0
         while shared < min(len(ids), len(own)) and ids[-shared - 1] == own[-shared - 1]:
             shared += 1
         h, c = hidden[1][-shared:], control[1][-shared:]  # behind layer 0; behind the last one comes the final norm
         h2, c2 = self.last_layer(model, ids)[-shared:], self.last_layer(model, own, base=True)[-shared:]
         distances = [float(((x - y).square().sum(-1) / y.square().sum(-1)).mean()) for x, y in ((h, c), (h2, c2))]
-        on_both = {"contrastive": kl, "activation_contrastive": sum(distances) / 2}
+        on_both = {"contrastive": apart, "activation_contrastive": sum(distances) / 2}
         if one.kind != "irrelevant":
-            return {"anchor": kl} | on_both
+            return {"anchor": apart} | on_both
         projections = hidden[2][-shared:] @ direction().vector
         return on_both | {
             "consistency_sft": float(-given[torch.arange(n), ids[-n:]].mean()),
-            "distillation": kl,
+            "distillation": apart,
             "activation_consistency": sum(distances) / 2,
             "direction_penalty": float(((projections - 0.5) / 2.0).square().mean()),
         }
