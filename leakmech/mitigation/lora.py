@@ -202,7 +202,6 @@ class _LoraRun:
             directions=[load_direction(path, model_hash=model_hash) for path in config.directions],
             set_point=config.set_point,
             steering=steering,
-            divergence=config.divergence,
         )
 
     @property

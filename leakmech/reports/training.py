@@ -11,12 +11,12 @@ import pandas as pd
 from leakmech.reports.figures import INK, SERIES_COLORS, new_figure, save_figure
 from leakmech.reports.tables import Table
 
-_NOT_LOSSES = ("step", "epoch", "loss", "learning_rate", "gradient_norm", "examples", "seconds")
+_NOT_LOSSES = ("step", "epoch", "loss", "divergence", "learning_rate", "gradient_norm", "examples", "seconds")
 _SMOOTHED_SHARE = 20  # a moving mean over a twentieth of the steps
 
 
 def loss_figure(log: pd.DataFrame, path: str | Path) -> list[Path]:
-    """The loss and each objective by step, faint, with moving means.
+    """The loss and each objective by step, faint, with moving means; dotted where another divergence begins.
 
     Parameters
     ----------
@@ -29,10 +29,17 @@ def loss_figure(log: pd.DataFrame, path: str | Path) -> list[Path]:
     figure, axes = new_figure(7.0, 3.6)
     window = max(1, len(log) // _SMOOTHED_SHARE)
     drawn = objectives if len(objectives) == 1 else ["loss", *objectives]
+    phases = [phase for _, phase in log.groupby(log["divergence"].ne(log["divergence"].shift()).cumsum())]
     for name, color in zip(drawn, (INK, *SERIES_COLORS), strict=False):
-        own: Any = log[["step", name]].dropna()
-        axes.plot(own["step"], own[name], color=color, alpha=0.25, linewidth=0.8)
-        axes.plot(own["step"], own[name].rolling(window, min_periods=1).mean(), color=color, label=_label(name))
+        for number, phase in enumerate(phases):
+            own: Any = phase[["step", name]].dropna()
+            means = own[name].rolling(window, min_periods=1).mean()
+            axes.plot(own["step"], own[name], color=color, alpha=0.25, linewidth=0.8)
+            axes.plot(own["step"], means, color=color, label="" if number else _label(name))
+    for phase in phases[1:]:
+        step, divergence = phase[["step", "divergence"]].iloc[0]
+        axes.axvline(step, color=INK, linestyle=":", linewidth=0.8)
+        axes.text(step, axes.get_ylim()[1], f" {_label(divergence)}", fontsize=8, va="top")
     axes.set_xlabel("step", fontsize=9)
     axes.set_ylabel("loss a step (lines: moving means)", fontsize=9)
     axes.legend(frameon=False, fontsize=8)

@@ -11,7 +11,7 @@ from leakmech.config import DEFAULT_MODEL, Settings
 from leakmech.errors import ConfigError
 from leakmech.generation.sampler import Decoding
 from leakmech.mitigation.training.examples import KINDS, Padding
-from leakmech.mitigation.training.objectives import OBJECTIVES, Divergence, SetPoint
+from leakmech.mitigation.training.objectives import OBJECTIVES, SetPoint
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
 from leakmech.prompts.samples import POLARITIES, Polarity
 
@@ -123,7 +123,9 @@ class LoraTrainingConfig(Settings):
         default_factory=lambda: ObjectiveWeights.model_validate({"consistency_sft": 1.0}),
         description="weights of the losses",
     )
-    divergence: Divergence = Field("kl", description="of distributions: kl, or total_variation (decides, not mixes)")
+    total_variation: float = Field(
+        0.0, ge=0, le=1, description="share of the steps, the last ones, with total variation instead of KL divergence"
+    )
     activation_layers: tuple[int, ...] | None = Field(None, description="of the losses on activations; null: all")
     directions: tuple[str, ...] = Field((), description="saved directions of the direction penalty")
     set_point: SetPoint = Field("zero", description="where projections should be: zero, or the control's mean")

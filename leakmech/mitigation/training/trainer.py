@@ -5,9 +5,10 @@ What a step does depends on its number alone: which examples it sees (:mod:`leak
     lr(t) = lr * (t + 1) / W                               in the W steps of warm-up, then
     lr(t) = lr * (1 + cos(pi * (t - W) / (T - W))) / 2,
 
-and its dropout. A training that was killed goes on from its last checkpoint as if it had not been, up to floating
-point. Several processes (``accelerate launch``) share the examples of a step; the adapter's gradients, which are small,
-are summed over them.
+its dropout, and how distributions are compared: by the KL divergence, in the last steps by total variation, if
+``total_variation`` says so (:mod:`leakmech.mitigation.training.objectives`). A training that was killed goes on from
+its last checkpoint as if it had not been, up to floating point. Several processes (``accelerate launch``) share the
+examples of a step; the adapter's gradients, which are small, are summed over them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +169,11 @@ class Trainer:
         done = (step - warmup) / max(1, self.n_steps - warmup)
         return self.config.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
+    def losses_at(self, step: int) -> Losses:
+        """Of a step, counted from 0: the last ones have total variation for the KL divergence."""
+        late = step >= (1 - self.config.total_variation) * self.n_steps
+        return replace(self.losses, divergence="total_variation") if late else self.losses
+
     # -- running -------------------------------------------------------------------------------------------------------
 
     def run(self) -> Trained:
@@ -287,8 +293,9 @@ class Trainer:
         indices = self.step_examples(step)
         self._optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(stable_hash(self.config.seed, "dropout", step, self.accelerator.process_index))
-        sums = self._backward(indices)
-        loss = sum(self.losses.weights[name] * total for name, (total, _) in sums.items()) / len(indices)
+        losses = self.losses_at(step)
+        sums = self._backward(indices, losses)
+        loss = sum(losses.weights[name] * total for name, (total, _) in sums.items()) / len(indices)
         self._refuse_broken(step, "loss", loss)
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.config.max_gradient_norm))
         self._refuse_broken(step, "gradient", norm)
@@ -300,6 +307,7 @@ class Trainer:
             "step": step + 1,
             "epoch": round((step + 1) / self.steps_per_epoch, 4),
             "loss": loss,
+            "divergence": losses.divergence,
             **{name: total / count for name, (total, count) in sums.items() if count},
             "learning_rate": rate,
             "gradient_norm": norm,
@@ -307,15 +315,15 @@ class Trainer:
             "seconds": round(time.perf_counter() - started, 4),
         }
 
-    def _backward(self, indices: Sequence[int]) -> dict[str, tuple[float, int]]:
+    def _backward(self, indices: Sequence[int], losses: Losses) -> dict[str, tuple[float, int]]:
         """Add up gradients over this process's batches and over processes; sum and count of every objective."""
-        names = [name for name in OBJECTIVES if self.losses.weights.get(name, 0) > 0]
+        names = [name for name in OBJECTIVES if losses.weights.get(name, 0) > 0]
         totals = torch.zeros(2, len(names), dtype=torch.float64)
         for rows in self._batches(indices):
             batch = to_device(self._collated(rows), self._device)
-            with self._fast_kernels(), self.losses.rows(self.model, batch) as values:
+            with self._fast_kernels(), losses.rows(self.model, batch) as values:
                 if values:
-                    self.losses.total(values, len(indices)).backward()
+                    losses.total(values, len(indices)).backward()
             for place, name in enumerate(names):
                 if name in values:
                     totals[0, place] += float(values[name].detach().sum())

@@ -101,12 +101,21 @@ class TestTraining:
         assert result.card["base"]["base_hash"] == hash_base(loaded.model)
         assert result.card["data"]["kinds"] == {"relevant": 6, "irrelevant": 12}
 
+    def test_the_last_steps_have_total_variation(self, loaded, tmp_path) -> None:
+        settings = config(total_variation=0.3, objectives={"contrastive": 1.0})
+        log = train_lora(settings, tmp_path / "a", model=loaded, examples=examples()).to_frame()
+        assert log["divergence"].tolist() == ["kl"] * 7 + ["total_variation"] * 3
+        only_kl = config(objectives={"contrastive": 1.0})
+        other = train_lora(only_kl, tmp_path / "b", model=loaded, examples=examples()).to_frame()
+        assert log["loss"].iloc[:7].tolist() == pytest.approx(other["loss"].iloc[:7].tolist())
+        assert (log["loss"].iloc[7:] - other["loss"].iloc[7:]).abs().min() > 1e-4
+
     def test_examples_of_a_stem_go_together(self, loaded, tmp_path, monkeypatch) -> None:
         seen, whole = [], Trainer._backward
 
-        def recorded(self: Trainer, indices):
+        def recorded(self: Trainer, indices, losses):
             seen.append([self.examples[i].stem or self.examples[i].id for i in indices])
-            return whole(self, indices)
+            return whole(self, indices, losses)
 
         monkeypatch.setattr(Trainer, "_backward", recorded)
         given = [replace(example, stem=f"stem {i % 8}") for i, example in enumerate(examples(16))] + examples(20)[16:]
@@ -154,13 +163,14 @@ class TestTraining:
 
     def test_accumulated_small_batches_equal_one_large_batch(self, loaded, tmp_path) -> None:
         large = train_lora(config(batch_size=6), tmp_path / "large", model=loaded, examples=examples())
-        small = config(batch_size=2, gradient_accumulation=3, padding="right")
+        small = config(batch_size=2, gradient_accumulation=3, padding="left")
         assert same(large.path, train_lora(small, tmp_path / "small", model=loaded, examples=examples()).path)
 
-    def test_checkpointed_blocks_give_the_same_adapter(self, loaded, tmp_path) -> None:
-        weights = {"activation_consistency": 1.0, "anchor": 1.0}
-        plain = train_lora(config(objectives=weights), tmp_path / "plain", model=loaded, examples=examples())
-        again = config(objectives=weights, gradient_checkpointing=True)
+    @pytest.mark.parametrize("weights", [{"activation_consistency": 1.0, "anchor": 1.0}, {"contrastive": 1.0}])
+    def test_checkpointed_blocks_give_the_same_adapter(self, loaded, tmp_path, weights) -> None:
+        settings = {"objectives": weights, "padding": "left"}  # no shared prefix in either
+        plain = train_lora(config(**settings), tmp_path / "plain", model=loaded, examples=examples())
+        again = config(**settings, gradient_checkpointing=True)
         assert same(plain.path, train_lora(again, tmp_path / "again", model=loaded, examples=examples()).path)
 
     @pytest.mark.parametrize("name", ["gpt2", "gpt-neox", "gemma3"])
@@ -188,8 +198,8 @@ class TestTraining:
     def test_a_loss_that_is_nan_stops_and_leaves_the_last_good_checkpoint(self, loaded, tmp_path, monkeypatch) -> None:
         step = Trainer._backward
 
-        def broken(self: Trainer, indices):
-            sums = step(self, indices)
+        def broken(self: Trainer, indices, losses):
+            sums = step(self, indices, losses)
             done = (
                 len(pd.read_json(tmp_path / "a" / "train.jsonl", lines=True))
                 if (tmp_path / "a/train.jsonl").exists()
