@@ -17,9 +17,6 @@ suffix are therefore aligned from the right, and a batch carries, for either tex
     predicting  the positions whose logits predict y_1, y_2, ...
 
 so that objectives gather what belongs together, whatever the padding.
-
-All prompts begin alike, too (chat head and instruction). Where only logits are wanted, a batch holds that beginning
-once, as the *prefix* of a side, and of its rows what follows.
 """
 
 from __future__ import annotations
@@ -161,12 +158,9 @@ class EncodedExample:
 class Side:
     """One text of every row: what the model reads, and where its completion and shared suffix stand.
 
-    ``prefix`` begins every row and is read once (often it has no tokens); ``input_ids`` and ``attention_mask`` are of
-    what follows, ``position_ids`` count from the beginning of the prefix. ``suffix`` and ``predicting`` are columns of
-    ``input_ids``; 0 where the masks of the batch are False.
+    ``suffix`` and ``predicting`` are columns; 0 where the masks of the batch are False.
     """
 
-    prefix: Int[Tensor, " prefix"]
     input_ids: Int[Tensor, "rows columns"]
     attention_mask: Int[Tensor, "rows columns"]
     position_ids: Int[Tensor, "rows columns"]
@@ -189,7 +183,7 @@ class Batch:
     targets, target_mask
         The completions.
     suffix_mask
-        Where a row has tokens of the shared suffix; of no columns where the sides have a prefix.
+        Where a row has tokens of the shared suffix.
     """
 
     examples: tuple[TrainingExample, ...]
@@ -263,66 +257,46 @@ class Collator:
             )
         return whole[len(prompt) :]
 
-    def batch(
-        self,
-        rows: Sequence[EncodedExample],
-        *,
-        with_reference: Collection[ExampleKind] = KINDS,
-        share_prefix: bool = False,
-    ) -> Batch:
-        """Put rows into a batch on the CPU; only rows of the kinds `with_reference` get a reference side.
-
-        With `share_prefix` the tokens with which all rows of a side begin are held once. It asks for padding on the
-        right: a gap between prefix and rest would count in a sliding window of attention.
-        """
-        if share_prefix and self.padding != "right":
-            raise AssertionError("a prefix is shared by rows that are padded on the right")
+    def batch(self, rows: Sequence[EncodedExample], *, with_reference: Collection[ExampleKind] = KINDS) -> Batch:
+        """Put rows into a batch on the CPU; only rows of the kinds `with_reference` get a reference side."""
         chosen = [index for index, row in enumerate(rows) if row.example.kind in with_reference]
         n_completion = max(len(row.completion) for row in rows)
-        n_suffix = [0 if share_prefix else row.n_shared + len(row.completion) for row in rows]
+        n_suffix = max(row.n_shared + len(row.completion) for row in rows)
         pad = self.pad_token
-
-        def side(indices: Sequence[int], prompts: Sequence[Sequence[int]]) -> Side:
-            n_prefix = _shared_prefix(prompts) if share_prefix else 0
-            return self._side([rows[i] for i in indices], prompts, n_prefix, [n_suffix[i] for i in indices], widths)
-
-        widths = (max(n_suffix), n_completion)
         return Batch(
             examples=tuple(row.example for row in rows),
-            student=side(range(len(rows)), [row.prompt for row in rows]),
-            reference=side(chosen, [rows[i].reference for i in chosen]) if chosen else None,
+            student=self._side(rows, [row.prompt for row in rows], n_suffix, n_completion),
+            reference=self._side([rows[i] for i in chosen], [rows[i].reference for i in chosen], n_suffix, n_completion)
+            if chosen
+            else None,
             reference_rows=torch.tensor(chosen, dtype=torch.long),
             targets=torch.tensor([[*row.completion, *[pad] * (n_completion - len(row.completion))] for row in rows]),
             target_mask=torch.tensor([[i < len(row.completion) for i in range(n_completion)] for row in rows]),
-            suffix_mask=torch.arange(max(n_suffix)) < torch.tensor(n_suffix)[:, None],
+            suffix_mask=torch.tensor(
+                [[i < row.n_shared + len(row.completion) for i in range(n_suffix)] for row in rows]
+            ),
         )
 
     def _side(
-        self,
-        rows: Sequence[EncodedExample],
-        prompts: Sequence[Sequence[int]],
-        n_prefix: int,
-        n_suffix: Sequence[int],
-        widths: tuple[int, int],
+        self, rows: Sequence[EncodedExample], prompts: Sequence[Sequence[int]], n_suffix: int, n_completion: int
     ) -> Side:
-        texts = [[*prompt[n_prefix:], *row.completion] for prompt, row in zip(prompts, rows, strict=True)]
+        texts = [[*prompt, *row.completion] for prompt, row in zip(prompts, rows, strict=True)]
         width = max(map(len, texts))
         ids, mask, suffix, predicting = [], [], [], []
-        for row, own, text in zip(rows, n_suffix, texts, strict=True):
+        for row, prompt, text in zip(rows, prompts, texts, strict=True):
             gap = width - len(text)
             before, after = (gap, 0) if self.padding == "left" else (0, gap)
             ids.append([self.pad_token] * before + text + [self.pad_token] * after)
             mask.append([0] * before + [1] * len(text) + [0] * after)
-            end = before + len(text)
-            suffix.append(_columns(end - own, own, widths[0]))
-            predicting.append(_columns(end - len(row.completion) - 1, len(row.completion), widths[1]))
+            begin = before + len(prompt)
+            suffix.append(_columns(begin - row.n_shared, row.n_shared + len(row.completion), n_suffix))
+            predicting.append(_columns(begin - 1, len(row.completion), n_completion))
         attention_mask = torch.tensor(mask)
         return Side(
-            prefix=torch.tensor(prompts[0][:n_prefix], dtype=torch.long),
             input_ids=torch.tensor(ids),
             attention_mask=attention_mask,
-            position_ids=(n_prefix + attention_mask.cumsum(1) - 1).clamp(min=0),
-            suffix=torch.tensor(suffix, dtype=torch.long),
+            position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
+            suffix=torch.tensor(suffix),
             predicting=torch.tensor(predicting),
         )
 
@@ -338,12 +312,6 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         return value
 
     return Batch(**{field.name: moved(getattr(batch, field.name)) for field in fields(Batch)})
-
-
-def _shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
-    """Number of tokens with which all begin; the last of a prompt, which predicts its completion, is left out."""
-    most = min(map(len, prompts)) - 1
-    return next((i for i in range(most) if len({prompt[i] for prompt in prompts}) > 1), most)
 
 
 def _shared_suffix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -43,12 +43,11 @@ from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import DynamicCache
 
 from leakmech.errors import ConfigError, DirectionError, nearest
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.sites import recording
-from leakmech.mitigation.training.examples import KINDS, Batch, ExampleKind, Side
+from leakmech.mitigation.training.examples import KINDS, Batch, ExampleKind
 from leakmech.mitigation.training.preventative import PreventativeSteering
 from leakmech.models.layout import Layout, layout_of
 
@@ -255,11 +254,6 @@ class Losses:
         """Kinds of examples whose reference the base model must read."""
         return frozenset(kind for o in self._active.values() if o.reference for kind in o.kinds)
 
-    @property
-    def need_whole_rows(self) -> bool:
-        """Whether hidden states are read or changed, so that no prefix may be taken out of the rows."""
-        return self.steering is not None or any(objective.hidden for objective in self._active.values())
-
     @contextmanager
     def rows(self, model: Any, batch: Batch) -> Iterator[dict[str, Float[Tensor, " applicable"]]]:
         """Every objective on the rows of `batch` that it applies to; go backward before the context is left.
@@ -272,8 +266,7 @@ class Losses:
         model
             A PEFT model.
         batch
-            On the model's device, collated with ``with_reference=self.reference_kinds``, and with a shared prefix only
-            where rows need not be whole.
+            On the model's device, collated with ``with_reference=self.reference_kinds``.
         """
         layout = layout_of(model)
         base = None
@@ -307,9 +300,13 @@ class Losses:
         mask = batch.target_mask[rows]
         if not any(o.logits for o in wanted):
             mask = torch.zeros_like(mask)
-        before = _read_prefix(model, layout, side)
         with _only(layout.unembedding, mask.nonzero()[:, 0], side.predicting[mask]):
-            output = model(input_ids=side.input_ids, position_ids=side.position_ids, **before)
+            output = model(
+                input_ids=side.input_ids,
+                attention_mask=side.attention_mask,
+                position_ids=side.position_ids,
+                use_cache=False,
+            )
         # Copied, because recomputing a checkpointed block records again.
         recorded = {place: values for found in hidden.values() for place, values in found.items()}
         return _Pass(rows, mask, output.logits[0], recorded)
@@ -358,22 +355,6 @@ class Losses:
             set_point=direction.projections.get("control", 0.0) if self.set_point == "control" else 0.0,
             scale=direction.stream_norm,
         )
-
-
-def _read_prefix(model: Any, layout: Layout, side: Side) -> dict[str, Any]:
-    """What a model must be given beside the rows: their mask, and the keys and values of the prefix, if there is one.
-
-    Gradients flow back through these; those of all rows add up in the one reading of the prefix.
-    """
-    if not len(side.prefix):
-        return {"attention_mask": side.attention_mask, "use_cache": False}
-    cache, nowhere = DynamicCache(config=model.config), side.prefix[:0]
-    with _only(layout.unembedding, nowhere, nowhere):
-        model(input_ids=side.prefix[None], past_key_values=cache, use_cache=True)
-    rows = len(side.input_ids)
-    cache.batch_repeat_interleave(rows)
-    mask = torch.cat([side.attention_mask.new_ones(rows, len(side.prefix)), side.attention_mask], dim=1)
-    return {"attention_mask": mask, "past_key_values": cache, "use_cache": True}
 
 
 @contextmanager

@@ -139,7 +139,7 @@ class LoraTrainingConfig(Settings):
     batch_size: int = Field(8, ge=1, description="examples that go through the model together, on each device")
     gradient_accumulation: int = Field(1, ge=1, description="batches a step, on each device")
     max_length: int = Field(512, ge=2, description="tokens of prompt and completion; longer completions are cut")
-    padding: Padding = Field("right", description="side that is padded; right lets prompts share a prefix")
+    padding: Padding = Field("left", description="side that is padded")
     gradient_checkpointing: bool = Field(False, description="compute activations again instead of keeping them")
     checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints that are kept, the best one aside")

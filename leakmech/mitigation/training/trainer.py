@@ -31,7 +31,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from leakmech.errors import InterruptedRunError, TrainingError
 from leakmech.mitigation.training.checkpoints import Checkpoints, Evaluation, TrainingState
 from leakmech.mitigation.training.examples import (
-    Batch,
     Collator,
     EncodedExample,
     TrainingExample,
@@ -320,7 +319,7 @@ class Trainer:
         names = [name for name in OBJECTIVES if losses.weights.get(name, 0) > 0]
         totals = torch.zeros(2, len(names), dtype=torch.float64)
         for rows in self._batches(indices):
-            batch = to_device(self._collated(rows), self._device)
+            batch = to_device(self.collator.batch(rows, with_reference=losses.reference_kinds), self._device)
             with self._fast_kernels(), losses.rows(self.model, batch) as values:
                 if values:
                     losses.total(values, len(indices)).backward()
@@ -334,16 +333,6 @@ class Trainer:
         if self.accelerator.num_processes > 1:
             totals = self._sum_over_processes(totals)
         return {name: (float(totals[0, i]), int(totals[1, i])) for i, name in enumerate(names)}
-
-    def _collated(self, rows: Sequence[EncodedExample]) -> Batch:
-        """Rows as a batch; what all prompts begin with is read once where that changes no loss."""
-        return self.collator.batch(
-            rows,
-            with_reference=self.losses.reference_kinds,
-            share_prefix=self.collator.padding == "right"
-            and not self.losses.need_whole_rows
-            and not self.config.gradient_checkpointing,  # a checkpointed block keeps no keys and values
-        )
 
     @contextmanager
     def _fast_kernels(self) -> Iterator[None]:

@@ -194,25 +194,6 @@ class TestOnModels:
             model(input_ids=ids[None], use_cache=False)
         return recorded["resid_post", 2][0]
 
-    def test_a_shared_prefix_changes_neither_losses_nor_gradients(self, tiny_model, chat_tokenizer) -> None:
-        losses = Losses({"contrastive": 1.0, "consistency_sft": 0.5})
-        batching = collator(chat_tokenizer, "right")
-        rows = [batching.encode(one) for one in EXAMPLES]
-        results = []
-        with Adapted(tiny_model, chat_tokenizer) as model:
-            for share_prefix in (False, True):
-                batch = batching.batch(rows, share_prefix=share_prefix)
-                assert bool(len(batch.student.prefix)) is share_prefix
-                model.zero_grad()
-                with losses.rows(model, batch) as values:
-                    losses.total(values, 3).backward()
-                gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-                results.append(({name: value.detach() for name, value in values.items()}, gradients))
-        for whole, shared in zip(*results, strict=True):
-            assert whole.keys() == shared.keys()
-            for name, value in whole.items():
-                torch.testing.assert_close(shared[name], value, rtol=1e-3, atol=1e-6, msg=name)
-
     def test_gradients_reach_the_adapter_only(self, make_tiny, chat_tokenizer) -> None:
         base = make_tiny("qwen2")
         batching = collator(chat_tokenizer)
