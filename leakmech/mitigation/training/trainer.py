@@ -30,13 +30,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from leakmech.errors import InterruptedRunError, TrainingError
 from leakmech.mitigation.training.checkpoints import Checkpoints, Evaluation, TrainingState
-from leakmech.mitigation.training.examples import (
-    Collator,
-    EncodedExample,
-    TrainingExample,
-    check_examples,
-    to_device,
-)
+from leakmech.mitigation.training.examples import Collator, EncodedExample, TrainingExample, check_examples, to_device
 from leakmech.mitigation.training.objectives import OBJECTIVES, Losses
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.device import rng_devices
