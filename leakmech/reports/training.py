@@ -29,7 +29,8 @@ def loss_figure(log: pd.DataFrame, path: str | Path) -> list[Path]:
     figure, axes = new_figure(7.0, 3.6)
     window = max(1, len(log) // _SMOOTHED_SHARE)
     drawn = objectives if len(objectives) == 1 else ["loss", *objectives]
-    phases = [phase for _, phase in log.groupby(log["divergence"].ne(log["divergence"].shift()).cumsum())]
+    measures: Any = log.get("divergence", pd.Series("", index=log.index))
+    phases = [phase for _, phase in log.groupby(measures.ne(measures.shift()).cumsum())]
     for name, color in zip(drawn, (INK, *SERIES_COLORS), strict=False):
         for number, phase in enumerate(phases):
             own: Any = phase[["step", name]].dropna()

@@ -75,6 +75,11 @@ class Objective:
     hidden: bool = False
     reference: bool = False
 
+    @property
+    def compares_distributions(self) -> bool:
+        """Whether it is a divergence between the base model's next-token distributions and the student's."""
+        return self.logits and self.reference
+
 
 OBJECTIVES: dict[str, Objective] = {
     "consistency_sft": Objective(("irrelevant",), logits=True),
@@ -253,6 +258,11 @@ class Losses:
     def reference_kinds(self) -> frozenset[ExampleKind]:
         """Kinds of examples whose reference the base model must read."""
         return frozenset(kind for o in self._active.values() if o.reference for kind in o.kinds)
+
+    @property
+    def measure(self) -> Divergence | None:
+        """How distributions are compared; None: no objective compares any."""
+        return self.divergence if any(o.compares_distributions for o in self._active.values()) else None
 
     @contextmanager
     def rows(self, model: Any, batch: Batch) -> Iterator[dict[str, Float[Tensor, " applicable"]]]:

@@ -167,6 +167,12 @@ class LoraTrainingConfig(Settings):
             raise ConfigError(f"{where}: objectives: none has a weight; give one of {', '.join(weights)}")
         if weights["direction_penalty"] > 0 and not self.directions:
             raise ConfigError(f"{where}: objectives.direction_penalty needs directions; name saved ones (directions)")
+        if self.total_variation > 0 and not any(objective.compares_distributions for objective in active):
+            comparing = [name for name, objective in OBJECTIVES.items() if objective.compares_distributions]
+            raise ConfigError(
+                f"{where}: total_variation is {self.total_variation:g}, but no objective with a weight compares "
+                f"distributions; set it to 0, or give one of {', '.join(comparing)} a weight"
+            )
         if self.examples_file is not None:
             return
         if not any(self.shares.model_dump().values()):

@@ -300,7 +300,7 @@ class Trainer:
             "step": step + 1,
             "epoch": round((step + 1) / self.steps_per_epoch, 4),
             "loss": loss,
-            "divergence": losses.divergence,
+            **({"divergence": losses.measure} if losses.measure else {}),
             **{name: total / count for name, (total, count) in sums.items() if count},
             "learning_rate": rate,
             "gradient_norm": norm,

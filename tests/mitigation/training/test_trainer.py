@@ -30,6 +30,7 @@ from leakmech.mitigation.training.trainer import Trainer
 from leakmech.models.hashes import hash_base, hash_weights
 from leakmech.models.load import LoadedModel, load_adapter, load_model
 from leakmech.prompts.samples import PromptSet, Sample
+from leakmech.reports.training import loss_figure
 
 SETTINGS = {
     "rank": 4, "alpha": 16, "learning_rate": 5e-3, "warmup": 0.2, "batch_size": 4, "epochs": 2, "checkpoint_every": 3,
@@ -109,6 +110,12 @@ class TestTraining:
         other = train_lora(only_kl, tmp_path / "b", model=loaded, examples=examples()).to_frame()
         assert log["loss"].iloc[:7].tolist() == pytest.approx(other["loss"].iloc[:7].tolist())
         assert (log["loss"].iloc[7:] - other["loss"].iloc[7:]).abs().min() > 1e-4
+
+    def test_the_log_names_a_divergence_only_where_one_is_computed(self, loaded, tmp_path) -> None:
+        settings = config(objectives={"consistency_sft": 1.0}, shares={"irrelevant": 1})
+        log = train_lora(settings, tmp_path / "a", model=loaded, examples=examples()).to_frame()
+        assert "divergence" not in log
+        assert [path.suffix for path in loss_figure(log, tmp_path / "loss")] == [".png", ".pdf"]
 
     def test_examples_of_a_stem_go_together(self, loaded, tmp_path, monkeypatch) -> None:
         seen, whole = [], Trainer._backward
@@ -265,6 +272,10 @@ class TestRefusals:
             (
                 {"objectives": {"distillation": 1}, "shares": {"relevant": 1}},
                 r"shares\.relevant is 1, but no objective",
+            ),
+            (
+                {"objectives": {"consistency_sft": 1}, "shares": {"irrelevant": 1}, "total_variation": 0.5},
+                r"total_variation is 0\.5, but no objective .* compares distributions; .* one of distillation, anchor",
             ),
             ({"dtype": "float16"}, "dtype"),
             ({"decoding": {"temprature": 1}}, "did you mean 'temperature'"),
