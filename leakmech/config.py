@@ -207,7 +207,9 @@ class MitigateConfig(Settings):
 
     model: str = Field(DEFAULT_MODEL, description="hub id, local folder, adapter folder, or embedded:<name>")
     revision: str | None = Field(None, description="commit, tag or branch of a hub model")
-    diagnosis: str = Field(description="directory of a finished diagnosis of the model, with a tune split")
+    diagnosis: str | None = Field(
+        None, description="directory of a finished diagnosis of the model, with a tune split; null: judge files only"
+    )
     dataset: str = Field("hexl", description="leakage set on which everything is reported")
     relevant: tuple[str, ...] = Field(
         ("relevant-matched", "relevant-self"), min_length=1, description="sets of relevant affect, the headline first"
@@ -244,6 +246,27 @@ class MitigateConfig(Settings):
     dtype: str = Field("auto", description="float32, bfloat16, float16; auto takes bfloat16 where it is fast")
     batch_size: int | str = Field("auto", description="rows that step together; auto fits them to memory")
     trust_remote_code: bool = Field(False, description="run code that comes with a hub model")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
+        """Validate `values`.
+
+        Raises
+        ------
+        ConfigError
+            A key is unknown (the nearest valid one is named), a value is out of range, or there is nothing to judge.
+        """
+        config = super().parse(values, where=where)
+        if config.diagnosis is None and config.families:
+            raise ConfigError(
+                f"{where}: families need a finished diagnosis (--diagnosis; make one with leakmech diagnose)"
+            )
+        if config.diagnosis is None and not (config.adapters or config.interventions):
+            raise ConfigError(
+                f"{where}: nothing to judge; name a finished diagnosis (--diagnosis), adapters (--adapter) or "
+                "interventions (--intervention)"
+            )
+        return config
 
     def terms(self) -> dict[str, Any]:
         """What holds for everything that is compared: a run takes in more mitigations as long as this is the same."""

@@ -14,7 +14,9 @@ from leakmech.commands.console import out as console
 def mitigate(
     config: Annotated[Path | None, typer.Argument(help="YAML file with settings; options override it.")] = None,
     model: Annotated[str | None, typer.Option(help="Hub id, folder, or embedded:<name>.")] = None,
-    diagnosis: Annotated[str | None, typer.Option(help="Directory of a finished diagnosis of the model.")] = None,
+    diagnosis: Annotated[
+        str | None, typer.Option(help="Directory of a finished diagnosis of the model; adapters need none.")
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="Leakage set on which everything is reported.")] = None,
     families: Annotated[str | None, typer.Option(help="Kinds to try, with commas; default: all.")] = None,
     adapter: Annotated[list[str] | None, typer.Option(help="PEFT adapter to judge as well; may be repeated.")] = None,
@@ -33,7 +35,6 @@ def mitigate(
 ) -> None:
     """Try mitigations, choose strengths on tune samples, and measure on test samples what each lowers and damages."""
     from leakmech.config import read_yaml
-    from leakmech.errors import UsageError
     from leakmech.mitigation.selection import mitigate as run
     from leakmech.progress import rich_progress
     from leakmech.reports.mitigation_tables import mitigations_table
@@ -48,8 +49,6 @@ def mitigate(
         families=tuple(name.strip() for name in families.split(",")) if families else None,
         device=device, dtype=dtype, batch_size=batch_size,
     )  # fmt: skip
-    if "diagnosis" not in settings:
-        raise UsageError("mitigate: name a finished diagnosis with --diagnosis (make one with leakmech diagnose)")
     result = run(out=out, progress=rich_progress, **settings)
     frame = result.to_frame()
     title = f"Mitigations of {result.summary['model']} on {result.summary['dataset']}"

@@ -27,7 +27,7 @@ from leakmech.interventions.base import Intervention, Probe
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons, DampenAttention, ScaleHeads, Steer
 from leakmech.mechanism.directions import Direction
-from leakmech.mitigation.decoding import ORACLE, contrast_mitigation, rewrite_mitigation
+from leakmech.mitigation.decoding import contrast_mitigation, rewrite_mitigation
 from leakmech.mitigation.fitted import FittedParts
 from leakmech.mitigation.instructions import instruction_mitigations
 from leakmech.mitigation.types import Mitigation, MitigationKind
@@ -244,8 +244,6 @@ BASELINES: tuple[Family, ...] = (
     _edits("random-neurons", "random neurons at their mean", (500,), _random_neurons, "baseline"),
 )
 """What every mitigation must beat."""
-
-BOUND = _fixed(ORACLE)
 
 
 def chosen_families(names: Sequence[str] | None) -> list[Family]:

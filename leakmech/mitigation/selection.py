@@ -5,6 +5,9 @@
     test    the chosen ones, the adapters and interventions that were asked for, baselines and the oracle on the leakage
             set and on the sets of relevant affect, with all side effects
 
+Without a diagnosis nothing is fitted and nothing chosen: adapters and interventions that were asked for are measured
+beside the base model and the oracle.
+
 Everything is kept cell by cell (:mod:`leakmech.mitigation.arena`), so an interrupted run goes on where it was. The
 interventions that were chosen are saved as files that ``leakmech bench --intervention`` takes.
 """
@@ -27,7 +30,8 @@ from leakmech.mitigation.compare import (
     open_comparison,
 )
 from leakmech.mitigation.damage.equivalence import Margins
-from leakmech.mitigation.families import BASELINES, BOUND, Family, chosen_families
+from leakmech.mitigation.decoding import ORACLE
+from leakmech.mitigation.families import BASELINES, Family, chosen_families
 from leakmech.mitigation.fitted import FittedParts, load_fitted
 from leakmech.mitigation.types import Mitigation
 from leakmech.models.configured import load_configured
@@ -46,7 +50,7 @@ Row = dict[str, Any]
 def mitigate(
     model: Any = None,
     *,
-    diagnosis: str | Path,
+    diagnosis: str | Path | None = None,
     tokenizer: Any = None,
     out: str | Path | None = None,
     progress: Progress = no_progress,
@@ -59,7 +63,8 @@ def mitigate(
     model, tokenizer, progress
         As for :func:`leakmech.bench`.
     diagnosis
-        Directory of a finished diagnosis of the same model, with a ``tune`` split.
+        Directory of a finished diagnosis of the same model, with a ``tune`` split; None: only ``adapters`` and
+        ``interventions`` are judged, which families and baselines are fitted for.
     out
         Run directory; default ``runs/mitigate-<model>-<dataset>-seed<seed>``. One that holds this run is continued,
         with other families, adapters or interventions as well: what was measured is not measured again.
@@ -75,60 +80,69 @@ def mitigate(
     """
     if isinstance(model, str | Path):
         settings["model"] = str(model)
-    config = MitigateConfig.parse({**settings, "diagnosis": str(diagnosis)}, where="mitigate")
+    config = MitigateConfig.parse({**settings, "diagnosis": str(diagnosis) if diagnosis else None}, where="mitigate")
     path = (
         Path(out) if out else Path("runs") / f"mitigate-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}"
     )
     started = time.perf_counter()
-    families = chosen_families(config.families)
+    families = chosen_families(config.families) if config.diagnosis else []
     bench = _bench_config(config, config.dataset, config.generations, config.limit)
     by_name = model is None or isinstance(model, str | Path)
     loaded = load_configured(bench, None if by_name else model, tokenizer)
     refuse_misfit_files(config, loaded)
-    parts = load_fitted(diagnosis, loaded, relevant=config.relevant_fit, seed=config.seed, progress=progress)
-    judged = [load_dataset(config.dataset).take(config.limit), *map(load_dataset, config.relevant)]
-    for samples in (parts.splits["fit"], parts.splits["tune"], parts.relevant):
-        for others in judged:
-            samples.refuse_shared_injections(others)
-    fingerprint = {
-        "settings": content_hash(str(config.terms())),
-        "weights": loaded.weights_hash,
-        "fitted_on": parts.source_hash,
-    }
+    parts = _fitted_parts(config, loaded, progress)
+    fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
+    fingerprint |= {"fitted_on": parts.source_hash} if parts else {}
     open_comparison(path, fingerprint, config.identity(), command=config.command)
     margins = Margins(**config.margins)
-    tune = _tune_arena(config, parts, path, margins, progress)
-    fitted = path / "fitted"
-    members = {family.name: family.members(parts, fitted) for family in families}
-    tuned = measure_all(tune, [member for group in members.values() for member in group])
-    chosen = {name: best_of(group, tuned) for name, group in members.items()}
-    _save_chosen(path, chosen)
+    chosen: dict[str, Mitigation] = {}
+    tuned: list[Row] = []
+    baselines: list[Mitigation] = []
+    if parts:
+        fitted = path / "fitted"
+        members = {family.name: family.members(parts, fitted) for family in families}
+        tune = _tune_arena(config, parts, path, margins, progress)
+        tuned = measure_all(tune, [member for group in members.values() for member in group])
+        chosen = {name: best_of(group, tuned) for name, group in members.items()}
+        _save_chosen(path, chosen)
+        used = BASELINES if config.baselines else ()
+        baselines = [member for family in used for member in family.members(parts, fitted)]
     test = Arena(
         loaded=loaded, config=bench, relevant=config.relevant, out=path, split="test", margins=margins,
         arrangements=config.arrangements, draws=config.bootstrap_draws, progress=progress,
     )  # fmt: skip
-    references = (BOUND, *BASELINES) if config.baselines else (BOUND,)
-    extra = [*_given(config), *(one for family in references for one in family.members(parts, fitted))]
-    rows = measure_all(test, [*chosen.values(), *extra], alpha=config.alpha)
+    judged = [*chosen.values(), *_given(config)]
+    rows = measure_all(test, [*judged, ORACLE, *baselines], alpha=config.alpha)
     facts = {
         "model": config.model,
         "dataset": config.dataset,
         "relevant": list(config.relevant),
         "diagnosis": config.diagnosis,
-        "relation_probe": _probe_facts(parts, fitted) if _uses_probe(families) else None,
+        "relation_probe": _probe_facts(parts, path / "fitted") if parts and _uses_probe(families) else None,
         "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
         "timing": {"total_s": round(time.perf_counter() - started, 1)},
     }
     result = finish(path, [*rows, *tuned], facts, test)
-    _draw(result, test, rows, chosen)
+    _draw(result, test, best_of(list(chosen.values()) or judged, rows))
     return result
 
 
-def _draw(result: MitigationComparison, test: Arena, rows: list[Row], chosen: Mapping[str, Mitigation]) -> None:
-    """The figure, and the page with answers of the base model and of the most selective of what was chosen."""
+def _fitted_parts(config: MitigateConfig, loaded: LoadedModel, progress: Progress) -> FittedParts | None:
+    """What families are built from; none of it shares an injection with what is measured."""
+    if config.diagnosis is None:
+        return None
+    parts = load_fitted(config.diagnosis, loaded, relevant=config.relevant_fit, seed=config.seed, progress=progress)
+    judged = [load_dataset(config.dataset).take(config.limit), *map(load_dataset, config.relevant)]
+    for samples in (parts.splits["fit"], parts.splits["tune"], parts.relevant):
+        for others in judged:
+            samples.refuse_shared_injections(others)
+    return parts
+
+
+def _draw(result: MitigationComparison, test: Arena, best: Mitigation) -> None:
+    """The figure, and the page with answers of the base model and of `best`."""
     frame = result.to_frame()
     figures = draw_mitigations(frame, result.path / "figures")
-    best = best_of(list(chosen.values()), rows)
     runs = {shown.name: test.run(shown, test.config.dataset) for shown in (BASE, best)}
     write_text(result.path / "report.html", mitigation_page(result.summary, frame, runs, figures))
 

@@ -135,6 +135,23 @@ def test_the_best_member_has_the_highest_selectivity_and_none_counts_as_worst():
     assert best_of(members, [{"name": name, "selectivity": 0.0} for name in "abc"]).name == "a"
 
 
+def test_without_a_diagnosis_files_are_judged_and_nothing_is_fitted(finished, files, tmp_path):
+    edit = str(finished.path / "interventions" / "ignore-if-unrelated.json")
+    settings = {key: value for key, value in QUICK.items() if key != "families"}
+    settings |= {"relevant": (str(files / "relevant.jsonl"),), "out": tmp_path / "judged"}
+    result = mitigate(files / "model", interventions=(edit,), **settings)
+    frame = result.to_frame()
+    assert list(frame["name"]) == ["base", "file-ignore-if-unrelated", "oracle-control-prompt"]
+    assert set(frame["split"]) == {"test"}
+    before = finished.to_frame().query("split == 'test'").set_index("name")["auc_el"]
+    assert frame["auc_el"].iloc[1] == pytest.approx(before[finished.summary["chosen"]["ignore-if-unrelated"]])
+    assert "file-ignore-if-unrelated" in (result.path / "report.html").read_text()
+    with pytest.raises(ConfigError, match="families need a finished diagnosis"):
+        mitigate(files / "model", interventions=(edit,), families=("heads-mean",), **settings)
+    with pytest.raises(ConfigError, match="nothing to judge; name a finished diagnosis"):
+        mitigate(files / "model", **settings)
+
+
 def test_a_diagnosis_without_tune_samples_or_of_another_model_is_refused(files, diagnosis, tmp_path):
     copy = tmp_path / "diagnosis"
     shutil.copytree(diagnosis, copy)

@@ -116,7 +116,11 @@ def answer_quality(
         See :func:`leakmech.mitigation.damage.likelihood.log_likelihoods`, which also says what is raised.
     """
     found = log_likelihoods(
-        base, answer_continuations(answers, controls, renderer), batch_size=batch_size, progress=progress
+        base,
+        answer_continuations(answers, controls, renderer),
+        share_prompts=True,
+        batch_size=batch_size,
+        progress=progress,
     )
     rows = np.zeros((len(answers), 4))
     rows[:, 0], rows[:, 1] = -found.log_likelihood, found.n_tokens

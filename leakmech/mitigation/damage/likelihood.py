@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,7 @@ def log_likelihoods(
     variant: ModelVariant,
     continuations: Sequence[Continuation],
     *,
+    share_prompts: bool = False,
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Likelihoods:
@@ -139,6 +141,8 @@ def log_likelihoods(
         The model.
     continuations
         Equal ones are run once.
+    share_prompts
+        Read a prompt once for all of its continuations that stand in one batch; the model must be without a change.
     batch_size
         Rows of a forward pass; ``auto`` goes by device and size of the vocabulary. Fewer are taken where memory runs
         out. In bfloat16, results depend on it in their last digits.
@@ -151,6 +155,8 @@ def log_likelihoods(
         Logits are NaN or infinite.
     ActivationError
         Memory does not suffice for a single row.
+    UsageError
+        Prompts are to be shared, and the model has a change.
     """
 
     def work(rows: Sequence[Item], keep: int) -> Float[Tensor, "row 1"]:
@@ -159,8 +165,25 @@ def log_likelihoods(
         return torch.stack([_summed(_token_log_likelihood, row.tokens, _predicting(logits, i, row))
                             for i, row in enumerate(batch.rows)])  # fmt: skip
 
+    def work_by_prompt(rows: Sequence[Item], _: int) -> Float[Tensor, "row 1"]:
+        found = []
+        for prompt, group in groupby((own for (own,) in rows), key=lambda own: own.prompt):
+            texts = [own.tokens for own in group]
+            logits = variant.logits_behind(prompt, texts)
+            found += [_summed(_token_log_likelihood, text, logits[i, : len(text)]) for i, text in enumerate(texts)]
+        return torch.stack(found)
+
     items = [(continuation,) for continuation in continuations]
-    found = _run(variant, items, work, 1, label="likelihoods", batch_size=batch_size, progress=progress)
+    found = _run(
+        variant,
+        items,
+        work_by_prompt if share_prompts else work,
+        1,
+        label="likelihoods",
+        batch_size=batch_size,
+        progress=progress,
+        order=_by_prompt if share_prompts else _by_length,
+    )
     return _likelihoods(continuations, found[:, 0])
 
 
@@ -216,7 +239,9 @@ def compare_likelihoods(
             for i, (own, _) in enumerate(rows)
         ])  # fmt: skip
 
-    found = _run(base, items, work, 3, label="base and changed", batch_size=batch_size, progress=progress)
+    found = _run(
+        base, items, work, 3, label="base and changed", batch_size=batch_size, progress=progress, order=_by_length
+    )
     before, after = (_likelihoods(continuations, found[:, column]) for column in (0, 1))
     return LikelihoodComparison(before, after, found[:, 2])
 
@@ -242,10 +267,11 @@ def _run(
     label: str,
     batch_size: int | str,
     progress: Progress,
+    order: Callable[[Item], Any],
 ) -> Float[np.ndarray, "continuations values"]:
-    """Values of every continuation; the longest run first, equal ones once, empty ones not at all."""
+    """Values of every continuation; those of the highest `order` run first, equal ones once, empty ones not at all."""
     distinct = {_key(item): item for item in continuations if item[0].tokens}
-    items = sorted(distinct.values(), key=lambda item: max(map(len, item)), reverse=True)
+    items = sorted(distinct.values(), key=order, reverse=True)
     values: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
 
     def run(rows: Sequence[Item]) -> None:
@@ -272,6 +298,16 @@ def _run(
 def _key(item: Item) -> tuple[tuple[int, ...], ...]:
     """Equal items give equal numbers and are run once."""
     return (*(part for each in item for part in (each.prompt, each.injection, each.stem)), item[0].tokens)
+
+
+def _by_length(item: Item) -> int:
+    return max(map(len, item))
+
+
+def _by_prompt(item: Item) -> tuple[int, tuple[int, ...], int]:
+    """Those of one prompt together, longest prompts and, of each, longest continuations first."""
+    own = item[0]
+    return len(own.prompt), own.prompt, len(own.tokens)
 
 
 def _name(item: Item) -> str:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from leakmech.errors import UsageError
+from leakmech.generation.cache import growing_cache
 from leakmech.models.load import LoadedModel
 
 
@@ -123,3 +124,35 @@ class ModelVariant:
                 use_cache=False,
                 logits_to_keep=keep,
             ).logits
+
+    def logits_behind(self, prompt: Sequence[int], rows: Sequence[Sequence[int]]) -> Float[Tensor, "row longest vocab"]:
+        """Logits of continuations of one prompt, which is read once: column t predicts token t of a row.
+
+        Columns behind the end of a row mean nothing.
+
+        Raises
+        ------
+        UsageError
+            The model runs under a change, which is entered for whole passes only.
+        """
+        if self.change is not None:
+            raise UsageError("prompts are read once only where no change is in force")
+        model, n_rows, width = self.loaded.model, len(rows), max(map(len, rows))
+        start = len(prompt)
+        # Padded on the right: nothing before it sees it, and columns are positions.
+        ids = torch.tensor([[*row[:-1], *[prompt[0]] * (width - len(row))] for row in rows], device=self.device)
+        with torch.inference_mode():
+            cache = growing_cache(model.config)
+            given = torch.tensor([list(prompt)], device=self.device)
+            first = model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            if width == 1:
+                return first.expand(n_rows, 1, -1)
+            cache.batch_repeat_interleave(n_rows)
+            rest = model(
+                input_ids=ids,
+                attention_mask=torch.ones(n_rows, start + width - 1, dtype=torch.long, device=self.device),
+                position_ids=torch.arange(start, start + width - 1, device=self.device).expand(n_rows, -1),
+                past_key_values=cache,
+                use_cache=True,
+            ).logits
+            return torch.cat([first.expand(n_rows, 1, -1), rest], dim=1)

@@ -87,6 +87,34 @@ def test_batch_size_padding_and_chunks_change_nothing(tiny, noisy, continuations
     assert list(chunked["id"]) == list(expected["id"])
 
 
+def test_prompts_that_continuations_share_are_read_once(tiny_loaded, monkeypatch):
+    prompts = [tuple(range(3, 3 + n)) for n in (20, 7, 1)]
+    items = [
+        Continuation(f"{i}/{n}", "u", prompt, tuple(range(40, 40 + n)))
+        for n in (0, 1, 5, 17)
+        for i, prompt in enumerate(prompts)
+    ]
+    expected = log_likelihoods(ModelVariant(tiny_loaded), items, batch_size=1)
+    read = []
+    behind = ModelVariant.logits_behind
+    monkeypatch.setattr(
+        ModelVariant,
+        "logits_behind",
+        lambda self, prompt, rows: read.append((len(prompt), [len(row) for row in rows])) or behind(self, prompt, rows),
+    )
+    found = log_likelihoods(ModelVariant(tiny_loaded), items, share_prompts=True)
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-4, atol=1e-4)
+    assert read == [(20, [17, 5, 1]), (7, [17, 5, 1]), (1, [17, 5, 1])]
+    split = log_likelihoods(ModelVariant(tiny_loaded), items[::-1], share_prompts=True, batch_size=2)
+    np.testing.assert_allclose(split.log_likelihood[::-1], expected.log_likelihood, rtol=1e-4, atol=1e-4)
+
+
+def test_a_changed_model_reads_every_prompt_whole(tiny, continuations):
+    changed = ModelVariant(tiny.loaded, lambda batch: nullcontext())
+    with pytest.raises(UsageError, match="only where no change is in force"):
+        log_likelihoods(changed, continuations, share_prompts=True)
+
+
 def test_rows_of_a_pass_are_limited_by_the_size_of_the_vocabulary(tiny, continuations, monkeypatch):
     sizes = []
     logits = ModelVariant.logits
