@@ -15,11 +15,12 @@ interventions that were chosen are saved as files that ``leakmech bench --interv
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from leakmech.config import BenchConfig, MitigateConfig
+from leakmech.errors import ConfigError
 from leakmech.interventions.checks import refuse_misfits
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.mitigation.arena import BASE, Arena
@@ -199,13 +200,30 @@ def refuse_misfit_files(config: MitigateConfig, loaded: LoadedModel) -> None:
 def _given(config: MitigateConfig) -> list[Mitigation]:
     """Adapters and intervention files that the user wants to see in the table."""
     adapters = [
-        Mitigation(f"adapter-{slug(path)}", "adapter", {"adapter": path}, note=path) for path in config.adapters
+        Mitigation(name, "adapter", {"adapter": path}, note=path)
+        for name, path in _names("adapter", config.adapters).items()
     ]
     files = [
-        Mitigation(f"file-{Path(path).stem}", "intervention", {"intervention": path}, note=path)
-        for path in config.interventions
+        Mitigation(name, "intervention", {"intervention": path}, note=path)
+        for name, path in _names("file", config.interventions).items()
     ]
     return [*adapters, *files]
+
+
+def _names(kind: str, paths: Sequence[str]) -> dict[str, str]:
+    """Paths by name: their last part, or all of them where another has that name already.
+
+    Names of earlier paths do not depend on later ones, so that a run that takes in more keeps its cells.
+    """
+    found: dict[str, str] = {}
+    for path in dict.fromkeys(paths):
+        last = slug(path) if kind == "adapter" else Path(path).stem
+        whole = slug("-".join(part for part in Path(path).with_suffix("").parts if part != "/"))
+        name = next((name for name in (f"{kind}-{last}", f"{kind}-{whole}") if name not in found), None)
+        if name is None:
+            raise ConfigError(f"{path}: would have the same name in the table as another; rename one of them")
+        found[name] = path
+    return found
 
 
 def _uses_probe(families: list[Family]) -> bool:

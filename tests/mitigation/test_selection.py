@@ -12,7 +12,7 @@ from markupsafe import escape
 import leakmech
 from leakmech import Mitigation, diagnose, mitigate
 from leakmech.errors import ConfigError, InterventionError, ModelError, RunDirectoryError
-from leakmech.mitigation.selection import best_of
+from leakmech.mitigation.selection import _names, best_of
 from leakmech.prompts.samples import PromptSet, load_dataset
 
 DIAGNOSIS = {
@@ -133,6 +133,18 @@ def test_the_best_member_has_the_highest_selectivity_and_none_counts_as_worst():
     rows = [{"name": "a", "selectivity": None}, {"name": "b", "selectivity": 0.4}, {"name": "c", "selectivity": 0.3}]
     assert best_of(members, rows).name == "b"
     assert best_of(members, [{"name": name, "selectivity": 0.0} for name in "abc"]).name == "a"
+
+
+def test_files_of_one_name_are_told_apart_and_earlier_ones_keep_their_names():
+    assert _names("adapter", ["runs/a/adapter"]) == {"adapter-adapter": "runs/a/adapter"}
+    assert _names("adapter", ["runs/a/adapter", "/runs/b/adapter", "org/name"]) == {
+        "adapter-adapter": "runs/a/adapter",
+        "adapter-runs-b-adapter": "/runs/b/adapter",
+        "adapter-name": "org/name",
+    }
+    assert list(_names("file", ["a/edit.json", "b/edit.json"])) == ["file-edit", "file-b-edit"]
+    with pytest.raises(ConfigError, match="same name in the table"):
+        _names("file", ["a/edit.json", "b/edit.json", "b-edit.json", "b/edit.yaml"])
 
 
 def test_without_a_diagnosis_files_are_judged_and_nothing_is_fitted(finished, files, tmp_path):
