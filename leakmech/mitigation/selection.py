@@ -65,7 +65,7 @@ def mitigate(
         As for :func:`leakmech.bench`.
     diagnosis
         Directory of a finished diagnosis of the same model, with a ``tune`` split; None: only ``adapters`` and
-        ``interventions`` are judged, which families and baselines are fitted for.
+        ``interventions`` are judged, since families and baselines are fitted on a diagnosis.
     out
         Run directory; default ``runs/mitigate-<model>-<dataset>-seed<seed>``. One that holds this run is continued,
         with other families, adapters or interventions as well: what was measured is not measured again.
@@ -87,6 +87,7 @@ def mitigate(
     )
     started = time.perf_counter()
     families = chosen_families(config.families) if config.diagnosis else []
+    given = _given(config)
     bench = _bench_config(config, config.dataset, config.generations, config.limit)
     by_name = model is None or isinstance(model, str | Path)
     loaded = load_configured(bench, None if by_name else model, tokenizer)
@@ -96,30 +97,22 @@ def mitigate(
     fingerprint |= {"fitted_on": parts.source_hash} if parts else {}
     open_comparison(path, fingerprint, config.identity(), command=config.command)
     margins = Margins(**config.margins)
-    chosen: dict[str, Mitigation] = {}
-    tuned: list[Row] = []
-    baselines: list[Mitigation] = []
-    if parts:
-        fitted = path / "fitted"
-        members = {family.name: family.members(parts, fitted) for family in families}
-        tune = _tune_arena(config, parts, path, margins, progress)
-        tuned = measure_all(tune, [member for group in members.values() for member in group])
-        chosen = {name: best_of(group, tuned) for name, group in members.items()}
-        _save_chosen(path, chosen)
-        used = BASELINES if config.baselines else ()
-        baselines = [member for family in used for member in family.members(parts, fitted)]
+    fitted = path / "fitted"
+    chosen, tuned = _choose(config, parts, families, path, margins, progress) if parts else ({}, [])
+    used = BASELINES if config.baselines else ()
+    baselines = [member for family in used for member in family.members(parts, fitted)] if parts else []
     test = Arena(
         loaded=loaded, config=bench, relevant=config.relevant, out=path, split="test", margins=margins,
         arrangements=config.arrangements, draws=config.bootstrap_draws, progress=progress,
     )  # fmt: skip
-    judged = [*chosen.values(), *_given(config)]
+    judged = [*chosen.values(), *given]
     rows = measure_all(test, [*judged, ORACLE, *baselines], alpha=config.alpha)
     facts = {
         "model": config.model,
         "dataset": config.dataset,
         "relevant": list(config.relevant),
         "diagnosis": config.diagnosis,
-        "relation_probe": _probe_facts(parts, path / "fitted") if parts and _uses_probe(families) else None,
+        "relation_probe": _probe_facts(parts, fitted) if parts and _uses_probe(families) else None,
         "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
         "timing": {"total_s": round(time.perf_counter() - started, 1)},
     }
@@ -138,6 +131,23 @@ def _fitted_parts(config: MitigateConfig, loaded: LoadedModel, progress: Progres
         for others in judged:
             samples.refuse_shared_injections(others)
     return parts
+
+
+def _choose(
+    config: MitigateConfig,
+    parts: FittedParts,
+    families: Sequence[Family],
+    path: Path,
+    margins: Margins,
+    progress: Progress,
+) -> tuple[dict[str, Mitigation], list[Row]]:
+    """The most selective member of each family, by its name and saved, and the rows of all that were tried."""
+    members = {family.name: family.members(parts, path / "fitted") for family in families}
+    tune = _tune_arena(config, parts, path, margins, progress)
+    tuned = measure_all(tune, [member for group in members.values() for member in group])
+    chosen = {name: best_of(group, tuned) for name, group in members.items()}
+    _save_chosen(path, chosen)
+    return chosen, tuned
 
 
 def _draw(result: MitigationComparison, test: Arena, best: Mitigation) -> None:
@@ -217,8 +227,9 @@ def _names(kind: str, paths: Sequence[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for path in dict.fromkeys(paths):
-        last = slug(path) if kind == "adapter" else Path(path).stem
-        whole = slug("-".join(part for part in Path(path).with_suffix("").parts if part != "/"))
+        bare = Path(path) if kind == "adapter" else Path(path).with_suffix("")
+        last = slug(bare) if kind == "adapter" else bare.name
+        whole = slug("-".join(part for part in bare.parts if part != bare.anchor))
         name = next((name for name in (f"{kind}-{last}", f"{kind}-{whole}") if name not in found), None)
         if name is None:
             raise ConfigError(f"{path}: would have the same name in the table as another; rename one of them")

@@ -145,6 +145,9 @@ def test_files_of_one_name_are_told_apart_and_earlier_ones_keep_their_names():
     assert list(_names("file", ["a/edit.json", "b/edit.json"])) == ["file-edit", "file-b-edit"]
     with pytest.raises(ConfigError, match="same name in the table"):
         _names("file", ["a/edit.json", "b/edit.json", "b-edit.json", "b/edit.yaml"])
+    with pytest.raises(ConfigError, match="same name in the table"):  # before anything is loaded
+        mitigate("no-such-model", interventions=("a/edit.json", "b/edit.json", "b-edit.json"))
+    assert list(_names("adapter", ["a/v1.5", "b/v1.5"])) == ["adapter-v1.5", "adapter-b-v1.5"]
 
 
 def test_without_a_diagnosis_files_are_judged_and_nothing_is_fitted(finished, files, tmp_path):
