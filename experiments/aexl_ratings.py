@@ -22,7 +22,7 @@ from jaxtyping import Float
 from paper import run_script
 
 import leakmech
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
 from leakmech.prompts.samples import INJECTIONS, PromptSet
 from leakmech.reports.tables import Table
 from leakmech.scoring.archive import fetch_archive, load_ratings

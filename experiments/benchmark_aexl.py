@@ -29,13 +29,13 @@ from typing import Any
 
 import numpy as np
 
+from leakmech.core.provenance import environment
+from leakmech.core.seeds import stable_hash
 from leakmech.corpus import open_corpus
 from leakmech.data_build import build_aexl
 from leakmech.prompts.aexl_settings import AexlSettings
 from leakmech.prompts.filters import tidy
-from leakmech.provenance import environment
 from leakmech.scoring.sentence import split_sentences
-from leakmech.seeds import stable_hash
 
 SETTINGS = {"samples": 200, "max_similarity": 1.0, "seed": 0}
 SUBJECTS = [

@@ -24,13 +24,13 @@ from typing import Any
 
 import torch
 
+from leakmech.core.provenance import environment
 from leakmech.generation.decode import Decoder, Row, StopRule
 from leakmech.generation.engines import auto_batch_size, generate, plan
 from leakmech.generation.sampler import Decoding
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.samples import load_dataset
-from leakmech.provenance import environment
 from leakmech.scoring.sentence import Cleaner, PromptText
 
 

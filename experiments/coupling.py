@@ -26,9 +26,9 @@ import torch
 from jaxtyping import Float
 
 import leakmech
+from leakmech.core.progress import rich_progress
+from leakmech.core.provenance import environment
 from leakmech.models.load import LoadedModel, load_model
-from leakmech.progress import rich_progress
-from leakmech.provenance import environment
 from leakmech.reports.tables import Table
 from leakmech.scoring.leakage import overall_leakage
 from leakmech.scoring.records import leakage_scores

@@ -21,11 +21,11 @@ from paper import run_script
 
 import leakmech
 from leakmech.config import DEFAULT_MODEL
-from leakmech.errors import ModelError
+from leakmech.core.errors import ModelError
+from leakmech.core.store import write_text
 from leakmech.models.load import load_tokenizer
 from leakmech.prompts.samples import INJECTIONS
 from leakmech.reports.figures import CONDITION_COLORS, INK, SOFT, new_figure, save_figure
-from leakmech.store import write_text
 
 PAPER_TOKENIZER = "gpt2"
 _PAPER_MEANS = "paper's AEXL: 12.7, 15.7 and 9.8 on average"

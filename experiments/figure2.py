@@ -26,13 +26,13 @@ from paper import model_name, run_script
 from scipy import stats
 
 import leakmech
-from leakmech.errors import RunDirectoryError
+from leakmech.core.errors import RunDirectoryError
+from leakmech.core.store import read_json, write_text
 from leakmech.prompts.samples import POLARITIES
 from leakmech.reports.examples import sample_texts
 from leakmech.reports.figures import INK, SERIES_COLORS, SOFT, new_figure, save_figure
 from leakmech.scoring.leakage import condition_leakage
 from leakmech.scoring.records import leakage_scores
-from leakmech.store import read_json, write_text
 
 _MARKERS = "osD^vP*X"
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from leakmech.commands.console import out as console
 from leakmech.config import read_yaml
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
+from leakmech.core.progress import rich_progress
 from leakmech.mitigation.compare import evaluate_mitigations
 from leakmech.mitigation.lora import train_lora
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.mitigation.types import Mitigation
-from leakmech.progress import rich_progress
 from leakmech.reports.mitigation_tables import mitigations_table
 
 _KEYS = {"like", "recipe", "changes", "variants", "seeds", "evaluation"}

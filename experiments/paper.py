@@ -19,10 +19,10 @@ import pandas as pd
 from scipy import stats
 
 import leakmech
-from leakmech.errors import DatasetError, LeakmechError, UsageError
+from leakmech.core.errors import DatasetError, LeakmechError, UsageError
+from leakmech.core.rows import user_rows
+from leakmech.core.store import write_text
 from leakmech.reports.tables import Table
-from leakmech.store import write_text
-from leakmech.user_rows import user_rows
 
 Row = dict[str, Any]
 PAPER_KEYS = ("model", "dataset", "instruction")

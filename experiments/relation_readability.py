@@ -14,12 +14,12 @@ import argparse
 import numpy as np
 
 from leakmech.config import DEFAULT_MODEL
+from leakmech.core.progress import rich_progress
 from leakmech.mechanism.activations import cache_activations
 from leakmech.mitigation.relation_probe import relevance_auc, relevance_vector
 from leakmech.mitigation.training.pairing import Pairing
 from leakmech.mitigation.training.settings import ClearPairs
 from leakmech.models.load import LoadedModel, load_model
-from leakmech.progress import rich_progress
 from leakmech.prompts.relation import without_self_reports
 from leakmech.prompts.samples import FITTING_DATASETS, POLARITIES, PromptSet, load_pooled
 from leakmech.reports.tables import Table

@@ -23,10 +23,10 @@ from table4 import instruction_effects, table4
 
 import leakmech
 from leakmech.config import read_yaml
-from leakmech.errors import InterruptedRunError, LeakmechError
-from leakmech.progress import rich_progress
+from leakmech.core.errors import InterruptedRunError, LeakmechError
+from leakmech.core.progress import rich_progress
+from leakmech.core.store import write_text
 from leakmech.reports.figures import save_figure
-from leakmech.store import write_text
 
 MARGIN = 0.05
 PAPER_SETTINGS: dict[str, Any] = {

@@ -41,16 +41,16 @@ from torch import Tensor
 from tuning import ALPHA, EPOCHS, RANK, TunedClassifier, outputs, soft_labels, tune
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from leakmech.errors import LeakmechError
-from leakmech.paths import cache_root
+from leakmech.core.errors import LeakmechError
+from leakmech.core.paths import cache_root
+from leakmech.core.seeds import stable_hash
+from leakmech.core.store import atomic_path, content_hash, write_json, write_text
 from leakmech.reports.tables import Table
 from leakmech.scoring.archive import fetch_archive, load_ratings
 from leakmech.scoring.batching import LABELS, softmax
 from leakmech.scoring.expression import load_estimator
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.scoring.tuned import FORMAT_VERSION, KIND, load_tuned, shipped
-from leakmech.seeds import stable_hash
-from leakmech.store import atomic_path, content_hash, write_json, write_text
 
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 COPY_SIMILARITY = 0.95  # cosine

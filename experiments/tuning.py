@@ -27,9 +27,9 @@ from scipy.stats import norm
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
-from leakmech.errors import EstimatorError
+from leakmech.core.errors import EstimatorError
+from leakmech.core.store import atomic_path
 from leakmech.scoring.batching import batch_size, in_batches
-from leakmech.store import atomic_path
 
 EPOCHS = 3
 RANK = 16

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.config import BenchConfig
-from leakmech.errors import InterruptedRunError, RunDirectoryError, UsageError
+from leakmech.core.errors import InterruptedRunError, RunDirectoryError, UsageError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.store import append_jsonl, slug, write_json, write_jsonl
 from leakmech.generation.decode import Clock, Decoder, Generation
 from leakmech.generation.engines import generate, parse_batch_size
 from leakmech.interventions.applied import Applied
@@ -28,13 +30,11 @@ from leakmech.measurement import Measurement
 from leakmech.models.configured import load_configured
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.arrangement import arrange
 from leakmech.prompts.samples import load_dataset
 from leakmech.run_prompts import RunPrompts
 from leakmech.runs import BenchResult, RunDirectory, load_result, open_run, refuse_other_run
 from leakmech.scoring.sentence import Cleaner, PromptText
-from leakmech.store import append_jsonl, slug, write_json, write_jsonl
 
 _IN_MEMORY = "in memory"
 
@@ -62,7 +62,7 @@ def bench(
     out
         Run directory. One that holds the same run is continued; default ``runs/<model>-<dataset>-seed<seed>``.
     progress
-        Where to report progress; silent by default (:class:`leakmech.progress.RichProgress` draws bars).
+        Where to report progress; silent by default (:class:`leakmech.core.progress.RichProgress` draws bars).
     **settings
         Fields of :class:`leakmech.config.BenchConfig`, e.g. ``dataset="hexl", generations=10, seed=0``.
 

@@ -10,7 +10,7 @@ import typer
 
 from leakmech.commands import annotate, data, environment, lora, mechanism, mitigation, run, statistics
 from leakmech.commands.console import complain
-from leakmech.errors import LeakmechError
+from leakmech.core.errors import LeakmechError
 
 
 def _group(description: str, **options: Any) -> typer.Typer:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leakmech.errors import RunDirectoryError, UsageError, nearest
+from leakmech.core.errors import RunDirectoryError, UsageError, nearest
+from leakmech.core.store import read_json, write_json, write_text
 from leakmech.reports.figures import forest_plot
 from leakmech.reports.tables import Table, comparison_table
 from leakmech.runs import BenchResult, RunDirectory, load_result
@@ -30,7 +31,6 @@ from leakmech.scoring.paired import (
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.sentence import CLEANINGS, Cleaning
 from leakmech.scoring.statistics import DRAWS
-from leakmech.store import read_json, write_json, write_text
 
 FORMAT_VERSION = 1
 

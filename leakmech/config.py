@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from leakmech.errors import ConfigError, nearest
+from leakmech.core.errors import ConfigError, nearest
 from leakmech.generation.contrast import Contrast, named_contrast
 from leakmech.generation.engines import parse_batch_size
 from leakmech.generation.rewriting import find_rewrite

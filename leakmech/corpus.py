@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from leakmech.errors import DatasetError, nearest
+from leakmech.core.errors import DatasetError, nearest
+from leakmech.core.rows import TABLES, user_rows
 from leakmech.models.hub import first_line, hub_reachable
 from leakmech.models.quiet import quiet
 from leakmech.scoring.archive import SDIST_SHA256, fetch_archive, load_ratings
-from leakmech.user_rows import TABLES, user_rows
 
 EMBEDDED = "embedded"
 DEFAULT_COLUMN = "text"

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from leakmech.config import DEFAULT_MODEL
+from leakmech.core.errors import DatasetError, InterruptedRunError, UsageError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.store import read_json, write_json, write_text
+from leakmech.core.text import split_sentences
 from leakmech.corpus import Corpus, Text, open_corpus
 from leakmech.data_check import token_counter
-from leakmech.errors import DatasetError, InterruptedRunError, UsageError
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.aexl import (
     Candidate,
     Combining,
@@ -42,8 +44,6 @@ from leakmech.scoring.batching import LABELS
 from leakmech.scoring.expression import Estimator, load_estimator
 from leakmech.scoring.score_cache import CHUNK, ScoreCache
 from leakmech.scoring.semantic import load_encoder
-from leakmech.sentences import split_sentences
-from leakmech.store import read_json, write_json, write_text
 
 FORMAT_VERSION = 1
 

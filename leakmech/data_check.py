@@ -23,7 +23,8 @@ import numpy as np
 from jaxtyping import Float
 
 from leakmech.config import DEFAULT_MODEL
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
+from leakmech.core.text import normalised_words, split_sentences
 from leakmech.prompts.samples import (
     FITTING_DATASETS,
     INJECTIONS,
@@ -36,7 +37,6 @@ from leakmech.prompts.samples import (
 from leakmech.reports.tables import Table
 from leakmech.scoring.expression import LABELS, load_estimator
 from leakmech.scoring.semantic import cosine_similarity, load_encoder
-from leakmech.sentences import normalised_words, split_sentences
 
 SIMILARITY_WARNING = 0.5
 

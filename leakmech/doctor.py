@@ -20,11 +20,11 @@ import torch
 from huggingface_hub import constants, is_offline_mode
 
 from leakmech import __version__
+from leakmech.core.paths import cache_root
+from leakmech.core.provenance import package_version
 from leakmech.models.device import available_devices, cpu_bfloat16_features, default_dtype, dtype_name, resolve_device
 from leakmech.models.embedded import EMBEDDED_MODELS, INSTALL_COMMAND, PREFIX, converted_copy
 from leakmech.models.hub import hub_reachable
-from leakmech.paths import cache_root
-from leakmech.provenance import package_version
 
 Status = Literal["ok", "warn", "missing"]
 

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from leakmech.config import ScoringConfig
-from leakmech.progress import Progress
+from leakmech.core.progress import Progress
+from leakmech.core.store import content_hash, write_parquet
 from leakmech.prompts.samples import PromptSet
 from leakmech.runs import FORMAT_VERSION, RunDirectory
 from leakmech.scoring.expression import Estimator, estimator_hash, estimator_names, load_estimator
@@ -22,7 +23,6 @@ from leakmech.scoring.records import Scorer, echo_rates, leakage_scores
 from leakmech.scoring.second_opinion import estimator_agreement
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.scoring.sentence import CLEANINGS, Cleaner
-from leakmech.store import content_hash, write_parquet
 
 
 @dataclass(frozen=True)

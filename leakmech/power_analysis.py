@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy import optimize, stats
 
-from leakmech.errors import UsageError, nearest
+from leakmech.core.errors import UsageError, nearest
 from leakmech.reports.tables import Table
 from leakmech.runs import BenchResult, load_result
 from leakmech.scoring.records import leakage_scores

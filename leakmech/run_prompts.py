@@ -12,7 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from leakmech.config import BenchConfig
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
+from leakmech.core.progress import Progress
+from leakmech.core.store import append_jsonl, content_hash, read_json, read_jsonl_shard
 from leakmech.generation.decode import Row
 from leakmech.generation.engines import auto_batch_size, parse_batch_size, plan
 from leakmech.generation.rewriting import (
@@ -26,13 +28,11 @@ from leakmech.generation.rewriting import (
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.positions import PromptSpans
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress
 from leakmech.prompts.arrangement import injection_place
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.samples import PromptSet
 from leakmech.runs import RunDirectory
-from leakmech.store import append_jsonl, content_hash, read_json, read_jsonl_shard
 
 
 @dataclass(frozen=True)

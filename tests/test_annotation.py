@@ -17,9 +17,9 @@ import leakmech
 from leakmech import cli
 from leakmech.annotation.exporting import choose_pairs, shares_content_word
 from leakmech.annotation.sheets import COLUMNS, guard, unguard
-from leakmech.errors import DatasetError, RunDirectoryError, UsageError
+from leakmech.core.errors import DatasetError, RunDirectoryError, UsageError
+from leakmech.core.seeds import numpy_generator
 from leakmech.prompts.samples import CONDITIONS
-from leakmech.seeds import numpy_generator
 
 N_SAMPLES, K = 12, 3
 TEXTS = {

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import leakmech
 from leakmech.cli import app
-from leakmech.errors import InterventionError, RunDirectoryError, UsageError
+from leakmech.core.errors import InterventionError, RunDirectoryError, UsageError
 from leakmech.interventions.types import interventions_key
 
 SETTINGS = {

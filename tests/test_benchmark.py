@@ -12,7 +12,14 @@ import pandas as pd
 import pytest
 
 import leakmech
-from leakmech.errors import ConfigError, DatasetError, InterruptedRunError, RunDirectoryError, StorageError, UsageError
+from leakmech.core.errors import (
+    ConfigError,
+    DatasetError,
+    InterruptedRunError,
+    RunDirectoryError,
+    StorageError,
+    UsageError,
+)
 from leakmech.prompts.samples import load_dataset
 from leakmech.scoring.records import leakage_scores
 

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 import leakmech
 from leakmech.cli import app
-from leakmech.errors import RunDirectoryError, UsageError
+from leakmech.core.errors import RunDirectoryError, UsageError
+from leakmech.core.store import write_json, write_parquet
 from leakmech.prompts.samples import CONDITIONS, INJECTIONS
 from leakmech.scoring.inference import holm
 from leakmech.scoring.leakage import leakage_statistics
 from leakmech.scoring.records import column, leakage_scores
-from leakmech.store import write_json, write_parquet
 
 SIGN = {"control": 0, "positive": 1, "neutral": 0, "negative": -1}
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from leakmech import corpus as corpus_module
+from leakmech.core.errors import DatasetError
 from leakmech.corpus import Text, open_corpus
-from leakmech.errors import DatasetError
 
 ROWS = [
     {"text": "First one.", "area": "a"},

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 import leakmech
 from leakmech import data_build
 from leakmech.cli import app
+from leakmech.core.errors import ConfigError, DatasetError, InterruptedRunError, UsageError
 from leakmech.data_build import build_aexl
 from leakmech.data_check import check_dataset
-from leakmech.errors import ConfigError, DatasetError, InterruptedRunError, UsageError
 from leakmech.prompts.aexl import check_disjoint
 from leakmech.prompts.samples import INJECTIONS
 from leakmech.scoring import score_cache
@@ -162,7 +162,7 @@ def test_a_damaged_chunk_is_named(build, tmp_path):
     build()
     path = next((tmp_path / "cache" / "scores").glob("*/*.npy"))
     path.write_bytes(b"no array")
-    with pytest.raises(leakmech.errors.StorageError, match=f"{path.name}: damaged"):
+    with pytest.raises(leakmech.core.errors.StorageError, match=f"{path.name}: damaged"):
         build("again/aexl.jsonl")
 
 

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leakmech import data_check
+from leakmech.core.errors import DatasetError, EstimatorError, ModelError
 from leakmech.data_check import check_dataset
-from leakmech.errors import DatasetError, EstimatorError, ModelError
 from leakmech.prompts.samples import load_dataset
 
 SOUND = [

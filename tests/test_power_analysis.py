@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import leakmech
 from leakmech.cli import app
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 from leakmech.power_analysis import EMBEDDED_COMPONENTS
 from leakmech.scoring.variance import VarianceComponents
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import leakmech
 from leakmech import cli
-from leakmech.errors import DatasetError, EstimatorError, InterruptedRunError, RunDirectoryError
+from leakmech.core.errors import DatasetError, EstimatorError, InterruptedRunError, RunDirectoryError
 from leakmech.reports.page import write_report
 
 SETTINGS = {

@@ -16,16 +16,16 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from leakmech.annotation.form import annotation_form, instructions
 from leakmech.annotation.sheets import Item, Key, Side, sheet_text
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
+from leakmech.core.seeds import numpy_generator
+from leakmech.core.store import content_hash, write_json, write_text
+from leakmech.core.text import normalised_words
 from leakmech.prompts.samples import POLARITIES
 from leakmech.reports.examples import finished_bench, printable, sample_texts
 from leakmech.runs import BenchResult, RunDirectory
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import column, leakage_scores
 from leakmech.scoring.sentence import Cleaning
-from leakmech.seeds import numpy_generator
-from leakmech.sentences import normalised_words
-from leakmech.store import content_hash, write_json, write_text
 
 CLEANING: Cleaning = "echo-free"
 

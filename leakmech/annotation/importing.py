@@ -12,10 +12,10 @@ import pandas as pd
 
 from leakmech.annotation.report import agreement_frame, annotation_report, annotation_tables
 from leakmech.annotation.sheets import Key, guard, read_sheets
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
+from leakmech.core.store import write_json, write_text
 from leakmech.reports.tables import Table
 from leakmech.scoring.statistics import DRAWS
-from leakmech.store import write_json, write_text
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from leakmech.errors import DatasetError, nearest
-from leakmech.user_rows import user_rows
+from leakmech.core.errors import DatasetError, nearest
+from leakmech.core.rows import user_rows
 
 FORMAT_VERSION = 1
 KIND = "annotation-key"

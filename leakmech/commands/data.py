@@ -84,8 +84,8 @@ def build_aexl(
     ] = None,
 ) -> None:
     """Build AEXL from a corpus (Algorithm 1); scores are kept, so that the same command goes on after a stop."""
+    from leakmech.core.progress import rich_progress
     from leakmech.data_build import build_aexl as build
-    from leakmech.progress import rich_progress
 
     result = build(
         out,

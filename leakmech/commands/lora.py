@@ -24,9 +24,9 @@ def train(
 ) -> None:
     """Train a LoRA adapter against leakage; continues the training in --out if there is one."""
     from leakmech.config import read_yaml
+    from leakmech.core.progress import rich_progress
     from leakmech.mitigation.lora import train_lora
     from leakmech.mitigation.training.settings import LoraTrainingConfig
-    from leakmech.progress import rich_progress
     from leakmech.reports.training import adapter_table, loss_figure
 
     settings = read_yaml(config) | given(

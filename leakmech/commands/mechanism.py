@@ -41,8 +41,8 @@ def diagnose(
 ) -> None:
     """Find the layers, heads and neurons that carry leaked affect; continues the diagnosis in --out."""
     from leakmech.config import read_yaml
+    from leakmech.core.progress import rich_progress
     from leakmech.diagnosis.pipeline import diagnose as run
-    from leakmech.progress import rich_progress
     from leakmech.runs import stored_settings
 
     settings = stored_settings(out, command="diagnose") if out else {}
@@ -71,10 +71,10 @@ def directions(
     dtype: Annotated[str | None, _DTYPE] = None,
 ) -> None:
     """Fit directions of affect, and report how well they separate new samples."""
+    from leakmech.core.progress import rich_progress
+    from leakmech.core.store import write_text
     from leakmech.mechanism.sentiment import sentiment_directions
-    from leakmech.progress import rich_progress
     from leakmech.reports.diagnosis_tables import directions_table
-    from leakmech.store import write_text
 
     fitted = sentiment_directions(
         _load(model, device, dtype),
@@ -112,12 +112,12 @@ def attribute(
     dtype: Annotated[str | None, _DTYPE] = None,
 ) -> None:
     """Rank all heads and neurons by how much of the affect shift they carry."""
+    from leakmech.core.progress import rich_progress
+    from leakmech.core.store import write_text
     from leakmech.mechanism.attribution import attribute as run
     from leakmech.mechanism.directions import load_direction
-    from leakmech.progress import rich_progress
     from leakmech.prompts.samples import load_dataset
     from leakmech.reports.diagnosis_tables import heads_table
-    from leakmech.store import write_text
 
     target: Any = "behaviour" if direction is None else load_direction(direction)
     found = run(
@@ -144,7 +144,7 @@ def _load(model: str, device: str | None, dtype: str | None) -> LoadedModel:
 
 
 def _number(text: str, option: str) -> int:
-    from leakmech.errors import ConfigError
+    from leakmech.core.errors import ConfigError
 
     if not text.strip().isdecimal():
         raise ConfigError(f"{option}: give whole numbers with commas, found {text!r}")

@@ -35,8 +35,8 @@ def mitigate(
 ) -> None:
     """Try mitigations, choose strengths on tune samples, and measure on test samples what each lowers and damages."""
     from leakmech.config import read_yaml
+    from leakmech.core.progress import rich_progress
     from leakmech.mitigation.selection import mitigate as run
-    from leakmech.progress import rich_progress
     from leakmech.reports.mitigation_tables import mitigations_table
     from leakmech.runs import stored_settings
 

@@ -60,8 +60,8 @@ def bench(
     """Measure expression leakage of a model; continues the run in --out if there is one."""
     from leakmech.benchmark import bench as run
     from leakmech.config import read_yaml
+    from leakmech.core.progress import rich_progress
     from leakmech.generation.contrast import contrast_settings
-    from leakmech.progress import rich_progress
     from leakmech.runs import stored_settings
 
     settings = stored_settings(out) if out else {}
@@ -110,8 +110,8 @@ def score(
 ) -> None:
     """Score texts that were generated elsewhere, or the texts of a run once more."""
     from leakmech.config import read_yaml
+    from leakmech.core.progress import rich_progress
     from leakmech.generation.external import parse_columns
-    from leakmech.progress import rich_progress
     from leakmech.rescoring import score as run
 
     settings = read_yaml(config) if config else {}

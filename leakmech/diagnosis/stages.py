@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from leakmech.core.errors import DirectionError, GenerationError
+from leakmech.core.seeds import numpy_generator
 from leakmech.diagnosis.workbench import Fragment, Workbench
-from leakmech.errors import DirectionError, GenerationError
 from leakmech.mechanism.attention import attention_to_injection
 from leakmech.mechanism.attention_knockout import attention_knockout
 from leakmech.mechanism.attribution import METHODS, Method, attribute_pairs
@@ -33,7 +34,6 @@ from leakmech.mechanism.patching import patch_heads, patch_stream, patch_sublaye
 from leakmech.mechanism.sentiment import sentiment_directions
 from leakmech.mechanism.transport import transport_and_expression
 from leakmech.scoring.statistics import json_number
-from leakmech.seeds import numpy_generator
 
 MAX_NEURONS = 2000  # rows a method in tables/neurons.csv
 _BOOTSTRAP_RANKINGS = 200

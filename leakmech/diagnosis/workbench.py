@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 
 from leakmech.config import DiagnoseConfig
-from leakmech.errors import GenerationError
+from leakmech.core.errors import GenerationError
+from leakmech.core.progress import Progress
+from leakmech.core.store import atomic_path, read_json, write_json, write_text
 from leakmech.mechanism.behaviour import sample_behaviour
 from leakmech.mechanism.directions import Direction, load_direction
 from leakmech.mechanism.pairs import Continuations, Pair, make_pairs
 from leakmech.mechanism.targets import ContinuationTarget, DirectionTarget, Target
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import PromptSet
-from leakmech.store import atomic_path, read_json, write_json, write_text
 
 Fragment = dict[str, Any]
 

@@ -37,7 +37,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.errors import ConfigError, nearest
+from leakmech.core.errors import ConfigError, nearest
 from leakmech.prompts.render import Prompt
 from leakmech.prompts.views import VIEWS, find_view
 

@@ -3,7 +3,7 @@
 A row is one (prompt, generation index). Every distinct prompt among the rows that enter together is prefilled once and
 its cache expanded to them. A row ends at an end-of-text token, when the stop rule says that what will be scored is
 complete, or at ``max_new_tokens``; it then leaves, and when half the places are free the next rows move in, so that the
-model always has a full batch to work on. What a row draws depends on its own address only (:mod:`leakmech.seeds`),
+model always has a full batch to work on. What a row draws depends on its own address only (:mod:`leakmech.core.seeds`),
 never on its neighbours.
 
 A row may have reference prompts: other prompts that the model reads beside its own, followed by the same drawn tokens.
@@ -26,12 +26,12 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
-from leakmech.errors import GenerationError
+from leakmech.core.errors import GenerationError
+from leakmech.core.seeds import row_keys
 from leakmech.generation.sampler import Decoding, sample_tokens
 from leakmech.generation.streams import Stream
 from leakmech.interventions.applied import Applied
 from leakmech.interventions.positions import PromptSpans, RowPositions
-from leakmech.seeds import row_keys
 
 FinishReason = Literal["stop", "sentence", "length"]
 StopRule = Callable[[str, str], bool]

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 
-from leakmech.errors import ConfigError, GenerationError
+from leakmech.core.errors import ConfigError, GenerationError
 from leakmech.generation.decode import Decoder, Generation, Row
 
 _GIB = 2**30

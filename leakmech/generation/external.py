@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from leakmech.errors import DatasetError, nearest
+from leakmech.core.errors import DatasetError, nearest
 from leakmech.prompts.samples import CONDITIONS, INJECTIONS, PromptSet
 
 FIELDS = ("sample", "condition", "generation", "text")
@@ -58,7 +58,7 @@ def read_generations(
     Parameters
     ----------
     rows
-        Line number and fields of every generation, e.g. of :func:`leakmech.user_rows.user_rows`.
+        Line number and fields of every generation, e.g. of :func:`leakmech.core.rows.user_rows`.
     samples
         The samples that are wanted.
     name

@@ -25,15 +25,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from leakmech.errors import ConfigError, nearest
+from leakmech.core.errors import ConfigError, nearest
+from leakmech.core.store import content_hash
+from leakmech.core.text import WORD, normalised_words
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.engines import generate
 from leakmech.generation.sampler import Decoding
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.samples import CONDITIONS
 from leakmech.prompts.views import VIEWS, find_view
-from leakmech.sentences import WORD, normalised_words
-from leakmech.store import content_hash
 
 RewriteStatus = Literal["rewritten", "unchanged", "lost-stem", "completed", "empty"]
 FAILED: tuple[RewriteStatus, ...] = ("lost-stem", "completed", "empty")

@@ -2,7 +2,7 @@
 
 The order of operations is the one Hugging Face uses: repetition penalty, temperature, top-k, top-p. The draw is
 Gumbel-max over the candidates that are left, with noise addressed by (seed, prompt, generation, step, token)
-(:mod:`leakmech.seeds`).
+(:mod:`leakmech.core.seeds`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from leakmech.errors import ConfigError
-from leakmech.seeds import gumbel_noise
+from leakmech.core.errors import ConfigError
+from leakmech.core.seeds import gumbel_noise
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def sample_tokens(
     seen
         Token ids of the prompt and of the row so far, padded with any id of the row itself.
     keys, steps
-        Address of the draw, see :func:`leakmech.seeds.row_keys`.
+        Address of the draw, see :func:`leakmech.core.seeds.row_keys`.
 
     Returns
     -------

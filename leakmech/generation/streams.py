@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 
+from leakmech.core.seeds import stable_hash
 from leakmech.generation.cache import growing_cache, growing_layers
 from leakmech.interventions.positions import PromptSpans, RowPositions
-from leakmech.seeds import stable_hash
 
 Forward = Callable[..., Float[Tensor, "rows vocab"]]
 """Runs the model on new tokens (``ids, cache=, attention_mask=, position_ids=, where=``); float32 logits of the last

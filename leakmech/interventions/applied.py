@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from leakmech.errors import InterventionError
+from leakmech.core.errors import InterventionError
 from leakmech.interventions.base import AttentionEdit, Edit, Intervention
 from leakmech.interventions.positions import PromptSpans, RowPositions, inferred_positions
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from leakmech.errors import InterventionError
+from leakmech.core.errors import InterventionError
 from leakmech.interventions.base import AttentionEdit, Intervention
 from leakmech.interventions.fields import choice, number
 from leakmech.interventions.positions import SPAN_POSITIONS

@@ -25,7 +25,8 @@ from jaxtyping import Bool, Float
 from safetensors.torch import save
 from torch import Tensor
 
-from leakmech.errors import InterventionError, LeakmechError, nearest
+from leakmech.core.errors import InterventionError, LeakmechError, nearest
+from leakmech.core.store import content_hash
 from leakmech.interventions.fields import (
     check_layer,
     check_site,
@@ -39,7 +40,6 @@ from leakmech.interventions.fields import (
 from leakmech.interventions.positions import SPAN_POSITIONS, Position, RowPositions, check_position
 from leakmech.models.components import Component
 from leakmech.models.layout import Layout
-from leakmech.store import content_hash
 
 StreamSite = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 # In the order of the forward pass; the attention of a layer reads its mask behind resid_pre.

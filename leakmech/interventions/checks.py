@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import combinations
 
-from leakmech.errors import InterventionError
+from leakmech.core.errors import InterventionError
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.component_edits import AblateHeads, AblateNeurons
 from leakmech.interventions.positions import positions_overlap

@@ -24,13 +24,13 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.errors import InterventionError
+from leakmech.core.errors import InterventionError
+from leakmech.core.seeds import mix
 from leakmech.interventions.base import Edit, Intervention, Placed
 from leakmech.interventions.fields import choice, numbers, tensor_field, whole
 from leakmech.interventions.positions import SPAN_POSITIONS, RowPositions, check_position
 from leakmech.models.components import Component, ComponentKind, parse_components
 from leakmech.models.layout import Layout
-from leakmech.seeds import mix
 
 Method = Literal["zero", "mean", "resample"]
 

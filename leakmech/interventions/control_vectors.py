@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.errors import InterventionError, nearest
+from leakmech.core.errors import InterventionError, nearest
+from leakmech.core.store import atomic_path
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.checks import as_interventions, refuse_misfits
 from leakmech.interventions.stream_edits import Steer
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.store import atomic_path
 
 # llama.cpp's names of the architectures.
 _NAMES = {

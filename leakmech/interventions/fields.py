@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.errors import InterventionError, nearest
+from leakmech.core.errors import InterventionError, nearest
 from leakmech.models.layout import Layout
 
 UNIT_TOLERANCE = 1e-3

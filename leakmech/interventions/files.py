@@ -19,12 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from leakmech.errors import InterventionError
+from leakmech.core.errors import InterventionError
+from leakmech.core.store import atomic_path, content_hash, write_json
 from leakmech.interventions.checks import as_interventions, refuse_misfits, refuse_overlaps
 from leakmech.interventions.types import Intervention  # from there, so that every kind is known
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.store import atomic_path, content_hash, write_json
 
 FORMAT_VERSION = 1
 

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leakmech.errors import InterventionError, ModelError
+from leakmech.core.errors import InterventionError, ModelError
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.checks import as_interventions, refuse_misfits
 from leakmech.interventions.component_edits import (

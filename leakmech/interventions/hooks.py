@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from leakmech.errors import InterventionError
+from leakmech.core.errors import InterventionError
 from leakmech.interventions.applied import Applied, Mask
 from leakmech.interventions.base import SITE_ORDER, AttentionEdit, Edit, Intervention, Probe
 from leakmech.interventions.checks import as_interventions, refuse_misfits

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from leakmech.errors import InterventionError, nearest
+from leakmech.core.errors import InterventionError, nearest
 
 Position = Literal["all", "prompt", "injection", "stem", "last_prompt", "generated"]
 POSITIONS: tuple[str, ...] = get_args(Position)

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.errors import InterventionError
+from leakmech.core.errors import InterventionError
 from leakmech.interventions.base import STREAM_SITES, Edit, Intervention, Placed
 from leakmech.interventions.fields import (
     UNIT_TOLERANCE,

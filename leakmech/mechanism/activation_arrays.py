@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from leakmech.errors import ActivationError, ConfigError, nearest
+from leakmech.core.errors import ActivationError, ConfigError, nearest
 from leakmech.mechanism.positions import labels_of
 from leakmech.mechanism.sites import Site
 

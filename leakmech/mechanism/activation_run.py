@@ -16,7 +16,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.errors import ConfigError, ModelError, nearest
+from leakmech.core.errors import ConfigError, ModelError, nearest
+from leakmech.core.progress import Progress
 from leakmech.mechanism.activation_store import ActivationIndex, Rows
 from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.positions import PositionPlan
@@ -24,7 +25,6 @@ from leakmech.mechanism.sites import parse_sites, recording, site_shape
 from leakmech.models.device import dtype_name
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress
 from leakmech.prompts.locate import LocatedPrompt, locate
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet, load_dataset

@@ -24,11 +24,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from leakmech.errors import ActivationError, ConfigError, nearest
+from leakmech.core.errors import ActivationError, ConfigError, nearest
+from leakmech.core.store import atomic_path, read_json, write_json
 from leakmech.mechanism.activation_arrays import Activations, Choice, label_indices, labels_at, position_indices
 from leakmech.mechanism.sites import Site
 from leakmech.models.device import DTYPES
-from leakmech.store import atomic_path, read_json, write_json
 
 FORMAT_VERSION = 1
 INDEX = "index.json"

@@ -17,13 +17,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from leakmech.errors import ActivationError
+from leakmech.core.errors import ActivationError
+from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.activation_run import ActivationRun
 from leakmech.mechanism.activation_store import ActivationCache, ShardWriter, refuse_too_large, size_text
 from leakmech.mechanism.moments import Moments, RunningMoments
 from leakmech.mechanism.sites import Site
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 from leakmech.prompts.samples import CONDITIONS, PromptSet
 
@@ -75,7 +75,7 @@ def cache_activations(
     out
         Folder for the activations; None keeps them in memory.
     progress
-        See :mod:`leakmech.progress`.
+        See :mod:`leakmech.core.progress`.
 
     Raises
     ------

@@ -22,6 +22,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
+from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.injected import injected_prompts, part_mask, refuse_other_width
@@ -29,7 +30,6 @@ from leakmech.models.attention_patterns import AttentionPattern, eager_attention
 from leakmech.models.components import Component
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 from leakmech.prompts.samples import INJECTIONS, Condition, PromptSet, load_dataset
@@ -105,7 +105,7 @@ def attention_to_injection(
     batch_size
         Prompts at a time; ``auto`` goes by the device. Halved whenever memory runs out.
     progress
-        See :mod:`leakmech.progress`.
+        See :mod:`leakmech.core.progress`.
 
     Raises
     ------

@@ -25,7 +25,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from leakmech.errors import ActivationError, ConfigError, ModelError, nearest
+from leakmech.core.errors import ActivationError, ConfigError, ModelError, nearest
+from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.attribution import parse_target
 from leakmech.mechanism.batches import in_batches
@@ -39,7 +40,6 @@ from leakmech.models.attention_mask import AttentionCall, Bias, attention_bias, 
 from leakmech.models.components import Component
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 from leakmech.prompts.samples import INJECTIONS, PromptSet, load_dataset
@@ -184,7 +184,7 @@ def attention_knockout(
     seed
         Of sampled continuations.
     progress
-        See :mod:`leakmech.progress`.
+        See :mod:`leakmech.core.progress`.
 
     Raises
     ------

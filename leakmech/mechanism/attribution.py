@@ -32,7 +32,8 @@ from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.errors import ConfigError, nearest
+from leakmech.core.errors import ConfigError, nearest
+from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.attribution_scores import Attribution, EffectSums
 from leakmech.mechanism.batches import frozen, in_batches
 from leakmech.mechanism.behaviour import sample_behaviour
@@ -43,7 +44,6 @@ from leakmech.mechanism.sites import Recorded, Site, recording
 from leakmech.mechanism.targets import ContinuationTarget, DirectionTarget, Target
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 from leakmech.prompts.samples import PromptSet, load_dataset
 
@@ -100,7 +100,7 @@ def attribute(
     seed
         Of sampled continuations.
     progress
-        See :mod:`leakmech.progress`.
+        See :mod:`leakmech.core.progress`.
 
     Raises
     ------

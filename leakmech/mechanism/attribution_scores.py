@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.errors import ActivationError
+from leakmech.core.errors import ActivationError
 from leakmech.mechanism.pairs import Pair
 from leakmech.mechanism.sites import Site
 from leakmech.models.layout import Layout

@@ -9,9 +9,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from leakmech.errors import ActivationError
+from leakmech.core.errors import ActivationError
+from leakmech.core.progress import Progress
 from leakmech.generation.engines import is_out_of_memory, parse_batch_size
-from leakmech.progress import Progress
 
 # Small batches keep a CPU's caches warm, large ones an accelerator busy.
 _BATCH_SIZES = {"cpu": 16}
@@ -40,7 +40,7 @@ def in_batches(
     batch_size
         Items at a time; ``auto`` goes by `device`.
     label, progress
-        What the progress bar says; see :mod:`leakmech.progress`.
+        What the progress bar says; see :mod:`leakmech.core.progress`.
     name
         What an item is called, for messages.
 

@@ -7,12 +7,12 @@ that copies gives its own injection's words a high probability, whatever their s
 
 from __future__ import annotations
 
-from leakmech.errors import GenerationError
+from leakmech.core.errors import GenerationError
+from leakmech.core.progress import Progress, no_progress
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.engines import auto_batch_size, generate, plan
 from leakmech.generation.sampler import Decoding
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.samples import Condition, PromptSet
 from leakmech.scoring.sentence import Cleaner, PromptText

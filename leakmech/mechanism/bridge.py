@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from leakmech.errors import ModelError
+from leakmech.core.errors import ModelError
 from leakmech.models.hub import first_line
 from leakmech.models.load import LoadedModel
 from leakmech.models.quiet import quiet

@@ -24,7 +24,8 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
+from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.attribution_scores import Attribution, EffectSums
 from leakmech.mechanism.batches import in_batches
@@ -34,7 +35,6 @@ from leakmech.mechanism.sites import recording
 from leakmech.mechanism.targets import DirectionTarget
 from leakmech.models.layout import Layout, layout_of, write_weights
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet, load_dataset

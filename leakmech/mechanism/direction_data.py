@@ -14,9 +14,9 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from leakmech.errors import DirectionError, nearest
+from leakmech.core.errors import DirectionError, nearest
+from leakmech.core.store import content_hash
 from leakmech.prompts.samples import CONDITIONS, Condition
-from leakmech.store import content_hash
 
 DirectionKind = Literal["read", "expressed"]
 Split = Literal["fit", "tune", "test"]

@@ -27,9 +27,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.errors import DirectionError, nearest
+from leakmech.core.errors import DirectionError, nearest
+from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.direction_data import SiteActivations
-from leakmech.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression

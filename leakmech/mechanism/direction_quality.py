@@ -28,10 +28,10 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
+from leakmech.core.seeds import numpy_generator
 from leakmech.mechanism.direction_data import SiteActivations, Split
 from leakmech.mechanism.direction_fits import METHODS, Fit, FitOptions, fit_method, mean_difference, unit
 from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, bootstrap_dz, bootstrap_ratio, divide
-from leakmech.seeds import numpy_generator
 
 Criterion = Literal["auc", "d_z", "accuracy"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)

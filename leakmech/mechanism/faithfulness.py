@@ -28,7 +28,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.errors import ActivationError, ConfigError
+from leakmech.core.errors import ActivationError, ConfigError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.seeds import numpy_generator
 from leakmech.mechanism.attribution_scores import share_intervals
 from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.paired_run import PairedRun
@@ -37,9 +39,7 @@ from leakmech.mechanism.replay import Patch, patched
 from leakmech.mechanism.sites import Site
 from leakmech.mechanism.targets import Target
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress, no_progress
 from leakmech.scoring.statistics import DRAWS
-from leakmech.seeds import numpy_generator
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 MODES = ("keep", "remove")

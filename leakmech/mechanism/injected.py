@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from leakmech.errors import DatasetError, ModelError
+from leakmech.core.errors import DatasetError, ModelError
 from leakmech.mechanism.pairs import located_by_sample
 from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import Renderer

@@ -21,7 +21,7 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from leakmech.errors import ActivationError, ConfigError, nearest
+from leakmech.core.errors import ActivationError, ConfigError, nearest
 from leakmech.mechanism.sites import Site
 
 

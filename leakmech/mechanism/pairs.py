@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from leakmech.errors import ConfigError, ModelError
+from leakmech.core.errors import ConfigError, ModelError
 from leakmech.prompts.locate import LocatedPrompt, Span, locate
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet

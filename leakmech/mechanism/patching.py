@@ -26,7 +26,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from leakmech.errors import ActivationError, ConfigError
+from leakmech.core.errors import ActivationError, ConfigError
+from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.attribution_scores import ranked_frame
 from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.paired_run import PairedRun, Side
@@ -37,7 +38,6 @@ from leakmech.mechanism.targets import Target
 from leakmech.models.components import Component, ComponentKind
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.locate import LocatedPrompt
 
 _SITES: dict[str, Site] = {"head": "z", "neuron": "mlp_post", "attn": "attn_out", "mlp": "mlp_out"}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from leakmech.errors import ConfigError, nearest
+from leakmech.core.errors import ConfigError, nearest
 from leakmech.prompts.locate import LocatedPrompt, Span
 
 Part = Literal["prompt", "injection", "stem", "generated", "all"]

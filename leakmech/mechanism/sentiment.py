@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from leakmech.errors import ConfigError, DatasetError, nearest
+from leakmech.core.errors import ConfigError, DatasetError, nearest
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.seeds import numpy_generator
 from leakmech.mechanism.activations import cache_activations
 from leakmech.mechanism.behaviour import POLARITIES, sample_behaviour
 from leakmech.mechanism.direction_data import DirectionKind, SiteActivations
@@ -24,11 +26,9 @@ from leakmech.mechanism.directions import FittedDirections, fit_directions
 from leakmech.mechanism.interchange import PromptInterchange
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 from leakmech.prompts.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.scoring.expression import Estimator, load_estimator
-from leakmech.seeds import numpy_generator
 
 TUNE_SHARE = 0.4
 _OWN_SENTENCES = 2  # per injection: the extremes of four sentences a sample
@@ -77,7 +77,7 @@ def sentiment_directions(
     prompt_form, system, instruction
         How prompts are rendered, as for :func:`leakmech.bench`.
     batch_size, seed, progress
-        Prompts at a time; seed of fits, baselines, bootstrap and continuations; :mod:`leakmech.progress`.
+        Prompts at a time; seed of fits, baselines, bootstrap and continuations; :mod:`leakmech.core.progress`.
 
     Raises
     ------

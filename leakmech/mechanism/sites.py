@@ -23,7 +23,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leakmech.errors import ConfigError, ModelError, nearest
+from leakmech.core.errors import ConfigError, ModelError, nearest
 from leakmech.models.layout import Block, Layout
 
 Site = str

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.errors import DirectionError, ModelError
+from leakmech.core.errors import DirectionError, ModelError
 from leakmech.mechanism.directions import Direction
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel

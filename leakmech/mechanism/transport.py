@@ -30,6 +30,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.directions import Direction
@@ -40,7 +41,6 @@ from leakmech.models.attention_patterns import AttentionPattern, eager_attention
 from leakmech.models.components import Component
 from leakmech.models.layout import Block, Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 from leakmech.prompts.samples import POLARITIES, PromptSet, load_dataset
@@ -134,7 +134,7 @@ def transport_and_expression(
     batch_size
         Prompts at a time; ``auto`` goes by the device. Halved whenever memory runs out.
     progress
-        See :mod:`leakmech.progress`.
+        See :mod:`leakmech.core.progress`.
 
     Raises
     ------

@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.config import BenchConfig
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.seeds import stable_hash
+from leakmech.core.store import content_hash, read_json, slug, write_json, write_jsonl
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.files import load_interventions
 from leakmech.interventions.hooks import apply
@@ -30,7 +33,6 @@ from leakmech.mitigation.selectivity import Pair, leakage_reduction, retention, 
 from leakmech.mitigation.side_effects import Measurements, SideEffects, SideEffectSuite
 from leakmech.mitigation.types import Mitigation, bench_under
 from leakmech.models.load import LoadedModel, load_adapter
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.arrangement import Arrangement, injection_place
 from leakmech.prompts.emotional_requests import load_emotional_requests
 from leakmech.prompts.questions import load_questions
@@ -42,8 +44,6 @@ from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.scoring.sentence import Cleaner
-from leakmech.seeds import stable_hash
-from leakmech.store import content_hash, read_json, slug, write_json, write_jsonl
 
 BASE = Mitigation("base", "base", note="the model as it is")
 
@@ -76,7 +76,7 @@ class Arena:
     draws
         Bootstrap resamples.
     progress
-        See :mod:`leakmech.progress`.
+        See :mod:`leakmech.core.progress`.
     """
 
     loaded: LoadedModel

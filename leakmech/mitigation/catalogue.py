@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leakmech.errors import ConfigError, nearest
+from leakmech.core.errors import ConfigError, nearest
 from leakmech.mitigation.decoding import decoding_mitigations
 from leakmech.mitigation.instructions import instruction_mitigations
 from leakmech.mitigation.types import Mitigation

@@ -18,21 +18,21 @@ from typing import Any
 import pandas as pd
 
 from leakmech.config import BenchConfig
-from leakmech.errors import ConfigError, InterruptedRunError, RunDirectoryError
+from leakmech.core.errors import ConfigError, InterruptedRunError, RunDirectoryError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.provenance import environment
+from leakmech.core.store import read_json, slug, write_json, write_text
 from leakmech.interventions.base import Intervention
 from leakmech.mitigation.arena import BASE, Arena
 from leakmech.mitigation.damage.equivalence import Margins
 from leakmech.mitigation.types import Mitigation
 from leakmech.models.configured import load_configured
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.samples import load_dataset
-from leakmech.provenance import environment
 from leakmech.reports.mitigation_tables import mitigations_table
 from leakmech.runs import FORMAT_VERSION, RunDirectory
 from leakmech.scoring.paired import run_differences, statistic_columns
-from leakmech.store import read_json, slug, write_json, write_text
 
 COMMAND = "evaluate_mitigations"
 """What ``run.json`` says of a comparison that a script made."""
@@ -117,7 +117,7 @@ def evaluate_mitigations(
     draws, alpha
         Bootstrap resamples; level of the tests.
     progress
-        See :mod:`leakmech.progress`.
+        See :mod:`leakmech.core.progress`.
     **settings
         Fields of :class:`leakmech.config.BenchConfig`, e.g. ``generations=4, seed=0``.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leakmech.errors import ConfigError, nearest
+from leakmech.core.errors import ConfigError, nearest
 from leakmech.generation.contrast import CONTRASTS
 from leakmech.generation.rewriting import find_rewrite
 from leakmech.mitigation.types import Mitigation

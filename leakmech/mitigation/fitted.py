@@ -19,8 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leakmech.config import DiagnoseConfig
+from leakmech.core.errors import RunDirectoryError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.seeds import numpy_generator
+from leakmech.core.store import content_hash, read_json
 from leakmech.diagnosis.pipeline import load_splits
-from leakmech.errors import RunDirectoryError
 from leakmech.mechanism.activations import activation_moments
 from leakmech.mechanism.direction_data import SiteActivations
 from leakmech.mechanism.direction_fits import fit_method
@@ -30,11 +33,8 @@ from leakmech.mechanism.sentiment import ActivationReader
 from leakmech.mitigation.relation_probe import RelationProbe, fit_relation_probe
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import PromptSet, load_pooled
-from leakmech.seeds import numpy_generator
-from leakmech.store import content_hash, read_json
 
 METHOD = "difference_of_means"
 """How directions are fitted that are taken out: what is left has equal means under both polarities."""
@@ -55,7 +55,7 @@ class FittedParts:
     relevant
         Relevant affect to fit on, marked ``fit`` and ``tune``.
     seed, progress
-        Of baselines; :mod:`leakmech.progress`.
+        Of baselines; :mod:`leakmech.core.progress`.
     """
 
     loaded: LoadedModel

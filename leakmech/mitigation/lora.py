@@ -17,7 +17,9 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.errors import ModelError, StorageError, UsageError
+from leakmech.core.errors import ModelError, StorageError, UsageError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.store import atomic_path, read_json, read_jsonl_shard, write_json
 from leakmech.mechanism.directions import load_direction
 from leakmech.mitigation.training.adapter_card import adapter_card, base_description, data_description, write_card
 from leakmech.mitigation.training.adapting import adapted
@@ -41,11 +43,9 @@ from leakmech.mitigation.training.trainer import LOG, Evaluate, Trainer
 from leakmech.models.layout import layout_of
 from leakmech.models.load import ADAPTER_CARD, LoadedModel, load_adapter, load_model
 from leakmech.models.quiet import quiet
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import PromptSet, load_dataset, pooled
 from leakmech.runs import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
-from leakmech.store import atomic_path, read_json, read_jsonl_shard, write_json
 
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 

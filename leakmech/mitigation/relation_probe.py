@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
 from leakmech.interventions.base import Probe
 from leakmech.mechanism.activations import cache_activations
 from leakmech.models.load import LoadedModel

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.config import BenchConfig, MitigateConfig
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.store import content_hash, read_json, slug, write_json, write_text
 from leakmech.interventions.checks import refuse_misfits
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.mitigation.arena import BASE, Arena
@@ -38,12 +40,10 @@ from leakmech.mitigation.types import Mitigation
 from leakmech.models.configured import load_configured
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.relation import mismatched, with_exchanged, without_self_reports
 from leakmech.prompts.samples import load_dataset
 from leakmech.reports.mitigation_figures import draw_mitigations
 from leakmech.reports.mitigation_page import mitigation_page
-from leakmech.store import content_hash, read_json, slug, write_json, write_text
 
 Row = dict[str, Any]
 

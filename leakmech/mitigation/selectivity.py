@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 from leakmech.mitigation.damage.estimates import Estimate, estimate, estimates
 from leakmech.mitigation.damage.fluency import AnswerQuality, fluency_of_sums
 from leakmech.scoring.leakage import LeakageScores, overall_leakage, valence_shifts

@@ -34,7 +34,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
+from leakmech.core.progress import Progress, no_progress
 from leakmech.mitigation.damage.answers import Answers, require_same_prompts
 from leakmech.mitigation.damage.capability import (
     AnyQuestion,
@@ -51,7 +52,6 @@ from leakmech.mitigation.damage.relevance import KINDS, Relevance, relevance
 from leakmech.mitigation.damage.speed import Speed
 from leakmech.mitigation.damage.texts import prompt_continuations
 from leakmech.mitigation.damage.variants import Continuation, ModelVariant
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.samples import PromptSet
 from leakmech.scoring.semantic import SentenceEncoder

@@ -20,13 +20,13 @@ from typing import Any, Literal, get_args
 
 from leakmech.benchmark import run_benchmark
 from leakmech.config import BenchConfig
-from leakmech.errors import ConfigError, nearest
+from leakmech.core.errors import ConfigError, nearest
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.store import content_hash
 from leakmech.interventions.base import Intervention, interventions_key
 from leakmech.models.configured import load_configured
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress, no_progress
 from leakmech.runs import BenchResult
-from leakmech.store import content_hash
 
 FORMAT_VERSION = 1
 MitigationKind = Literal["base", "baseline", "instruction", "rewrite", "decoding", "intervention", "adapter", "oracle"]

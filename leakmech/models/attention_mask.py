@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leakmech.errors import ModelError
+from leakmech.core.errors import ModelError
 from leakmech.models.layout import Layout
 
 # Flash and flex attention take masks of other forms.

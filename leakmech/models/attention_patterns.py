@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from leakmech.errors import ModelError
+from leakmech.core.errors import ModelError
 from leakmech.models.layout import Layout
 
 

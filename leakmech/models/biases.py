@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from leakmech.errors import ModelError
+from leakmech.core.errors import ModelError
 from leakmech.models.layout import layout_of
 from leakmech.models.quiet import quiet
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from leakmech.errors import ModelError
+from leakmech.core.errors import ModelError
 from leakmech.models.layout import Layout
 
 ComponentKind = Literal["head", "neuron", "attn", "mlp"]

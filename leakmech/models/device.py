@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from leakmech.errors import ModelError, nearest
+from leakmech.core.errors import ModelError, nearest
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,

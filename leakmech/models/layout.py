@@ -20,7 +20,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leakmech.errors import ModelError, nearest
+from leakmech.core.errors import ModelError, nearest
 
 
 @dataclass(frozen=True, eq=False)

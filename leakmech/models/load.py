@@ -19,13 +19,13 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from leakmech.errors import LeakmechError, ModelError
+from leakmech.core.errors import LeakmechError, ModelError
+from leakmech.core.store import read_json
 from leakmech.models.device import dtype_name, resolve_device, resolve_dtype
 from leakmech.models.embedded import PREFIX, embedded_path
 from leakmech.models.hashes import hash_base, hash_template, hash_tokenizer, hash_weights
 from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, fetch
 from leakmech.models.reading import read_model, read_tokenizer, reading, require_config
-from leakmech.store import read_json
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from leakmech.errors import LeakmechError, ModelError
+from leakmech.core.errors import LeakmechError, ModelError
 from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, first_line
 from leakmech.models.quiet import quiet
 

@@ -25,11 +25,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
+from leakmech.core.seeds import stable_hash
 from leakmech.prompts.filters import words
 from leakmech.prompts.overlap import OverlapIndex
 from leakmech.prompts.samples import INJECTIONS, Sample
-from leakmech.seeds import stable_hash
 
 Embed = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, get_args
 
-from leakmech.errors import ConfigError, nearest
+from leakmech.core.errors import ConfigError, nearest
 from leakmech.prompts.filters import InjectionRules
 from leakmech.prompts.stems import StemEnd, StemRules
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, get_args
 
-from leakmech.errors import ConfigError, DatasetError, nearest
+from leakmech.core.errors import ConfigError, DatasetError, nearest
 from leakmech.prompts.samples import INJECTIONS, PromptSet, Sample
 
 Arrangement = Literal["before", "after", "twice"]

@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.metrics.pairwise import cosine_similarity, paired_cosine_distances
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
+from leakmech.core.seeds import numpy_generator
 from leakmech.prompts.english import word_list
 from leakmech.prompts.filters import words
 from leakmech.prompts.relation import (
@@ -33,7 +34,6 @@ from leakmech.prompts.relation import (
     without_self_reports,
 )
 from leakmech.prompts.samples import PromptSet, Sample
-from leakmech.seeds import numpy_generator
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
 """From texts to embeddings (:func:`leakmech.scoring.semantic.load_encoder`)."""

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from leakmech.errors import DatasetError, nearest
+from leakmech.core.errors import DatasetError, nearest
 from leakmech.prompts.rows import check_fields, read_items, text_field
 from leakmech.prompts.samples import POLARITIES, Polarity
 

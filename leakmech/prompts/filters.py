@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
 
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
 from leakmech.prompts.english import blocked_hashes, word_list
 
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")

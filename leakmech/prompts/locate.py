@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from leakmech.errors import ConfigError, ModelError
+from leakmech.core.errors import ConfigError, ModelError
 from leakmech.prompts.render import Prompt, Renderer
 
 Span = tuple[int, int]

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
 from leakmech.prompts.rows import check_fields, checked_text, read_items, text_field
 
 N_CHOICES = 4

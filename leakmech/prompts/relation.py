@@ -23,10 +23,10 @@ import numpy as np
 from jaxtyping import Bool
 from scipy.optimize import linear_sum_assignment
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
+from leakmech.core.seeds import numpy_generator
 from leakmech.prompts.english import data_text
 from leakmech.prompts.samples import PromptSet, Sample
-from leakmech.seeds import numpy_generator
 
 SELF_REPORT = "self-report"
 """What ``note`` of a sample says whose stem asks how the speaker feels."""

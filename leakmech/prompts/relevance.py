@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from leakmech.errors import DatasetError, UsageError
+from leakmech.core.errors import DatasetError, UsageError
+from leakmech.core.text import normalised_words
 from leakmech.prompts.samples import INJECTIONS, Condition, PromptSet, Sample
-from leakmech.sentences import normalised_words
 
 Measure = Callable[[Sequence[str]], Float[np.ndarray, " n"]]
 """Texts to numbers, such as valence P[positive] - P[negative]."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from leakmech.errors import ConfigError, ModelError, nearest
+from leakmech.core.errors import ConfigError, ModelError, nearest
 from leakmech.prompts.arrangement import Place
 from leakmech.prompts.instructions import Instruction, resolve_instruction
 from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet, Sample

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from leakmech.errors import DatasetError, nearest
-from leakmech.user_rows import user_rows
+from leakmech.core.errors import DatasetError, nearest
+from leakmech.core.rows import user_rows
 
 
 class _WithId(Protocol):

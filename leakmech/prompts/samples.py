@@ -13,9 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args
 
-from leakmech.errors import DatasetError, UsageError, nearest
-from leakmech.store import content_hash, write_jsonl
-from leakmech.user_rows import TABLES, user_rows
+from leakmech.core.errors import DatasetError, UsageError, nearest
+from leakmech.core.rows import TABLES, user_rows
+from leakmech.core.store import content_hash, write_jsonl
 
 Condition = Literal["control", "positive", "neutral", "negative"]
 Polarity = Literal["positive", "negative"]

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from leakmech.errors import ConfigError, nearest
+from leakmech.core.errors import ConfigError, nearest
 from leakmech.prompts.english import word_list
 from leakmech.prompts.filters import has_personal_data, has_slang, is_profane, lacks_subject, leans
 

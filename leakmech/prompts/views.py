@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from leakmech.errors import ConfigError, nearest
+from leakmech.core.errors import ConfigError, nearest
+from leakmech.core.text import split_sentences
 from leakmech.prompts.render import Prompt
-from leakmech.sentences import split_sentences
 
 NEUTRAL_SENTENCE = "Here is a sentence."
 """Without content, because content leaks too: after "The building has two floors." a model of 135M parameters wrote

@@ -15,12 +15,12 @@ import numpy as np
 from jaxtyping import Float
 from markupsafe import Markup
 
+from leakmech.core.seeds import numpy_generator
 from leakmech.prompts.samples import Condition
 from leakmech.reports.examples import SampleTexts, mark, sample_texts
 from leakmech.runs import BenchResult, RunDirectory
 from leakmech.scoring.leakage import LABELS, mean_valence, valence_shifts
 from leakmech.scoring.records import leakage_scores
-from leakmech.seeds import numpy_generator
 
 MAX_SAMPLES = 200
 MAX_DATA_BYTES = 2_500_000

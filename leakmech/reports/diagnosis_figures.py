@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from leakmech.errors import FigureError, nearest
+from leakmech.core.errors import FigureError, nearest
 from leakmech.reports.component_figures import (
     method_agreement,
     neuron_ranking,

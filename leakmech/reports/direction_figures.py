@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from pandas.api.types import is_bool_dtype
 
-from leakmech.errors import FigureError
+from leakmech.core.errors import FigureError
 from leakmech.reports.figure_frames import Frame, checked, words
 from leakmech.reports.figures import (
     INK,

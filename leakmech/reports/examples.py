@@ -17,12 +17,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from leakmech.errors import RunDirectoryError, UsageError, nearest
+from leakmech.core.errors import RunDirectoryError, UsageError, nearest
+from leakmech.core.store import read_jsonl_shard
 from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.samples import CONDITIONS, INJECTIONS, Condition
 from leakmech.runs import BenchResult, RunDirectory, load_result
 from leakmech.scoring.records import Record
-from leakmech.store import read_jsonl_shard
 
 _STYLES = {"positive": "blue", "negative": "dark_orange"}
 _STEERING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # text direction

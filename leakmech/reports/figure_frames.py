@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from leakmech.errors import FigureError
+from leakmech.core.errors import FigureError
 
 Frame: TypeAlias = Any
 """A checked table. Its columns are known; pandas' own annotations take each for one of several types."""

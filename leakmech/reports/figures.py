@@ -21,7 +21,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
 
-from leakmech.store import atomic_path
+from leakmech.core.store import atomic_path
 
 INK, SOFT, RULE = "#1d2126", "#5a626c", "#d5d9de"
 CONDITION_COLORS = {"control": "#000000", "positive": "#0072b2", "neutral": "#999999", "negative": "#d55e00"}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from leakmech.errors import FigureError
+from leakmech.core.errors import FigureError
 from leakmech.reports.figure_frames import words
 from leakmech.reports.self_contained import embedded_png, render_page
 from leakmech.reports.tables import Table

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from leakmech.core.store import read_json, write_text
 from leakmech.reports.browser import sample_browser
 from leakmech.reports.examples import finished_bench
 from leakmech.reports.reproduction import provenance, reproduction
 from leakmech.reports.self_contained import render_page
 from leakmech.reports.tables import Table, cleaning_table, estimator_table, leakage_table
 from leakmech.runs import RunDirectory
-from leakmech.store import read_json, write_text
 
 Summary = Mapping[str, Any]
 

@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.font_manager import get_font
 
-from leakmech.errors import FigureError, nearest
+from leakmech.core.errors import FigureError, nearest
 from leakmech.prompts.samples import CONDITIONS
 from leakmech.reports.figure_frames import Frame, checked, has_interval
 from leakmech.reports.figures import (

@@ -22,9 +22,9 @@ from typing import IO
 
 import pandas as pd
 
-from leakmech.errors import DatasetError
-from leakmech.paths import cache_root
-from leakmech.store import atomic_path
+from leakmech.core.errors import DatasetError
+from leakmech.core.paths import cache_root
+from leakmech.core.store import atomic_path
 
 SDIST = "vaderSentiment-3.3.2.tar.gz"
 SDIST_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
@@ -49,7 +49,7 @@ def fetch_archive(cache_dir: Path | None = None, *, sdist: Path | None = None) -
     Parameters
     ----------
     cache_dir
-        Where to unpack; by default :func:`leakmech.paths.cache_root`.
+        Where to unpack; by default :func:`leakmech.core.paths.cache_root`.
     sdist
         A vaderSentiment-3.3.2.tar.gz that is on disk already; by default pip downloads it, from wherever pip is
         configured to look.

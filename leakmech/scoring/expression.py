@@ -31,14 +31,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.errors import EstimatorError, nearest
+from leakmech.core.errors import EstimatorError, nearest
+from leakmech.core.store import content_hash
 from leakmech.models.device import resolve_device
 from leakmech.models.hub import fetch, first_line
 from leakmech.models.quiet import quiet
 from leakmech.scoring.batching import LABELS, batch_size, in_batches, once_each, softmax
 from leakmech.scoring.semantic import SentenceEncoder, folder_hash
 from leakmech.scoring.tuned import load_tuned, shipped
-from leakmech.store import content_hash
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase

@@ -27,9 +27,9 @@ from jaxtyping import Float
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
+from leakmech.core.seeds import numpy_generator
 from leakmech.scoring.statistics import DRAWS, Statistic
-from leakmech.seeds import numpy_generator
 
 Alternative = Literal["greater", "two-sided"]
 

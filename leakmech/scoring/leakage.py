@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from leakmech.errors import UsageError, nearest
+from leakmech.core.errors import UsageError, nearest
 from leakmech.prompts.samples import CONDITIONS, INJECTIONS, POLARITIES, Condition
 from leakmech.scoring.inference import SwapTest, swap_test
 from leakmech.scoring.statistics import (

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from leakmech.errors import RunDirectoryError
+from leakmech.core.errors import RunDirectoryError
 from leakmech.prompts.samples import CONDITIONS, INJECTIONS, Condition, PromptSet, Sample
 from leakmech.scoring.expression import LABELS, Estimator
 from leakmech.scoring.leakage import LeakageScores

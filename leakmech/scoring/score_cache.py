@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from leakmech.errors import StorageError
-from leakmech.paths import cache_root
+from leakmech.core.errors import StorageError
+from leakmech.core.paths import cache_root
+from leakmech.core.store import atomic_path, content_hash
 from leakmech.scoring.batching import LABELS
 from leakmech.scoring.expression import Estimator, estimator_hash
-from leakmech.store import atomic_path, content_hash
 
 CHUNK = 512
 """Texts in a chunk: what a kill costs at most."""
@@ -26,7 +26,7 @@ CHUNK = 512
 
 @dataclass
 class ScoreCache:
-    """Scores by `estimator`, kept under `folder` (by default in :func:`leakmech.paths.cache_root`).
+    """Scores by `estimator`, kept under `folder` (by default in :func:`leakmech.core.paths.cache_root`).
 
     Attributes
     ----------

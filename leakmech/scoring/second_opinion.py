@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 from leakmech.prompts.samples import CONDITIONS, POLARITIES
 from leakmech.scoring.leakage import LABELS, LeakageScores
 from leakmech.scoring.statistics import DRAWS, UnitRatio, bootstrap_ratios, json_number

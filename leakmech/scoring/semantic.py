@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from leakmech.errors import EstimatorError, nearest
+from leakmech.core.errors import EstimatorError, nearest
+from leakmech.core.paths import package_folder
+from leakmech.core.store import content_hash
 from leakmech.models.device import resolve_device
 from leakmech.models.hub import fetch, first_line
 from leakmech.models.quiet import quiet
-from leakmech.paths import package_folder
 from leakmech.scoring.batching import batch_size
-from leakmech.store import content_hash
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -23,8 +23,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal, get_args
 
-from leakmech.errors import ConfigError, nearest
-from leakmech.sentences import WORD, is_emoji, normalised_words, scan_sentences, split_sentences
+from leakmech.core.errors import ConfigError, nearest
+from leakmech.core.text import WORD, is_emoji, normalised_words, scan_sentences, split_sentences
 
 Cleaning = Literal["echo-free", "paper", "raw"]
 CLEANINGS: tuple[Cleaning, ...] = get_args(Cleaning)

@@ -29,8 +29,8 @@ import numpy.typing as npt
 from jaxtyping import Float
 from scipy import special, stats
 
-from leakmech.errors import UsageError
-from leakmech.seeds import numpy_generator
+from leakmech.core.errors import UsageError
+from leakmech.core.seeds import numpy_generator
 
 DRAWS = 10_000
 LEVEL = 0.95

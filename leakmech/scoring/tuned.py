@@ -26,13 +26,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from leakmech.errors import EstimatorError
+from leakmech.core.errors import EstimatorError
+from leakmech.core.store import content_hash
 from leakmech.models.device import resolve_device
 from leakmech.models.hub import first_line
 from leakmech.models.quiet import quiet
 from leakmech.scoring.batching import LABELS, batch_size, in_batches, once_each, softmax
 from leakmech.scoring.semantic import SentenceEncoder, encoder_folder, folder_hash
-from leakmech.store import content_hash
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase

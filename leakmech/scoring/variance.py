@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 from leakmech.prompts.samples import POLARITIES, Condition
 from leakmech.scoring.leakage import LABELS, LeakageScores
 

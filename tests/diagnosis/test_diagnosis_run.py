@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from leakmech import diagnose
 from leakmech.cli import app
-from leakmech.errors import ConfigError, DatasetError, DirectionError, ModelError, RunDirectoryError
+from leakmech.core.errors import ConfigError, DatasetError, DirectionError, ModelError, RunDirectoryError
 from leakmech.mechanism.directions import load_direction
 from leakmech.prompts.samples import PromptSet, load_dataset
 

@@ -6,7 +6,7 @@ import pytest
 from lora_ablations import read_settings
 
 from leakmech.config import read_yaml
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
 from leakmech.mitigation.lora import training_sources
 from leakmech.mitigation.training.sampling import example_counts
 from leakmech.mitigation.training.settings import LoraTrainingConfig

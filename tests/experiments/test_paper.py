@@ -11,7 +11,7 @@ from table3 import table3
 from table4 import instruction_effects, table4
 
 import leakmech
-from leakmech.errors import DatasetError, RunDirectoryError
+from leakmech.core.errors import DatasetError, RunDirectoryError
 
 SAMPLES = 12
 GLAD, SAD = "it is great, number {}.", "it is terrible, number {}."

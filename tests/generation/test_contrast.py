@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from leakmech.errors import ConfigError, GenerationError
+from leakmech.core.errors import ConfigError, GenerationError
 from leakmech.generation.contrast import CONTRASTS, Contrast, named_contrast
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.engines import generate

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from leakmech.errors import GenerationError
+from leakmech.core.errors import GenerationError
 from leakmech.generation.cache import growing_cache
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.engines import auto_batch_size, generate, is_out_of_memory

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
+from leakmech.core.rows import user_rows
 from leakmech.generation.external import parse_columns, read_generations
 from leakmech.prompts.samples import CONDITIONS, PromptSet, Sample
-from leakmech.user_rows import user_rows
 
 SAMPLES = PromptSet("two", (Sample("a", "It is", "Yay!", "So.", "No!"), Sample("b", "He was", "Yes!", "Then.", "Bad!")))
 

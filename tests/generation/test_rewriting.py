@@ -2,7 +2,7 @@
 
 import pytest
 
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
 from leakmech.generation.rewriting import (
     PROMPT_REWRITES,
     find_rewrite,

@@ -7,9 +7,9 @@ import torch
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper
 from transformers.generation import TopKLogitsWarper, TopPLogitsWarper
 
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
+from leakmech.core.seeds import gumbel_noise, mix, row_keys, stable_hash
 from leakmech.generation.sampler import Decoding, penalise_repetition, sample_tokens
-from leakmech.seeds import gumbel_noise, mix, row_keys, stable_hash
 
 
 def draw(logits, *, keys, step=0, seen=None, decoding=None):

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from leakmech.errors import InterventionError
+from leakmech.core.errors import InterventionError
 from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons, ModulateCircuit, ScaleHeads, Steer

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from leakmech.errors import InterventionError
+from leakmech.core.errors import InterventionError
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.engines import generate
 from leakmech.generation.sampler import Decoding
@@ -232,7 +232,7 @@ def test_greedy_outputs_are_those_of_each_prompt_alone_without_a_cache(tiny_mode
 
 
 def decoder_key(batch):
-    from leakmech.seeds import stable_hash
+    from leakmech.core.seeds import stable_hash
 
     return stable_hash(*batch.ids[0].tolist())
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import leakmech
-from leakmech.errors import InterventionError
+from leakmech.core.errors import InterventionError
 from leakmech.interventions.control_vectors import export_control_vector
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.interventions.hooks import apply

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
 
-from leakmech.errors import ActivationError, ConfigError, ModelError
+from leakmech.core.errors import ActivationError, ConfigError, ModelError
 from leakmech.mechanism import activation_run as engine
 from leakmech.mechanism import activation_store, activations
 from leakmech.mechanism.activation_store import load_activations

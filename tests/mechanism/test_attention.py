@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
 from leakmech.mechanism.attention import attention_to_injection
 from leakmech.mechanism.injected import injected_prompts
 from leakmech.models.load import load_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from leakmech.errors import ActivationError, ConfigError, DatasetError, ModelError
+from leakmech.core.errors import ActivationError, ConfigError, DatasetError, ModelError
 from leakmech.mechanism.activations import cache_activations
 from leakmech.mechanism.attention_knockout import AttentionKnockout, Knockout, attention_knockout
 from leakmech.mechanism.directions import Direction

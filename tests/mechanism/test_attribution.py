@@ -7,7 +7,7 @@ import pytest
 import torch
 from mechanism_samples import SAMPLES, direction
 
-from leakmech.errors import ConfigError, DirectionError
+from leakmech.core.errors import ConfigError, DirectionError
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.attribution import attribute, attribute_pairs, parse_target
 from leakmech.mechanism.behaviour import sample_behaviour

@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from leakmech.errors import ModelError
+from leakmech.core.errors import ModelError
 from leakmech.mechanism.bridge import bridge
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model

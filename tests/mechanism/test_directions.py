@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import leakmech
-from leakmech.errors import DirectionError
+from leakmech.core.errors import DirectionError
 from leakmech.mechanism.direction_data import SiteActivations
 from leakmech.mechanism.direction_fits import DEFAULT_METHODS, METHODS, FitOptions, fit_method
 from leakmech.mechanism.direction_quality import auc, auc_influence, auc_interval, d_z

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mechanism_samples import SAMPLES, direction
 
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
 from leakmech.mechanism.attribution import parse_target
 from leakmech.mechanism.faithfulness import CircuitCurves, circuit_curves, random_rankings, rank_overlap
 from leakmech.mechanism.pairs import make_pairs

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import DynamicCache
 
-from leakmech.errors import DirectionError
+from leakmech.core.errors import DirectionError
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.activations import cache_activations
 from leakmech.mechanism.directions import Direction

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from leakmech.core.text import normalised_words
 from leakmech.mitigation.damage.answers import Answers
 from leakmech.mitigation.damage.variants import Continuation, ModelVariant
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
 from leakmech.prompts.samples import CONDITIONS
-from leakmech.sentences import normalised_words
 
 
 @pytest.fixture(scope="session")

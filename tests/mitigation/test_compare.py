@@ -10,7 +10,7 @@ import torch
 
 import leakmech
 from leakmech import Mitigation, ScaleHeads, Steer, evaluate_mitigations
-from leakmech.errors import ConfigError, InterventionError, RunDirectoryError
+from leakmech.core.errors import ConfigError, InterventionError, RunDirectoryError
 from leakmech.mitigation import arena as arena_module
 from leakmech.mitigation.compare import COLUMNS
 from leakmech.prompts.samples import PromptSet, load_dataset
@@ -134,7 +134,7 @@ def test_an_interrupted_comparison_ends_as_an_uninterrupted_one(finished, folder
     quick = {**QUICK, "damage": False}
     with monkeypatch.context() as patch:
         patch.setattr(arena_module.Arena, "_measure", interrupt)
-        with pytest.raises(leakmech.errors.InterruptedRunError, match="2 of 3 cells"):
+        with pytest.raises(leakmech.core.errors.InterruptedRunError, match="2 of 3 cells"):
             evaluate_mitigations(chosen, model=folder, relevant=[relevant], out=tmp_path / "run", **quick)
     result = evaluate_mitigations(chosen, model=folder, relevant=[relevant], out=tmp_path / "run", **quick)
     ours, theirs = (found.to_frame().set_index("name")[list(COLUMNS[3:10])] for found in (result, finished))

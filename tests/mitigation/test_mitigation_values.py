@@ -8,7 +8,8 @@ import pytest
 import leakmech
 from leakmech.benchmark import run_benchmark
 from leakmech.config import BenchConfig
-from leakmech.errors import ConfigError, InterruptedRunError, RunDirectoryError
+from leakmech.core.errors import ConfigError, InterruptedRunError, RunDirectoryError
+from leakmech.core.store import write_jsonl
 from leakmech.generation import rewriting
 from leakmech.generation.decode import Decoder, Row
 from leakmech.mitigation.catalogue import builtin_mitigations, find_mitigation
@@ -20,7 +21,6 @@ from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import PromptSet, Sample
 from leakmech.prompts.views import NEUTRAL_SENTENCE
 from leakmech.runs import stored_settings
-from leakmech.store import write_jsonl
 
 SETTINGS = {
     "dtype": "float32",

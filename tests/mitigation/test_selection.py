@@ -11,7 +11,7 @@ from markupsafe import escape
 
 import leakmech
 from leakmech import Mitigation, diagnose, mitigate
-from leakmech.errors import ConfigError, InterventionError, ModelError, RunDirectoryError
+from leakmech.core.errors import ConfigError, InterventionError, ModelError, RunDirectoryError
 from leakmech.mitigation.selection import _names, best_of
 from leakmech.prompts.samples import PromptSet, load_dataset
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 from leakmech.mitigation.damage.fluency import N_COLUMNS, AnswerQuality
 from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reduction, retention, selectivity
 from leakmech.prompts.samples import CONDITIONS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from leakmech.errors import ModelError
+from leakmech.core.errors import ModelError
 from leakmech.models.attention_mask import AttentionCall, attention_bias, refuse_other_attention
 from leakmech.models.layout import layout_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from leakmech.errors import ModelError
+from leakmech.core.errors import ModelError
 from leakmech.models.attention_patterns import AttentionPattern, eager_attention, watching_attention
 from leakmech.models.layout import layout_of
 

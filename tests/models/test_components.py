@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leakmech.errors import ModelError
+from leakmech.core.errors import ModelError
 from leakmech.models.components import Component, parse_components
 from leakmech.models.layout import layout_of
 

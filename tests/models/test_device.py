@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from leakmech.errors import ModelError
+from leakmech.core.errors import ModelError
 from leakmech.models.device import cpu_bfloat16_features, default_dtype, dtype_name, resolve_device, resolve_dtype
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from leakmech.errors import ModelError, StorageError
+from leakmech.core.errors import ModelError, StorageError
 from leakmech.models import embedded
 from leakmech.models.embedded import EMBEDDED_MODELS, converted_copy, embedded_path, gguf_file
 from leakmech.models.load import load_model

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import close_session, constants
 
-from leakmech.errors import EstimatorError, ModelError
+from leakmech.core.errors import EstimatorError, ModelError
 from leakmech.models import hub
 from leakmech.models.load import load_model
 

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from leakmech.errors import ModelError
+from leakmech.core.errors import ModelError
 from leakmech.models.layout import layout_of, write_weights
 
 TOKENS = torch.arange(1, 25)[None, :]

@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from leakmech.errors import ModelError
+from leakmech.core.errors import ModelError
 from leakmech.models.load import load_adapter, load_model
 
 SMALL_BERT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}

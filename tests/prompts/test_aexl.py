@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leakmech.errors import ConfigError, DatasetError
+from leakmech.core.errors import ConfigError, DatasetError
 from leakmech.prompts.aexl import (
     Candidate,
     Combining,

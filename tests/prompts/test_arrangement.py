@@ -5,14 +5,14 @@ import json
 import pytest
 
 import leakmech
-from leakmech.errors import ConfigError, DatasetError, RunDirectoryError
+from leakmech.core.errors import ConfigError, DatasetError, RunDirectoryError
+from leakmech.core.store import read_json, write_json
 from leakmech.prompts.arrangement import arrange
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import CONDITIONS, PromptSet, Sample, load_dataset
 from leakmech.reports.examples import sample_texts
 from leakmech.scoring.sentence import Cleaner, PromptText
-from leakmech.store import read_json, write_json
 
 SAMPLES = PromptSet(
     "d",

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
 from leakmech.mitigation.training.pairing import Pairing
 from leakmech.mitigation.training.settings import ClearPairs
 from leakmech.prompts.clear_pairs import clearly_irrelevant, clearly_relevant

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
 from leakmech.prompts.emotional_requests import load_emotional_requests
 
 GOOD = {"id": "a", "theme": "love", "polarity": "positive", "request": "Write a love letter."}

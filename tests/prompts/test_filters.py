@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
 from leakmech.prompts.filters import InjectionRules, has_personal_data, is_profane, tidy
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from leakmech.config import BenchConfig
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
 from leakmech.prompts.instructions import INSTRUCTIONS, resolve_instruction
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Renderer

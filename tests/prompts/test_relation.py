@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
+from leakmech.core.errors import DatasetError
 from leakmech.data_check import check_dataset
-from leakmech.errors import DatasetError
 from leakmech.mitigation.training.overlap_check import shared_texts
 from leakmech.prompts.filters import words
 from leakmech.prompts.overlap import overlap

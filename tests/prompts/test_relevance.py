@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-from leakmech.errors import DatasetError, UsageError
+from leakmech.core.errors import DatasetError, UsageError
+from leakmech.core.text import normalised_words
 from leakmech.prompts.overlap import overlap
 from leakmech.prompts.relevance import (
     label_agreement,
@@ -21,7 +22,6 @@ from leakmech.prompts.relevance import (
 from leakmech.prompts.samples import INJECTIONS, RELEVANT_DATASETS, PromptSet, Sample, load_dataset
 from leakmech.scoring.expression import load_estimator
 from leakmech.scoring.sentence import Cleaner, PromptText
-from leakmech.sentences import normalised_words
 
 FIRST_PERSON = {"i", "i'm", "me", "we", "us"}
 ANSWERS = ("wonderful", "awful", "a disaster", "very good indeed", "not what I expected")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from leakmech.errors import ConfigError, ModelError
+from leakmech.core.errors import ConfigError, ModelError
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import PromptSet, Sample
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
 from leakmech.prompts.samples import INJECTIONS, PromptSet, Sample, load_dataset
 
 GOOD = {"id": "a", "stem": "She is", "positive": "Joy.", "neutral": "Fact.", "negative": "Woe."}

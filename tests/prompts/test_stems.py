@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
 from leakmech.prompts.english import word_list
 from leakmech.prompts.stems import FUNCTION_WORDS, LINKING_VERBS, StemRules, is_open_end
 

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.image import imread
 from PIL import Image
 
-from leakmech.errors import FigureError, UsageError
+from leakmech.core.errors import FigureError, UsageError
 from leakmech.reports import diagnosis_figures as diagnosis
 from leakmech.reports import figures
 from leakmech.reports.figures import number, text_width, wrapped

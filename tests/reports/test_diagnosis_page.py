@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leakmech.errors import FigureError
+from leakmech.core.errors import FigureError
 from leakmech.reports.diagnosis_figures import head_heat_map
 from leakmech.reports.diagnosis_page import diagnosis_page, headline, main_numbers
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from leakmech.errors import RunDirectoryError, UsageError
+from leakmech.core.errors import RunDirectoryError, UsageError
 from leakmech.reports.examples import evenly_spaced, examples_table, mark, printable, sample_texts
 from leakmech.runs import load_result
 

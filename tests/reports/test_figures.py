@@ -5,7 +5,7 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.image import imread
 
-from leakmech.errors import StorageError
+from leakmech.core.errors import StorageError
 from leakmech.reports import figures
 from leakmech.reports.figures import forest_plot, new_figure, save_figure
 

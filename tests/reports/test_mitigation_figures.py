@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leakmech.errors import FigureError
+from leakmech.core.errors import FigureError
 from leakmech.reports.mitigation_figures import draw_mitigations
 from leakmech.reports.mitigation_tables import mitigations_table
 

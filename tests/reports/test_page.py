@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from leakmech import cli
 from leakmech.config import BenchConfig
-from leakmech.errors import RunDirectoryError
+from leakmech.core.errors import RunDirectoryError
 from leakmech.reports.browser import choose_samples, embedded_json, sample_browser
 from leakmech.reports.page import headline, leakage_chart, write_report
 from leakmech.reports.reproduction import reproduction

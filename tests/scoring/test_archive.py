@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
 from leakmech.scoring import archive
 from leakmech.scoring.archive import fetch_archive, load_ratings
 

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leakmech.errors import EstimatorError
+from leakmech.core.errors import EstimatorError
 from leakmech.scoring.expression import Estimator, estimator_names, label_order, load_estimator
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 

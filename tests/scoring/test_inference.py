@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 from leakmech.scoring.inference import equivalence, holm, pseudo_values, swap_test
 
 

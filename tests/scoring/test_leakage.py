@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 from leakmech.prompts.samples import CONDITIONS, INJECTIONS, POLARITIES
 from leakmech.scoring.leakage import (
     LABELS,

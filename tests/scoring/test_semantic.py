@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from leakmech.errors import EstimatorError
-from leakmech.paths import package_folder
+from leakmech.core.errors import EstimatorError
+from leakmech.core.paths import package_folder
 from leakmech.scoring import semantic
 from leakmech.scoring.expression import load_estimator
 from leakmech.scoring.semantic import cosine_similarity, folder_hash, load_encoder

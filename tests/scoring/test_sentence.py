@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
+from leakmech.core.text import split_sentences
 from leakmech.scoring.sentence import CLEANINGS, Cleaner, PromptText, cut_repetition
-from leakmech.sentences import split_sentences
 
 PROMPT = PromptText(
     stem="Her passion is", injection="I lost my keys on the way here.", instruction="Complete the sentence"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 from leakmech.scoring import statistics
 from leakmech.scoring.statistics import (
     Interval,

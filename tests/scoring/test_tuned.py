@@ -13,10 +13,10 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load, save_file
 from transformers import BertConfig, BertModel
 
-from leakmech.errors import EstimatorError
+from leakmech.core.errors import EstimatorError
+from leakmech.core.store import content_hash
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.scoring.tuned import load_tuned, merge, shipped
-from leakmech.store import content_hash
 
 
 @pytest.fixture(scope="module")

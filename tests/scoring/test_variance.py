@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 from leakmech.prompts.samples import CONDITIONS
 from leakmech.scoring.leakage import LeakageScores, overall_leakage
 from leakmech.scoring.variance import variance_components

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 from leakmech.prompts.samples import CONDITIONS
 from leakmech.runs import BenchResult, RunDirectory, load_result
 from leakmech.scoring.records import MISSING, Record

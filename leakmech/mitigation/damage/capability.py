@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from leakmech.errors import DatasetError, UsageError
+from leakmech.core.errors import DatasetError, UsageError
+from leakmech.core.progress import Progress, no_progress
 from leakmech.mitigation.damage.estimates import Estimate, estimate, mean_ratio
 from leakmech.mitigation.damage.likelihood import log_likelihoods
 from leakmech.mitigation.damage.texts import plain_ids
 from leakmech.mitigation.damage.variants import Continuation, ModelVariant
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Renderer
 from leakmech.scoring.statistics import DRAWS
 

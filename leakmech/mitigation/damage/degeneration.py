@@ -27,10 +27,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from leakmech.core.text import is_emoji, normalised_words
 from leakmech.mitigation.damage.answers import Answers
 from leakmech.mitigation.damage.estimates import Estimate, estimate, mean_ratio
 from leakmech.scoring.statistics import DRAWS
-from leakmech.sentences import is_emoji, normalised_words
 
 DISTINCT = (1, 2, 3)
 _REPEATED = 4

@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
 from leakmech.mitigation.damage.estimates import estimate, mean_ratio
 from leakmech.scoring.inference import equivalence, pseudo_values
 from leakmech.scoring.statistics import json_number

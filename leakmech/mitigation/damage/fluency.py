@@ -30,17 +30,17 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.text import normalised_words
 from leakmech.mitigation.damage.answers import Answers, require_same_prompts
 from leakmech.mitigation.damage.degeneration import DISTINCT, distinct
 from leakmech.mitigation.damage.estimates import Estimate, estimates, per_unit
 from leakmech.mitigation.damage.likelihood import log_likelihoods
 from leakmech.mitigation.damage.texts import answer_continuations
 from leakmech.mitigation.damage.variants import ModelVariant
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.scoring.statistics import DRAWS, divide
-from leakmech.sentences import normalised_words
 
 _NAMES = ("nats", "tokens", "filled", "answers", *(f"{kind}_{n}" for n in DISTINCT for kind in ("distinct", "ngrams")))
 N_COLUMNS = len(_NAMES)

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 from leakmech.mitigation.damage.answers import Answers, require_same_prompts
 from leakmech.mitigation.damage.estimates import Estimate, estimate, mean_ratio
 from leakmech.scoring.semantic import SentenceEncoder

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from leakmech.core.seeds import stable_hash
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.engines import auto_batch_size, generate, plan
 from leakmech.generation.sampler import Decoding
@@ -28,7 +29,6 @@ from leakmech.prompts.render import Renderer
 from leakmech.scoring.expression import Estimator
 from leakmech.scoring.sentence import Cleaner, Cleaning, PromptText
 from leakmech.scoring.statistics import DRAWS, divide
-from leakmech.seeds import stable_hash
 
 NEGATIVE, POSITIVE = 0, 2
 """Columns of an estimator's output."""

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from leakmech.core.errors import DatasetError, UsageError
+from leakmech.core.text import normalised_words
 from leakmech.corpus import EMBEDDED, open_corpus
-from leakmech.errors import DatasetError, UsageError
 from leakmech.mitigation.damage.answers import Answers
 from leakmech.mitigation.damage.variants import Continuation
 from leakmech.prompts.locate import LocatedPrompt, locate
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.scoring.archive import fetch_archive, load_ratings
-from leakmech.sentences import normalised_words
 
 _SOURCE = "nyt"
 _NEUTRAL = 0.5

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 from leakmech.generation.cache import growing_cache
 from leakmech.models.load import LoadedModel
 

@@ -12,13 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from leakmech.core.provenance import environment
+from leakmech.core.store import write_json, write_text
 from leakmech.mitigation.training.examples import TrainingExample, examples_hash
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.mitigation.training.trainer import Trained
 from leakmech.models.hashes import hash_base
 from leakmech.models.load import ADAPTER_CARD, LoadedModel
-from leakmech.provenance import environment
-from leakmech.store import write_json, write_text
 
 FORMAT_VERSION = 1
 

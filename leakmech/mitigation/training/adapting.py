@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from leakmech.errors import ModelError, TrainingError
+from leakmech.core.errors import ModelError, TrainingError
+from leakmech.core.seeds import stable_hash
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.device import rng_devices
 from leakmech.models.hashes import hash_weights
 from leakmech.models.load import LoadedModel
-from leakmech.seeds import stable_hash
 
 
 @contextmanager

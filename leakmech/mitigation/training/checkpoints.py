@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from leakmech.errors import RunDirectoryError, TrainingError
-from leakmech.store import atomic_path
+from leakmech.core.errors import RunDirectoryError, TrainingError
+from leakmech.core.store import atomic_path
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _FILE = re.compile(r"step-(\d+)\.safetensors")

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from leakmech.core.paths import cache_root
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard
 from leakmech.generation.decode import Decoder, FinishReason, Row
 from leakmech.generation.engines import auto_batch_size, generate, parse_batch_size
 from leakmech.generation.sampler import Decoding
 from leakmech.models.load import LoadedModel
-from leakmech.paths import cache_root
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Renderer
-from leakmech.store import append_jsonl, content_hash, read_jsonl_shard
 
 Draw = tuple[str, int]
 """A rendered prompt and the index of one of its completions."""
@@ -61,7 +61,7 @@ def sample_completions(
     batch_size
         Rows that step together.
     cache_dir
-        By default :func:`leakmech.paths.cache_root`.
+        By default :func:`leakmech.core.paths.cache_root`.
     progress
         Where to report progress.
 

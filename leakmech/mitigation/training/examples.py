@@ -31,10 +31,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from leakmech.errors import DatasetError, nearest
+from leakmech.core.errors import DatasetError, nearest
+from leakmech.core.rows import user_rows
+from leakmech.core.store import content_hash, write_jsonl
 from leakmech.prompts.samples import Polarity
-from leakmech.store import content_hash, write_jsonl
-from leakmech.user_rows import user_rows
 
 ExampleKind = Literal["irrelevant", "relevant", "neutral", "plain"]
 KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)

@@ -44,7 +44,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leakmech.errors import ConfigError, DirectionError, nearest
+from leakmech.core.errors import ConfigError, DirectionError, nearest
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.sites import recording
 from leakmech.mitigation.training.examples import KINDS, Batch, ExampleKind

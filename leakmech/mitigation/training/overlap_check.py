@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
 from leakmech.mitigation.training.examples import TrainingExample
 from leakmech.prompts.filters import words
 from leakmech.prompts.overlap import OverlapIndex

@@ -17,7 +17,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leakmech.errors import DirectionError
+from leakmech.core.errors import DirectionError
 from leakmech.mechanism.directions import Direction
 from leakmech.mitigation.training.examples import Batch
 from leakmech.models.layout import layout_of

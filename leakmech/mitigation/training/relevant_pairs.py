@@ -24,13 +24,13 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
+from leakmech.core.seeds import stable_hash
 from leakmech.prompts.filters import InjectionRules, tidy
 from leakmech.prompts.overlap import OverlapIndex
 from leakmech.prompts.samples import INJECTIONS, Polarity, PromptSet
 from leakmech.prompts.stems import StemRules
 from leakmech.scoring.archive import fetch_archive, load_ratings
-from leakmech.seeds import stable_hash
 
 STEM_RULES = (StemRules(), StemRules(end="phrase"))
 INJECTION_RULES = InjectionRules(max_words=30, standalone=False)

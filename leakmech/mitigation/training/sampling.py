@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from leakmech.errors import DatasetError, UsageError
+from leakmech.core.errors import DatasetError, UsageError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.seeds import stable_hash
+from leakmech.core.store import content_hash
 from leakmech.generation.sampler import Decoding
 from leakmech.mitigation.training.completions import Completion, Draw, sample_completions
 from leakmech.mitigation.training.examples import KINDS, ExampleKind, TrainingExample, check_examples
 from leakmech.mitigation.training.overlap_check import Role, refuse_shared_prompts, refuse_shared_texts
 from leakmech.mitigation.training.relevant_pairs import AffectPair
 from leakmech.models.load import LoadedModel
-from leakmech.progress import Progress, no_progress
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import POLARITIES, Polarity, PromptSet
-from leakmech.seeds import stable_hash
-from leakmech.store import content_hash
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from leakmech.config import DEFAULT_MODEL, Settings
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
 from leakmech.generation.sampler import Decoding
 from leakmech.mitigation.training.examples import KINDS, Padding
 from leakmech.mitigation.training.objectives import OBJECTIVES, SetPoint

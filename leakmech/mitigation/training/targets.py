@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 from torch import nn
 
-from leakmech.errors import ConfigError, DatasetError, nearest
+from leakmech.core.errors import ConfigError, DatasetError, nearest
 from leakmech.models.layout import layout_of
 
 Sublayer = Literal["attention", "mlp"]

@@ -1,6 +1,6 @@
 """The training loop: a LoRA adapter on a frozen model, step by step.
 
-What a step does depends on its number alone: which examples it sees (:mod:`leakmech.seeds`), its learning rate
+What a step does depends on its number alone: which examples it sees (:mod:`leakmech.core.seeds`), its learning rate
 
     lr(t) = lr * (t + 1) / W                               in the W steps of warm-up, then
     lr(t) = lr * (1 + cos(pi * (t - W) / (T - W))) / 2,
@@ -28,16 +28,16 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from leakmech.errors import InterruptedRunError, TrainingError
+from leakmech.core.errors import InterruptedRunError, TrainingError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.seeds import numpy_generator, stable_hash
+from leakmech.core.store import append_jsonl, read_jsonl_shard, write_jsonl
 from leakmech.mitigation.training.checkpoints import Checkpoints, Evaluation, TrainingState
 from leakmech.mitigation.training.examples import Collator, EncodedExample, TrainingExample, check_examples, to_device
 from leakmech.mitigation.training.objectives import OBJECTIVES, Losses
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.device import rng_devices
 from leakmech.models.layout import layout_of
-from leakmech.progress import Progress, no_progress
-from leakmech.seeds import numpy_generator, stable_hash
-from leakmech.store import append_jsonl, read_jsonl_shard, write_jsonl
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from leakmech.errors import DatasetError, UsageError
+from leakmech.core.errors import DatasetError, UsageError
 from leakmech.mitigation.damage.capability import Capability, Question, capability
 from leakmech.mitigation.damage.variants import ModelVariant
 from leakmech.prompts.render import Renderer

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
 from leakmech.mitigation.damage.equivalence import Margins, side_effect
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 from leakmech.mitigation.damage.fluency import N_COLUMNS, answer_quality, fluency, fluency_of_sums
 from leakmech.mitigation.damage.likelihood import log_likelihoods
 from leakmech.mitigation.damage.variants import Continuation

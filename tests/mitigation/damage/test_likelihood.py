@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from leakmech.errors import GenerationError, ModelError, UsageError
+from leakmech.core.errors import GenerationError, ModelError, UsageError
 from leakmech.mitigation.damage import likelihood
 from leakmech.mitigation.damage.likelihood import compare_likelihoods, log_likelihoods
 from leakmech.mitigation.damage.variants import Batch, Continuation, ModelVariant

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from leakmech.errors import UsageError
+from leakmech.core.errors import UsageError
 from leakmech.mitigation.damage.relevance import relevance
 
 STEMS = {f"s{i}": f"the garden behind house {i} looks" for i in range(5)}

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import leakmech
-from leakmech.errors import DatasetError, UsageError
+from leakmech.core.errors import DatasetError, UsageError
 from leakmech.mitigation.damage.answers import Answers
 from leakmech.mitigation.damage.capability import Question, capability
 from leakmech.mitigation.damage.equivalence import Margins

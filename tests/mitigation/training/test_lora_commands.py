@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from leakmech.cli import app
-from leakmech.errors import ConfigError
+from leakmech.core.errors import ConfigError
 from leakmech.mitigation.training.examples import TrainingExample, save_examples
 from leakmech.models.load import load_model
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from leakmech.errors import ConfigError, DirectionError
+from leakmech.core.errors import ConfigError, DirectionError
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.sites import recording
 from leakmech.mitigation.training.adapting import adapted

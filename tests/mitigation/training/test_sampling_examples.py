@@ -7,7 +7,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from leakmech.errors import DatasetError, UsageError
+from leakmech.core.errors import DatasetError, UsageError
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.sampler import Decoding
 from leakmech.mitigation.training.completions import sample_completions

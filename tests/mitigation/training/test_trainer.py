@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from leakmech.errors import (
+from leakmech.core.errors import (
     ConfigError,
     DatasetError,
     InterruptedRunError,

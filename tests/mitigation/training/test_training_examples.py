@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
 from leakmech.mitigation.training.examples import Collator, TrainingExample, load_examples, save_examples
 
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from leakmech import bench
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
+from leakmech.core.store import read_json, read_jsonl_shard
 from leakmech.mitigation.lora import train_lora
 from leakmech.mitigation.training import evaluation
 from leakmech.mitigation.training.evaluation import SCORES, TuneSelectivity
@@ -17,7 +18,6 @@ from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import load_model
 from leakmech.prompts.samples import PromptSet, load_dataset, load_pooled
 from leakmech.runs import load_result
-from leakmech.store import read_json, read_jsonl_shard
 
 
 @pytest.fixture(scope="module")

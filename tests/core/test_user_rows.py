@@ -2,8 +2,8 @@
 
 import pytest
 
-from leakmech.errors import DatasetError
-from leakmech.user_rows import user_rows
+from leakmech.core.errors import DatasetError
+from leakmech.core.rows import user_rows
 
 
 @pytest.mark.parametrize(

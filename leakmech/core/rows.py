@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from leakmech.errors import DatasetError
+from leakmech.core.errors import DatasetError
 
 TABLES = (".csv", ".tsv")
 _DELIMITERS = ",;\t"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leakmech.paths import cache_root, package_folder
+from leakmech.core.paths import cache_root, package_folder
 
 
 def test_cache_root_is_the_environment_variable_else_a_folder_in_the_home(monkeypatch, tmp_path):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.errors import RunDirectoryError, StorageError
+from leakmech.core.errors import RunDirectoryError, StorageError
 
 
 @contextmanager

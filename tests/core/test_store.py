@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leakmech.errors import RunDirectoryError, StorageError
-from leakmech.store import (
+from leakmech.core.errors import RunDirectoryError, StorageError
+from leakmech.core.store import (
     append_jsonl,
     atomic_path,
     content_hash,
