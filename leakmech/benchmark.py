@@ -19,7 +19,7 @@ from leakmech.core.errors import InterruptedRunError, RunDirectoryError, UsageEr
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import append_jsonl, slug, write_json, write_jsonl
 from leakmech.generation.decode import Clock, Decoder, Generation
-from leakmech.generation.engines import generate, parse_batch_size
+from leakmech.generation.engines import generate
 from leakmech.interventions.applied import Applied
 from leakmech.interventions.base import Intervention, interventions_key
 from leakmech.interventions.checks import as_interventions, refuse_misfits
@@ -27,9 +27,9 @@ from leakmech.interventions.files import load_interventions
 from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
 from leakmech.measurement import Measurement
-from leakmech.models.configured import load_configured
+from leakmech.models.batching import parse_batch_size
 from leakmech.models.layout import layout_of
-from leakmech.models.load import LoadedModel, load_adapter
+from leakmech.models.load import LoadedModel, load_adapter, load_configured
 from leakmech.prompts.arrangement import arrange
 from leakmech.prompts.samples import load_dataset
 from leakmech.run_prompts import RunPrompts

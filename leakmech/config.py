@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from leakmech.core.errors import ConfigError, nearest
 from leakmech.generation.contrast import Contrast, named_contrast
-from leakmech.generation.engines import parse_batch_size
 from leakmech.generation.rewriting import find_rewrite
 from leakmech.generation.sampler import Decoding
+from leakmech.models.batching import parse_batch_size
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm

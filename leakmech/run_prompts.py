@@ -16,7 +16,7 @@ from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress
 from leakmech.core.store import append_jsonl, content_hash, read_json, read_jsonl_shard
 from leakmech.generation.decode import Row
-from leakmech.generation.engines import auto_batch_size, parse_batch_size, plan
+from leakmech.generation.engines import auto_batch_size, plan
 from leakmech.generation.rewriting import (
     PromptRewrite,
     RewrittenPrompt,
@@ -27,6 +27,7 @@ from leakmech.generation.rewriting import (
 )
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.positions import PromptSpans
+from leakmech.models.batching import parse_batch_size
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.arrangement import injection_place
 from leakmech.prompts.locate import locate

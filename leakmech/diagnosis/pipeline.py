@@ -17,8 +17,7 @@ from leakmech.diagnosis.drawing import draw, write_page
 from leakmech.diagnosis.stages import STAGES
 from leakmech.diagnosis.workbench import Workbench
 from leakmech.mechanism.sentiment import split_samples
-from leakmech.models.configured import load_configured
-from leakmech.models.load import load_adapter
+from leakmech.models.load import load_adapter, load_configured
 from leakmech.prompts.samples import PromptSet, load_dataset
 from leakmech.runs import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
 

@@ -13,8 +13,9 @@ from typing import Any
 import psutil
 import torch
 
-from leakmech.core.errors import ConfigError, GenerationError
+from leakmech.core.errors import GenerationError
 from leakmech.generation.decode import Decoder, Generation, Row
+from leakmech.models.batching import is_out_of_memory
 
 _GIB = 2**30
 _CPU_CACHE_BUDGET = 1 * _GIB
@@ -47,21 +48,6 @@ def auto_batch_size(model: Any, *, longest_prompt: int, max_new_tokens: int, n_s
     else:
         budget = min(_CPU_CACHE_BUDGET, psutil.virtual_memory().available // 4)
     return max(1, min(budget // per_row, _MAX_ROWS.get(device.type, 1024)))
-
-
-def parse_batch_size(value: int | str) -> int | None:
-    """A number of rows, or None for ``"auto"``.
-
-    Raises
-    ------
-    ConfigError
-        It is neither ``auto`` nor a positive whole number.
-    """
-    if str(value) == "auto":
-        return None
-    if not str(value).isdecimal() or int(value) < 1:
-        raise ConfigError(f"batch_size must be 'auto' or at least 1, found {value!r}")
-    return int(value)
 
 
 def generate(
@@ -111,11 +97,3 @@ def generate(
         batch_size = min(batch_size, len(waiting)) // 2 or 1
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Did an allocator (CUDA, MPS or CPU) refuse?"""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text

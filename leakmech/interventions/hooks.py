@@ -13,7 +13,7 @@ edit acts only at some positions, the hooks must know where the rows of a batch 
   decoder of :mod:`leakmech.generation` does so.
 
 What is not known is an error, never a guess. Hidden states that transformers itself returns are those of before the
-hooks; :func:`leakmech.mechanism.sites.recording`, entered inside, sees what the model goes on with.
+hooks; :func:`leakmech.models.sites.recording`, entered inside, sees what the model goes on with.
 """
 
 from __future__ import annotations

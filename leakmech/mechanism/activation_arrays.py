@@ -13,7 +13,7 @@ from torch import Tensor
 
 from leakmech.core.errors import ActivationError, ConfigError, nearest
 from leakmech.mechanism.positions import labels_of
-from leakmech.mechanism.sites import Site
+from leakmech.models.sites import Site
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,12 +19,12 @@ from torch import Tensor
 from leakmech.core.errors import ConfigError, ModelError, nearest
 from leakmech.core.progress import Progress
 from leakmech.mechanism.activation_store import ActivationIndex, Rows
-from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.positions import PositionPlan
-from leakmech.mechanism.sites import parse_sites, recording, site_shape
+from leakmech.models.batching import in_batches
 from leakmech.models.device import dtype_name
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
+from leakmech.models.sites import parse_sites, recording, site_shape
 from leakmech.prompts.locate import LocatedPrompt, locate
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet, load_dataset

@@ -27,8 +27,8 @@ from torch import Tensor
 from leakmech.core.errors import ActivationError, ConfigError, nearest
 from leakmech.core.store import atomic_path, read_json, write_json
 from leakmech.mechanism.activation_arrays import Activations, Choice, label_indices, labels_at, position_indices
-from leakmech.mechanism.sites import Site
 from leakmech.models.device import DTYPES
+from leakmech.models.sites import Site
 
 FORMAT_VERSION = 1
 INDEX = "index.json"

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.activation_run import padded
-from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.injected import injected_prompts, part_mask, refuse_other_width
 from leakmech.models.attention_patterns import AttentionPattern, eager_attention, watching_attention
+from leakmech.models.batching import in_batches
 from leakmech.models.components import Component
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel

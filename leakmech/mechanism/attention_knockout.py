@@ -29,7 +29,6 @@ from leakmech.core.errors import ActivationError, ConfigError, ModelError, neare
 from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.attribution import parse_target
-from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.behaviour import sample_behaviour
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.injected import part_mask, refuse_without_injection
@@ -37,6 +36,7 @@ from leakmech.mechanism.pairs import CONTRASTS, Continuations, Pair, make_pairs
 from leakmech.mechanism.replay import Replay
 from leakmech.mechanism.targets import Target
 from leakmech.models.attention_mask import AttentionCall, Bias, attention_bias, refuse_other_attention
+from leakmech.models.batching import in_batches
 from leakmech.models.components import Component
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel

@@ -35,15 +35,15 @@ from torch import Tensor
 from leakmech.core.errors import ConfigError, nearest
 from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.attribution_scores import Attribution, EffectSums
-from leakmech.mechanism.batches import frozen, in_batches
 from leakmech.mechanism.behaviour import sample_behaviour
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.paired_run import PairedRun, Side
 from leakmech.mechanism.pairs import CONTRASTS, Continuations, Contrast, Pair, make_pairs
-from leakmech.mechanism.sites import Recorded, Site, recording
 from leakmech.mechanism.targets import ContinuationTarget, DirectionTarget, Target
+from leakmech.models.batching import frozen, in_batches
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
+from leakmech.models.sites import Recorded, Site, recording
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 from leakmech.prompts.samples import PromptSet, load_dataset
 

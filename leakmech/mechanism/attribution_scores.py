@@ -13,8 +13,8 @@ from torch import Tensor
 
 from leakmech.core.errors import ActivationError
 from leakmech.mechanism.pairs import Pair
-from leakmech.mechanism.sites import Site
 from leakmech.models.layout import Layout
+from leakmech.models.sites import Site
 from leakmech.prompts.locate import LocatedPrompt
 from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, divide
 

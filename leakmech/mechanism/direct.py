@@ -28,13 +28,13 @@ from leakmech.core.errors import ConfigError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.attribution_scores import Attribution, EffectSums
-from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.pairs import CONTRASTS, Continuations, Contrast, located_by_sample
-from leakmech.mechanism.sites import recording
 from leakmech.mechanism.targets import DirectionTarget
+from leakmech.models.batching import in_batches
 from leakmech.models.layout import Layout, layout_of, write_weights
 from leakmech.models.load import LoadedModel
+from leakmech.models.sites import recording
 from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet, load_dataset

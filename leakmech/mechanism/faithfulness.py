@@ -32,13 +32,13 @@ from leakmech.core.errors import ActivationError, ConfigError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import numpy_generator
 from leakmech.mechanism.attribution_scores import share_intervals
-from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.paired_run import PairedRun
 from leakmech.mechanism.pairs import Pair
 from leakmech.mechanism.replay import Patch, patched
-from leakmech.mechanism.sites import Site
 from leakmech.mechanism.targets import Target
+from leakmech.models.batching import in_batches
 from leakmech.models.load import LoadedModel
+from leakmech.models.sites import Site
 from leakmech.scoring.statistics import DRAWS
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

@@ -23,10 +23,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leakmech.mechanism.activation_run import padded
-from leakmech.mechanism.batches import frozen
 from leakmech.mechanism.pairs import located_by_sample
 from leakmech.mechanism.replay import Replay
 from leakmech.mechanism.targets import ContinuationTarget
+from leakmech.models.batching import frozen
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import PromptSet

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from leakmech.core.errors import ActivationError, ConfigError, nearest
-from leakmech.mechanism.sites import Site
+from leakmech.models.sites import Site
 
 
 @dataclass(frozen=True, eq=False)

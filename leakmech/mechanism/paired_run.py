@@ -19,10 +19,10 @@ from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.pairs import Pair
 from leakmech.mechanism.prefixes import common_length, ending_behind, head_cache, prefix_cache, run_columns
 from leakmech.mechanism.replay import Replay
-from leakmech.mechanism.sites import Pick, Recorded, Site, recording
 from leakmech.mechanism.targets import Target
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
+from leakmech.models.sites import Pick, Recorded, Site, recording
 from leakmech.prompts.locate import LocatedPrompt
 
 Side = Literal["corrupt", "clean"]

@@ -29,15 +29,15 @@ from torch import Tensor
 from leakmech.core.errors import ActivationError, ConfigError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.attribution_scores import ranked_frame
-from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.paired_run import PairedRun, Side
 from leakmech.mechanism.pairs import Pair
 from leakmech.mechanism.replay import Patch, patched
-from leakmech.mechanism.sites import Site
 from leakmech.mechanism.targets import Target
+from leakmech.models.batching import in_batches
 from leakmech.models.components import Component, ComponentKind
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
+from leakmech.models.sites import Site
 from leakmech.prompts.locate import LocatedPrompt
 
 _SITES: dict[str, Site] = {"head": "z", "neuron": "mlp_post", "attn": "attn_out", "mlp": "mlp_out"}

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from leakmech.mechanism.prefixes import ending_behind, prefix_cache, run_columns
-from leakmech.mechanism.sites import Site
 from leakmech.models.layout import Block, Layout, layout_of
 from leakmech.models.load import LoadedModel
+from leakmech.models.sites import Site
 
 
 class Replay:

@@ -32,15 +32,15 @@ from transformers import DynamicCache
 
 from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.activation_run import padded
-from leakmech.mechanism.batches import in_batches
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.injected import injected_prompts, part_mask, refuse_other_width
-from leakmech.mechanism.sites import recording
 from leakmech.mechanism.targets import DirectionTarget
 from leakmech.models.attention_patterns import AttentionPattern, eager_attention, watching_attention
+from leakmech.models.batching import in_batches
 from leakmech.models.components import Component
 from leakmech.models.layout import Block, Layout, layout_of
 from leakmech.models.load import LoadedModel
+from leakmech.models.sites import recording
 from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 from leakmech.prompts.samples import POLARITIES, PromptSet, load_dataset

@@ -26,8 +26,7 @@ from leakmech.interventions.base import Intervention
 from leakmech.mitigation.arena import BASE, Arena
 from leakmech.mitigation.damage.equivalence import Margins
 from leakmech.mitigation.types import Mitigation
-from leakmech.models.configured import load_configured
-from leakmech.models.load import LoadedModel
+from leakmech.models.load import LoadedModel, load_configured
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.samples import load_dataset
 from leakmech.reports.mitigation_tables import mitigations_table

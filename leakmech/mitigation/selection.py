@@ -37,9 +37,8 @@ from leakmech.mitigation.decoding import ORACLE
 from leakmech.mitigation.families import BASELINES, Family, chosen_families
 from leakmech.mitigation.fitted import FittedParts, load_fitted
 from leakmech.mitigation.types import Mitigation
-from leakmech.models.configured import load_configured
 from leakmech.models.layout import layout_of
-from leakmech.models.load import LoadedModel, load_adapter
+from leakmech.models.load import LoadedModel, load_adapter, load_configured
 from leakmech.prompts.relation import mismatched, with_exchanged, without_self_reports
 from leakmech.prompts.samples import load_dataset
 from leakmech.reports.mitigation_figures import draw_mitigations

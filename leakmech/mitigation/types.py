@@ -24,8 +24,7 @@ from leakmech.core.errors import ConfigError, nearest
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash
 from leakmech.interventions.base import Intervention, interventions_key
-from leakmech.models.configured import load_configured
-from leakmech.models.load import LoadedModel
+from leakmech.models.load import LoadedModel, load_configured
 from leakmech.runs import BenchResult
 
 FORMAT_VERSION = 1

@@ -3,6 +3,8 @@
 Names, in the order in which they are tried: ``embedded:<name>`` (comes as a package), a local folder, a hub id. Every
 name is first turned into a folder, so that there is one way in. A folder holds a model or a PEFT adapter, whose
 base is loaded in the same manner.
+
+The model that a configuration names.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     AnyModel: TypeAlias = PreTrainedModel | PeftModel
-
+from typing import Protocol
 
 ADAPTER_CARD = "adapter_card.json"
 """Written beside adapters that leakmech trains; names the weights they belong to."""
@@ -372,3 +374,33 @@ def _refuse_other_base(model: AnyModel, folder: Path) -> None:
         raise ModelError(f"{card}: damaged; delete it to load the adapter unchecked") from error
     if hash_base(model) != expected:
         raise ModelError(f"{folder}: is an adapter for other weights (it was trained on {name}, hash {expected})")
+
+
+# -- configured --------------------------------------------------------------------------------------------------------
+
+
+class ModelSettings(Protocol):
+    """Settings that say which model is meant and where it runs; ``auto`` leaves device or dtype to the machine."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def trust_remote_code(self) -> bool: ...
+
+
+def load_configured(config: ModelSettings, model: Any = None, tokenizer: Any = None) -> LoadedModel:
+    """The model of a configuration, or a model object in its place; raises as :func:`leakmech.load_model`."""
+    return load_model(
+        config.model if model is None else model,
+        tokenizer=tokenizer,
+        device=config.device,
+        dtype=config.dtype,
+        revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
+    )

@@ -21,9 +21,9 @@ from leakmech.interventions.types import (
     RowPositions,
     Steer,
 )
-from leakmech.mechanism.sites import recording
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
+from leakmech.models.sites import recording
 
 GREEDY = Decoding(temperature=0.0, max_new_tokens=6, repetition_penalty=1.0)
 

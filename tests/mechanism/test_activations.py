@@ -14,9 +14,9 @@ from leakmech.mechanism.activations import activation_moments, cache_activations
 from leakmech.mechanism.bridge import bridge
 from leakmech.mechanism.continuations import sample_continuations
 from leakmech.mechanism.moments import RunningMoments, pooled_moments
-from leakmech.mechanism.sites import SITES
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
+from leakmech.models.sites import SITES
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import CONDITIONS, PromptSet, Sample

@@ -13,11 +13,11 @@ from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.activations import cache_activations
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.injected import injected_prompts, part_mask
-from leakmech.mechanism.sites import recording
 from leakmech.mechanism.transport import role, split_z, transport_and_expression
 from leakmech.models.attention_patterns import eager_attention, watching_attention
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
+from leakmech.models.sites import recording
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.samples import POLARITIES, PromptSet, Sample, load_dataset
 

@@ -17,8 +17,9 @@ from leakmech.core.paths import cache_root
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard
 from leakmech.generation.decode import Decoder, FinishReason, Row
-from leakmech.generation.engines import auto_batch_size, generate, parse_batch_size
+from leakmech.generation.engines import auto_batch_size, generate
 from leakmech.generation.sampler import Decoding
+from leakmech.models.batching import parse_batch_size
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
 

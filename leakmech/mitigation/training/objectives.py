@@ -46,10 +46,10 @@ from torch.nn import functional
 
 from leakmech.core.errors import ConfigError, DirectionError, nearest
 from leakmech.mechanism.directions import Direction
-from leakmech.mechanism.sites import recording
 from leakmech.mitigation.training.examples import KINDS, Batch, ExampleKind
 from leakmech.mitigation.training.preventative import PreventativeSteering
 from leakmech.models.layout import Layout, layout_of
+from leakmech.models.sites import recording
 
 ANCHORS: tuple[ExampleKind, ...] = ("relevant", "neutral", "plain")
 SetPoint = Literal["zero", "control"]

@@ -11,7 +11,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from leakmech.core.errors import ConfigError, DirectionError
 from leakmech.mechanism.directions import Direction
-from leakmech.mechanism.sites import recording
 from leakmech.mitigation.training.adapting import adapted
 from leakmech.mitigation.training.examples import Collator, TrainingExample
 from leakmech.mitigation.training.objectives import (
@@ -27,6 +26,7 @@ from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.mitigation.training.targets import target_modules
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
+from leakmech.models.sites import recording
 from leakmech.prompts.render import Renderer
 
 TAIL = "<|im_end|>\n<|im_start|>assistant\n"

@@ -9,9 +9,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from leakmech.core.errors import ActivationError
+from leakmech.core.errors import ActivationError, ConfigError
 from leakmech.core.progress import Progress
-from leakmech.generation.engines import is_out_of_memory, parse_batch_size
 
 # Small batches keep a CPU's caches warm, large ones an accelerator busy.
 _BATCH_SIZES = {"cpu": 16}
@@ -84,3 +83,26 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in wanting:
             parameter.requires_grad_(True)
+
+
+def parse_batch_size(value: int | str) -> int | None:
+    """A number of rows, or None for ``"auto"``.
+
+    Raises
+    ------
+    ConfigError
+        It is neither ``auto`` nor a positive whole number.
+    """
+    if str(value) == "auto":
+        return None
+    if not str(value).isdecimal() or int(value) < 1:
+        raise ConfigError(f"batch_size must be 'auto' or at least 1, found {value!r}")
+    return int(value)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Did an allocator (CUDA, MPS or CPU) refuse?"""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
