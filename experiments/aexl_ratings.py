@@ -23,9 +23,9 @@ from paper import run_script
 
 import leakmech
 from leakmech.core.errors import DatasetError
-from leakmech.prompts.samples import INJECTIONS, PromptSet
+from leakmech.datasets.archive import fetch_archive, load_ratings
+from leakmech.datasets.samples import INJECTIONS, PromptSet
 from leakmech.reports.tables import Table
-from leakmech.scoring.archive import fetch_archive, load_ratings
 
 SIGNS = {"positive": 1, "neutral": 0, "negative": -1}
 

@@ -31,10 +31,10 @@ import numpy as np
 
 from leakmech.core.provenance import environment
 from leakmech.core.seeds import stable_hash
-from leakmech.corpus import open_corpus
 from leakmech.data_build import build_aexl
+from leakmech.datasets.corpus import open_corpus
+from leakmech.datasets.filters import tidy
 from leakmech.prompts.aexl_settings import AexlSettings
-from leakmech.prompts.filters import tidy
 from leakmech.scoring.sentence import split_sentences
 
 SETTINGS = {"samples": 200, "max_similarity": 1.0, "seed": 0}

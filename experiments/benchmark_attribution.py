@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from leakmech.core.provenance import environment
+from leakmech.datasets.samples import CONDITIONS, load_dataset
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.activations import cache_activations
 from leakmech.mechanism.attribution import attribute_pairs
@@ -38,7 +39,6 @@ from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import CONDITIONS, load_dataset
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from leakmech.core.provenance import environment
+from leakmech.datasets.samples import load_dataset
 from leakmech.generation.decode import Decoder, Row, StopRule
 from leakmech.generation.engines import auto_batch_size, generate
 from leakmech.generation.sampler import Decoding
@@ -48,7 +49,6 @@ from leakmech.mitigation.damage.speed import Speed, measure_speed
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.prompts.samples import load_dataset
 from leakmech.scoring.sentence import Cleaner, PromptText
 
 Generate = Callable[[Int[Tensor, "rows columns"], Int[Tensor, "rows columns"], Decoding, bool], Tensor]

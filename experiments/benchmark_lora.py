@@ -22,13 +22,13 @@ from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments
 
 from leakmech.core.provenance import environment
+from leakmech.datasets.samples import load_dataset
 from leakmech.mitigation.lora import train_lora
 from leakmech.mitigation.training.examples import Collator, TrainingExample
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.mitigation.training.targets import target_modules
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import load_dataset
 
 
 def main() -> None:

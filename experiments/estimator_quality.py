@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from sklearn.metrics import accuracy_score, f1_score
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from leakmech.datasets.archive import SOURCES
 from leakmech.reports.tables import Table
-from leakmech.scoring.archive import SOURCES
 
 THRESHOLD = 0.8  # of the mean rating, on the scale -4 to 4
 VADER_THRESHOLD = 0.05  # of the compound score, as VADER's authors set it

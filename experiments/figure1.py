@@ -23,8 +23,8 @@ import leakmech
 from leakmech.config import DEFAULT_MODEL
 from leakmech.core.errors import ModelError
 from leakmech.core.store import write_text
+from leakmech.datasets.samples import INJECTIONS
 from leakmech.models.load import load_tokenizer
-from leakmech.prompts.samples import INJECTIONS
 from leakmech.reports.figures import CONDITION_COLORS, INK, SOFT, new_figure, save_figure
 
 PAPER_TOKENIZER = "gpt2"

@@ -28,7 +28,7 @@ from scipy import stats
 import leakmech
 from leakmech.core.errors import RunDirectoryError
 from leakmech.core.store import read_json, write_text
-from leakmech.prompts.samples import POLARITIES
+from leakmech.datasets.samples import POLARITIES
 from leakmech.reports.examples import sample_texts
 from leakmech.reports.figures import INK, SERIES_COLORS, SOFT, new_figure, save_figure
 from leakmech.scoring.leakage import condition_leakage

@@ -2,7 +2,7 @@
 
 A linear probe for every layer and position, fitted on stems of the split `fit` of the sets of relevant affect and read
 on those of the split `tune`, whose themes are others; each stem stands in one relevant and one irrelevant pair. Printed
-is the area under the curve, once for all pairs and once for clear ones (:mod:`leakmech.prompts.clear_pairs`).
+is the area under the curve, once for all pairs and once for clear ones (:mod:`leakmech.datasets.clear_pairs`).
 
     python experiments/relation_readability.py --layers 4 8 10 12 16 20
 """
@@ -15,13 +15,13 @@ import numpy as np
 
 from leakmech.config import DEFAULT_MODEL
 from leakmech.core.progress import rich_progress
+from leakmech.datasets.relation import without_self_reports
+from leakmech.datasets.samples import FITTING_DATASETS, POLARITIES, PromptSet, load_pooled
 from leakmech.mechanism.activations import cache_activations
 from leakmech.mitigation.relation_probe import relevance_auc, relevance_vector
 from leakmech.mitigation.training.pairing import Pairing
 from leakmech.mitigation.training.settings import ClearPairs
 from leakmech.models.load import LoadedModel, load_model
-from leakmech.prompts.relation import without_self_reports
-from leakmech.prompts.samples import FITTING_DATASETS, POLARITIES, PromptSet, load_pooled
 from leakmech.reports.tables import Table
 
 POSITIONS = ("stem_mean", "last_prompt")

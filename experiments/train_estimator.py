@@ -45,8 +45,8 @@ from leakmech.core.errors import LeakmechError
 from leakmech.core.paths import cache_root
 from leakmech.core.seeds import stable_hash
 from leakmech.core.store import atomic_path, content_hash, write_json, write_text
+from leakmech.datasets.archive import fetch_archive, load_ratings
 from leakmech.reports.tables import Table
-from leakmech.scoring.archive import fetch_archive, load_ratings
 from leakmech.scoring.batching import LABELS, softmax
 from leakmech.scoring.expression import load_estimator
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder

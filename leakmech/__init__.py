@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from leakmech.benchmark import bench
     from leakmech.comparison import Comparison, compare
     from leakmech.data_build import build_aexl
+    from leakmech.datasets.samples import load_dataset
     from leakmech.diagnosis.pipeline import diagnose
     from leakmech.interventions.control_vectors import export_control_vector
     from leakmech.interventions.files import load_interventions, save_interventions
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from leakmech.mitigation.types import Mitigation
     from leakmech.models.load import load_model
     from leakmech.power_analysis import power
-    from leakmech.prompts.samples import load_dataset
     from leakmech.rescoring import score
     from leakmech.runs import BenchResult, load_result
     from leakmech.scoring.expression import load_estimator
@@ -122,7 +122,7 @@ _HOMES = {
     "fold": "leakmech.interventions.fold",
     "import_annotation": "leakmech.annotation.importing",
     "load_activations": "leakmech.mechanism.activation_store",
-    "load_dataset": "leakmech.prompts.samples",
+    "load_dataset": "leakmech.datasets.samples",
     "load_direction": "leakmech.mechanism.directions",
     "load_estimator": "leakmech.scoring.expression",
     "load_interventions": "leakmech.interventions.files",

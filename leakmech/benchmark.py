@@ -18,6 +18,7 @@ from leakmech.config import BenchConfig
 from leakmech.core.errors import InterruptedRunError, RunDirectoryError, UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import append_jsonl, slug, write_json, write_jsonl
+from leakmech.datasets.samples import load_dataset
 from leakmech.generation.decode import Clock, Decoder, Generation
 from leakmech.generation.engines import generate
 from leakmech.interventions.applied import Applied
@@ -31,7 +32,6 @@ from leakmech.models.batching import parse_batch_size
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
 from leakmech.prompts.arrangement import arrange
-from leakmech.prompts.samples import load_dataset
 from leakmech.run_prompts import RunPrompts
 from leakmech.runs import BenchResult, RunDirectory, load_result, open_run, refuse_other_run
 from leakmech.scoring.sentence import Cleaner, PromptText

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from leakmech.core.errors import ConfigError, nearest
+from leakmech.datasets.samples import CONDITIONS, Condition
 from leakmech.generation.contrast import Contrast, named_contrast
 from leakmech.generation.rewriting import find_rewrite
 from leakmech.generation.sampler import Decoding
@@ -17,7 +18,6 @@ from leakmech.models.batching import parse_batch_size
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
-from leakmech.prompts.samples import CONDITIONS, Condition
 from leakmech.scoring.sentence import DEFAULT_ECHO_SIMILARITY, Cleaning
 
 DEFAULT_MODEL = "embedded:smollm2-135m-instruct"

@@ -22,8 +22,11 @@ from leakmech.core.errors import DatasetError, InterruptedRunError, UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import read_json, write_json, write_text
 from leakmech.core.text import split_sentences
-from leakmech.corpus import Corpus, Text, open_corpus
 from leakmech.data_check import token_counter
+from leakmech.datasets.corpus import Corpus, Text, open_corpus
+from leakmech.datasets.filters import tidy, words
+from leakmech.datasets.overlap import OverlapIndex
+from leakmech.datasets.samples import INJECTIONS, PromptSet, Sample
 from leakmech.prompts.aexl import (
     Candidate,
     Combining,
@@ -35,9 +38,6 @@ from leakmech.prompts.aexl import (
     drop_near_duplicates,
 )
 from leakmech.prompts.aexl_settings import TEST, AexlSettings
-from leakmech.prompts.filters import tidy, words
-from leakmech.prompts.overlap import OverlapIndex
-from leakmech.prompts.samples import INJECTIONS, PromptSet, Sample
 from leakmech.reports.aexl_card import card_markdown, card_tables
 from leakmech.reports.tables import Table
 from leakmech.scoring.batching import LABELS

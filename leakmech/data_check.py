@@ -25,7 +25,7 @@ from jaxtyping import Float
 from leakmech.config import DEFAULT_MODEL
 from leakmech.core.errors import DatasetError
 from leakmech.core.text import normalised_words, split_sentences
-from leakmech.prompts.samples import (
+from leakmech.datasets.samples import (
     FITTING_DATASETS,
     INJECTIONS,
     RELEVANT_DATASETS,

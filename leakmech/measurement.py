@@ -15,7 +15,7 @@ import pandas as pd
 from leakmech.config import ScoringConfig
 from leakmech.core.progress import Progress
 from leakmech.core.store import content_hash, write_parquet
-from leakmech.prompts.samples import PromptSet
+from leakmech.datasets.samples import PromptSet
 from leakmech.runs import FORMAT_VERSION, RunDirectory
 from leakmech.scoring.expression import Estimator, estimator_hash, estimator_names, load_estimator
 from leakmech.scoring.leakage import leakage_headline, leakage_statistics

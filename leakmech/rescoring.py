@@ -18,11 +18,11 @@ from leakmech.core.errors import DatasetError, InterruptedRunError, RunDirectory
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.rows import user_rows
 from leakmech.core.store import content_hash, read_json, write_json, write_jsonl
+from leakmech.datasets.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.generation.external import ExternalGenerations, read_generations
 from leakmech.measurement import Measurement
 from leakmech.prompts.arrangement import arrange, injection_place
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.prompts.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.runs import BenchResult, RunDirectory, load_result, open_run, refuse_other_run
 from leakmech.scoring.records import MISSING
 from leakmech.scoring.sentence import PromptText

@@ -15,6 +15,7 @@ from leakmech.config import BenchConfig
 from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress
 from leakmech.core.store import append_jsonl, content_hash, read_json, read_jsonl_shard
+from leakmech.datasets.samples import PromptSet
 from leakmech.generation.decode import Row
 from leakmech.generation.engines import auto_batch_size, plan
 from leakmech.generation.rewriting import (
@@ -32,7 +33,6 @@ from leakmech.models.load import LoadedModel
 from leakmech.prompts.arrangement import injection_place
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.prompts.samples import PromptSet
 from leakmech.runs import RunDirectory
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from leakmech.datasets.samples import PromptSet, Sample
 from leakmech.mechanism.directions import Direction
 from leakmech.models.layout import layout_of
-from leakmech.prompts.samples import PromptSet, Sample
 
 SAMPLES = PromptSet(
     "small",

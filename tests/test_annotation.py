@@ -19,7 +19,7 @@ from leakmech.annotation.exporting import choose_pairs, shares_content_word
 from leakmech.annotation.sheets import COLUMNS, guard, unguard
 from leakmech.core.errors import DatasetError, RunDirectoryError, UsageError
 from leakmech.core.seeds import numpy_generator
-from leakmech.prompts.samples import CONDITIONS
+from leakmech.datasets.samples import CONDITIONS
 
 N_SAMPLES, K = 12, 3
 TEXTS = {

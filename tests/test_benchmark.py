@@ -20,7 +20,7 @@ from leakmech.core.errors import (
     StorageError,
     UsageError,
 )
-from leakmech.prompts.samples import load_dataset
+from leakmech.datasets.samples import load_dataset
 from leakmech.scoring.records import leakage_scores
 
 SETTINGS = {

@@ -14,7 +14,7 @@ import leakmech
 from leakmech.cli import app
 from leakmech.core.errors import RunDirectoryError, UsageError
 from leakmech.core.store import write_json, write_parquet
-from leakmech.prompts.samples import CONDITIONS, INJECTIONS
+from leakmech.datasets.samples import CONDITIONS, INJECTIONS
 from leakmech.scoring.inference import holm
 from leakmech.scoring.leakage import leakage_statistics
 from leakmech.scoring.records import column, leakage_scores

@@ -16,8 +16,8 @@ from leakmech.cli import app
 from leakmech.core.errors import ConfigError, DatasetError, InterruptedRunError, UsageError
 from leakmech.data_build import build_aexl
 from leakmech.data_check import check_dataset
+from leakmech.datasets.samples import INJECTIONS
 from leakmech.prompts.aexl import check_disjoint
-from leakmech.prompts.samples import INJECTIONS
 from leakmech.scoring import score_cache
 
 ADJECTIVES = {"positive": "lovely", "neutral": "grey", "negative": "awful"}
@@ -276,7 +276,7 @@ def test_the_command_builds_prints_and_names_the_files(tmp_path, monkeypatch, pl
 def test_the_command_that_fetches_says_where_the_archive_is(tmp_path, monkeypatch):
     import pandas as pd
 
-    from leakmech.scoring import archive
+    from leakmech.datasets import archive
 
     monkeypatch.setattr(archive, "fetch_archive", lambda *, sdist: tmp_path / f"from-{sdist.name}")
     monkeypatch.setattr(archive, "load_ratings", lambda folder: pd.DataFrame({"source": ["tweets", "tweets", "nyt"]}))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from leakmech import data_check
 from leakmech.core.errors import DatasetError, EstimatorError, ModelError
 from leakmech.data_check import check_dataset
-from leakmech.prompts.samples import load_dataset
+from leakmech.datasets.samples import load_dataset
 
 SOUND = [
     {

@@ -20,7 +20,7 @@ from leakmech.core.errors import UsageError
 from leakmech.core.seeds import numpy_generator
 from leakmech.core.store import content_hash, write_json, write_text
 from leakmech.core.text import normalised_words
-from leakmech.prompts.samples import POLARITIES
+from leakmech.datasets.samples import POLARITIES
 from leakmech.reports.examples import finished_bench, printable, sample_texts
 from leakmech.runs import BenchResult, RunDirectory
 from leakmech.scoring.leakage import LeakageScores

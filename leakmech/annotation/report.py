@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from leakmech.annotation.sheets import ANSWERS, Key, Side
-from leakmech.prompts.samples import POLARITIES
+from leakmech.datasets.samples import POLARITIES
 from leakmech.reports.tables import Table
 from leakmech.scoring.agreement import estimator_against_people, majority, rater_agreement, share_with_interval
 from leakmech.scoring.leakage import LABELS

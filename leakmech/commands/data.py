@@ -112,8 +112,8 @@ def fetch_archive(
     sdist: Annotated[Path | None, typer.Option(help="A vaderSentiment-3.3.2.tar.gz that is on disk already.")] = None,
 ) -> None:
     """Fetch the embedded corpus (Hutto & Gilbert 2014) with pip, check its hash, unpack its text files."""
-    from leakmech.scoring.archive import fetch_archive as fetch
-    from leakmech.scoring.archive import load_ratings
+    from leakmech.datasets.archive import fetch_archive as fetch
+    from leakmech.datasets.archive import load_ratings
 
     folder = fetch(sdist=sdist)
     counts = load_ratings(folder)["source"].value_counts(sort=False)

@@ -114,9 +114,9 @@ def attribute(
     """Rank all heads and neurons by how much of the affect shift they carry."""
     from leakmech.core.progress import rich_progress
     from leakmech.core.store import write_text
+    from leakmech.datasets.samples import load_dataset
     from leakmech.mechanism.attribution import attribute as run
     from leakmech.mechanism.directions import load_direction
-    from leakmech.prompts.samples import load_dataset
     from leakmech.reports.diagnosis_tables import heads_table
 
     target: Any = "behaviour" if direction is None else load_direction(direction)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from leakmech.core.store import write_text
+from leakmech.datasets.samples import CONDITIONS, PromptSet
 from leakmech.diagnosis.workbench import Fragment, Workbench
 from leakmech.mechanism.activations import cache_activations
 from leakmech.prompts.locate import LocatedPrompt, locate
-from leakmech.prompts.samples import CONDITIONS, PromptSet
 from leakmech.reports import diagnosis_figures as figures
 from leakmech.reports.diagnosis_page import diagnosis_page
 

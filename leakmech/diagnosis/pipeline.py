@@ -13,12 +13,12 @@ from leakmech.config import DiagnoseConfig
 from leakmech.core.errors import InterruptedRunError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import read_json, slug, write_json
+from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.diagnosis.drawing import draw, write_page
 from leakmech.diagnosis.stages import STAGES
 from leakmech.diagnosis.workbench import Workbench
 from leakmech.mechanism.sentiment import split_samples
 from leakmech.models.load import load_adapter, load_configured
-from leakmech.prompts.samples import PromptSet, load_dataset
 from leakmech.runs import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
 
 

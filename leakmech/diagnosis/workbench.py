@@ -15,6 +15,7 @@ from leakmech.config import DiagnoseConfig
 from leakmech.core.errors import GenerationError
 from leakmech.core.progress import Progress
 from leakmech.core.store import atomic_path, read_json, write_json, write_text
+from leakmech.datasets.samples import PromptSet
 from leakmech.mechanism.behaviour import sample_behaviour
 from leakmech.mechanism.directions import Direction, load_direction
 from leakmech.mechanism.pairs import Continuations, Pair, make_pairs
@@ -22,7 +23,6 @@ from leakmech.mechanism.targets import ContinuationTarget, DirectionTarget, Targ
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet
 
 Fragment = dict[str, Any]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import DatasetError, nearest
-from leakmech.prompts.samples import CONDITIONS, INJECTIONS, PromptSet
+from leakmech.datasets.samples import CONDITIONS, INJECTIONS, PromptSet
 
 FIELDS = ("sample", "condition", "generation", "text")
 Key = tuple[str, str, int]

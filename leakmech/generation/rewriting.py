@@ -28,11 +28,11 @@ from typing import Any, Literal
 from leakmech.core.errors import ConfigError, nearest
 from leakmech.core.store import content_hash
 from leakmech.core.text import WORD, normalised_words
+from leakmech.datasets.samples import CONDITIONS
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.engines import generate
 from leakmech.generation.sampler import Decoding
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.prompts.samples import CONDITIONS
 from leakmech.prompts.views import VIEWS, find_view
 
 RewriteStatus = Literal["rewritten", "unchanged", "lost-stem", "completed", "empty"]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from leakmech.core.errors import ConfigError, ModelError, nearest
 from leakmech.core.progress import Progress
+from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet, load_dataset
 from leakmech.mechanism.activation_store import ActivationIndex, Rows
 from leakmech.mechanism.positions import PositionPlan
 from leakmech.models.batching import in_batches
@@ -27,7 +28,6 @@ from leakmech.models.load import LoadedModel
 from leakmech.models.sites import parse_sites, recording, site_shape
 from leakmech.prompts.locate import LocatedPrompt, locate
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet, load_dataset
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,13 +19,13 @@ from pathlib import Path
 
 from leakmech.core.errors import ActivationError
 from leakmech.core.progress import Progress, no_progress
+from leakmech.datasets.samples import CONDITIONS, PromptSet
 from leakmech.mechanism.activation_run import ActivationRun
 from leakmech.mechanism.activation_store import ActivationCache, ShardWriter, refuse_too_large, size_text
 from leakmech.mechanism.moments import Moments, RunningMoments
 from leakmech.models.load import LoadedModel
 from leakmech.models.sites import Site
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
-from leakmech.prompts.samples import CONDITIONS, PromptSet
 
 _FLOAT64 = 8
 

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leakmech.core.progress import Progress, no_progress
+from leakmech.datasets.samples import INJECTIONS, Condition, PromptSet, load_dataset
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.injected import injected_prompts, part_mask, refuse_other_width
 from leakmech.models.attention_patterns import AttentionPattern, eager_attention, watching_attention
@@ -32,7 +33,6 @@ from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
-from leakmech.prompts.samples import INJECTIONS, Condition, PromptSet, load_dataset
 
 FROM_POSITIONS = ("last_prompt", "stem")
 

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from leakmech.core.errors import ActivationError, ConfigError, ModelError, nearest
 from leakmech.core.progress import Progress, no_progress
+from leakmech.datasets.samples import INJECTIONS, PromptSet, load_dataset
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.attribution import parse_target
 from leakmech.mechanism.behaviour import sample_behaviour
@@ -42,7 +43,6 @@ from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
-from leakmech.prompts.samples import INJECTIONS, PromptSet, load_dataset
 from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, divide
 
 KNOCKOUT_CONTRASTS = {"positive-negative": (0, 2), "positive-neutral": (0, 1), "negative-neutral": (2, 1)}

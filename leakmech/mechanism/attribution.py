@@ -34,6 +34,7 @@ from torch import Tensor
 
 from leakmech.core.errors import ConfigError, nearest
 from leakmech.core.progress import Progress, no_progress
+from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mechanism.attribution_scores import Attribution, EffectSums
 from leakmech.mechanism.behaviour import sample_behaviour
 from leakmech.mechanism.directions import Direction
@@ -45,7 +46,6 @@ from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.models.sites import Recorded, Site, recording
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
-from leakmech.prompts.samples import PromptSet, load_dataset
 
 Method = Literal["attribution_patching", "graddrop", "integrated_gradients"]
 METHODS: tuple[Method, ...] = get_args(Method)

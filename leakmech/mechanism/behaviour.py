@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from leakmech.core.errors import GenerationError
 from leakmech.core.progress import Progress, no_progress
+from leakmech.datasets.samples import Condition, PromptSet
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.engines import auto_batch_size, generate, plan
 from leakmech.generation.sampler import Decoding
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.prompts.samples import Condition, PromptSet
 from leakmech.scoring.sentence import Cleaner, PromptText
 
 POLARITIES: tuple[Condition, ...] = ("positive", "negative")

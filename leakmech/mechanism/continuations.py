@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leakmech.core.progress import Progress, no_progress
+from leakmech.datasets.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.engines import auto_batch_size, generate
 from leakmech.generation.sampler import Decoding
 from leakmech.models.batching import parse_batch_size
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
-from leakmech.prompts.samples import CONDITIONS, PromptSet, load_dataset
 
 DECODING = Decoding(max_new_tokens=32)
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from leakmech.core.errors import ConfigError
 from leakmech.core.progress import Progress, no_progress
+from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet, load_dataset
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.attribution_scores import Attribution, EffectSums
 from leakmech.mechanism.directions import Direction
@@ -37,7 +38,6 @@ from leakmech.models.load import LoadedModel
 from leakmech.models.sites import recording
 from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
-from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet, load_dataset
 
 
 @dataclass(frozen=True, eq=False)

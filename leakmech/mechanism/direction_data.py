@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from leakmech.core.errors import DirectionError, nearest
 from leakmech.core.store import content_hash
-from leakmech.prompts.samples import CONDITIONS, Condition
+from leakmech.datasets.samples import CONDITIONS, Condition
 
 DirectionKind = Literal["read", "expressed"]
 Split = Literal["fit", "tune", "test"]

@@ -29,10 +29,10 @@ from torch import Tensor
 from leakmech.core.errors import DirectionError, LeakmechError, UsageError, nearest
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import atomic_path, content_hash, read_json, write_json
+from leakmech.datasets.samples import CONDITIONS
 from leakmech.mechanism.direction_data import SPLITS, DirectionKind, SiteActivations, check_kind, check_splits
 from leakmech.mechanism.direction_fits import DEFAULT_METHODS, METHODS, Fit, FitOptions, Interchange, fit_method
 from leakmech.mechanism.direction_quality import CRITERIA, Criterion, DirectionTable, direction_table, thresholds
-from leakmech.prompts.samples import CONDITIONS
 from leakmech.scoring.statistics import DRAWS
 
 FORMAT_VERSION = 1

@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from leakmech.core.errors import DatasetError, ModelError
+from leakmech.datasets.samples import INJECTIONS, Condition, PromptSet
 from leakmech.mechanism.pairs import located_by_sample
 from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import INJECTIONS, Condition, PromptSet
 
 
 def injected_prompts(samples: PromptSet, renderer: Renderer, conditions: Sequence[Condition]) -> list[LocatedPrompt]:

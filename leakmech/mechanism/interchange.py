@@ -22,6 +22,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from leakmech.datasets.samples import PromptSet
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.pairs import located_by_sample
 from leakmech.mechanism.replay import Replay
@@ -29,7 +30,6 @@ from leakmech.mechanism.targets import ContinuationTarget
 from leakmech.models.batching import frozen
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet
 
 MAX_SAMPLES = 32  # one batch: the loss is asked for hundreds of times
 

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from leakmech.core.errors import ConfigError, ModelError
+from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet
 from leakmech.prompts.locate import LocatedPrompt, Span, locate
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet
 
 Contrast = tuple[Condition, Condition]
 CONTRASTS: dict[Contrast, float] = {("positive", "neutral"): 1.0, ("negative", "neutral"): -1.0}

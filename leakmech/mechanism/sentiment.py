@@ -17,6 +17,7 @@ from typing import Any, Literal
 from leakmech.core.errors import ConfigError, DatasetError, nearest
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import numpy_generator
+from leakmech.datasets.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.mechanism.activations import cache_activations
 from leakmech.mechanism.behaviour import POLARITIES, sample_behaviour
 from leakmech.mechanism.direction_data import DirectionKind, SiteActivations
@@ -27,7 +28,6 @@ from leakmech.mechanism.interchange import PromptInterchange
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
-from leakmech.prompts.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.scoring.expression import Estimator, load_estimator
 
 TUNE_SHARE = 0.4

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from leakmech.core.progress import Progress, no_progress
+from leakmech.datasets.samples import POLARITIES, PromptSet, load_dataset
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.directions import Direction
 from leakmech.mechanism.injected import injected_prompts, part_mask, refuse_other_width
@@ -43,7 +44,6 @@ from leakmech.models.load import LoadedModel
 from leakmech.models.sites import recording
 from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
-from leakmech.prompts.samples import POLARITIES, PromptSet, load_dataset
 
 _DOMINANT = 2.0  # a head is called after the part that is at least so many times the other
 

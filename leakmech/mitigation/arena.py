@@ -19,6 +19,9 @@ from leakmech.config import BenchConfig
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import stable_hash
 from leakmech.core.store import content_hash, read_json, slug, write_json, write_jsonl
+from leakmech.datasets.emotional_requests import load_emotional_requests
+from leakmech.datasets.questions import load_questions
+from leakmech.datasets.samples import POLARITIES, PromptSet, load_dataset
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.files import load_interventions
 from leakmech.interventions.hooks import apply
@@ -34,10 +37,7 @@ from leakmech.mitigation.side_effects import Measurements, SideEffects, SideEffe
 from leakmech.mitigation.types import Mitigation, bench_under
 from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.prompts.arrangement import Arrangement, injection_place
-from leakmech.prompts.emotional_requests import load_emotional_requests
-from leakmech.prompts.questions import load_questions
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import POLARITIES, PromptSet, load_dataset
 from leakmech.runs import BenchResult, RunDirectory
 from leakmech.scoring.expression import Estimator, estimator_names, load_estimator
 from leakmech.scoring.leakage import LeakageScores

@@ -22,13 +22,13 @@ from leakmech.core.errors import ConfigError, InterruptedRunError, RunDirectoryE
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.provenance import environment
 from leakmech.core.store import read_json, slug, write_json, write_text
+from leakmech.datasets.samples import load_dataset
 from leakmech.interventions.base import Intervention
 from leakmech.mitigation.arena import BASE, Arena
 from leakmech.mitigation.damage.equivalence import Margins
 from leakmech.mitigation.types import Mitigation
 from leakmech.models.load import LoadedModel, load_configured
 from leakmech.prompts.arrangement import Arrangement
-from leakmech.prompts.samples import load_dataset
 from leakmech.reports.mitigation_tables import mitigations_table
 from leakmech.runs import FORMAT_VERSION, RunDirectory
 from leakmech.scoring.paired import run_differences, statistic_columns

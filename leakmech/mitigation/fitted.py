@@ -23,6 +23,7 @@ from leakmech.core.errors import RunDirectoryError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import numpy_generator
 from leakmech.core.store import content_hash, read_json
+from leakmech.datasets.samples import PromptSet, load_pooled
 from leakmech.diagnosis.pipeline import load_splits
 from leakmech.mechanism.activations import activation_moments
 from leakmech.mechanism.direction_data import SiteActivations
@@ -34,7 +35,6 @@ from leakmech.mitigation.relation_probe import RelationProbe, fit_relation_probe
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet, load_pooled
 
 METHOD = "difference_of_means"
 """How directions are fitted that are taken out: what is left has equal means under both polarities."""

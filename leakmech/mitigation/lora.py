@@ -20,6 +20,8 @@ import pandas as pd
 from leakmech.core.errors import ModelError, StorageError, UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import atomic_path, read_json, read_jsonl_shard, write_json
+from leakmech.datasets.relevant_pairs import archive_pairs
+from leakmech.datasets.samples import PromptSet, load_dataset, pooled
 from leakmech.mechanism.directions import load_direction
 from leakmech.mitigation.training.adapter_card import adapter_card, base_description, data_description, write_card
 from leakmech.mitigation.training.adapting import adapted
@@ -35,7 +37,6 @@ from leakmech.mitigation.training.objectives import Losses
 from leakmech.mitigation.training.overlap_check import refuse_shared_prompts
 from leakmech.mitigation.training.pairing import Pairing
 from leakmech.mitigation.training.preventative import PreventativeSteering
-from leakmech.mitigation.training.relevant_pairs import archive_pairs
 from leakmech.mitigation.training.sampling import TrainingSources, build_training_examples
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.mitigation.training.targets import component_layers, target_modules
@@ -44,7 +45,6 @@ from leakmech.models.layout import layout_of
 from leakmech.models.load import ADAPTER_CARD, LoadedModel, load_adapter, load_model
 from leakmech.models.quiet import quiet
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet, load_dataset, pooled
 from leakmech.runs import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
 
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")

@@ -2,7 +2,7 @@
 
 Relevant prompts are those of a set of relevant affect, self-reports among them ("I lost my keys. I feel": whatever
 happens to a speaker bears on how the speaker feels). Irrelevant ones are the same injections and stems in other pairs
-(:mod:`leakmech.prompts.relation`), without self-reports, and AEXL samples. In every layer a logistic regression on the
+(:mod:`leakmech.datasets.relation`), without self-reports, and AEXL samples. In every layer a logistic regression on the
 mean over the stem's tokens tells them apart,
 
     relevance(x) = w . x,    w = coefficients / standard deviations, scaled to length 1,
@@ -25,11 +25,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from leakmech.core.errors import DatasetError
+from leakmech.datasets.relation import mismatched
+from leakmech.datasets.samples import POLARITIES, PromptSet
 from leakmech.interventions.base import Probe
 from leakmech.mechanism.activations import cache_activations
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.relation import mismatched
-from leakmech.prompts.samples import POLARITIES, PromptSet
 
 REGULARISATION = 0.003
 """C of the logistic regressions; activations are standardised first."""

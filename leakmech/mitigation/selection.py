@@ -23,6 +23,8 @@ from leakmech.config import BenchConfig, MitigateConfig
 from leakmech.core.errors import ConfigError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, read_json, slug, write_json, write_text
+from leakmech.datasets.relation import mismatched, with_exchanged, without_self_reports
+from leakmech.datasets.samples import load_dataset
 from leakmech.interventions.checks import refuse_misfits
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.mitigation.arena import BASE, Arena
@@ -39,8 +41,6 @@ from leakmech.mitigation.fitted import FittedParts, load_fitted
 from leakmech.mitigation.types import Mitigation
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
-from leakmech.prompts.relation import mismatched, with_exchanged, without_self_reports
-from leakmech.prompts.samples import load_dataset
 from leakmech.reports.mitigation_figures import draw_mitigations
 from leakmech.reports.mitigation_page import mitigation_page
 

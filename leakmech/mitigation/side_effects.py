@@ -36,6 +36,7 @@ import pandas as pd
 
 from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress, no_progress
+from leakmech.datasets.samples import PromptSet
 from leakmech.mitigation.damage.answers import Answers, require_same_prompts
 from leakmech.mitigation.damage.capability import (
     AnyQuestion,
@@ -53,7 +54,6 @@ from leakmech.mitigation.damage.speed import Speed
 from leakmech.mitigation.damage.texts import prompt_continuations
 from leakmech.mitigation.damage.variants import Continuation, ModelVariant
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.prompts.samples import PromptSet
 from leakmech.scoring.semantic import SentenceEncoder
 from leakmech.scoring.statistics import DRAWS
 

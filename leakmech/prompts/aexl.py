@@ -27,9 +27,9 @@ from jaxtyping import Float
 
 from leakmech.core.errors import DatasetError
 from leakmech.core.seeds import stable_hash
-from leakmech.prompts.filters import words
-from leakmech.prompts.overlap import OverlapIndex
-from leakmech.prompts.samples import INJECTIONS, Sample
+from leakmech.datasets.filters import words
+from leakmech.datasets.overlap import OverlapIndex
+from leakmech.datasets.samples import INJECTIONS, Sample
 
 Embed = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
 

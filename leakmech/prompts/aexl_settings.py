@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self, get_args
 
 from leakmech.core.errors import ConfigError, nearest
-from leakmech.prompts.filters import InjectionRules
-from leakmech.prompts.stems import StemEnd, StemRules
+from leakmech.datasets.filters import InjectionRules
+from leakmech.datasets.stems import StemEnd, StemRules
 
 TEST, FIT, TUNE = "test", "fit", "tune"
 
@@ -22,7 +22,7 @@ class AexlSettings:
     Attributes
     ----------
     corpus, text_column, group_column, subset, corpus_split, revision
-        What to read; see :func:`leakmech.corpus.open_corpus`.
+        What to read; see :func:`leakmech.datasets.corpus.open_corpus`.
     limit
         Read only the first N texts of the corpus.
     sentences
@@ -41,7 +41,7 @@ class AexlSettings:
     min_words, max_words
         Length of an injection.
     stem_end, min_stem_words, max_stem_words
-        See :class:`leakmech.prompts.stems.StemRules`.
+        See :class:`leakmech.datasets.stems.StemRules`.
     stem_source
         ``"any"``: stems are cut from any sentences; ``"neutral"``: from sentences of the class neutral.
     min_stem_neutral
@@ -55,7 +55,7 @@ class AexlSettings:
     max_similarity
         Largest cosine similarity in meaning of a stem with its injections; 1 for any.
     profanity_filter, personal_data_filter
-        See :class:`leakmech.prompts.filters.InjectionRules`.
+        See :class:`leakmech.datasets.filters.InjectionRules`.
     standalone_filter
         Refuse injections that lean on another sentence or are no statement.
     seed

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from leakmech.core.errors import ConfigError, DatasetError, nearest
-from leakmech.prompts.samples import INJECTIONS, PromptSet, Sample
+from leakmech.datasets.samples import INJECTIONS, PromptSet, Sample
 
 Arrangement = Literal["before", "after", "twice"]
 Place = Literal["before", "after"]

@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from leakmech.core.errors import ConfigError, ModelError, nearest
+from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet, Sample
 from leakmech.prompts.arrangement import Place
 from leakmech.prompts.instructions import Instruction, resolve_instruction
-from leakmech.prompts.samples import CONDITIONS, Condition, PromptSet, Sample
 
 PromptForm = Literal["chat", "plain", "auto"]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from leakmech.prompts.samples import INJECTIONS
+from leakmech.datasets.samples import INJECTIONS
 from leakmech.reports.tables import Table
 
 Card = Mapping[str, Any]

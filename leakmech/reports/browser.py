@@ -16,7 +16,7 @@ from jaxtyping import Float
 from markupsafe import Markup
 
 from leakmech.core.seeds import numpy_generator
-from leakmech.prompts.samples import Condition
+from leakmech.datasets.samples import Condition
 from leakmech.reports.examples import SampleTexts, mark, sample_texts
 from leakmech.runs import BenchResult, RunDirectory
 from leakmech.scoring.leakage import LABELS, mean_valence, valence_shifts

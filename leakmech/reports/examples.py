@@ -19,8 +19,8 @@ from rich.text import Text
 
 from leakmech.core.errors import RunDirectoryError, UsageError, nearest
 from leakmech.core.store import read_jsonl_shard
+from leakmech.datasets.samples import CONDITIONS, INJECTIONS, Condition
 from leakmech.prompts.instructions import resolve_instruction
-from leakmech.prompts.samples import CONDITIONS, INJECTIONS, Condition
 from leakmech.runs import BenchResult, RunDirectory, load_result
 from leakmech.scoring.records import Record
 

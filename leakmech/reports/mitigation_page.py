@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.prompts.samples import POLARITIES
+from leakmech.datasets.samples import POLARITIES
 from leakmech.reports.examples import evenly_spaced, sample_texts
 from leakmech.reports.figure_frames import Frame, words
 from leakmech.reports.findings import ShownTable, embedded_figure, findings_page

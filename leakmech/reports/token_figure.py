@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import get_font
 
 from leakmech.core.errors import FigureError, nearest
-from leakmech.prompts.samples import CONDITIONS
+from leakmech.datasets.samples import CONDITIONS
 from leakmech.reports.figure_frames import Frame, checked, has_interval
 from leakmech.reports.figures import (
     CONDITION_COLORS,

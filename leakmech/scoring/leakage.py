@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float
 
 from leakmech.core.errors import UsageError, nearest
-from leakmech.prompts.samples import CONDITIONS, INJECTIONS, POLARITIES, Condition
+from leakmech.datasets.samples import CONDITIONS, INJECTIONS, POLARITIES, Condition
 from leakmech.scoring.inference import SwapTest, swap_test
 from leakmech.scoring.statistics import (
     DRAWS,

@@ -18,7 +18,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from leakmech.core.errors import RunDirectoryError
-from leakmech.prompts.samples import CONDITIONS, INJECTIONS, Condition, PromptSet, Sample
+from leakmech.datasets.samples import CONDITIONS, INJECTIONS, Condition, PromptSet, Sample
 from leakmech.scoring.expression import LABELS, Estimator
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.semantic import SentenceEncoder, cosine_similarity

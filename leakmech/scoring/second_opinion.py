@@ -16,7 +16,7 @@ from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
 from leakmech.core.errors import UsageError
-from leakmech.prompts.samples import CONDITIONS, POLARITIES
+from leakmech.datasets.samples import CONDITIONS, POLARITIES
 from leakmech.scoring.leakage import LABELS, LeakageScores
 from leakmech.scoring.statistics import DRAWS, UnitRatio, bootstrap_ratios, json_number
 

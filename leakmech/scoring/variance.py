@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from leakmech.core.errors import UsageError
-from leakmech.prompts.samples import POLARITIES, Condition
+from leakmech.datasets.samples import POLARITIES, Condition
 from leakmech.scoring.leakage import LABELS, LeakageScores
 
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from leakmech import diagnose
 from leakmech.cli import app
 from leakmech.core.errors import ConfigError, DatasetError, DirectionError, ModelError, RunDirectoryError
+from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mechanism.directions import load_direction
-from leakmech.prompts.samples import PromptSet, load_dataset
 
 QUICK = {
     "limit": 4, "exact_samples": 2, "circuit_samples": 3, "integrated_steps": 2, "random_rankings": 2,

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from leakmech.core.errors import ConfigError, GenerationError
+from leakmech.datasets.samples import Sample
 from leakmech.generation.contrast import CONTRASTS, Contrast, named_contrast
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.engines import generate
 from leakmech.generation.sampler import Decoding
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import Sample
 
 SAMPLED = Decoding(max_new_tokens=16)
 WITHOUT_PENALTY = Decoding(max_new_tokens=16, repetition_penalty=1.0)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from leakmech.core.errors import DatasetError
 from leakmech.core.rows import user_rows
+from leakmech.datasets.samples import CONDITIONS, PromptSet, Sample
 from leakmech.generation.external import parse_columns, read_generations
-from leakmech.prompts.samples import CONDITIONS, PromptSet, Sample
 
 SAMPLES = PromptSet("two", (Sample("a", "It is", "Yay!", "So.", "No!"), Sample("b", "He was", "Yes!", "Then.", "Bad!")))
 

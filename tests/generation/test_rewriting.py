@@ -3,6 +3,7 @@
 import pytest
 
 from leakmech.core.errors import ConfigError
+from leakmech.datasets.samples import Sample, load_dataset
 from leakmech.generation.rewriting import (
     PROMPT_REWRITES,
     find_rewrite,
@@ -13,7 +14,6 @@ from leakmech.generation.rewriting import (
     text_of_answer,
 )
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import Sample, load_dataset
 from leakmech.prompts.views import split_context
 
 SAMPLE = Sample(id="s", stem="Her passion is", positive="Joy!", neutral="Fact.", negative="I lost my keys.")

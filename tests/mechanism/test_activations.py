@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
 
 from leakmech.core.errors import ActivationError, ConfigError, ModelError
+from leakmech.datasets.samples import CONDITIONS, PromptSet, Sample
 from leakmech.mechanism import activation_run as engine
 from leakmech.mechanism import activation_store, activations
 from leakmech.mechanism.activation_store import load_activations
@@ -19,7 +20,6 @@ from leakmech.models.load import load_model
 from leakmech.models.sites import SITES
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import CONDITIONS, PromptSet, Sample
 
 SAMPLES = PromptSet(
     "small",

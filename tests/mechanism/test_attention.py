@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from leakmech.core.errors import DatasetError
+from leakmech.datasets.samples import INJECTIONS, PromptSet, Sample, load_dataset
 from leakmech.mechanism.attention import attention_to_injection
 from leakmech.mechanism.injected import injected_prompts
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import INJECTIONS, PromptSet, Sample, load_dataset
 
 SAMPLES = PromptSet(
     "small",

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from leakmech.core.errors import ActivationError, ConfigError, DatasetError, ModelError
+from leakmech.datasets.samples import INJECTIONS, PromptSet, Sample, load_dataset
 from leakmech.mechanism.activations import cache_activations
 from leakmech.mechanism.attention_knockout import AttentionKnockout, Knockout, attention_knockout
 from leakmech.mechanism.directions import Direction
@@ -19,7 +20,6 @@ from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import INJECTIONS, PromptSet, Sample, load_dataset
 from leakmech.scoring.statistics import bootstrap_ratio
 
 SAMPLES = PromptSet(

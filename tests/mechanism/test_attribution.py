@@ -8,6 +8,7 @@ import torch
 from mechanism_samples import SAMPLES, direction
 
 from leakmech.core.errors import ConfigError, DirectionError
+from leakmech.datasets.samples import PromptSet
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.attribution import attribute, attribute_pairs, parse_target
 from leakmech.mechanism.behaviour import sample_behaviour
@@ -21,7 +22,6 @@ from leakmech.models.components import Component
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet
 
 CONTINUATIONS = {
     "a": {"positive": [(10, 20, 30), (40,)], "negative": [(50, 60)]},

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mechanism.attribution import attribute_pairs, parse_target
 from leakmech.mechanism.faithfulness import circuit_curves, random_rankings
 from leakmech.mechanism.pairs import make_pairs
@@ -13,7 +14,6 @@ from leakmech.mechanism.patching import patch_heads
 from leakmech.mechanism.sentiment import sentiment_directions
 from leakmech.models.layout import layout_of
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet, load_dataset
 
 pytestmark = pytest.mark.slow
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from leakmech.datasets.samples import PromptSet, Sample
 from leakmech.mechanism.attention_knockout import attention_knockout
 from leakmech.mechanism.attribution import METHODS, attribute, parse_target
 from leakmech.mechanism.direct import direct_attribution
@@ -25,7 +26,6 @@ from leakmech.models.components import Component
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet, Sample
 
 HEAD, NEURON = (1, 2), (2, 5)
 FEATURE, CARRIED, READ_OUT = 0, 1, 2  # coordinates of the residual stream

@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import DynamicCache
 
 from leakmech.core.errors import DirectionError
+from leakmech.datasets.samples import POLARITIES, PromptSet, Sample, load_dataset
 from leakmech.mechanism.activation_run import padded
 from leakmech.mechanism.activations import cache_activations
 from leakmech.mechanism.directions import Direction
@@ -19,7 +20,6 @@ from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
 from leakmech.models.sites import recording
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import POLARITIES, PromptSet, Sample, load_dataset
 
 SAMPLES = PromptSet(
     "small",

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from leakmech.core.text import normalised_words
+from leakmech.datasets.samples import CONDITIONS
 from leakmech.mitigation.damage.answers import Answers
 from leakmech.mitigation.damage.variants import Continuation, ModelVariant
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
-from leakmech.prompts.samples import CONDITIONS
 
 
 @pytest.fixture(scope="session")

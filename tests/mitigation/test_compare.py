@@ -11,9 +11,9 @@ import torch
 import leakmech
 from leakmech import Mitigation, ScaleHeads, Steer, evaluate_mitigations
 from leakmech.core.errors import ConfigError, InterventionError, RunDirectoryError
+from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mitigation import arena as arena_module
 from leakmech.mitigation.compare import COLUMNS
-from leakmech.prompts.samples import PromptSet, load_dataset
 
 QUICK = {
     "dtype": "float32", "limit": 4, "generations": 2, "decoding": {"max_new_tokens": 12}, "estimator": "vader",

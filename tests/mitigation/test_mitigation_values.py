@@ -10,6 +10,7 @@ from leakmech.benchmark import run_benchmark
 from leakmech.config import BenchConfig
 from leakmech.core.errors import ConfigError, InterruptedRunError, RunDirectoryError
 from leakmech.core.store import write_jsonl
+from leakmech.datasets.samples import PromptSet, Sample
 from leakmech.generation import rewriting
 from leakmech.generation.decode import Decoder, Row
 from leakmech.mitigation.catalogue import builtin_mitigations, find_mitigation
@@ -18,7 +19,6 @@ from leakmech.mitigation.instructions import instruction_mitigation
 from leakmech.mitigation.types import Mitigation, bench_under
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet, Sample
 from leakmech.prompts.views import NEUTRAL_SENTENCE
 from leakmech.runs import stored_settings
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import leakmech
+from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mitigation.relation_probe import RelationProbe, fit_relation_probe, relevance_vector
-from leakmech.prompts.samples import PromptSet, load_dataset
 
 
 def test_a_planted_direction_is_found_whatever_the_scale_of_the_features():

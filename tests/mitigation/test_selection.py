@@ -12,8 +12,8 @@ from markupsafe import escape
 import leakmech
 from leakmech import Mitigation, diagnose, mitigate
 from leakmech.core.errors import ConfigError, InterventionError, ModelError, RunDirectoryError
+from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mitigation.selection import _names, best_of
-from leakmech.prompts.samples import PromptSet, load_dataset
 
 DIAGNOSIS = {
     "limit": 3, "exact_samples": 2, "circuit_samples": 2, "integrated_steps": 2, "random_rankings": 2,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from leakmech.core.errors import UsageError
+from leakmech.datasets.samples import CONDITIONS
 from leakmech.mitigation.damage.fluency import N_COLUMNS, AnswerQuality
 from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reduction, retention, selectivity
-from leakmech.prompts.samples import CONDITIONS
 from leakmech.scoring.leakage import LeakageScores, overall_leakage, valence_shifts
 
 SIGN = {"control": 0, "positive": 1, "neutral": 0, "negative": -1}

@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leakmech.core.errors import ConfigError, DatasetError
+from leakmech.datasets.filters import words
+from leakmech.datasets.overlap import OverlapIndex, overlap
+from leakmech.datasets.samples import INJECTIONS, Sample
 from leakmech.prompts.aexl import (
     Candidate,
     Combining,
@@ -22,9 +25,6 @@ from leakmech.prompts.aexl import (
     drop_near_duplicates,
 )
 from leakmech.prompts.aexl_settings import AexlSettings
-from leakmech.prompts.filters import words
-from leakmech.prompts.overlap import OverlapIndex, overlap
-from leakmech.prompts.samples import INJECTIONS, Sample
 
 LETTERS = "abcdefghij"
 

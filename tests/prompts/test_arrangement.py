@@ -7,10 +7,10 @@ import pytest
 import leakmech
 from leakmech.core.errors import ConfigError, DatasetError, RunDirectoryError
 from leakmech.core.store import read_json, write_json
+from leakmech.datasets.samples import CONDITIONS, PromptSet, Sample, load_dataset
 from leakmech.prompts.arrangement import arrange
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import CONDITIONS, PromptSet, Sample, load_dataset
 from leakmech.reports.examples import sample_texts
 from leakmech.scoring.sentence import Cleaner, PromptText
 

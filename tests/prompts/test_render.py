@@ -3,8 +3,8 @@
 import pytest
 
 from leakmech.core.errors import ConfigError, ModelError
+from leakmech.datasets.samples import PromptSet, Sample
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet, Sample
 
 SAMPLE = Sample(id="s", stem="Her passion is", positive="Joy.", neutral="Fact.", negative="Woe.")
 

@@ -13,7 +13,7 @@ import itertools
 import numpy as np
 import pytest
 
-from leakmech.prompts.samples import CONDITIONS, POLARITIES
+from leakmech.datasets.samples import CONDITIONS, POLARITIES
 from leakmech.scoring.inference import equivalence, holm, pseudo_values, swap_test
 from leakmech.scoring.leakage import LeakageScores, leakage_differences, polarity_swap_tests
 from leakmech.scoring.paired import STATISTICS, paired_difference, statistic_columns

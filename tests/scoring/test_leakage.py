@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from leakmech.core.errors import UsageError
-from leakmech.prompts.samples import CONDITIONS, INJECTIONS, POLARITIES
+from leakmech.datasets.samples import CONDITIONS, INJECTIONS, POLARITIES
 from leakmech.scoring.leakage import (
     LABELS,
     LeakageScores,

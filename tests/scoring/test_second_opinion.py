@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from leakmech.core.errors import UsageError
-from leakmech.prompts.samples import CONDITIONS
+from leakmech.datasets.samples import CONDITIONS
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.second_opinion import estimator_agreement
 

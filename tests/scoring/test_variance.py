@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from leakmech.core.errors import UsageError
-from leakmech.prompts.samples import CONDITIONS
+from leakmech.datasets.samples import CONDITIONS
 from leakmech.scoring.leakage import LeakageScores, overall_leakage
 from leakmech.scoring.variance import variance_components
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from leakmech.core.errors import UsageError
-from leakmech.prompts.samples import CONDITIONS
+from leakmech.datasets.samples import CONDITIONS
 from leakmech.runs import BenchResult, RunDirectory, load_result
 from leakmech.scoring.records import MISSING, Record
 

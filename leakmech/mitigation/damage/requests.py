@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from leakmech.core.seeds import stable_hash
+from leakmech.datasets.emotional_requests import EmotionalRequest
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.engines import auto_batch_size, generate, plan
 from leakmech.generation.sampler import Decoding
@@ -24,7 +25,6 @@ from leakmech.interventions.applied import Applied
 from leakmech.interventions.positions import PromptSpans
 from leakmech.mitigation.damage.estimates import Estimate, estimate
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.emotional_requests import EmotionalRequest
 from leakmech.prompts.render import Renderer
 from leakmech.scoring.expression import Estimator
 from leakmech.scoring.sentence import Cleaner, Cleaning, PromptText

@@ -9,12 +9,12 @@ import numpy as np
 
 from leakmech.core.errors import DatasetError, UsageError
 from leakmech.core.text import normalised_words
-from leakmech.corpus import EMBEDDED, open_corpus
+from leakmech.datasets.archive import fetch_archive, load_ratings
+from leakmech.datasets.corpus import EMBEDDED, open_corpus
 from leakmech.mitigation.damage.answers import Answers
 from leakmech.mitigation.damage.variants import Continuation
 from leakmech.prompts.locate import LocatedPrompt, locate
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.scoring.archive import fetch_archive, load_ratings
 
 _SOURCE = "nyt"
 _NEUTRAL = 0.5
@@ -102,7 +102,7 @@ def neutral_continuations(
     source
         ``"embedded"``: sentences of newspaper editorials from the archive of Hutto & Gilbert (2014) whose mean human
         rating lies within 0.5 of neutral (on a scale from -4 to 4) and that have 8 words or more; all sentences of
-        one editorial are one unit. Else a corpus as :func:`leakmech.corpus.open_corpus` reads it, each text a unit.
+        one editorial are one unit. Else a corpus as :func:`leakmech.datasets.corpus.open_corpus` reads it, each text a unit.
     limit
         Number of texts, evenly spaced over the source.
     max_tokens

@@ -19,12 +19,12 @@ import numpy as np
 from leakmech.benchmark import run_benchmark
 from leakmech.config import BenchConfig
 from leakmech.core.store import append_jsonl
+from leakmech.datasets.relation import with_exchanged, without_self_reports
+from leakmech.datasets.samples import CONDITIONS, POLARITIES, load_dataset, load_pooled
 from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reduction, retention
 from leakmech.mitigation.training.pairing import Pairing
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.relation import with_exchanged, without_self_reports
-from leakmech.prompts.samples import CONDITIONS, POLARITIES, load_dataset, load_pooled
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
 

@@ -34,7 +34,7 @@ from torch import Tensor
 from leakmech.core.errors import DatasetError, nearest
 from leakmech.core.rows import user_rows
 from leakmech.core.store import content_hash, write_jsonl
-from leakmech.prompts.samples import Polarity
+from leakmech.datasets.samples import Polarity
 
 ExampleKind = Literal["irrelevant", "relevant", "neutral", "plain"]
 KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)

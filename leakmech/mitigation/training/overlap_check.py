@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from leakmech.core.errors import DatasetError
+from leakmech.datasets.filters import words
+from leakmech.datasets.overlap import OverlapIndex
+from leakmech.datasets.samples import INJECTIONS, PromptSet
 from leakmech.mitigation.training.examples import TrainingExample
-from leakmech.prompts.filters import words
-from leakmech.prompts.overlap import OverlapIndex
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import INJECTIONS, PromptSet
 
 Role = Literal["stem", "injection"]
 _LISTED = 5

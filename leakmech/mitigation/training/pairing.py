@@ -9,10 +9,10 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float
 
+from leakmech.datasets.clear_pairs import Encode, clearly_irrelevant, clearly_relevant
+from leakmech.datasets.relation import mismatched
+from leakmech.datasets.samples import PromptSet
 from leakmech.mitigation.training.settings import ClearPairs, LoraTrainingConfig
-from leakmech.prompts.clear_pairs import Encode, clearly_irrelevant, clearly_relevant
-from leakmech.prompts.relation import mismatched
-from leakmech.prompts.samples import PromptSet
 from leakmech.scoring.semantic import load_encoder
 
 
@@ -23,7 +23,7 @@ class Pairing:
     Attributes
     ----------
     clear
-        Bounds for pairs that leave no doubt (:mod:`leakmech.prompts.clear_pairs`); None: all pairs.
+        Bounds for pairs that leave no doubt (:mod:`leakmech.datasets.clear_pairs`); None: all pairs.
     seed
         Of who gets whose injections.
     """
@@ -37,7 +37,7 @@ class Pairing:
         return cls(config.clear_pairs, config.seed)
 
     def relevant(self, samples: PromptSet) -> PromptSet:
-        """The samples whose injections should show; raises as :func:`leakmech.prompts.clear_pairs.clearly_relevant`."""
+        """The samples whose injections should show; raises as :func:`leakmech.datasets.clear_pairs.clearly_relevant`."""
         if self.clear is None:
             return samples
         return clearly_relevant(samples, _encode(self.clear.encoder), least=self.clear.relevant)
@@ -48,7 +48,7 @@ class Pairing:
         Raises
         ------
         DatasetError
-            See :func:`leakmech.prompts.relation.mismatched` and :mod:`leakmech.prompts.clear_pairs`.
+            See :func:`leakmech.datasets.relation.mismatched` and :mod:`leakmech.datasets.clear_pairs`.
         """
         seed = self.seed + number
         if self.clear is None:

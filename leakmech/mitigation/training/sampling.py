@@ -20,14 +20,14 @@ from leakmech.core.errors import DatasetError, UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import stable_hash
 from leakmech.core.store import content_hash
+from leakmech.datasets.relevant_pairs import AffectPair
+from leakmech.datasets.samples import POLARITIES, Polarity, PromptSet
 from leakmech.generation.sampler import Decoding
 from leakmech.mitigation.training.completions import Completion, Draw, sample_completions
 from leakmech.mitigation.training.examples import KINDS, ExampleKind, TrainingExample, check_examples
 from leakmech.mitigation.training.overlap_check import Role, refuse_shared_prompts, refuse_shared_texts
-from leakmech.mitigation.training.relevant_pairs import AffectPair
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import POLARITIES, Polarity, PromptSet
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class TrainingSources:
         Samples whose injections are about what the stem asks. Beside an irrelevant set each of their stems is also
         given the injections of a sample of that set, so that stems occur with both.
     mismatched
-        Relevant samples whose injections were exchanged (:func:`leakmech.prompts.relation.mismatched`): irrelevant
+        Relevant samples whose injections were exchanged (:func:`leakmech.datasets.relation.mismatched`): irrelevant
         prompts of the very stems and injections that relevant prompts have.
     pairs
-        See :mod:`leakmech.mitigation.training.relevant_pairs`.
+        See :mod:`leakmech.datasets.relevant_pairs`.
     """
 
     irrelevant: PromptSet | None = None

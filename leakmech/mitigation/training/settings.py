@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from leakmech.config import DEFAULT_MODEL, Settings
 from leakmech.core.errors import ConfigError
+from leakmech.datasets.samples import POLARITIES, Polarity
 from leakmech.generation.sampler import Decoding
 from leakmech.mitigation.training.examples import KINDS, Padding
 from leakmech.mitigation.training.objectives import OBJECTIVES, SetPoint
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
-from leakmech.prompts.samples import POLARITIES, Polarity
 
 
 class _Group(BaseModel):
@@ -58,7 +58,7 @@ class Steering(_Group):
 
 
 class ClearPairs(_Group):
-    """Leave out pairs that may or may not belong together (:mod:`leakmech.prompts.clear_pairs`)."""
+    """Leave out pairs that may or may not belong together (:mod:`leakmech.datasets.clear_pairs`)."""
 
     relevant: float = Field(0.2, ge=-1, le=1, description="least mean similarity of a stem and its own injections")
     irrelevant: float = Field(0.06, ge=0, le=1, description="most similarity of a stem and injections of other themes")

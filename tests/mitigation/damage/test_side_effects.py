@@ -9,6 +9,7 @@ import pytest
 
 import leakmech
 from leakmech.core.errors import DatasetError, UsageError
+from leakmech.datasets.samples import PromptSet, Sample
 from leakmech.mitigation.damage.answers import Answers
 from leakmech.mitigation.damage.capability import Question, capability
 from leakmech.mitigation.damage.equivalence import Margins
@@ -17,7 +18,6 @@ from leakmech.mitigation.damage.texts import neutral_continuations, prompt_conti
 from leakmech.mitigation.damage.variants import Continuation, ModelVariant
 from leakmech.mitigation.side_effects import SideEffectSuite
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet, Sample
 
 SAMPLES = PromptSet(
     "d",
@@ -219,8 +219,8 @@ def test_noise_in_the_real_model_is_noticed(embedded_model, tmp_path):
 
     import torch
 
+    from leakmech.datasets.samples import load_dataset
     from leakmech.mechanism.continuations import sample_continuations
-    from leakmech.prompts.samples import load_dataset
     from leakmech.scoring.semantic import load_encoder
 
     samples = load_dataset("hexl").take(4)

@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 
 from leakmech.core.errors import DatasetError, UsageError
+from leakmech.datasets.relation import mismatched
+from leakmech.datasets.relevant_pairs import AffectPair, archive_pairs
+from leakmech.datasets.samples import PromptSet, Sample, load_dataset
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.sampler import Decoding
 from leakmech.mitigation.training.completions import sample_completions
-from leakmech.mitigation.training.relevant_pairs import AffectPair, archive_pairs
 from leakmech.mitigation.training.sampling import TrainingSources, build_training_examples
 from leakmech.models.load import load_model
-from leakmech.prompts.relation import mismatched
 from leakmech.prompts.render import Renderer
-from leakmech.prompts.samples import PromptSet, Sample, load_dataset
 
 NAMES = ("oak", "elm", "fir", "ash")
 

@@ -22,6 +22,7 @@ from leakmech.core.errors import (
     TrainingError,
     UsageError,
 )
+from leakmech.datasets.samples import PromptSet, Sample
 from leakmech.mitigation.lora import LoraResult, merge_lora, train_lora
 from leakmech.mitigation.training.examples import TrainingExample
 from leakmech.mitigation.training.settings import LoraTrainingConfig
@@ -29,7 +30,6 @@ from leakmech.mitigation.training.targets import component_layers, target_module
 from leakmech.mitigation.training.trainer import Trainer
 from leakmech.models.hashes import hash_base, hash_weights
 from leakmech.models.load import LoadedModel, load_adapter, load_model
-from leakmech.prompts.samples import PromptSet, Sample
 from leakmech.reports.training import loss_figure
 
 SETTINGS = {

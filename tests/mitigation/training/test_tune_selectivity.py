@@ -10,13 +10,13 @@ import pytest
 from leakmech import bench
 from leakmech.core.errors import DatasetError
 from leakmech.core.store import read_json, read_jsonl_shard
+from leakmech.datasets.samples import PromptSet, load_dataset, load_pooled
 from leakmech.mitigation.lora import train_lora
 from leakmech.mitigation.training import evaluation
 from leakmech.mitigation.training.evaluation import SCORES, TuneSelectivity
 from leakmech.mitigation.training.examples import TrainingExample
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import load_model
-from leakmech.prompts.samples import PromptSet, load_dataset, load_pooled
 from leakmech.runs import load_result
 
 

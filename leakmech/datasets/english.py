@@ -25,4 +25,4 @@ def blocked_hashes() -> frozenset[str]:
 
 def data_text(name: str) -> str:
     """The text of a file that ships in ``data/``."""
-    return (resources.files("leakmech.prompts") / "data" / name).read_text(encoding="utf-8")
+    return (resources.files("leakmech.datasets") / "data" / name).read_text(encoding="utf-8")

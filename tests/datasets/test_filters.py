@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leakmech.core.errors import ConfigError
-from leakmech.prompts.filters import InjectionRules, has_personal_data, is_profane, tidy
+from leakmech.datasets.filters import InjectionRules, has_personal_data, is_profane, tidy
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from leakmech.core.errors import DatasetError, UsageError
 from leakmech.core.text import normalised_words
-from leakmech.prompts.overlap import overlap
-from leakmech.prompts.relevance import (
+from leakmech.datasets.overlap import overlap
+from leakmech.datasets.relevance import (
     label_agreement,
     match_statistics,
     matched_pairs,
@@ -19,7 +19,7 @@ from leakmech.prompts.relevance import (
     shared_injections,
     stem_probe_auc,
 )
-from leakmech.prompts.samples import INJECTIONS, RELEVANT_DATASETS, PromptSet, Sample, load_dataset
+from leakmech.datasets.samples import INJECTIONS, RELEVANT_DATASETS, PromptSet, Sample, load_dataset
 from leakmech.scoring.expression import load_estimator
 from leakmech.scoring.sentence import Cleaner, PromptText
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from leakmech.core.errors import DatasetError
-from leakmech.prompts.emotional_requests import load_emotional_requests
+from leakmech.datasets.emotional_requests import load_emotional_requests
 
 GOOD = {"id": "a", "theme": "love", "polarity": "positive", "request": "Write a love letter."}
 

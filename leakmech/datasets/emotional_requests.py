@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import DatasetError, nearest
+from leakmech.datasets.samples import POLARITIES, Polarity
 from leakmech.prompts.rows import check_fields, read_items, text_field
-from leakmech.prompts.samples import POLARITIES, Polarity
 
 _FIELDS = ("id", "theme", "polarity", "request")
 
@@ -38,7 +38,7 @@ def load_emotional_requests(path: str | Path | None = None) -> tuple[EmotionalRe
     DatasetError
         The file cannot be read, is empty, or has a malformed line; the message names file, line and field.
     """
-    builtin = resources.files("leakmech.prompts") / "data" / "emotional_requests.jsonl"
+    builtin = resources.files("leakmech.datasets") / "data" / "emotional_requests.jsonl"
     return read_items(Path(str(builtin if path is None else path)), _parse)
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from leakmech.core.errors import DatasetError
+from leakmech.datasets.clear_pairs import clearly_irrelevant, clearly_relevant
+from leakmech.datasets.filters import words
+from leakmech.datasets.relation import SELF_REPORT
+from leakmech.datasets.samples import PromptSet, Sample, load_dataset
 from leakmech.mitigation.training.pairing import Pairing
 from leakmech.mitigation.training.settings import ClearPairs
-from leakmech.prompts.clear_pairs import clearly_irrelevant, clearly_relevant
-from leakmech.prompts.filters import words
-from leakmech.prompts.relation import SELF_REPORT
-from leakmech.prompts.samples import PromptSet, Sample, load_dataset
 
 
 def encode(texts):

@@ -25,7 +25,7 @@ from jaxtyping import Float
 
 from leakmech.core.errors import DatasetError, UsageError
 from leakmech.core.text import normalised_words
-from leakmech.prompts.samples import INJECTIONS, Condition, PromptSet, Sample
+from leakmech.datasets.samples import INJECTIONS, Condition, PromptSet, Sample
 
 Measure = Callable[[Sequence[str]], Float[np.ndarray, " n"]]
 """Texts to numbers, such as valence P[positive] - P[negative]."""

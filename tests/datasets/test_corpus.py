@@ -9,7 +9,7 @@ import pytest
 
 from leakmech import corpus as corpus_module
 from leakmech.core.errors import DatasetError
-from leakmech.corpus import Text, open_corpus
+from leakmech.datasets.corpus import Text, open_corpus
 
 ROWS = [
     {"text": "First one.", "area": "a"},

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leakmech.core.errors import DatasetError
-from leakmech.scoring import archive
-from leakmech.scoring.archive import fetch_archive, load_ratings
+from leakmech.datasets import archive
+from leakmech.datasets.archive import fetch_archive, load_ratings
 
 FILES = {
     "tweets_GroundTruth.txt": b"1\t2.5\tI love it &lt;3\r\n2\t-0.1\t fine\there ",

@@ -45,7 +45,7 @@ def load_questions(path: str | Path | None = None) -> tuple[Question, ...]:
     DatasetError
         The file cannot be read, is empty, or has a malformed line; the message names file, line and field.
     """
-    builtin = resources.files("leakmech.prompts") / "data" / "everyday_questions.jsonl"
+    builtin = resources.files("leakmech.datasets") / "data" / "everyday_questions.jsonl"
     return read_items(Path(str(builtin if path is None else path)), _parse)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 
-from leakmech.prompts.filters import words
+from leakmech.datasets.filters import words
 
 
 def overlap(a: str, b: str) -> float:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from leakmech.core.errors import ConfigError, nearest
-from leakmech.prompts.english import word_list
-from leakmech.prompts.filters import has_personal_data, has_slang, is_profane, lacks_subject, leans
+from leakmech.datasets.english import word_list
+from leakmech.datasets.filters import has_personal_data, has_slang, is_profane, lacks_subject, leans
 
 StemEnd = Literal["linking-verb", "phrase"]
 STEM_ENDS: tuple[StemEnd, ...] = get_args(StemEnd)
@@ -43,7 +43,7 @@ class StemRules:
     end
         Where to cut; see the module.
     profanity, personal_data
-        Whether to refuse stems with such words, as :class:`leakmech.prompts.filters.InjectionRules` does.
+        Whether to refuse stems with such words, as :class:`leakmech.datasets.filters.InjectionRules` does.
     """
 
     min_words: int = 3

@@ -25,8 +25,8 @@ from scipy.optimize import linear_sum_assignment
 
 from leakmech.core.errors import DatasetError
 from leakmech.core.seeds import numpy_generator
-from leakmech.prompts.english import data_text
-from leakmech.prompts.samples import PromptSet, Sample
+from leakmech.datasets.english import data_text
+from leakmech.datasets.samples import PromptSet, Sample
 
 SELF_REPORT = "self-report"
 """What ``note`` of a sample says whose stem asks how the speaker feels."""

@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import accumulate, pairwise
 
 from leakmech.core.errors import ConfigError
-from leakmech.prompts.english import blocked_hashes, word_list
+from leakmech.datasets.english import blocked_hashes, word_list
 
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
 _PII = re.compile(

@@ -8,10 +8,9 @@ import pytest
 
 from leakmech.core.errors import DatasetError
 from leakmech.data_check import check_dataset
-from leakmech.mitigation.training.overlap_check import shared_texts
-from leakmech.prompts.filters import words
-from leakmech.prompts.overlap import overlap
-from leakmech.prompts.relation import (
+from leakmech.datasets.filters import words
+from leakmech.datasets.overlap import overlap
+from leakmech.datasets.relation import (
     SELF_REPORT,
     kindred_themes,
     mismatched,
@@ -19,8 +18,9 @@ from leakmech.prompts.relation import (
     unrelated,
     without_self_reports,
 )
-from leakmech.prompts.relevance import probe_auc, stem_probe_auc
-from leakmech.prompts.samples import FITTING_DATASETS, INJECTIONS, PromptSet, Sample, load_dataset
+from leakmech.datasets.relevance import probe_auc, stem_probe_auc
+from leakmech.datasets.samples import FITTING_DATASETS, INJECTIONS, PromptSet, Sample, load_dataset
+from leakmech.mitigation.training.overlap_check import shared_texts
 from leakmech.scoring.sentence import Cleaner, PromptText
 
 ANSWERS = ("wonderful", "awful", "a disaster", "very good indeed", "not what I expected")

@@ -149,7 +149,7 @@ def builtin_datasets() -> dict[str, Path]:
 
     All were written for this project by a language model, and no human rated them (data/relevant_affect.md).
     """
-    folder = Path(str(resources.files("leakmech.prompts") / "data"))
+    folder = Path(str(resources.files("leakmech.datasets") / "data"))
     return {name: folder / file for name, file in _BUILTIN.items()}
 
 

@@ -23,9 +23,9 @@ from sklearn.metrics.pairwise import cosine_similarity, paired_cosine_distances
 
 from leakmech.core.errors import DatasetError
 from leakmech.core.seeds import numpy_generator
-from leakmech.prompts.english import word_list
-from leakmech.prompts.filters import words
-from leakmech.prompts.relation import (
+from leakmech.datasets.english import word_list
+from leakmech.datasets.filters import words
+from leakmech.datasets.relation import (
     SELF_REPORT,
     assigned,
     refuse_missing_themes,
@@ -33,7 +33,7 @@ from leakmech.prompts.relation import (
     with_injections,
     without_self_reports,
 )
-from leakmech.prompts.samples import PromptSet, Sample
+from leakmech.datasets.samples import PromptSet, Sample
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
 """From texts to embeddings (:func:`leakmech.scoring.semantic.load_encoder`)."""
@@ -82,7 +82,7 @@ def clearly_irrelevant(stems: PromptSet, donors: PromptSet, encode: Encode, *, m
     Returns
     -------
     PromptSet
-        As :func:`leakmech.prompts.relation.mismatched` has them; stems for which no donor is left are missing.
+        As :func:`leakmech.datasets.relation.mismatched` has them; stems for which no donor is left are missing.
 
     Raises
     ------

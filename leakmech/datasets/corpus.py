@@ -15,9 +15,9 @@ from typing import Any
 
 from leakmech.core.errors import DatasetError, nearest
 from leakmech.core.rows import TABLES, user_rows
+from leakmech.datasets.archive import SDIST_SHA256, fetch_archive, load_ratings
 from leakmech.models.hub import first_line, hub_reachable
 from leakmech.models.quiet import quiet
-from leakmech.scoring.archive import SDIST_SHA256, fetch_archive, load_ratings
 
 EMBEDDED = "embedded"
 DEFAULT_COLUMN = "text"

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from leakmech.core.errors import DatasetError
-from leakmech.prompts.questions import load_questions
+from leakmech.datasets.questions import load_questions
 
 GOOD = {"id": "a", "topic": "food", "question": "Sour?", "choices": ["lemon", "rice", "milk", "bread"], "answer": 0}
 

@@ -6,8 +6,8 @@ each other, and people rated every sentence. A stem cut from sentence k + 1 of a
     a relevant injection    sentence k of the same document, if its mean rating is at least `min_rating` away from 0,
     irrelevant injections   such sentences of another document, one of either polarity.
 
-Stems are cut as for AEXL (:mod:`leakmech.prompts.stems`), behind a linking verb where there is one, else before a new
-phrase. Injections pass the same rules (:mod:`leakmech.prompts.filters`), but may lean on other sentences and be longer:
+Stems are cut as for AEXL (:mod:`leakmech.datasets.stems`), behind a linking verb where there is one, else before a new
+phrase. Injections pass the same rules (:mod:`leakmech.datasets.filters`), but may lean on other sentences and be longer:
 under AEXL's own rules a quarter as many would be left. Each stem stands in a relevant and in irrelevant pairs, so that
 only the relation of injection and stem tells them apart. Whether a sentence bears on the next one is not checked by a
 person: neighbours in one document are about the same thing more often than not.
@@ -26,11 +26,11 @@ import pandas as pd
 
 from leakmech.core.errors import DatasetError
 from leakmech.core.seeds import stable_hash
-from leakmech.prompts.filters import InjectionRules, tidy
-from leakmech.prompts.overlap import OverlapIndex
-from leakmech.prompts.samples import INJECTIONS, Polarity, PromptSet
-from leakmech.prompts.stems import StemRules
-from leakmech.scoring.archive import fetch_archive, load_ratings
+from leakmech.datasets.archive import fetch_archive, load_ratings
+from leakmech.datasets.filters import InjectionRules, tidy
+from leakmech.datasets.overlap import OverlapIndex
+from leakmech.datasets.samples import INJECTIONS, Polarity, PromptSet
+from leakmech.datasets.stems import StemRules
 
 STEM_RULES = (StemRules(), StemRules(end="phrase"))
 INJECTION_RULES = InjectionRules(max_words=30, standalone=False)
@@ -102,7 +102,7 @@ def archive_pairs(
     seed
         Decides which sentence of another document goes with which stem.
     ratings
-        :func:`leakmech.scoring.archive.load_ratings`; by default the archive is fetched.
+        :func:`leakmech.datasets.archive.load_ratings`; by default the archive is fetched.
     cache_dir
         Where to unpack it.
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leakmech.core.errors import ConfigError
-from leakmech.prompts.english import word_list
-from leakmech.prompts.stems import FUNCTION_WORDS, LINKING_VERBS, StemRules, is_open_end
+from leakmech.datasets.english import word_list
+from leakmech.datasets.stems import FUNCTION_WORDS, LINKING_VERBS, StemRules, is_open_end
 
 WORDS = sorted(
     word_list("function_words")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leakmech.core.errors import DatasetError
-from leakmech.prompts.samples import INJECTIONS, PromptSet, Sample, load_dataset
+from leakmech.datasets.samples import INJECTIONS, PromptSet, Sample, load_dataset
 
 GOOD = {"id": "a", "stem": "She is", "positive": "Joy.", "neutral": "Fact.", "negative": "Woe."}
 LINE = st.text(min_size=1).map(str.strip).filter(bool)
