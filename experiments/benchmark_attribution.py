@@ -26,15 +26,15 @@ import torch
 
 from leakmech.core.provenance import environment
 from leakmech.datasets.samples import CONDITIONS, load_dataset
-from leakmech.mechanism.activation_run import padded
-from leakmech.mechanism.activations import cache_activations
-from leakmech.mechanism.attribution import attribute_pairs
+from leakmech.mechanism.activations.cache import cache_activations
+from leakmech.mechanism.activations.run import padded
+from leakmech.mechanism.attribution.gradients import attribute_pairs
+from leakmech.mechanism.attribution.pairs import Pair, make_pairs
+from leakmech.mechanism.attribution.patching import patch_heads
+from leakmech.mechanism.attribution.replay import Patch, patched
+from leakmech.mechanism.attribution.targets import DirectionTarget
 from leakmech.mechanism.bridge import bridge
-from leakmech.mechanism.directions import Direction
-from leakmech.mechanism.pairs import Pair, make_pairs
-from leakmech.mechanism.patching import patch_heads
-from leakmech.mechanism.replay import Patch, patched
-from leakmech.mechanism.targets import DirectionTarget
+from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.prompts.locate import locate

@@ -17,7 +17,7 @@ from leakmech.config import DEFAULT_MODEL
 from leakmech.core.progress import rich_progress
 from leakmech.datasets.relation import without_self_reports
 from leakmech.datasets.samples import FITTING_DATASETS, POLARITIES, PromptSet, load_pooled
-from leakmech.mechanism.activations import cache_activations
+from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.mitigation.relation_probe import relevance_auc, relevance_vector
 from leakmech.mitigation.training.pairing import Pairing
 from leakmech.mitigation.training.settings import ClearPairs

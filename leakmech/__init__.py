@@ -27,10 +27,10 @@ if TYPE_CHECKING:
         ScaleNeurons,
         Steer,
     )
-    from leakmech.mechanism.activation_store import load_activations
-    from leakmech.mechanism.activations import cache_activations
-    from leakmech.mechanism.attribution import attribute
-    from leakmech.mechanism.directions import Direction, load_direction
+    from leakmech.mechanism.activations.cache import cache_activations
+    from leakmech.mechanism.activations.store import load_activations
+    from leakmech.mechanism.attribution.gradients import attribute
+    from leakmech.mechanism.directions.direction import Direction, load_direction
     from leakmech.mechanism.sentiment import sentiment_directions
     from leakmech.mitigation.compare import MitigationComparison, evaluate_mitigations
     from leakmech.mitigation.lora import merge_lora, train_lora
@@ -101,8 +101,8 @@ _HOMES = {
     "BenchResult": "leakmech.runs",
     "Comparison": "leakmech.comparison",
     "DampenAttention": "leakmech.interventions.types",
-    "Direction": "leakmech.mechanism.directions",
-    "attribute": "leakmech.mechanism.attribution",
+    "Direction": "leakmech.mechanism.directions.direction",
+    "attribute": "leakmech.mechanism.attribution.gradients",
     "Intervention": "leakmech.interventions.types",
     "ModulateCircuit": "leakmech.interventions.types",
     "Probe": "leakmech.interventions.types",
@@ -114,16 +114,16 @@ _HOMES = {
     "LoraTrainingConfig": "leakmech.mitigation.training.settings",
     "bench": "leakmech.benchmark",
     "build_aexl": "leakmech.data_build",
-    "cache_activations": "leakmech.mechanism.activations",
+    "cache_activations": "leakmech.mechanism.activations.cache",
     "compare": "leakmech.comparison",
     "diagnose": "leakmech.diagnosis.pipeline",
     "export_annotation": "leakmech.annotation.exporting",
     "export_control_vector": "leakmech.interventions.control_vectors",
     "fold": "leakmech.interventions.fold",
     "import_annotation": "leakmech.annotation.importing",
-    "load_activations": "leakmech.mechanism.activation_store",
+    "load_activations": "leakmech.mechanism.activations.store",
     "load_dataset": "leakmech.datasets.samples",
-    "load_direction": "leakmech.mechanism.directions",
+    "load_direction": "leakmech.mechanism.directions.direction",
     "load_estimator": "leakmech.scoring.expression",
     "load_interventions": "leakmech.interventions.files",
     "load_model": "leakmech.models.load",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from leakmech.datasets.samples import PromptSet, Sample
-from leakmech.mechanism.directions import Direction
+from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.layout import layout_of
 
 SAMPLES = PromptSet(

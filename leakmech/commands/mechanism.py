@@ -115,8 +115,8 @@ def attribute(
     from leakmech.core.progress import rich_progress
     from leakmech.core.store import write_text
     from leakmech.datasets.samples import load_dataset
-    from leakmech.mechanism.attribution import attribute as run
-    from leakmech.mechanism.directions import load_direction
+    from leakmech.mechanism.attribution.gradients import attribute as run
+    from leakmech.mechanism.directions.direction import load_direction
     from leakmech.reports.diagnosis_tables import heads_table
 
     target: Any = "behaviour" if direction is None else load_direction(direction)

@@ -11,7 +11,7 @@ import pandas as pd
 from leakmech.core.store import write_text
 from leakmech.datasets.samples import CONDITIONS, PromptSet
 from leakmech.diagnosis.workbench import Fragment, Workbench
-from leakmech.mechanism.activations import cache_activations
+from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.prompts.locate import LocatedPrompt, locate
 from leakmech.reports import diagnosis_figures as figures
 from leakmech.reports.diagnosis_page import diagnosis_page

@@ -21,18 +21,24 @@ from scipy import stats
 from leakmech.core.errors import DirectionError, GenerationError
 from leakmech.core.seeds import numpy_generator
 from leakmech.diagnosis.workbench import Fragment, Workbench
-from leakmech.mechanism.attention import attention_to_injection
-from leakmech.mechanism.attention_knockout import attention_knockout
-from leakmech.mechanism.attribution import METHODS, Method, attribute_pairs
-from leakmech.mechanism.attribution_scores import Attribution, ranked_frame
-from leakmech.mechanism.direct import direct_attribution, magnitudes
-from leakmech.mechanism.direction_quality import DirectionQuality
-from leakmech.mechanism.directions import Direction, FittedDirections, cosine_matrix
-from leakmech.mechanism.faithfulness import FRACTIONS, CircuitCurves, circuit_curves, random_rankings, rank_overlap
-from leakmech.mechanism.pairs import located_by_sample
-from leakmech.mechanism.patching import patch_heads, patch_stream, patch_sublayers
+from leakmech.mechanism.attention.knockout import attention_knockout
+from leakmech.mechanism.attention.patterns import attention_to_injection
+from leakmech.mechanism.attention.transport import transport_and_expression
+from leakmech.mechanism.attribution.direct import direct_attribution, magnitudes
+from leakmech.mechanism.attribution.faithfulness import (
+    FRACTIONS,
+    CircuitCurves,
+    circuit_curves,
+    random_rankings,
+    rank_overlap,
+)
+from leakmech.mechanism.attribution.gradients import METHODS, Method, attribute_pairs
+from leakmech.mechanism.attribution.pairs import located_by_sample
+from leakmech.mechanism.attribution.patching import patch_heads, patch_stream, patch_sublayers
+from leakmech.mechanism.attribution.scores import Attribution, ranked_frame
+from leakmech.mechanism.directions.direction import Direction, FittedDirections, cosine_matrix
+from leakmech.mechanism.directions.quality import DirectionQuality
 from leakmech.mechanism.sentiment import sentiment_directions
-from leakmech.mechanism.transport import transport_and_expression
 from leakmech.scoring.statistics import json_number
 
 MAX_NEURONS = 2000  # rows a method in tables/neurons.csv

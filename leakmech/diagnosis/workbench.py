@@ -16,10 +16,10 @@ from leakmech.core.errors import GenerationError
 from leakmech.core.progress import Progress
 from leakmech.core.store import atomic_path, read_json, write_json, write_text
 from leakmech.datasets.samples import PromptSet
+from leakmech.mechanism.attribution.pairs import Continuations, Pair, make_pairs
+from leakmech.mechanism.attribution.targets import ContinuationTarget, DirectionTarget, Target
 from leakmech.mechanism.behaviour import sample_behaviour
-from leakmech.mechanism.directions import Direction, load_direction
-from leakmech.mechanism.pairs import Continuations, Pair, make_pairs
-from leakmech.mechanism.targets import ContinuationTarget, DirectionTarget, Target
+from leakmech.mechanism.directions.direction import Direction, load_direction
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer

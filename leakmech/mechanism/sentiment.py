@@ -18,13 +18,13 @@ from leakmech.core.errors import ConfigError, DatasetError, nearest
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import numpy_generator
 from leakmech.datasets.samples import CONDITIONS, PromptSet, load_dataset
-from leakmech.mechanism.activations import cache_activations
+from leakmech.mechanism.activations.cache import cache_activations
+from leakmech.mechanism.attribution.interchange import PromptInterchange
 from leakmech.mechanism.behaviour import POLARITIES, sample_behaviour
-from leakmech.mechanism.direction_data import DirectionKind, SiteActivations
-from leakmech.mechanism.direction_fits import DEFAULT_METHODS
-from leakmech.mechanism.direction_quality import Criterion
-from leakmech.mechanism.directions import FittedDirections, fit_directions
-from leakmech.mechanism.interchange import PromptInterchange
+from leakmech.mechanism.directions.data import DirectionKind, SiteActivations
+from leakmech.mechanism.directions.direction import FittedDirections, fit_directions
+from leakmech.mechanism.directions.fits import DEFAULT_METHODS
+from leakmech.mechanism.directions.quality import Criterion
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
@@ -71,7 +71,7 @@ def sentiment_directions(
         Where in the residual stream; all layers for None. (Before the first layer the last token of a prompt has not
         seen the injection, so ``resid_pre`` of layer 0 is left out.)
     methods, criterion
-        See :func:`leakmech.mechanism.directions.fit_directions`. ``das`` runs the model hundreds of times a layer.
+        See :func:`leakmech.mechanism.directions.direction.fit_directions`. ``das`` runs the model hundreds of times a layer.
     estimator
         Name or estimator that says which continuation is positive, for ``expressed``.
     prompt_form, system, instruction

@@ -26,7 +26,7 @@ from leakmech.core.errors import ConfigError, nearest
 from leakmech.interventions.base import Intervention, Probe
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons, DampenAttention, ScaleHeads, Steer
-from leakmech.mechanism.directions import Direction
+from leakmech.mechanism.directions.direction import Direction
 from leakmech.mitigation.decoding import contrast_mitigation, rewrite_mitigation
 from leakmech.mitigation.fitted import FittedParts
 from leakmech.mitigation.instructions import instruction_mitigations

@@ -25,11 +25,11 @@ from leakmech.core.seeds import numpy_generator
 from leakmech.core.store import content_hash, read_json
 from leakmech.datasets.samples import PromptSet, load_pooled
 from leakmech.diagnosis.pipeline import load_splits
-from leakmech.mechanism.activations import activation_moments
-from leakmech.mechanism.direction_data import SiteActivations
-from leakmech.mechanism.direction_fits import fit_method
-from leakmech.mechanism.directions import Direction, make_direction
-from leakmech.mechanism.moments import Moments
+from leakmech.mechanism.activations.cache import activation_moments
+from leakmech.mechanism.activations.moments import Moments
+from leakmech.mechanism.directions.data import SiteActivations
+from leakmech.mechanism.directions.direction import Direction, make_direction
+from leakmech.mechanism.directions.fits import fit_method
 from leakmech.mechanism.sentiment import ActivationReader
 from leakmech.mitigation.relation_probe import RelationProbe, fit_relation_probe
 from leakmech.models.layout import Layout, layout_of

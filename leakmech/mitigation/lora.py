@@ -22,7 +22,7 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import atomic_path, read_json, read_jsonl_shard, write_json
 from leakmech.datasets.relevant_pairs import archive_pairs
 from leakmech.datasets.samples import PromptSet, load_dataset, pooled
-from leakmech.mechanism.directions import load_direction
+from leakmech.mechanism.directions.direction import load_direction
 from leakmech.mitigation.training.adapter_card import adapter_card, base_description, data_description, write_card
 from leakmech.mitigation.training.adapting import adapted
 from leakmech.mitigation.training.evaluation import TuneSelectivity

@@ -28,7 +28,7 @@ from leakmech.core.errors import DatasetError
 from leakmech.datasets.relation import mismatched
 from leakmech.datasets.samples import POLARITIES, PromptSet
 from leakmech.interventions.base import Probe
-from leakmech.mechanism.activations import cache_activations
+from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.models.load import LoadedModel
 
 REGULARISATION = 0.003

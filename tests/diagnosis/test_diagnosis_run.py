@@ -12,7 +12,7 @@ from leakmech import diagnose
 from leakmech.cli import app
 from leakmech.core.errors import ConfigError, DatasetError, DirectionError, ModelError, RunDirectoryError
 from leakmech.datasets.samples import PromptSet, load_dataset
-from leakmech.mechanism.directions import load_direction
+from leakmech.mechanism.directions.direction import load_direction
 
 QUICK = {
     "limit": 4, "exact_samples": 2, "circuit_samples": 3, "integrated_steps": 2, "random_rankings": 2,

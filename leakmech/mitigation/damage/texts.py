@@ -31,7 +31,7 @@ def prompt_continuations(
     prompts
         As `renderer` made them; those without an entry in `tokens` are left out.
     tokens
-        Generated token ids by prompt id, as :func:`leakmech.mechanism.continuations.sample_continuations` gives them.
+        Generated token ids by prompt id, as :func:`leakmech.mechanism.behaviour.sample_continuations` gives them.
 
     Raises
     ------

@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leakmech.core.errors import ConfigError, DirectionError, nearest
-from leakmech.mechanism.directions import Direction
+from leakmech.mechanism.directions.direction import Direction
 from leakmech.mitigation.training.examples import KINDS, Batch, ExampleKind
 from leakmech.mitigation.training.preventative import PreventativeSteering
 from leakmech.models.layout import Layout, layout_of

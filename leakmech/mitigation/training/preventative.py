@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leakmech.core.errors import DirectionError
-from leakmech.mechanism.directions import Direction
+from leakmech.mechanism.directions.direction import Direction
 from leakmech.mitigation.training.examples import Batch
 from leakmech.models.layout import layout_of
 

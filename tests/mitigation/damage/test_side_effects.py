@@ -220,7 +220,7 @@ def test_noise_in_the_real_model_is_noticed(embedded_model, tmp_path):
     import torch
 
     from leakmech.datasets.samples import load_dataset
-    from leakmech.mechanism.continuations import sample_continuations
+    from leakmech.mechanism.behaviour import sample_continuations
     from leakmech.scoring.semantic import load_encoder
 
     samples = load_dataset("hexl").take(4)

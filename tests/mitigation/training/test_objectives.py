@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from leakmech.core.errors import ConfigError, DirectionError
-from leakmech.mechanism.directions import Direction
+from leakmech.mechanism.directions.direction import Direction
 from leakmech.mitigation.training.adapting import adapted
 from leakmech.mitigation.training.examples import Collator, TrainingExample
 from leakmech.mitigation.training.objectives import (

@@ -1,0 +1,211 @@
+"""Run a model on the prompts of a data set and keep named sites at named tokens, batch by batch.
+
+Prompts go in batches of like length, padded on the left, with attention mask and position ids, so that a value depends
+on its own prompt only. The wanted tokens are taken out inside the forward pass; nothing else is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from leakmech.core.errors import ConfigError, ModelError, nearest
+from leakmech.core.progress import Progress
+from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet, load_dataset
+from leakmech.mechanism.activations.positions import PositionPlan
+from leakmech.mechanism.activations.store import ActivationIndex, Rows
+from leakmech.models.batching import in_batches
+from leakmech.models.device import dtype_name
+from leakmech.models.layout import Layout, layout_of
+from leakmech.models.load import LoadedModel
+from leakmech.models.sites import parse_sites, recording, site_shape
+from leakmech.prompts.locate import LocatedPrompt, locate
+from leakmech.prompts.render import Renderer
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationRun:
+    """What to run and what to keep of it."""
+
+    loaded: LoadedModel
+    layout: Layout
+    index: ActivationIndex
+    prompts: list[LocatedPrompt]
+    positions: PositionPlan
+
+    @classmethod
+    def plan(
+        cls,
+        loaded: LoadedModel,
+        dataset: str | Path | PromptSet,
+        *,
+        sites: Sequence[str],
+        layers: Sequence[int] | None,
+        positions: Sequence[str],
+        conditions: Sequence[str],
+        renderer: Renderer,
+        continuations: Mapping[str, Sequence[int]] | None,
+    ) -> ActivationRun:
+        samples = load_dataset(dataset)
+        layout = layout_of(loaded.model)
+        chosen = _checked_conditions(conditions)
+        rendered = [renderer.prompt(sample, condition) for sample in samples for condition in chosen]
+        prompts = locate(rendered, renderer, continuations=continuations)
+        _refuse_too_long(prompts, loaded)
+        plan = PositionPlan.of(positions, prompts)
+        index = ActivationIndex(
+            sites={site: site_shape(layout, site) for site in parse_sites(sites, layout)},
+            samples=tuple(sample.id for sample in samples),
+            conditions=tuple(chosen),
+            positions=plan.labels,
+            layers=_checked_layers(layers, layout),
+            dtype=dtype_name(loaded.dtype),
+            model=loaded.info(),
+            dataset={"name": samples.name, "content_hash": samples.content_hash},
+            settings={
+                "positions": list(positions),
+                "prompt_form": renderer.resolved_form,
+                "system": renderer.system,
+                "instruction": renderer.instruction_text,
+                "continuations": continuations is not None,
+            },
+        )
+        return cls(loaded, layout, index, prompts, plan)
+
+    def run(self, batch_size: int | str, progress: Progress) -> Iterator[Rows]:
+        """Activations of all prompts, the longest first, batch by batch."""
+        return in_batches(
+            sorted(range(len(self.prompts)), key=lambda number: -len(self.prompts[number])),
+            self._forward,
+            batch_size=batch_size,
+            device=self.loaded.device,
+            label="activations",
+            progress=progress,
+            name=lambda number: f"prompt {self.prompts[number].id!r}",
+        )
+
+    @torch.inference_mode()
+    def _forward(self, numbers: Sequence[int]) -> Rows:
+        prompts = [self.prompts[number] for number in numbers]
+        device = self.loaded.device
+        inputs = padded(prompts, device)
+        spans = torch.tensor([self.positions.spans(prompt) for prompt in prompts])
+        present = spans[..., 0] < spans[..., 1]
+        offset = inputs["input_ids"].shape[1] - torch.tensor([len(prompt) for prompt in prompts])
+        pick = TokenPick(
+            spans + rearrange(offset, "row -> row 1 1"), self.positions.means, inputs["input_ids"].shape[1]
+        )
+        index = self.index
+        with recording(self.layout, sites=tuple(index.sites), layers=index.layers, pick=pick.to(device)) as recorded:
+            self.loaded.model(**inputs, use_cache=False, logits_to_keep=1)
+        missing = rearrange(~present, "row pos -> row pos 1 1").to(device)
+        nothing_missing = bool(present.all())
+        values = {}
+        for site in index.sites:
+            stacked = torch.stack([recorded[site, layer] for layer in index.layers], dim=2)
+            if not nothing_missing:
+                stacked.masked_fill_(missing, torch.nan)
+            values[site] = stacked.to("cpu", self.loaded.dtype)
+        n_conditions = len(index.conditions)
+        rows = torch.tensor(numbers)
+        return Rows(rows // n_conditions, rows % n_conditions, values, present)
+
+
+class TokenPick:
+    """Takes the wanted tokens out of a batch's hidden states: one a label, or the mean of several.
+
+    Parameters
+    ----------
+    spans
+        First column and the one behind the last, ``[row, pos, 2]``; anything where there is none.
+    means
+        The positions that are means.
+    width
+        Number of columns of the batch.
+    """
+
+    def __init__(self, spans: Tensor, means: Sequence[int], width: int) -> None:
+        self.width = width
+        self.rows = torch.arange(len(spans))[:, None]
+        self.columns = spans[..., 0].clamp(max=width - 1)
+        self.means: list[tuple[int, Tensor, Tensor]] = []
+        for position in means:
+            first, behind = spans[:, position, :1], spans[:, position, 1:]
+            columns = first + torch.arange(max(1, int((behind - first).max())))
+            self.means.append((position, columns.clamp(max=width - 1), columns < behind))
+
+    def to(self, device: torch.device) -> TokenPick:
+        self.rows, self.columns = self.rows.to(device), self.columns.to(device)
+        self.means = [(position, columns.to(device), inside.to(device)) for position, columns, inside in self.means]
+        return self
+
+    def __call__(self, hidden: Float[Tensor, "row column width"]) -> Float[Tensor, "row pos width"]:
+        if hidden.shape[1] != self.width:
+            raise ModelError(
+                f"the model reads {hidden.shape[1]} positions for {self.width} tokens (an adapter with tokens of its "
+                "own?), so positions cannot be found"
+            )
+        picked = hidden[self.rows, self.columns]
+        for position, columns, inside in self.means:
+            tokens = hidden[self.rows, columns].float().masked_fill(~inside[..., None], 0)
+            picked[:, position] = (tokens.sum(dim=1) / inside.sum(dim=1, keepdim=True).clamp(min=1)).to(picked.dtype)
+        return picked
+
+
+def padded(prompts: Sequence[LocatedPrompt], device: torch.device, *, n_head: int = 0) -> dict[str, Tensor]:
+    """Model inputs for a batch: ids padded on the left with each row's first token, mask and position ids.
+
+    Parameters
+    ----------
+    n_head
+        Number of first tokens that stand before the padding.
+    """
+    width = max(map(len, prompts))
+    ids = torch.empty(len(prompts), width, dtype=torch.long)
+    mask = torch.ones(len(prompts), width, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        own = torch.from_numpy(prompt.ids)
+        n_padding = width - len(prompt)
+        ids[row, :n_head] = own[:n_head]
+        ids[row, n_head : n_head + n_padding] = int(own[0])
+        ids[row, n_head + n_padding :] = own[n_head:]
+        mask[row, n_head : n_head + n_padding] = 0
+    position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+# -- checks --------------------------------------------------------------------------------------------------------
+
+
+def _checked_conditions(conditions: Sequence[str]) -> list[Condition]:
+    if not conditions or isinstance(conditions, str):
+        raise ConfigError(f"conditions: give a list of at least one of {', '.join(CONDITIONS)}, found {conditions!r}")
+    for name in conditions:
+        if name not in CONDITIONS:
+            raise ConfigError(f"conditions: unknown condition {name!r}{nearest(name, CONDITIONS)}")
+    return [condition for condition in CONDITIONS if condition in conditions]
+
+
+def _checked_layers(layers: Sequence[int] | None, layout: Layout) -> tuple[int, ...]:
+    chosen = tuple(range(layout.n_layers)) if layers is None else tuple(layers)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ConfigError(f"layers: name at least one, and each once, found {list(chosen)}")
+    for layer in chosen:
+        layout.block(layer)
+    return chosen
+
+
+def _refuse_too_long(prompts: Sequence[LocatedPrompt], loaded: LoadedModel) -> None:
+    config: Any = loaded.model.config
+    window = getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = max(prompts, key=len)
+    if window is not None and len(longest) > window:
+        raise ModelError(f"prompt {longest.id!r}: has {len(longest)} tokens, the model reads at most {window}")

@@ -1,0 +1,452 @@
+"""Activations with labels, in memory or in a folder.
+
+A site's values are one array ``[sample condition position layer width]``. In a folder they lie in safetensors shards
+of some prompts each, in the order in which they were computed:
+
+    index.json               what was cached, of which model and data, and the labels; written last
+    shard-00000.safetensors  per site [row position layer width]; `sample`, `condition` [row]; `present` [row position]
+
+A prompt need not have every position (the control has no injection; injections differ in length). ``present`` says
+which are there; the others hold NaN.
+
+Arrays of activations with labels on their axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from leakmech.core.errors import ActivationError, ConfigError, nearest
+from leakmech.core.store import atomic_path, read_json, write_json
+from leakmech.mechanism.activations.positions import labels_of
+from leakmech.models.device import DTYPES
+from leakmech.models.sites import Site
+
+FORMAT_VERSION = 1
+INDEX = "index.json"
+_SHARD = "shard-{:05d}.safetensors"
+_SHARD_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class ActivationIndex:
+    """What a cache holds: the labels of its axes, the shape of a vector of each site, and where it comes from.
+
+    Attributes
+    ----------
+    sites
+        Shape of one vector by site.
+    dtype
+        Of the values.
+    model, dataset, settings
+        What they were computed with; ``model["weights_hash"]`` and ``dataset["content_hash"]`` identify it. The hash of
+        a model does not see interventions that were active.
+    shards
+        File names, empty in memory.
+    """
+
+    sites: dict[Site, tuple[int, ...]]
+    samples: tuple[str, ...]
+    conditions: tuple[str, ...]
+    positions: tuple[str, ...]
+    layers: tuple[int, ...]
+    dtype: str
+    model: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    shards: tuple[str, ...] = ()
+
+    @property
+    def n_prompts(self) -> int:
+        return len(self.samples) * len(self.conditions)
+
+    def n_bytes(self, *, sites: Sequence[Site] | None = None) -> int:
+        """Size of the values of some sites (all for None)."""
+        width = sum(math.prod(self.sites[site]) for site in (self.sites if sites is None else sites))
+        return self.n_prompts * len(self.positions) * len(self.layers) * width * DTYPES[self.dtype].itemsize
+
+    def empty(self, site: Site) -> Tensor:
+        """An array of NaN for all values of a site."""
+        shape = (len(self.samples), len(self.conditions), len(self.positions), len(self.layers), *self.sites[site])
+        return torch.full(shape, torch.nan, dtype=DTYPES[self.dtype])
+
+    def shaped(self, site: Site, flat: Tensor) -> Tensor:
+        """`flat` with its last axis in the shape of a vector of the site."""
+        return flat.reshape(*flat.shape[:-1], *self.sites[site])
+
+    def nothing_present(self) -> Tensor:
+        """The array `present` before anything is."""
+        return torch.zeros(len(self.samples), len(self.conditions), len(self.positions), dtype=torch.bool)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Activations of some prompts, as they come from the model.
+
+    Attributes
+    ----------
+    samples, conditions
+        Indices of each row's labels.
+    values
+        By site, [row position layer width], on the CPU; NaN where not present.
+    present
+        [row position].
+    """
+
+    samples: Tensor
+    conditions: Tensor
+    values: dict[Site, Tensor]
+    present: Tensor
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(values.nbytes for values in self.values.values())
+
+
+class ActivationCache:
+    """Activations of several sites, in memory or in a folder from which a site is read when it is asked for.
+
+    Attributes
+    ----------
+    index
+        What it holds.
+    folder
+        Where, None in memory.
+    """
+
+    def __init__(
+        self,
+        index: ActivationIndex,
+        *,
+        folder: Path | None = None,
+        values: dict[Site, Tensor] | None = None,
+        present: Tensor | None = None,
+    ) -> None:
+        self.index = index
+        self.folder = folder
+        self._values = values or {}
+        self._present = present
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return tuple(self.index.sites)
+
+    def __getitem__(self, site: str) -> Activations:
+        """All activations of a site."""
+        return self.load(site)
+
+    def load(
+        self,
+        site: str,
+        *,
+        samples: Sequence[str] | None = None,
+        conditions: Sequence[str] | str | None = None,
+        positions: Sequence[str] | str | None = None,
+        layers: Sequence[int] | int | None = None,
+    ) -> Activations:
+        """Activations of a site, whole or in part; from a folder, only that part takes memory.
+
+        Raises
+        ------
+        ConfigError
+            Site or label is not there.
+        ActivationError
+            Memory does not suffice, or the folder is damaged.
+        """
+        if site not in self.index.sites:
+            raise ConfigError(f"sites: {site!r} is not there{nearest(site, self.index.sites)}")
+        if self.folder is None and self._present is not None:
+            whole = self._labelled(site, self._values[site], self._present, self.index)
+            return whole.select(samples=samples, conditions=conditions, positions=positions, layers=layers)
+        index = self.index
+        chosen = Choice(
+            samples=label_indices("samples", samples, index.samples),
+            conditions=label_indices("conditions", conditions, index.conditions),
+            positions=position_indices(positions, index.positions),
+            layers=label_indices("layers", layers, index.layers),
+        )
+        return self._read(site, chosen)
+
+    def _read(self, site: Site, chosen: Choice) -> Activations:
+        index = replace(
+            self.index,
+            samples=labels_at(self.index.samples, chosen.samples),
+            conditions=labels_at(self.index.conditions, chosen.conditions),
+            positions=labels_at(self.index.positions, chosen.positions),
+            layers=labels_at(self.index.layers, chosen.layers),
+        )
+        refuse_too_large(index.n_bytes(sites=[site]), hint="load fewer layers, positions or conditions at a time")
+        values, present = index.empty(site), index.nothing_present()
+        place = [
+            _places(chosen.samples, len(self.index.samples)),
+            _places(chosen.conditions, len(self.index.conditions)),
+        ]
+        for rows in self._shards(site):
+            sample, condition = place[0][rows.samples], place[1][rows.conditions]
+            kept = (sample >= 0) & (condition >= 0)
+            part, there = rows.values[site][kept], rows.present[kept]
+            if chosen.positions is not None:
+                part, there = part[:, chosen.positions], there[:, chosen.positions]
+            if chosen.layers is not None:
+                part = part[:, :, chosen.layers]
+            values[sample[kept], condition[kept]] = index.shaped(site, part)
+            present[sample[kept], condition[kept]] = there
+        return self._labelled(site, values, present, index)
+
+    def _shards(self, site: Site) -> Iterator[Rows]:
+        for name in self.index.shards:
+            path = (self.folder or Path()) / name
+            try:
+                with safe_open(path, framework="pt") as shard:
+                    yield Rows(
+                        samples=shard.get_tensor("sample"),
+                        conditions=shard.get_tensor("condition"),
+                        values={site: shard.get_tensor(site)},
+                        present=shard.get_tensor("present"),
+                    )
+            except (OSError, SafetensorError) as error:
+                raise ActivationError(f"{path}: missing or damaged ({error}); cache the activations again") from error
+
+    def _labelled(self, site: Site, values: Tensor, present: Tensor, index: ActivationIndex) -> Activations:
+        return Activations(
+            site,
+            values,
+            index.samples,
+            index.conditions,
+            index.positions,
+            index.layers,
+            present,
+            model_hash=index.model.get("weights_hash", ""),
+            dataset_hash=index.dataset.get("content_hash", ""),
+        )
+
+
+def _places(chosen: list[int] | None, n: int) -> Tensor:
+    """For each of `n` labels its place among the chosen ones, -1 without one."""
+    places = torch.full((n,), -1)
+    wanted = list(range(n)) if chosen is None else chosen
+    places[wanted] = torch.arange(len(wanted))
+    return places
+
+
+class ShardWriter:
+    """Collects rows and writes a shard whenever there are enough; the index when :meth:`close` is called."""
+
+    def __init__(self, folder: Path, index: ActivationIndex) -> None:
+        self.folder = folder
+        self.index = index
+        self._waiting: list[Rows] = []
+        self._names: list[str] = []
+        if (folder / INDEX).exists():
+            raise ActivationError(f"{folder}: holds activations already; delete it, load it, or give another folder")
+        for torn in folder.glob(_SHARD.replace("{:05d}", "*")):  # of a run that was killed
+            torn.unlink()
+
+    def add(self, rows: Rows) -> None:
+        """Keep rows, on disk when there are enough of them."""
+        self._waiting.append(rows)
+        if sum(part.n_bytes for part in self._waiting) >= _SHARD_BYTES:
+            self._write()
+
+    def close(self) -> ActivationCache:
+        """Write what is left, and the index."""
+        self._write()
+        index = replace(self.index, shards=tuple(self._names))
+        write_json(self.folder / INDEX, {"format_version": FORMAT_VERSION, "kind": "activations", **asdict(index)})
+        return ActivationCache(index, folder=self.folder)
+
+    def _write(self) -> None:
+        if not self._waiting:
+            return
+        tensors = {
+            "sample": torch.cat([part.samples for part in self._waiting]),
+            "condition": torch.cat([part.conditions for part in self._waiting]),
+            "present": torch.cat([part.present for part in self._waiting]),
+        }
+        for site in self.index.sites:
+            tensors[site] = torch.cat([part.values[site] for part in self._waiting])
+        name = _SHARD.format(len(self._names))
+        with atomic_path(self.folder / name) as temporary:
+            save_file(tensors, temporary)
+        self._names.append(name)
+        self._waiting.clear()
+
+
+def load_activations(path: str | Path) -> ActivationCache:
+    """Open a folder of activations; ``cache["resid_post"]`` then reads a site, ``cache.load(...)`` a part of it.
+
+    Raises
+    ------
+    ActivationError
+        No activations there, they are not complete, or of another format version.
+    """
+    folder = Path(path)
+    if not (folder / INDEX).exists():
+        state = "is not finished" if any(folder.glob("shard-*.safetensors")) else "holds no activations"
+        raise ActivationError(f"{folder}: {state} (it has no {INDEX}); cache them with cache_activations(out=...)")
+    stored = read_json(folder / INDEX)
+    version = stored.pop("format_version", None) if isinstance(stored, dict) else None
+    if version != FORMAT_VERSION or stored.pop("kind", None) != "activations":
+        raise ActivationError(f"{folder / INDEX}: format version {version}, but this leakmech reads {FORMAT_VERSION}")
+    try:
+        sites = {site: tuple(shape) for site, shape in stored.pop("sites").items()}
+        labels = {key: tuple(stored.pop(key)) for key in ("samples", "conditions", "positions", "layers", "shards")}
+        return ActivationCache(ActivationIndex(sites=sites, **labels, **stored), folder=folder)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ActivationError(f"{folder / INDEX}: damaged ({error}); cache the activations again") from error
+
+
+def available_memory() -> int:
+    """Bytes of memory that can be used without swapping."""
+    return psutil.virtual_memory().available
+
+
+def refuse_too_large(n_bytes: int, *, hint: str) -> None:
+    """Raise where `n_bytes` do not fit into the memory that is free.
+
+    Raises
+    ------
+    ActivationError
+        They do not; the message says how much it is and gives `hint`.
+    """
+    free = available_memory()
+    if n_bytes > free:
+        raise ActivationError(f"activations need {size_text(n_bytes)} of memory, {size_text(free)} are free; {hint}")
+
+
+def size_text(n_bytes: int) -> str:
+    """``3.2 GiB`` or ``12 MiB``."""
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.3g} MiB"
+
+
+# -- activation arrays -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """Activations of one site.
+
+    Attributes
+    ----------
+    site
+        For example ``resid_post``.
+    values
+        On the CPU, in the dtype of the model; one more axis for ``z``, whose vectors are (n_heads, d_head). NaN where
+        not present.
+    samples, conditions, positions, layers
+        Labels of the first four axes.
+    present
+        Which positions a prompt has.
+    model_hash, dataset_hash
+        What they were computed with and on.
+    """
+
+    site: Site
+    values: Float[Tensor, "sample condition position layer *width"]
+    samples: tuple[str, ...]
+    conditions: tuple[str, ...]
+    positions: tuple[str, ...]
+    layers: tuple[int, ...]
+    present: Bool[Tensor, "sample condition position"]
+    model_hash: str = ""
+    dataset_hash: str = ""
+
+    def select(
+        self,
+        *,
+        samples: Sequence[str] | None = None,
+        conditions: Sequence[str] | str | None = None,
+        positions: Sequence[str] | str | None = None,
+        layers: Sequence[int] | int | None = None,
+    ) -> Activations:
+        """The named entries, in the order in which they are named; all of an axis for None.
+
+        The name of a part (``stem``) stands for all its tokens (``stem:-2``, ``stem:-1``).
+
+        Raises
+        ------
+        ConfigError
+            A label is not there.
+        """
+        chosen = Choice(
+            samples=label_indices("samples", samples, self.samples),
+            conditions=label_indices("conditions", conditions, self.conditions),
+            positions=position_indices(positions, self.positions),
+            layers=label_indices("layers", layers, self.layers),
+        )
+        values, present = self.values, self.present
+        for axis, indices in enumerate((chosen.samples, chosen.conditions, chosen.positions, chosen.layers)):
+            if indices is not None:
+                values = values.index_select(axis, torch.tensor(indices))
+                present = present.index_select(axis, torch.tensor(indices)) if axis < present.dim() else present
+        return replace(
+            self,
+            values=values,
+            present=present,
+            samples=labels_at(self.samples, chosen.samples),
+            conditions=labels_at(self.conditions, chosen.conditions),
+            positions=labels_at(self.positions, chosen.positions),
+            layers=labels_at(self.layers, chosen.layers),
+        )
+
+    def matrix(self, *, condition: str, position: str) -> Float[np.ndarray, "sample layer *width"]:
+        """Values of one condition at one position, as float32 for NumPy.
+
+        Raises
+        ------
+        ConfigError
+            A label is not there, or stands for several tokens.
+        ActivationError
+            A prompt of this condition does not have this position.
+        """
+        chosen = self.select(conditions=condition, positions=position)
+        if len(chosen.positions) != 1:
+            raise ConfigError(f"position {position!r} is {len(chosen.positions)} tokens here; name one of them")
+        if not bool(chosen.present.all()):
+            absent = self.samples[int((~chosen.present[:, 0, 0]).nonzero()[0])]
+            raise ActivationError(f"sample {absent!r} has no position {position!r} under condition {condition!r}")
+        return chosen.values[:, 0, 0].float().numpy()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Indices along each labelled axis; None for all of it."""
+
+    samples: list[int] | None
+    conditions: list[int] | None
+    positions: list[int] | None
+    layers: list[int] | None
+
+
+def label_indices(axis: str, wanted: Any, labels: Sequence[Any]) -> list[int] | None:
+    if wanted is None:
+        return None
+    wanted = [wanted] if isinstance(wanted, str | int) else list(wanted)
+    index = {label: number for number, label in enumerate(labels)}
+    for label in wanted:
+        if label not in index:
+            raise ConfigError(f"{axis}: {label!r} is not there{nearest(str(label), [str(known) for known in labels])}")
+    return [index[label] for label in wanted]
+
+
+def position_indices(wanted: Sequence[str] | str | None, labels: Sequence[str]) -> list[int] | None:
+    if wanted is None:
+        return None
+    names = [wanted] if isinstance(wanted, str) else wanted
+    return label_indices("positions", [label for name in names for label in labels_of(name, labels) or [name]], labels)
+
+
+def labels_at(labels: tuple[Any, ...], indices: list[int] | None) -> tuple[Any, ...]:
+    return labels if indices is None else tuple(labels[index] for index in indices)

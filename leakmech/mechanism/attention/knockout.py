@@ -1,0 +1,332 @@
+"""Attention knock-out: take the injection away from the tokens behind it, and see how much of the affect shift goes.
+
+Every token behind the injection (stem, chat template's tail, continuation) gets weight 0 on the injection's tokens, in
+chosen heads; what remains is normalised again (scores of minus infinity: :mod:`leakmech.models.attention_mask`). With
+m the target and sums over samples,
+
+    effect = 1 - sum (m(positive) - m(negative) | knocked out) / sum (m(positive) - m(negative) | intact),
+
+and likewise for positive and negative, each against neutral. With all heads of all layers knocked out at once
+(*ceiling*) no token behind the injection has read it, and the effect is 1 but for one thing: injections of different
+length move the tokens behind them, which changes how these read what stands before. The effects of layers or heads do
+not add up to the ceiling, since one head can bring what another does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from leakmech.core.errors import ActivationError, ConfigError, ModelError, nearest
+from leakmech.core.progress import Progress, no_progress
+from leakmech.datasets.samples import INJECTIONS, PromptSet, load_dataset
+from leakmech.mechanism.activations.run import padded
+from leakmech.mechanism.attention.injected import part_mask, refuse_without_injection
+from leakmech.mechanism.attribution.gradients import parse_target
+from leakmech.mechanism.attribution.pairs import CONTRASTS, Continuations, Pair, make_pairs
+from leakmech.mechanism.attribution.replay import Replay
+from leakmech.mechanism.attribution.targets import Target
+from leakmech.mechanism.behaviour import sample_behaviour
+from leakmech.mechanism.directions.direction import Direction
+from leakmech.models.attention_mask import AttentionCall, Bias, attention_bias, refuse_other_attention
+from leakmech.models.batching import in_batches
+from leakmech.models.components import Component
+from leakmech.models.layout import Layout, layout_of
+from leakmech.models.load import LoadedModel
+from leakmech.prompts.locate import LocatedPrompt
+from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
+from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, divide
+
+KNOCKOUT_CONTRASTS = {"positive-negative": (0, 2), "positive-neutral": (0, 1), "negative-neutral": (2, 1)}
+"""Names of contrasts, and the two conditions by their place in ``positive, neutral, negative``."""
+
+
+@dataclass(frozen=True)
+class Knockout:
+    """Whose attention to the injection is taken away: one head's, one layer's, or everybody's (both None)."""
+
+    layer: int | None = None
+    head: int | None = None
+
+    def __str__(self) -> str:
+        if self.layer is None:
+            return "all"
+        if self.head is None:
+            return str(Component(kind="attn", layer=self.layer))
+        return str(Component(kind="head", layer=self.layer, index=self.head))
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionKnockout:
+    """The target with and without attention to the injection.
+
+    Attributes
+    ----------
+    target
+        Its name.
+    samples
+        Ids.
+    knockouts
+        What was taken away.
+    intact, knocked_out
+        The target in the conditions positive, neutral, negative.
+    """
+
+    target: str
+    samples: tuple[str, ...]
+    knockouts: tuple[Knockout, ...]
+    intact: Float[np.ndarray, "sample condition"]
+    knocked_out: Float[np.ndarray, "knockout sample condition"]
+
+    def effects(self, contrast: str = "positive-negative") -> Float[np.ndarray, " knockout"]:
+        """Share of the shift that each knock-out takes away: 1 is all of it, a negative one makes it larger."""
+        intact, knocked_out = self._shifts(contrast)
+        return 1 - divide(knocked_out.sum(axis=1), intact.sum())
+
+    def intervals(
+        self, contrast: str = "positive-negative", *, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
+    ) -> list[Interval]:
+        """BCa bootstrap intervals of the effects, over samples."""
+        intact, knocked_out = self._shifts(contrast)
+
+        def statistic(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows knockout"]:
+            return 1 - divide(sums[:, 1:], sums[:, :1])
+
+        columns = np.column_stack([intact, *knocked_out])
+        return bootstrap(columns, statistic, seed=seed, draws=draws, level=level)
+
+    @property
+    def ceiling(self) -> float:
+        """The effect of all heads at once on positive against negative."""
+        return float(self.effects()[self.knockouts.index(Knockout())])
+
+    def to_frame(self, *, seed: int = 0, draws: int = DRAWS, level: float = LEVEL) -> pd.DataFrame:
+        """One row per knock-out and contrast.
+
+        Columns: layer, head, label, contrast, effect, low, high, intact and knocked_out (mean shifts, in units of the
+        target).
+        """
+        rows = []
+        for contrast in KNOCKOUT_CONTRASTS:
+            intact, knocked_out = self._shifts(contrast)
+            effects = self.effects(contrast)
+            intervals = self.intervals(contrast, seed=seed, draws=draws, level=level)
+            for number, knockout in enumerate(self.knockouts):
+                rows.append(
+                    {
+                        "layer": knockout.layer,
+                        "head": knockout.head,
+                        "label": str(knockout),
+                        "contrast": contrast,
+                        "target": self.target,
+                        "effect": effects[number],
+                        "low": intervals[number].low,
+                        "high": intervals[number].high,
+                        "intact": intact.mean(),
+                        "knocked_out": knocked_out[number].mean(),
+                    }
+                )
+        return pd.DataFrame(rows).astype({"layer": "Int64", "head": "Int64"})
+
+    def _shifts(self, contrast: str) -> tuple[Float[np.ndarray, " sample"], Float[np.ndarray, "knockout sample"]]:
+        if contrast not in KNOCKOUT_CONTRASTS:
+            raise ConfigError(f"unknown contrast {contrast!r}{nearest(contrast, KNOCKOUT_CONTRASTS)}")
+        first, second = KNOCKOUT_CONTRASTS[contrast]
+        return (
+            self.intact[:, first] - self.intact[:, second],
+            self.knocked_out[..., first] - self.knocked_out[..., second],
+        )
+
+
+def attention_knockout(
+    model: LoadedModel,
+    dataset: str | Path | PromptSet,
+    *,
+    target: Direction | Literal["behaviour"] | Target,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[str] | None = None,
+    continuations: Continuations | None = None,
+    prompt_form: PromptForm = "auto",
+    system: str | None = DEFAULT_SYSTEM,
+    instruction: str = "none",
+    batch_size: int | str = "auto",
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> AttentionKnockout:
+    """Knock attention to the injection out in all heads at once, layer by layer, and head by head.
+
+    Parameters
+    ----------
+    model
+        As :func:`leakmech.load_model` returns it.
+    dataset
+        Samples, or the name or file of a data set.
+    target
+        As for :func:`leakmech.mechanism.attribution.gradients.attribute`.
+    layers
+        Layers that are knocked out, one at a time; all up to the target's for None, none for an empty list.
+    heads
+        Labels (``L12H3``) of heads that are knocked out, one at a time; None and an empty list as for `layers`.
+    continuations
+        For ``behaviour``: as :func:`leakmech.mechanism.behaviour.sample_behaviour` returns them; None samples them.
+    prompt_form, system, instruction
+        How prompts are rendered, as for :func:`leakmech.bench`.
+    batch_size
+        Sequences at a time; ``auto`` goes by the device. Halved whenever memory runs out.
+    seed
+        Of sampled continuations.
+    progress
+        See :mod:`leakmech.core.progress`.
+
+    Raises
+    ------
+    ModelError
+        There is no such layer or head, the target lies before it, the architecture or its attention takes no
+        knock-out, or positions cannot be found.
+    DatasetError
+        A sample has an empty injection or stem.
+    DirectionError
+        The direction was fitted on another model, or at a place that is no target.
+    ActivationError
+        Memory does not suffice for one prompt, or the target does not differ between positive and negative.
+    """
+    layout = layout_of(model.model)
+    refuse_other_attention(model.model)
+    wanted = parse_target(target, model)
+    knockouts = _knockouts(layout, wanted, layers, heads)
+    samples, renderer = load_dataset(dataset), Renderer(model.tokenizer, prompt_form, system, instruction)
+    if wanted.name == "behaviour" and continuations is None:
+        continuations = sample_behaviour(model, samples, renderer=renderer, seed=seed, progress=progress)
+    pairs = make_pairs(samples, renderer, continuations=continuations if wanted.name == "behaviour" else None)
+    sequences = _sequences(pairs)
+    ids = tuple(dict.fromkeys(pair.sample for pair in pairs))
+    sums = torch.zeros(len(ids) * len(INJECTIONS), 1 + len(knockouts), dtype=torch.float64)
+    for batch, values in in_batches(
+        sorted(sequences, key=lambda sequence: (-_n_behind(sequence.prompt), -len(sequence.prompt))),
+        lambda batch: (batch, _run_batch(model, wanted, [sequence.prompt for sequence in batch], knockouts)),
+        batch_size=batch_size,
+        device=model.device,
+        label="attention knock-out",
+        progress=progress,
+        name=lambda sequence: f"prompt {sequence.prompt.id!r}",
+    ):
+        rows = [ids.index(s.prompt.sample) * len(INJECTIONS) + _column(s.prompt) for s in batch]
+        weights = torch.tensor([sequence.weight for sequence in batch], dtype=torch.float64)
+        sums.index_add_(0, torch.tensor(rows), values.double().cpu() * weights[:, None])
+    table = sums.reshape(len(ids), len(INJECTIONS), -1).permute(2, 0, 1).numpy()
+    found = AttentionKnockout(wanted.name, ids, knockouts, table[0], table[1:])
+    if float((found.intact[:, 0] - found.intact[:, 2]).sum()) == 0:
+        raise ActivationError("attention knock-out: the target does not differ between positive and negative")
+    return found
+
+
+# -- what is knocked out -----------------------------------------------------------------------------------------------
+
+
+def _knockouts(
+    layout: Layout, target: Target, layers: Sequence[int] | None, heads: Sequence[str] | None
+) -> tuple[Knockout, ...]:
+    reached = range(target.layer + 1)
+    single = [Component.parse(label) for label in heads or ()]
+    for head in single:
+        if head.kind != "head":
+            raise ModelError(f"heads: {head} is no head; write L12H3")
+        layout.head(head.index or 0)
+    for layer in [*(layers or ()), *(head.layer for head in single)]:
+        layout.block(layer)
+        if layer not in reached:
+            raise ModelError(f"layer {layer}: lies behind the target, which is read behind layer {target.layer}")
+    whole_layers = [Knockout(layer) for layer in (reached if layers is None else layers)]
+    if heads is None:
+        chosen = [Knockout(layer, head) for layer in reached for head in range(layout.n_heads)]
+    else:
+        chosen = [Knockout(head.layer, head.index) for head in single]
+    return (Knockout(), *dict.fromkeys(whole_layers), *dict.fromkeys(chosen))
+
+
+@dataclass(frozen=True, eq=False)
+class _Sequence:
+    """A prompt, perhaps with a continuation, and the weight of its value in the target of its prompt."""
+
+    prompt: LocatedPrompt
+    weight: float
+
+
+def _sequences(pairs: Sequence[Pair]) -> list[_Sequence]:
+    """Each prompt once; with continuations, the mean over positive ones minus that over negative ones."""
+    sequences = []
+    for pair in pairs:
+        weight = pair.weight * CONTRASTS[pair.contrast]  # that of the continuation alone
+        # Both contrasts have the neutral prompt.
+        for prompt in (pair.clean, pair.corrupt) if pair.contrast[0] == "positive" else (pair.clean,):
+            refuse_without_injection(prompt)
+            sequences.append(_Sequence(prompt, weight))
+    return sequences
+
+
+def _n_behind(prompt: LocatedPrompt) -> int:
+    """Number of tokens behind the injection."""
+    return len(prompt) - prompt.spans["injection"][1]
+
+
+def _column(prompt: LocatedPrompt) -> int:
+    return [str(name) for name in INJECTIONS].index(prompt.condition)
+
+
+# -- one batch ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _run_batch(
+    model: LoadedModel, target: Target, batch: Sequence[LocatedPrompt], knockouts: Sequence[Knockout]
+) -> Float[Tensor, "row run"]:
+    """The target, intact and under each knock-out; only tokens behind the injections run again."""
+    layout = layout_of(model.model)
+    n_suffix = max(map(_n_behind, batch))
+    replay = Replay(model, padded(batch, model.device), n_suffix=n_suffix)
+    cut = _cut(batch, n_suffix=n_suffix).to(model.device)
+    stop = target.layer + 1
+    columns = [target.values(replay.streams[stop], batch)]
+    for knockout in knockouts:
+        bias = _bias(cut, knockout.head, layout.n_heads)
+        layers = range(stop) if knockout.layer is None else (knockout.layer,)
+        with attention_bias(layout, dict.fromkeys(layers, bias)):
+            hidden = replay.run(start=layers[0], stop=stop)
+        columns.append(target.values(hidden, batch))
+    return torch.stack(columns, dim=1)
+
+
+def _cut(batch: Sequence[LocatedPrompt], *, n_suffix: int) -> Bool[Tensor, "row query key"]:
+    """Which keys are taken from which of the last `n_suffix` queries: the injection from all that stand behind it."""
+    width = max(map(len, batch))
+    behind = torch.zeros(len(batch), n_suffix, dtype=torch.bool)
+    for row, prompt in enumerate(batch):
+        behind[row, n_suffix - _n_behind(prompt) :] = True
+    return behind[:, :, None] & part_mask(batch, "injection", width=width)[:, None]
+
+
+def _bias(cut: Bool[Tensor, "row query key"], head: int | None, n_heads: int) -> Bias:
+    heads = torch.ones(n_heads, dtype=torch.bool, device=cut.device)
+    if head is not None:
+        heads = torch.arange(n_heads, device=cut.device) == head
+    # A head dimension of 1 where all heads are meant: PyTorch's attention is faster with the smaller mask.
+    chosen = heads[None, :, None, None] if head is not None else heads[None, :1, None, None]
+    scores = torch.zeros(1, device=cut.device).masked_fill(cut[:, None] & chosen, float("-inf"))
+
+    def bias(call: AttentionCall) -> Float[Tensor, "row head query key"]:
+        if call.n_queries != cut.shape[1]:
+            raise ModelError(
+                f"the model reads {call.n_queries} positions for {cut.shape[1]} tokens (an adapter with tokens of its "
+                "own?), so the injection cannot be found in them"
+            )
+        return scores[..., -call.n_keys :]
+
+    return bias

@@ -1,0 +1,180 @@
+"""How much each head attends to the injection: from the last token of the prompt, and from the stem.
+
+With A the weights of a head, Q the tokens that attend and I those of the injection, a prompt has
+
+    attention = mean_{q in Q} sum_{k in I} A_qk,    uniform = mean_{q in Q} |I and visible to q| / |visible to q|,
+
+where the second is what a head without any preference would give: it depends on the lengths of injection and prompt
+(and on a layer's sliding window) alone. Both are means over the prompts of a condition. Weights are reduced inside the
+forward pass, so memory does not grow with the number of prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+
+from leakmech.core.progress import Progress, no_progress
+from leakmech.datasets.samples import INJECTIONS, Condition, PromptSet, load_dataset
+from leakmech.mechanism.activations.run import padded
+from leakmech.mechanism.attention.injected import injected_prompts, part_mask, refuse_other_width
+from leakmech.models.attention_patterns import AttentionPattern, eager_attention, watching_attention
+from leakmech.models.batching import in_batches
+from leakmech.models.components import Component
+from leakmech.models.layout import layout_of
+from leakmech.models.load import LoadedModel
+from leakmech.prompts.locate import LocatedPrompt
+from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
+
+FROM_POSITIONS = ("last_prompt", "stem")
+
+
+@dataclass(frozen=True, eq=False)
+class InjectionAttention:
+    """Attention to the injection, per head.
+
+    Attributes
+    ----------
+    conditions, from_positions
+        Labels of the last two axes.
+    n_prompts
+        Per condition.
+    attention
+        Mean weight on the injection, between 0 and 1.
+    uniform
+        The same if every visible token got the same weight.
+    """
+
+    conditions: tuple[str, ...]
+    from_positions: tuple[str, ...]
+    n_prompts: int
+    attention: Float[np.ndarray, "layer head condition from_position"]
+    uniform: Float[np.ndarray, "layer condition from_position"]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per head, condition and position: layer, head, label, condition, from_position, attention, uniform.
+
+        ``ratio`` is attention / uniform: above 1, a head prefers the injection.
+        """
+        n_layers, n_heads = self.attention.shape[:2]
+        names = ["layer", "head", "condition", "from_position"]
+        index = pd.MultiIndex.from_product(
+            [range(n_layers), range(n_heads), self.conditions, self.from_positions], names=names
+        )
+        frame = index.to_frame(index=False)
+        labels = [
+            str(Component(kind="head", layer=layer, index=head)) for layer in range(n_layers) for head in range(n_heads)
+        ]
+        frame.insert(2, "label", np.repeat(labels, len(self.conditions) * len(self.from_positions)))
+        frame["attention"] = self.attention.reshape(-1)
+        frame["uniform"] = np.broadcast_to(self.uniform[:, None], self.attention.shape).reshape(-1)
+        return frame.assign(ratio=frame["attention"] / frame["uniform"])
+
+
+def attention_to_injection(
+    model: LoadedModel,
+    dataset: str | Path | PromptSet,
+    *,
+    conditions: Sequence[Condition] = INJECTIONS,
+    prompt_form: PromptForm = "auto",
+    system: str | None = DEFAULT_SYSTEM,
+    instruction: str = "none",
+    batch_size: int | str = "auto",
+    progress: Progress = no_progress,
+) -> InjectionAttention:
+    """Mean attention of every head to the injection, from the last prompt token and from the stem.
+
+    Parameters
+    ----------
+    model
+        As :func:`leakmech.load_model` returns it; computes attention eagerly meanwhile.
+    dataset
+        Samples, or the name or file of a data set.
+    conditions
+        Of ``positive``, ``neutral``, ``negative``.
+    prompt_form, system, instruction
+        How prompts are rendered, as for :func:`leakmech.bench`.
+    batch_size
+        Prompts at a time; ``auto`` goes by the device. Halved whenever memory runs out.
+    progress
+        See :mod:`leakmech.core.progress`.
+
+    Raises
+    ------
+    DatasetError
+        A condition has no injection.
+    ModelError
+        The architecture is not known, its attention gives no weights, or positions cannot be found.
+    ActivationError
+        Memory does not suffice for one prompt.
+    """
+    renderer = Renderer(model.tokenizer, prompt_form, system, instruction)
+    prompts = injected_prompts(load_dataset(dataset), renderer, conditions)
+    layout = layout_of(model.model)
+    names, n_from = [str(name) for name in conditions], len(FROM_POSITIONS)
+    n_conditions = len(names)
+    attention = torch.zeros(n_conditions, layout.n_layers, layout.n_heads, n_from, dtype=torch.float64)
+    uniform = torch.zeros(n_conditions, layout.n_layers, n_from, dtype=torch.float64)
+    with eager_attention(model.model):
+        for batch, (weights, shares) in in_batches(
+            sorted(prompts, key=len, reverse=True),
+            lambda batch: (batch, _read_attention(model, batch)),
+            batch_size=batch_size,
+            device=model.device,
+            label="attention",
+            progress=progress,
+            name=lambda prompt: f"prompt {prompt.id!r}",
+        ):
+            rows = torch.tensor([names.index(prompt.condition) for prompt in batch])
+            attention.index_add_(0, rows, weights.double().cpu())
+            uniform.index_add_(0, rows, shares.double().cpu())
+    n_prompts = len(prompts) // n_conditions
+    return InjectionAttention(
+        tuple(names),
+        FROM_POSITIONS,
+        n_prompts,
+        (attention / n_prompts).permute(1, 2, 0, 3).numpy(),
+        (uniform / n_prompts).permute(1, 0, 2).numpy(),
+    )
+
+
+@torch.no_grad()
+def _read_attention(
+    model: LoadedModel, batch: Sequence[LocatedPrompt]
+) -> tuple[Float[Tensor, "row layer head from_position"], Float[Tensor, "row layer from_position"]]:
+    layout = layout_of(model.model)
+    inputs = padded(batch, model.device)
+    width = inputs["input_ids"].shape[1]
+    injection = part_mask(batch, "injection", width=width).to(model.device).float()
+    queries = _query_shares(batch, width=width).to(model.device)
+    weights: list[Tensor] = []
+    uniform: list[Tensor] = []
+
+    def see(pattern: AttentionPattern) -> None:
+        refuse_other_width(pattern.weights, width)
+        to_injection = einsum(pattern.weights.float(), injection, "row head query key, row key -> row head query")
+        weights.append(einsum(to_injection, queries, "row head query, row query at -> row head at"))
+        seen = einsum(pattern.visible.float(), injection, "row query key, row key -> row query")
+        # Queries in the padding may see nothing.
+        share = seen / pattern.visible.sum(dim=-1).clamp(min=1)
+        uniform.append(einsum(share, queries, "row query, row query at -> row at"))
+
+    with watching_attention(layout, see, layers=range(layout.n_layers)):
+        model.model(**inputs, use_cache=False, logits_to_keep=1)
+    return torch.stack(weights, dim=1), torch.stack(uniform, dim=1)
+
+
+def _query_shares(batch: Sequence[LocatedPrompt], *, width: int) -> Float[Tensor, "row query from_position"]:
+    """With what share each query counts: the last token alone, and the mean over the stem."""
+    last = torch.zeros(len(batch), width)
+    last[:, -1] = 1
+    stem = part_mask(batch, "stem", width=width).float()
+    return torch.stack([last, stem / stem.sum(dim=1, keepdim=True)], dim=-1)

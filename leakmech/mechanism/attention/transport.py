@@ -1,0 +1,261 @@
+"""Transport and expression: what heads bring from the injection, and what acts on it where the answer is formed.
+
+What a head gives to the last prompt token q is a sum over the tokens k that it reads, so it splits without remainder,
+
+    z(q) = sum_k A_qk v_k = sum_{k in injection} A_qk v_k + sum_{k elsewhere} A_qk v_k,
+
+and so does its direct contribution to a direction d of the residual stream, z W_O d. The first part is *transport*:
+values read at the injection itself. The second is read at the stem, the tail and the tokens before, where affect can
+only be because earlier heads brought it: it counts, like all that an MLP writes, as *expression*. Numbers are mean
+differences positive - negative, per sample, in units of the stream; with the embedding's and the biases' they add up to
+the difference of the whole projection. Where a norm stands between attention and stream (Gemma) its scale is held at
+its value in the prompt.
+
+Contributions are direct ones: a head that brings affect to the stem, for others to read, shows in
+:mod:`leakmech.mechanism.attention.knockout`, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import einsum, rearrange, repeat
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from leakmech.core.progress import Progress, no_progress
+from leakmech.datasets.samples import POLARITIES, PromptSet, load_dataset
+from leakmech.mechanism.activations.run import padded
+from leakmech.mechanism.attention.injected import injected_prompts, part_mask, refuse_other_width
+from leakmech.mechanism.attribution.targets import DirectionTarget
+from leakmech.mechanism.directions.direction import Direction
+from leakmech.models.attention_patterns import AttentionPattern, eager_attention, watching_attention
+from leakmech.models.batching import in_batches
+from leakmech.models.components import Component
+from leakmech.models.layout import Block, Layout, layout_of
+from leakmech.models.load import LoadedModel
+from leakmech.models.sites import recording
+from leakmech.prompts.locate import LocatedPrompt
+from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
+
+_DOMINANT = 2.0  # a head is called after the part that is at least so many times the other
+
+
+@dataclass(frozen=True, eq=False)
+class Transport:
+    """Direct contributions to a direction at the last prompt token, positive minus negative, per sample.
+
+    Attributes
+    ----------
+    samples
+        Ids.
+    transport
+        Of what each head reads at the injection.
+    expression
+        Of what it reads elsewhere.
+    mlps
+        Of each MLP, which reads the last token only: expression.
+    shifts
+        Difference of the whole projection.
+    """
+
+    samples: tuple[str, ...]
+    transport: Float[np.ndarray, "sample layer head"]
+    expression: Float[np.ndarray, "sample layer head"]
+    mlps: Float[np.ndarray, "sample layer"]
+    shifts: Float[np.ndarray, " sample"]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per head and MLP of each layer, means over samples.
+
+        Columns: layer, component (number of the head, or ``mlp``), label, transport, expression, share (their sum in
+        the difference of the whole projection), role (see :func:`role`).
+        """
+        rows = []
+        transport, expression, mlps = (x.mean(axis=0) for x in (self.transport, self.expression, self.mlps))
+        for layer, (brought, expressed) in enumerate(zip(transport, expression, strict=True)):
+            parts = [
+                (Component(kind="head", layer=layer, index=head), *both)
+                for head, both in enumerate(zip(brought, expressed, strict=True))
+            ]
+            parts.append((Component(kind="mlp", layer=layer), 0.0, mlps[layer]))
+            for component, read, elsewhere in parts:
+                rows.append(
+                    {
+                        "layer": layer,
+                        "component": "mlp" if component.index is None else component.index,
+                        "label": str(component),
+                        "transport": read,
+                        "expression": elsewhere,
+                        "share": (read + elsewhere) / self.shifts.mean(),
+                        "role": role(read, elsewhere),
+                    }
+                )
+        return pd.DataFrame(rows)
+
+
+def role(transport: float, expression: float) -> str:
+    """``transport`` or ``expression`` where one part is at least twice as large as the other, else ``both``."""
+    if abs(transport) >= _DOMINANT * abs(expression):
+        return "transport"
+    return "expression" if abs(expression) >= _DOMINANT * abs(transport) else "both"
+
+
+def transport_and_expression(
+    model: LoadedModel,
+    dataset: str | Path | PromptSet,
+    direction: Direction,
+    *,
+    prompt_form: PromptForm = "auto",
+    system: str | None = DEFAULT_SYSTEM,
+    instruction: str = "none",
+    batch_size: int | str = "auto",
+    progress: Progress = no_progress,
+) -> Transport:
+    """Split what heads contribute to a direction by where they read it.
+
+    Parameters
+    ----------
+    model
+        As :func:`leakmech.load_model` returns it; computes attention eagerly meanwhile.
+    dataset
+        Samples, or the name or file of a data set.
+    direction
+        Of ``resid_post`` or ``resid_pre`` at the last prompt token; layers up to it contribute.
+    prompt_form, system, instruction
+        How prompts are rendered, as for :func:`leakmech.bench`.
+    batch_size
+        Prompts at a time; ``auto`` goes by the device. Halved whenever memory runs out.
+    progress
+        See :mod:`leakmech.core.progress`.
+
+    Raises
+    ------
+    DirectionError
+        The direction was fitted on another model, or at a place that is not meant here.
+    DatasetError
+        A sample has an empty injection or stem.
+    ModelError
+        The architecture is not known, its attention gives no weights, or positions cannot be found.
+    ActivationError
+        Memory does not suffice for one prompt.
+    """
+    target = DirectionTarget.of(direction, model)
+    samples = load_dataset(dataset)
+    prompts = injected_prompts(samples, Renderer(model.tokenizer, prompt_form, system, instruction), POLARITIES)
+    layout = layout_of(model.model)
+    ids = [sample.id for sample in samples]
+    # Per layer the heads' two parts, then the MLP; the last column is the whole projection.
+    table = torch.zeros(len(ids), (target.layer + 1) * (2 * layout.n_heads + 1) + 1, dtype=torch.float64)
+    with eager_attention(model.model):
+        for batch, values in in_batches(
+            sorted(prompts, key=len, reverse=True),
+            lambda batch: (batch, _contributions(model, target, batch)),
+            batch_size=batch_size,
+            device=model.device,
+            label="transport",
+            progress=progress,
+            name=lambda prompt: f"prompt {prompt.id!r}",
+        ):
+            signs = torch.tensor([1.0 if prompt.condition == "positive" else -1.0 for prompt in batch])
+            rows = torch.tensor([ids.index(prompt.sample) for prompt in batch])
+            table.index_add_(0, rows, values.double().cpu() * signs[:, None])
+    by_layer = rearrange(table[:, :-1], "sample (layer part) -> sample layer part", layer=target.layer + 1).numpy()
+    heads = by_layer[..., :-1].reshape(*by_layer.shape[:2], 2, layout.n_heads)
+    return Transport(tuple(ids), heads[:, :, 0], heads[:, :, 1], by_layer[..., -1], table[:, -1].numpy())
+
+
+@torch.no_grad()
+def _contributions(
+    model: LoadedModel, target: DirectionTarget, batch: Sequence[LocatedPrompt]
+) -> Float[Tensor, "row column"]:
+    """Per layer each head's transport, each head's expression, and the MLP; then the whole projection."""
+    layout, direction = layout_of(model.model), target.direction
+    inputs = padded(batch, model.device)
+    width = inputs["input_ids"].shape[1]
+    injection = part_mask(batch, "injection", width=width).to(model.device)
+    cache = DynamicCache()  # where every architecture puts its values; without a configuration it keeps all of them
+    heads: list[Float[Tensor, "row part head"]] = []
+    layers = range(target.layer + 1)
+
+    def see(pattern: AttentionPattern) -> None:
+        refuse_other_width(pattern.weights, width)
+        layer: Any = cache.layers[pattern.layer]
+        z = split_z(pattern.weights[:, :, -1], layer.values, injection)
+        block = layout.block(pattern.layer)
+        readout = _readout(block, layout, pattern.written[:, -1], direction.vector.to(model.device))
+        heads.append(einsum(z, readout.float(), "row part head width, row head width -> row part head"))
+
+    with (
+        recording(layout, sites=["mlp_out", "resid_post"], layers=layers, pick=lambda hidden: hidden[:, -1:]) as found,
+        watching_attention(layout, see, layers=layers),
+    ):
+        model.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    columns = []
+    for layer in layers:
+        columns += [heads[layer][:, 0], heads[layer][:, 1], direction.project(found["mlp_out", layer].float())]
+    return torch.cat([*columns, direction.project(found["resid_post", target.layer].float())], dim=1)
+
+
+def split_z(
+    weights: Float[Tensor, "row head key"],
+    values: Float[Tensor, "row kv_head key d_head"],
+    inside: Bool[Tensor, "row key"],
+) -> Float[Tensor, "row 2 head d_head"]:
+    """Outputs of heads at one query: what they read at the tokens `inside`, and what they read elsewhere.
+
+    Parameters
+    ----------
+    weights
+        After the softmax.
+    values
+        Each head of values serves as many query heads, in a row, as there are more of these.
+    inside
+        Which keys make up the first part.
+    """
+    n_groups = weights.shape[1] // values.shape[1]
+    own = repeat(values.float(), "row kv_head key width -> row (kv_head group) key width", group=n_groups)
+    masks = torch.stack([inside, ~inside], dim=1).float()
+    return einsum(weights.float(), masks, own, "row head key, row part key, row head key width -> row part head width")
+
+
+# -- from z to the direction -------------------------------------------------------------------------------------------
+
+
+def _readout(
+    block: Block, layout: Layout, written: Float[Tensor, "row d_model"], vector: Float[Tensor, " d_model"]
+) -> Float[Tensor, "#row head d_head"]:
+    """By what each entry of z is multiplied on its way to the projection: W_O d, with the norm's scale where one is."""
+    seen = vector[None]
+    if block.attention_post_norm is not None:
+        seen = seen * _frozen_scale(block.attention_post_norm, written)
+    flat = _transposed(block.heads_out, seen, d_in=layout.n_heads * layout.d_head)
+    return rearrange(flat, "row (head width) -> row head width", head=layout.n_heads)
+
+
+def _frozen_scale(norm: Any, hidden: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
+    """By what a root-mean-square norm multiplies each entry of `hidden`.
+
+    It multiplies by 1 / size and a weight, so a constant vector of the same size shows both.
+    """
+    size = hidden.float().square().mean(dim=-1, keepdim=True).sqrt()
+    constant = size.expand_as(hidden).to(hidden.dtype)
+    return norm.forward(constant).float() / size
+
+
+def _transposed(linear: nn.Module, vectors: Float[Tensor, "row d_out"], *, d_in: int) -> Float[Tensor, "row d_in"]:
+    """Vectors through the transpose of a linear module: its derivative, so that adapters on it count."""
+    at: Any = next(linear.parameters())
+    with torch.enable_grad():
+        zero = torch.zeros(len(vectors), 1, d_in, dtype=torch.float32, device=vectors.device)
+        zero = zero.to(at.dtype if at.is_floating_point() else torch.float32).requires_grad_()
+        written = linear.forward(zero)  # without the hooks of others, which expect whole prompts
+        gradient = torch.autograd.grad(written, zero, vectors[:, None].to(written.dtype))[0]
+    return gradient[:, 0]

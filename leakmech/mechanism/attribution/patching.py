@@ -1,0 +1,346 @@
+"""Activation patching: one component's activations of the other run are put into a run, and the target is read again.
+
+    denoising   effect = m(corrupt run with a_clean)  - m(corrupt run)       what the component alone restores
+    noising     effect = m(clean run) - m(clean run with a_corrupt)          what is lost without it
+
+(Heimersheim & Nanda 2024). Activations are exchanged at the tokens that both prompts share, from the stem on, so heads
+that bring affect from the injection to the stem are seen there. Effects are weighted and summed over the pairs of a
+sample and divided by the shift, as in :mod:`leakmech.mechanism.attribution.gradients`, whose exact counterpart this is: one
+forward pass per component, from the patched layer on and over the shared tokens only
+(:mod:`leakmech.mechanism.attribution.replay`).
+
+The residual stream is patched by named regions of the prompt: ``injection``, ``stem``, ``tail`` (the chat template's)
+and ``last`` (the last token, also part of the tail). That is done on equalised prompts, where every token has its
+partner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from leakmech.core.errors import ActivationError, ConfigError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.mechanism.attribution.paired_run import PairedRun, Side
+from leakmech.mechanism.attribution.pairs import Pair
+from leakmech.mechanism.attribution.replay import Patch, patched
+from leakmech.mechanism.attribution.scores import ranked_frame
+from leakmech.mechanism.attribution.targets import Target
+from leakmech.models.batching import in_batches
+from leakmech.models.components import Component, ComponentKind
+from leakmech.models.layout import Layout, layout_of
+from leakmech.models.load import LoadedModel
+from leakmech.models.sites import Site
+from leakmech.prompts.locate import LocatedPrompt
+
+_SITES: dict[str, Site] = {"head": "z", "neuron": "mlp_post", "attn": "attn_out", "mlp": "mlp_out"}
+_SUBLAYERS: tuple[ComponentKind, ...] = ("attn", "mlp")
+REGIONS = ("injection", "stem", "tail", "last")
+
+
+@dataclass(frozen=True, eq=False)
+class Patching:
+    """Effects of patching, one column a patch.
+
+    Attributes
+    ----------
+    side
+        ``corrupt`` (denoising) or ``clean`` (noising).
+    target
+        Name of the target.
+    samples
+        Ids.
+    labels
+        What was patched: (layer, number or name).
+    effects
+        In units of the target.
+    shifts
+        Difference of the target between clean and corrupt.
+    """
+
+    side: Side
+    target: str
+    samples: tuple[str, ...]
+    labels: tuple[tuple[int, int | str], ...]
+    effects: Float[np.ndarray, "sample patch"]
+    shifts: Float[np.ndarray, " sample"]
+
+    @property
+    def method(self) -> str:
+        """``denoising`` or ``noising``."""
+        return "denoising" if self.side == "corrupt" else "noising"
+
+    def scores(self) -> Float[np.ndarray, " patch"]:
+        """Share of the shift that each patch restores (denoising) or takes away (noising)."""
+        return self.effects.sum(axis=0) / self.shifts.sum()
+
+    def grid(self) -> Float[np.ndarray, "layer component"]:
+        """Scores by layer and component, where every layer was patched in the same ones."""
+        n_layers = len({layer for layer, _ in self.labels})
+        return self.scores().reshape(n_layers, -1)
+
+    def to_frame(self, *, column: str = "head") -> pd.DataFrame:
+        """One row per patch: layer, `column`, method, target, score, rank."""
+        scores = self.scores()
+        order = ranked_frame(scores[None], column="patch", method=self.method, target=self.target)
+        labels = [self.labels[index] for index in order["patch"]]
+        frame = order.drop(columns=["layer", "patch"])
+        frame.insert(0, "layer", [layer for layer, _ in labels])
+        frame.insert(1, column, [name for _, name in labels])
+        return frame
+
+
+def patch_heads(
+    model: LoadedModel,
+    pairs: Sequence[Pair],
+    target: Target,
+    *,
+    side: Side = "corrupt",
+    layers: Sequence[int] | None = None,
+    batch_size: int | str = "auto",
+    progress: Progress = no_progress,
+) -> Patching:
+    """Patch every head alone.
+
+    Parameters
+    ----------
+    pairs
+        As :func:`leakmech.mechanism.attribution.pairs.make_pairs` returns them.
+    target
+        As :func:`leakmech.mechanism.attribution.gradients.parse_target` returns it.
+    side
+        ``corrupt`` (denoising) or ``clean`` (noising).
+    layers
+        All for None.
+    batch_size, progress
+        See :func:`leakmech.mechanism.attribution.gradients.attribute`.
+
+    Raises
+    ------
+    ModelError
+        There is no such layer.
+    ActivationError
+        Memory does not suffice for one pair, or the target does not differ between the conditions.
+    """
+    layout = layout_of(model.model)
+    chosen = _chosen(layers, layout)
+    patches = [((layer, head), [Component(layer, "head", head)]) for layer in chosen for head in range(layout.n_heads)]
+    return patch_components(model, pairs, target, patches, side=side, batch_size=batch_size, progress=progress)
+
+
+def patch_sublayers(
+    model: LoadedModel,
+    pairs: Sequence[Pair],
+    target: Target,
+    *,
+    side: Side = "corrupt",
+    layers: Sequence[int] | None = None,
+    batch_size: int | str = "auto",
+    progress: Progress = no_progress,
+) -> Patching:
+    """Patch every attention layer (``attn``) and every MLP (``mlp``) alone; parameters are those of `patch_heads`."""
+    chosen = _chosen(layers, layout_of(model.model))
+    patches = [((layer, kind), [Component(layer, kind)]) for layer in chosen for kind in _SUBLAYERS]
+    return patch_components(model, pairs, target, patches, side=side, batch_size=batch_size, progress=progress)
+
+
+def patch_components(
+    model: LoadedModel,
+    pairs: Sequence[Pair],
+    target: Target,
+    patches: Sequence[tuple[tuple[int, int | str], Sequence[Component]]],
+    *,
+    side: Side = "corrupt",
+    batch_size: int | str = "auto",
+    progress: Progress = no_progress,
+) -> Patching:
+    """Patch groups of components, each group together: neurons of one layer, or a circuit.
+
+    Parameters
+    ----------
+    patches
+        A label and its components each.
+
+    The other parameters and errors are those of :func:`patch_heads`.
+    """
+    if not patches:
+        raise ConfigError("patches: name at least one group of components")
+    sites = sorted({component_site(component) for _, group in patches for component in group})
+
+    def work(batch: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+        run = PairedRun(model, batch, target, sites=sites)
+        columns = [_patched_value(run, side, component_patches(run, group, side)) for _, group in patches]
+        return _signed(run, side, torch.stack(columns, dim=1)), run.shifts
+
+    labels = tuple(label for label, _ in patches)
+    return _collect(model, pairs, target, work, side=side, labels=labels, batch_size=batch_size, progress=progress)
+
+
+def patch_stream(
+    model: LoadedModel,
+    pairs: Sequence[Pair],
+    target: Target,
+    *,
+    side: Side = "corrupt",
+    layers: Sequence[int] | None = None,
+    regions: Sequence[str] = REGIONS,
+    batch_size: int | str = "auto",
+    progress: Progress = no_progress,
+) -> Patching:
+    """Patch the residual stream before each layer in named regions of the prompt.
+
+    Parameters
+    ----------
+    pairs
+        Equalised ones (``make_pairs(..., equalised=True)``).
+    layers
+        Before which the stream is patched; all for None.
+    regions
+        Of :data:`REGIONS`.
+
+    The other parameters and errors are those of :func:`patch_heads`.
+    """
+    unequal = next((pair for pair in pairs if len(pair.clean) != len(pair.corrupt)), None)
+    if unequal is not None:
+        raise ConfigError(f"prompts {unequal.clean.id!r} and {unequal.corrupt.id!r} differ in length; equalise them")
+    chosen = _chosen(layers, layout_of(model.model))
+
+    def work(batch: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+        run = PairedRun(model, batch, target, sites=["resid_pre"], whole=True)
+        other = run.side("clean" if side == "corrupt" else "corrupt")
+        columns = []
+        for layer in chosen:
+            for region in regions:
+                where = _region(run, region)
+                below = layer < run.stop  # streams above the target are not kept: they have no say in it
+                patches = [Patch("resid_pre", layer, other.replay.streams[layer], where)] if below else []
+                columns.append(_patched_value(run, side, patches))
+        return _signed(run, side, torch.stack(columns, dim=1)), run.shifts
+
+    labels = tuple((layer, region) for layer in chosen for region in regions)
+    return _collect(model, pairs, target, work, side=side, labels=labels, batch_size=batch_size, progress=progress)
+
+
+# -- one batch ---------------------------------------------------------------------------------------------------------
+
+
+def component_site(component: Component) -> Site:
+    """Where the activations of a component are read and replaced."""
+    return _SITES[component.kind]
+
+
+def component_features(component: Component, layout: Layout) -> slice:
+    """A component's part of the last axis of its site.
+
+    Raises
+    ------
+    ModelError
+        The model has no such component.
+    """
+    component.validate(layout)
+    if component.index is None:
+        return slice(None)
+    return layout.head(component.index) if component.kind == "head" else slice(component.index, component.index + 1)
+
+
+def component_patches(run: PairedRun, components: Sequence[Component], side: Side) -> list[Patch]:
+    """Patches that put the other side's activations of `components` into `side`, at the shared tokens."""
+    other = run.side("clean" if side == "corrupt" else "corrupt")
+    masks: dict[tuple[Site, int], Tensor] = {}
+    for component in components:
+        key = (component_site(component), component.layer)
+        values = other.activations[key]
+        if key not in masks:
+            masks[key] = torch.zeros(values.shape[-1], dtype=torch.bool, device=values.device)
+        masks[key][component_features(component, run.layout)] = True
+    return [
+        Patch(site, layer, other.activations[site, layer], run.shared & mask) for (site, layer), mask in masks.items()
+    ]
+
+
+@torch.no_grad()
+def _patched_value(run: PairedRun, side: Side, patches: Sequence[Patch]) -> Float[Tensor, " row"]:
+    """The target under the patches; what lies above the target has no say in it."""
+    inside = [patch for patch in patches if patch.layer < run.stop]
+    changed = run.side(side)
+    if not inside:
+        return changed.values
+    start = min(patch.layer for patch in inside)
+    with patched(run.layout, inside):
+        return run.value(changed.replay.run(start=start, stop=run.stop), changed)
+
+
+def _signed(run: PairedRun, side: Side, values: Float[Tensor, "row patch"]) -> Float[Tensor, "row patch"]:
+    change = values - rearrange(run.side(side).values, "row -> row 1")
+    return (change if side == "corrupt" else -change) * rearrange(run.weights, "row -> row 1")
+
+
+def _region(run: PairedRun, region: str) -> Bool[Tensor, "row pos 1"]:
+    where = torch.zeros(len(run.pairs), run.n_suffix, 1, dtype=torch.bool)
+    for row, pair in enumerate(run.pairs):
+        start, stop = _region_span(pair.corrupt, region)
+        shift = run.n_suffix - len(pair.corrupt)
+        where[row, start + shift : stop + shift] = True
+    return where.to(run.loaded.device)
+
+
+def _region_span(prompt: LocatedPrompt, region: str) -> tuple[int, int]:
+    stop = prompt.spans["prompt"][1]
+    spans = {
+        "injection": prompt.spans["injection"],
+        "stem": prompt.spans["stem"],
+        "tail": (prompt.spans["stem"][1], stop),
+        "last": (stop - 1, stop),
+    }
+    if region not in spans:
+        raise ConfigError(f"unknown region {region!r}; there are {', '.join(spans)}")
+    return spans[region]
+
+
+# -- all batches -------------------------------------------------------------------------------------------------------
+
+
+def _collect(
+    model: LoadedModel,
+    pairs: Sequence[Pair],
+    target: Target,
+    work: Callable[[Sequence[Pair]], tuple[Tensor, Tensor]],
+    *,
+    side: Side,
+    labels: tuple[tuple[int, int | str], ...],
+    batch_size: int | str,
+    progress: Progress,
+) -> Patching:
+    """Sum the effects and shifts that `work` finds in each batch, by sample."""
+    rows = {sample: row for row, sample in enumerate(dict.fromkeys(pair.sample for pair in pairs))}
+    effects = torch.zeros(len(rows), len(labels), dtype=torch.float64)
+    shifts = torch.zeros(len(rows), dtype=torch.float64)
+    for batch, (found, shift) in in_batches(
+        sorted(pairs, key=len, reverse=True),
+        lambda batch: (batch, work(batch)),
+        batch_size=batch_size,
+        device=model.device,
+        label="patching",
+        progress=progress,
+        name=lambda pair: f"prompt {pair.clean.id!r}",
+    ):
+        at = torch.tensor([rows[pair.sample] for pair in batch])
+        effects.index_add_(0, at, found.double().cpu())
+        shifts.index_add_(0, at, shift.double().cpu())
+    if float(shifts.sum()) == 0:
+        raise ActivationError("patching: the target does not differ between the conditions, so there is no shift")
+    return Patching(side, target.name, tuple(rows), labels, effects.numpy(), shifts.numpy())
+
+
+def _chosen(layers: Sequence[int] | None, layout: Layout) -> list[int]:
+    chosen = list(range(layout.n_layers)) if layers is None else list(layers)
+    for layer in chosen:
+        layout.block(layer)
+    return chosen

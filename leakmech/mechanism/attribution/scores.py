@@ -1,0 +1,170 @@
+"""Effects of components, summed as they come in, and the scores and rankings that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from leakmech.core.errors import ActivationError
+from leakmech.mechanism.attribution.pairs import Pair
+from leakmech.models.layout import Layout
+from leakmech.models.sites import Site
+from leakmech.prompts.locate import LocatedPrompt
+from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, divide
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """Effects of every component on a target.
+
+    Attributes
+    ----------
+    method, target, side
+        How, on what, and in which run ("corrupt": denoising, "clean": noising).
+    samples
+        Ids.
+    heads
+        Effect of each head in each sample, in units of the target.
+    sublayers
+        The same of whole attention layers and MLPs: entries ``attn`` and ``mlp``.
+    neurons
+        Effects of neurons, summed over the samples of either half (even and odd places in `samples`): one array a
+        half, so that memory does not grow with the number of samples.
+    shifts
+        What there is to explain in each sample: the difference of the target between clean and corrupt.
+    """
+
+    method: str
+    target: str
+    side: str
+    samples: tuple[str, ...]
+    heads: Float[np.ndarray, "sample layer head"]
+    sublayers: Mapping[str, Float[np.ndarray, "sample layer"]]
+    neurons: Float[np.ndarray, "half layer neuron"]
+    shifts: Float[np.ndarray, " sample"]
+
+    def head_scores(self, rows: Sequence[int] | slice = slice(None)) -> Float[np.ndarray, "layer head"]:
+        """Share of the shift that each head carries, in all samples or those of the given rows."""
+        return self.heads[rows].sum(axis=0) / self.shifts[rows].sum()
+
+    def neuron_scores(self, half: int | None = None) -> Float[np.ndarray, "layer neuron"]:
+        """Share of the shift that each neuron carries, in all samples or one half of them."""
+        if half is None:
+            return self.neurons.sum(axis=0) / self.shifts.sum()
+        return self.neurons[half] / self.shifts[half::2].sum()
+
+    def sublayer_scores(self) -> dict[str, Float[np.ndarray, " layer"]]:
+        """Share of the shift that each attention layer and MLP carries."""
+        return {name: values.sum(axis=0) / self.shifts.sum() for name, values in self.sublayers.items()}
+
+    def heads_frame(self, *, intervals: bool = False, seed: int = 0, draws: int = DRAWS) -> pd.DataFrame:
+        """Heads by descending size of their score: layer, head, method, target, score, rank (1 is the largest).
+
+        Parameters
+        ----------
+        intervals
+            Add ``low`` and ``high``: 95 % BCa intervals over samples.
+        """
+        scores = self.head_scores()
+        frame = ranked_frame(scores, column="head", method=self.method, target=self.target)
+        if intervals:
+            flat = self.heads.reshape(len(self.samples), -1)
+            found = share_intervals(flat, self.shifts, seed=seed, draws=draws)
+            at = frame["layer"].to_numpy() * scores.shape[1] + frame["head"].to_numpy()
+            frame["low"] = [found[index].low for index in at]
+            frame["high"] = [found[index].high for index in at]
+        return frame
+
+    def neurons_frame(self, *, top: int | None = None) -> pd.DataFrame:
+        """Neurons by descending size of their score: layer, neuron, method, target, score, rank."""
+        return ranked_frame(self.neuron_scores(), column="neuron", method=self.method, target=self.target, top=top)
+
+    def sublayers_frame(self) -> pd.DataFrame:
+        """Sublayers in the order of the layers: layer, sublayer, method, target, score."""
+        rows = [
+            {"layer": layer, "sublayer": name, "method": self.method, "target": self.target, "score": float(score)}
+            for name, scores in self.sublayer_scores().items()
+            for layer, score in enumerate(scores)
+        ]
+        return pd.DataFrame(rows)
+
+
+def share_intervals(
+    effects: Float[np.ndarray, "sample statistic"], shifts: Float[np.ndarray, " sample"], *, seed: int, draws: int
+) -> list[Interval]:
+    """95 % BCa intervals of sum(effects) / sum(shifts) over samples; a sample's shift may be negative."""
+
+    def shares(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows statistics"]:
+        return divide(sums[:, :-1], sums[:, -1:])
+
+    return bootstrap(np.hstack([effects, shifts[:, None]]), shares, seed=seed, draws=draws, level=LEVEL)
+
+
+def ranked_frame(
+    scores: Float[np.ndarray, "layer component"], *, column: str, top: int | None = None, **labels: str
+) -> pd.DataFrame:
+    """Components by descending |score|, ties by layer and number."""
+    order = np.argsort(-np.abs(scores), axis=None, kind="stable")[:top]
+    layers, numbers = np.unravel_index(order, scores.shape)
+    frame = pd.DataFrame({"layer": layers, column: numbers})
+    for name, value in labels.items():
+        frame[name] = value
+    return frame.assign(score=scores[layers, numbers], rank=np.arange(1, len(order) + 1))
+
+
+class EffectSums:
+    """Collects effects of batches of pairs; memory grows with samples x heads, not with samples x neurons."""
+
+    def __init__(self, layout: Layout, items: Sequence[Pair | LocatedPrompt]) -> None:
+        samples = list(dict.fromkeys(item.sample for item in items))
+        self._rows = {sample: row for row, sample in enumerate(samples)}
+        shape = (len(samples), layout.n_layers)
+        self._per_sample: dict[Site, Tensor] = {
+            "z": torch.zeros(*shape, layout.n_heads, dtype=torch.float64),
+            "attn_out": torch.zeros(*shape, 1, dtype=torch.float64),
+            "mlp_out": torch.zeros(*shape, 1, dtype=torch.float64),
+        }
+        self._neurons = torch.zeros(2, layout.n_layers, layout.d_mlp, dtype=torch.float64)
+        self._shifts = torch.zeros(len(samples), dtype=torch.float64)
+
+    def add(self, items: Sequence[Pair | LocatedPrompt], effects: Mapping[Site, Tensor], shifts: Tensor) -> None:
+        """Add a batch; effects are ``[row layer component]`` of the first layers."""
+        rows = torch.tensor([self._rows[item.sample] for item in items])
+        n_layers = effects["z"].shape[1]
+        for site, sums in self._per_sample.items():
+            sums[:, :n_layers].index_add_(0, rows, effects[site].double())
+        self._neurons[:, :n_layers].index_add_(0, rows % 2, effects["mlp_post"].double())
+        self._shifts.index_add_(0, rows, shifts.double())
+
+    def finish(self, *, method: str, target: str, side: str) -> Attribution:
+        """The attribution.
+
+        Raises
+        ------
+        ActivationError
+            There is no shift to explain, or an effect is not a number.
+        """
+        found = Attribution(
+            method=method,
+            target=target,
+            side=side,
+            samples=tuple(self._rows),
+            heads=self._per_sample["z"].numpy(),
+            sublayers={
+                "attn": self._per_sample["attn_out"][..., 0].numpy(),
+                "mlp": self._per_sample["mlp_out"][..., 0].numpy(),
+            },
+            neurons=self._neurons.numpy(),
+            shifts=self._shifts.numpy(),
+        )
+        if not np.isfinite(found.heads).all() or not np.isfinite(found.neurons).all():
+            raise ActivationError(f"{method}: effects are not finite; run the model in float32 or bfloat16")
+        if found.shifts.sum() == 0:
+            raise ActivationError(f"{method}: the target does not differ between the conditions, so there is no shift")
+        return found

@@ -1,0 +1,362 @@
+"""Directions of affect in the residual stream: fitted, chosen, judged and saved.
+
+A direction is a unit vector v at a site, layer and position; v^T x is how positive an activation x is (the sign
+convention: positive affect projects higher). It is fitted on one set of samples, layer and method are chosen on
+a second, and it is reported on a third. Two kinds are kept apart: *read* affect, from prompts with an injection, and
+*expressed* affect, from the model's own generations.
+
+On disk a direction is ``<name>.safetensors`` (the vector) and ``<name>.json`` (all else, written last).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import einsum
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from leakmech.core.errors import DirectionError, LeakmechError, UsageError, nearest
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.store import atomic_path, content_hash, read_json, write_json
+from leakmech.datasets.samples import CONDITIONS
+from leakmech.mechanism.directions.data import SPLITS, DirectionKind, SiteActivations, check_kind, check_splits
+from leakmech.mechanism.directions.fits import DEFAULT_METHODS, METHODS, Fit, FitOptions, Interchange, fit_method
+from leakmech.mechanism.directions.quality import CRITERIA, Criterion, DirectionTable, direction_table, thresholds
+from leakmech.scoring.statistics import DRAWS
+
+FORMAT_VERSION = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_UNIT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A unit vector along which affect lies, and what it was fitted on.
+
+    Attributes
+    ----------
+    vector
+        float32 on the CPU, shape (d_model,), length 1; positive affect has the larger projection.
+    site, layer, position
+        Where it lives, for example ``resid_post``, 20, ``last_prompt``.
+    method
+        How it was found: a name of :data:`leakmech.mechanism.directions.fits.METHODS`.
+    kind
+        ``read`` or ``expressed``.
+    stream_norm
+        Root mean square length of the activations that it was fitted on: the measure of a step along it.
+    projections
+        Mean projection by condition, in the units of the stream: set points for interventions.
+    threshold
+        The projection above which an activation counts as positive.
+    model_hash, data_hash, fit_hash
+        Of the model's weights, the data set, and the ids of the samples that were fitted on.
+    """
+
+    vector: Float[Tensor, " d_model"]
+    site: str
+    layer: int
+    position: str
+    method: str
+    kind: DirectionKind
+    stream_norm: float
+    projections: dict[str, float]
+    threshold: float
+    model_hash: str = ""
+    data_hash: str = ""
+    fit_hash: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        where = f"direction ({self.method}, {self.site} layer {self.layer})"
+        check_kind(self.kind, where=where)
+        vector = self.vector
+        if vector.dim() != 1 or vector.dtype != torch.float32 or vector.device.type != "cpu":
+            raise DirectionError(
+                f"{where}: the vector must be float32 of shape (d_model,) on the CPU, found {vector.dtype} of shape "
+                f"{tuple(vector.shape)} on {vector.device}"
+            )
+        if not abs(float(vector.norm()) - 1) < _UNIT_TOLERANCE:
+            raise DirectionError(f"{where}: the vector must have length 1, found {float(vector.norm()):.4g}")
+        unknown = sorted(set(self.projections) - set(CONDITIONS))
+        if unknown:
+            raise DirectionError(
+                f"{where}: projection of unknown condition {unknown[0]!r}{nearest(unknown[0], CONDITIONS)}"
+            )
+        numbers = (self.stream_norm, self.threshold, *self.projections.values())
+        if not all(math.isfinite(number) for number in numbers):
+            raise DirectionError(f"{where}: a projection, threshold or norm is not finite")
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.vector.shape[0]
+
+    def project(self, activations: Float[Tensor, "*batch d_model"]) -> Float[Tensor, " *batch"]:
+        """Projections of activations on the direction, in their dtype and on their device."""
+        return einsum(activations, self.vector.to(activations), "... d_model, d_model -> ...")
+
+    def cosine(self, other: Direction) -> float:
+        """Cosine with another direction of the same model.
+
+        Raises
+        ------
+        DirectionError
+            They are of two models.
+        """
+        if self.d_model != other.d_model or self.model_hash != other.model_hash:
+            raise DirectionError(
+                f"directions of two models ({self.model_hash or 'no hash'}, {other.model_hash or 'no hash'}; widths "
+                f"{self.d_model}, {other.d_model}) have no common space"
+            )
+        return float(self.vector.double() @ other.vector.double())
+
+    def save(self, folder: Path | str, name: str) -> Path:
+        """Write ``<name>.safetensors`` and then ``<name>.json`` into `folder`; returns the path of the latter.
+
+        Raises
+        ------
+        DirectionError
+            `name` is more than letters, digits, dots, dashes and underscores.
+        StorageError
+            The file system refuses.
+        """
+        if not _NAME.fullmatch(name):
+            raise DirectionError(f"direction name {name!r}: use letters, digits, '.', '-' and '_' only")
+        data = save({"vector": self.vector.contiguous()})
+        path = Path(folder) / f"{name}.json"
+        with atomic_path(Path(folder) / f"{name}.safetensors") as temporary:
+            temporary.write_bytes(data)
+        write_json(path, {**self.description(), "name": name, "vector_hash": content_hash(data)})
+        return path
+
+    def description(self) -> dict[str, Any]:
+        """All but the vector, JSON-ready."""
+        fields = {key: value for key, value in vars(self).items() if key != "vector"}
+        return {"format_version": self.format_version, **fields, "d_model": self.d_model}
+
+
+_SAVED_TYPES: dict[str, type | tuple[type, ...]] = {
+    "site": str,
+    "layer": int,
+    "position": str,
+    "method": str,
+    "kind": str,
+    "stream_norm": (int, float),
+    "projections": dict,
+    "threshold": (int, float),
+    "model_hash": str,
+    "data_hash": str,
+    "fit_hash": str,
+}
+
+
+def load_direction(path: Path | str, *, model_hash: str | None = None) -> Direction:
+    """A saved direction.
+
+    Parameters
+    ----------
+    path
+        Either of its two files, or their path without suffix.
+    model_hash
+        ``LoadedModel.weights_hash`` of the model that it is for; None: not compared.
+
+    Raises
+    ------
+    DirectionError
+        A file is missing, damaged, of another format version, does not belong to the other file, or the direction
+        was fitted on another model.
+    """
+    stem = Path(re.sub(r"\.(json|safetensors)$", "", str(path)))
+    described = stem.with_name(f"{stem.name}.json")
+    description = _read_description(described)
+    vector = _read_vector(stem.with_name(f"{stem.name}.safetensors"), description)
+    try:
+        direction = Direction(vector=vector, **{key: description[key] for key in _SAVED_TYPES})
+    except (DirectionError, TypeError) as problem:
+        raise DirectionError(f"{described}: damaged ({problem}); save the direction again") from problem
+    if model_hash is not None and direction.model_hash != model_hash:
+        raise DirectionError(
+            f"{described}: was fitted on the model with hash {direction.model_hash or '(none)'}, not on this one "
+            f"({model_hash}); fit it again, or load the model (weights, dtype, adapter) that it was fitted on"
+        )
+    return direction
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = read_json(path)
+    except (LeakmechError, OSError) as problem:
+        raise DirectionError(f"{path}: is missing or damaged; expected a direction as leakmech saves it") from problem
+    if not isinstance(description, dict) or "format_version" not in description:
+        raise DirectionError(f"{path}: describes no direction (no format_version)")
+    if description["format_version"] != FORMAT_VERSION:
+        raise DirectionError(
+            f"{path}: has format version {description['format_version']}; this leakmech reads {FORMAT_VERSION}"
+        )
+    for key, expected in {**_SAVED_TYPES, "d_model": int, "vector_hash": str}.items():
+        if not isinstance(description.get(key), expected) or isinstance(description[key], bool):
+            raise DirectionError(f"{path}: field {key!r} is missing or of the wrong type")
+    return description
+
+
+def _read_vector(path: Path, description: dict[str, Any]) -> Float[Tensor, " d_model"]:
+    try:
+        data = path.read_bytes()
+        vector = load(data)["vector"]
+    except (OSError, SafetensorError, KeyError) as problem:
+        raise DirectionError(f"{path}: is missing or damaged; save the direction again") from problem
+    if content_hash(data) != description["vector_hash"] or tuple(vector.shape) != (description["d_model"],):
+        raise DirectionError(f"{path}: does not belong to the .json file beside it; save the direction again")
+    return vector
+
+
+@dataclass(frozen=True, eq=False)
+class FittedDirections:
+    """What :func:`fit_directions` found: every method in every layer, and how good each is.
+
+    Attributes
+    ----------
+    table
+        Separation on ``tune`` and ``test``, baselines, cosines, and the chosen row.
+    fits
+        By method.
+    """
+
+    table: DirectionTable
+    fits: dict[str, Fit]
+    _activations: SiteActivations = field(repr=False)
+
+    @property
+    def chosen(self) -> Direction:
+        """The direction that was best on ``tune``."""
+        return self.direction(self.table.chosen.method, self.table.chosen.layer)
+
+    def direction(self, method: str, layer: int) -> Direction:
+        """The direction of one method in one layer.
+
+        Raises
+        ------
+        DirectionError
+            It was not fitted.
+        """
+        if method not in self.fits or layer not in self.table.layers:
+            raise DirectionError(
+                f"no direction was fitted by {method!r} in layer {layer}; there are {', '.join(self.fits)} in layers "
+                f"{self.table.layers[0]} to {self.table.layers[-1]}"
+            )
+        return make_direction(self.fits[method], method, layer=layer, activations=self._activations)
+
+
+def make_direction(fit: Fit, method: str, *, layer: int, activations: SiteActivations) -> Direction:
+    """The direction of `fit` in `layer`, with its scale taken from the activations that it was fitted on."""
+    index = activations.layers.index(layer)
+    vector = fit.vectors[index]
+    squares, projections = [], {}
+    for condition, _ in activations.conditions():
+        values = activations.layer(index, condition)
+        squares.append((values**2).sum(axis=1).mean())
+        projections[condition] = float((values @ vector).mean())
+    return Direction(
+        vector=torch.from_numpy(vector).float(),
+        site=activations.site,
+        layer=layer,
+        position=activations.position,
+        method=method,
+        kind=activations.kind,
+        stream_norm=float(np.sqrt(np.mean(squares))),
+        projections=projections,
+        threshold=float(thresholds(fit.vectors, activations)[index]),
+        model_hash=activations.model_hash,
+        data_hash=activations.data_hash,
+        fit_hash=activations.samples_hash,
+    )
+
+
+def fit_directions(
+    fit: SiteActivations,
+    tune: SiteActivations,
+    test: SiteActivations,
+    *,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    criterion: Criterion = "auc",
+    interchange: Interchange | None = None,
+    das_steps: int = FitOptions.das_steps,
+    random_draws: int = 1000,
+    shuffles: int = 20,
+    seed: int = 0,
+    draws: int = DRAWS,
+    progress: Progress = no_progress,
+) -> FittedDirections:
+    """Fit directions on `fit`, choose layer and method on `tune`, report them on `test`.
+
+    Parameters
+    ----------
+    fit, tune, test
+        Activations of the same site, position and layers over disjoint samples.
+    methods
+        Names from :data:`leakmech.mechanism.directions.fits.METHODS`.
+    criterion
+        What the chosen one is best in on `tune`: ``auc``, ``d_z`` or ``accuracy``.
+    interchange, das_steps
+        For the method ``das``.
+    random_draws, shuffles
+        Numbers of random directions and of fits to shuffled labels; 0 leaves a baseline out.
+    seed
+        Of k-means, the baselines and the bootstrap.
+    draws
+        Of the bootstrap.
+    progress
+        Reports the layers of slow methods.
+
+    Raises
+    ------
+    DirectionError
+        Splits share samples, are too small or do not fit together; there is no such method; or a layer has nothing to
+        fit.
+    UsageError
+        There is no such criterion.
+    """
+    splits = dict(zip(SPLITS, (fit, tune, test), strict=True))
+    check_splits(splits)
+    if criterion not in CRITERIA:
+        raise UsageError(f"criterion {criterion!r}{nearest(criterion, CRITERIA)}")
+    for method in methods:
+        if method not in METHODS:
+            raise DirectionError(f"unknown method {method!r}{nearest(method, METHODS)}")
+    options = FitOptions(seed=seed, interchange=interchange, das_steps=das_steps, progress=progress)
+    fits = {method: fit_method(method, fit, options=options) for method in methods}
+    table = direction_table(
+        fits,
+        splits,
+        criterion=criterion,
+        random_draws=random_draws,
+        shuffles=shuffles,
+        options=replace(options, progress=no_progress),
+        seed=seed,
+        draws=draws,
+    )
+    return FittedDirections(table=table, fits=fits, _activations=fit)
+
+
+def cosine_matrix(directions: dict[str, Direction]) -> pd.DataFrame:
+    """Cosines between named directions of one model, for example of *read* and *expressed* affect.
+
+    Raises
+    ------
+    DirectionError
+        They are of several models.
+    """
+    values = [[a.cosine(b) for b in directions.values()] for a in directions.values()]
+    return pd.DataFrame(values, index=list(directions), columns=list(directions))
