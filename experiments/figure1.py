@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from paper import run_script
 
 import leakmech
-from leakmech.config import DEFAULT_MODEL
 from leakmech.core.errors import ModelError
 from leakmech.core.store import write_text
 from leakmech.datasets.samples import INJECTIONS
 from leakmech.models.load import load_tokenizer
 from leakmech.reports.figures import CONDITION_COLORS, INK, SOFT, new_figure, save_figure
+from leakmech.runs.settings import DEFAULT_MODEL
 
 PAPER_TOKENIZER = "gpt2"
 _PAPER_MEANS = "paper's AEXL: 12.7, 15.7 and 9.8 on average"

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.commands.console import out as console
-from leakmech.config import read_yaml
 from leakmech.core.errors import ConfigError
 from leakmech.core.progress import rich_progress
 from leakmech.mitigation.compare import evaluate_mitigations
@@ -22,6 +21,7 @@ from leakmech.mitigation.lora import train_lora
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.mitigation.types import Mitigation
 from leakmech.reports.mitigation_tables import mitigations_table
+from leakmech.runs.settings import read_yaml
 
 _KEYS = {"like", "recipe", "changes", "variants", "seeds", "evaluation"}
 

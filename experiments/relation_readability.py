@@ -13,7 +13,6 @@ import argparse
 
 import numpy as np
 
-from leakmech.config import DEFAULT_MODEL
 from leakmech.core.progress import rich_progress
 from leakmech.datasets.relation import without_self_reports
 from leakmech.datasets.samples import FITTING_DATASETS, POLARITIES, PromptSet, load_pooled
@@ -23,6 +22,7 @@ from leakmech.mitigation.training.pairing import Pairing
 from leakmech.mitigation.training.settings import ClearPairs
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.reports.tables import Table
+from leakmech.runs.settings import DEFAULT_MODEL
 
 POSITIONS = ("stem_mean", "last_prompt")
 

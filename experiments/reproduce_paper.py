@@ -22,11 +22,11 @@ from table3 import table3
 from table4 import instruction_effects, table4
 
 import leakmech
-from leakmech.config import read_yaml
 from leakmech.core.errors import InterruptedRunError, LeakmechError
 from leakmech.core.progress import rich_progress
 from leakmech.core.store import write_text
 from leakmech.reports.figures import save_figure
+from leakmech.runs.settings import read_yaml
 
 MARGIN = 0.05
 PAPER_SETTINGS: dict[str, Any] = {

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from leakmech.models.load import load_model
     from leakmech.power_analysis import power
     from leakmech.rescoring import score
-    from leakmech.runs import BenchResult, load_result
+    from leakmech.runs.directory import BenchResult, load_result
     from leakmech.scoring.expression import load_estimator
 
 __version__ = "0.1.0"
@@ -98,7 +98,7 @@ _HOMES = {
     "AblateDirection": "leakmech.interventions.types",
     "AblateHeads": "leakmech.interventions.types",
     "AblateNeurons": "leakmech.interventions.types",
-    "BenchResult": "leakmech.runs",
+    "BenchResult": "leakmech.runs.directory",
     "Comparison": "leakmech.comparison",
     "DampenAttention": "leakmech.interventions.types",
     "Direction": "leakmech.mechanism.directions.direction",
@@ -127,7 +127,7 @@ _HOMES = {
     "load_estimator": "leakmech.scoring.expression",
     "load_interventions": "leakmech.interventions.files",
     "load_model": "leakmech.models.load",
-    "load_result": "leakmech.runs",
+    "load_result": "leakmech.runs.directory",
     "merge_lora": "leakmech.mitigation.lora",
     "power": "leakmech.power_analysis",
     "save_interventions": "leakmech.interventions.files",

@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from leakmech.config import BenchConfig
 from leakmech.core.errors import InterruptedRunError, RunDirectoryError, UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import append_jsonl, slug, write_json, write_jsonl
@@ -33,7 +32,8 @@ from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
 from leakmech.prompts.arrangement import arrange
 from leakmech.run_prompts import RunPrompts
-from leakmech.runs import BenchResult, RunDirectory, load_result, open_run, refuse_other_run
+from leakmech.runs.directory import BenchResult, RunDirectory, load_result, open_run, refuse_other_run
+from leakmech.runs.settings import BenchConfig
 from leakmech.scoring.sentence import Cleaner, PromptText
 
 _IN_MEMORY = "in memory"
@@ -64,7 +64,7 @@ def bench(
     progress
         Where to report progress; silent by default (:class:`leakmech.core.progress.RichProgress` draws bars).
     **settings
-        Fields of :class:`leakmech.config.BenchConfig`, e.g. ``dataset="hexl", generations=10, seed=0``.
+        Fields of :class:`leakmech.runs.settings.BenchConfig`, e.g. ``dataset="hexl", generations=10, seed=0``.
 
     Returns
     -------

@@ -17,7 +17,6 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Self
 
-from leakmech.config import DEFAULT_MODEL
 from leakmech.core.errors import DatasetError, InterruptedRunError, UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import read_json, write_json, write_text
@@ -40,6 +39,7 @@ from leakmech.prompts.aexl import (
 from leakmech.prompts.aexl_settings import TEST, AexlSettings
 from leakmech.reports.aexl_card import card_markdown, card_tables
 from leakmech.reports.tables import Table
+from leakmech.runs.settings import DEFAULT_MODEL
 from leakmech.scoring.batching import LABELS
 from leakmech.scoring.expression import Estimator, load_estimator
 from leakmech.scoring.score_cache import CHUNK, ScoreCache

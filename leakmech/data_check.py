@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from leakmech.config import DEFAULT_MODEL
 from leakmech.core.errors import DatasetError
 from leakmech.core.text import normalised_words, split_sentences
 from leakmech.datasets.samples import (
@@ -35,6 +34,7 @@ from leakmech.datasets.samples import (
     load_dataset,
 )
 from leakmech.reports.tables import Table
+from leakmech.runs.settings import DEFAULT_MODEL
 from leakmech.scoring.expression import LABELS, load_estimator
 from leakmech.scoring.semantic import cosine_similarity, load_encoder
 

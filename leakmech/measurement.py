@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.config import ScoringConfig
 from leakmech.core.progress import Progress
 from leakmech.core.store import content_hash, write_parquet
 from leakmech.datasets.samples import PromptSet
-from leakmech.runs import FORMAT_VERSION, RunDirectory
+from leakmech.runs.directory import FORMAT_VERSION, RunDirectory
+from leakmech.runs.settings import ScoringConfig
 from leakmech.scoring.expression import Estimator, estimator_hash, estimator_names, load_estimator
 from leakmech.scoring.leakage import leakage_headline, leakage_statistics
 from leakmech.scoring.records import Scorer, echo_rates, leakage_scores

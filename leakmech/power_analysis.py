@@ -22,7 +22,7 @@ from scipy import optimize, stats
 
 from leakmech.core.errors import UsageError, nearest
 from leakmech.reports.tables import Table
-from leakmech.runs import BenchResult, load_result
+from leakmech.runs.directory import BenchResult, load_result
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.sentence import Cleaning
 from leakmech.scoring.variance import VarianceComponents, variance_components

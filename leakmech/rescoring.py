@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from leakmech.config import ScoreConfig
 from leakmech.core.errors import DatasetError, InterruptedRunError, RunDirectoryError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.rows import user_rows
@@ -23,7 +22,8 @@ from leakmech.generation.external import ExternalGenerations, read_generations
 from leakmech.measurement import Measurement
 from leakmech.prompts.arrangement import arrange, injection_place
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.runs import BenchResult, RunDirectory, load_result, open_run, refuse_other_run
+from leakmech.runs.directory import BenchResult, RunDirectory, load_result, open_run, refuse_other_run
+from leakmech.runs.settings import ScoreConfig
 from leakmech.scoring.records import MISSING
 from leakmech.scoring.sentence import PromptText
 
@@ -51,7 +51,7 @@ def score(
     progress
         Where to report progress; silent by default.
     **settings
-        Fields of :class:`leakmech.config.ScoreConfig`, e.g. ``dataset="hexl", estimator="embedded,vader"``.
+        Fields of :class:`leakmech.runs.settings.ScoreConfig`, e.g. ``dataset="hexl", estimator="embedded,vader"``.
 
     Returns
     -------

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from leakmech.config import BenchConfig
 from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress
 from leakmech.core.store import append_jsonl, content_hash, read_json, read_jsonl_shard
@@ -33,7 +32,8 @@ from leakmech.models.load import LoadedModel
 from leakmech.prompts.arrangement import injection_place
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.runs import RunDirectory
+from leakmech.runs.directory import RunDirectory
+from leakmech.runs.settings import BenchConfig
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from leakmech.core.store import content_hash, write_json, write_text
 from leakmech.core.text import normalised_words
 from leakmech.datasets.samples import POLARITIES
 from leakmech.reports.examples import finished_bench, printable, sample_texts
-from leakmech.runs import BenchResult, RunDirectory
+from leakmech.runs.directory import BenchResult, RunDirectory
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import column, leakage_scores
 from leakmech.scoring.sentence import Cleaning

@@ -23,11 +23,11 @@ def train(
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, or auto; the adapter is float32.")] = None,
 ) -> None:
     """Train a LoRA adapter against leakage; continues the training in --out if there is one."""
-    from leakmech.config import read_yaml
     from leakmech.core.progress import rich_progress
     from leakmech.mitigation.lora import train_lora
     from leakmech.mitigation.training.settings import LoraTrainingConfig
     from leakmech.reports.training import adapter_table, loss_figure
+    from leakmech.runs.settings import read_yaml
 
     settings = read_yaml(config) | given(
         model=model, seed=seed, rank=rank, examples=examples, epochs=epochs, device=device, dtype=dtype

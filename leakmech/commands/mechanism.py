@@ -40,10 +40,10 @@ def diagnose(
     out: Annotated[Path | None, typer.Option(help="Run directory; one that holds this diagnosis is continued.")] = None,
 ) -> None:
     """Find the layers, heads and neurons that carry leaked affect; continues the diagnosis in --out."""
-    from leakmech.config import read_yaml
     from leakmech.core.progress import rich_progress
     from leakmech.diagnosis.pipeline import diagnose as run
-    from leakmech.runs import stored_settings
+    from leakmech.runs.directory import stored_settings
+    from leakmech.runs.settings import read_yaml
 
     settings = stored_settings(out, command="diagnose") if out else {}
     settings |= read_yaml(config) if config else {}

@@ -11,7 +11,7 @@ from leakmech.commands.console import given
 from leakmech.commands.console import out as console
 
 if TYPE_CHECKING:
-    from leakmech.runs import BenchResult
+    from leakmech.runs.directory import BenchResult
 
 
 def bench(
@@ -59,10 +59,10 @@ def bench(
 ) -> None:
     """Measure expression leakage of a model; continues the run in --out if there is one."""
     from leakmech.benchmark import bench as run
-    from leakmech.config import read_yaml
     from leakmech.core.progress import rich_progress
     from leakmech.generation.contrast import contrast_settings
-    from leakmech.runs import stored_settings
+    from leakmech.runs.directory import stored_settings
+    from leakmech.runs.settings import read_yaml
 
     settings = stored_settings(out) if out else {}
     settings |= read_yaml(config) if config else {}
@@ -109,10 +109,10 @@ def score(
     report: Annotated[bool, typer.Option(help="Also write report.html.")] = True,
 ) -> None:
     """Score texts that were generated elsewhere, or the texts of a run once more."""
-    from leakmech.config import read_yaml
     from leakmech.core.progress import rich_progress
     from leakmech.generation.external import parse_columns
     from leakmech.rescoring import score as run
+    from leakmech.runs.settings import read_yaml
 
     settings = read_yaml(config) if config else {}
     settings |= given(
@@ -124,7 +124,7 @@ def score(
 
 def show(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """Print the tables of a finished run."""
-    from leakmech.runs import load_result
+    from leakmech.runs.directory import load_result
 
     _print_tables(load_result(run))
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.config import DiagnoseConfig
 from leakmech.core.errors import InterruptedRunError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import read_json, slug, write_json
@@ -19,7 +18,8 @@ from leakmech.diagnosis.stages import STAGES
 from leakmech.diagnosis.workbench import Workbench
 from leakmech.mechanism.sentiment import split_samples
 from leakmech.models.load import load_adapter, load_configured
-from leakmech.runs import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
+from leakmech.runs.directory import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
+from leakmech.runs.settings import DiagnoseConfig
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def diagnose(
     out
         Run directory; default ``runs/diagnose-<model>-<dataset>-seed<seed>``.
     **settings
-        Fields of :class:`leakmech.config.DiagnoseConfig`; ``fit`` is needed: samples on which directions are fitted.
+        Fields of :class:`leakmech.runs.settings.DiagnoseConfig`; ``fit`` is needed: samples on which directions are fitted.
 
     Raises
     ------

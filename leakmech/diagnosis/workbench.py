@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leakmech.config import DiagnoseConfig
 from leakmech.core.errors import GenerationError
 from leakmech.core.progress import Progress
 from leakmech.core.store import atomic_path, read_json, write_json, write_text
@@ -23,6 +22,7 @@ from leakmech.mechanism.directions.direction import Direction, load_direction
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
+from leakmech.runs.settings import DiagnoseConfig
 
 Fragment = dict[str, Any]
 

@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from leakmech.config import BenchConfig
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import stable_hash
 from leakmech.core.store import content_hash, read_json, slug, write_json, write_jsonl
@@ -38,7 +37,8 @@ from leakmech.mitigation.types import Mitigation, bench_under
 from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.prompts.arrangement import Arrangement, injection_place
 from leakmech.prompts.render import Renderer
-from leakmech.runs import BenchResult, RunDirectory
+from leakmech.runs.directory import BenchResult, RunDirectory
+from leakmech.runs.settings import BenchConfig
 from leakmech.scoring.expression import Estimator, estimator_names, load_estimator
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores

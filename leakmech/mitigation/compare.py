@@ -17,7 +17,6 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.config import BenchConfig
 from leakmech.core.errors import ConfigError, InterruptedRunError, RunDirectoryError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.provenance import environment
@@ -30,7 +29,8 @@ from leakmech.mitigation.types import Mitigation
 from leakmech.models.load import LoadedModel, load_configured
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.reports.mitigation_tables import mitigations_table
-from leakmech.runs import FORMAT_VERSION, RunDirectory
+from leakmech.runs.directory import FORMAT_VERSION, RunDirectory
+from leakmech.runs.settings import BenchConfig
 from leakmech.scoring.paired import run_differences, statistic_columns
 
 COMMAND = "evaluate_mitigations"
@@ -118,7 +118,7 @@ def evaluate_mitigations(
     progress
         See :mod:`leakmech.core.progress`.
     **settings
-        Fields of :class:`leakmech.config.BenchConfig`, e.g. ``generations=4, seed=0``.
+        Fields of :class:`leakmech.runs.settings.BenchConfig`, e.g. ``generations=4, seed=0``.
 
     Raises
     ------

@@ -18,7 +18,6 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.config import DiagnoseConfig
 from leakmech.core.errors import RunDirectoryError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import numpy_generator
@@ -35,6 +34,7 @@ from leakmech.mitigation.relation_probe import RelationProbe, fit_relation_probe
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
+from leakmech.runs.settings import DiagnoseConfig
 
 METHOD = "difference_of_means"
 """How directions are fitted that are taken out: what is left has equal means under both polarities."""

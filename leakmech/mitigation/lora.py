@@ -45,7 +45,7 @@ from leakmech.models.layout import layout_of
 from leakmech.models.load import ADAPTER_CARD, LoadedModel, load_adapter, load_model
 from leakmech.models.quiet import quiet
 from leakmech.prompts.render import Renderer
-from leakmech.runs import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
+from leakmech.runs.directory import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
 
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 

@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leakmech.config import BenchConfig, MitigateConfig
 from leakmech.core.errors import ConfigError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, read_json, slug, write_json, write_text
@@ -43,6 +42,7 @@ from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
 from leakmech.reports.mitigation_figures import draw_mitigations
 from leakmech.reports.mitigation_page import mitigation_page
+from leakmech.runs.settings import BenchConfig, MitigateConfig
 
 Row = dict[str, Any]
 
@@ -69,7 +69,7 @@ def mitigate(
         Run directory; default ``runs/mitigate-<model>-<dataset>-seed<seed>``. One that holds this run is continued,
         with other families, adapters or interventions as well: what was measured is not measured again.
     **settings
-        Fields of :class:`leakmech.config.MitigateConfig`.
+        Fields of :class:`leakmech.runs.settings.MitigateConfig`.
 
     Raises
     ------

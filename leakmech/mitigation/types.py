@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from leakmech.benchmark import run_benchmark
-from leakmech.config import BenchConfig
 from leakmech.core.errors import ConfigError, nearest
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash
 from leakmech.interventions.base import Intervention, interventions_key
 from leakmech.models.load import LoadedModel, load_configured
-from leakmech.runs import BenchResult
+from leakmech.runs.directory import BenchResult
+from leakmech.runs.settings import BenchConfig
 
 FORMAT_VERSION = 1
 MitigationKind = Literal["base", "baseline", "instruction", "rewrite", "decoding", "intervention", "adapter", "oracle"]
@@ -46,7 +46,7 @@ class Mitigation:
         that a mitigation must beat. ``oracle`` marks what uses knowledge that a user does not have (which sentence was
         injected): a bound for mitigations, and none itself.
     settings
-        Fields of :class:`leakmech.config.BenchConfig` that it sets. Settings of ``decoding`` are merged into those of
+        Fields of :class:`leakmech.runs.settings.BenchConfig` that it sets. Settings of ``decoding`` are merged into those of
         the run.
     interventions
         What the model runs under, in their order.

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from leakmech.core.seeds import numpy_generator
 from leakmech.datasets.samples import Condition
 from leakmech.reports.examples import SampleTexts, mark, sample_texts
-from leakmech.runs import BenchResult, RunDirectory
+from leakmech.runs.directory import BenchResult, RunDirectory
 from leakmech.scoring.leakage import LABELS, mean_valence, valence_shifts
 from leakmech.scoring.records import leakage_scores
 

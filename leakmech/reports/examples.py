@@ -21,7 +21,7 @@ from leakmech.core.errors import RunDirectoryError, UsageError, nearest
 from leakmech.core.store import read_jsonl_shard
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, Condition
 from leakmech.prompts.instructions import resolve_instruction
-from leakmech.runs import BenchResult, RunDirectory, load_result
+from leakmech.runs.directory import BenchResult, RunDirectory, load_result
 from leakmech.scoring.records import Record
 
 _STYLES = {"positive": "blue", "negative": "dark_orange"}

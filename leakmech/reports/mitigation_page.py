@@ -14,7 +14,7 @@ from leakmech.reports.figure_frames import Frame, words
 from leakmech.reports.findings import ShownTable, embedded_figure, findings_page
 from leakmech.reports.mitigation_tables import mitigations_table
 from leakmech.reports.tables import Table
-from leakmech.runs import BenchResult
+from leakmech.runs.directory import BenchResult
 
 N_EXAMPLES = 4
 _VERDICTS = ("worse", "inconclusive", "equivalent", "better")

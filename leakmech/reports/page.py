@@ -18,7 +18,7 @@ from leakmech.reports.examples import finished_bench
 from leakmech.reports.reproduction import provenance, reproduction
 from leakmech.reports.self_contained import render_page
 from leakmech.reports.tables import Table, cleaning_table, estimator_table, leakage_table
-from leakmech.runs import RunDirectory
+from leakmech.runs.directory import RunDirectory
 
 Summary = Mapping[str, Any]
 

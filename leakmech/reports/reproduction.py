@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from leakmech.config import BenchConfig, ScoreConfig, ScoringConfig
+from leakmech.runs.settings import BenchConfig, ScoreConfig, ScoringConfig
 
 _OPTIONS = {
     "model": "--model",

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from lora_ablations import read_settings
 
-from leakmech.config import read_yaml
 from leakmech.core.errors import ConfigError
 from leakmech.datasets.samples import load_dataset
 from leakmech.mitigation.lora import training_sources
 from leakmech.mitigation.training.sampling import example_counts
 from leakmech.mitigation.training.settings import LoraTrainingConfig
+from leakmech.runs.settings import read_yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

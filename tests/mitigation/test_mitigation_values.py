@@ -7,7 +7,6 @@ import pytest
 
 import leakmech
 from leakmech.benchmark import run_benchmark
-from leakmech.config import BenchConfig
 from leakmech.core.errors import ConfigError, InterruptedRunError, RunDirectoryError
 from leakmech.core.store import write_jsonl
 from leakmech.datasets.samples import PromptSet, Sample
@@ -20,7 +19,8 @@ from leakmech.mitigation.types import Mitigation, bench_under
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.views import NEUTRAL_SENTENCE
-from leakmech.runs import stored_settings
+from leakmech.runs.directory import stored_settings
+from leakmech.runs.settings import BenchConfig
 
 SETTINGS = {
     "dtype": "float32",

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from leakmech.core.errors import RunDirectoryError, UsageError
 from leakmech.reports.examples import evenly_spaced, examples_table, mark, printable, sample_texts
-from leakmech.runs import load_result
+from leakmech.runs.directory import load_result
 
 HOSTILE = "</script><img src=x onerror=alert(1)> {{7*7}} [bold]\u2028&amp;"
 

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from leakmech import cli
-from leakmech.config import BenchConfig
 from leakmech.core.errors import RunDirectoryError
 from leakmech.reports.browser import choose_samples, embedded_json, sample_browser
 from leakmech.reports.page import headline, leakage_chart, write_report
 from leakmech.reports.reproduction import reproduction
 from leakmech.reports.tables import cleaning_table, leakage_table
-from leakmech.runs import load_result
+from leakmech.runs.directory import load_result
+from leakmech.runs.settings import BenchConfig
 
 HOSTILE = "</script><img src=x onerror=alert(1)> {{7*7}} [bold]\u2028&amp;"
 

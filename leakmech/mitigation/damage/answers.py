@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from leakmech.core.errors import UsageError
 from leakmech.datasets.samples import CONDITIONS
-from leakmech.runs import BenchResult, RunDirectory, load_result
+from leakmech.runs.directory import BenchResult, RunDirectory, load_result
 from leakmech.scoring.records import MISSING, Record
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from leakmech.benchmark import run_benchmark
-from leakmech.config import BenchConfig
 from leakmech.core.store import append_jsonl
 from leakmech.datasets.relation import with_exchanged, without_self_reports
 from leakmech.datasets.samples import CONDITIONS, POLARITIES, load_dataset, load_pooled
@@ -25,6 +24,7 @@ from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reducti
 from leakmech.mitigation.training.pairing import Pairing
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import LoadedModel
+from leakmech.runs.settings import BenchConfig
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
 

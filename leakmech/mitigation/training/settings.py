@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from leakmech.config import DEFAULT_MODEL, Settings
 from leakmech.core.errors import ConfigError
 from leakmech.datasets.samples import POLARITIES, Polarity
 from leakmech.generation.sampler import Decoding
 from leakmech.mitigation.training.examples import KINDS, Padding
 from leakmech.mitigation.training.objectives import OBJECTIVES, SetPoint
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
+from leakmech.runs.settings import DEFAULT_MODEL, Settings
 
 
 class _Group(BaseModel):

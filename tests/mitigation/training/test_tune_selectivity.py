@@ -17,7 +17,7 @@ from leakmech.mitigation.training.evaluation import SCORES, TuneSelectivity
 from leakmech.mitigation.training.examples import TrainingExample
 from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import load_model
-from leakmech.runs import load_result
+from leakmech.runs.directory import load_result
 
 
 @pytest.fixture(scope="module")

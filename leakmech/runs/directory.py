@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.config import Settings
 from leakmech.core.errors import RunDirectoryError
 from leakmech.core.provenance import environment
 from leakmech.core.store import read_json, read_jsonl_shard, write_json
 from leakmech.reports.tables import summary_markdown
+from leakmech.runs.settings import Settings
 
 FORMAT_VERSION = 1
 _SAMPLES = ("dataset", "fit", "tune")
