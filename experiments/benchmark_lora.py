@@ -24,11 +24,11 @@ from transformers import Trainer, TrainingArguments
 from leakmech.core.provenance import environment
 from leakmech.datasets.samples import load_dataset
 from leakmech.mitigation.lora import train_lora
-from leakmech.mitigation.training.examples import Collator, TrainingExample
-from leakmech.mitigation.training.settings import LoraTrainingConfig
-from leakmech.mitigation.training.targets import target_modules
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.prompts.render import Renderer
+from leakmech.training.adapter import target_modules
+from leakmech.training.examples import Collator, TrainingExample
+from leakmech.training.settings import LoraTrainingConfig
 
 
 def main() -> None:

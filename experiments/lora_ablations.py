@@ -18,10 +18,10 @@ from leakmech.core.errors import ConfigError
 from leakmech.core.progress import rich_progress
 from leakmech.mitigation.compare import evaluate_mitigations
 from leakmech.mitigation.lora import train_lora
-from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.mitigation.types import Mitigation
 from leakmech.reports.mitigation_tables import mitigations_table
 from leakmech.runs.settings import read_yaml
+from leakmech.training.settings import LoraTrainingConfig
 
 _KEYS = {"like", "recipe", "changes", "variants", "seeds", "evaluation"}
 

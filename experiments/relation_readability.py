@@ -19,10 +19,10 @@ from leakmech.datasets.samples import FITTING_DATASETS, POLARITIES, PromptSet, l
 from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.mitigation.relation_probe import relevance_auc, relevance_vector
 from leakmech.mitigation.training.pairing import Pairing
-from leakmech.mitigation.training.settings import ClearPairs
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.reports.tables import Table
 from leakmech.runs.settings import DEFAULT_MODEL
+from leakmech.training.settings import ClearPairs
 
 POSITIONS = ("stem_mean", "last_prompt")
 

@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from leakmech.mitigation.compare import MitigationComparison, evaluate_mitigations
     from leakmech.mitigation.lora import merge_lora, train_lora
     from leakmech.mitigation.selection import mitigate
-    from leakmech.mitigation.training.settings import LoraTrainingConfig
     from leakmech.mitigation.types import Mitigation
     from leakmech.models.load import load_model
     from leakmech.power_analysis import power
     from leakmech.rescoring import score
     from leakmech.runs.directory import BenchResult, load_result
     from leakmech.scoring.expression import load_estimator
+    from leakmech.training.settings import LoraTrainingConfig
 
 __version__ = "0.1.0"
 __all__ = [
@@ -111,7 +111,7 @@ _HOMES = {
     "ScaleNeurons": "leakmech.interventions.types",
     "Steer": "leakmech.interventions.types",
     "apply": "leakmech.interventions.hooks",
-    "LoraTrainingConfig": "leakmech.mitigation.training.settings",
+    "LoraTrainingConfig": "leakmech.training.settings",
     "bench": "leakmech.benchmark",
     "build_aexl": "leakmech.data_build",
     "cache_activations": "leakmech.mechanism.activations.cache",

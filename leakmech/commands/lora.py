@@ -25,9 +25,9 @@ def train(
     """Train a LoRA adapter against leakage; continues the training in --out if there is one."""
     from leakmech.core.progress import rich_progress
     from leakmech.mitigation.lora import train_lora
-    from leakmech.mitigation.training.settings import LoraTrainingConfig
     from leakmech.reports.training import adapter_table, loss_figure
     from leakmech.runs.settings import read_yaml
+    from leakmech.training.settings import LoraTrainingConfig
 
     settings = read_yaml(config) | given(
         model=model, seed=seed, rank=rank, examples=examples, epochs=epochs, device=device, dtype=dtype

@@ -23,29 +23,28 @@ from leakmech.core.store import atomic_path, read_json, read_jsonl_shard, write_
 from leakmech.datasets.relevant_pairs import archive_pairs
 from leakmech.datasets.samples import PromptSet, load_dataset, pooled
 from leakmech.mechanism.directions.direction import load_direction
-from leakmech.mitigation.training.adapter_card import adapter_card, base_description, data_description, write_card
-from leakmech.mitigation.training.adapting import adapted
 from leakmech.mitigation.training.evaluation import TuneSelectivity
-from leakmech.mitigation.training.examples import (
+from leakmech.mitigation.training.overlap_check import refuse_shared_prompts
+from leakmech.mitigation.training.pairing import Pairing
+from leakmech.mitigation.training.sampling import TrainingSources, build_training_examples
+from leakmech.models.layout import layout_of
+from leakmech.models.load import ADAPTER_CARD, LoadedModel, load_adapter, load_model
+from leakmech.models.quiet import quiet
+from leakmech.prompts.render import Renderer
+from leakmech.runs.directory import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
+from leakmech.training.adapter import adapted, component_layers, target_modules
+from leakmech.training.card import adapter_card, base_description, data_description, write_card
+from leakmech.training.examples import (
     Collator,
     TrainingExample,
     check_examples,
     load_examples,
     save_examples,
 )
-from leakmech.mitigation.training.objectives import Losses
-from leakmech.mitigation.training.overlap_check import refuse_shared_prompts
-from leakmech.mitigation.training.pairing import Pairing
-from leakmech.mitigation.training.preventative import PreventativeSteering
-from leakmech.mitigation.training.sampling import TrainingSources, build_training_examples
-from leakmech.mitigation.training.settings import LoraTrainingConfig
-from leakmech.mitigation.training.targets import component_layers, target_modules
-from leakmech.mitigation.training.trainer import LOG, Evaluate, Trainer
-from leakmech.models.layout import layout_of
-from leakmech.models.load import ADAPTER_CARD, LoadedModel, load_adapter, load_model
-from leakmech.models.quiet import quiet
-from leakmech.prompts.render import Renderer
-from leakmech.runs.directory import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
+from leakmech.training.objectives import Losses
+from leakmech.training.preventative import PreventativeSteering
+from leakmech.training.settings import LoraTrainingConfig
+from leakmech.training.trainer import LOG, Evaluate, Trainer
 
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 

@@ -13,7 +13,7 @@ from leakmech.datasets.filters import words
 from leakmech.datasets.relation import SELF_REPORT
 from leakmech.datasets.samples import PromptSet, Sample, load_dataset
 from leakmech.mitigation.training.pairing import Pairing
-from leakmech.mitigation.training.settings import ClearPairs
+from leakmech.training.settings import ClearPairs
 
 
 def encode(texts):

@@ -9,8 +9,8 @@ from leakmech.core.errors import ConfigError
 from leakmech.datasets.samples import load_dataset
 from leakmech.mitigation.lora import training_sources
 from leakmech.mitigation.training.sampling import example_counts
-from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.runs.settings import read_yaml
+from leakmech.training.settings import LoraTrainingConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

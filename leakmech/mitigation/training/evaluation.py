@@ -22,11 +22,11 @@ from leakmech.datasets.relation import with_exchanged, without_self_reports
 from leakmech.datasets.samples import CONDITIONS, POLARITIES, load_dataset, load_pooled
 from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reduction, retention
 from leakmech.mitigation.training.pairing import Pairing
-from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import LoadedModel
 from leakmech.runs.settings import BenchConfig
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
+from leakmech.training.settings import LoraTrainingConfig
 
 SCORES = "scores.jsonl"
 _DRAWS = 100  # the intervals are not used

@@ -10,8 +10,8 @@ from leakmech.core.errors import DatasetError
 from leakmech.datasets.filters import words
 from leakmech.datasets.overlap import OverlapIndex
 from leakmech.datasets.samples import INJECTIONS, PromptSet
-from leakmech.mitigation.training.examples import TrainingExample
 from leakmech.prompts.render import Renderer
+from leakmech.training.examples import TrainingExample
 
 Role = Literal["stem", "injection"]
 _LISTED = 5

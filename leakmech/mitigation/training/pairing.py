@@ -12,8 +12,8 @@ from jaxtyping import Float
 from leakmech.datasets.clear_pairs import Encode, clearly_irrelevant, clearly_relevant
 from leakmech.datasets.relation import mismatched
 from leakmech.datasets.samples import PromptSet
-from leakmech.mitigation.training.settings import ClearPairs, LoraTrainingConfig
 from leakmech.scoring.semantic import load_encoder
+from leakmech.training.settings import ClearPairs, LoraTrainingConfig
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from leakmech.datasets.relevant_pairs import AffectPair
 from leakmech.datasets.samples import POLARITIES, Polarity, PromptSet
 from leakmech.generation.sampler import Decoding
 from leakmech.mitigation.training.completions import Completion, Draw, sample_completions
-from leakmech.mitigation.training.examples import KINDS, ExampleKind, TrainingExample, check_examples
 from leakmech.mitigation.training.overlap_check import Role, refuse_shared_prompts, refuse_shared_texts
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
+from leakmech.training.examples import KINDS, ExampleKind, TrainingExample, check_examples
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 from leakmech.datasets.samples import load_dataset
 from leakmech.mitigation.lora import merge_lora, train_lora
-from leakmech.mitigation.training.examples import TrainingExample
-from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.hashes import hash_weights
 from leakmech.models.load import load_adapter, load_model
 from leakmech.prompts.render import Renderer
+from leakmech.training.examples import TrainingExample
+from leakmech.training.settings import LoraTrainingConfig
 
 pytestmark = pytest.mark.slow
 

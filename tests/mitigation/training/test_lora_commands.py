@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from leakmech.cli import app
 from leakmech.core.errors import ConfigError
-from leakmech.mitigation.training.examples import TrainingExample, save_examples
 from leakmech.models.load import load_model
+from leakmech.training.examples import TrainingExample, save_examples
 
 
 @pytest.fixture

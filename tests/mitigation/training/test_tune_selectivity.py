@@ -14,10 +14,10 @@ from leakmech.datasets.samples import PromptSet, load_dataset, load_pooled
 from leakmech.mitigation.lora import train_lora
 from leakmech.mitigation.training import evaluation
 from leakmech.mitigation.training.evaluation import SCORES, TuneSelectivity
-from leakmech.mitigation.training.examples import TrainingExample
-from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.load import load_model
 from leakmech.runs.directory import load_result
+from leakmech.training.examples import TrainingExample
+from leakmech.training.settings import LoraTrainingConfig
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from leakmech.core.errors import DatasetError
-from leakmech.mitigation.training.examples import Collator, TrainingExample, load_examples, save_examples
+from leakmech.training.examples import Collator, TrainingExample, load_examples, save_examples
 
 
 def spaces(text: str) -> list[int]:

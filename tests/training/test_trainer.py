@@ -24,13 +24,13 @@ from leakmech.core.errors import (
 )
 from leakmech.datasets.samples import PromptSet, Sample
 from leakmech.mitigation.lora import LoraResult, merge_lora, train_lora
-from leakmech.mitigation.training.examples import TrainingExample
-from leakmech.mitigation.training.settings import LoraTrainingConfig
-from leakmech.mitigation.training.targets import component_layers, target_modules
-from leakmech.mitigation.training.trainer import Trainer
 from leakmech.models.hashes import hash_base, hash_weights
 from leakmech.models.load import LoadedModel, load_adapter, load_model
 from leakmech.reports.training import loss_figure
+from leakmech.training.adapter import component_layers, target_modules
+from leakmech.training.examples import TrainingExample
+from leakmech.training.settings import LoraTrainingConfig
+from leakmech.training.trainer import Trainer
 
 SETTINGS = {
     "rank": 4, "alpha": 16, "learning_rate": 5e-3, "warmup": 0.2, "batch_size": 4, "epochs": 2, "checkpoint_every": 3,

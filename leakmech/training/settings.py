@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from leakmech.core.errors import ConfigError
 from leakmech.datasets.samples import POLARITIES, Polarity
 from leakmech.generation.sampler import Decoding
-from leakmech.mitigation.training.examples import KINDS, Padding
-from leakmech.mitigation.training.objectives import OBJECTIVES, SetPoint
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
 from leakmech.runs.settings import DEFAULT_MODEL, Settings
+from leakmech.training.examples import KINDS, Padding
+from leakmech.training.objectives import OBJECTIVES, SetPoint
 
 
 class _Group(BaseModel):
@@ -21,7 +21,7 @@ class _Group(BaseModel):
 
 
 class ObjectiveWeights(_Group):
-    """Weight of every loss (:mod:`leakmech.mitigation.training.objectives`); 0 leaves it out."""
+    """Weight of every loss (:mod:`leakmech.training.objectives`); 0 leaves it out."""
 
     consistency_sft: float = Field(0.0, ge=0, description="-log p of a control completion behind the injected prompt")
     distillation: float = Field(0.0, ge=0, description="from base on the control prompt, irrelevant examples")

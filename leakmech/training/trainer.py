@@ -6,7 +6,7 @@ What a step does depends on its number alone: which examples it sees (:mod:`leak
     lr(t) = lr * (1 + cos(pi * (t - W) / (T - W))) / 2,
 
 its dropout, and how distributions are compared: by the KL divergence, in the last steps by total variation, if
-``total_variation`` says so (:mod:`leakmech.mitigation.training.objectives`). A training that was killed goes on from
+``total_variation`` says so (:mod:`leakmech.training.objectives`). A training that was killed goes on from
 its last checkpoint as if it had not been, up to floating point. Several processes (``accelerate launch``) share the
 examples of a step; the adapter's gradients, which are small, are summed over them.
 """
@@ -32,12 +32,12 @@ from leakmech.core.errors import InterruptedRunError, TrainingError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import numpy_generator, stable_hash
 from leakmech.core.store import append_jsonl, read_jsonl_shard, write_jsonl
-from leakmech.mitigation.training.checkpoints import Checkpoints, Evaluation, TrainingState
-from leakmech.mitigation.training.examples import Collator, EncodedExample, TrainingExample, check_examples, to_device
-from leakmech.mitigation.training.objectives import OBJECTIVES, Losses
-from leakmech.mitigation.training.settings import LoraTrainingConfig
 from leakmech.models.device import rng_devices
 from leakmech.models.layout import layout_of
+from leakmech.training.checkpoints import Checkpoints, Evaluation, TrainingState
+from leakmech.training.examples import Collator, EncodedExample, TrainingExample, check_examples, to_device
+from leakmech.training.objectives import OBJECTIVES, Losses
+from leakmech.training.settings import LoraTrainingConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

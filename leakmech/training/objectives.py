@@ -2,7 +2,7 @@
 
 With p the prompt, r its reference, y the completion that the base model sampled for r, f the base model, g the model
 with its adapter, h their hidden states and s the positions of the shared suffix
-(:mod:`leakmech.mitigation.training.examples`):
+(:mod:`leakmech.training.examples`):
 
     consistency_sft         mean_t -log g(y_t | p, y_<t)                                     irrelevant
     distillation            mean_t D( f(. | r, y_<t) || g(. | p, y_<t) )                      irrelevant
@@ -25,7 +25,7 @@ D is the KL divergence or the total variation distance. They differ where the st
 injection is relevant: the KL divergence is least for the mixture of both answers in the proportion of their
 probabilities, so that affect shows by halves everywhere; the total variation distance for the likelier of the two.
 
-:mod:`leakmech.mitigation.training.preventative` is no loss, but a push against which the others are reached.
+:mod:`leakmech.training.preventative` is no loss, but a push against which the others are reached.
 
 Sources: consistency training with outputs and activations of the clean prompt, Irpan et al. 2025 (arXiv 2510.27062);
 distillation, Hinton et al. 2015; with the total variation distance, Wen et al. 2023 (arXiv 2307.15190).
@@ -46,10 +46,10 @@ from torch.nn import functional
 
 from leakmech.core.errors import ConfigError, DirectionError, nearest
 from leakmech.mechanism.directions.direction import Direction
-from leakmech.mitigation.training.examples import KINDS, Batch, ExampleKind
-from leakmech.mitigation.training.preventative import PreventativeSteering
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.sites import recording
+from leakmech.training.examples import KINDS, Batch, ExampleKind
+from leakmech.training.preventative import PreventativeSteering
 
 ANCHORS: tuple[ExampleKind, ...] = ("relevant", "neutral", "plain")
 SetPoint = Literal["zero", "control"]

@@ -14,11 +14,11 @@ from typing import Any
 
 from leakmech.core.provenance import environment
 from leakmech.core.store import write_json, write_text
-from leakmech.mitigation.training.examples import TrainingExample, examples_hash
-from leakmech.mitigation.training.settings import LoraTrainingConfig
-from leakmech.mitigation.training.trainer import Trained
 from leakmech.models.hashes import hash_base
 from leakmech.models.load import ADAPTER_CARD, LoadedModel
+from leakmech.training.examples import TrainingExample, examples_hash
+from leakmech.training.settings import LoraTrainingConfig
+from leakmech.training.trainer import Trained
 
 FORMAT_VERSION = 1
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from leakmech.core.errors import DirectionError
 from leakmech.mechanism.directions.direction import Direction
-from leakmech.mitigation.training.examples import Batch
 from leakmech.models.layout import layout_of
+from leakmech.training.examples import Batch
 
 
 @dataclass(frozen=True, eq=False)

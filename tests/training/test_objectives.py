@@ -11,9 +11,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from leakmech.core.errors import ConfigError, DirectionError
 from leakmech.mechanism.directions.direction import Direction
-from leakmech.mitigation.training.adapting import adapted
-from leakmech.mitigation.training.examples import Collator, TrainingExample
-from leakmech.mitigation.training.objectives import (
+from leakmech.models.layout import layout_of
+from leakmech.models.load import load_model
+from leakmech.models.sites import recording
+from leakmech.prompts.render import Renderer
+from leakmech.training.adapter import adapted, target_modules
+from leakmech.training.examples import Collator, TrainingExample
+from leakmech.training.objectives import (
     OBJECTIVES,
     Losses,
     activation_distance,
@@ -21,13 +25,8 @@ from leakmech.mitigation.training.objectives import (
     negative_log_likelihood,
     squared_projection,
 )
-from leakmech.mitigation.training.preventative import PreventativeSteering
-from leakmech.mitigation.training.settings import LoraTrainingConfig
-from leakmech.mitigation.training.targets import target_modules
-from leakmech.models.layout import layout_of
-from leakmech.models.load import load_model
-from leakmech.models.sites import recording
-from leakmech.prompts.render import Renderer
+from leakmech.training.preventative import PreventativeSteering
+from leakmech.training.settings import LoraTrainingConfig
 
 TAIL = "<|im_end|>\n<|im_start|>assistant\n"
 
