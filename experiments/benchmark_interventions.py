@@ -45,11 +45,11 @@ from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.types import AblateDirection
 from leakmech.mechanism.bridge import bridge
-from leakmech.mitigation.damage.speed import Speed, measure_speed
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.scoring.sentence import Cleaner, PromptText
+from leakmech.side_effects.speed import Speed, measure_speed
 
 Generate = Callable[[Int[Tensor, "rows columns"], Int[Tensor, "rows columns"], Decoding, bool], Tensor]
 """``generate(ids, mask, decoding, stop at end-of-text) -> ids with what was drawn``, of an alternative."""

@@ -25,14 +25,6 @@ from leakmech.interventions.base import Intervention
 from leakmech.interventions.files import load_interventions
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.positions import PromptSpans
-from leakmech.mitigation.damage.answers import Answers
-from leakmech.mitigation.damage.equivalence import Margins
-from leakmech.mitigation.damage.requests import RequestAnswers, answer_requests, request_retention
-from leakmech.mitigation.damage.speed import run_seconds
-from leakmech.mitigation.damage.texts import neutral_continuations, plain_ids, prompt_continuations
-from leakmech.mitigation.damage.variants import Batch, Change, Continuation, ModelVariant
-from leakmech.mitigation.selectivity import Pair, leakage_reduction, retention, selectivity
-from leakmech.mitigation.side_effects import Measurements, SideEffects, SideEffectSuite
 from leakmech.mitigation.types import Mitigation, bench_under
 from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.prompts.arrangement import Arrangement, injection_place
@@ -44,6 +36,14 @@ from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.scoring.sentence import Cleaner
+from leakmech.side_effects.answers import Answers
+from leakmech.side_effects.equivalence import Margins
+from leakmech.side_effects.measure import Measurements, SideEffects, SideEffectSuite
+from leakmech.side_effects.requests import RequestAnswers, answer_requests, request_retention
+from leakmech.side_effects.selectivity import Pair, leakage_reduction, retention, selectivity
+from leakmech.side_effects.speed import run_seconds
+from leakmech.side_effects.texts import neutral_continuations, plain_ids, prompt_continuations
+from leakmech.side_effects.variants import Batch, Change, Continuation, ModelVariant
 
 BASE = Mitigation("base", "base", note="the model as it is")
 

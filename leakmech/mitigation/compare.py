@@ -1,8 +1,8 @@
 """Which mitigation lowers leakage most for the least harm: all measured on the same prompts with the same noise.
 
-One row per mitigation, with 95 % intervals from resampling samples (:mod:`leakmech.mitigation.selectivity`), a
+One row per mitigation, with 95 % intervals from resampling samples (:mod:`leakmech.side_effects.selectivity`), a
 permutation test of its auc_el against the base model's, adjusted over all mitigations of the table (Holm), and what it
-damages (:mod:`leakmech.mitigation.side_effects`). Baselines and oracles stand in the same table, marked by their kind,
+damages (:mod:`leakmech.side_effects.measure`). Baselines and oracles stand in the same table, marked by their kind,
 and belong to no family of tests.
 """
 
@@ -24,7 +24,6 @@ from leakmech.core.store import read_json, slug, write_json, write_text
 from leakmech.datasets.samples import load_dataset
 from leakmech.interventions.base import Intervention
 from leakmech.mitigation.arena import BASE, Arena
-from leakmech.mitigation.damage.equivalence import Margins
 from leakmech.mitigation.types import Mitigation
 from leakmech.models.load import LoadedModel, load_configured
 from leakmech.prompts.arrangement import Arrangement
@@ -32,6 +31,7 @@ from leakmech.reports.mitigation_tables import mitigations_table
 from leakmech.runs.directory import FORMAT_VERSION, RunDirectory
 from leakmech.runs.settings import BenchConfig
 from leakmech.scoring.paired import run_differences, statistic_columns
+from leakmech.side_effects.equivalence import Margins
 
 COMMAND = "evaluate_mitigations"
 """What ``run.json`` says of a comparison that a script made."""

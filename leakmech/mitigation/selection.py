@@ -33,7 +33,6 @@ from leakmech.mitigation.compare import (
     measure_all,
     open_comparison,
 )
-from leakmech.mitigation.damage.equivalence import Margins
 from leakmech.mitigation.decoding import ORACLE
 from leakmech.mitigation.families import BASELINES, Family, chosen_families
 from leakmech.mitigation.fitted import FittedParts, load_fitted
@@ -43,6 +42,7 @@ from leakmech.models.load import LoadedModel, load_adapter, load_configured
 from leakmech.reports.mitigation_figures import draw_mitigations
 from leakmech.reports.mitigation_page import mitigation_page
 from leakmech.runs.settings import BenchConfig, MitigateConfig
+from leakmech.side_effects.equivalence import Margins
 
 Row = dict[str, Any]
 

@@ -2,7 +2,7 @@
 
     score = 2 / (1 / R + 1 / T),    R leakage reduction, T retention of relevant affect, each clipped to [0, 1]
 
-from small benchmark runs of base and adapted model with the same noise (:mod:`leakmech.mitigation.selectivity`, which
+from small benchmark runs of base and adapted model with the same noise (:mod:`leakmech.side_effects.selectivity`, which
 also counts fluency: here an adapter that breaks the text is left to the final comparison). Where training pairs the
 stems of relevant samples with injections of other themes, so does R: an adapter that tells sets of texts apart, and not
 whether injection and stem belong together, has a low score.
@@ -20,12 +20,12 @@ from leakmech.benchmark import run_benchmark
 from leakmech.core.store import append_jsonl
 from leakmech.datasets.relation import with_exchanged, without_self_reports
 from leakmech.datasets.samples import CONDITIONS, POLARITIES, load_dataset, load_pooled
-from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reduction, retention
 from leakmech.mitigation.training.pairing import Pairing
 from leakmech.models.load import LoadedModel
 from leakmech.runs.settings import BenchConfig
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
+from leakmech.side_effects.selectivity import Pair, harmonic_mean, leakage_reduction, retention
 from leakmech.training.settings import LoraTrainingConfig
 
 SCORES = "scores.jsonl"

@@ -33,14 +33,14 @@ from jaxtyping import Float
 from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.text import normalised_words
-from leakmech.mitigation.damage.answers import Answers, require_same_prompts
-from leakmech.mitigation.damage.degeneration import DISTINCT, distinct
-from leakmech.mitigation.damage.estimates import Estimate, estimates, per_unit
-from leakmech.mitigation.damage.likelihood import log_likelihoods
-from leakmech.mitigation.damage.texts import answer_continuations
-from leakmech.mitigation.damage.variants import ModelVariant
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.scoring.statistics import DRAWS, divide
+from leakmech.side_effects.answers import Answers, require_same_prompts
+from leakmech.side_effects.degeneration import DISTINCT, distinct
+from leakmech.side_effects.equivalence import Estimate, estimates, per_unit
+from leakmech.side_effects.likelihood import log_likelihoods
+from leakmech.side_effects.texts import answer_continuations
+from leakmech.side_effects.variants import ModelVariant
 
 _NAMES = ("nats", "tokens", "filled", "answers", *(f"{kind}_{n}" for n in DISTINCT for kind in ("distinct", "ngrams")))
 N_COLUMNS = len(_NAMES)
@@ -113,7 +113,7 @@ def answer_quality(
     renderer
         What rendered them.
     batch_size, progress
-        See :func:`leakmech.mitigation.damage.likelihood.log_likelihoods`, which also says what is raised.
+        See :func:`leakmech.side_effects.likelihood.log_likelihoods`, which also says what is raised.
     """
     found = log_likelihoods(
         base,

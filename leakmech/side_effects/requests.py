@@ -23,12 +23,12 @@ from leakmech.generation.engines import auto_batch_size, generate, plan
 from leakmech.generation.sampler import Decoding
 from leakmech.interventions.applied import Applied
 from leakmech.interventions.positions import PromptSpans
-from leakmech.mitigation.damage.estimates import Estimate, estimate
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
 from leakmech.scoring.expression import Estimator
 from leakmech.scoring.sentence import Cleaner, Cleaning, PromptText
 from leakmech.scoring.statistics import DRAWS, divide
+from leakmech.side_effects.equivalence import Estimate, estimate
 
 NEGATIVE, POSITIVE = 0, 2
 """Columns of an estimator's output."""

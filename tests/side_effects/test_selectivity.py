@@ -5,9 +5,9 @@ import pytest
 
 from leakmech.core.errors import UsageError
 from leakmech.datasets.samples import CONDITIONS
-from leakmech.mitigation.damage.fluency import N_COLUMNS, AnswerQuality
-from leakmech.mitigation.selectivity import Pair, harmonic_mean, leakage_reduction, retention, selectivity
 from leakmech.scoring.leakage import LeakageScores, overall_leakage, valence_shifts
+from leakmech.side_effects.fluency import N_COLUMNS, AnswerQuality
+from leakmech.side_effects.selectivity import Pair, harmonic_mean, leakage_reduction, retention, selectivity
 
 SIGN = {"control": 0, "positive": 1, "neutral": 0, "negative": -1}
 DRAWS = 500

@@ -27,10 +27,10 @@ from torch import Tensor
 
 from leakmech.core.errors import GenerationError, ModelError, UsageError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.mitigation.damage.estimates import Estimate, estimate, mean_ratio, per_unit
-from leakmech.mitigation.damage.variants import Batch, Continuation, ModelVariant
 from leakmech.models.batching import in_batches, parse_batch_size
 from leakmech.scoring.statistics import DRAWS
+from leakmech.side_effects.equivalence import Estimate, estimate, mean_ratio, per_unit
+from leakmech.side_effects.variants import Batch, Continuation, ModelVariant
 
 # Logits that one forward pass may return (per model), and that are turned into probabilities at once.
 _LOGITS = {"cpu": 1 << 26}

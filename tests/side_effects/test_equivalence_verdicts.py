@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from leakmech.core.errors import ConfigError
-from leakmech.mitigation.damage.equivalence import Margins, side_effect
+from leakmech.side_effects.equivalence import Margins, side_effect
 
 
 def judged(values, *, base=1.0, scale="difference", harm="up", margin=0.1):

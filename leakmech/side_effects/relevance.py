@@ -20,10 +20,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from leakmech.core.errors import UsageError
-from leakmech.mitigation.damage.answers import Answers, require_same_prompts
-from leakmech.mitigation.damage.estimates import Estimate, estimate, mean_ratio
 from leakmech.scoring.semantic import SentenceEncoder
 from leakmech.scoring.statistics import DRAWS
+from leakmech.side_effects.answers import Answers, require_same_prompts
+from leakmech.side_effects.equivalence import Estimate, estimate, mean_ratio
 
 Kind = Literal["to_stem", "to_base"]
 KINDS: tuple[Kind, ...] = ("to_stem", "to_base")

@@ -10,14 +10,14 @@ import pytest
 import leakmech
 from leakmech.core.errors import DatasetError, UsageError
 from leakmech.datasets.samples import PromptSet, Sample
-from leakmech.mitigation.damage.answers import Answers
-from leakmech.mitigation.damage.capability import Question, capability
-from leakmech.mitigation.damage.equivalence import Margins
-from leakmech.mitigation.damage.speed import measure_speed, run_seconds
-from leakmech.mitigation.damage.texts import neutral_continuations, prompt_continuations
-from leakmech.mitigation.damage.variants import Continuation, ModelVariant
-from leakmech.mitigation.side_effects import SideEffectSuite
 from leakmech.prompts.render import Renderer
+from leakmech.side_effects.answers import Answers
+from leakmech.side_effects.capability import Question, capability
+from leakmech.side_effects.equivalence import Margins
+from leakmech.side_effects.measure import SideEffectSuite
+from leakmech.side_effects.speed import measure_speed, run_seconds
+from leakmech.side_effects.texts import neutral_continuations, prompt_continuations
+from leakmech.side_effects.variants import Continuation, ModelVariant
 
 SAMPLES = PromptSet(
     "d",
@@ -169,7 +169,7 @@ def test_neutral_texts_come_from_a_file_evenly_spaced_and_cut(chat_tokenizer, tm
 
 
 def test_the_embedded_neutral_text_is_neutral_sentences_of_editorials(chat_tokenizer, monkeypatch, tmp_path):
-    from leakmech.mitigation.damage import texts
+    from leakmech.side_effects import texts
 
     long = "This is one of the sentences that are long enough"
     rows = [("nyt", "1", long, 0.2), ("nyt", "1", f"{long} too", -0.5), ("nyt", "2", "Short one.", 0.0),
@@ -186,7 +186,7 @@ def test_the_embedded_neutral_text_is_neutral_sentences_of_editorials(chat_token
 
 
 def test_speed_is_the_median_ratio_of_rounds_taken_in_turns(monkeypatch):
-    from leakmech.mitigation.damage import speed
+    from leakmech.side_effects import speed
 
     now, calls = [0.0], []
     monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])

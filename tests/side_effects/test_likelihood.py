@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from leakmech.core.errors import GenerationError, ModelError, UsageError
-from leakmech.mitigation.damage import likelihood
-from leakmech.mitigation.damage.likelihood import compare_likelihoods, log_likelihoods
-from leakmech.mitigation.damage.variants import Batch, Continuation, ModelVariant
 from leakmech.models.load import load_model
+from leakmech.side_effects import likelihood
+from leakmech.side_effects.likelihood import compare_likelihoods, log_likelihoods
+from leakmech.side_effects.variants import Batch, Continuation, ModelVariant
 
 DEVICE = torch.device("cpu")
 

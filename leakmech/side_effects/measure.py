@@ -11,17 +11,17 @@ perplexity_control     perplexity of the base model's own control generations   
 kl                     KL(base || changed) over the tokens of those, nats a token      sample       up
 perplexity_neutral     perplexity of neutral text                                      document     up
 distinct_1, _2, _3     variety of the generations of a prompt                          sample       down
-repeated, looping,     degeneration (:mod:`leakmech.mitigation.damage.degeneration`)          sample       up
+repeated, looping,     degeneration (:mod:`leakmech.side_effects.degeneration`)          sample       up
 empty, compression
 length                 tokens a generation                                             sample       either
-relevance_to_stem,     similarity of meaning (:mod:`leakmech.mitigation.damage.relevance`)    sample       down
+relevance_to_stem,     similarity of meaning (:mod:`leakmech.side_effects.relevance`)    sample       down
 relevance_to_base
 capability             accuracy on everyday-knowledge questions                        question     down
 seconds                seconds per generation                                          round        up
 =====================  ==============================================================  ===========  =======
 
 Leakage with the injection after the stem, and with two, is measured by benchmark runs of these arrangements
-(:mod:`leakmech.prompts.arrangement`) and :func:`leakmech.mitigation.selectivity.leakage_reduction`.
+(:mod:`leakmech.prompts.arrangement`) and :func:`leakmech.side_effects.selectivity.leakage_reduction`.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ import pandas as pd
 from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.datasets.samples import PromptSet
-from leakmech.mitigation.damage.answers import Answers, require_same_prompts
-from leakmech.mitigation.damage.capability import (
+from leakmech.prompts.render import Prompt, Renderer
+from leakmech.scoring.semantic import SentenceEncoder
+from leakmech.scoring.statistics import DRAWS
+from leakmech.side_effects.answers import Answers, require_same_prompts
+from leakmech.side_effects.capability import (
     AnyQuestion,
     Capability,
     capability,
     require_same_questions,
     with_count,
 )
-from leakmech.mitigation.damage.degeneration import DISTINCT, Degeneration, degeneration
-from leakmech.mitigation.damage.equivalence import Columns, Harm, Margins, Scale, SideEffect, side_effect
-from leakmech.mitigation.damage.fluency import AnswerQuality, Fluency, answer_quality, fluency
-from leakmech.mitigation.damage.likelihood import LikelihoodComparison, compare_likelihoods
-from leakmech.mitigation.damage.relevance import KINDS, Relevance, relevance
-from leakmech.mitigation.damage.speed import Speed
-from leakmech.mitigation.damage.texts import prompt_continuations
-from leakmech.mitigation.damage.variants import Continuation, ModelVariant
-from leakmech.prompts.render import Prompt, Renderer
-from leakmech.scoring.semantic import SentenceEncoder
-from leakmech.scoring.statistics import DRAWS
+from leakmech.side_effects.degeneration import DISTINCT, Degeneration, degeneration
+from leakmech.side_effects.equivalence import Columns, Harm, Margins, Scale, SideEffect, side_effect
+from leakmech.side_effects.fluency import AnswerQuality, Fluency, answer_quality, fluency
+from leakmech.side_effects.likelihood import LikelihoodComparison, compare_likelihoods
+from leakmech.side_effects.relevance import KINDS, Relevance, relevance
+from leakmech.side_effects.speed import Speed
+from leakmech.side_effects.texts import prompt_continuations
+from leakmech.side_effects.variants import Continuation, ModelVariant
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class SideEffects:
     fluency
         None where it was not measured.
     quality
-        What fluency was computed from, for :func:`leakmech.mitigation.selectivity.selectivity`: base and changed.
+        What fluency was computed from, for :func:`leakmech.side_effects.selectivity.selectivity`: base and changed.
     measurements
         What everything was computed from.
     margins
@@ -220,9 +220,9 @@ class SideEffectSuite:
     base_answers
         The base model's answers to them.
     controls
-        Control generations of the base model (:func:`leakmech.mitigation.damage.texts.prompt_continuations`).
+        Control generations of the base model (:func:`leakmech.side_effects.texts.prompt_continuations`).
     neutral
-        Neutral texts (:func:`leakmech.mitigation.damage.texts.neutral_continuations`).
+        Neutral texts (:func:`leakmech.side_effects.texts.neutral_continuations`).
     questions
         Everyday-knowledge questions.
     encoder
@@ -283,7 +283,7 @@ class SideEffectSuite:
         renderer
             Where the mitigation changes prompts (an instruction): what renders them for the changed model.
         speed
-            See :func:`leakmech.mitigation.damage.speed.measure_speed`.
+            See :func:`leakmech.side_effects.speed.measure_speed`.
         progress
             Where to report progress.
 

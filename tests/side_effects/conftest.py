@@ -10,10 +10,10 @@ import torch
 
 from leakmech.core.text import normalised_words
 from leakmech.datasets.samples import CONDITIONS
-from leakmech.mitigation.damage.answers import Answers
-from leakmech.mitigation.damage.variants import Continuation, ModelVariant
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
+from leakmech.side_effects.answers import Answers
+from leakmech.side_effects.variants import Continuation, ModelVariant
 
 
 @pytest.fixture(scope="session")

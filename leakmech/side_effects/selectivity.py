@@ -22,10 +22,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from leakmech.core.errors import UsageError
-from leakmech.mitigation.damage.estimates import Estimate, estimate, estimates
-from leakmech.mitigation.damage.fluency import AnswerQuality, fluency_of_sums
 from leakmech.scoring.leakage import LeakageScores, overall_leakage, valence_shifts
 from leakmech.scoring.statistics import DRAWS, UnitRatio, divide, ratio_columns, ratios_of_sums
+from leakmech.side_effects.equivalence import Estimate, estimate, estimates
+from leakmech.side_effects.fluency import AnswerQuality, fluency_of_sums
 
 Sums = Float[np.ndarray, "rows columns"]
 Values = Float[np.ndarray, "rows statistics"]
@@ -133,7 +133,7 @@ def selectivity(
         Scores on the leakage set and on the set of relevant affect (headline: the matched one).
     quality
         Base and changed model's answers on the leakage set, see
-        :func:`leakmech.mitigation.damage.fluency.answer_quality`.
+        :func:`leakmech.side_effects.fluency.answer_quality`.
     seed, draws
         Of the bootstrap over samples.
 

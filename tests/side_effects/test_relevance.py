@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from leakmech.core.errors import UsageError
-from leakmech.mitigation.damage.relevance import relevance
+from leakmech.side_effects.relevance import relevance
 
 STEMS = {f"s{i}": f"the garden behind house {i} looks" for i in range(5)}
 

@@ -22,12 +22,12 @@ from jaxtyping import Float
 
 from leakmech.core.errors import DatasetError, UsageError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.mitigation.damage.estimates import Estimate, estimate, mean_ratio
-from leakmech.mitigation.damage.likelihood import log_likelihoods
-from leakmech.mitigation.damage.texts import plain_ids
-from leakmech.mitigation.damage.variants import Continuation, ModelVariant
 from leakmech.prompts.render import Renderer
 from leakmech.scoring.statistics import DRAWS
+from leakmech.side_effects.equivalence import Estimate, estimate, mean_ratio
+from leakmech.side_effects.likelihood import log_likelihoods
+from leakmech.side_effects.texts import plain_ids
+from leakmech.side_effects.variants import Continuation, ModelVariant
 
 TASK = "Answer the question in a few words"
 N_CHOICES = 4
@@ -150,7 +150,7 @@ def capability(
     renderer
         Of the model's tokenizer; its form and system role are used, its instruction is not.
     batch_size, progress
-        See :func:`leakmech.mitigation.damage.likelihood.log_likelihoods`, which also says what is raised.
+        See :func:`leakmech.side_effects.likelihood.log_likelihoods`, which also says what is raised.
 
     Raises
     ------

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leakmech.mitigation.damage.degeneration import (
+from leakmech.side_effects.degeneration import (
     MEASURES,
     compression,
     degeneration,

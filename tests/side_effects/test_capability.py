@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from leakmech.core.errors import DatasetError, UsageError
-from leakmech.mitigation.damage.capability import Capability, Question, capability
-from leakmech.mitigation.damage.variants import ModelVariant
 from leakmech.prompts.render import Renderer
+from leakmech.side_effects.capability import Capability, Question, capability
+from leakmech.side_effects.variants import ModelVariant
 
 # Of one length: to a model of bytes that knows nothing, the shortest text would always be the likeliest.
 WORDS = ("red clay", "sea salt", "cold day", "New York", "eighteen", "not here", "a pepper", "seawater")

@@ -28,9 +28,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from leakmech.core.text import is_emoji, normalised_words
-from leakmech.mitigation.damage.answers import Answers
-from leakmech.mitigation.damage.estimates import Estimate, estimate, mean_ratio
 from leakmech.scoring.statistics import DRAWS
+from leakmech.side_effects.answers import Answers
+from leakmech.side_effects.equivalence import Estimate, estimate, mean_ratio
 
 DISTINCT = (1, 2, 3)
 _REPEATED = 4
