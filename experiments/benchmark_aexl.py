@@ -31,11 +31,11 @@ import numpy as np
 
 from leakmech.core.provenance import environment
 from leakmech.core.seeds import stable_hash
-from leakmech.data_build import build_aexl
 from leakmech.datasets.corpus import open_corpus
 from leakmech.datasets.filters import tidy
-from leakmech.prompts.aexl_settings import AexlSettings
 from leakmech.scoring.sentence import split_sentences
+from leakmech.studies.aexl.build import build_aexl
+from leakmech.studies.aexl.settings import AexlSettings
 
 SETTINGS = {"samples": 200, "max_similarity": 1.0, "seed": 0}
 SUBJECTS = [

@@ -23,9 +23,9 @@ from transformers import Trainer, TrainingArguments
 
 from leakmech.core.provenance import environment
 from leakmech.datasets.samples import load_dataset
-from leakmech.mitigation.lora import train_lora
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.prompts.render import Renderer
+from leakmech.studies.lora.run import train_lora
 from leakmech.training.adapter import target_modules
 from leakmech.training.examples import Collator, TrainingExample
 from leakmech.training.settings import LoraTrainingConfig

@@ -16,11 +16,11 @@ from typing import Any
 from leakmech.commands.console import out as console
 from leakmech.core.errors import ConfigError
 from leakmech.core.progress import rich_progress
-from leakmech.mitigation.compare import evaluate_mitigations
-from leakmech.mitigation.lora import train_lora
-from leakmech.mitigation.types import Mitigation
-from leakmech.reports.mitigation_tables import mitigations_table
 from leakmech.runs.settings import read_yaml
+from leakmech.studies.lora.run import train_lora
+from leakmech.studies.mitigation.compare import evaluate_mitigations
+from leakmech.studies.mitigation.mitigation import Mitigation
+from leakmech.studies.mitigation.report import mitigations_table
 from leakmech.training.settings import LoraTrainingConfig
 
 _KEYS = {"like", "recipe", "changes", "variants", "seeds", "evaluation"}

@@ -17,11 +17,11 @@ from leakmech.core.progress import rich_progress
 from leakmech.datasets.relation import without_self_reports
 from leakmech.datasets.samples import FITTING_DATASETS, POLARITIES, PromptSet, load_pooled
 from leakmech.mechanism.activations.cache import cache_activations
-from leakmech.mitigation.relation_probe import relevance_auc, relevance_vector
-from leakmech.mitigation.training.pairing import Pairing
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.reports.tables import Table
 from leakmech.runs.settings import DEFAULT_MODEL
+from leakmech.studies.lora.evaluation import Pairing
+from leakmech.studies.mitigation.relation_probe import relevance_auc, relevance_vector
 from leakmech.training.settings import ClearPairs
 
 POSITIONS = ("stem_mean", "last_prompt")

@@ -3,13 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leakmech.annotation.exporting import export_annotation
-    from leakmech.annotation.importing import import_annotation
-    from leakmech.benchmark import bench
-    from leakmech.comparison import Comparison, compare
-    from leakmech.data_build import build_aexl
     from leakmech.datasets.samples import load_dataset
-    from leakmech.diagnosis.pipeline import diagnose
     from leakmech.interventions.control_vectors import export_control_vector
     from leakmech.interventions.files import load_interventions, save_interventions
     from leakmech.interventions.fold import fold
@@ -32,15 +26,21 @@ if TYPE_CHECKING:
     from leakmech.mechanism.attribution.gradients import attribute
     from leakmech.mechanism.directions.direction import Direction, load_direction
     from leakmech.mechanism.sentiment import sentiment_directions
-    from leakmech.mitigation.compare import MitigationComparison, evaluate_mitigations
-    from leakmech.mitigation.lora import merge_lora, train_lora
-    from leakmech.mitigation.selection import mitigate
-    from leakmech.mitigation.types import Mitigation
     from leakmech.models.load import load_model
-    from leakmech.power_analysis import power
-    from leakmech.rescoring import score
     from leakmech.runs.directory import BenchResult, load_result
     from leakmech.scoring.expression import load_estimator
+    from leakmech.studies.aexl.build import build_aexl
+    from leakmech.studies.annotation.exporting import export_annotation
+    from leakmech.studies.annotation.importing import import_annotation
+    from leakmech.studies.benchmark.comparison import Comparison, compare
+    from leakmech.studies.benchmark.power import power
+    from leakmech.studies.benchmark.rescoring import score
+    from leakmech.studies.benchmark.run import bench
+    from leakmech.studies.diagnosis.run import diagnose
+    from leakmech.studies.lora.run import merge_lora, train_lora
+    from leakmech.studies.mitigation.compare import MitigationComparison, evaluate_mitigations
+    from leakmech.studies.mitigation.mitigation import Mitigation
+    from leakmech.studies.mitigation.run import mitigate
     from leakmech.training.settings import LoraTrainingConfig
 
 __version__ = "0.1.0"
@@ -91,15 +91,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "mitigate": "leakmech.mitigation.selection",
-    "evaluate_mitigations": "leakmech.mitigation.compare",
-    "MitigationComparison": "leakmech.mitigation.compare",
-    "Mitigation": "leakmech.mitigation.types",
+    "mitigate": "leakmech.studies.mitigation.run",
+    "evaluate_mitigations": "leakmech.studies.mitigation.compare",
+    "MitigationComparison": "leakmech.studies.mitigation.compare",
+    "Mitigation": "leakmech.studies.mitigation.mitigation",
     "AblateDirection": "leakmech.interventions.types",
     "AblateHeads": "leakmech.interventions.types",
     "AblateNeurons": "leakmech.interventions.types",
     "BenchResult": "leakmech.runs.directory",
-    "Comparison": "leakmech.comparison",
+    "Comparison": "leakmech.studies.benchmark.comparison",
     "DampenAttention": "leakmech.interventions.types",
     "Direction": "leakmech.mechanism.directions.direction",
     "attribute": "leakmech.mechanism.attribution.gradients",
@@ -112,15 +112,15 @@ _HOMES = {
     "Steer": "leakmech.interventions.types",
     "apply": "leakmech.interventions.hooks",
     "LoraTrainingConfig": "leakmech.training.settings",
-    "bench": "leakmech.benchmark",
-    "build_aexl": "leakmech.data_build",
+    "bench": "leakmech.studies.benchmark.run",
+    "build_aexl": "leakmech.studies.aexl.build",
     "cache_activations": "leakmech.mechanism.activations.cache",
-    "compare": "leakmech.comparison",
-    "diagnose": "leakmech.diagnosis.pipeline",
-    "export_annotation": "leakmech.annotation.exporting",
+    "compare": "leakmech.studies.benchmark.comparison",
+    "diagnose": "leakmech.studies.diagnosis.run",
+    "export_annotation": "leakmech.studies.annotation.exporting",
     "export_control_vector": "leakmech.interventions.control_vectors",
     "fold": "leakmech.interventions.fold",
-    "import_annotation": "leakmech.annotation.importing",
+    "import_annotation": "leakmech.studies.annotation.importing",
     "load_activations": "leakmech.mechanism.activations.store",
     "load_dataset": "leakmech.datasets.samples",
     "load_direction": "leakmech.mechanism.directions.direction",
@@ -128,12 +128,12 @@ _HOMES = {
     "load_interventions": "leakmech.interventions.files",
     "load_model": "leakmech.models.load",
     "load_result": "leakmech.runs.directory",
-    "merge_lora": "leakmech.mitigation.lora",
-    "power": "leakmech.power_analysis",
+    "merge_lora": "leakmech.studies.lora.run",
+    "power": "leakmech.studies.benchmark.power",
     "save_interventions": "leakmech.interventions.files",
-    "score": "leakmech.rescoring",
+    "score": "leakmech.studies.benchmark.rescoring",
     "sentiment_directions": "leakmech.mechanism.sentiment",
-    "train_lora": "leakmech.mitigation.lora",
+    "train_lora": "leakmech.studies.lora.run",
 }
 
 

@@ -18,7 +18,7 @@ def export(
     seed: Annotated[int, typer.Option(help="Which pairs are chosen, and all orders.")] = 0,
 ) -> None:
     """Write blinded sheets (CSV and HTML form) of control/test pairs for annotators."""
-    from leakmech.annotation.exporting import export_annotation
+    from leakmech.studies.annotation.exporting import export_annotation
 
     found = export_annotation(run, annotators=annotators, n=n, out=out, seed=seed)
     key = found.key
@@ -42,7 +42,7 @@ def import_sheets(
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Read answered sheets, check them, and report agreement among people and with the estimator."""
-    from leakmech.annotation.importing import import_annotation
+    from leakmech.studies.annotation.importing import import_annotation
 
     found = import_annotation(folder, sheets=sheets or None, seed=seed)
     for table in found.tables():

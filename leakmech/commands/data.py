@@ -22,7 +22,7 @@ def check(
     ] = None,
 ) -> None:
     """Check a data set: lengths, duplicates, class of every injection, similarity of injection and stem."""
-    from leakmech.data_check import check_dataset
+    from leakmech.studies.aexl.check import check_dataset
 
     found = check_dataset(file, tokenizer=tokenizer, estimator=estimator, relevant=relevant)
     for table in found.tables():
@@ -85,7 +85,7 @@ def build_aexl(
 ) -> None:
     """Build AEXL from a corpus (Algorithm 1); scores are kept, so that the same command goes on after a stop."""
     from leakmech.core.progress import rich_progress
-    from leakmech.data_build import build_aexl as build
+    from leakmech.studies.aexl.build import build_aexl as build
 
     result = build(
         out,

@@ -24,9 +24,9 @@ def train(
 ) -> None:
     """Train a LoRA adapter against leakage; continues the training in --out if there is one."""
     from leakmech.core.progress import rich_progress
-    from leakmech.mitigation.lora import train_lora
-    from leakmech.reports.training import adapter_table, loss_figure
     from leakmech.runs.settings import read_yaml
+    from leakmech.studies.lora.report import adapter_table, loss_figure
+    from leakmech.studies.lora.run import train_lora
     from leakmech.training.settings import LoraTrainingConfig
 
     settings = read_yaml(config) | given(
@@ -45,6 +45,6 @@ def merge(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16 of the merged weights.")] = "float32",
 ) -> None:
     """Write base model and adapter as one plain model."""
-    from leakmech.mitigation.lora import merge_lora
+    from leakmech.studies.lora.run import merge_lora
 
     console.print(f"model: {merge_lora(adapter, out, base=base, dtype=dtype)}")

@@ -11,8 +11,8 @@ from leakmech.commands.console import given
 from leakmech.commands.console import out as console
 
 if TYPE_CHECKING:
-    from leakmech.diagnosis.pipeline import Diagnosis
     from leakmech.models.load import LoadedModel
+    from leakmech.studies.diagnosis.run import Diagnosis
 
 _MODEL = typer.Option(help="Hub id, folder, or embedded:<name>.")
 _FIT = typer.Option(help="Samples on which directions are fitted.")
@@ -41,9 +41,9 @@ def diagnose(
 ) -> None:
     """Find the layers, heads and neurons that carry leaked affect; continues the diagnosis in --out."""
     from leakmech.core.progress import rich_progress
-    from leakmech.diagnosis.pipeline import diagnose as run
     from leakmech.runs.directory import stored_settings
     from leakmech.runs.settings import read_yaml
+    from leakmech.studies.diagnosis.run import diagnose as run
 
     settings = stored_settings(out, command="diagnose") if out else {}
     settings |= read_yaml(config) if config else {}
@@ -74,7 +74,7 @@ def directions(
     from leakmech.core.progress import rich_progress
     from leakmech.core.store import write_text
     from leakmech.mechanism.sentiment import sentiment_directions
-    from leakmech.reports.diagnosis_tables import directions_table
+    from leakmech.studies.diagnosis.report import directions_table
 
     fitted = sentiment_directions(
         _load(model, device, dtype),
@@ -117,7 +117,7 @@ def attribute(
     from leakmech.datasets.samples import load_dataset
     from leakmech.mechanism.attribution.gradients import attribute as run
     from leakmech.mechanism.directions.direction import load_direction
-    from leakmech.reports.diagnosis_tables import heads_table
+    from leakmech.studies.diagnosis.report import heads_table
 
     target: Any = "behaviour" if direction is None else load_direction(direction)
     found = run(
@@ -152,7 +152,7 @@ def _number(text: str, option: str) -> int:
 
 
 def _present(result: Diagnosis) -> None:
-    from leakmech.reports.diagnosis_tables import diagnosis_tables
+    from leakmech.studies.diagnosis.report import diagnosis_tables
 
     for table in diagnosis_tables(result.summary, result.table("heads")):
         console.print(table.to_rich())

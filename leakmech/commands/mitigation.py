@@ -35,10 +35,10 @@ def mitigate(
 ) -> None:
     """Try mitigations, choose strengths on tune samples, and measure on test samples what each lowers and damages."""
     from leakmech.core.progress import rich_progress
-    from leakmech.mitigation.selection import mitigate as run
-    from leakmech.reports.mitigation_tables import mitigations_table
     from leakmech.runs.directory import stored_settings
     from leakmech.runs.settings import read_yaml
+    from leakmech.studies.mitigation.report import mitigations_table
+    from leakmech.studies.mitigation.run import mitigate as run
 
     settings = stored_settings(out, command="mitigate") if out else {}
     settings |= read_yaml(config) if config else {}

@@ -58,11 +58,11 @@ def bench(
     report: Annotated[bool, typer.Option(help="Also write report.html.")] = True,
 ) -> None:
     """Measure expression leakage of a model; continues the run in --out if there is one."""
-    from leakmech.benchmark import bench as run
     from leakmech.core.progress import rich_progress
     from leakmech.generation.contrast import contrast_settings
     from leakmech.runs.directory import stored_settings
     from leakmech.runs.settings import read_yaml
+    from leakmech.studies.benchmark.run import bench as run
 
     settings = stored_settings(out) if out else {}
     settings |= read_yaml(config) if config else {}
@@ -110,9 +110,9 @@ def score(
 ) -> None:
     """Score texts that were generated elsewhere, or the texts of a run once more."""
     from leakmech.core.progress import rich_progress
-    from leakmech.generation.external import parse_columns
-    from leakmech.rescoring import score as run
     from leakmech.runs.settings import read_yaml
+    from leakmech.studies.benchmark.external import parse_columns
+    from leakmech.studies.benchmark.rescoring import score as run
 
     settings = read_yaml(config) if config else {}
     settings |= given(
@@ -163,6 +163,6 @@ def _print_tables(result: BenchResult) -> None:
 
 
 def _write_report(run: Path) -> None:
-    from leakmech.reports.page import write_report
+    from leakmech.studies.benchmark.report import write_report
 
     console.print(f"report: {write_report(run)}")

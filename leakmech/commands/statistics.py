@@ -27,7 +27,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Folder for comparison.json, the table and a forest plot.")] = None,
 ) -> None:
     """Compare finished runs over the same samples."""
-    from leakmech.comparison import compare as run
+    from leakmech.studies.benchmark.comparison import compare as run
 
     policy: Any = cleaning
     found = run(
@@ -59,7 +59,7 @@ def power(
     alpha: Annotated[float, typer.Option(help="Level of the test.")] = 0.05,
 ) -> None:
     """Say which effect a number of samples and generations can see."""
-    from leakmech.power_analysis import power as compute
+    from leakmech.studies.benchmark.power import power as compute
 
     question: Any = against
     found = compute(

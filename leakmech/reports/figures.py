@@ -248,7 +248,7 @@ def forest_plot(comparison: Mapping[str, Any], path: str | Path) -> list[Path]:
     Parameters
     ----------
     comparison
-        What ``comparison.json`` holds (:meth:`leakmech.comparison.Comparison.to_dict`).
+        What ``comparison.json`` holds (:meth:`leakmech.studies.benchmark.comparison.Comparison.to_dict`).
     path
         Where to save; see :func:`save_figure`.
     """

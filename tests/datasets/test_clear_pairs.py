@@ -12,7 +12,7 @@ from leakmech.datasets.clear_pairs import clearly_irrelevant, clearly_relevant
 from leakmech.datasets.filters import words
 from leakmech.datasets.relation import SELF_REPORT
 from leakmech.datasets.samples import PromptSet, Sample, load_dataset
-from leakmech.mitigation.training.pairing import Pairing
+from leakmech.studies.lora.evaluation import Pairing
 from leakmech.training.settings import ClearPairs
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 import pytest
 
 from leakmech.core.errors import DatasetError
-from leakmech.data_check import check_dataset
 from leakmech.datasets.filters import words
 from leakmech.datasets.overlap import overlap
 from leakmech.datasets.relation import (
@@ -20,8 +19,9 @@ from leakmech.datasets.relation import (
 )
 from leakmech.datasets.relevance import probe_auc, stem_probe_auc
 from leakmech.datasets.samples import FITTING_DATASETS, INJECTIONS, PromptSet, Sample, load_dataset
-from leakmech.mitigation.training.overlap_check import shared_texts
 from leakmech.scoring.sentence import Cleaner, PromptText
+from leakmech.studies.aexl.check import check_dataset
+from leakmech.studies.lora.overlap_check import shared_texts
 
 ANSWERS = ("wonderful", "awful", "a disaster", "very good indeed", "not what I expected")
 # Words of stems that name nothing.

@@ -7,9 +7,9 @@ from lora_ablations import read_settings
 
 from leakmech.core.errors import ConfigError
 from leakmech.datasets.samples import load_dataset
-from leakmech.mitigation.lora import training_sources
-from leakmech.mitigation.training.sampling import example_counts
 from leakmech.runs.settings import read_yaml
+from leakmech.studies.lora.run import training_sources
+from leakmech.studies.lora.sampling import example_counts
 from leakmech.training.settings import LoraTrainingConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -7,8 +7,8 @@ from leakmech.datasets.samples import Sample
 from leakmech.prompts.instructions import INSTRUCTIONS, resolve_instruction
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Renderer
-from leakmech.runs.settings import BenchConfig
 from leakmech.scoring.sentence import Cleaner, PromptText
+from leakmech.studies.benchmark.settings import BenchConfig
 
 SAMPLE = Sample(id="s", stem="Her passion is", positive="Joy.", neutral="Fact.", negative="I lost my keys.")
 

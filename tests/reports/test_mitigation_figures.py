@@ -8,7 +8,7 @@ import pytest
 
 from leakmech.core.errors import FigureError
 from leakmech.reports.mitigation_figures import draw_mitigations
-from leakmech.reports.mitigation_tables import mitigations_table
+from leakmech.studies.mitigation.report import mitigations_table
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ from leakmech.core.errors import (
     UsageError,
 )
 from leakmech.datasets.samples import PromptSet, Sample
-from leakmech.mitigation.lora import LoraResult, merge_lora, train_lora
 from leakmech.models.hashes import hash_base, hash_weights
 from leakmech.models.load import LoadedModel, load_adapter, load_model
-from leakmech.reports.training import loss_figure
+from leakmech.studies.lora.report import loss_figure
+from leakmech.studies.lora.run import LoraResult, merge_lora, train_lora
 from leakmech.training.adapter import component_layers, target_modules
 from leakmech.training.examples import TrainingExample
 from leakmech.training.settings import LoraTrainingConfig

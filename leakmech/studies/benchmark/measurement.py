@@ -1,0 +1,163 @@
+"""The second half of every benchmark: from the generations of a run to its scores and its summary.
+
+:mod:`leakmech.studies.benchmark.run` puts generations into a run directory by asking a model, :mod:`leakmech.studies.benchmark.rescoring` by reading
+a file; from there on both are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from leakmech.core.progress import Progress
+from leakmech.core.store import content_hash, write_parquet
+from leakmech.datasets.samples import PromptSet
+from leakmech.runs.directory import FORMAT_VERSION, RunDirectory
+from leakmech.scoring.expression import Estimator, estimator_hash, estimator_names, load_estimator
+from leakmech.scoring.leakage import leakage_headline, leakage_statistics
+from leakmech.scoring.records import Scorer, echo_rates, leakage_scores
+from leakmech.scoring.second_opinion import estimator_agreement
+from leakmech.scoring.semantic import SentenceEncoder, load_encoder
+from leakmech.scoring.sentence import CLEANINGS, Cleaner
+from leakmech.studies.benchmark.settings import ScoringConfig
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What scores the generations of a run, loaded.
+
+    Parameters
+    ----------
+    config
+        The settings.
+    samples
+        The data set, or the part of it that the run is about.
+    estimators
+        Expression estimators, the headline's first.
+    encoder
+        Sentence encoder of mu_L.
+    """
+
+    config: ScoringConfig
+    samples: PromptSet
+    estimators: tuple[Estimator, ...]
+    encoder: SentenceEncoder
+
+    @classmethod
+    def load(cls, config: ScoringConfig, samples: PromptSet) -> Measurement:
+        """Load estimators and encoder; raises what their loaders raise."""
+        device = None if config.device == "auto" else config.device
+        encoder = load_encoder(config.encoder, device=device)
+        names = estimator_names(config.estimator)
+        estimators = tuple(load_estimator(name, encoder=encoder, device=device) for name in names)
+        return cls(config, samples, estimators, encoder)
+
+    @property
+    def cleaner(self) -> Cleaner:
+        return Cleaner(self.config.echo_similarity)
+
+    def fingerprint(self) -> dict[str, str]:
+        """Hashes of everything that decides a score."""
+        first, *others = map(estimator_hash, self.estimators)
+        return {
+            "dataset": self.samples.content_hash,
+            "estimator": first,
+            **({"other_estimators": content_hash(*others)} if others else {}),
+            "encoder": self.encoder.hash,
+        }
+
+    def provenance(self) -> dict[str, Any]:
+        """What ``run.json`` says of estimators and encoder."""
+        first, *others = (dict(estimator.details) for estimator in self.estimators)
+        return {"estimator": first, **({"other_estimators": others} if others else {}), "encoder": self.encoder.details}
+
+    def measure(
+        self, run: RunDirectory, *, instruction_text: str, generations: int, n_rows: int, progress: Progress
+    ) -> dict[str, Any]:
+        """Score all generations of `run`, write its ``scores.parquet``, and return every number of its summary.
+
+        Parameters
+        ----------
+        run
+            A run directory with all its generations.
+        instruction_text
+            What stood before injection and stem; an answer that repeats it is an echo.
+        generations
+            K; control generations from K on are the noise floor.
+        n_rows
+            Number of generations, for the progress bar.
+        progress
+            Where to report progress.
+        """
+        scorer = Scorer(
+            cleaner=self.cleaner,
+            estimators=self.estimators,
+            encoder=self.encoder,
+            instruction=instruction_text,
+            headline=self.config.cleaning,
+            generations=generations,
+        )
+        with progress("scoring", total=n_rows, done=0) as advance:
+            frame = scorer.score(self.samples, run.generations(), on_scored=advance)
+        write_parquet(run.scores_file, frame)
+        return self._settings(generations) | self._statistics(frame)
+
+    def _settings(self, generations: int) -> dict[str, Any]:
+        c = self.config
+        return {
+            "format_version": FORMAT_VERSION,
+            "kind": "bench",
+            "dataset": c.dataset,
+            "n_samples": len(self.samples),
+            "generations": generations,
+            "seed": c.seed,
+            "instruction": c.instruction,
+            "arrangement": c.arrangement,
+            "estimator": self.estimators[0].name,
+            "estimators": [estimator.name for estimator in self.estimators],
+            "encoder": c.encoder,
+            "cleaning": c.cleaning,
+        }
+
+    def _statistics(self, frame: pd.DataFrame) -> dict[str, Any]:
+        c = self.config
+        by_cleaning: dict[str, dict[str, Any]] = {
+            policy: leakage_headline(leakage_scores(frame, policy)) | echo_rates(frame, policy) for policy in CLEANINGS
+        }
+        by_estimator = self._by_estimator(frame)
+        statistics = by_estimator[self.estimators[0].name]
+        for condition, values in statistics["conditions"].items():
+            values["echo_rate"] = by_cleaning[c.cleaning]["echo_rates"][condition]
+            values["empty_rate"] = by_cleaning[c.cleaning]["empty_rates"][condition]
+        summary: dict[str, Any] = {"by_cleaning": by_cleaning, **statistics}
+        if len(self.estimators) > 1:
+            summary |= {"by_estimator": by_estimator, "estimator_agreement": self._agreement(frame)}
+        return summary
+
+    def _by_estimator(self, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+        """Every statistic as each estimator sees it."""
+        c = self.config
+        return {
+            name: leakage_statistics(scores, seed=c.seed, draws=c.bootstrap_draws)
+            for name, scores in self._scores(frame).items()
+        }
+
+    def _agreement(self, frame: pd.DataFrame) -> list[Mapping[str, Any]]:
+        """Agreement of every pair of estimators."""
+        scores = list(self._scores(frame).items())
+        return [
+            {"first": a, "second": b}
+            | estimator_agreement(first, second, seed=self.config.seed, draws=self.config.bootstrap_draws)
+            for i, (a, first) in enumerate(scores)
+            for b, second in scores[i + 1 :]
+        ]
+
+    def _scores(self, frame: pd.DataFrame) -> dict[str, Any]:
+        policy = self.config.cleaning
+        return {
+            estimator.name: leakage_scores(frame, policy, estimator=estimator.name if position else None)
+            for position, estimator in enumerate(self.estimators)
+        }

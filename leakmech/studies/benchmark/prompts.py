@@ -1,0 +1,208 @@
+"""What the model reads in a benchmark run: prompts, what became of them by rewriting, and their references.
+
+The data set's prompts are the user's texts. A configuration may have them rewritten before they are completed
+(:mod:`leakmech.generation.rewriting`; kept in ``rewrites.jsonl`` as they are made, so that an interrupted run goes on),
+and may have other versions of each read beside it (:mod:`leakmech.generation.contrast`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from leakmech.core.errors import UsageError
+from leakmech.core.progress import Progress
+from leakmech.core.store import append_jsonl, content_hash, read_json, read_jsonl_shard
+from leakmech.datasets.samples import PromptSet
+from leakmech.generation.decode import Row
+from leakmech.generation.engines import auto_batch_size, plan
+from leakmech.generation.rewriting import (
+    PromptRewrite,
+    RewrittenPrompt,
+    find_rewrite,
+    request_tokens,
+    rewrite_counts,
+    rewrite_prompts,
+)
+from leakmech.interventions.base import Intervention
+from leakmech.interventions.positions import PromptSpans
+from leakmech.models.batching import parse_batch_size
+from leakmech.models.load import LoadedModel
+from leakmech.prompts.arrangement import injection_place
+from leakmech.prompts.locate import locate
+from leakmech.prompts.render import Prompt, Renderer
+from leakmech.runs.directory import RunDirectory
+from leakmech.studies.benchmark.settings import BenchConfig
+
+
+@dataclass(frozen=True)
+class RunPrompts:
+    """The prompts of one run."""
+
+    config: BenchConfig
+    run: RunDirectory
+    loaded: LoadedModel
+    samples: PromptSet
+    progress: Progress
+    hooked: tuple[Intervention, ...] = ()
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        c = self.config
+        return Renderer(
+            self.loaded.tokenizer,
+            form=c.prompt_form,
+            system=c.system,
+            instruction=c.instruction,
+            place=injection_place(c.arrangement),
+        )
+
+    @cached_property
+    def given(self) -> dict[str, Prompt]:
+        """By id, the prompts as the data set has them."""
+        return {prompt.id: prompt for prompt in self.renderer.prompts(self.samples, self.config.conditions)}
+
+    @cached_property
+    def rewrite(self) -> PromptRewrite | None:
+        return find_rewrite(self.config.prompt_rewrite) if self.config.prompt_rewrite else None
+
+    @cached_property
+    def rewritten(self) -> dict[str, RewrittenPrompt]:
+        """By id, what became of the prompts; what is not in the run directory yet is made when this is asked for."""
+        if self.rewrite is None:
+            return {}
+        stored = read_jsonl_shard(self.run.rewrites_file) if self.run.rewrites_file.exists() else ()
+        done = {row["prompt_id"]: RewrittenPrompt(**row) for row in stored}
+        if len(done) < len(self.given):
+            with self.progress("rewriting", total=len(self.given), done=len(done)) as advance:
+                for finished in rewrite_prompts(
+                    list(self.given.values()),
+                    self.rewrite,
+                    model=self.loaded.model,
+                    renderer=self.renderer,
+                    batch_size=self.batch_size(),
+                    done=list(done),
+                ):
+                    append_jsonl(self.run.rewrites_file, (found.to_dict() for found in finished))
+                    done |= {found.prompt_id: found for found in finished}
+                    advance(len(finished))
+        return done
+
+    @cached_property
+    def completed(self) -> dict[str, Prompt]:
+        """By id, the prompts that the model completes: rewritten if the configuration says so."""
+        if self.rewrite is None:
+            return self.given
+        return {name: self.renderer.with_body(p, self.rewritten[name].body) for name, p in self.given.items()}
+
+    @property
+    def inserted(self) -> str:
+        """What rewriting and references say and the user did not."""
+        sources = (self.rewrite, self.config.contrast)
+        return " ".join(dict.fromkeys(source.inserted for source in sources if source and source.inserted))
+
+    @property
+    def instruction_text(self) -> str:
+        """All that the model is told besides injection and stem; an answer that repeats it is an echo."""
+        return ". ".join(part for part in (self.renderer.instruction_text, self.inserted) if part)
+
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def _n_generations(self, prompt: Prompt) -> int:
+        """The control prompts' second K are the noise floor."""
+        k = self.config.generations
+        return 2 * k if self.config.noise_floor and prompt.condition == "control" else k
+
+    @cached_property
+    def n_rows(self) -> int:
+        return sum(map(self._n_generations, self.given.values()))
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Every generation of the run."""
+        rows = []
+        spans = self._spans()
+        for prompt in self.completed.values():
+            tokens, *references = self._tokens_read(prompt)
+            rows += [
+                Row(prompt.id, i, tokens, references=tuple(references), spans=spans.get(prompt.id))
+                for i in range(self._n_generations(prompt))
+            ]
+        return plan(rows)
+
+    def _spans(self) -> dict[str, PromptSpans]:
+        """Where injection and stem stand, by prompt, if hooks must know it."""
+        if not any(intervention.spans for intervention in self.hooked):
+            return {}
+        if self.rewrite is not None or self.config.contrast is not None:
+            raise UsageError(
+                "an intervention at the injection or the stem cannot go with rewritten prompts or contrastive "
+                "decoding, which read texts without them; use one or the other"
+            )
+        return {found.id: PromptSpans.of(found) for found in locate(list(self.given.values()), self.renderer)}
+
+    def _tokens_read(self, prompt: Prompt) -> list[tuple[int, ...]]:
+        """Token ids of a prompt and of its references."""
+        rendered = [prompt.rendered, *(reference.rendered for reference in self._references(prompt))]
+        return [tuple(self.renderer.token_ids(text)) for text in rendered]
+
+    def _references(self, prompt: Prompt) -> list[Prompt]:
+        bodies = self.config.contrast.bodies(prompt) if self.config.contrast else ()
+        return [self.renderer.with_body(prompt, body) for body in bodies]
+
+    def auto_batch_size(self) -> int:
+        """Rows that a batch may have, from the longest text that the model reads."""
+        longest = max(len(tokens) for prompt in self.given.values() for tokens in self._tokens_read(prompt))
+        if self.rewrite is not None and self.rewrite.request:
+            requests = (request_tokens(prompt, self.rewrite, self.renderer) for prompt in self.given.values())
+            longest = max(longest, *map(len, requests))
+        return auto_batch_size(
+            self.loaded.model,
+            longest_prompt=longest,
+            max_new_tokens=self.config.decoding.max_new_tokens,
+            n_streams=1 + (self.config.contrast.n_references if self.config.contrast else 0),
+        )
+
+    def batch_size(self) -> int:
+        """What the user asks for, else what the run began with: in another batch bfloat16 would round otherwise."""
+        return parse_batch_size(self.config.batch_size) or int(read_json(self.run.run_file)["batch_size"])
+
+    # -- what the run's files say --------------------------------------------------------------------------------
+
+    def fingerprint(self) -> dict[str, str]:
+        """Hashes of what is read: the prompts, how they are rewritten, and their references."""
+        found = {"prompts": content_hash(*(f"{p.id}\x1f{p.rendered}" for p in self.given.values()))}
+        if self.rewrite is not None:
+            found["prompt_rewrite"] = self.rewrite.hash
+        if self.config.contrast is not None:
+            references = (reference.rendered for p in self.given.values() for reference in self._references(p))
+            found["contrast"] = content_hash(*references)
+        return found
+
+    def provenance(self) -> dict[str, Any]:
+        """What ``run.json`` says of form, instruction and rewriting."""
+        return {
+            "prompt_form": self.renderer.resolved_form,
+            "instruction": self.renderer.resolved_instruction.to_dict(),
+            **({"prompt_rewrite": self.rewrite.to_dict()} if self.rewrite else {}),
+            **({"inserted_text": self.inserted} if self.inserted else {}),
+        }
+
+    def record(self, prompt: Prompt) -> dict[str, Any]:
+        """A line of ``prompts.jsonl``: the user's text, what the model completes, and what became of it on the way."""
+        if self.rewrite is None:
+            return dict(prompt.to_dict())
+        found = self.rewritten[prompt.id]
+        changed = {"rendered": self.completed[prompt.id].rendered, "rewritten": found.body}
+        return prompt.to_dict() | changed | {"rewrite_status": found.status}
+
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` says of rewriting and contrast, where there is any."""
+        changes: dict[str, Any] = {"oracle": True} if self.config.oracle else {}
+        if self.config.contrast is not None:
+            changes["contrast"] = self.config.contrast.to_dict()
+        if self.rewrite is not None:
+            changes["prompt_rewrite"] = self.rewrite.name
+            changes["rewrites"] = rewrite_counts(self.given, self.rewritten)
+        return changes

@@ -1,0 +1,316 @@
+"""The benchmark: plan -> generate -> score -> summarise, in a run directory that any interruption leaves usable.
+
+Order on disk: ``run.json`` and ``prompts.jsonl`` first, then ``generations/`` grows batch by batch, then
+``scores.parquet``, and ``summary.json`` last: its presence says that the run is complete.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from leakmech.core.errors import InterruptedRunError, RunDirectoryError, UsageError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.store import append_jsonl, slug, write_json, write_jsonl
+from leakmech.datasets.samples import load_dataset
+from leakmech.generation.decode import Clock, Decoder, Generation
+from leakmech.generation.engines import generate
+from leakmech.interventions.applied import Applied
+from leakmech.interventions.base import Intervention, interventions_key
+from leakmech.interventions.checks import as_interventions, refuse_misfits
+from leakmech.interventions.files import load_interventions
+from leakmech.interventions.fold import fold
+from leakmech.interventions.hooks import apply
+from leakmech.models.batching import parse_batch_size
+from leakmech.models.layout import layout_of
+from leakmech.models.load import LoadedModel, load_adapter, load_configured
+from leakmech.prompts.arrangement import arrange
+from leakmech.runs.directory import BenchResult, RunDirectory, load_result, open_run, refuse_other_run
+from leakmech.scoring.sentence import Cleaner, PromptText
+from leakmech.studies.benchmark.measurement import Measurement
+from leakmech.studies.benchmark.prompts import RunPrompts
+from leakmech.studies.benchmark.settings import BenchConfig
+
+_IN_MEMORY = "in memory"
+
+
+def bench(
+    model: Any = None,
+    *,
+    tokenizer: Any = None,
+    interventions: Intervention | Sequence[Intervention] = (),
+    out: str | Path | None = None,
+    progress: Progress = no_progress,
+    **settings: Any,
+) -> BenchResult:
+    """Measure expression leakage of a model, or continue the measurement in `out`.
+
+    Parameters
+    ----------
+    model
+        Hub id, local folder, ``embedded:<name>``, or a Hugging Face / PEFT model object. Default: the embedded model.
+    tokenizer
+        Tokenizer of a model object, if it does not name its own.
+    interventions
+        What the model runs under, as values; files are named with ``intervention="file.json"``. With ``fold=True`` they
+        are baked into a copy's weights.
+    out
+        Run directory. One that holds the same run is continued; default ``runs/<model>-<dataset>-seed<seed>``.
+    progress
+        Where to report progress; silent by default (:class:`leakmech.core.progress.RichProgress` draws bars).
+    **settings
+        Fields of :class:`leakmech.studies.benchmark.settings.BenchConfig`, e.g. ``dataset="hexl", generations=10, seed=0``.
+
+    Returns
+    -------
+    BenchResult
+        ``.summary`` (dict), ``.scores`` (data frame, one row per generation), ``.to_markdown()``.
+
+    Raises
+    ------
+    UsageError
+        A name, file, key or value is wrong; nothing has been written.
+    InterruptedRunError
+        Ctrl-C; what is finished is in `out` and the same call continues it.
+
+    References
+    ----------
+    Köprü et al. (2025), arXiv 2508.01708.
+    """
+    by_name = model is None or isinstance(model, str | Path)
+    if model is not None:
+        settings["model"] = str(model) if by_name else _object_name(model)
+    chosen = as_interventions(interventions)
+    if chosen:
+        if settings.get("intervention"):
+            raise UsageError("bench: give interventions as values or as a file, not both")
+        settings["intervention"] = f"{_IN_MEMORY} ({interventions_key(chosen)})"
+    config = BenchConfig.parse(settings, where="bench")
+    return run_benchmark(
+        config,
+        model=None if by_name else model,
+        tokenizer=tokenizer,
+        interventions=chosen,
+        out=out,
+        progress=progress,
+    )
+
+
+def run_benchmark(
+    config: BenchConfig,
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    interventions: tuple[Intervention, ...] = (),
+    out: str | Path | None = None,
+    progress: Progress = no_progress,
+    outside: Mapping[str, str] | None = None,
+) -> BenchResult:
+    """:func:`bench` for a finished configuration.
+
+    `model` and `interventions` go before what the configuration names, `outside` names what else changes the model
+    without changing its weights (hooks of the caller), so that a run is only continued under the same.
+    """
+    run = RunDirectory(Path(out) if out else Path("runs") / _default_name(config))
+    refuse_other_run(run, config)
+    started = time.perf_counter()
+    if config.intervention and not interventions:
+        if config.intervention.startswith(_IN_MEMORY):
+            raise UsageError(f"{run.path}: its interventions were given as values; continue it with the same values")
+        interventions = load_interventions(config.intervention)
+    samples = arrange(load_dataset(config.dataset), config.arrangement).take(config.limit)
+    measurement = Measurement.load(config, samples)
+    loaded = _adapted(load_configured(config, model, tokenizer), config, interventions)
+    timing = {"load_s": time.perf_counter() - started}
+    benchmark = _Benchmark(config, run, loaded, measurement, progress, interventions, outside or {})
+    return benchmark.complete(timing, started)
+
+
+def _adapted(base: LoadedModel, config: BenchConfig, interventions: tuple[Intervention, ...]) -> LoadedModel:
+    """The model with its adapter and, where they are to be folded, its interventions."""
+    loaded = load_adapter(base, config.adapter) if config.adapter else base
+    if not interventions:
+        if config.fold:
+            raise UsageError("--fold: there are no interventions to fold; name their file with --intervention")
+        return loaded
+    fitted = any(intervention.model_hash for intervention in interventions)
+    # What was fitted on a model may be tried on the same model with an adapter.
+    hashes = {h for m in (base, loaded) for h in (m.weights_hash, m.base_hash)} if fitted else None
+    refuse_misfits(interventions, layout_of(loaded.model), model_hashes=hashes)
+    return replace(loaded, model=fold(loaded.model, interventions)) if config.fold else loaded
+
+
+@dataclass(frozen=True)
+class _Benchmark:
+    """One run with everything loaded."""
+
+    config: BenchConfig
+    run: RunDirectory
+    loaded: LoadedModel
+    measurement: Measurement
+    progress: Progress
+    interventions: tuple[Intervention, ...]
+    outside: Mapping[str, str]
+
+    @cached_property
+    def reading(self) -> RunPrompts:
+        hooked = () if self.config.fold else self.interventions
+        return RunPrompts(self.config, self.run, self.loaded, self.measurement.samples, self.progress, hooked)
+
+    @cached_property
+    def cleaner(self) -> Cleaner:
+        return self.measurement.cleaner
+
+    def complete(self, timing: dict[str, float], started: float) -> BenchResult:
+        """Do what is missing and return the result."""
+        self._open()
+        if self.run.is_complete():
+            return load_result(self.run.path)
+        with self._resumable():
+            if not self.run.prompts_file.exists():
+                write_jsonl(self.run.prompts_file, map(self.reading.record, self.reading.given.values()))
+            clock, n_generated = self._generate()
+            scoring_started = time.perf_counter()
+            summary = self._summarise()
+        timing |= {
+            "generate_s": clock.total,
+            "generations_per_second": n_generated / clock.total if clock.total else 0.0,
+            "share_outside_forward": clock.share_outside,
+            "score_s": time.perf_counter() - scoring_started,
+            "total_s": time.perf_counter() - started,
+        }
+        summary["timing"] = {key: round(value, 4) for key, value in timing.items()}
+        write_json(self.run.summary_file, summary)
+        return BenchResult(self.run.path, summary)
+
+    # -- opening -----------------------------------------------------------------------------------------------
+
+    def _fingerprint(self) -> dict[str, str]:
+        """Hashes of everything that decides a generation; a changed model never gets another model's answers."""
+        interventions = {"interventions": interventions_key(self.interventions)} if self.interventions else {}
+        return {
+            **interventions,
+            "weights": self.loaded.weights_hash,
+            "tokenizer": self.loaded.tokenizer_hash,
+            "template": self.loaded.template_hash,
+            "dtype": str(self.loaded.dtype).removeprefix("torch."),
+            **self.reading.fingerprint(),
+            **self.outside,
+            **self.measurement.fingerprint(),
+        }
+
+    def _open(self) -> None:
+        """Create the run directory, or check that it holds this very run."""
+        open_run(
+            self.run,
+            self.config,
+            self._fingerprint(),
+            batch_size=parse_batch_size(self.config.batch_size) or self.reading.auto_batch_size(),
+            model=self.loaded.info(),
+            interventions=[str(intervention) for intervention in self.interventions],
+            **self.reading.provenance(),
+            **self.measurement.provenance(),
+        )
+
+    @contextmanager
+    def _resumable(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            done = sum(1 for _ in self.run.generations())
+            raise InterruptedRunError(
+                f"interrupted: {done} of {self.reading.n_rows} generations are saved; "
+                f"continue with: leakmech bench --out {self.run.path}"
+            ) from None
+
+    # -- generating --------------------------------------------------------------------------------------------
+
+    def _generate(self) -> tuple[Clock, int]:
+        """Generate what is missing, batch by batch; the time it took and the number of new generations."""
+        done = {(record["prompt_id"], record["generation"]) for record in self.run.generations()}
+        self._drop_foreign(done)
+        texts = {
+            p.id: PromptText(stem=p.stem, injection=p.injection, instruction=self.reading.instruction_text)
+            for p in self.reading.given.values()
+        }
+        hooks = apply(self.loaded.model, self.reading.hooked) if self.reading.hooked else nullcontext()
+        if len(done) == self.reading.n_rows:
+            return Clock(), 0
+        rows, size = self.reading.rows, self.reading.batch_size()
+        with hooks as applied, self.progress("generating", total=len(rows), done=len(done)) as advance:
+            decoder = self._decoder(texts, applied)
+            for ended in generate(decoder, rows, batch_size=size, done=done):
+                append_jsonl(self.run.shard, (self._record(g, texts[g.prompt_id]) for g in ended))
+                advance(len(ended))
+        return decoder.clock, len(rows) - len(done)
+
+    def _decoder(self, texts: Mapping[str, PromptText], applied: Applied | None) -> Decoder:
+        c = self.config
+        return Decoder(
+            self.loaded.model,
+            self.loaded.tokenizer,
+            decoding=c.decoding,
+            seed=c.seed,
+            stop=(lambda prompt_id, text: self.cleaner.first_sentence_complete(text, texts[prompt_id]))
+            if c.stop_at_first_sentence
+            else None,
+            combination=c.contrast,
+            applied=applied,
+        )
+
+    def _drop_foreign(self, done: set[tuple[str, int]]) -> None:
+        wanted = {(row.prompt_id, row.generation) for row in self.reading.rows}
+        foreign = done - wanted
+        if foreign:
+            raise RunDirectoryError(f"{self.run.path}: holds generations of other prompts, e.g. {sorted(foreign)[0]}")
+
+    def _record(self, generation: Generation, text: PromptText) -> dict[str, Any]:
+        prompt = self.reading.given[generation.prompt_id]
+        return {
+            "prompt_id": prompt.id,
+            "sample": prompt.sample,
+            "condition": prompt.condition,
+            "generation": generation.generation,
+            "text": generation.text,
+            "first_sentence": self.cleaner.clean(generation.text, text, self.config.cleaning).text,
+            "n_tokens": len(generation.tokens),
+            "finish_reason": generation.finish_reason,
+        }
+
+    def _summarise(self) -> dict[str, Any]:
+        """Every number of ``summary.json`` but the timing."""
+        c = self.config
+        found = self.measurement.measure(
+            self.run,
+            instruction_text=self.reading.instruction_text,
+            generations=c.generations,
+            n_rows=self.reading.n_rows,
+            progress=self.progress,
+        )
+        return {
+            "model": c.model,
+            "n_prompts": len(self.reading.given),
+            "decoding": c.decoding.to_dict(),
+            **self.reading.summary(),
+            "prompt_form": self.reading.renderer.resolved_form,
+            "dtype": str(self.loaded.dtype).removeprefix("torch."),
+            "device": str(self.loaded.device),
+            **found,
+        }
+
+
+def _default_name(config: BenchConfig) -> str:
+    changed = f"-{slug(config.intervention)}{'-folded' if config.fold else ''}" if config.intervention else ""
+    return f"{slug(config.model)}-{slug(config.dataset)}{changed}-seed{config.seed}"
+
+
+def _object_name(model: Any) -> str:
+    name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+    if not isinstance(name, str):
+        raise UsageError(f"model: expected a name or a Hugging Face model, found {type(model).__name__}")
+    return name

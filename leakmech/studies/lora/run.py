@@ -1,0 +1,374 @@
+"""Train a LoRA adapter against expression leakage, from a configuration to a folder that any PEFT program can load.
+
+Order on disk: ``run.json`` and ``examples.jsonl`` first, then ``train.jsonl`` grows step by step beside
+``checkpoints/``, then the adapter with its card, and ``summary.json`` last: its presence says that the run is complete.
+The same call on the same folder goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leakmech.core.errors import ModelError, StorageError, UsageError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.store import atomic_path, read_json, read_jsonl_shard, write_json
+from leakmech.datasets.relevant_pairs import archive_pairs
+from leakmech.datasets.samples import PromptSet, load_dataset, pooled
+from leakmech.mechanism.directions.direction import load_direction
+from leakmech.models.layout import layout_of
+from leakmech.models.load import ADAPTER_CARD, LoadedModel, load_adapter, load_model
+from leakmech.models.quiet import quiet
+from leakmech.prompts.render import Renderer
+from leakmech.runs.directory import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
+from leakmech.studies.lora.evaluation import Pairing, TuneSelectivity
+from leakmech.studies.lora.overlap_check import refuse_shared_prompts
+from leakmech.studies.lora.sampling import TrainingSources, build_training_examples
+from leakmech.training.adapter import adapted, component_layers, target_modules
+from leakmech.training.card import adapter_card, base_description, data_description, write_card
+from leakmech.training.examples import (
+    Collator,
+    TrainingExample,
+    check_examples,
+    load_examples,
+    save_examples,
+)
+from leakmech.training.objectives import Losses
+from leakmech.training.preventative import PreventativeSteering
+from leakmech.training.settings import LoraTrainingConfig
+from leakmech.training.trainer import LOG, Evaluate, Trainer
+
+_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+
+
+@dataclass(frozen=True)
+class LoraResult:
+    """A trained adapter.
+
+    Attributes
+    ----------
+    path
+        Its folder: give it to ``load_model``, ``load_adapter`` or ``--adapter``.
+    card
+        What ``adapter_card.json`` holds.
+    """
+
+    path: Path
+    card: dict[str, Any]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a step: loss, every objective's mean, learning rate, length of the gradient."""
+        return pd.DataFrame([row for row in read_jsonl_shard(self.path / LOG) if "loss" in row])
+
+    @property
+    def best_score(self) -> float | None:
+        """The evaluation of the adapter that was kept."""
+        return max((one["score"] for one in self.card["results"]["evaluations"]), default=None)
+
+
+def train_lora(
+    config: LoraTrainingConfig,
+    out: str | Path,
+    *,
+    model: LoadedModel | None = None,
+    examples: Sequence[TrainingExample] | None = None,
+    evaluate: Evaluate | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress = no_progress,
+) -> LoraResult:
+    """Train an adapter, or go on with the training in `out`.
+
+    Parameters
+    ----------
+    config
+        What to train on what, and how.
+    out
+        The folder of the adapter, its log and its checkpoints.
+    model
+        Instead of the configured one; it is left as it was.
+    examples
+        Instead of the configured data.
+    evaluate
+        Called with the PEFT model every ``evaluate_every`` steps; higher is better. The adapter with the highest score
+        is kept, and training stops after ``patience`` evaluations without a new best. By default the selectivity on
+        ``config.tune``, if that is set.
+    cache_dir
+        Where completions are kept; by default the user's cache.
+    progress
+        Where to report progress.
+
+    Raises
+    ------
+    UsageError
+        A setting, name, file or sample is wrong, or `out` holds another run; nothing has been written.
+    TrainingError
+        A loss is NaN or infinite (the last good checkpoint is kept), or the base weights were changed.
+    InterruptedRunError
+        Ctrl-C; the same call goes on.
+    """
+    from accelerate import Accelerator
+
+    config = LoraTrainingConfig.parse(config.model_dump())  # what was built without parse() is checked too
+    accelerator = Accelerator(cpu=config.device == "cpu")
+    refuse_other_run(RunDirectory(Path(out)), config)
+    loaded = model or load_model(
+        config.model,
+        device=accelerator.device if config.device == "auto" else config.device,
+        dtype=config.dtype,
+        revision=config.revision,
+    )
+    run = _LoraRun(config, Path(out), loaded, accelerator, progress)
+    if evaluate is None and config.tune is not None:
+        evaluate = TuneSelectivity(loaded, config, Path(out) / "tune")
+    return run.complete(examples, evaluate, cache_dir)
+
+
+@dataclass(frozen=True)
+class _LoraRun:
+    """One training with everything loaded."""
+
+    config: LoraTrainingConfig
+    out: Path
+    loaded: LoadedModel
+    accelerator: Any
+    progress: Progress
+
+    def complete(
+        self, given: Sequence[TrainingExample] | None, evaluate: Evaluate | None, cache_dir: Path | None
+    ) -> LoraResult:
+        """Do what is missing and return the result."""
+        config, loaded = self.config, self.loaded
+        modules = self._modules()
+        losses = self._losses()
+        evaluation = [load_dataset(name) for name in config.evaluation]
+        examples, sources = self._examples(given, evaluation, cache_dir)
+        data = data_description(
+            examples, sources=sources, evaluation={dataset.name: dataset.content_hash for dataset in evaluation}
+        )
+        base = base_description(loaded)
+        with self.accelerator.main_process_first():
+            self._open(base, data)
+        if (self.out / "summary.json").is_file():
+            return LoraResult(self.out, read_json(self.out / ADAPTER_CARD))
+        if self.accelerator.is_main_process:
+            save_examples(self.out / "examples.jsonl", examples)
+            if isinstance(evaluate, TuneSelectivity):
+                evaluate.measure_base()
+        with adapted(loaded, config, modules) as model:
+            trained = self._trainer(model, examples, losses, evaluate).run()
+            if self.accelerator.is_main_process:
+                _save_adapter(model, self.out)
+        card = adapter_card(base, data, config, trained, modules=len(modules))
+        if self.accelerator.is_main_process:
+            write_card(self.out, card)
+            self._summarise(card)
+        self.accelerator.wait_for_everyone()
+        return LoraResult(self.out, card)
+
+    # -- preparing -----------------------------------------------------------------------------------------------------
+
+    def _modules(self) -> list[str]:
+        config = self.config
+        if hasattr(self.loaded.model, "peft_config"):
+            raise ModelError(f"{self.loaded.name}: has an adapter already; merge it first (leakmech merge-lora)")
+        components = config.components and component_layers(
+            config.components.diagnosis,
+            top_heads=config.components.heads,
+            top_neurons=config.components.neurons,
+            method=config.components.method,
+        )
+        return target_modules(self.loaded.model, config.targets, layers=config.layers, components=components)
+
+    def _losses(self) -> Losses:
+        config, model_hash = self.config, self.loaded.weights_hash
+        layout = layout_of(self.loaded.model)
+        for layer in config.activation_layers or ():
+            layout.block(layer)
+        steering = config.steering and PreventativeSteering(
+            load_direction(config.steering.direction, model_hash=model_hash), config.steering.strength
+        )
+        return Losses(
+            weights=config.objectives.model_dump(),
+            layers=config.activation_layers,
+            directions=[load_direction(path, model_hash=model_hash) for path in config.directions],
+            set_point=config.set_point,
+            steering=steering,
+        )
+
+    @property
+    def _renderer(self) -> Renderer:
+        config = self.config
+        return Renderer(self.loaded.tokenizer, config.prompt_form, config.system, config.instruction)
+
+    def _examples(
+        self, given: Sequence[TrainingExample] | None, evaluation: Sequence[PromptSet], cache_dir: Path | None
+    ) -> tuple[list[TrainingExample], dict[str, str]]:
+        """The examples, and the hashes of what they were made from."""
+        config = self.config
+        if given is not None or config.examples_file is not None:
+            examples = list(given) if given is not None else load_examples(Path(config.examples_file or ""))
+            check_examples(examples)
+            refuse_shared_prompts(examples, evaluation, self._renderer)
+            return examples, {}
+        sources = training_sources(config, evaluation)
+        with self.accelerator.main_process_first():
+            examples = build_training_examples(
+                self.loaded,
+                sources,
+                shares=config.shares.model_dump(),
+                n_examples=config.examples,
+                completions=config.completions,
+                polarities=config.polarities,
+                evaluation=evaluation,
+                max_overlap=config.max_overlap,
+                renderer=self._renderer,
+                decoding=config.decoding,
+                seed=config.seed,
+                batch_size=config.generation_batch_size,
+                cache_dir=cache_dir,
+                progress=self.progress,
+            )
+        return examples, sources.hashes()
+
+    def _open(self, base: dict[str, Any], data: dict[str, Any]) -> None:
+        """Create the run directory, or check that it holds this very training."""
+        fingerprint = {
+            "base": base["weights_hash"],
+            "data": data["examples_hash"],
+            "processes": str(self.accelerator.num_processes),
+        }
+        open_run(RunDirectory(self.out), self.config, fingerprint, base=base, data=data)
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def _trainer(
+        self, model: Any, examples: Sequence[TrainingExample], losses: Losses, evaluate: Evaluate | None
+    ) -> Trainer:
+        pad: Any = self.loaded.tokenizer.pad_token_id
+        collator = Collator(
+            self._renderer.token_ids, pad, max_length=self.config.max_length, padding=self.config.padding
+        )
+        return Trainer(
+            model,
+            examples,
+            self.config,
+            losses,
+            collator,
+            self.out,
+            self.accelerator,
+            evaluate=evaluate,
+            progress=self.progress if self.accelerator.is_main_process else no_progress,
+        )
+
+    def _summarise(self, card: dict[str, Any]) -> None:
+        values = {"format_version": FORMAT_VERSION, "kind": "train", "model": self.loaded.name}
+        write_json(self.out / "summary.json", {**values, "data": card["data"], "results": card["results"]})
+
+
+def training_sources(config: LoraTrainingConfig, evaluation: Sequence[PromptSet]) -> TrainingSources:
+    """What examples are made from: the configured data sets, their exchanged pairs, and pairs of the archive.
+
+    Raises
+    ------
+    DatasetError
+        A data set is missing or malformed, or its injections cannot be exchanged.
+    """
+    pairing, relevant, mismatched = Pairing.of(config), [], []
+    if config.relevant:
+        samples = pooled([_to_fit(load_dataset(name)) for name in config.relevant])
+        relevant = [pairing.relevant(samples)]
+        mismatched = [pairing.irrelevant(samples, number=number) for number in range(config.mismatched)]
+    return TrainingSources(
+        irrelevant=load_dataset(config.irrelevant) if config.irrelevant else None,
+        relevant=relevant,
+        mismatched=mismatched,
+        pairs=archive_pairs(exclude=evaluation, max_overlap=config.max_overlap, seed=config.seed)
+        if config.relevant_pairs
+        else (),
+    )
+
+
+def _to_fit(samples: PromptSet) -> PromptSet:
+    """Those marked ``fit``, where any is; all the others are for choosing."""
+    return samples.split("fit") if any(sample.split == "fit" for sample in samples) else samples
+
+
+def _save_adapter(model: Any, folder: Path) -> None:
+    """Write the adapter as PEFT does, each file whole or absent, its configuration last."""
+    with tempfile.TemporaryDirectory() as temporary:
+        with quiet():
+            model.save_pretrained(temporary, safe_serialization=True, save_embedding_layers=False)
+        for name in _ADAPTER_FILES:
+            with atomic_path(folder / name) as path:
+                shutil.copyfile(Path(temporary) / name, path)
+
+
+# -- merging -----------------------------------------------------------------------------------------------------------
+
+
+def merge_lora(adapter: str | Path, out: str | Path, *, base: str | None = None, dtype: str = "float32") -> Path:
+    """Write base model and adapter as one plain model, with its tokenizer.
+
+    Parameters
+    ----------
+    adapter
+        Folder or hub id of a PEFT adapter.
+    out
+        A new folder.
+    base
+        The base model; by default the one that the adapter names.
+    dtype
+        In which weights are added and written.
+
+    Returns
+    -------
+    Path
+        `out`, which ``load_model`` and transformers read.
+
+    Raises
+    ------
+    UsageError
+        There is no such adapter or base, they do not fit, or `out` holds something.
+    StorageError
+        The file system refuses.
+    """
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: exists already; choose another --out")
+    loaded = load_model(adapter, dtype=dtype, device="cpu") if base is None else None
+    if loaded is None:
+        loaded = load_adapter(load_model(str(base), dtype=dtype, device="cpu"), adapter)
+    if loaded.adapter is None:
+        raise ModelError(f"{adapter}: is a plain model, no adapter; there is nothing to merge")
+    merged: Any = loaded.model
+    plain = merged.merge_and_unload(safe_merge=True)
+    plain.config.__dict__.pop("quantization_config", None)
+    with _new_folder(folder) as temporary, quiet():
+        plain.save_pretrained(temporary)
+        loaded.tokenizer.save_pretrained(temporary)
+    return folder
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder beside `folder` that is renamed to it on success, and removed otherwise."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            yield temporary
+            temporary.chmod(0o755)  # mkdtemp's folders are for their owner only
+            if folder.exists():  # empty, as was checked
+                folder.rmdir()
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written ({error.strerror or error})") from error

@@ -1,0 +1,343 @@
+"""Where mitigations meet: one model, the same prompts, the same noise, the same measures for all of them.
+
+A *cell* is one mitigation on one split: benchmark runs on the leakage set and on the sets of relevant affect, and what
+it damages. Cells lie in ``cells/<split>/<name>-<hash>/`` of the run directory; the hash covers everything that decides
+their numbers, so a finished cell is never measured again and a changed mitigation never gets another one's numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.seeds import stable_hash
+from leakmech.core.store import content_hash, read_json, slug, write_json, write_jsonl
+from leakmech.datasets.emotional_requests import load_emotional_requests
+from leakmech.datasets.questions import load_questions
+from leakmech.datasets.samples import POLARITIES, PromptSet, load_dataset
+from leakmech.interventions.base import Intervention
+from leakmech.interventions.files import load_interventions
+from leakmech.interventions.hooks import apply
+from leakmech.interventions.positions import PromptSpans
+from leakmech.models.load import LoadedModel, load_adapter
+from leakmech.prompts.arrangement import Arrangement, injection_place
+from leakmech.prompts.render import Renderer
+from leakmech.runs.directory import BenchResult, RunDirectory
+from leakmech.scoring.expression import Estimator, estimator_names, load_estimator
+from leakmech.scoring.leakage import LeakageScores
+from leakmech.scoring.records import leakage_scores
+from leakmech.scoring.semantic import SentenceEncoder, load_encoder
+from leakmech.scoring.sentence import Cleaner
+from leakmech.side_effects.answers import Answers
+from leakmech.side_effects.equivalence import Margins
+from leakmech.side_effects.measure import Measurements, SideEffects, SideEffectSuite
+from leakmech.side_effects.requests import RequestAnswers, answer_requests, request_retention
+from leakmech.side_effects.selectivity import Pair, leakage_reduction, retention, selectivity
+from leakmech.side_effects.speed import run_seconds
+from leakmech.side_effects.texts import neutral_continuations, plain_ids, prompt_continuations
+from leakmech.side_effects.variants import Batch, Change, Continuation, ModelVariant
+from leakmech.studies.benchmark.settings import BenchConfig
+from leakmech.studies.mitigation.mitigation import Mitigation, bench_under
+
+BASE = Mitigation("base", "base", note="the model as it is")
+
+_WITHOUT_OWN_LIKELIHOOD = ("rewrite", "decoding", "oracle")
+"""Kinds that leave the model's forward pass as it is, so that its likelihoods say nothing about them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Arena:
+    """What all mitigations of a comparison share.
+
+    Attributes
+    ----------
+    loaded
+        The base model.
+    config
+        The benchmark on the leakage set.
+    relevant
+        Data sets of relevant affect, the headline first.
+    out
+        Run directory.
+    split
+        ``tune`` or ``test``: a name for tables and folders.
+    margins
+        Of side effects.
+    damage
+        Whether side effects are measured (fluency always is), and answers to direct requests for emotional text.
+    arrangements
+        Others of the leakage set (``after``, ``twice``), in which leakage is measured as well.
+    draws
+        Bootstrap resamples.
+    progress
+        See :mod:`leakmech.core.progress`.
+    """
+
+    loaded: LoadedModel
+    config: BenchConfig
+    relevant: tuple[str, ...]
+    out: Path
+    split: str = "test"
+    margins: Margins = field(default_factory=Margins)
+    damage: bool = True
+    arrangements: tuple[Arrangement, ...] = ()
+    draws: int = 2_000
+    progress: Progress = no_progress
+
+    # -- cells ---------------------------------------------------------------------------------------------------
+
+    def key(self, mitigation: Mitigation) -> str:
+        """Hash of everything that decides the numbers of a cell."""
+        return content_hash(*self._terms, mitigation.identity)
+
+    @cached_property
+    def _terms(self) -> tuple[str, ...]:
+        """What decides the numbers of all cells: model, settings, margins and data sets."""
+        settings = {**self.config.identity(), "relevant": self.relevant, "damage": self.damage, "draws": self.draws}
+        settings |= {"arrangements": self.arrangements} if self.arrangements else {}
+        sets = [load_dataset(name).content_hash for name in (self.config.dataset, *self.relevant)]
+        described = json.dumps(settings, sort_keys=True), json.dumps(self.margins.to_dict())
+        return (self.loaded.weights_hash, *described, *sets)
+
+    def folder(self, mitigation: Mitigation) -> Path:
+        """Of a cell."""
+        return self.out / "cells" / self.split / f"{slug(mitigation.name)}-{self.key(mitigation)[:8]}"
+
+    def run(self, mitigation: Mitigation, dataset: str) -> BenchResult:
+        """The benchmark under a mitigation on one of the sets; continued or read if it is there."""
+        config = self.config
+        if dataset != config.dataset:  # of relevant affect, where the shift between the polarities is all that counts
+            config = config.model_copy(update={"dataset": dataset, "limit": None, "conditions": POLARITIES})
+        out = self.folder(mitigation) / slug(Path(dataset).stem)
+        return bench_under(mitigation, config, model=self.loaded, out=out, progress=self.progress)
+
+    def arranged(self, mitigation: Mitigation, arrangement: Arrangement) -> BenchResult:
+        """The benchmark under a mitigation on the leakage set in another arrangement."""
+        config = self.config.model_copy(update={"arrangement": arrangement})
+        out = self.folder(mitigation) / f"{slug(Path(config.dataset).stem)}-{arrangement}"
+        return bench_under(mitigation, config, model=self.loaded, out=out, progress=self.progress)
+
+    def row(self, mitigation: Mitigation) -> dict[str, Any]:
+        """All numbers of a cell, flat; measured if they are not there yet."""
+        path = self.folder(mitigation) / "cell.json"
+        if not path.exists():
+            write_json(path, self._measure(mitigation))
+        return read_json(path)
+
+    def scores(self, mitigation: Mitigation, dataset: str | None = None) -> LeakageScores:
+        """Scores on one of the sets; the leakage set by default."""
+        result = self.run(mitigation, dataset or self.config.dataset)
+        return leakage_scores(result.scores, self.config.cleaning)
+
+    # -- measuring -----------------------------------------------------------------------------------------------
+
+    def _measure(self, mitigation: Mitigation) -> dict[str, Any]:
+        result = self.run(mitigation, self.config.dataset)
+        overall = result.summary["overall"]
+        row: dict[str, Any] = {
+            "name": mitigation.name,
+            "kind": mitigation.kind,
+            "split": self.split,
+            "auc_el": overall["auc_el"],
+            "auc_el_low": overall["auc_el_ci"][0],
+            "auc_el_high": overall["auc_el_ci"][1],
+            "valence_shift": overall["valence_shift"],
+            **{f"auc_el_{polarity}": result.summary["conditions"][polarity]["auc_el"] for polarity in POLARITIES},
+            "note": mitigation.note,
+        }
+        effects = self._effects(mitigation, result)
+        row |= self._parts(mitigation, effects)
+        row |= self._arrangements(mitigation)
+        row |= self._damage(effects)
+        if self.damage:
+            row |= self._requests(mitigation)
+        seconds = run_seconds(self.run(BASE, self.config.dataset).summary), run_seconds(result.summary)
+        row["speed_ratio"] = _number(seconds[0] / seconds[1])
+        return row
+
+    def _parts(self, mitigation: Mitigation, effects: SideEffects) -> dict[str, Any]:
+        """Leakage reduction, retention on every set, fluency and selectivity."""
+        options = {"seed": self.config.seed, "draws": self.draws}
+        leakage = Pair(self.scores(BASE), self.scores(mitigation))
+        headline, *others = (
+            (name, Pair(self.scores(BASE, name), self.scores(mitigation, name))) for name in self.relevant
+        )
+        quality = effects.quality
+        if quality is None:
+            raise AssertionError("quality is always measured")
+        row = selectivity(leakage, headline[1], quality, **options).to_dict()
+        for name, pair in others:
+            found = retention(pair, **options)
+            ends = {"": found.value, "_low": found.low, "_high": found.high}
+            row |= {f"retention_{slug(Path(name).stem)}{end}": value for end, value in ends.items()}
+        for name in self.relevant:
+            overall = self.run(mitigation, name).summary["overall"]
+            row[f"valence_shift_{slug(Path(name).stem)}"] = overall["valence_shift"]
+        return {key: _number(value) for key, value in row.items()}
+
+    def _arrangements(self, mitigation: Mitigation) -> dict[str, Any]:
+        """Leakage with injections elsewhere."""
+        row: dict[str, Any] = {}
+        for arrangement in self.arrangements:
+            base, changed = (self.arranged(one, arrangement) for one in (BASE, mitigation))
+            scores = [leakage_scores(result.scores, self.config.cleaning) for result in (base, changed)]
+            reduction = leakage_reduction(Pair(*scores), seed=self.config.seed, draws=self.draws)
+            row[f"auc_el_{arrangement}"] = _number(changed.summary["overall"]["auc_el"])
+            row[f"leakage_reduction_{arrangement}"] = _number(reduction.value)
+        return row
+
+    def _requests(self, mitigation: Mitigation) -> dict[str, Any]:
+        """Retention on direct requests for emotional text; nothing for what changes prompts or decoding only."""
+        if mitigation.kind in _WITHOUT_OWN_LIKELIHOOD:
+            return {}
+        answers = self._answer(mitigation)
+        found = request_retention(self.base_requests, answers, seed=self.config.seed, draws=self.draws)
+        ends = {"": found.value, "_low": found.low, "_high": found.high}
+        rows = ({"id": name, "answers": list(texts)} for name, texts in zip(answers.ids, answers.texts, strict=True))
+        write_jsonl(self.folder(mitigation) / "requests.jsonl", rows)
+        return {f"retention_requests{end}": _number(value) for end, value in ends.items()}
+
+    @cached_property
+    def base_requests(self) -> RequestAnswers:
+        return self._answer(BASE)
+
+    def _answer(self, mitigation: Mitigation) -> RequestAnswers:
+        config = mitigation.configure(self.config)
+        loaded, interventions = self._changed_model(mitigation)
+        with mitigation.around(loaded.model), apply(loaded.model, interventions) as applied:
+            return answer_requests(
+                loaded,
+                load_emotional_requests(),
+                renderer=self._renderer(mitigation),
+                estimator=self.estimator,
+                generations=config.generations,
+                decoding=config.decoding,
+                cleaner=Cleaner(config.echo_similarity),
+                cleaning=config.cleaning,
+                applied=applied,
+                seed=config.seed,
+            )
+
+    @cached_property
+    def estimator(self) -> Estimator:
+        """The headline's."""
+        return load_estimator(estimator_names(self.config.estimator)[0], encoder=self.encoder)
+
+    @cached_property
+    def encoder(self) -> SentenceEncoder:
+        return load_encoder(self.config.encoder)
+
+    def _effects(self, mitigation: Mitigation, result: BenchResult) -> SideEffects:
+        answers = Answers.of_run(result)
+        if not self.damage:
+            return SideEffects(
+                (), self.margins, Measurements(), quality=self.suite.quality(answers, progress=self.progress)
+            )
+        changed = None if mitigation.kind in _WITHOUT_OWN_LIKELIHOOD else self._variant(mitigation)
+        renderer = self._renderer(mitigation) if "instruction" in mitigation.settings else None
+        return self.suite.measure(changed, answers, renderer=renderer, progress=self.progress)
+
+    @staticmethod
+    def _damage(effects: SideEffects) -> dict[str, Any]:
+        """The columns of ``tables/mitigations.csv``, and all else under its own name; None for what is not measured."""
+        found = {effect.name: effect for effect in effects.effects}
+        headline = {"kl": "kl", "perplexity_ratio": "perplexity_neutral", "capability": "capability"}
+        row: dict[str, Any] = dict.fromkeys(headline)
+        for column, name in headline.items():
+            if name in found:
+                effect = found[name]
+                row[column] = _number(effect.changed if column == "capability" else effect.effect)
+        for name, effect in found.items():
+            row |= {
+                f"{name}_effect": _number(effect.effect),
+                f"{name}_low": _number(effect.low),
+                f"{name}_high": _number(effect.high),
+                f"{name}_verdict": effect.verdict,
+            }
+        row["damaged"] = ", ".join(effects.damaged)
+        return row
+
+    # -- what side effects are measured with ---------------------------------------------------------------------
+
+    @cached_property
+    def samples(self) -> PromptSet:
+        """The leakage set."""
+        return load_dataset(self.config.dataset).take(self.config.limit)
+
+    @cached_property
+    def suite(self) -> SideEffectSuite:
+        """Measures of answers, and of the model itself where damage is measured."""
+        renderer = self._renderer(BASE)
+        return SideEffectSuite(
+            base=ModelVariant(self.loaded),
+            renderer=renderer,
+            samples=self.samples,
+            base_answers=Answers.of_run(self.run(BASE, self.config.dataset)),
+            controls=self._controls(renderer) if self.damage else (),
+            neutral=neutral_continuations(renderer.tokenizer) if self.damage else (),
+            questions=load_questions() if self.damage else (),
+            encoder=self.encoder,
+            margins=self.margins,
+            seed=self.config.seed,
+            draws=self.draws,
+        )
+
+    def _controls(self, renderer: Renderer) -> list[Continuation]:
+        """The base model's first control generation of every sample, behind its prompt."""
+        prompts = {sample.id: renderer.prompt(sample, "control") for sample in self.samples}
+        tokens = {}
+        for record in RunDirectory(self.run(BASE, self.config.dataset).path).generations():
+            if record["condition"] == "control" and record["generation"] == 0:
+                tokens[record["prompt_id"]] = plain_ids(renderer.tokenizer, record["text"])
+        return prompt_continuations(prompts.values(), renderer, tokens=tokens)
+
+    def _renderer(self, mitigation: Mitigation) -> Renderer:
+        c = mitigation.configure(self.config)
+        return Renderer(
+            self.loaded.tokenizer,
+            form=c.prompt_form,
+            system=c.system,
+            instruction=c.instruction,
+            place=injection_place(c.arrangement),
+        )
+
+    def _variant(self, mitigation: Mitigation) -> ModelVariant:
+        """The model as the mitigation changes its forward pass."""
+        loaded, interventions = self._changed_model(mitigation)
+        return ModelVariant(loaded, _change(loaded, mitigation, interventions))
+
+    def _changed_model(self, mitigation: Mitigation) -> tuple[LoadedModel, tuple[Intervention, ...]]:
+        """With its adapter, and the interventions that it runs under."""
+        config = mitigation.configure(self.config)
+        loaded = load_adapter(self.loaded, config.adapter) if config.adapter else self.loaded
+        interventions = mitigation.interventions
+        if config.intervention and not interventions:
+            interventions = load_interventions(config.intervention)
+        return loaded, interventions
+
+
+def _change(loaded: LoadedModel, mitigation: Mitigation, interventions: tuple[Intervention, ...]) -> Change | None:
+    if not interventions and mitigation.hook is None:
+        return None
+
+    @contextmanager
+    def change(batch: Batch) -> Iterator[None]:
+        with mitigation.around(loaded.model), apply(loaded.model, interventions) as applied:
+            spans = [
+                PromptSpans(len(row.prompt), row.injection, row.stem, stable_hash(*row.prompt)) for row in batch.rows
+            ]
+            with applied.positions(spans, n_generated=[len(row.tokens) for row in batch.rows]):
+                yield
+
+    return change
+
+
+def _number(value: Any) -> Any:
+    """None for NaN, which JSON does not know."""
+    return None if isinstance(value, float) and value != value else value

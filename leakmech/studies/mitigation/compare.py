@@ -1,0 +1,310 @@
+"""Which mitigation lowers leakage most for the least harm: all measured on the same prompts with the same noise.
+
+One row per mitigation, with 95 % intervals from resampling samples (:mod:`leakmech.side_effects.selectivity`), a
+permutation test of its auc_el against the base model's, adjusted over all mitigations of the table (Holm), and what it
+damages (:mod:`leakmech.side_effects.measure`). Baselines and oracles stand in the same table, marked by their kind,
+and belong to no family of tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leakmech.core.errors import ConfigError, InterruptedRunError, RunDirectoryError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.provenance import environment
+from leakmech.core.store import read_json, slug, write_json, write_text
+from leakmech.datasets.samples import load_dataset
+from leakmech.interventions.base import Intervention
+from leakmech.models.load import LoadedModel, load_configured
+from leakmech.prompts.arrangement import Arrangement
+from leakmech.runs.directory import FORMAT_VERSION, RunDirectory
+from leakmech.scoring.paired import run_differences, statistic_columns
+from leakmech.side_effects.equivalence import Margins
+from leakmech.studies.benchmark.settings import BenchConfig
+from leakmech.studies.mitigation.arena import BASE, Arena
+from leakmech.studies.mitigation.mitigation import Mitigation
+from leakmech.studies.mitigation.report import mitigations_table
+
+COMMAND = "evaluate_mitigations"
+"""What ``run.json`` says of a comparison that a script made."""
+
+RELEVANT = ("relevant-matched", "relevant-self")
+"""Built-in sets of relevant affect, the headline first."""
+
+COLUMNS = (
+    "name", "kind", "split", "auc_el", "auc_el_low", "auc_el_high", "leakage_reduction", "retention", "fluency",
+    "selectivity", "kl", "perplexity_ratio", "capability", "speed_ratio",
+)  # fmt: skip
+"""First columns of ``tables/mitigations.csv``."""
+
+Measurable = Mitigation | Intervention | Sequence[Intervention] | Callable[[Any], Any]
+"""A mitigation, interventions, or a function that makes a context manager in which a model is changed."""
+
+
+@dataclass(frozen=True)
+class MitigationComparison:
+    """What :func:`evaluate_mitigations` found.
+
+    Attributes
+    ----------
+    path
+        Its directory: ``summary.json``, ``tables/mitigations.csv``, and the benchmark runs in ``cells/``.
+    summary
+        Settings and the main numbers.
+    """
+
+    path: Path
+    summary: dict[str, Any]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per mitigation and split; ``base`` first."""
+        return pd.read_csv(self.path / "tables" / "mitigations.csv")
+
+    def to_markdown(self, split: str = "test") -> str:
+        """The table of one split."""
+        frame = self.to_frame()
+        return mitigations_table(frame.loc[frame["split"] == split]).to_markdown()
+
+
+def evaluate_mitigations(
+    mitigations: Sequence[Measurable] | Mapping[str, Measurable],
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    dataset: str = "hexl",
+    relevant: Sequence[str] = RELEVANT,
+    out: str | Path | None = None,
+    margins: Margins | None = None,
+    damage: bool = True,
+    arrangements: Sequence[Arrangement] = (),
+    draws: int = 2_000,
+    alpha: float = 0.05,
+    progress: Progress = no_progress,
+    **settings: Any,
+) -> MitigationComparison:
+    """Measure mitigations and the base model, or continue the measurement in `out`.
+
+    ``evaluate_mitigations([edit], generations=4).to_markdown()`` is the whole way from an intervention to its price.
+
+    Parameters
+    ----------
+    mitigations
+        Mitigations, interventions (one, or several that act together), or functions of a Hugging Face model that
+        return a context manager in which it is changed. A mapping gives them names.
+    model, tokenizer
+        As for :func:`leakmech.bench`; also what :func:`leakmech.load_model` returns.
+    dataset
+        The leakage set.
+    relevant
+        Sets of relevant affect; retention on the first one is the headline.
+    out
+        Run directory; default ``runs/mitigations-<model>-<dataset>-seed<seed>``. Finished cells are kept.
+    margins
+        Within which a side effect counts as none; set them before looking at results.
+    damage
+        False leaves out side effects other than fluency.
+    arrangements
+        Others of the leakage set (``after``, ``twice``), in which leakage is measured as well.
+    draws, alpha
+        Bootstrap resamples; level of the tests.
+    progress
+        See :mod:`leakmech.core.progress`.
+    **settings
+        Fields of :class:`leakmech.studies.benchmark.settings.BenchConfig`, e.g. ``generations=4, seed=0``.
+
+    Raises
+    ------
+    UsageError
+        A name, file, key or value is wrong, two mitigations share a name, or one does not fit the model.
+    InterruptedRunError
+        Ctrl-C; finished cells and generations are in `out` and the same call continues it.
+    """
+    name = model.name if isinstance(model, LoadedModel) else model if isinstance(model, str | Path) else None
+    config = BenchConfig.parse(
+        {"noise_floor": False, "dataset": dataset, **({"model": str(name)} if name else {}), **settings},
+        where="evaluate_mitigations",
+    )
+    chosen = as_mitigations(mitigations)
+    path = Path(out) if out else Path("runs") / f"mitigations-{slug(config.model)}-{slug(dataset)}-seed{config.seed}"
+    loaded = model if isinstance(model, LoadedModel) else load_configured(config, model, tokenizer)
+    arena = Arena(
+        loaded=loaded,
+        config=config,
+        relevant=tuple(relevant),
+        out=path,
+        margins=margins or Margins(),
+        damage=damage,
+        arrangements=tuple(arrangements),
+        draws=draws,
+        progress=progress,
+    )
+    open_comparison(path, {"base": arena.key(BASE), "weights": loaded.weights_hash}, config.identity(), command=COMMAND)
+    rows = measure_all(arena, chosen, alpha=alpha)
+    return finish(path, rows, {"model": config.model, "dataset": dataset, "relevant": list(relevant)}, arena)
+
+
+# -- what is compared -------------------------------------------------------------------------------------------------
+
+
+def as_mitigations(items: Sequence[Measurable] | Mapping[str, Measurable]) -> list[Mitigation]:
+    """Mitigations from all that can be measured, under different names.
+
+    Raises
+    ------
+    ConfigError
+        There is none, something else is among them, or two have one name.
+    """
+    named = items.items() if isinstance(items, Mapping) else [(None, item) for item in items]
+    found = [_as_mitigation(item, name) for name, item in named]
+    if not found:
+        raise ConfigError("mitigations: give at least one")
+    seen: set[str] = {BASE.name}
+    for mitigation in found:
+        if mitigation.name in seen:
+            raise ConfigError(
+                f"mitigations: two are called {mitigation.name!r}; give a mapping of names to mitigations"
+            )
+        seen.add(mitigation.name)
+    return found
+
+
+def _as_mitigation(item: Any, name: str | None) -> Mitigation:
+    if isinstance(item, Mitigation):
+        return item if name is None else Mitigation(**{**vars(item), "name": name})
+    if isinstance(item, Intervention):
+        item = (item,)
+    if isinstance(item, Sequence) and item and all(isinstance(part, Intervention) for part in item):
+        described = ", ".join(map(str, item))
+        return Mitigation(name or described, "intervention", interventions=tuple(item), note=described)
+    if callable(item):
+        function: Any = item
+        name = name or str(getattr(item, "__name__", type(item).__name__))
+        return Mitigation(name, "intervention", hook=function, hook_version=_version(function))
+    raise ConfigError(f"mitigations: expected a mitigation, interventions or a function, found {type(item).__name__}")
+
+
+def _version(function: Any) -> str:
+    """Hash of a function's source: a finished cell is only used again for the same text."""
+    target = inspect.unwrap(function)
+    if inspect.isfunction(target) and not target.__closure__:
+        try:
+            return hashlib.sha256(inspect.getsource(target).encode()).hexdigest()[:16]
+        except OSError:
+            pass
+    raise ConfigError(
+        f"mitigation {getattr(function, '__name__', function)!r}: its source does not say all that it does (a closure, "
+        "an object or no file), so a resumed run could not tell it from another; give "
+        "Mitigation(name, 'intervention', hook=..., hook_version=...)"
+    )
+
+
+# -- measuring --------------------------------------------------------------------------------------------------------
+
+
+def measure_all(arena: Arena, mitigations: Sequence[Mitigation], *, alpha: float = 0.05) -> list[dict[str, Any]]:
+    """Rows of the base model and of all mitigations, cell by cell, with tests over the whole family.
+
+    Raises
+    ------
+    InterruptedRunError
+        Ctrl-C; says how many cells are finished.
+    """
+    rows = []
+    everything = [BASE, *mitigations]
+    try:
+        with arena.progress(f"mitigations, {arena.split}", total=len(everything), done=0) as advance:
+            for mitigation in everything:
+                rows.append(arena.row(mitigation))
+                advance(1)
+    except (KeyboardInterrupt, InterruptedRunError):
+        raise InterruptedRunError(
+            f"interrupted: {len(rows)} of {len(everything)} cells of {arena.split} are finished and what the next one "
+            f"generated is saved; the same command continues in {arena.out}"
+        ) from None
+    _add_tests(rows, arena, everything, alpha)
+    return rows
+
+
+def _add_tests(rows: list[dict[str, Any]], arena: Arena, mitigations: Sequence[Mitigation], alpha: float) -> None:
+    """p values of a difference in auc_el from the base model, Holm-adjusted over what is meant to mitigate."""
+    columns = {mitigation.name: statistic_columns(arena.scores(mitigation)) for mitigation in mitigations}
+    groups = ([m for m in mitigations if m.mitigates], [m for m in mitigations if not m.mitigates and m != BASE])
+    by_name = {row["name"]: row for row in rows}
+    for group in groups:
+        pairs = [(mitigation.name, BASE.name) for mitigation in group]
+        if not pairs:
+            continue
+        found = run_differences(columns, pairs, margin=None, alpha=alpha, seed=arena.config.seed, draws=arena.draws)
+        for difference in found:
+            if difference.statistic == "auc_el":
+                by_name[difference.run] |= {"p": difference.p, "p_holm": difference.p_holm}
+
+
+# -- on disk ----------------------------------------------------------------------------------------------------------
+
+
+def open_comparison(path: Path, fingerprint: Mapping[str, str], config: Mapping[str, Any], *, command: str) -> None:
+    """Create the run directory of a comparison, or check that it holds this one.
+
+    Raises
+    ------
+    RunDirectoryError
+        It holds something else.
+    """
+    file = RunDirectory(path).run_file
+    if file.exists():
+        stored = read_json(file)
+        if stored.get("command") != command:
+            raise RunDirectoryError(f"{path}: holds a run of `leakmech {stored.get('command')}`; choose another --out")
+        before = stored["fingerprint"]
+        changed = [key for key in {**before, **fingerprint} if before.get(key) != fingerprint.get(key)]
+        if changed:
+            raise RunDirectoryError(
+                f"{path}: holds a comparison with other settings ({', '.join(changed)}); choose another --out"
+            )
+        if stored["config"] != dict(config):  # more mitigations than before, or others
+            write_json(file, stored | {"config": dict(config)})
+        return
+    if path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+        raise RunDirectoryError(f"{path}: is not empty and holds no leakmech run; choose another --out")
+    write_json(
+        file,
+        {
+            "format_version": FORMAT_VERSION,
+            "kind": "mitigate",
+            "command": command,
+            "config": dict(config),
+            "fingerprint": dict(fingerprint),
+            "environment": environment(),
+        },
+    )
+
+
+def finish(
+    path: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], arena: Arena
+) -> MitigationComparison:
+    """Write ``tables/mitigations.csv`` and ``summary.json``."""
+    frame = pd.DataFrame(list(rows))
+    frame = frame[[*COLUMNS, *(column for column in frame.columns if column not in COLUMNS)]]
+    write_text(path / "tables" / "mitigations.csv", frame.to_csv(index=False))
+    summary = {
+        "kind": "mitigate",
+        "format_version": FORMAT_VERSION,
+        **facts,
+        "n_samples": len(load_dataset(arena.config.dataset).take(arena.config.limit)),
+        "generations": arena.config.generations,
+        "seed": arena.config.seed,
+        "margins": arena.margins.to_dict(),
+        "base": dict(rows[0]),
+        "mitigations": {row["name"]: dict(row) for row in rows[1:] if row["split"] == arena.split},
+    }
+    write_json(path / "summary.json", summary)
+    return MitigationComparison(path, summary)

@@ -1,0 +1,259 @@
+"""Families of mitigations that ``leakmech mitigate`` tries: one kind of edit each, at several strengths.
+
+Every family is built from a diagnosis (:mod:`leakmech.studies.mitigation.fitted`) or from nothing at all; its strength is
+chosen on ``tune`` samples. Baselines do the same with arbitrary directions and components.
+
+``project-*``        takes per-layer directions of read affect out of the upper two thirds of the layers (share)
+``set-point-*``      moves the projection to its mean over control prompts instead of to zero
+``*-if-unrelated``   the same, only where a probe finds that the stem is not about the injection; the strength is the
+                     share of held-out irrelevant prompts that the probe catches
+``ignore-*``         takes attention to the injection away, from every token behind it (strength: share)
+``heads-*``, ``neurons-*``   the components that the diagnosis ranks first, at their mean over control prompts (their
+                     number), or scaled (the factor)
+``steer-against``    adds the direction against the sign of the affect that a probe reads (share of the stream's length)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leakmech.core.errors import ConfigError, nearest
+from leakmech.interventions.base import Intervention, Probe
+from leakmech.interventions.files import load_interventions, save_interventions
+from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons, DampenAttention, ScaleHeads, Steer
+from leakmech.mechanism.directions.direction import Direction
+from leakmech.studies.mitigation.fitted import FittedParts
+from leakmech.studies.mitigation.mitigation import Mitigation, MitigationKind
+from leakmech.studies.mitigation.prompting import contrast_mitigation, instruction_mitigations, rewrite_mitigation
+
+Build = Callable[[FittedParts, float], Sequence[Intervention]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of mitigation at several strengths.
+
+    Attributes
+    ----------
+    name, kind, note
+        Of its mitigations; the strength is added to the name.
+    strengths
+        Those to try; None for what has none.
+    make
+        A mitigation at a strength.
+    """
+
+    name: str
+    kind: MitigationKind
+    note: str
+    strengths: tuple[float | None, ...]
+    make: Callable[[FittedParts, float | None], Mitigation]
+
+    def members(self, parts: FittedParts, fitted: Path) -> list[Mitigation]:
+        """All strengths.
+
+        Interventions are saved in the folder `fitted` and read from there the next time: fitted again, with another
+        number of threads, they would differ in their last digits, and what was measured with them would not be theirs.
+        """
+        return [self._member(parts, strength, fitted) for strength in self.strengths]
+
+    def _member(self, parts: FittedParts, strength: float | None, fitted: Path) -> Mitigation:
+        name = self.name if strength is None else f"{self.name}-{strength:g}"
+        file = fitted / f"{name}.json"
+        if file.exists():
+            return Mitigation(name, self.kind, interventions=load_interventions(file), note=self.note)
+        made = self.make(parts, strength)
+        if made.interventions:
+            save_interventions(made.interventions, file)
+        return made
+
+
+def _edits(
+    name: str, note: str, strengths: Sequence[float], build: Build, kind: MitigationKind = "intervention"
+) -> Family:
+    def make(parts: FittedParts, strength: float | None) -> Mitigation:
+        if strength is None:
+            raise AssertionError("interventions have a strength")
+        edits = tuple(build(parts, strength))
+        return Mitigation(f"{name}-{strength:g}", kind, interventions=edits, note=note)
+
+    return Family(name, kind, note, tuple(strengths), make)
+
+
+def _fixed(mitigation: Mitigation) -> Family:
+    return Family(mitigation.name, mitigation.kind, mitigation.note, (None,), lambda _, __: mitigation)
+
+
+# -- directions -------------------------------------------------------------------------------------------------------
+
+
+def _project(
+    parts: FittedParts,
+    strength: float,
+    *,
+    directions: Sequence[Direction] | None = None,
+    set_point: bool = False,
+    condition: Probe | None = None,
+) -> list[Intervention]:
+    found = parts.directions if directions is None else directions
+    used = [direction for direction in found if direction.layer in parts.upper_layers]
+    return [
+        AblateDirection(
+            torch.stack([direction.vector for direction in used]),
+            layers=[direction.layer for direction in used],
+            strength=strength,
+            set_point=[direction.projections["control"] if set_point else 0.0 for direction in used],
+            condition=condition,
+            model_hash=parts.loaded.base_hash,
+        )
+    ]
+
+
+def _project_if_unrelated(parts: FittedParts, caught: float) -> list[Intervention]:
+    return _project(parts, 1.0, set_point=True, condition=parts.relation_probe.probe(caught))
+
+
+def _project_random(parts: FittedParts, strength: float) -> list[Intervention]:
+    vectors = parts.random_vectors(len(parts.upper_layers))
+    return [AblateDirection(vectors, layers=list(parts.upper_layers), strength=strength)]
+
+
+def _project_shuffled(parts: FittedParts, strength: float) -> list[Intervention]:
+    return _project(parts, strength, directions=parts.shuffled_directions)
+
+
+def _steer_against(parts: FittedParts, strength: float) -> list[Intervention]:
+    """Against positive and against negative affect, as the direction in the middle of the upper layers reads it."""
+    layers = parts.upper_layers
+    reading = parts.directions[layers[len(layers) // 2]]
+    acting = [direction for direction in parts.directions if direction.layer > reading.layer]
+    spread = (reading.projections["positive"] - reading.projections["negative"]) / 4
+    middle = (reading.projections["positive"] + reading.projections["negative"]) / 2
+
+    def steer(sign: float, threshold: float) -> Intervention:
+        fires: Any = "above" if sign < 0 else "below"
+        return Steer(
+            torch.stack([direction.vector for direction in acting]),
+            layers=[direction.layer for direction in acting],
+            strength=sign * strength,
+            stream_norm=[direction.stream_norm for direction in acting],
+            condition=Probe(vector=reading.vector, layer=reading.layer, threshold=threshold, fires=fires),
+            model_hash=parts.loaded.base_hash,
+        )
+
+    return [steer(-1.0, middle + spread), steer(1.0, middle - spread)]
+
+
+# -- attention and components -----------------------------------------------------------------------------------------
+
+
+def _ignore(parts: FittedParts, strength: float, *, condition: Probe | None = None) -> list[Intervention]:
+    return [DampenAttention(parts.all_heads, factor=1 - strength, condition=condition)]
+
+
+def _ignore_if_unrelated(parts: FittedParts, caught: float) -> list[Intervention]:
+    return _ignore(parts, 1.0, condition=parts.relation_probe.probe(caught))
+
+
+def _ignore_top_heads(parts: FittedParts, number: float) -> list[Intervention]:
+    return [DampenAttention(parts.top_heads(int(number)), factor=0.0)]
+
+
+def _mean_heads(parts: FittedParts, number: float) -> list[Intervention]:
+    heads = parts.top_heads(int(number))
+    means = {"all": parts.head_means(heads)}
+    return [AblateHeads(heads, method="mean", values=means, model_hash=parts.loaded.base_hash)]
+
+
+def _random_heads(parts: FittedParts, number: float) -> list[Intervention]:
+    heads = parts.random_heads(int(number))
+    return [AblateHeads(heads, method="mean", values={"all": parts.head_means(heads)})]
+
+
+def _scale_heads(parts: FittedParts, factor: float) -> list[Intervention]:
+    return [ScaleHeads(parts.top_heads(20), scales=factor)]
+
+
+def _mean_neurons(parts: FittedParts, number: float) -> list[Intervention]:
+    neurons = parts.top_neurons(int(number))
+    means = {"all": parts.neuron_means(neurons)}
+    return [AblateNeurons(neurons, method="mean", values=means, model_hash=parts.loaded.base_hash)]
+
+
+def _random_neurons(parts: FittedParts, number: float) -> list[Intervention]:
+    neurons = parts.random_neurons(int(number))
+    return [AblateNeurons(neurons, method="mean", values={"all": parts.neuron_means(neurons)})]
+
+
+# -- the registry -----------------------------------------------------------------------------------------------------
+
+_CAUGHT = (0.8, 0.9, 0.95)
+_INSTRUCTIONS = ("instruction-ignore-irrelevant", "instruction-self-reminder")
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        _edits("project-affect", "affect projected out of the upper layers", (0.5, 1.0), _project),
+        _edits(
+            "set-point-affect",
+            "affect moved to its mean over control prompts",
+            (0.5, 1.0),
+            lambda parts, strength: _project(parts, strength, set_point=True),
+        ),
+        _edits(
+            "set-point-if-unrelated",
+            "the same where a probe finds that the stem is not about the injection",
+            _CAUGHT,
+            _project_if_unrelated,
+        ),
+        _edits("ignore-injection", "attention to the injection taken away from all heads", (0.5, 1.0), _ignore),
+        _edits(
+            "ignore-if-unrelated",
+            "attention to the injection taken away where a probe finds that the stem is not about it",
+            _CAUGHT,
+            _ignore_if_unrelated,
+        ),
+        _edits("ignore-top-heads", "attention to the injection taken from top heads", (20, 60), _ignore_top_heads),
+        _edits("heads-mean", "top heads at their mean over control prompts", (5, 20), _mean_heads),
+        _edits("heads-scaled", "top 20 heads scaled", (0.0, 0.5), _scale_heads),
+        _edits("neurons-mean", "top neurons at their mean over control prompts", (100, 500), _mean_neurons),
+        _edits("steer-against", "stream steered against the affect that a probe reads", (0.05, 0.15), _steer_against),
+        *(_fixed(mitigation) for mitigation in instruction_mitigations() if mitigation.name in _INSTRUCTIONS),
+        _fixed(rewrite_mitigation("self-examples")),
+        Family(
+            "contrast-toward-neutral",
+            "decoding",
+            "logits moved toward those with a neutral sentence as context",
+            (0.5, 1.0),
+            lambda _, strength: contrast_mitigation("toward-neutral", strength=strength),
+        ),
+    )
+}
+"""What can be tried, by name."""
+
+BASELINES: tuple[Family, ...] = (
+    _edits("random-directions", "random directions projected out", (1.0,), _project_random, "baseline"),
+    _edits("shuffled-directions", "directions of shuffled labels projected out", (1.0,), _project_shuffled, "baseline"),
+    _edits("random-heads", "random heads at their mean", (20,), _random_heads, "baseline"),
+    _edits("random-neurons", "random neurons at their mean", (500,), _random_neurons, "baseline"),
+)
+"""What every mitigation must beat."""
+
+
+def chosen_families(names: Sequence[str] | None) -> list[Family]:
+    """Families by name; all for None.
+
+    Raises
+    ------
+    ConfigError
+        There is no such family.
+    """
+    for name in names or ():
+        if name not in FAMILIES:
+            raise ConfigError(f"mitigation {name!r}: there is no such family{nearest(name, FAMILIES)}")
+    return [FAMILIES[name] for name in names] if names else list(FAMILIES.values())

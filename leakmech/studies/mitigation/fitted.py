@@ -1,0 +1,243 @@
+"""What interventions are made of: directions of every layer, ranked components, their means, and a probe of relevance.
+
+All of it comes from a diagnosis and from the samples that it fitted on; the samples that it reports on are not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from leakmech.core.errors import RunDirectoryError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.seeds import numpy_generator
+from leakmech.core.store import content_hash, read_json
+from leakmech.datasets.samples import PromptSet, load_pooled
+from leakmech.mechanism.activations.cache import activation_moments
+from leakmech.mechanism.activations.moments import Moments
+from leakmech.mechanism.directions.data import SiteActivations
+from leakmech.mechanism.directions.direction import Direction, make_direction
+from leakmech.mechanism.directions.fits import fit_method
+from leakmech.mechanism.sentiment import ActivationReader
+from leakmech.models.layout import Layout, layout_of
+from leakmech.models.load import LoadedModel
+from leakmech.prompts.render import Renderer
+from leakmech.studies.diagnosis.run import load_splits
+from leakmech.studies.diagnosis.settings import DiagnoseConfig
+from leakmech.studies.mitigation.relation_probe import RelationProbe, fit_relation_probe
+
+METHOD = "difference_of_means"
+"""How directions are fitted that are taken out: what is left has equal means under both polarities."""
+
+
+@dataclass(frozen=True, eq=False)
+class FittedParts:
+    """Parts of interventions for one model; each is fitted when it is first asked for.
+
+    Attributes
+    ----------
+    loaded
+        The model that was diagnosed.
+    config
+        Of the diagnosis.
+    path
+        Its directory.
+    relevant
+        Relevant affect to fit on, marked ``fit`` and ``tune``.
+    seed, progress
+        Of baselines; :mod:`leakmech.core.progress`.
+    """
+
+    loaded: LoadedModel
+    config: DiagnoseConfig
+    path: Path
+    relevant: PromptSet
+    seed: int = 0
+    progress: Progress = no_progress
+
+    @cached_property
+    def layout(self) -> Layout:
+        return layout_of(self.loaded.model)
+
+    @cached_property
+    def splits(self) -> dict[str, PromptSet]:
+        """Samples that the diagnosis fitted on (``fit``), chose on (``tune``) and reported on (``test``)."""
+        return load_splits(self.config)
+
+    @property
+    def _renderer(self) -> Renderer:
+        c = self.config
+        return Renderer(self.loaded.tokenizer, c.prompt_form, c.system, c.instruction)
+
+    @property
+    def _prompting(self) -> dict[str, Any]:
+        c = self.config
+        return {
+            "prompt_form": c.prompt_form,
+            "system": c.system,
+            "instruction": c.instruction,
+            "progress": self.progress,
+        }
+
+    @property
+    def source_hash(self) -> str:
+        """Of all that the parts are fitted on, beside the model."""
+        c = self.config
+        samples = (self.splits["fit"].content_hash, self.splits["tune"].content_hash, self.relevant.content_hash)
+        tables = [(self.path / "tables" / f"{name}.csv").read_bytes() for name in ("heads", "neurons")]
+        return content_hash(*samples, c.target, *map(str, (c.prompt_form, c.system, c.instruction)), *tables)
+
+    # -- directions --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def activations(self) -> SiteActivations:
+        """At the last token of the prompts to fit on."""
+        return ActivationReader(
+            self.loaded, self._renderer, site="resid_post", seed=self.seed, progress=self.progress
+        ).read(self.splits["fit"])
+
+    @cached_property
+    def directions(self) -> list[Direction]:
+        """Of read affect, one a layer."""
+        return self._directions(self.activations)
+
+    @cached_property
+    def shuffled_directions(self) -> list[Direction]:
+        """The same with the polarities of half of the samples exchanged: a baseline."""
+        swap = numpy_generator("shuffled labels", self.seed).permutation(len(self.activations)) % 2 == 0
+        return self._directions(self.activations.swapped(swap))
+
+    @staticmethod
+    def _directions(activations: SiteActivations) -> list[Direction]:
+        fit = fit_method(METHOD, activations)
+        return [make_direction(fit, METHOD, layer=layer, activations=activations) for layer in activations.layers]
+
+    def random_vectors(self, n_layers: int, number: int = 0) -> Float[Tensor, "layer d_model"]:
+        """Unit vectors of random direction: a baseline."""
+        drawn = numpy_generator(f"random directions {number}", self.seed).standard_normal(
+            (n_layers, self.layout.d_model)
+        )
+        return torch.from_numpy(drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).float()
+
+    @property
+    def upper_layers(self) -> range:
+        """The upper two thirds."""
+        return range(self.layout.n_layers // 3, self.layout.n_layers)
+
+    # -- components --------------------------------------------------------------------------------------------------
+
+    def top_heads(self, n: int) -> list[str]:
+        """The heads that carry most of the affect shift."""
+        return self._ranked("heads", "head", "H", n)
+
+    def top_neurons(self, n: int) -> list[str]:
+        """The neurons that carry most of it."""
+        return self._ranked("neurons", "neuron", "N", n)
+
+    def _ranked(self, table: str, column: str, letter: str, n: int) -> list[str]:
+        frame = pd.read_csv(self.path / "tables" / f"{table}.csv")
+        chosen = (frame["method"] == "attribution_patching") & (frame["target"] == self.config.target)
+        rows = frame.loc[chosen].sort_values("rank").head(n)
+        return [f"L{layer}{letter}{part}" for layer, part in zip(rows["layer"], rows[column], strict=True)]
+
+    def random_heads(self, n: int) -> list[str]:
+        """Heads drawn at random: a baseline."""
+        return self._drawn("H", self.layout.n_heads, n)
+
+    def random_neurons(self, n: int) -> list[str]:
+        """Neurons drawn at random: a baseline."""
+        return self._drawn("N", self.layout.d_mlp, n)
+
+    def _drawn(self, letter: str, per_layer: int, n: int) -> list[str]:
+        generator = numpy_generator(f"random {letter}", self.seed)
+        places = generator.choice(self.layout.n_layers * per_layer, size=n, replace=False)
+        return [f"L{place // per_layer}{letter}{place % per_layer}" for place in sorted(places.tolist())]
+
+    @property
+    def all_heads(self) -> list[str]:
+        return [f"L{layer}H{head}" for layer in range(self.layout.n_layers) for head in range(self.layout.n_heads)]
+
+    @cached_property
+    def _means(self) -> dict[Any, Float[Tensor, "layer width"]]:
+        moments = activation_moments(
+            self.loaded,
+            self.splits["fit"],
+            sites=("z", "mlp_post"),
+            positions=("all",),
+            conditions=("control",),
+            covariance=False,
+            **self._prompting,
+        )
+        return {site: _over_tokens(found) for site, found in moments.items()}
+
+    def head_means(self, heads: list[str]) -> Float[Tensor, "head d_head"]:
+        """Mean output z of heads over all tokens of control prompts."""
+        means = rearrange(self._means["z"], "layer (head width) -> layer head width", head=self.layout.n_heads)
+        places = [label.removeprefix("L").split("H") for label in heads]
+        return torch.stack([means[int(layer), int(head)] for layer, head in places])
+
+    def neuron_means(self, neurons: list[str]) -> Float[Tensor, " neuron"]:
+        """Mean activation of neurons over all tokens of control prompts."""
+        places = [label.removeprefix("L").split("N") for label in neurons]
+        return torch.stack([self._means["mlp_post"][int(layer), int(neuron)] for layer, neuron in places])
+
+    # -- relevance ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def relation_probe(self) -> RelationProbe:
+        """Does the stem have to do with the injection?"""
+        return fit_relation_probe(
+            self.loaded,
+            self.relevant,
+            irrelevant_fit=self.splits["fit"],
+            irrelevant_tune=self.splits["tune"],
+            seed=self.seed,
+            **self._prompting,
+        )
+
+
+def _over_tokens(moments: Moments) -> Float[Tensor, "layer width"]:
+    """Mean over all tokens, from the means at each place of the prompts."""
+    count = moments.count[0].double()
+    there = count > 0
+    return (torch.einsum("p,plw->lw", count[there], moments.mean[0][there]) / count.sum()).float()
+
+
+def load_fitted(
+    path: str | Path, loaded: LoadedModel, *, relevant: Sequence[str], seed: int = 0, progress: Progress = no_progress
+) -> FittedParts:
+    """Parts from the diagnosis in `path`.
+
+    Raises
+    ------
+    RunDirectoryError
+        It is no finished diagnosis, it has no samples to choose on, or it is one of another model.
+    """
+    path = Path(path)
+    if not (path / "run.json").exists():
+        raise RunDirectoryError(f"{path}: is no leakmech run (it has no run.json)")
+    stored = read_json(path / "run.json")
+    if stored.get("kind") != "diagnose":
+        raise RunDirectoryError(f"{path}: holds a run of `leakmech {stored.get('command')}`, not a diagnosis")
+    if not (path / "summary.json").exists():
+        raise RunDirectoryError(f"{path}: is not finished; continue it with: leakmech diagnose --out {path}")
+    if not stored["samples"].get("tune"):
+        raise RunDirectoryError(f"{path}: has no tune split, on which strengths are chosen; diagnose with --tune")
+    if stored["model"].get("base_hash") != loaded.base_hash:
+        raise RunDirectoryError(f"{path}: diagnoses another model ({stored['model']['name']}) than {loaded.name}")
+    config = DiagnoseConfig.parse(stored["config"], where=str(path / "run.json"))
+    parts = FittedParts(loaded, config, path, load_pooled(relevant), seed, progress)
+    for name in ("fit", "tune"):
+        if parts.splits[name].content_hash != stored["fingerprint"][name]:
+            raise RunDirectoryError(f"{path}: the samples of {name} have changed since; diagnose again")
+    return parts

@@ -1,0 +1,225 @@
+"""A mitigation as a value: its name, and how it changes a run of the ordinary benchmark.
+
+Every mitigation is measured in the same way: the benchmark runs under it, and the two runs are compared. What a
+mitigation changes lies in one of two places:
+
+* the configuration (an instruction, a rewriting of the prompt, a decoding rule, a file with an adapter or an
+  intervention): `settings`, which :meth:`Mitigation.configure` puts into a configuration;
+* the model in memory: `interventions`, or any `hook`, which :meth:`Mitigation.around` enters while the benchmark
+  generates.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from leakmech.core.errors import ConfigError, nearest
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.store import content_hash
+from leakmech.interventions.base import Intervention, interventions_key
+from leakmech.models.load import LoadedModel, load_configured
+from leakmech.runs.directory import BenchResult
+from leakmech.studies.benchmark.run import run_benchmark
+from leakmech.studies.benchmark.settings import BenchConfig
+
+FORMAT_VERSION = 1
+MitigationKind = Literal["base", "baseline", "instruction", "rewrite", "decoding", "intervention", "adapter", "oracle"]
+_FIELDS = ("name", "kind", "settings", "note")
+_DEFAULTS = BenchConfig.parse({})
+
+
+@dataclass(frozen=True)
+class Mitigation:
+    """Something meant to lower leakage, as a value.
+
+    Parameters
+    ----------
+    name
+        Unique among the mitigations of a comparison.
+    kind
+        What it is. ``base`` is the model as it is, ``baseline`` something arbitrary of equal size (a random direction)
+        that a mitigation must beat. ``oracle`` marks what uses knowledge that a user does not have (which sentence was
+        injected): a bound for mitigations, and none itself.
+    settings
+        Fields of :class:`leakmech.studies.benchmark.settings.BenchConfig` that it sets. Settings of ``decoding`` are merged into those of
+        the run.
+    interventions
+        What the model runs under, in their order.
+    note
+        What it does, in a line, for tables.
+    hook
+        Given the Hugging Face model, a context manager under which the model is changed.
+    hook_version
+        Names what `hook` does. Runs are resumed by this name: change it whenever the function changes.
+
+    Raises
+    ------
+    ConfigError
+        The kind or a setting is unknown, a value is out of range, a hook has no version, or something that uses an
+        oracle's knowledge is not marked as an oracle.
+    """
+
+    name: str
+    kind: MitigationKind
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    interventions: tuple[Intervention, ...] = ()
+    note: str = field(default="", compare=False)
+    hook: Callable[[Any], AbstractContextManager[Any]] | None = field(default=None, repr=False, hash=False)
+    hook_version: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(MitigationKind):
+            raise ConfigError(f"{self._where}: kind {self.kind!r}{nearest(self.kind, get_args(MitigationKind))}")
+        if (self.hook is not None) != bool(self.hook_version):
+            raise ConfigError(f"{self._where}: a hook and a hook_version (which names what it does) go together")
+        # A copy: a value does not change with the dictionary that it was made from.
+        object.__setattr__(self, "settings", dict(self.settings))
+        if self.configure(_DEFAULTS).oracle and not self.oracle:
+            raise ConfigError(f"{self._where}: uses what a user does not have; its kind must be 'oracle'")
+
+    @property
+    def _where(self) -> str:
+        return f"mitigation {self.name!r}"
+
+    @property
+    def oracle(self) -> bool:
+        """Is it a bound for mitigations, and none itself?"""
+        return self.kind == "oracle"
+
+    @property
+    def mitigates(self) -> bool:
+        """Is it meant to lower leakage, and not something to hold mitigations against?"""
+        return self.kind not in ("base", "baseline", "oracle")
+
+    def configure(self, config: BenchConfig) -> BenchConfig:
+        """`config` under this mitigation.
+
+        Raises
+        ------
+        ConfigError
+            A setting is unknown or out of range, or `config` has a mitigation of its own in its place.
+        """
+        values = config.model_dump()
+        for key, value in self.settings.items():
+            if key not in values:
+                raise ConfigError(f"{self._where}: unknown setting {key!r}{nearest(key, values)}")
+            if key == "decoding":
+                values[key] = values[key] | dict(value)
+                continue
+            if values[key] != getattr(_DEFAULTS, key) and values[key] != value:
+                raise ConfigError(f"{self._where}: sets {key}, which the run sets to {values[key]!r} already")
+            values[key] = value
+        return BenchConfig.parse(values, where=self._where)
+
+    def around(self, model: Any) -> AbstractContextManager[Any]:
+        """While this is entered, the Hugging Face model `model` is changed; nothing happens without a hook."""
+        return nullcontext() if self.hook is None else self.hook(model)
+
+    @property
+    def identity(self) -> str:
+        """Text that decides what it does, whatever its name and note; of local files that it names, the contents."""
+        parts = [self.settings, interventions_key(self.interventions), self.hook_version]
+        named = (Path(self.settings[key]) for key in ("adapter", "intervention") if self.settings.get(key))
+        files = [file for path in named for file in _tensor_files(path)]
+        parts += [content_hash(*(file.read_bytes() for file in files))] if files else []
+        return json.dumps(parts, sort_keys=True, default=str)
+
+    @property
+    def hash(self) -> str:
+        """Of what a hook does, by its name."""
+        return content_hash(self.name, self.hook_version)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready.
+
+        Raises
+        ------
+        ConfigError
+            It holds a Python function, or interventions as values.
+        """
+        if self.interventions:
+            raise ConfigError(f"{self._where}: has tensors; save its interventions and name their file in settings")
+        if self.hook is not None:
+            raise ConfigError(f"{self._where}: is a Python function, which a file cannot hold; save an intervention")
+        return {"format_version": FORMAT_VERSION, **{name: getattr(self, name) for name in _FIELDS}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Mitigation:
+        """What :meth:`to_dict` made.
+
+        Raises
+        ------
+        ConfigError
+            It is none of a mitigation, or of another version.
+        """
+        version = values.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ConfigError(f"mitigation: format version {version!r}; this leakmech reads {FORMAT_VERSION}")
+        given = {key: value for key, value in values.items() if key != "format_version"}
+        for key in given:
+            if key not in _FIELDS:
+                raise ConfigError(f"mitigation: unknown key {key!r}{nearest(key, _FIELDS)}")
+        for key in ("name", "kind"):
+            if not isinstance(given.get(key), str):
+                raise ConfigError(f"mitigation: {key} must be a text, found {given.get(key)!r}")
+        if not isinstance(given.get("settings", {}), Mapping):
+            raise ConfigError(f"mitigation {given['name']!r}: settings must be a mapping, found {given['settings']!r}")
+        return cls(**given)
+
+
+def _tensor_files(path: Path) -> list[Path]:
+    """What decides an adapter (a folder) or interventions (a file, and its tensors beside it); none of a hub id."""
+    if path.is_dir():
+        return sorted(
+            file for pattern in ("adapter_config.json", "*.safetensors", "*.bin") for file in path.glob(pattern)
+        )
+    return [file for file in (path, path.with_suffix(".safetensors")) if file.is_file()]
+
+
+def bench_under(
+    mitigation: Mitigation,
+    config: BenchConfig,
+    *,
+    model: LoadedModel | None = None,
+    out: str | Path | None = None,
+    progress: Progress = no_progress,
+) -> BenchResult:
+    """Run the benchmark under a mitigation, or continue that run.
+
+    Parameters
+    ----------
+    mitigation
+        What to measure.
+    config
+        The run without it.
+    model
+        The model that `config` names, if it is loaded already.
+    out, progress
+        As of :func:`leakmech.bench`.
+
+    Raises
+    ------
+    UsageError
+        As :func:`leakmech.bench`, or the mitigation does not fit the configuration.
+    """
+    changed = mitigation.configure(config)
+    if mitigation.hook is not None and model is None:
+        model = load_configured(config)
+    if model is None:
+        return run_benchmark(changed, interventions=mitigation.interventions, out=out, progress=progress)
+    outside = {} if mitigation.hook is None else {"mitigation": mitigation.hash}
+    with mitigation.around(model.model):
+        return run_benchmark(
+            changed,
+            model=model.model,
+            tokenizer=model.tokenizer,
+            interventions=mitigation.interventions,
+            out=out,
+            progress=progress,
+            outside=outside,
+        )

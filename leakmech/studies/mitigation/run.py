@@ -1,0 +1,255 @@
+"""``mitigate``: strengths chosen on ``tune`` samples, the chosen ones measured once on ``test`` samples.
+
+    tune    every family at every strength: leakage on the diagnosis' tune samples, retention on relevant affect that
+            nothing was fitted on, fluency; the strength with the highest selectivity is chosen for each family
+    test    the chosen ones, the adapters and interventions that were asked for, baselines and the oracle on the leakage
+            set and on the sets of relevant affect, with all side effects
+
+Without a diagnosis nothing is fitted and nothing chosen: adapters and interventions that were asked for are measured
+beside the base model and the oracle.
+
+Everything is kept cell by cell (:mod:`leakmech.studies.mitigation.arena`), so an interrupted run goes on where it was. The
+interventions that were chosen are saved as files that ``leakmech bench --intervention`` takes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from leakmech.core.errors import ConfigError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.store import content_hash, read_json, slug, write_json, write_text
+from leakmech.datasets.relation import mismatched, with_exchanged, without_self_reports
+from leakmech.datasets.samples import load_dataset
+from leakmech.interventions.checks import refuse_misfits
+from leakmech.interventions.files import load_interventions, save_interventions
+from leakmech.models.layout import layout_of
+from leakmech.models.load import LoadedModel, load_adapter, load_configured
+from leakmech.reports.mitigation_figures import draw_mitigations
+from leakmech.side_effects.equivalence import Margins
+from leakmech.studies.benchmark.settings import BenchConfig
+from leakmech.studies.mitigation.arena import BASE, Arena
+from leakmech.studies.mitigation.compare import (
+    MitigationComparison,
+    finish,
+    measure_all,
+    open_comparison,
+)
+from leakmech.studies.mitigation.families import BASELINES, Family, chosen_families
+from leakmech.studies.mitigation.fitted import FittedParts, load_fitted
+from leakmech.studies.mitigation.mitigation import Mitigation
+from leakmech.studies.mitigation.prompting import ORACLE
+from leakmech.studies.mitigation.report import mitigation_page
+from leakmech.studies.mitigation.settings import MitigateConfig
+
+Row = dict[str, Any]
+
+
+def mitigate(
+    model: Any = None,
+    *,
+    diagnosis: str | Path | None = None,
+    tokenizer: Any = None,
+    out: str | Path | None = None,
+    progress: Progress = no_progress,
+    **settings: Any,
+) -> MitigationComparison:
+    """Try mitigations, choose their strengths, and measure what each lowers and what it damages.
+
+    Parameters
+    ----------
+    model, tokenizer, progress
+        As for :func:`leakmech.bench`.
+    diagnosis
+        Directory of a finished diagnosis of the same model, with a ``tune`` split; None: only ``adapters`` and
+        ``interventions`` are judged, since families and baselines are fitted on a diagnosis.
+    out
+        Run directory; default ``runs/mitigate-<model>-<dataset>-seed<seed>``. One that holds this run is continued,
+        with other families, adapters or interventions as well: what was measured is not measured again.
+    **settings
+        Fields of :class:`leakmech.studies.mitigation.settings.MitigateConfig`.
+
+    Raises
+    ------
+    UsageError
+        A name, file, key or value is wrong, or the diagnosis is of another model or has no ``tune`` split.
+    InterruptedRunError
+        Ctrl-C; finished cells are in `out` and the same call continues it.
+    """
+    if isinstance(model, str | Path):
+        settings["model"] = str(model)
+    config = MitigateConfig.parse({**settings, "diagnosis": str(diagnosis) if diagnosis else None}, where="mitigate")
+    path = (
+        Path(out) if out else Path("runs") / f"mitigate-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}"
+    )
+    started = time.perf_counter()
+    families = chosen_families(config.families) if config.diagnosis else []
+    given = _given(config)
+    bench = _bench_config(config, config.dataset, config.generations, config.limit)
+    by_name = model is None or isinstance(model, str | Path)
+    loaded = load_configured(bench, None if by_name else model, tokenizer)
+    refuse_misfit_files(config, loaded)
+    parts = _fitted_parts(config, loaded, progress)
+    fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
+    fingerprint |= {"fitted_on": parts.source_hash} if parts else {}
+    open_comparison(path, fingerprint, config.identity(), command=config.command)
+    margins = Margins(**config.margins)
+    fitted = path / "fitted"
+    chosen, tuned = _choose(config, parts, families, path, margins, progress) if parts else ({}, [])
+    used = BASELINES if config.baselines else ()
+    baselines = [member for family in used for member in family.members(parts, fitted)] if parts else []
+    test = Arena(
+        loaded=loaded, config=bench, relevant=config.relevant, out=path, split="test", margins=margins,
+        arrangements=config.arrangements, draws=config.bootstrap_draws, progress=progress,
+    )  # fmt: skip
+    judged = [*chosen.values(), *given]
+    rows = measure_all(test, [*judged, ORACLE, *baselines], alpha=config.alpha)
+    facts = {
+        "model": config.model,
+        "dataset": config.dataset,
+        "relevant": list(config.relevant),
+        "diagnosis": config.diagnosis,
+        "relation_probe": _probe_facts(parts, fitted) if parts and _uses_probe(families) else None,
+        "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
+        "timing": {"total_s": round(time.perf_counter() - started, 1)},
+    }
+    result = finish(path, [*rows, *tuned], facts, test)
+    _draw(result, test, best_of(list(chosen.values()) or judged, rows))
+    return result
+
+
+def _fitted_parts(config: MitigateConfig, loaded: LoadedModel, progress: Progress) -> FittedParts | None:
+    """What families are built from; none of it shares an injection with what is measured."""
+    if config.diagnosis is None:
+        return None
+    parts = load_fitted(config.diagnosis, loaded, relevant=config.relevant_fit, seed=config.seed, progress=progress)
+    judged = [load_dataset(config.dataset).take(config.limit), *map(load_dataset, config.relevant)]
+    for samples in (parts.splits["fit"], parts.splits["tune"], parts.relevant):
+        for others in judged:
+            samples.refuse_shared_injections(others)
+    return parts
+
+
+def _choose(
+    config: MitigateConfig,
+    parts: FittedParts,
+    families: Sequence[Family],
+    path: Path,
+    margins: Margins,
+    progress: Progress,
+) -> tuple[dict[str, Mitigation], list[Row]]:
+    """The most selective member of each family, by its name and saved, and the rows of all that were tried."""
+    members = {family.name: family.members(parts, path / "fitted") for family in families}
+    tune = _tune_arena(config, parts, path, margins, progress)
+    tuned = measure_all(tune, [member for group in members.values() for member in group])
+    chosen = {name: best_of(group, tuned) for name, group in members.items()}
+    _save_chosen(path, chosen)
+    return chosen, tuned
+
+
+def _draw(result: MitigationComparison, test: Arena, best: Mitigation) -> None:
+    """The figure, and the page with answers of the base model and of `best`."""
+    frame = result.to_frame()
+    figures = draw_mitigations(frame, result.path / "figures")
+    runs = {shown.name: test.run(shown, test.config.dataset) for shown in (BASE, best)}
+    write_text(result.path / "report.html", mitigation_page(result.summary, frame, runs, figures))
+
+
+def best_of(members: list[Mitigation], rows: list[Row]) -> Mitigation:
+    """The member whose row has the highest selectivity; of equal ones the first, which is the mildest."""
+    by_name = {row["name"]: row for row in rows}
+
+    def selectivity(member: Mitigation) -> float:
+        value = by_name[member.name]["selectivity"]
+        return -1.0 if value is None else value
+
+    return max(members, key=selectivity)
+
+
+def _bench_config(config: MitigateConfig, dataset: str, generations: int, limit: int | None) -> BenchConfig:
+    shared = {name: getattr(config, name) for name in BenchConfig.model_fields if name in MitigateConfig.model_fields}
+    shared |= {"dataset": dataset, "generations": generations, "limit": limit, "noise_floor": False}
+    return BenchConfig.parse(shared, where="mitigate")
+
+
+def _tune_arena(config: MitigateConfig, parts: FittedParts, path: Path, margins: Margins, progress: Progress) -> Arena:
+    """Relevant affect that no probe was fitted on; the samples that the diagnosis chose on, and as many in which the
+    relevant stems have injections of other themes: leakage that only what decides by relevance can lower alone."""
+    number = config.tune_samples
+    relevant = without_self_reports(parts.relevant).split("tune")
+    exchanged = mismatched(relevant, seed=config.seed).take(number)
+    leakage = with_exchanged(parts.splits["tune"].take(number), exchanged)
+    files = {"leakage": leakage, "relevant": relevant.take(number)}
+    for name, samples in files.items():
+        samples.save(path / "data" / f"tune-{name}.jsonl")
+    bench = _bench_config(config, str(path / "data" / "tune-leakage.jsonl"), config.tune_generations, None)
+    return Arena(
+        loaded=parts.loaded, config=bench, relevant=(str(path / "data" / "tune-relevant.jsonl"),), out=path,
+        split="tune", margins=margins, damage=False, draws=min(500, config.bootstrap_draws), progress=progress,
+    )  # fmt: skip
+
+
+def refuse_misfit_files(config: MitigateConfig, loaded: LoadedModel) -> None:
+    """Before hours are spent: do the adapters and interventions that were asked for fit the model?
+
+    Raises
+    ------
+    UsageError
+        There is no such file, or it belongs to another model.
+    """
+    hashes = {loaded.weights_hash, loaded.base_hash}
+    for path in config.interventions:
+        refuse_misfits(load_interventions(path), layout_of(loaded.model), model_hashes=hashes)
+    for path in config.adapters:
+        load_adapter(loaded, path)
+
+
+def _given(config: MitigateConfig) -> list[Mitigation]:
+    """Adapters and intervention files that the user wants to see in the table."""
+    adapters = [
+        Mitigation(name, "adapter", {"adapter": path}, note=path)
+        for name, path in _names("adapter", config.adapters).items()
+    ]
+    files = [
+        Mitigation(name, "intervention", {"intervention": path}, note=path)
+        for name, path in _names("file", config.interventions).items()
+    ]
+    return [*adapters, *files]
+
+
+def _names(kind: str, paths: Sequence[str]) -> dict[str, str]:
+    """Paths by name: their last part, or all of them where another has that name already.
+
+    Names of earlier paths do not depend on later ones, so that a run that takes in more keeps its cells.
+    """
+    found: dict[str, str] = {}
+    for path in dict.fromkeys(paths):
+        bare = Path(path) if kind == "adapter" else Path(path).with_suffix("")
+        last = slug(bare) if kind == "adapter" else bare.name
+        whole = slug("-".join(part for part in bare.parts if part != bare.anchor))
+        name = next((name for name in (f"{kind}-{last}", f"{kind}-{whole}") if name not in found), None)
+        if name is None:
+            raise ConfigError(f"{path}: would have the same name in the table as another; rename one of them")
+        found[name] = path
+    return found
+
+
+def _uses_probe(families: list[Family]) -> bool:
+    return any(family.name.endswith("if-unrelated") for family in families)
+
+
+def _probe_facts(parts: FittedParts, fitted: Path) -> dict[str, Any]:
+    """About the probe of relevance in the interventions that were saved."""
+    file = fitted / "relation_probe.json"
+    if not file.exists():
+        write_json(file, parts.relation_probe.to_dict())
+    return read_json(file)
+
+
+def _save_chosen(path: Path, chosen: Mapping[str, Mitigation]) -> None:
+    for name, mitigation in chosen.items():
+        if mitigation.interventions:
+            save_interventions(mitigation.interventions, path / "interventions" / f"{name}.json")

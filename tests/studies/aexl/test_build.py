@@ -1,0 +1,285 @@
+"""Building AEXL: the same file for the same settings, whatever was interrupted; what is missing is said."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import leakmech
+from leakmech.cli import app
+from leakmech.core.errors import ConfigError, DatasetError, InterruptedRunError, UsageError
+from leakmech.datasets.samples import INJECTIONS
+from leakmech.studies.aexl import build as data_build
+from leakmech.studies.aexl import score_cache
+from leakmech.studies.aexl.build import build_aexl
+from leakmech.studies.aexl.check import check_dataset
+from leakmech.studies.aexl.selection import check_disjoint
+
+ADJECTIVES = {"positive": "lovely", "neutral": "grey", "negative": "awful"}
+THINGS = ["garden", "bridge", "engine", "market", "letter", "station", "museum", "kitchen", "planner", "harbour"]
+PLACES = ["Bristol", "Calgary", "Dresden", "Everton", "Fresno", "Geneva", "Hobart", "Izmir", "Jakarta", "Kyoto"]
+
+
+class WordEstimator:
+    """Sure of the class that an adjective names; else neutral. Counts what it reads."""
+
+    name = "adjectives"
+
+    def __init__(self, *, fail_after: int | None = None) -> None:
+        self.details = {"name": self.name}
+        self.n_read = self.n_calls = 0
+        self.fail_after = fail_after
+
+    def __call__(self, texts, /):
+        if self.n_calls == self.fail_after:
+            raise KeyboardInterrupt
+        self.n_calls += 1
+        self.n_read += len(texts)
+        rows = np.full((len(texts), 3), 0.1)
+        for row, text in zip(rows, texts, strict=True):
+            row[0 if "awful" in text else 2 if "lovely" in text else 1] = 0.8 - (len(text) % 7) / 100
+        return rows / rows.sum(axis=1, keepdims=True)
+
+
+def sentences(label: str, n: int) -> list[str]:
+    pairs = itertools.islice(itertools.product(THINGS, PLACES), n)
+    return [f"My {ADJECTIVES[label]} {label}{thing} arrived from {place}{label} today." for thing, place in pairs]
+
+
+def write_corpus(path: Path, *, n: int = 60, labels=INJECTIONS) -> Path:
+    stems = [f"The {thing} {place.lower()} is open on Mondays." for thing in THINGS for place in PLACES]
+    texts = [text for label in labels for text in sentences(label, n)] + stems
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("LEAKMECH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(data_build, "CHUNK", 16)
+
+
+@pytest.fixture
+def build(tmp_path):
+    """``build(**settings)``: AEXL from the corpus of made-up sentences, without encoder and tokenizer."""
+    corpus = write_corpus(tmp_path / "corpus.jsonl")
+
+    def run(out="out/aexl.jsonl", **settings):
+        defaults = {"corpus": str(corpus), "samples": 6, "fit": 3, "tune": 2, "max_similarity": 1.0, "max_overlap": 0.9}
+        estimator = settings.pop("estimator", None) or WordEstimator()
+        return build_aexl(tmp_path / out, estimator=estimator, tokenizer=None, **(defaults | settings))
+
+    return run
+
+
+def contents(result) -> list[bytes]:
+    return [file.read_bytes() for file in result.files.values()]
+
+
+def test_samples_hold_one_injection_of_each_class_in_disjoint_splits(build):
+    result = build()
+    assert {split: len(leakmech.load_dataset(file)) for split, file in result.files.items()} == {
+        "test": 6,
+        "fit": 3,
+        "tune": 2,
+    }
+    assert [file.name for file in result.files.values()] == ["aexl.jsonl", "aexl_fit.jsonl", "aexl_tune.jsonl"]
+    samples = [sample for file in result.files.values() for sample in leakmech.load_dataset(file)]
+    check_disjoint(samples, 0.9)
+    for sample in samples:
+        for label, adjective in ADJECTIVES.items():
+            assert f"My {adjective} {label}" in getattr(sample, label)
+        assert sample.stem.startswith("The ")
+        assert sample.stem.endswith(" is")
+
+
+def test_no_sentence_is_cut_to_a_stem_and_injected_too(build, tmp_path):
+    texts = [f"My grey {thing} {place.lower()} is open for all." for thing in THINGS for place in PLACES]
+    texts += [text for label in ("positive", "negative") for text in sentences(label, 60)]
+    corpus = tmp_path / "both.txt"
+    corpus.write_text("".join(f"{text}\n{text.upper()}\n" for text in texts))
+    result = build(corpus=str(corpus), m=14, n=12, fit=0, tune=0)
+    for sample in result.samples:
+        assert sample.stem.startswith("My grey ")
+        assert not any(
+            getattr(other, label).startswith(sample.stem) for other in result.samples for label in INJECTIONS
+        )
+
+
+def test_the_same_settings_give_the_same_files_and_another_seed_others(build):
+    first = build()
+    again = build("again/aexl.jsonl")
+    assert contents(first) == contents(again)
+    assert (first.files["test"].with_suffix(".json")).read_text() == again.files["test"].with_suffix(
+        ".json"
+    ).read_text()
+    assert contents(build("seed/aexl.jsonl", seed=1)) != contents(first)
+
+
+def test_a_build_that_was_interrupted_goes_on_where_it_stopped(build, tmp_path, monkeypatch):
+    whole = build("whole/aexl.jsonl")
+    monkeypatch.setenv("LEAKMECH_CACHE", str(tmp_path / "other-cache"))
+    with pytest.raises(InterruptedRunError, match="the same command goes on from there"):
+        build(estimator=WordEstimator(fail_after=4))
+    assert not (tmp_path / "out").exists()
+    rest = WordEstimator()
+    resumed = build(estimator=rest)
+    assert contents(resumed) == contents(whole)
+    everything = WordEstimator()
+    monkeypatch.setenv("LEAKMECH_CACHE", str(tmp_path / "third-cache"))
+    build("third/aexl.jsonl", estimator=everything)
+    assert rest.n_read == everything.n_read - 4 * 16
+
+
+def test_other_choices_from_the_same_corpus_read_scores_instead_of_texts(build):
+    build()
+    again = WordEstimator()
+    build("other/aexl.jsonl", samples=4, m=30, n=20, seed=0, stem_pool=220, estimator=again)
+    assert again.n_read == 0
+
+
+def test_with_another_seed_the_estimator_reads_no_more_than_the_pool_of_stems(build):
+    first = build()
+    again = WordEstimator()
+    build("seed/aexl.jsonl", seed=1, estimator=again)
+    assert again.n_read <= first.card["counts"]["stems"]["pool"]
+
+
+def test_another_estimator_never_gets_these_scores(build):
+    build()
+    other = WordEstimator()
+    other.details = {"name": "adjectives", "version": 2}
+    build("other/aexl.jsonl", estimator=other)
+    assert other.n_read > 0
+
+
+def test_a_damaged_chunk_is_named(build, tmp_path):
+    build()
+    path = next((tmp_path / "cache" / "scores").glob("*/*.npy"))
+    path.write_bytes(b"no array")
+    with pytest.raises(leakmech.core.errors.StorageError, match=f"{path.name}: damaged"):
+        build("again/aexl.jsonl")
+
+
+def test_the_card_counts_every_stage(build):
+    card = build().card
+    counts = card["counts"]
+    assert (counts["texts"], counts["sentences"]) == (280, 280)
+    assert counts["usable"] + sum(v for k, v in counts["refused"].items() if k != "unsure class") == 280
+    assert counts["classes"]["positive"]["found"] == 60
+    assert counts["classes"]["positive"]["kept"] == 17
+    assert counts["classes"]["positive"]["drawn"] == 14
+    assert card["settings"]["m"] == 17
+    assert set(card["files"]) == {"test", "fit", "tune"}
+
+
+def test_the_card_names_hashes_of_the_files_that_were_written(build):
+    import hashlib
+
+    result = build()
+    for split, file in result.files.items():
+        assert result.card["files"][split]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    text = result.files["test"].with_suffix(".md").read_text()
+    assert "no human judged" in text
+    assert "| leans on another sentence |" not in text, "a rule that refused nothing has no row"
+
+
+def test_a_class_that_is_missing_is_named_with_the_counts_of_all(build, tmp_path):
+    corpus = write_corpus(tmp_path / "half.jsonl", labels=("positive", "negative"))
+    corpus.write_text("".join(line for line in corpus.open() if "is open" not in line))
+    message = r"no usable sentence of the class neutral \(positive 60, neutral 0, negative 60\)"
+    with pytest.raises(DatasetError, match=message):
+        build(corpus=str(corpus))
+
+
+def test_fewer_sentences_than_m_are_named_with_the_counts_of_all(build):
+    with pytest.raises(DatasetError, match="fewer usable sentences than m = 90 of the class positive"):
+        build(m=90)
+
+
+def test_near_duplicates_can_leave_too_few(build):
+    with pytest.raises(DatasetError, match="are no near duplicates, fewer than n = 14; raise --m, lower --n"):
+        build(max_overlap=0.4)
+
+
+def test_a_file_of_other_settings_is_not_overwritten(build, tmp_path):
+    build()
+    with pytest.raises(UsageError, match="exists and was built with other settings"):
+        build(seed=1)
+    foreign = tmp_path / "mine.jsonl"
+    foreign.write_text("my own data")
+    with pytest.raises(UsageError, match=r"mine\.jsonl: exists"):
+        build("mine.jsonl")
+    assert foreign.read_text() == "my own data"
+
+
+def test_out_may_be_a_folder_but_no_other_kind_of_file(build, tmp_path):
+    assert build("folder").files["test"] == tmp_path / "folder" / "aexl.jsonl"
+    with pytest.raises(UsageError, match=r"expected a .jsonl file or a folder"):
+        build("aexl.csv")
+
+
+def test_single_sentence_texts_can_be_asked_for(build, tmp_path):
+    corpus = tmp_path / "pairs.jsonl"
+    write_corpus(corpus)
+    with corpus.open("a") as file:
+        file.write(json.dumps({"text": "My lovely cat sleeps. My awful dog barks."}) + "\n")
+    assert build("a/aexl.jsonl", corpus=str(corpus)).card["counts"]["sentences"] == 282
+    refused = build("b/aexl.jsonl", corpus=str(corpus), sentences="single").card["counts"]["refused"]
+    assert refused["text of several sentences"] == 2
+
+
+def test_unknown_settings_are_refused_before_anything_is_read(build):
+    with pytest.raises(ConfigError, match="unknown setting 'match_lengths'; did you mean 'match_length'"):
+        build(match_lengths=True)
+
+
+def test_what_was_built_passes_the_check_of_data_sets(build, tmp_path, plain_tokenizer):
+    folder = tmp_path / "tokenizer"
+    plain_tokenizer.save_pretrained(folder)
+    found = check_dataset(build().files["test"], tokenizer=str(folder), estimator="vader")
+    assert found.problems == ()
+
+
+def test_the_cache_keeps_scores_as_they_are_returned(tmp_path):
+    cache = score_cache.ScoreCache(WordEstimator(), tmp_path / "scores")
+    texts = ["A lovely day.", "An awful day."]
+    first = cache.scores(texts)
+    assert np.array_equal(first, cache.scores(texts))
+    assert first.dtype == np.float32
+    assert (cache.computed, cache.reused) == (2, 2)
+    assert cache.scores([]).shape == (0, 3)
+
+
+def test_the_command_builds_prints_and_names_the_files(tmp_path, monkeypatch, plain_tokenizer):
+    monkeypatch.setattr(data_build, "load_estimator", lambda name: WordEstimator())
+    plain_tokenizer.save_pretrained(tmp_path / "tokenizer")
+    corpus = write_corpus(tmp_path / "corpus.jsonl")
+    options = ["--corpus", str(corpus), "--max-similarity", "1", "--max-overlap", "0.9", "--no-match-length"]
+    options += ["--tokenizer", str(tmp_path / "tokenizer")]
+    out = tmp_path / "aexl.jsonl"
+    command = ["data", "build-aexl", "--samples", "5", "--fit", "2", "--seed", "3", "--out", str(out), *options]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "texts read" in result.output
+    assert len(leakmech.load_dataset(out)) == 5
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert card["settings"]["seed"] == 3
+    assert card["settings"]["match_length"] is False
+
+
+def test_the_command_that_fetches_says_where_the_archive_is(tmp_path, monkeypatch):
+    import pandas as pd
+
+    from leakmech.datasets import archive
+
+    monkeypatch.setattr(archive, "fetch_archive", lambda *, sdist: tmp_path / f"from-{sdist.name}")
+    monkeypatch.setattr(archive, "load_ratings", lambda folder: pd.DataFrame({"source": ["tweets", "tweets", "nyt"]}))
+    result = CliRunner().invoke(app, ["data", "fetch-archive", "--sdist", "a.tar.gz"], catch_exceptions=False)
+    assert "3 texts: tweets 2, nyt 1" in result.output
+    assert "from-a.tar.gz" in result.output

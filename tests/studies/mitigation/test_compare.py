@@ -1,0 +1,165 @@
+"""Mitigations compared on a tiny model: what does nothing costs nothing, what is finished is not done again."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+
+import pytest
+import torch
+from leakmech.mitigation import arena as arena_module
+
+import leakmech
+from leakmech import Mitigation, ScaleHeads, Steer, evaluate_mitigations
+from leakmech.core.errors import ConfigError, InterventionError, RunDirectoryError
+from leakmech.datasets.samples import PromptSet, load_dataset
+from leakmech.studies.mitigation.compare import COLUMNS
+
+QUICK = {
+    "dtype": "float32", "limit": 4, "generations": 2, "decoding": {"max_new_tokens": 12}, "estimator": "vader",
+    "bootstrap_draws": 100, "draws": 100,
+}  # fmt: skip
+NOTHING = ScaleHeads(["L0H1"], scales=1.0)
+SILENCED = ScaleHeads([f"L{layer}H{head}" for layer in range(3) for head in range(4)], scales=0.0)
+
+
+@contextmanager
+def without_last_mlp(model):
+    """Any PyTorch hook is a mitigation."""
+    handle = model.model.layers[-1].mlp.register_forward_hook(lambda _, __, output: torch.zeros_like(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, make_tiny, chat_tokenizer):
+    path = tmp_path_factory.mktemp("model")
+    make_tiny("llama-gqa").save_pretrained(path)
+    chat_tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def relevant(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "relevant.jsonl"
+    PromptSet("relevant", load_dataset("relevant-matched").samples[:4]).save(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def finished(folder, relevant, tmp_path_factory):
+    chosen = {"nothing": NOTHING, "silenced": SILENCED, "hook": without_last_mlp}
+    out = tmp_path_factory.mktemp("runs") / "compared"
+    return evaluate_mitigations(chosen, model=folder, relevant=[relevant], out=out, **QUICK)
+
+
+def row(result, name):
+    frame = result.to_frame()
+    return frame.loc[frame["name"] == name].iloc[0]
+
+
+def test_the_table_has_the_columns_of_the_contract_and_the_base_model_first(finished):
+    frame = finished.to_frame()
+    assert list(frame.columns[: len(COLUMNS)]) == list(COLUMNS)
+    assert list(frame["name"]) == ["base", "nothing", "silenced", "hook"]
+    assert set(frame["split"]) == {"test"}
+    summary = json.loads((finished.path / "summary.json").read_text())
+    assert (summary["kind"], summary["format_version"]) == ("mitigate", 1)
+    assert set(summary["mitigations"]) == {"nothing", "silenced", "hook"}
+
+
+def test_leakage_is_also_measured_in_other_arrangements_and_by_polarity(folder, relevant, tmp_path):
+    settings = QUICK | {"model": folder, "relevant": [relevant], "damage": False}
+    found = evaluate_mitigations({"nothing": NOTHING}, out=tmp_path / "run", arrangements=("after",), **settings)
+    behind = leakmech.bench(
+        folder, out=tmp_path / "after", arrangement="after", noise_floor=False,
+        **{key: value for key, value in QUICK.items() if key != "draws"},
+    ).summary["overall"]  # fmt: skip
+    for measured in found.to_frame().to_dict("records"):
+        assert measured["auc_el_after"] == behind["auc_el"]
+        assert measured["auc_el"] == pytest.approx((measured["auc_el_positive"] + measured["auc_el_negative"]) / 2)
+
+
+def test_what_changes_nothing_reduces_nothing_and_damages_nothing(finished):
+    found = row(finished, "nothing")
+    base = row(finished, "base")
+    assert found["auc_el"] == base["auc_el"]
+    assert found["kl"] == pytest.approx(0, abs=1e-6)
+    assert found["perplexity_ratio"] == pytest.approx(1)
+    assert found["capability"] == base["capability"]
+    assert found["fluency"] == pytest.approx(1)
+
+
+def test_what_silences_all_heads_shows_in_every_column(finished):
+    found = row(finished, "silenced")
+    assert found["kl"] > 1e-4
+    assert found["perplexity_ratio"] != pytest.approx(1, abs=1e-6)
+
+
+def test_a_plain_hook_function_is_measured(finished):
+    assert row(finished, "hook")["kl"] > 1e-4
+
+
+def test_finished_cells_are_not_measured_again(finished, folder, relevant, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(arena_module.Arena, "_measure", refuse)
+    again = evaluate_mitigations(
+        {"nothing": NOTHING, "silenced": SILENCED}, model=folder, relevant=[relevant], out=finished.path, **QUICK
+    )
+    assert list(again.to_frame()["name"]) == ["base", "nothing", "silenced"]
+    with pytest.raises(AssertionError, match="measured again"):
+        evaluate_mitigations(
+            {"nothing": ScaleHeads(["L0H1"], scales=0.5)}, model=folder, relevant=[relevant], out=finished.path, **QUICK
+        )
+
+
+def test_other_settings_do_not_mix_with_a_finished_comparison(finished, folder, relevant):
+    with pytest.raises(RunDirectoryError, match="other settings"):
+        evaluate_mitigations([NOTHING], model=folder, relevant=[relevant], out=finished.path, **{**QUICK, "seed": 1})
+
+
+def test_an_interrupted_comparison_ends_as_an_uninterrupted_one(finished, folder, relevant, tmp_path, monkeypatch):
+    measure = arena_module.Arena._measure
+
+    def interrupt(self, mitigation):
+        if mitigation.name == "silenced":
+            raise KeyboardInterrupt
+        return measure(self, mitigation)
+
+    chosen = {"nothing": NOTHING, "silenced": SILENCED}
+    quick = {**QUICK, "damage": False}
+    with monkeypatch.context() as patch:
+        patch.setattr(arena_module.Arena, "_measure", interrupt)
+        with pytest.raises(leakmech.core.errors.InterruptedRunError, match="2 of 3 cells"):
+            evaluate_mitigations(chosen, model=folder, relevant=[relevant], out=tmp_path / "run", **quick)
+    result = evaluate_mitigations(chosen, model=folder, relevant=[relevant], out=tmp_path / "run", **quick)
+    ours, theirs = (found.to_frame().set_index("name")[list(COLUMNS[3:10])] for found in (result, finished))
+    assert ours.loc[["base", "nothing", "silenced"]].equals(theirs.loc[["base", "nothing", "silenced"]])
+
+
+def test_mitigations_of_one_name_are_refused():
+    with pytest.raises(ConfigError, match="two are called 'a'"):
+        evaluate_mitigations([Mitigation("a", "instruction"), Mitigation("a", "instruction")])
+
+
+def test_a_function_whose_source_does_not_tell_all_is_refused():
+    strength = 2.0
+
+    def closure(model):
+        return without_last_mlp(model) if strength else None
+
+    with pytest.raises(ConfigError, match="hook_version"):
+        evaluate_mitigations([closure])
+
+
+def test_a_strength_that_yields_nan_is_named(folder, relevant, tmp_path):
+    loaded = leakmech.load_model(folder, dtype="float32")
+    width = loaded.model.config.hidden_size
+    vector = torch.nn.functional.normalize(torch.ones(width), dim=0)
+    steer = Steer(vector, layers=[1], strength=3e38, stream_norm=3e38)
+    with pytest.raises(InterventionError, match="lower its strength"):
+        evaluate_mitigations([steer], model=loaded, relevant=[relevant], out=tmp_path / "run", **QUICK)

@@ -1,0 +1,200 @@
+"""``mitigate`` from end to end on a tiny model: strengths from tune samples, one measurement on test samples, files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from markupsafe import escape
+
+import leakmech
+from leakmech import Mitigation, diagnose, mitigate
+from leakmech.core.errors import ConfigError, InterventionError, ModelError, RunDirectoryError
+from leakmech.datasets.samples import PromptSet, load_dataset
+from leakmech.studies.mitigation.run import _names, best_of
+
+DIAGNOSIS = {
+    "limit": 3, "exact_samples": 2, "circuit_samples": 2, "integrated_steps": 2, "random_rankings": 2,
+    "bootstrap_draws": 100, "methods": ("difference_of_means",), "estimator": "vader", "dtype": "float32",
+}  # fmt: skip
+QUICK = {
+    "limit": 3, "generations": 1, "tune_generations": 1, "tune_samples": 3, "decoding": {"max_new_tokens": 8},
+    "estimator": "vader", "bootstrap_draws": 100, "dtype": "float32", "families": ("ignore-if-unrelated",),
+    "baselines": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, make_tiny, chat_tokenizer):
+    """Model, samples to fit on, and relevant affect."""
+    folder = tmp_path_factory.mktemp("files")
+    make_tiny("llama-gqa").save_pretrained(folder / "model")
+    chat_tokenizer.save_pretrained(folder / "model")
+    PromptSet("fit", load_dataset("hexl").samples[20:34]).save(folder / "fit.jsonl")
+    samples = load_dataset("relevant-fit")
+    few = (*samples.split("fit").samples[::12], *samples.split("tune").samples[::6])
+    PromptSet("relevant-fit", few).save(folder / "relevant-fit.jsonl")
+    PromptSet("relevant", load_dataset("relevant-matched").samples[:3]).save(folder / "relevant.jsonl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def diagnosis(files, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "diagnosis"
+    return diagnose(files / "model", out=out, fit=str(files / "fit.jsonl"), **DIAGNOSIS).path
+
+
+@pytest.fixture(scope="module")
+def finished(files, diagnosis, tmp_path_factory):
+    return mitigate(
+        files / "model", diagnosis=diagnosis, out=tmp_path_factory.mktemp("runs") / "mitigations",
+        relevant=(str(files / "relevant.jsonl"),), relevant_fit=(str(files / "relevant-fit.jsonl"),), **QUICK,
+    )  # fmt: skip
+
+
+def test_each_family_is_tuned_and_its_choice_is_tested_once(finished):
+    frame = finished.to_frame()
+    tuned, tested = (frame.loc[frame["split"] == split] for split in ("tune", "test"))
+    assert list(tuned["name"]) == ["base", *(f"ignore-if-unrelated-{share}" for share in ("0.8", "0.9", "0.95"))]
+    chosen = finished.summary["chosen"]["ignore-if-unrelated"]
+    assert list(tested["name"]) == ["base", chosen, "oracle-control-prompt"]
+    assert finished.summary["kind"] == "mitigate"
+    assert 0 <= finished.summary["relation_probe"]["auc"] <= 1
+
+
+def test_a_run_takes_in_more_and_measures_only_that(finished, files, diagnosis, monkeypatch):
+    from leakmech.studies.mitigation import arena
+
+    measured = []
+    measure = arena.Arena._measure
+    monkeypatch.setattr(
+        arena.Arena, "_measure", lambda self, m: measured.append((self.split, m.name)) or measure(self, m)
+    )
+    settings = {
+        "relevant": (str(files / "relevant.jsonl"),),
+        "relevant_fit": (str(files / "relevant-fit.jsonl"),),
+        **QUICK,
+    }
+    settings["families"] = (*QUICK["families"], "instruction-ignore-irrelevant")
+    before = finished.to_frame()
+    more = mitigate(files / "model", diagnosis=diagnosis, out=finished.path, **settings).to_frame()
+    assert measured == [("tune", "instruction-ignore-irrelevant"), ("test", "instruction-ignore-irrelevant")]
+    assert len(more) == len(before) + 2
+    assert json.loads((finished.path / "run.json").read_text())["config"]["families"] == list(settings["families"])
+    with pytest.raises(RunDirectoryError, match="other settings"):
+        mitigate(files / "model", diagnosis=diagnosis, out=finished.path, **settings | {"seed": 1})
+
+
+def test_what_was_fitted_is_read_when_a_run_is_continued(finished, files, diagnosis, monkeypatch):
+    from leakmech.studies.mitigation import fitted
+
+    def refit(*_, **__):
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr(fitted, "fit_relation_probe", refit)
+    settings = {"relevant": (str(files / "relevant.jsonl"),), "relevant_fit": (str(files / "relevant-fit.jsonl"),)}
+    before = finished.summary
+    again = mitigate(files / "model", diagnosis=diagnosis, out=finished.path, **settings | QUICK).summary
+    assert again["chosen"] == before["chosen"]
+    assert again["relation_probe"] == before["relation_probe"]
+    shutil.copytree(diagnosis, changed := finished.path.parent / "changed")
+    ranks = changed / "tables" / "heads.csv"
+    ranks.write_text(ranks.read_text().replace("L", "M").replace(",1,", ",2,"))
+    with pytest.raises(RunDirectoryError, match="fitted_on"):
+        mitigate(files / "model", diagnosis=changed, out=finished.path, **settings | QUICK)
+
+
+def test_the_page_shows_tables_figure_and_answers(finished):
+    page = (finished.path / "report.html").read_text()
+    chosen = finished.summary["chosen"]["ignore-if-unrelated"]
+    assert f"{chosen} ✓" in page
+    for title in ("What each one damages", "Strengths that were tried", "What the model says"):
+        assert title in page
+    answers = leakmech.load_result(next((finished.path / "cells" / "test").glob("base-*")) / "hexl").scores
+    first = answers.loc[(answers["generation"] == 0) & (answers["condition"] == "positive"), "first_sentence"].iloc[0]
+    assert escape(first) in page
+
+
+def test_the_chosen_interventions_are_saved_for_bench(finished, files):
+    path = finished.path / "interventions" / "ignore-if-unrelated.json"
+    (edit,) = leakmech.load_interventions(path)
+    assert edit.kind == "dampen_attention"
+    assert edit.condition.position == "stem"
+    assert edit.condition.fires == "below"
+    assert edit.condition.ahead
+    assert {head.layer for head in edit.components} == {0, 1, 2}
+    leakmech.load_model(files / "model")
+
+
+def test_the_best_member_has_the_highest_selectivity_and_none_counts_as_worst():
+    members = [Mitigation(name, "instruction") for name in ("a", "b", "c")]
+    rows = [{"name": "a", "selectivity": None}, {"name": "b", "selectivity": 0.4}, {"name": "c", "selectivity": 0.3}]
+    assert best_of(members, rows).name == "b"
+    assert best_of(members, [{"name": name, "selectivity": 0.0} for name in "abc"]).name == "a"
+
+
+def test_files_of_one_name_are_told_apart_and_earlier_ones_keep_their_names():
+    assert _names("adapter", ["runs/a/adapter"]) == {"adapter-adapter": "runs/a/adapter"}
+    assert _names("adapter", ["runs/a/adapter", "/runs/b/adapter", "org/name"]) == {
+        "adapter-adapter": "runs/a/adapter",
+        "adapter-runs-b-adapter": "/runs/b/adapter",
+        "adapter-name": "org/name",
+    }
+    assert list(_names("file", ["a/edit.json", "b/edit.json"])) == ["file-edit", "file-b-edit"]
+    with pytest.raises(ConfigError, match="same name in the table"):
+        _names("file", ["a/edit.json", "b/edit.json", "b-edit.json", "b/edit.yaml"])
+    with pytest.raises(ConfigError, match="same name in the table"):  # before anything is loaded
+        mitigate("no-such-model", interventions=("a/edit.json", "b/edit.json", "b-edit.json"))
+    assert list(_names("adapter", ["a/v1.5", "b/v1.5"])) == ["adapter-v1.5", "adapter-b-v1.5"]
+
+
+def test_without_a_diagnosis_files_are_judged_and_nothing_is_fitted(finished, files, tmp_path):
+    edit = str(finished.path / "interventions" / "ignore-if-unrelated.json")
+    settings = {key: value for key, value in QUICK.items() if key != "families"}
+    settings |= {"relevant": (str(files / "relevant.jsonl"),), "out": tmp_path / "judged"}
+    result = mitigate(files / "model", interventions=(edit,), **settings)
+    frame = result.to_frame()
+    assert list(frame["name"]) == ["base", "file-ignore-if-unrelated", "oracle-control-prompt"]
+    assert set(frame["split"]) == {"test"}
+    before = finished.to_frame().query("split == 'test'").set_index("name")["auc_el"]
+    assert frame["auc_el"].iloc[1] == pytest.approx(before[finished.summary["chosen"]["ignore-if-unrelated"]])
+    assert "file-ignore-if-unrelated" in (result.path / "report.html").read_text()
+    with pytest.raises(ConfigError, match="families need a finished diagnosis"):
+        mitigate(files / "model", interventions=(edit,), families=("heads-mean",), **settings)
+    with pytest.raises(ConfigError, match="nothing to judge; name a finished diagnosis"):
+        mitigate(files / "model", **settings)
+
+
+def test_a_diagnosis_without_tune_samples_or_of_another_model_is_refused(files, diagnosis, tmp_path):
+    copy = tmp_path / "diagnosis"
+    shutil.copytree(diagnosis, copy)
+    described = json.loads((copy / "run.json").read_text())
+    untuned = {**described, "samples": {**described["samples"], "tune": []}}
+    (copy / "run.json").write_text(json.dumps(untuned))
+    with pytest.raises(RunDirectoryError, match="no tune split"):
+        mitigate(files / "model", diagnosis=copy, out=tmp_path / "out", **QUICK)
+    other = {**described, "model": {**described["model"], "base_hash": "0" * 16}}
+    (copy / "run.json").write_text(json.dumps(other))
+    with pytest.raises(RunDirectoryError, match="diagnoses another model"):
+        mitigate(files / "model", diagnosis=copy, out=tmp_path / "out", **QUICK)
+    with pytest.raises(RunDirectoryError, match="no leakmech run"):
+        mitigate(files / "model", diagnosis=tmp_path, out=tmp_path / "out", **QUICK)
+
+
+def test_an_unknown_family_is_refused_before_anything_is_loaded(diagnosis, tmp_path):
+    with pytest.raises(ConfigError, match="project-affect"):
+        mitigate("no-such-model", diagnosis=diagnosis, out=tmp_path, **{**QUICK, "families": ("project-effect",)})
+
+
+def test_files_that_are_missing_or_belong_to_another_model_are_refused_before_anything_is_measured(
+    files, diagnosis, tmp_path
+):
+    edit = leakmech.AblateDirection(torch.eye(32)[:1], layers=[1], model_hash="0" * 16)
+    leakmech.save_interventions([edit], tmp_path / "edit.json")
+    wanted = {"adapters": [str(tmp_path / "nothing")]}, {"interventions": [str(tmp_path / "edit.json")]}
+    for settings, error in zip(wanted, (ModelError, InterventionError), strict=True):
+        with pytest.raises(error):
+            mitigate(files / "model", diagnosis=diagnosis, out=tmp_path / "out", **QUICK, **settings)
+    assert not (tmp_path / "out").exists()
