@@ -24,7 +24,7 @@ from leakmech.core.errors import ModelError
 from leakmech.core.store import write_text
 from leakmech.datasets.samples import INJECTIONS
 from leakmech.models.load import load_tokenizer
-from leakmech.reports.figures import CONDITION_COLORS, INK, SOFT, new_figure, save_figure
+from leakmech.reports.figures.canvas import CONDITION_COLORS, INK, SOFT, new_figure, save_figure
 from leakmech.runs.settings import DEFAULT_MODEL
 
 PAPER_TOKENIZER = "gpt2"

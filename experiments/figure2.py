@@ -30,7 +30,7 @@ from leakmech.core.errors import RunDirectoryError
 from leakmech.core.store import read_json, write_text
 from leakmech.datasets.samples import POLARITIES
 from leakmech.reports.examples import sample_texts
-from leakmech.reports.figures import INK, SERIES_COLORS, SOFT, new_figure, save_figure
+from leakmech.reports.figures.canvas import INK, SERIES_COLORS, SOFT, new_figure, save_figure
 from leakmech.scoring.leakage import condition_leakage
 from leakmech.scoring.records import leakage_scores
 

@@ -25,7 +25,7 @@ import leakmech
 from leakmech.core.errors import InterruptedRunError, LeakmechError
 from leakmech.core.progress import rich_progress
 from leakmech.core.store import write_text
-from leakmech.reports.figures import save_figure
+from leakmech.reports.figures.canvas import save_figure
 from leakmech.runs.settings import read_yaml
 
 MARGIN = 0.05

@@ -12,9 +12,9 @@ from PIL import Image
 
 from leakmech.core.errors import FigureError, UsageError
 from leakmech.reports import diagnosis_figures as diagnosis
-from leakmech.reports import figures
-from leakmech.reports.figures import number, text_width, wrapped
-from leakmech.reports.token_figure import visible_token
+from leakmech.reports.figures import canvas as figures
+from leakmech.reports.figures.canvas import number, text_width, wrapped
+from leakmech.reports.figures.tokens import visible_token
 
 SUBTITLE = "a $model$ on a_data set"
 

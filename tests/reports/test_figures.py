@@ -6,8 +6,8 @@ from matplotlib import pyplot
 from matplotlib.image import imread
 
 from leakmech.core.errors import StorageError
-from leakmech.reports import figures
-from leakmech.reports.figures import forest_plot, new_figure, save_figure
+from leakmech.reports.figures import canvas as figures
+from leakmech.reports.figures.canvas import forest_plot, new_figure, save_figure
 
 
 def _comparison(*, margin=0.05, second="base", low=-0.03):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from leakmech.core.errors import FigureError
-from leakmech.reports.mitigation_figures import draw_mitigations
+from leakmech.reports.figures.trade_off import draw_mitigations
 from leakmech.studies.mitigation.report import mitigations_table
 
 

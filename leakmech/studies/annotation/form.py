@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 
 from leakmech.reports.browser import embedded_json
-from leakmech.reports.self_contained import render_page
+from leakmech.reports.page import render_page
 from leakmech.studies.annotation.sheets import ANSWERS, COLUMNS, QUESTION, Key, csv_text, sheet_rows
 
 GUIDE = (

@@ -17,7 +17,7 @@ import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError, UsageError, nearest
 from leakmech.core.store import read_json, write_json, write_text
-from leakmech.reports.figures import forest_plot
+from leakmech.reports.figures.canvas import forest_plot
 from leakmech.reports.tables import Table, comparison_table
 from leakmech.runs.directory import BenchResult, RunDirectory, load_result
 from leakmech.scoring.paired import (

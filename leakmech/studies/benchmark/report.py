@@ -21,7 +21,7 @@ import yaml
 from leakmech.core.store import read_json, write_text
 from leakmech.reports.browser import sample_browser
 from leakmech.reports.examples import finished_bench
-from leakmech.reports.self_contained import render_page
+from leakmech.reports.page import render_page
 from leakmech.reports.tables import Table, cleaning_table, estimator_table, leakage_table
 from leakmech.runs.directory import RunDirectory
 from leakmech.studies.benchmark.settings import BenchConfig, ScoreConfig, ScoringConfig

@@ -2,7 +2,7 @@
 
 One self-contained HTML page about a diagnosis: its main numbers beside their baselines, its tables and its figures.
 
-See :mod:`leakmech.reports.findings` for what the page is made of.
+See :mod:`leakmech.reports.page` for what the page is made of.
 
 Tables of a diagnosis for terminal and markdown.
 """
@@ -22,9 +22,9 @@ from leakmech.datasets.samples import CONDITIONS, PromptSet
 from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.prompts.locate import LocatedPrompt, locate
 from leakmech.reports import diagnosis_figures as figures
-from leakmech.reports.figure_frames import Frame, head_name, neuron_name, words
-from leakmech.reports.figures import number
-from leakmech.reports.findings import ShownTable, cell, embedded_figure, findings_page, is_number
+from leakmech.reports.figures.canvas import number
+from leakmech.reports.figures.frames import Frame, head_name, neuron_name, words
+from leakmech.reports.page import ShownTable, cell, embedded_figure, findings_page, is_number
 from leakmech.reports.tables import Table
 from leakmech.studies.diagnosis.workbench import Fragment, Workbench
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.reports.figures import INK, SERIES_COLORS, new_figure, save_figure
+from leakmech.reports.figures.canvas import INK, SERIES_COLORS, new_figure, save_figure
 from leakmech.reports.tables import Table
 
 _NOT_LOSSES = ("step", "epoch", "loss", "divergence", "learning_rate", "gradient_norm", "examples", "seconds")
@@ -23,7 +23,7 @@ def loss_figure(log: pd.DataFrame, path: str | Path) -> list[Path]:
     log
         One row a step (:meth:`leakmech.studies.lora.run.LoraResult.to_frame`).
     path
-        Where to save; see :func:`leakmech.reports.figures.save_figure`.
+        Where to save; see :func:`leakmech.reports.figures.canvas.save_figure`.
     """
     objectives = [name for name in log.columns if name not in _NOT_LOSSES]
     figure, axes = new_figure(7.0, 3.6)

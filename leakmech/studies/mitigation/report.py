@@ -13,8 +13,8 @@ import pandas as pd
 
 from leakmech.datasets.samples import POLARITIES
 from leakmech.reports.examples import evenly_spaced, sample_texts
-from leakmech.reports.figure_frames import Frame, words
-from leakmech.reports.findings import ShownTable, embedded_figure, findings_page
+from leakmech.reports.figures.frames import Frame, words
+from leakmech.reports.page import ShownTable, embedded_figure, findings_page
 from leakmech.reports.tables import Table
 from leakmech.runs.directory import BenchResult
 

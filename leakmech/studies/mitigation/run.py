@@ -28,7 +28,7 @@ from leakmech.interventions.checks import refuse_misfits
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
-from leakmech.reports.mitigation_figures import draw_mitigations
+from leakmech.reports.figures.trade_off import draw_mitigations
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.arena import BASE, Arena

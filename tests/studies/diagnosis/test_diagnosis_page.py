@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from leakmech.core.errors import FigureError
-from leakmech.reports.diagnosis_figures import head_heat_map
+from leakmech.reports.figures.patching import head_heat_map
 from leakmech.studies.diagnosis.report import diagnosis_page, headline, main_numbers
 
 HOSTILE = "</script><img src=x onerror=alert(1)> {{7*7}}"

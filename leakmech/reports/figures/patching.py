@@ -14,14 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from leakmech.core.errors import FigureError, nearest
-from leakmech.reports.component_figures import (
-    method_agreement,
-    neuron_ranking,
-    transport_scatter,
-)
-from leakmech.reports.direction_figures import cosine_heat_map, layer_curves
-from leakmech.reports.figure_frames import Frame, checked, has_interval, words
-from leakmech.reports.figures import (
+from leakmech.reports.figures.canvas import (
     INK,
     RULE,
     SERIES_COLORS,
@@ -34,8 +27,15 @@ from leakmech.reports.figures import (
     save_with_data,
     text_width,
 )
-from leakmech.reports.head_maps import attention_map, head_heat_map
-from leakmech.reports.token_figure import token_projection
+from leakmech.reports.figures.components import (
+    method_agreement,
+    neuron_ranking,
+    transport_scatter,
+)
+from leakmech.reports.figures.directions import cosine_heat_map, layer_curves
+from leakmech.reports.figures.frames import Frame, checked, has_interval, words
+from leakmech.reports.figures.heads import attention_map, head_heat_map
+from leakmech.reports.figures.tokens import token_projection
 
 __all__ = [
     "attention_map",
@@ -71,7 +71,7 @@ def patching_map(
     quantity
         Label of the colours.
     path, title, subtitle
-        As of :func:`~leakmech.reports.head_maps.head_heat_map`.
+        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def faithfulness_curves(
     components
         What is kept or removed, for the axis.
     path, title, subtitle
-        As of :func:`~leakmech.reports.head_maps.head_heat_map`.
+        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
 
     Raises
     ------

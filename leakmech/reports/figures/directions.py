@@ -15,8 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from pandas.api.types import is_bool_dtype
 
 from leakmech.core.errors import FigureError
-from leakmech.reports.figure_frames import Frame, checked, words
-from leakmech.reports.figures import (
+from leakmech.reports.figures.canvas import (
     INK,
     RULE,
     SERIES_COLORS,
@@ -29,6 +28,7 @@ from leakmech.reports.figures import (
     save_with_data,
     text_width,
 )
+from leakmech.reports.figures.frames import Frame, checked, words
 
 _PLACE = ("site", "position", "kind")
 _STATISTICS = {"auc": "AUC on test", "d_z": "d_z on test"}
@@ -48,7 +48,7 @@ def layer_curves(frame: pd.DataFrame, path: str | Path, *, title: str | None = N
         ``random_auc_p95, shuffled_auc_p95, test_auc_low, test_auc_high, tune_auc`` and the same of ``d_z``. Each site,
         position and kind gets a row of panels.
     path, title, subtitle
-        As of :func:`~leakmech.reports.head_maps.head_heat_map`.
+        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def cosine_heat_map(
     frame
         Square, with the same labels as index and as columns.
     path, title, subtitle
-        As of :func:`~leakmech.reports.head_maps.head_heat_map`.
+        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
 
     Raises
     ------

@@ -21,8 +21,7 @@ from matplotlib.font_manager import get_font
 
 from leakmech.core.errors import FigureError, nearest
 from leakmech.datasets.samples import CONDITIONS
-from leakmech.reports.figure_frames import Frame, checked, has_interval
-from leakmech.reports.figures import (
+from leakmech.reports.figures.canvas import (
     CONDITION_COLORS,
     INK,
     RULE,
@@ -34,6 +33,7 @@ from leakmech.reports.figures import (
     text_width,
     wrapped,
 )
+from leakmech.reports.figures.frames import Frame, checked, has_interval
 
 PARTS = ("prefix", "instruction", "injection", "stem", "tail")
 _PART_NAMES = {"prefix": "chat prefix", "tail": "chat tail"}
@@ -69,7 +69,7 @@ def token_projection(
     quantity
         What the projection is, with its unit: label of the axis.
     path, title, subtitle
-        As of :func:`~leakmech.reports.head_maps.head_heat_map`. The default title says how far positive and
+        As of :func:`~leakmech.reports.figures.heads.head_heat_map`. The default title says how far positive and
         negative lie apart.
 
     Raises

@@ -14,8 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
-from leakmech.reports.figure_frames import Frame, checked, has_interval, head_name, neuron_name
-from leakmech.reports.figures import (
+from leakmech.reports.figures.canvas import (
     CONDITION_COLORS,
     INK,
     RULE,
@@ -27,6 +26,7 @@ from leakmech.reports.figures import (
     new_panels,
     save_with_data,
 )
+from leakmech.reports.figures.frames import Frame, checked, has_interval, head_name, neuron_name
 
 CURVE_POINTS = 300  # of the curve over neurons; more would be drawn within one pixel
 
@@ -50,14 +50,14 @@ def neuron_ranking(
     frame
         Columns ``layer, neuron, score`` of *all* neurons (the share is of their total), optionally ``low, high``.
     path, quantity, title, subtitle
-        As of :func:`~leakmech.reports.head_maps.head_heat_map`.
+        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
     top
         How many neurons get a bar.
 
     Raises
     ------
     FigureError
-        As of :func:`~leakmech.reports.head_maps.head_heat_map`.
+        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
     """
     ranked = checked(
         frame,
@@ -150,12 +150,12 @@ def method_agreement(
     names, unit
         Of the two methods and of their numbers, for the axes.
     path, title, subtitle
-        As of :func:`~leakmech.reports.head_maps.head_heat_map`.
+        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
 
     Raises
     ------
     FigureError
-        As of :func:`~leakmech.reports.head_maps.head_heat_map`.
+        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
     """
     drawn = checked(
         frame, "method_agreement", key=("layer", "head"), whole=("layer", "head"), numbers=("fast", "exact")
@@ -208,12 +208,12 @@ def transport_scatter(
     quantities
         What the two numbers are, with units: the labels of the axes.
     path, title, subtitle
-        As of :func:`~leakmech.reports.head_maps.head_heat_map`.
+        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
 
     Raises
     ------
     FigureError
-        As of :func:`~leakmech.reports.head_maps.head_heat_map`.
+        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
     """
     drawn = checked(
         frame,

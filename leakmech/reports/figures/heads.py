@@ -12,8 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 
-from leakmech.reports.figure_frames import Frame, checked, head_name
-from leakmech.reports.figures import (
+from leakmech.reports.figures.canvas import (
     DIVERGING,
     INK,
     RULE,
@@ -25,6 +24,7 @@ from leakmech.reports.figures import (
     number,
     save_with_data,
 )
+from leakmech.reports.figures.frames import Frame, checked, head_name
 
 _LINE = 0.17  # inches of a line of the list beside a map
 

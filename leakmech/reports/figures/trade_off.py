@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from leakmech.reports.figure_frames import Frame, checked
-from leakmech.reports.figures import (
+from leakmech.reports.figures.canvas import (
     INK,
     RULE,
     SERIES_COLORS,
@@ -20,6 +19,7 @@ from leakmech.reports.figures import (
     new_figure,
     save_with_data,
 )
+from leakmech.reports.figures.frames import Frame, checked
 
 GOAL = 0.8
 """Leakage reduction and retention that a mitigation should reach at once: the shaded corner."""
