@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from leakmech import build_aexl, diagnose
-from leakmech.commands.console import out as console
+from leakmech.cli.console import out as console
 from leakmech.core.progress import rich_progress
 from leakmech.studies.diagnosis.report import diagnosis_tables
 

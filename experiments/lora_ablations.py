@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from leakmech.commands.console import out as console
+from leakmech.cli.console import out as console
 from leakmech.core.errors import ConfigError
 from leakmech.core.progress import rich_progress
 from leakmech.runs.settings import read_yaml

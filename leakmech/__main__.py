@@ -1,6 +1,6 @@
 """``python -m leakmech``."""
 
-from leakmech.cli import main
+from leakmech.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import leakmech
-from leakmech.cli import app
+from leakmech.cli.app import app
 from leakmech.core.errors import ConfigError, DatasetError, InterruptedRunError, UsageError
 from leakmech.datasets.samples import INJECTIONS
 from leakmech.studies.aexl import build as data_build

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import leakmech
-from leakmech import cli
+from leakmech.cli import app as cli
 from leakmech.core.errors import DatasetError, RunDirectoryError, UsageError
 from leakmech.core.seeds import numpy_generator
 from leakmech.datasets.samples import CONDITIONS

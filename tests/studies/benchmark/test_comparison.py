@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import leakmech
-from leakmech.cli import app
+from leakmech.cli.app import app
 from leakmech.core.errors import RunDirectoryError, UsageError
 from leakmech.core.store import write_json, write_parquet
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS

@@ -9,7 +9,7 @@ from peft import LoraConfig, TaskType, get_peft_model
 from typer.testing import CliRunner
 
 import leakmech
-from leakmech.cli import app
+from leakmech.cli.app import app
 from leakmech.core.errors import InterventionError, RunDirectoryError, UsageError
 from leakmech.interventions.types import interventions_key
 

@@ -9,7 +9,7 @@ from statsmodels.stats.power import TTestPower
 from typer.testing import CliRunner
 
 import leakmech
-from leakmech.cli import app
+from leakmech.cli.app import app
 from leakmech.core.errors import UsageError
 from leakmech.studies.benchmark.power import EMBEDDED_COMPONENTS
 from leakmech.studies.benchmark.variance import VarianceComponents

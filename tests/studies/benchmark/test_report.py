@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from leakmech import cli
+from leakmech.cli import app as cli
 from leakmech.core.errors import RunDirectoryError
 from leakmech.reports.browser import choose_samples, embedded_json, sample_browser
 from leakmech.reports.tables import cleaning_table, leakage_table

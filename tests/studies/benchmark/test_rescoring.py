@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 import leakmech
-from leakmech import cli
+from leakmech.cli import app as cli
 from leakmech.core.errors import DatasetError, EstimatorError, InterruptedRunError, RunDirectoryError
 from leakmech.studies.benchmark.report import write_report
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from leakmech import diagnose
-from leakmech.cli import app
+from leakmech.cli.app import app
 from leakmech.core.errors import ConfigError, DatasetError, DirectionError, ModelError, RunDirectoryError
 from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mechanism.directions.direction import load_direction

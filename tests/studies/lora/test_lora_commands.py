@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from leakmech.cli import app
+from leakmech.cli.app import app
 from leakmech.core.errors import ConfigError
 from leakmech.models.load import load_model
 from leakmech.training.examples import TrainingExample, save_examples

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from leakmech.commands.console import out
+from leakmech.cli.console import out
 
 
 def doctor() -> None:
     """Say what is installed, which hardware is used, and what to do about what is missing."""
-    from leakmech.doctor import diagnose_environment
+    from leakmech.cli.doctor import diagnose_environment
 
     found = diagnose_environment()
     out.print(found.to_text(), markup=False, soft_wrap=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leakmech.commands.console import given
-from leakmech.commands.console import out as console
+from leakmech.cli.console import given
+from leakmech.cli.console import out as console
 
 if TYPE_CHECKING:
     from leakmech.models.load import LoadedModel

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from leakmech.commands import annotate, data, environment, lora, mechanism, mitigation, run, statistics
-from leakmech.commands.console import complain
+from leakmech.cli import annotate, data, environment, lora, mechanism, mitigation, run, statistics
+from leakmech.cli.console import complain
 from leakmech.core.errors import LeakmechError
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from leakmech import doctor
-from leakmech.doctor import DoctorLine, DoctorReport, diagnose_environment
+from leakmech.cli import doctor
+from leakmech.cli.doctor import DoctorLine, DoctorReport, diagnose_environment
 from leakmech.models import embedded
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from leakmech.commands.console import out as console
+from leakmech.cli.console import out as console
 
 
 def export(
