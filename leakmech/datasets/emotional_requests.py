@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import DatasetError, nearest
+from leakmech.core.rows import check_fields, read_items, text_field
 from leakmech.datasets.samples import POLARITIES, Polarity
-from leakmech.prompts.rows import check_fields, read_items, text_field
 
 _FIELDS = ("id", "theme", "polarity", "request")
 

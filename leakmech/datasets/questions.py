@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import DatasetError
-from leakmech.prompts.rows import check_fields, checked_text, read_items, text_field
+from leakmech.core.rows import check_fields, checked_text, read_items, text_field
 
 N_CHOICES = 4
 _FIELDS = ("id", "topic", "question", "choices", "answer")

@@ -7,10 +7,10 @@ each other, and people rated every sentence. A stem cut from sentence k + 1 of a
     irrelevant injections   such sentences of another document, one of either polarity.
 
 Stems are cut as for AEXL (:mod:`leakmech.datasets.stems`), behind a linking verb where there is one, else before a new
-phrase. Injections pass the same rules (:mod:`leakmech.datasets.filters`), but may lean on other sentences and be longer:
-under AEXL's own rules a quarter as many would be left. Each stem stands in a relevant and in irrelevant pairs, so that
-only the relation of injection and stem tells them apart. Whether a sentence bears on the next one is not checked by a
-person: neighbours in one document are about the same thing more often than not.
+phrase. Injections pass the same rules (:mod:`leakmech.datasets.filters`), but may lean on other sentences and be
+longer: under AEXL's own rules a quarter as many would be left. Each stem stands in a relevant and in irrelevant pairs,
+so that only the relation of injection and stem tells them apart. Whether a sentence bears on the next one is not
+checked by a person: neighbours in one document are about the same thing more often than not.
 """
 
 from __future__ import annotations

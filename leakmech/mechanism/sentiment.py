@@ -71,7 +71,8 @@ def sentiment_directions(
         Where in the residual stream; all layers for None. (Before the first layer the last token of a prompt has not
         seen the injection, so ``resid_pre`` of layer 0 is left out.)
     methods, criterion
-        See :func:`leakmech.mechanism.directions.direction.fit_directions`. ``das`` runs the model hundreds of times a layer.
+        See :func:`leakmech.mechanism.directions.direction.fit_directions`. ``das`` runs the model hundreds of times a
+        layer.
     estimator
         Name or estimator that says which continuation is positive, for ``expressed``.
     prompt_form, system, instruction

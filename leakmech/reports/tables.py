@@ -163,7 +163,10 @@ def summary_tables(summary: Summary) -> list[Table]:
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> Table:
-    """Runs and how they differ, from what ``comparison.json`` holds (:class:`leakmech.studies.benchmark.comparison.Comparison`)."""
+    """Runs and how they differ.
+
+    From what ``comparison.json`` holds (:class:`leakmech.studies.benchmark.comparison.Comparison`).
+    """
     margin, alpha = comparison["margin"], comparison["alpha"]
     header = ["run", "all pairs [95 % CI]", "difference [95 % CI]", "p", "p Holm", "p equiv.", "verdict"]
     header += ["mu_EL difference", "valence shift difference"]

@@ -102,7 +102,8 @@ def neutral_continuations(
     source
         ``"embedded"``: sentences of newspaper editorials from the archive of Hutto & Gilbert (2014) whose mean human
         rating lies within 0.5 of neutral (on a scale from -4 to 4) and that have 8 words or more; all sentences of
-        one editorial are one unit. Else a corpus as :func:`leakmech.datasets.corpus.open_corpus` reads it, each text a unit.
+        one editorial are one unit. Else a corpus as :func:`leakmech.datasets.corpus.open_corpus` reads it, each text a
+        unit.
     limit
         Number of texts, evenly spaced over the source.
     max_tokens

@@ -17,7 +17,7 @@ FAST = ["--limit", "2", "--generations", "2", "--max-new-tokens", "16", "--estim
 def run(*arguments, **environment):
     """A real process, as a user starts it."""
     command = [sys.executable, "-m", "leakmech", *map(str, arguments)]
-    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])} | environment
+    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment
     return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300)
 
 
@@ -94,7 +94,7 @@ def test_a_mistake_gives_one_line_and_exit_code_2(arguments, message, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "leakmech", *arguments],
         capture_output=True, text=True, cwd=tmp_path, timeout=120,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
     assert done.returncode == 2
     assert message in done.stderr

@@ -7,8 +7,8 @@ import json
 import pandas as pd
 import pytest
 
-from leakmech import corpus as corpus_module
 from leakmech.core.errors import DatasetError
+from leakmech.datasets import corpus as corpus_module
 from leakmech.datasets.corpus import Text, open_corpus
 
 ROWS = [

@@ -11,8 +11,8 @@ from matplotlib.image import imread
 from PIL import Image
 
 from leakmech.core.errors import FigureError, UsageError
-from leakmech.reports import diagnosis_figures as diagnosis
 from leakmech.reports.figures import canvas as figures
+from leakmech.reports.figures import patching as diagnosis
 from leakmech.reports.figures.canvas import number, text_width, wrapped
 from leakmech.reports.figures.tokens import visible_token
 

@@ -1,7 +1,7 @@
 """A batch of pairs run once: what attribution and patching start from.
 
-Tokens with which all prompts of the batch start run once (:mod:`leakmech.mechanism.attribution.prefixes`), layers above the target
-not at all.
+Tokens with which all prompts of the batch start run once (:mod:`leakmech.mechanism.attribution.prefixes`), layers above
+the target not at all.
 """
 
 from __future__ import annotations

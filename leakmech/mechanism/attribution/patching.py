@@ -5,8 +5,8 @@
 
 (Heimersheim & Nanda 2024). Activations are exchanged at the tokens that both prompts share, from the stem on, so heads
 that bring affect from the injection to the stem are seen there. Effects are weighted and summed over the pairs of a
-sample and divided by the shift, as in :mod:`leakmech.mechanism.attribution.gradients`, whose exact counterpart this is: one
-forward pass per component, from the patched layer on and over the shared tokens only
+sample and divided by the shift, as in :mod:`leakmech.mechanism.attribution.gradients`, whose exact counterpart this is:
+one forward pass per component, from the patched layer on and over the shared tokens only
 (:mod:`leakmech.mechanism.attribution.replay`).
 
 The residual stream is patched by named regions of the prompt: ``injection``, ``stem``, ``tail`` (the chat template's)

@@ -1,7 +1,7 @@
 """The second half of every benchmark: from the generations of a run to its scores and its summary.
 
-:mod:`leakmech.studies.benchmark.run` puts generations into a run directory by asking a model, :mod:`leakmech.studies.benchmark.rescoring` by reading
-a file; from there on both are the same.
+:mod:`leakmech.studies.benchmark.run` puts generations into a run directory by asking a model,
+:mod:`leakmech.studies.benchmark.rescoring` by reading a file; from there on both are the same.
 """
 
 from __future__ import annotations

@@ -166,7 +166,10 @@ def power(
 
 
 def run_components(run: str | Path | BenchResult, *, cleaning: Cleaning | None = None) -> VarianceComponents:
-    """Variance components of auc_el of a finished run; see :func:`leakmech.studies.benchmark.variance.variance_components`."""
+    """Variance components of auc_el of a finished run.
+
+    See :func:`leakmech.studies.benchmark.variance.variance_components`.
+    """
     result = run if isinstance(run, BenchResult) else load_result(run)
     summary = result.summary
     policy = cleaning or summary["cleaning"]

@@ -1,8 +1,8 @@
 """Scores of texts that were generated elsewhere, in a run directory like that of a benchmark.
 
-The texts come from a file (:mod:`leakmech.studies.benchmark.external`) or from another run, which is then scored again: with
-other estimators, another cleaning policy, another threshold. Statistics and files are those of ``leakmech bench``, so
-that ``show``, ``samples``, ``report`` and ``compare`` read either.
+The texts come from a file (:mod:`leakmech.studies.benchmark.external`) or from another run, which is then scored again:
+with other estimators, another cleaning policy, another threshold. Statistics and files are those of ``leakmech bench``,
+so that ``show``, ``samples``, ``report`` and ``compare`` read either.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def score(
     progress
         Where to report progress; silent by default.
     **settings
-        Fields of :class:`leakmech.studies.benchmark.settings.ScoreConfig`, e.g. ``dataset="hexl", estimator="embedded,vader"``.
+        Fields of :class:`leakmech.studies.benchmark.settings.ScoreConfig`, e.g. ``dataset="hexl",
+        estimator="embedded,vader"``.
 
     Returns
     -------

@@ -64,7 +64,8 @@ def bench(
     progress
         Where to report progress; silent by default (:class:`leakmech.core.progress.RichProgress` draws bars).
     **settings
-        Fields of :class:`leakmech.studies.benchmark.settings.BenchConfig`, e.g. ``dataset="hexl", generations=10, seed=0``.
+        Fields of :class:`leakmech.studies.benchmark.settings.BenchConfig`, e.g. ``dataset="hexl", generations=10,
+        seed=0``.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""TODO leakmech/studies/benchmark/settings.py."""
+"""Settings of `bench` and `score`."""
 
 from __future__ import annotations
 

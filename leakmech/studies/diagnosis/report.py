@@ -21,7 +21,7 @@ from leakmech.core.store import write_text
 from leakmech.datasets.samples import CONDITIONS, PromptSet
 from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.prompts.locate import LocatedPrompt, locate
-from leakmech.reports import diagnosis_figures as figures
+from leakmech.reports.figures import patching as figures
 from leakmech.reports.figures.canvas import number
 from leakmech.reports.figures.frames import Frame, head_name, neuron_name, words
 from leakmech.reports.page import ShownTable, cell, embedded_figure, findings_page, is_number

@@ -59,7 +59,8 @@ def diagnose(
     out
         Run directory; default ``runs/diagnose-<model>-<dataset>-seed<seed>``.
     **settings
-        Fields of :class:`leakmech.studies.diagnosis.settings.DiagnoseConfig`; ``fit`` is needed: samples on which directions are fitted.
+        Fields of :class:`leakmech.studies.diagnosis.settings.DiagnoseConfig`; ``fit`` is needed: samples on which
+        directions are fitted.
 
     Raises
     ------

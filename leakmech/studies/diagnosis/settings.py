@@ -1,4 +1,4 @@
-"""TODO leakmech/studies/diagnosis/settings.py."""
+"""Settings of `diagnose`."""
 
 from __future__ import annotations
 

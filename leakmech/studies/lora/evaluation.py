@@ -140,7 +140,10 @@ class Pairing:
         return cls(config.clear_pairs, config.seed)
 
     def relevant(self, samples: PromptSet) -> PromptSet:
-        """The samples whose injections should show; raises as :func:`leakmech.datasets.clear_pairs.clearly_relevant`."""
+        """The samples whose injections should show.
+
+        Raises as :func:`leakmech.datasets.clear_pairs.clearly_relevant`.
+        """
         if self.clear is None:
             return samples
         return clearly_relevant(samples, _encode(self.clear.encoder), least=self.clear.relevant)

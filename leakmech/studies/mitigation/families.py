@@ -1,7 +1,7 @@
 """Families of mitigations that ``leakmech mitigate`` tries: one kind of edit each, at several strengths.
 
-Every family is built from a diagnosis (:mod:`leakmech.studies.mitigation.fitted`) or from nothing at all; its strength is
-chosen on ``tune`` samples. Baselines do the same with arbitrary directions and components.
+Every family is built from a diagnosis (:mod:`leakmech.studies.mitigation.fitted`) or from nothing at all; its strength
+is chosen on ``tune`` samples. Baselines do the same with arbitrary directions and components.
 
 ``project-*``        takes per-layer directions of read affect out of the upper two thirds of the layers (share)
 ``set-point-*``      moves the projection to its mean over control prompts instead of to zero

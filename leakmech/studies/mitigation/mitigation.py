@@ -46,8 +46,8 @@ class Mitigation:
         that a mitigation must beat. ``oracle`` marks what uses knowledge that a user does not have (which sentence was
         injected): a bound for mitigations, and none itself.
     settings
-        Fields of :class:`leakmech.studies.benchmark.settings.BenchConfig` that it sets. Settings of ``decoding`` are merged into those of
-        the run.
+        Fields of :class:`leakmech.studies.benchmark.settings.BenchConfig` that it sets. Settings of ``decoding`` are
+        merged into those of the run.
     interventions
         What the model runs under, in their order.
     note

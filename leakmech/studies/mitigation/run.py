@@ -8,8 +8,8 @@
 Without a diagnosis nothing is fitted and nothing chosen: adapters and interventions that were asked for are measured
 beside the base model and the oracle.
 
-Everything is kept cell by cell (:mod:`leakmech.studies.mitigation.arena`), so an interrupted run goes on where it was. The
-interventions that were chosen are saved as files that ``leakmech bench --intervention`` takes.
+Everything is kept cell by cell (:mod:`leakmech.studies.mitigation.arena`), so an interrupted run goes on where it was.
+The interventions that were chosen are saved as files that ``leakmech bench --intervention`` takes.
 """
 
 from __future__ import annotations

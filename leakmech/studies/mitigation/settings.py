@@ -1,4 +1,4 @@
-"""TODO leakmech/studies/mitigation/settings.py."""
+"""Settings of `mitigate`."""
 
 from __future__ import annotations
 

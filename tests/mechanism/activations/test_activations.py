@@ -8,8 +8,9 @@ from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
 
 from leakmech.core.errors import ActivationError, ConfigError, ModelError
 from leakmech.datasets.samples import CONDITIONS, PromptSet, Sample
-from leakmech.mechanism import activation_run as engine
-from leakmech.mechanism import activation_store, activations
+from leakmech.mechanism.activations import cache as activations
+from leakmech.mechanism.activations import run as engine
+from leakmech.mechanism.activations import store as activation_store
 from leakmech.mechanism.activations.cache import activation_moments, cache_activations, estimate_bytes
 from leakmech.mechanism.activations.moments import RunningMoments, pooled_moments
 from leakmech.mechanism.activations.store import load_activations

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from leakmech.mitigation import arena as arena_module
 
 import leakmech
 from leakmech import Mitigation, ScaleHeads, Steer, evaluate_mitigations
 from leakmech.core.errors import ConfigError, InterventionError, RunDirectoryError
 from leakmech.datasets.samples import PromptSet, load_dataset
+from leakmech.studies.mitigation import arena as arena_module
 from leakmech.studies.mitigation.compare import COLUMNS
 
 QUICK = {
