@@ -35,6 +35,8 @@ from transformers import (
 
 from leakmech.models.load import LoadedModel, load_model
 
+pytest_plugins = ["finished_run"]  # the fixture `run`
+
 VOCABULARY = 264
 EOS, IM_START, IM_END = 256, 257, 258
 CHAT_TEMPLATE = (
