@@ -1,11 +1,12 @@
 """Run what is missing for the paper's tables and figures, then print them.
 
+    python experiments/reproduce_paper.py
     python experiments/reproduce_paper.py --models Qwen/Qwen2.5-0.5B-Instruct meta-llama/Llama-3.2-1B-Instruct \\
         --datasets hexl runs/aexl.jsonl --out runs/paper
 
 For every model, data set and instruction there is one run under ``--out``; finished ones are left alone, interrupted
 ones continued. A model that cannot be loaded does not stop the others: it is named at the end, and the exit code is 1.
-Settings other than these three come from ``--config`` (default: the paper's decoding, estimator and encoder).
+What is not given comes from ``--config`` (default: configs/paper.yaml), which also holds all other settings.
 """
 
 from __future__ import annotations
@@ -18,34 +19,56 @@ from typing import Any
 
 import figure2
 from paper import PaperNumbers, load_rows, model_name, run_script, without_instruction, write_table
+from pydantic import BaseModel, Field
 from table3 import table3
 from table4 import instruction_effects, table4
 
 import leakmech
-from leakmech.core.errors import InterruptedRunError, LeakmechError
+from leakmech.core.errors import ConfigError, InterruptedRunError, LeakmechError
 from leakmech.core.progress import rich_progress
 from leakmech.core.store import write_text
+from leakmech.core.validation import CLOSED, Text, checked
 from leakmech.reports.figures.canvas import save_figure
 from leakmech.runs.settings import read_yaml
+from leakmech.studies.benchmark.settings import BenchConfig
 
 MARGIN = 0.05
-PAPER_SETTINGS: dict[str, Any] = {
-    "estimator": "hub:cardiffnlp/twitter-roberta-base-sentiment",
-    "encoder": "hub:sentence-transformers/all-MiniLM-L6-v2",
-    "cleaning": "paper",
-}
+PAPER = Path(__file__).parents[1] / "configs" / "paper.yaml"
 
 
-def run_missing(
-    models: list[str], datasets: list[str], instructions: list[str], settings: dict[str, Any], out: Path
-) -> tuple[list[Path], list[str]]:
+class Reproduction(BaseModel):
+    """What is run: every combination of the three lists, under the same settings of ``leakmech bench``."""
+
+    model_config = CLOSED
+
+    models: list[Text] = Field(min_length=1)
+    datasets: list[Text] = Field(default=["hexl"], min_length=1)
+    instructions: list[Text] = Field(default=["none", "ignore-irrelevant"], min_length=1)
+    settings: dict[str, Any] = {}
+
+    @classmethod
+    def read(cls, path: Path, **given: Any) -> Reproduction:
+        """The file, under what is given beside it; a setting that is wrong is found before anything runs.
+
+        Raises
+        ------
+        ConfigError
+            The file cannot be read, or a key or value is wrong.
+        """
+        values = read_yaml(path) | {name: value for name, value in given.items() if value is not None}
+        wanted = checked(cls, values, where=str(path), error=ConfigError, noun="key")
+        BenchConfig.parse(wanted.settings, where=f"{path}: settings")
+        return wanted
+
+
+def run_missing(wanted: Reproduction, out: Path) -> tuple[list[Path], list[str]]:
     """Paths of the finished runs, and one line for each that failed."""
     finished, failed = [], []
-    for model, dataset, instruction in product(models, datasets, instructions):
+    for model, dataset, instruction in product(wanted.models, wanted.datasets, wanted.instructions):
         path = out / f"{model_name(model)}-{Path(dataset).stem}-{instruction}"
         try:
             leakmech.bench(
-                model, dataset=dataset, instruction=instruction, out=path, progress=rich_progress, **settings
+                model, dataset=dataset, instruction=instruction, out=path, progress=rich_progress, **wanted.settings
             )
         except InterruptedRunError:
             raise
@@ -58,15 +81,15 @@ def run_missing(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", required=True, help="hub ids, folders, or embedded:<name>")
-    parser.add_argument("--datasets", nargs="+", default=["hexl"], help="built-in names or files (AEXL)")
-    parser.add_argument("--instructions", nargs="+", default=["none", "ignore-irrelevant"])
-    parser.add_argument("--config", type=Path, help="YAML file with other settings; replaces the paper's")
+    parser.add_argument("--models", nargs="+", help="hub ids, folders, or embedded:<name>")
+    parser.add_argument("--datasets", nargs="+", help="built-in names or files (AEXL)")
+    parser.add_argument("--instructions", nargs="+", help="names, or texts")
+    parser.add_argument("--config", type=Path, default=PAPER, help="YAML file with these lists and settings")
     parser.add_argument("--paper", type=Path, help="CSV file with the paper's numbers")
     parser.add_argument("--out", type=Path, default=Path("runs/paper"))
     arguments = parser.parse_args()
-    settings = read_yaml(arguments.config) if arguments.config else PAPER_SETTINGS
-    runs, failed = run_missing(arguments.models, arguments.datasets, arguments.instructions, settings, arguments.out)
+    given = {name: getattr(arguments, name) for name in ("models", "datasets", "instructions")}
+    runs, failed = run_missing(Reproduction.read(arguments.config, **given), arguments.out)
     if runs:
         _present(runs, PaperNumbers.read(arguments.paper), arguments.out)
     for line in failed:

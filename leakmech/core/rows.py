@@ -1,17 +1,15 @@
-"""Rows of files that users write: JSON lines and CSV, each row with the number of its line for error messages.
-
-Lines of the data files that are no samples: what a field must hold, with errors that name file, line and field.
-"""
+"""Rows of files that users write: JSON lines and CSV, each row with the number of its line for error messages."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
-from leakmech.core.errors import DatasetError, nearest
+from leakmech.core.errors import DatasetError
+from leakmech.core.validation import checked
 
 TABLES = (".csv", ".tsv")
 _DELIMITERS = ",;\t"
@@ -86,45 +84,25 @@ class _WithId(Protocol):
 Item = TypeVar("Item", bound=_WithId)
 
 
-def read_items(path: Path, parse: Callable[[dict[str, Any], str], Item]) -> tuple[Item, ...]:
-    """What `parse` makes of every line of a JSONL file; it gets the line's fields and ``file:line`` for its messages.
+def read_items(path: Path, kind: type[Item]) -> tuple[Item, ...]:
+    """A `kind` for every row of a file; an empty cell of a table is a field that is not there.
 
     Raises
     ------
     DatasetError
-        The file cannot be read or is empty, an id occurs twice, or `parse` refuses a line.
+        The file cannot be read or is empty, an id occurs twice, or a row is no `kind`; the message names file, line
+        and field.
     """
     items: list[Item] = []
     seen: dict[str, int] = {}
+    table = Path(path).suffix.lower() in TABLES
     for number, row in user_rows(path):
-        item = parse(row, f"{path}:{number}")
+        values = {key: value for key, value in row.items() if value not in ("", None)} if table else row
+        item = checked(kind, values, where=f"{path}:{number}")
         if item.id in seen:
             raise DatasetError(f"{path}:{number}: field 'id': {item.id!r} is already used in line {seen[item.id]}")
         seen[item.id] = number
         items.append(item)
     if not items:
-        raise DatasetError(f"{path}: is empty")
+        raise DatasetError(f"{path}: is empty; expected one {kind.__name__} a line")
     return tuple(items)
-
-
-def check_fields(row: dict[str, Any], fields: Iterable[str], where: str) -> None:
-    """Refuse a line that has other fields than `fields`, so that a typo cannot pass silently."""
-    expected = tuple(fields)
-    for field in row:
-        if field not in expected:
-            raise DatasetError(f"{where}: unknown field {field!r}{nearest(str(field), expected)}")
-    for field in expected:
-        if field not in row:
-            raise DatasetError(f"{where}: field {field!r} is missing")
-
-
-def text_field(row: dict[str, Any], field: str, where: str) -> str:
-    """The non-empty text in a field."""
-    return checked_text(row[field], field, where)
-
-
-def checked_text(value: object, field: str, where: str) -> str:
-    """`value` without the white space around it, if it is a non-empty text."""
-    if not isinstance(value, str) or not value.strip():
-        raise DatasetError(f"{where}: field {field!r} must be a non-empty text, found {value!r}")
-    return value.strip()

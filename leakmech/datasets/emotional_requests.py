@@ -11,23 +11,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from leakmech.core.errors import DatasetError, nearest
-from leakmech.core.rows import check_fields, read_items, text_field
-from leakmech.datasets.samples import POLARITIES, Polarity
-
-_FIELDS = ("id", "theme", "polarity", "request")
+from leakmech.core.rows import read_items
+from leakmech.core.validation import CLOSED, Text
+from leakmech.datasets.samples import Polarity
 
 
 @dataclass(frozen=True)
 class EmotionalRequest:
     """A request as it is put to the model, and the polarity that an answer should have."""
 
-    id: str
-    request: str
+    __pydantic_config__ = CLOSED
+
+    id: Text
+    request: Text
     polarity: Polarity
-    theme: str
+    theme: Text
 
 
 def load_emotional_requests(path: str | Path | None = None) -> tuple[EmotionalRequest, ...]:
@@ -39,21 +38,4 @@ def load_emotional_requests(path: str | Path | None = None) -> tuple[EmotionalRe
         The file cannot be read, is empty, or has a malformed line; the message names file, line and field.
     """
     builtin = resources.files("leakmech.datasets") / "data" / "emotional_requests.jsonl"
-    return read_items(Path(str(builtin if path is None else path)), _parse)
-
-
-def _parse(row: dict[str, Any], where: str) -> EmotionalRequest:
-    check_fields(row, _FIELDS, where)
-    return EmotionalRequest(
-        id=text_field(row, "id", where),
-        request=text_field(row, "request", where),
-        polarity=_polarity(text_field(row, "polarity", where), where),
-        theme=text_field(row, "theme", where),
-    )
-
-
-def _polarity(text: str, where: str) -> Polarity:
-    for polarity in POLARITIES:
-        if polarity == text:
-            return polarity
-    raise DatasetError(f"{where}: field 'polarity': unknown polarity {text!r}{nearest(text, POLARITIES)}")
+    return read_items(Path(str(builtin if path is None else path)), EmotionalRequest)

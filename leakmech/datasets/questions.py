@@ -11,24 +11,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from leakmech.core.errors import DatasetError
-from leakmech.core.rows import check_fields, checked_text, read_items, text_field
+from pydantic import AfterValidator
+
+from leakmech.core.rows import read_items
+from leakmech.core.validation import CLOSED, Text, whole
 
 N_CHOICES = 4
-_FIELDS = ("id", "topic", "question", "choices", "answer")
+
+
+def _four_different(choices: tuple[str, ...]) -> tuple[str, ...]:
+    if len(choices) != N_CHOICES:
+        raise ValueError(f"must be a list of {N_CHOICES} texts, found {list(choices)}")
+    if len({text.casefold() for text in choices}) < N_CHOICES:
+        raise ValueError(f"holds the same text twice: {list(choices)}")
+    return choices
 
 
 @dataclass(frozen=True)
 class Question:
     """A question, its four choices in the order in which they are shown, and the index of the right one."""
 
-    id: str
-    question: str
-    choices: tuple[str, ...]
-    answer: int
-    topic: str
+    __pydantic_config__ = CLOSED
+
+    id: Text
+    question: Text
+    choices: Annotated[tuple[Text, ...], AfterValidator(_four_different)]
+    answer: Annotated[int, whole(0, N_CHOICES - 1)]
+    topic: Text
 
     @property
     def right_choice(self) -> str:
@@ -46,27 +57,4 @@ def load_questions(path: str | Path | None = None) -> tuple[Question, ...]:
         The file cannot be read, is empty, or has a malformed line; the message names file, line and field.
     """
     builtin = resources.files("leakmech.datasets") / "data" / "everyday_questions.jsonl"
-    return read_items(Path(str(builtin if path is None else path)), _parse)
-
-
-def _parse(row: dict[str, Any], where: str) -> Question:
-    check_fields(row, _FIELDS, where)
-    choices = row["choices"]
-    if not isinstance(choices, list) or len(choices) != N_CHOICES:
-        raise DatasetError(f"{where}: field 'choices' must be a list of {N_CHOICES} texts, found {choices!r}")
-    texts = tuple(checked_text(choice, "choices", where) for choice in choices)
-    if len({text.casefold() for text in texts}) < N_CHOICES:
-        raise DatasetError(f"{where}: field 'choices' holds the same text twice: {choices!r}")
-    answer = row["answer"]
-    # True and False are whole numbers to Python.
-    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < N_CHOICES:
-        raise DatasetError(
-            f"{where}: field 'answer' must be a whole number from 0 to {N_CHOICES - 1}, found {answer!r}"
-        )
-    return Question(
-        id=text_field(row, "id", where),
-        question=text_field(row, "question", where),
-        choices=texts,
-        answer=answer,
-        topic=text_field(row, "topic", where),
-    )
+    return read_items(Path(str(builtin if path is None else path)), Question)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from leakmech.core.errors import DatasetError, UsageError, nearest
-from leakmech.core.rows import TABLES, user_rows
+from leakmech.core.rows import read_items
 from leakmech.core.store import content_hash, write_jsonl
+from leakmech.core.validation import CLOSED, Text
 
 Condition = Literal["control", "positive", "neutral", "negative"]
 Polarity = Literal["positive", "negative"]
@@ -36,23 +37,22 @@ RELEVANT_DATASETS = ("relevant-matched", "relevant-self")
 FITTING_DATASETS = ("relevant-fit", "relevant-train", "relevant-wide")
 """Built-in data sets of relevant affect that probes, thresholds and adapters are fitted on; never evaluate on them."""
 
-_REQUIRED = ("id", "stem", *INJECTIONS)
-_OPTIONAL = ("split", "theme", "source", "note")
-
 
 @dataclass(frozen=True)
 class Sample:
     """One stem with its positive, neutral and negative injection (design: four prompts)."""
 
-    id: str
-    stem: str
-    positive: str
-    neutral: str
-    negative: str
-    split: str | None = None
-    theme: str | None = None
-    source: str | None = None
-    note: str | None = None
+    __pydantic_config__ = CLOSED
+
+    id: Text
+    stem: Text
+    positive: Text
+    neutral: Text
+    negative: Text
+    split: Text | None = None
+    theme: Text | None = None
+    source: Text | None = None
+    note: Text | None = None
 
     def injection(self, condition: Condition) -> str | None:
         """The sentence put before the stem, or None for the control condition."""
@@ -175,47 +175,13 @@ def load_dataset(name_or_path: str | Path | PromptSet) -> PromptSet:
         return name_or_path
     builtin = builtin_datasets()
     if str(name_or_path) in builtin:
-        return PromptSet(str(name_or_path), _read_samples(builtin[str(name_or_path)]))
+        return PromptSet(str(name_or_path), read_items(builtin[str(name_or_path)], Sample))
     path = Path(name_or_path)
     if not path.exists():
         raise DatasetError(
             f"dataset {str(name_or_path)!r}: no such file and no built-in name{nearest(path.name, builtin)}"
         )
-    return PromptSet(path.stem, _read_samples(path))
-
-
-def _read_samples(path: Path) -> tuple[Sample, ...]:
-    samples: list[Sample] = []
-    seen: dict[str, int] = {}
-    for number, row in user_rows(path):
-        if path.suffix.lower() in TABLES:
-            row = {key: value for key, value in row.items() if value not in ("", None)}
-        sample = _parse_row(row, f"{path}:{number}")
-        if sample.id in seen:
-            raise DatasetError(f"{path}:{number}: field 'id': {sample.id!r} is already used in line {seen[sample.id]}")
-        seen[sample.id] = number
-        samples.append(sample)
-    if not samples:
-        raise DatasetError(f"{path}: is empty; expected one sample a line with {', '.join(_REQUIRED)}")
-    return tuple(samples)
-
-
-def _parse_row(row: dict[str, object], where: str) -> Sample:
-    """Check one line and make it a sample; unknown fields are refused so that a typo cannot pass silently."""
-    for field in row:
-        if field not in (*_REQUIRED, *_OPTIONAL):
-            raise DatasetError(f"{where}: unknown field {field!r}{nearest(str(field), (*_REQUIRED, *_OPTIONAL))}")
-    for field in _REQUIRED:
-        if field not in row:
-            raise DatasetError(f"{where}: field {field!r} is missing")
-    fields: dict[str, str | None] = {}
-    for field, value in row.items():
-        if value is None and field in _OPTIONAL:
-            continue
-        if not isinstance(value, str) or not value.strip():
-            raise DatasetError(f"{where}: field {field!r} must be a non-empty text, found {value!r}")
-        fields[field] = value.strip()
-    return Sample(**fields)  # pyright: ignore[reportArgumentType] - required fields were checked above
+    return PromptSet(path.stem, read_items(path, Sample))
 
 
 def parse_condition(text: str) -> Condition:

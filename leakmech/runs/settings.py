@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from leakmech.core.errors import ConfigError, nearest
-from leakmech.generation.sampler import Decoding
+from leakmech.core.errors import ConfigError
+from leakmech.core.validation import checked
 
 DEFAULT_MODEL = "embedded:smollm2-135m-instruct"
 
@@ -35,38 +35,11 @@ class Settings(BaseModel):
         ConfigError
             A key is unknown (the nearest valid one is named) or a value is out of range.
         """
-        _refuse_unknown(values, cls.model_fields, where)
-        for name, known in cls._groups().items():
-            if isinstance(values.get(name), Mapping):
-                _refuse_unknown(values[name], known, where, prefix=f"{name}.")
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"{where}: {field}: {first['msg']}, found {first['input']!r}") from error
+        return checked(cls, dict(values), where=where, error=ConfigError, noun="key")
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide results, JSON-ready."""
         return self.model_dump(mode="json", exclude=set(self.place))
-
-    @classmethod
-    def _groups(cls) -> dict[str, Collection[str]]:
-        """Settings that are groups of settings, and the names of these."""
-        found: dict[str, Collection[str]] = {}
-        for name, field in cls.model_fields.items():
-            for kind in (field.annotation, *get_args(field.annotation)):
-                if isinstance(kind, type) and issubclass(kind, BaseModel):
-                    found[name] = kind.model_fields
-                elif kind is Decoding:
-                    found[name] = Decoding.__dataclass_fields__
-        return found
-
-
-def _refuse_unknown(values: Mapping[str, Any], known: Collection[str], where: str, *, prefix: str = "") -> None:
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {prefix + str(key)!r}{nearest(str(key), known)}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def test_no_two_words_open_more_than_five_requests():
     ("line", "message"),
     [
         (GOOD, "field 'id': 'a' is already used in line 1"),
-        (GOOD | {"id": "b", "polarity": "negativ"}, "unknown polarity 'negativ'; did you mean 'negative'"),
+        (GOOD | {"id": "b", "polarity": "negativ"}, "field 'polarity': unknown 'negativ'; did you mean 'negative'"),
         (GOOD | {"id": "b", "request": None}, "field 'request' must be a non-empty text, found None"),
         (GOOD | {"id": "b", "stem": "x"}, "unknown field 'stem'"),
     ],

@@ -7,11 +7,12 @@ import figure1
 import figure2
 import pytest
 from paper import PaperNumbers, claim_of_polarity, claim_of_size, load_rows
+from reproduce_paper import PAPER, Reproduction
 from table3 import table3
 from table4 import instruction_effects, table4
 
 import leakmech
-from leakmech.core.errors import DatasetError, RunDirectoryError
+from leakmech.core.errors import ConfigError, DatasetError, RunDirectoryError
 
 SAMPLES = 12
 GLAD, SAD = "it is great, number {}.", "it is terrible, number {}."
@@ -154,3 +155,26 @@ def test_lengths_are_counted_by_data_set_and_condition(runs):
     axes = figure1.draw(lengths, tokenizer="words").axes[0]
     assert "words tokenizer" in axes.get_xlabel()
     assert next(label.get_text() for label in axes.get_yticklabels()) == "garden, positive"
+
+
+def test_one_file_names_the_twelve_models_and_the_settings_of_all_their_runs(tmp_path):
+    wanted = Reproduction.read(PAPER)
+    assert len(set(wanted.models)) == 12
+    assert (wanted.datasets, wanted.instructions) == (["hexl"], ["none", "ignore-irrelevant"])
+    assert (wanted.settings["generations"], wanted.settings["decoding"]["top_p"]) == (10, 0.9)
+    chosen = Reproduction.read(PAPER, models=["embedded:smollm2-135m-instruct"], datasets=None)
+    assert (chosen.models, chosen.datasets) == (["embedded:smollm2-135m-instruct"], ["hexl"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("modles: [a]", "own.yaml: unknown key 'modles'; did you mean 'models'"),
+        ("models: []", "own.yaml: models"),
+        ("models: [a]\nsettings: {generation: 3}", "settings: unknown key 'generation'; did you mean 'generations'"),
+    ],
+)
+def test_a_list_of_runs_with_a_typo_is_refused_before_the_first_run(tmp_path, text, message):
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        Reproduction.read(tmp_path / "own.yaml")
