@@ -16,8 +16,8 @@ import json
 from leakmech.core.provenance import environment
 from leakmech.datasets.samples import load_dataset
 from leakmech.generation.decode import Decoder, Row
+from leakmech.generation.decoding import Decoding
 from leakmech.generation.engines import generate
-from leakmech.generation.sampler import Decoding
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
 from leakmech.scoring.sentence import Cleaner, PromptText

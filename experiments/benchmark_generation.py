@@ -27,8 +27,8 @@ import torch
 from leakmech.core.provenance import environment
 from leakmech.datasets.samples import load_dataset
 from leakmech.generation.decode import Decoder, Row, StopRule
+from leakmech.generation.decoding import Decoding
 from leakmech.generation.engines import auto_batch_size, generate, plan
-from leakmech.generation.sampler import Decoding
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.scoring.sentence import Cleaner, PromptText

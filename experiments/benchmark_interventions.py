@@ -39,8 +39,8 @@ from torch import Tensor
 from leakmech.core.provenance import environment
 from leakmech.datasets.samples import load_dataset
 from leakmech.generation.decode import Decoder, Row, StopRule
+from leakmech.generation.decoding import Decoding
 from leakmech.generation.engines import auto_batch_size, generate
-from leakmech.generation.sampler import Decoding
 from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.types import AblateDirection

@@ -12,11 +12,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from leakmech.core.errors import RunDirectoryError, StorageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager

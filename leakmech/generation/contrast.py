@@ -31,15 +31,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from leakmech.core.errors import ConfigError, nearest
 from leakmech.prompts.render import Prompt
 from leakmech.prompts.views import VIEWS, find_view
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 ContrastMethod = Literal["toward-reference", "away-from-reference", "subtract-context"]
 
@@ -112,6 +112,8 @@ class Contrast:
         """The logits to draw from; `logits` themselves at strength 0."""
         if self.strength == 0:
             return logits
+        import torch  # here, so that settings that name a rule need no torch
+
         own = torch.log_softmax(logits, dim=1)
         first, *others = (torch.log_softmax(reference, dim=1) for reference in references)
         expert = first if self.method == "toward-reference" else own

@@ -28,7 +28,8 @@ from transformers import DynamicCache
 
 from leakmech.core.errors import GenerationError
 from leakmech.core.seeds import row_keys
-from leakmech.generation.sampler import Decoding, sample_tokens
+from leakmech.generation.decoding import Decoding
+from leakmech.generation.sampler import sample_tokens
 from leakmech.generation.streams import Stream
 from leakmech.interventions.applied import Applied
 from leakmech.interventions.positions import PromptSpans, RowPositions

@@ -25,89 +25,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from leakmech.core.errors import ConfigError, nearest
-from leakmech.core.store import content_hash
 from leakmech.core.text import WORD, normalised_words
 from leakmech.datasets.samples import CONDITIONS
 from leakmech.generation.decode import Decoder, Row
+from leakmech.generation.decoding import Decoding
 from leakmech.generation.engines import generate
-from leakmech.generation.sampler import Decoding
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.prompts.views import VIEWS, find_view
+from leakmech.prompts.rewrites import PromptRewrite
+from leakmech.prompts.views import find_view
 
 RewriteStatus = Literal["rewritten", "unchanged", "lost-stem", "completed", "empty"]
 FAILED: tuple[RewriteStatus, ...] = ("lost-stem", "completed", "empty")
 _ROOM = 16  # tokens that a rewrite may be longer than the longest body
 _LABEL = re.compile(r"^(?P<label>[^.!?:]{1,60}):\s*")
-
-_ASK = (
-    "The last sentence of the text below is unfinished. Remove every sentence that has nothing to do with it. Keep the "
-    "last sentence exactly as it is and do not finish it. Write only the text that is left."
-)
-_EXAMPLES = (
-    ("My bus was late again. The capital of Peru is", "The capital of Peru is"),
-    ("The bridge was built in 1932. The engineers of the bridge had to", None),
-    ("I won a prize in the raffle! Her favourite colour has always been", "Her favourite colour has always been"),
-)
-
-
-@dataclass(frozen=True)
-class PromptRewrite:
-    """A way to rewrite prompts: a rule (`view`), or a `request` to the model in which ``{text}`` is the body."""
-
-    name: str
-    view: str | None = None
-    request: str | None = None
-
-    @property
-    def oracle(self) -> bool:
-        """Does it use what a user does not have?"""
-        return self.view is not None and VIEWS[self.view].oracle
-
-    @property
-    def inserted(self) -> str:
-        """What a rule puts into prompts."""
-        return VIEWS[self.view].inserted if self.view else ""
-
-    @property
-    def hash(self) -> str:
-        """Of what decides its rewrites, the model aside."""
-        return content_hash(self.name, self.view or "", self.request or "")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"oracle": self.oracle}
-
-
-def _with_examples() -> str:
-    shown = "\n\n".join(f"Text: {text}\nRewritten text: {rewrite or text}" for text, rewrite in _EXAMPLES)
-    return f"{_ASK}\n\n{shown}\n\nText: {{text}}\nRewritten text:"
-
-
-PROMPT_REWRITES: dict[str, PromptRewrite] = {
-    rewrite.name: rewrite
-    for rewrite in (
-        PromptRewrite("self", request=f"{_ASK}\n\nText: {{text}}\nRewritten text:"),
-        PromptRewrite("self-examples", request=_with_examples()),
-        PromptRewrite("last-sentence", view="last-sentence"),
-        PromptRewrite("neutral-context", view="neutral-context"),
-        PromptRewrite("control", view="control"),
-    )
-}
-"""``self`` and ``self-examples``: by the model; ``last-sentence`` and ``neutral-context``: by rule; ``control``: the
-oracle, which completes the stem alone and so shows what removing the injection altogether would do."""
-
-
-def find_rewrite(name: str) -> PromptRewrite:
-    """A rewrite by name.
-
-    Raises
-    ------
-    ConfigError
-        There is none.
-    """
-    if name not in PROMPT_REWRITES:
-        raise ConfigError(f"prompt_rewrite {name!r}: no such name{nearest(name, PROMPT_REWRITES)}")
-    return PROMPT_REWRITES[name]
 
 
 @dataclass(frozen=True)

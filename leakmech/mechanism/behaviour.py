@@ -19,8 +19,8 @@ from leakmech.core.errors import GenerationError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet, load_dataset
 from leakmech.generation.decode import Decoder, Row
+from leakmech.generation.decoding import Decoding
 from leakmech.generation.engines import auto_batch_size, generate, plan
-from leakmech.generation.sampler import Decoding
 from leakmech.models.batching import parse_batch_size
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import DEFAULT_SYSTEM, Prompt, PromptForm, Renderer

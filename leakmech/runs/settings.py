@@ -1,4 +1,9 @@
-"""Configurations: validated values, read from YAML or given as keywords, with errors a reader can act on."""
+"""Settings: validated values, read from YAML or given as keywords, with errors a reader can act on.
+
+A study's settings are a class that takes the groups of this module it needs and adds its own fields. The fields and
+their descriptions make the options of the command and its ``--help``, and how a report says to repeat a run
+(:mod:`leakmech.runs.options`).
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from leakmech.core.errors import ConfigError
 from leakmech.core.validation import checked
+from leakmech.generation.decoding import Decoding
+from leakmech.prompts.instructions import resolve_instruction
+from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
+from leakmech.scoring.sentence import Cleaning
 
 DEFAULT_MODEL = "embedded:smollm2-135m-instruct"
 
@@ -25,6 +34,8 @@ class Settings(BaseModel):
     command: ClassVar[str]
     kind: ClassVar[str] = "bench"
     place: ClassVar[Collection[str]] = ("device", "dtype", "batch_size", "trust_remote_code")
+    title: ClassVar[str] = "Settings"
+    """What the fields that a class adds are about: the heading of their options."""
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
@@ -40,6 +51,109 @@ class Settings(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The settings that decide results, JSON-ready."""
         return self.model_dump(mode="json", exclude=set(self.place))
+
+
+# -- groups of settings that studies share ---------------------------------------------------------------------------
+
+
+class ModelSettings(Settings):
+    """Which model, and where it runs."""
+
+    title: ClassVar[str] = "Model"
+
+    model: str = Field(DEFAULT_MODEL, description="hub id, local folder, adapter folder, or embedded:<name>")
+    revision: str | None = Field(None, description="commit, tag or branch of a hub model")
+    device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")
+    dtype: str = Field("auto", description="float32, bfloat16, float16; auto takes bfloat16 where it is fast")
+
+
+class InferenceSettings(ModelSettings):
+    """A model that is run, not trained."""
+
+    batch_size: int | str = Field("auto", description="rows that step together; auto fits them to memory")
+    trust_remote_code: bool = Field(False, description="run code that comes with a hub model")
+
+    @field_validator("batch_size")
+    @classmethod
+    def _number_or_auto(cls, value: int | str) -> int | str:
+        from leakmech.models.batching import parse_batch_size  # here: it needs torch, settings do not
+
+        parse_batch_size(value)
+        return value
+
+
+class AdaptedModelSettings(InferenceSettings):
+    """A model that may have an adapter."""
+
+    adapter: str | None = Field(None, description="PEFT adapter folder to put on the model")
+
+
+class DataSettings(Settings):
+    """The samples on which a study reports."""
+
+    title: ClassVar[str] = "Data"
+
+    dataset: str = Field("hexl", description="samples to report on: built-in name, or a JSONL / CSV file")
+    limit: int | None = Field(None, ge=1, description="use only the first N samples")
+
+
+class FormSettings(Settings):
+    """How a prompt is put to the model."""
+
+    title: ClassVar[str] = "Prompts"
+
+    prompt_form: PromptForm = Field("auto", description="chat template, plain text, or whichever the tokenizer has")
+    system: str | None = Field(DEFAULT_SYSTEM, description="text of the system role in chat form; none leaves it out")
+
+
+class InstructionSettings(Settings):
+    """What the model is told to do."""
+
+    title: ClassVar[str] = "Prompts"
+
+    instruction: str = Field(
+        "none", description="a name (none, ignore-irrelevant, self-reminder, …), or any text added before every prompt"
+    )
+
+    @field_validator("instruction")
+    @classmethod
+    def _known_instruction(cls, value: str) -> str:
+        resolve_instruction(value)
+        return value
+
+
+class DecodingSettings(Settings):
+    """How answers are drawn."""
+
+    title: ClassVar[str] = "Decoding"
+
+    decoding: Decoding = Field(default_factory=Decoding, description="sampling settings")
+
+
+class EstimatorSettings(Settings):
+    """What says how much affect a sentence expresses."""
+
+    title: ClassVar[str] = "Scoring"
+
+    estimator: str = Field(
+        "embedded", description="expression estimator: embedded, vader, hub:<id>; several with commas, headline first"
+    )
+
+
+class ScoringSettings(EstimatorSettings):
+    """How answers are scored."""
+
+    encoder: str = Field("embedded", description="sentence encoder of mu_L: embedded, hub:<id>, or a folder")
+    cleaning: Cleaning = Field("echo-free", description="the policy of the headline numbers; all three are computed")
+
+
+class StatisticsSettings(Settings):
+    """What is drawn at random, and how often."""
+
+    title: ClassVar[str] = "Seed and statistics"
+
+    seed: int = Field(0, description="seed of everything that is drawn, and of the bootstrap")
+    bootstrap_draws: int = Field(2_000, ge=100, description="bootstrap resamples behind every interval")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from jaxtyping import Float
 from leakmech.core.seeds import stable_hash
 from leakmech.datasets.emotional_requests import EmotionalRequest
 from leakmech.generation.decode import Decoder, Row
+from leakmech.generation.decoding import Decoding
 from leakmech.generation.engines import auto_batch_size, generate, plan
-from leakmech.generation.sampler import Decoding
 from leakmech.interventions.applied import Applied
 from leakmech.interventions.positions import PromptSpans
 from leakmech.models.load import LoadedModel

@@ -25,7 +25,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -35,10 +35,8 @@ from leakmech.core.errors import DatasetError, nearest
 from leakmech.core.rows import user_rows
 from leakmech.core.store import content_hash, write_jsonl
 from leakmech.datasets.samples import Polarity
+from leakmech.training.kinds import KINDS, ExampleKind, Padding
 
-ExampleKind = Literal["irrelevant", "relevant", "neutral", "plain"]
-KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
-Padding = Literal["left", "right"]
 Tokenise = Callable[[str], list[int]]
 
 

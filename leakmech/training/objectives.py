@@ -36,7 +36,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from einops import einsum
@@ -48,48 +48,10 @@ from leakmech.core.errors import ConfigError, DirectionError, nearest
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.sites import recording
-from leakmech.training.examples import KINDS, Batch, ExampleKind
+from leakmech.training.examples import Batch
+from leakmech.training.kinds import OBJECTIVES, Divergence, ExampleKind, Objective, SetPoint
 from leakmech.training.preventative import PreventativeSteering
 
-ANCHORS: tuple[ExampleKind, ...] = ("relevant", "neutral", "plain")
-SetPoint = Literal["zero", "control"]
-Divergence = Literal["kl", "total_variation"]
-
-
-@dataclass(frozen=True)
-class Objective:
-    """Which examples a loss is about and what it needs to be computed.
-
-    Attributes
-    ----------
-    kinds
-        Of the examples it applies to.
-    logits, hidden
-        Whether it reads logits, or hidden states.
-    reference
-        Whether the base model must read the reference.
-    """
-
-    kinds: tuple[ExampleKind, ...]
-    logits: bool = False
-    hidden: bool = False
-    reference: bool = False
-
-    @property
-    def compares_distributions(self) -> bool:
-        """Whether it is a divergence between the base model's next-token distributions and the student's."""
-        return self.logits and self.reference
-
-
-OBJECTIVES: dict[str, Objective] = {
-    "consistency_sft": Objective(("irrelevant",), logits=True),
-    "distillation": Objective(("irrelevant",), logits=True, reference=True),
-    "activation_consistency": Objective(("irrelevant",), hidden=True, reference=True),
-    "anchor": Objective(ANCHORS, logits=True, reference=True),
-    "contrastive": Objective(KINDS, logits=True, reference=True),
-    "activation_contrastive": Objective(KINDS, hidden=True, reference=True),
-    "direction_penalty": Objective(("irrelevant",), hidden=True),
-}
 _ON_STATES = frozenset({"activation_consistency", "activation_contrastive"})
 _TOKENS_AT_A_TIME = 16
 _STREAM_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")

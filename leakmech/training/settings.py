@@ -9,11 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from leakmech.core.errors import ConfigError
 from leakmech.datasets.samples import POLARITIES, Polarity
-from leakmech.generation.sampler import Decoding
-from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
-from leakmech.runs.settings import DEFAULT_MODEL, Settings
-from leakmech.training.examples import KINDS, Padding
-from leakmech.training.objectives import OBJECTIVES, SetPoint
+from leakmech.generation.decoding import Decoding
+from leakmech.runs.settings import DecodingSettings, FormSettings, InstructionSettings, ModelSettings, Settings
+from leakmech.training.kinds import KINDS, OBJECTIVES, Padding, SetPoint
 
 
 class _Group(BaseModel):
@@ -76,20 +74,10 @@ class Tune(_Group):
     generations: int = Field(2, ge=1, description="per prompt")
 
 
-class LoraTrainingConfig(Settings):
-    """Everything that decides an adapter, and where and how fast it is trained."""
+class TrainingData(DecodingSettings, InstructionSettings, FormSettings):
+    """What an adapter is trained on."""
 
-    command: ClassVar[str] = "train-lora"
-    kind: ClassVar[str] = "train"
-    place: ClassVar[Collection[str]] = ("device", "generation_batch_size", "keep_checkpoints")
-
-    model: str = Field(DEFAULT_MODEL, description="hub id, local folder, or embedded:<name>")
-    revision: str | None = Field(None, description="commit, tag or branch of a hub model")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the base model; the adapter is float32; auto takes bfloat16 where it is fast"
-    )
-    device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")
-    seed: int = Field(0, description="of completions, examples, order, adapter and dropout")
+    title: ClassVar[str] = "Training data"
 
     irrelevant: str | None = Field(None, description="data set whose injections should not show (AEXL fit)")
     relevant: tuple[str, ...] = Field((), description="data sets whose injections should show")
@@ -106,10 +94,13 @@ class LoraTrainingConfig(Settings):
     shares: Shares = Field(default_factory=lambda: Shares.model_validate({}), description="of the kinds of examples")
     completions: int = Field(4, ge=1, description="different completions of one prompt, at most")
     decoding: Decoding = Field(default_factory=lambda: Decoding(max_new_tokens=64), description="of completions")
-    prompt_form: PromptForm = Field("auto", description="chat template, plain text, or whichever the tokenizer has")
-    system: str | None = Field(DEFAULT_SYSTEM, description="text of the system role in chat form; null leaves it out")
-    instruction: str = Field("none", description="none, ignore-irrelevant, or any text added before every prompt")
     generation_batch_size: int | str = Field("auto", description="rows that step together; auto fits them to memory")
+
+
+class AdapterSettings(Settings):
+    """The adapter's shape and place."""
+
+    title: ClassVar[str] = "Adapter"
 
     rank: int = Field(8, ge=1, description="of the adapter's matrices")
     alpha: float = Field(16.0, gt=0, description="scale: alpha / rank, with rslora alpha / sqrt(rank)")
@@ -118,6 +109,12 @@ class LoraTrainingConfig(Settings):
     targets: str | tuple[str, ...] = Field("all-linear", description="all-linear, attention, mlp, or module names")
     layers: tuple[int, ...] | None = Field(None, description="layers that get an adapter; null: all")
     components: Components | None = Field(None, description="only where a diagnosis found carriers")
+
+
+class LossSettings(Settings):
+    """What training makes smaller."""
+
+    title: ClassVar[str] = "Losses"
 
     objectives: ObjectiveWeights = Field(
         default_factory=lambda: ObjectiveWeights.model_validate({"consistency_sft": 1.0}),
@@ -131,6 +128,19 @@ class LoraTrainingConfig(Settings):
     set_point: SetPoint = Field("zero", description="where projections should be: zero, or the control's mean")
     steering: Steering | None = Field(None, description="preventative steering")
 
+
+class LoraTrainingConfig(LossSettings, AdapterSettings, TrainingData, ModelSettings):
+    """Everything that decides an adapter, and where and how fast it is trained."""
+
+    command: ClassVar[str] = "train-lora"
+    kind: ClassVar[str] = "train"
+    place: ClassVar[Collection[str]] = ("device", "generation_batch_size", "keep_checkpoints")
+    title: ClassVar[str] = "Training"
+
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        "auto", description="of the base model; the adapter is float32; auto takes bfloat16 where it is fast"
+    )
+    seed: int = Field(0, description="of completions, examples, order, adapter and dropout")
     learning_rate: float = Field(3e-4, gt=0, description="highest, behind the warm-up")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of steps in which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")

@@ -36,7 +36,8 @@ from leakmech.models.device import rng_devices
 from leakmech.models.layout import layout_of
 from leakmech.training.checkpoints import Checkpoints, Evaluation, TrainingState
 from leakmech.training.examples import Collator, EncodedExample, TrainingExample, check_examples, to_device
-from leakmech.training.objectives import OBJECTIVES, Losses
+from leakmech.training.kinds import OBJECTIVES
+from leakmech.training.objectives import Losses
 from leakmech.training.settings import LoraTrainingConfig
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from leakmech.core.errors import ConfigError, GenerationError
 from leakmech.datasets.samples import Sample
 from leakmech.generation.contrast import CONTRASTS, Contrast, named_contrast
 from leakmech.generation.decode import Decoder, Row
+from leakmech.generation.decoding import Decoding
 from leakmech.generation.engines import generate
-from leakmech.generation.sampler import Decoding
 from leakmech.prompts.render import Renderer
 
 SAMPLED = Decoding(max_new_tokens=16)

@@ -7,8 +7,8 @@ from transformers import DynamicCache
 from leakmech.core.errors import GenerationError
 from leakmech.generation.cache import growing_cache
 from leakmech.generation.decode import Decoder, Row
+from leakmech.generation.decoding import Decoding
 from leakmech.generation.engines import auto_batch_size, generate
-from leakmech.generation.sampler import Decoding
 from leakmech.models.batching import is_out_of_memory
 
 GREEDY = Decoding(temperature=0.0, max_new_tokens=24, repetition_penalty=1.2)

@@ -5,8 +5,6 @@ import pytest
 from leakmech.core.errors import ConfigError
 from leakmech.datasets.samples import Sample, load_dataset
 from leakmech.generation.rewriting import (
-    PROMPT_REWRITES,
-    find_rewrite,
     judge_rewrite,
     request_tokens,
     rewrite_counts,
@@ -14,6 +12,7 @@ from leakmech.generation.rewriting import (
     text_of_answer,
 )
 from leakmech.prompts.render import Renderer
+from leakmech.prompts.rewrites import PROMPT_REWRITES, find_rewrite
 from leakmech.prompts.views import split_context
 
 SAMPLE = Sample(id="s", stem="Her passion is", positive="Joy!", neutral="Fact.", negative="I lost my keys.")

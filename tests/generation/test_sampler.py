@@ -9,7 +9,8 @@ from transformers.generation import TopKLogitsWarper, TopPLogitsWarper
 
 from leakmech.core.errors import ConfigError
 from leakmech.core.seeds import gumbel_noise, mix, row_keys, stable_hash
-from leakmech.generation.sampler import Decoding, penalise_repetition, sample_tokens
+from leakmech.generation.decoding import Decoding
+from leakmech.generation.sampler import penalise_repetition, sample_tokens
 
 
 def draw(logits, *, keys, step=0, seen=None, decoding=None):

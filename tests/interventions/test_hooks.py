@@ -7,8 +7,8 @@ import torch
 
 from leakmech.core.errors import InterventionError
 from leakmech.generation.decode import Decoder, Row
+from leakmech.generation.decoding import Decoding
 from leakmech.generation.engines import generate
-from leakmech.generation.sampler import Decoding
 from leakmech.interventions.base import STREAM_SITES, Edit
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.types import (

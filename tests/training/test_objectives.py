@@ -17,8 +17,8 @@ from leakmech.models.sites import recording
 from leakmech.prompts.render import Renderer
 from leakmech.training.adapter import adapted, target_modules
 from leakmech.training.examples import Collator, TrainingExample
+from leakmech.training.kinds import OBJECTIVES
 from leakmech.training.objectives import (
-    OBJECTIVES,
     Losses,
     activation_distance,
     divergence,

@@ -17,14 +17,7 @@ from leakmech.core.store import append_jsonl, content_hash, read_json, read_json
 from leakmech.datasets.samples import PromptSet
 from leakmech.generation.decode import Row
 from leakmech.generation.engines import auto_batch_size, plan
-from leakmech.generation.rewriting import (
-    PromptRewrite,
-    RewrittenPrompt,
-    find_rewrite,
-    request_tokens,
-    rewrite_counts,
-    rewrite_prompts,
-)
+from leakmech.generation.rewriting import RewrittenPrompt, request_tokens, rewrite_counts, rewrite_prompts
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.positions import PromptSpans
 from leakmech.models.batching import parse_batch_size
@@ -32,6 +25,7 @@ from leakmech.models.load import LoadedModel
 from leakmech.prompts.arrangement import injection_place
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Prompt, Renderer
+from leakmech.prompts.rewrites import PromptRewrite, find_rewrite
 from leakmech.runs.directory import RunDirectory
 from leakmech.studies.benchmark.settings import BenchConfig
 

@@ -6,22 +6,29 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
-from leakmech.runs.settings import DEFAULT_MODEL, Settings
+from leakmech.runs.settings import (
+    AdaptedModelSettings,
+    DataSettings,
+    EstimatorSettings,
+    FormSettings,
+    InstructionSettings,
+    StatisticsSettings,
+)
 
 
-class DiagnoseConfig(Settings):
+class DiagnoseConfig(
+    StatisticsSettings, EstimatorSettings, InstructionSettings, FormSettings, DataSettings, AdaptedModelSettings
+):
     """Everything that decides the numbers of a diagnosis, and where it runs."""
 
     command: ClassVar[str] = "diagnose"
     kind: ClassVar[str] = "diagnose"
+    title: ClassVar[str] = "Diagnosis"
 
-    model: str = Field(DEFAULT_MODEL, description="hub id, local folder, adapter folder, or embedded:<name>")
-    adapter: str | None = Field(None, description="PEFT adapter folder to put on the model")
-    revision: str | None = Field(None, description="commit, tag or branch of a hub model")
     fit: str = Field(description="samples on which directions are fitted: built-in name, or a JSONL / CSV file")
-    tune: str | None = Field(None, description="samples on which layers, methods and components are chosen")
-    dataset: str = Field("hexl", description="samples on which everything is reported")
+    tune: str | None = Field(
+        None, description="samples on which layers, methods and components are chosen; null: a part of the fit samples"
+    )
     limit: int | None = Field(None, ge=3, description="use only the first N samples of the data set")
     target: Literal["direction", "behaviour"] = Field("direction", description="what ranks and curves are about")
     target_layer: int | None = Field(None, ge=0, description="layer of the target direction; null: the last one")
@@ -35,14 +42,5 @@ class DiagnoseConfig(Settings):
     integrated_steps: int = Field(8, ge=1, description="steps of integrated gradients")
     random_rankings: int = Field(5, ge=2, description="random rankings beside every circuit curve")
     top: int = Field(20, ge=1, description="heads in the headline circuit")
-    prompt_form: PromptForm = Field("auto", description="chat template, plain text, or whichever the tokenizer has")
-    system: str | None = Field(DEFAULT_SYSTEM, description="text of the system role in chat form; null leaves it out")
-    instruction: str = Field(
-        "none", description="a name (none, ignore-irrelevant, …), or any text added before every prompt"
-    )
-    seed: int = Field(0, description="seed of fits, baselines, continuations and the bootstrap")
-    bootstrap_draws: int = Field(2_000, ge=100, description="bootstrap resamples behind every interval")
-    device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")
     dtype: str = Field("float32", description="float32; in bfloat16 effects of single heads drown in rounding; or auto")
     batch_size: int | str = Field("auto", description="pairs of prompts that run together; auto goes by the device")
-    trust_remote_code: bool = Field(False, description="run code that comes with a hub model")

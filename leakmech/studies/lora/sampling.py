@@ -32,13 +32,14 @@ from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard
 from leakmech.datasets.relevant_pairs import AffectPair
 from leakmech.datasets.samples import POLARITIES, Polarity, PromptSet
 from leakmech.generation.decode import Decoder, FinishReason, Row
+from leakmech.generation.decoding import Decoding
 from leakmech.generation.engines import auto_batch_size, generate
-from leakmech.generation.sampler import Decoding
 from leakmech.models.batching import parse_batch_size
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
 from leakmech.studies.lora.overlap_check import Role, refuse_shared_prompts, refuse_shared_texts
-from leakmech.training.examples import KINDS, ExampleKind, TrainingExample, check_examples
+from leakmech.training.examples import TrainingExample, check_examples
+from leakmech.training.kinds import KINDS, ExampleKind
 
 
 @dataclass(frozen=True)

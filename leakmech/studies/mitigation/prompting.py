@@ -24,8 +24,8 @@ from collections.abc import Sequence
 
 from leakmech.core.errors import ConfigError, nearest
 from leakmech.generation.contrast import CONTRASTS
-from leakmech.generation.rewriting import find_rewrite
 from leakmech.prompts.instructions import INSTRUCTIONS, resolve_instruction
+from leakmech.prompts.rewrites import find_rewrite
 from leakmech.studies.mitigation.mitigation import Mitigation
 
 _CONTRAST_NOTES = {

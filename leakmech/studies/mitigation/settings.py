@@ -8,25 +8,37 @@ from typing import Any, ClassVar, Self
 from pydantic import Field
 
 from leakmech.core.errors import ConfigError
-from leakmech.generation.sampler import Decoding
 from leakmech.prompts.arrangement import Arrangement
-from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
-from leakmech.runs.settings import DEFAULT_MODEL, Settings
-from leakmech.scoring.sentence import Cleaning
+from leakmech.runs.settings import (
+    DataSettings,
+    DecodingSettings,
+    FormSettings,
+    InferenceSettings,
+    ScoringSettings,
+    StatisticsSettings,
+)
+
+_TERMS = (
+    "model", "revision", "diagnosis", "dataset", "relevant", "arrangements", "relevant_fit", "generations", "limit",
+    "tune_generations", "tune_samples", "cleaning", "estimator", "encoder", "prompt_form", "system", "decoding",
+    "margins", "alpha", "seed", "bootstrap_draws",
+)  # fmt: skip
+"""Settings that all that is compared shares, in the order in which runs have always been told apart by them."""
 
 
-class MitigateConfig(Settings):
+class MitigateConfig(
+    StatisticsSettings, ScoringSettings, DecodingSettings, FormSettings, DataSettings, InferenceSettings
+):
     """Everything that decides the numbers of a comparison of mitigations, and where it runs."""
 
     command: ClassVar[str] = "mitigate"
     kind: ClassVar[str] = "mitigate"
+    title: ClassVar[str] = "Mitigations"
 
-    model: str = Field(DEFAULT_MODEL, description="hub id, local folder, adapter folder, or embedded:<name>")
-    revision: str | None = Field(None, description="commit, tag or branch of a hub model")
     diagnosis: str | None = Field(
         None, description="directory of a finished diagnosis of the model, with a tune split; null: judge files only"
     )
-    dataset: str = Field("hexl", description="leakage set on which everything is reported")
+    limit: int | None = Field(None, ge=3, description="use only the first N samples of the leakage set")
     relevant: tuple[str, ...] = Field(
         ("relevant-matched", "relevant-self"), min_length=1, description="sets of relevant affect, the headline first"
     )
@@ -43,25 +55,14 @@ class MitigateConfig(Settings):
     interventions: tuple[str, ...] = Field((), description="files of interventions to judge in the same table")
     baselines: bool = Field(True, description="also random directions, heads and neurons, and shuffled labels")
     generations: int = Field(4, ge=1, description="generations per prompt on the test sets")
-    limit: int | None = Field(None, ge=3, description="use only the first N samples of the leakage set")
     tune_generations: int = Field(2, ge=1, description="generations per prompt where strengths are chosen")
     tune_samples: int = Field(40, ge=3, description="samples of either set on which strengths are chosen")
-    cleaning: Cleaning = Field("echo-free", description="the policy of the headline numbers")
-    estimator: str = Field("embedded", description="expression estimator: embedded, vader, hub:<id>")
-    encoder: str = Field("embedded", description="sentence encoder: embedded, hub:<id>, or a folder")
-    prompt_form: PromptForm = Field("auto", description="chat template, plain text, or whichever the tokenizer has")
-    system: str | None = Field(DEFAULT_SYSTEM, description="text of the system role in chat form; null leaves it out")
-    decoding: Decoding = Field(default_factory=Decoding, description="sampling settings")
     margins: dict[str, float] = Field(
-        default_factory=dict, description="within which a side effect counts as none; see `leakmech mitigate --help`"
+        default_factory=dict,
+        description="within which a side effect counts as none: perplexity, kl, distinct, repeated, compression, "
+        "length, empty, looping, relevance, capability, seconds, alpha",
     )
     alpha: float = Field(0.05, gt=0, lt=1, description="level of the tests")
-    seed: int = Field(0, description="of the coupled sampling, baselines and the bootstrap")
-    bootstrap_draws: int = Field(2_000, ge=100, description="bootstrap resamples behind every interval")
-    device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")
-    dtype: str = Field("auto", description="float32, bfloat16, float16; auto takes bfloat16 where it is fast")
-    batch_size: int | str = Field("auto", description="rows that step together; auto fits them to memory")
-    trust_remote_code: bool = Field(False, description="run code that comes with a hub model")
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
@@ -86,7 +87,5 @@ class MitigateConfig(Settings):
 
     def terms(self) -> dict[str, Any]:
         """What holds for everything that is compared: a run takes in more mitigations as long as this is the same."""
-        return {key: value for key, value in self.identity().items() if key not in COMPARED}
-
-
-COMPARED = {"families", "adapters", "interventions", "baselines"}
+        identity = self.identity()
+        return {name: identity[name] for name in _TERMS}

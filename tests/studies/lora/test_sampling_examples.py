@@ -12,7 +12,7 @@ from leakmech.datasets.relation import mismatched
 from leakmech.datasets.relevant_pairs import AffectPair, archive_pairs
 from leakmech.datasets.samples import PromptSet, Sample, load_dataset
 from leakmech.generation.decode import Decoder, Row
-from leakmech.generation.sampler import Decoding
+from leakmech.generation.decoding import Decoding
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
 from leakmech.studies.lora.sampling import TrainingSources, build_training_examples, sample_completions

@@ -1,0 +1,50 @@
+"""What can be asked of a training: kinds of examples (:mod:`leakmech.training.examples`) and named losses
+(:mod:`leakmech.training.objectives`), as values that need no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+ExampleKind = Literal["irrelevant", "relevant", "neutral", "plain"]
+KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
+Padding = Literal["left", "right"]
+ANCHORS: tuple[ExampleKind, ...] = ("relevant", "neutral", "plain")
+SetPoint = Literal["zero", "control"]
+Divergence = Literal["kl", "total_variation"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Which examples a loss is about and what it needs to be computed.
+
+    Attributes
+    ----------
+    kinds
+        Of the examples it applies to.
+    logits, hidden
+        Whether it reads logits, or hidden states.
+    reference
+        Whether the base model must read the reference.
+    """
+
+    kinds: tuple[ExampleKind, ...]
+    logits: bool = False
+    hidden: bool = False
+    reference: bool = False
+
+    @property
+    def compares_distributions(self) -> bool:
+        """Whether it is a divergence between the base model's next-token distributions and the student's."""
+        return self.logits and self.reference
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "consistency_sft": Objective(("irrelevant",), logits=True),
+    "distillation": Objective(("irrelevant",), logits=True, reference=True),
+    "activation_consistency": Objective(("irrelevant",), hidden=True, reference=True),
+    "anchor": Objective(ANCHORS, logits=True, reference=True),
+    "contrastive": Objective(KINDS, logits=True, reference=True),
+    "activation_contrastive": Objective(KINDS, hidden=True, reference=True),
+    "direction_penalty": Objective(("irrelevant",), hidden=True),
+}
