@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from fixtures import make_runs
 from fixtures.results import TOLERANCE, differences
 from transformers import LlamaForCausalLM
@@ -27,7 +28,10 @@ def runs(tmp_path, monkeypatch):
     shutil.copytree(RUNS, tmp_path / "runs")
     monkeypatch.chdir(tmp_path / "runs")
     monkeypatch.setenv("LEAKMECH_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "runs"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the runs were made
+    yield tmp_path / "runs"
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
