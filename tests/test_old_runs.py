@@ -15,8 +15,8 @@ from transformers import LlamaForCausalLM
 from typer.testing import CliRunner
 
 import leakmech
-from leakmech.cli import app
-from leakmech.errors import RunDirectoryError
+from leakmech.cli.app import app
+from leakmech.core.errors import RunDirectoryError
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
 BENCHES = ("bench", "bench-edited", "bench-rewritten", "score-file", "score-run")
