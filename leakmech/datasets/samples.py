@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args
 
-from leakmech.core.errors import DatasetError, UsageError, nearest
+from leakmech.core.errors import DatasetError, nearest
 from leakmech.core.rows import read_items
 from leakmech.core.store import content_hash, write_jsonl
 from leakmech.core.validation import CLOSED, Text
@@ -182,11 +182,3 @@ def load_dataset(name_or_path: str | Path | PromptSet) -> PromptSet:
             f"dataset {str(name_or_path)!r}: no such file and no built-in name{nearest(path.name, builtin)}"
         )
     return PromptSet(path.stem, read_items(path, Sample))
-
-
-def parse_condition(text: str) -> Condition:
-    """Check that `text` names a condition."""
-    for condition in CONDITIONS:
-        if condition == text:
-            return condition
-    raise UsageError(f"unknown condition {text!r}{nearest(text, CONDITIONS)}")

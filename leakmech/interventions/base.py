@@ -41,7 +41,6 @@ from leakmech.interventions.positions import SPAN_POSITIONS, Position, RowPositi
 from leakmech.models.components import Component
 from leakmech.models.layout import Layout
 
-StreamSite = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 # In the order of the forward pass; the attention of a layer reads its mask behind resid_pre.
 SITE_ORDER = ("resid_pre", "attention", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
 STREAM_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")

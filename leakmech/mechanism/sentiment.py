@@ -31,7 +31,6 @@ from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 from leakmech.scoring.expression import Estimator, load_estimator
 
 TUNE_SHARE = 0.4
-_OWN_SENTENCES = 2  # per injection: the extremes of four sentences a sample
 KINDS: tuple[DirectionKind, ...] = ("read", "expressed")
 
 

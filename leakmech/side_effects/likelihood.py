@@ -63,12 +63,6 @@ class Likelihoods:
     log_likelihood: Float[np.ndarray, " continuations"]
 
     @property
-    def per_token(self) -> Float[np.ndarray, " continuations"]:
-        """Mean log-probability of a token, in nats; NaN for empty texts."""
-        empty = self.n_tokens == 0
-        return np.divide(self.log_likelihood, self.n_tokens, out=np.full(len(empty), np.nan), where=~empty)
-
-    @property
     def perplexity(self) -> float:
         """exp of the mean negative log-likelihood of all tokens; NaN without tokens."""
         total = self.n_tokens.sum()

@@ -32,8 +32,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from leakmech.core.errors import DatasetError, nearest
-from leakmech.core.rows import user_rows
+from leakmech.core.rows import read_items
 from leakmech.core.store import content_hash, write_jsonl
+from leakmech.core.validation import CLOSED
 from leakmech.datasets.samples import Polarity
 from leakmech.training.kinds import KINDS, ExampleKind, Padding
 
@@ -63,6 +64,8 @@ class TrainingExample:
         Examples of one stem go into one step together, as far as they fit: an adapter that answers all injections of
         a stem alike then gains nothing. None: it goes alone.
     """
+
+    __pydantic_config__ = CLOSED
 
     id: str
     kind: ExampleKind
@@ -99,21 +102,7 @@ def load_examples(path: Path) -> list[TrainingExample]:
     DatasetError
         The file is missing, empty or malformed; the message names the line.
     """
-    known = {field.name for field in fields(TrainingExample)}
-    examples = []
-    for number, row in user_rows(Path(path)):
-        for key in row:
-            if key not in known:
-                raise DatasetError(f"{path}:{number}: unknown field {key!r}{nearest(str(key), known)}")
-        values: dict[str, Any] = dict(row)
-        if values.get("tokens") is not None:
-            values["tokens"] = tuple(values["tokens"])
-        try:
-            examples.append(TrainingExample(**values))
-        except TypeError as problem:
-            raise DatasetError(f"{path}:{number}: a field is missing ({problem})") from problem
-    check_examples(examples)
-    return examples
+    return list(read_items(path, TrainingExample))
 
 
 def check_examples(examples: Sequence[TrainingExample]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from leakmech.core.errors import DatasetError
-from leakmech.training.examples import Collator, TrainingExample, load_examples, save_examples
+from leakmech.training.examples import Collator, TrainingExample, check_examples, load_examples, save_examples
 
 
 def spaces(text: str) -> list[int]:
@@ -96,11 +96,13 @@ class TestFiles:
         path = tmp_path / "e.jsonl"
         for text, message in (
             ('{"id": "a", "kynd": "plain"}', r"e\.jsonl:1: unknown field 'kynd'; did you mean 'kind'"),
-            ('{"id": "a"}', r"e\.jsonl:1: a field is missing"),
+            ('{"id": "a"}', r"e\.jsonl:1: field 'kind' is missing"),
         ):
             path.write_text(text + "\n")
             with pytest.raises(DatasetError, match=message):
                 load_examples(path)
         save_examples(path, [make("a"), make("a")])
-        with pytest.raises(DatasetError, match="example a: its id occurs twice"):
+        with pytest.raises(DatasetError, match=r"e\.jsonl:2: field 'id': 'a' is already used in line 1"):
             load_examples(path)
+        with pytest.raises(DatasetError, match="example a: its id occurs twice"):
+            check_examples([make("a"), make("a")])

@@ -107,35 +107,6 @@ def cache_activations(
     return writer.close()
 
 
-def estimate_bytes(
-    model: LoadedModel,
-    dataset: str | Path | PromptSet,
-    *,
-    sites: Sequence[str] = ("resid_post",),
-    layers: Sequence[int] | None = None,
-    positions: Sequence[str] = ("last_prompt",),
-    conditions: Sequence[str] = CONDITIONS,
-    prompt_form: PromptForm = "auto",
-    system: str | None = DEFAULT_SYSTEM,
-    instruction: str = "none",
-    continuations: Mapping[str, Sequence[int]] | None = None,
-) -> int:
-    """Size of what :func:`cache_activations` would keep, in bytes; the model does not run.
-
-    Parameters and errors are those of :func:`cache_activations`.
-    """
-    return ActivationRun.plan(
-        model,
-        dataset,
-        sites=sites,
-        layers=layers,
-        positions=positions,
-        conditions=conditions,
-        renderer=Renderer(model.tokenizer, prompt_form, system, instruction),
-        continuations=continuations,
-    ).index.n_bytes()
-
-
 def activation_moments(
     model: LoadedModel,
     dataset: str | Path | PromptSet,

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from einops import einsum, rearrange
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -125,25 +125,3 @@ class RunningMoments:
             return count, mean, None
         below = (count - 1).double().where(count > 1, torch.nan)
         return count, mean, squares.div(rearrange(below, "c p -> c p 1 1 1"))
-
-
-def pooled_moments(moments: Moments, *, position: str) -> tuple[Tensor, Tensor | None]:
-    """Mean and covariance of all conditions together at one position, as if they had been one sample.
-
-    Returns
-    -------
-    mean, covariance
-        Shapes (layer, width) and (layer, width, width).
-    """
-    if position not in moments.positions:
-        raise ConfigError(f"position {position!r} is not there{nearest(position, moments.positions)}")
-    at = moments.positions.index(position)
-    kept = moments.count[:, at] > 0
-    count, mean = moments.count[kept, at].double(), moments.mean[kept, at]
-    pooled = einsum(count, mean, "c, c layer width -> layer width") / count.sum()
-    if moments.covariance is None:
-        return pooled, None
-    within = moments.covariance[kept, at].nan_to_num() * rearrange(count - 1, "c -> c 1 1 1")
-    apart = mean - pooled
-    between = einsum(count, apart, apart, "c, c layer i, c layer j -> layer i j")
-    return pooled, (within.sum(dim=0) + between) / (count.sum() - 1)

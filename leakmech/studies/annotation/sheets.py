@@ -17,10 +17,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from leakmech.core.errors import DatasetError, nearest
 from leakmech.core.rows import user_rows
+from leakmech.core.validation import CLOSED, checked
 
 FORMAT_VERSION = 1
 KIND = "annotation-key"
@@ -57,6 +58,8 @@ class Item:
         The estimator's output for both, in the order negative, neutral, positive.
     """
 
+    __pydantic_config__ = CLOSED
+
     sample: str
     condition: str
     generation: int
@@ -88,6 +91,8 @@ class Key:
         For each annotator the items in the order of the sheet, each with what stands as sentence A.
     """
 
+    __pydantic_config__ = CLOSED
+
     export: str
     run: Mapping[str, Any]
     seed: int
@@ -109,18 +114,16 @@ class Key:
         DatasetError
             `value` is no key of this version.
         """
-        try:
-            if (value["kind"], value["format_version"]) != (KIND, FORMAT_VERSION):
-                raise DatasetError(f"{path}: is no key of this version of `leakmech annotate export`")
-            fields = {name: value[name] for name in cls.__dataclass_fields__}
-            items = {name: Item(**item) for name, item in fields["items"].items()}
-            annotators = {
-                name: [(item, side) for item, side in order if side in get_args(Side) and items[item]]
-                for name, order in fields["annotators"].items()
-            }
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DatasetError(f"{path}: is damaged ({error!r}); export again, or restore it from a copy") from error
-        return cls(**(fields | {"items": items, "annotators": annotators}))
+        head = {"format_version": FORMAT_VERSION, "kind": KIND}
+        damaged = f"{path}: is damaged (export again, or restore it from a copy)"
+        if not isinstance(value, dict):
+            raise DatasetError(damaged)
+        if {name: value.get(name) for name in head} != head:
+            raise DatasetError(f"{path}: is no key of this version of `leakmech annotate export`")
+        key = checked(cls, {name: stored for name, stored in value.items() if name not in head}, where=damaged)
+        if not {item for order in key.annotators.values() for item, _ in order} <= set(key.items):
+            raise DatasetError(damaged)
+        return key
 
 
 def guard(text: str) -> str:

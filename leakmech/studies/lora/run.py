@@ -67,11 +67,6 @@ class LoraResult:
         """One row a step: loss, every objective's mean, learning rate, length of the gradient."""
         return pd.DataFrame([row for row in read_jsonl_shard(self.path / LOG) if "loss" in row])
 
-    @property
-    def best_score(self) -> float | None:
-        """The evaluation of the adapter that was kept."""
-        return max((one["score"] for one in self.card["results"]["evaluations"]), default=None)
-
 
 def train_lora(
     config: LoraTrainingConfig,

@@ -18,9 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pydantic import BaseModel
+
 from leakmech.core.errors import ConfigError, nearest
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash
+from leakmech.core.validation import CLOSED, checked
 from leakmech.interventions.base import Intervention, interventions_key
 from leakmech.models.load import LoadedModel, load_configured
 from leakmech.runs.directory import BenchResult
@@ -29,7 +32,6 @@ from leakmech.studies.benchmark.settings import BenchConfig
 
 FORMAT_VERSION = 1
 MitigationKind = Literal["base", "baseline", "instruction", "rewrite", "decoding", "intervention", "adapter", "oracle"]
-_FIELDS = ("name", "kind", "settings", "note")
 _DEFAULTS = BenchConfig.parse({})
 
 
@@ -146,7 +148,7 @@ class Mitigation:
             raise ConfigError(f"{self._where}: has tensors; save its interventions and name their file in settings")
         if self.hook is not None:
             raise ConfigError(f"{self._where}: is a Python function, which a file cannot hold; save an intervention")
-        return {"format_version": FORMAT_VERSION, **{name: getattr(self, name) for name in _FIELDS}}
+        return {"format_version": FORMAT_VERSION, **{name: getattr(self, name) for name in _Stored.model_fields}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Mitigation:
@@ -161,15 +163,19 @@ class Mitigation:
         if version != FORMAT_VERSION:
             raise ConfigError(f"mitigation: format version {version!r}; this leakmech reads {FORMAT_VERSION}")
         given = {key: value for key, value in values.items() if key != "format_version"}
-        for key in given:
-            if key not in _FIELDS:
-                raise ConfigError(f"mitigation: unknown key {key!r}{nearest(key, _FIELDS)}")
-        for key in ("name", "kind"):
-            if not isinstance(given.get(key), str):
-                raise ConfigError(f"mitigation: {key} must be a text, found {given.get(key)!r}")
-        if not isinstance(given.get("settings", {}), Mapping):
-            raise ConfigError(f"mitigation {given['name']!r}: settings must be a mapping, found {given['settings']!r}")
-        return cls(**given)
+        stored = checked(_Stored, given, where="mitigation", error=ConfigError, noun="key")
+        return cls(**stored.model_dump())
+
+
+class _Stored(BaseModel):
+    """What a file holds of a mitigation."""
+
+    model_config = CLOSED
+
+    name: str
+    kind: MitigationKind
+    settings: dict[str, Any] = {}
+    note: str = ""
 
 
 def _tensor_files(path: Path) -> list[Path]:

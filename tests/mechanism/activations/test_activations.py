@@ -11,8 +11,8 @@ from leakmech.datasets.samples import CONDITIONS, PromptSet, Sample
 from leakmech.mechanism.activations import cache as activations
 from leakmech.mechanism.activations import run as engine
 from leakmech.mechanism.activations import store as activation_store
-from leakmech.mechanism.activations.cache import activation_moments, cache_activations, estimate_bytes
-from leakmech.mechanism.activations.moments import RunningMoments, pooled_moments
+from leakmech.mechanism.activations.cache import activation_moments, cache_activations
+from leakmech.mechanism.activations.moments import RunningMoments
 from leakmech.mechanism.activations.store import load_activations
 from leakmech.mechanism.behaviour import sample_continuations
 from leakmech.mechanism.bridge import bridge
@@ -298,12 +298,6 @@ def test_a_folder_in_use_or_unfinished_or_damaged_is_refused(loaded, tmp_path, s
         load_activations(tmp_path / "nothing")
 
 
-def test_the_estimate_is_what_is_kept(loaded):
-    options = {"sites": ["z", "mlp_post"], "positions": ["injection", "last_prompt"], "layers": [1]}
-    cache = cache_activations(loaded, SAMPLES, **options)
-    assert estimate_bytes(loaded, SAMPLES, **options) == sum(cache[site].values.nbytes for site in cache.sites)
-
-
 def test_too_little_memory_is_refused_before_the_model_runs(loaded, monkeypatch, tmp_path):
     monkeypatch.setattr(activation_store, "available_memory", lambda: 2000)
     monkeypatch.setattr(loaded.model, "forward", lambda **_: 1 / 0)
@@ -348,10 +342,6 @@ def test_moments_are_those_of_all_activations(loaded):
                 close(found.covariance[c, p, layer], vectors.T.cov())
         assert found.count.tolist() == [[3, 0], [3, 3], [3, 3], [3, 3]]
         assert found.mean[0, 1].isnan().all()
-        pooled, covariance = pooled_moments(found, position="last_prompt")
-        together = every[:, :, 0].flatten(end_dim=1)
-        close(pooled, together.mean(dim=0))
-        close(covariance[2], together[:, 2].T.cov())
     assert activation_moments(loaded, SAMPLES, covariance=False)["resid_post"].covariance is None
 
 
