@@ -10,11 +10,12 @@ import typer
 
 from leakmech.cli import annotate, data, environment, lora, mechanism, mitigation, run, statistics
 from leakmech.cli.console import complain
+from leakmech.cli.options import Commands
 from leakmech.core.errors import LeakmechError
 
 
 def _group(description: str, **options: Any) -> typer.Typer:
-    return typer.Typer(help=description, no_args_is_help=True, **options)
+    return typer.Typer(cls=Commands, help=description, no_args_is_help=True, **options)
 
 
 app = _group(

@@ -7,32 +7,23 @@ from typing import Annotated
 
 import typer
 
-from leakmech.cli.console import given
 from leakmech.cli.console import out as console
+from leakmech.cli.options import ConfigFile, Given, takes
 
 
+@takes("leakmech.training.settings:LoraTrainingConfig")
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file with settings; options override it.")],
+    given: Given,
     out: Annotated[Path, typer.Option(help="Folder of the adapter; one that holds this training is continued.")],
-    model: Annotated[str | None, typer.Option(help="Hub id, folder, or embedded:<name>.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of completions, examples, order, adapter and dropout.")] = None,
-    rank: Annotated[int | None, typer.Option(help="Of the adapter's matrices.")] = None,
-    examples: Annotated[int | None, typer.Option(help="Number of examples; default: as many as there are.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Times that every example is seen.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, or auto.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, or auto; the adapter is float32.")] = None,
+    config: ConfigFile = None,
 ) -> None:
     """Train a LoRA adapter against leakage; continues the training in --out if there is one."""
     from leakmech.core.progress import rich_progress
-    from leakmech.runs.settings import read_yaml
     from leakmech.studies.lora.report import adapter_table, loss_figure
     from leakmech.studies.lora.run import train_lora
-    from leakmech.training.settings import LoraTrainingConfig
 
-    settings = read_yaml(config) | given(
-        model=model, seed=seed, rank=rank, examples=examples, epochs=epochs, device=device, dtype=dtype
-    )
-    result = train_lora(LoraTrainingConfig.parse(settings, where=str(config)), out, progress=rich_progress)
+    chosen = given.settings.parse(given.over(out=out, config=config), where=str(config or "train-lora"))
+    result = train_lora(chosen, out, progress=rich_progress)
     loss_figure(result.to_frame(), result.path / "figures" / "loss")
     console.print(adapter_table(result.card).to_rich())
     console.print(f"adapter: {result.path}")

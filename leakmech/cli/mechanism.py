@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leakmech.cli.console import given
 from leakmech.cli.console import out as console
+from leakmech.cli.options import ConfigFile, Given, takes
 
 if TYPE_CHECKING:
     from leakmech.models.load import LoadedModel
@@ -22,37 +22,17 @@ _DEVICE = typer.Option(help="cpu, cuda, mps, or auto.")
 _DTYPE = typer.Option(help="float32, bfloat16, float16, or auto.")
 
 
+@takes("leakmech.studies.diagnosis.settings:DiagnoseConfig")
 def diagnose(
-    config: Annotated[Path | None, typer.Argument(help="YAML file with settings; options override it.")] = None,
-    model: Annotated[str | None, _MODEL] = None,
-    adapter: Annotated[str | None, typer.Option(help="PEFT adapter folder to put on the model.")] = None,
-    fit: Annotated[str | None, _FIT] = None,
-    tune: Annotated[str | None, _TUNE] = None,
-    dataset: Annotated[str | None, _DATASET] = None,
-    limit: Annotated[int | None, typer.Option(help="Use only the first N samples of the data set.")] = None,
-    target: Annotated[str | None, typer.Option(help="What is explained: direction, or behaviour.")] = None,
-    target_layer: Annotated[int | None, typer.Option(help="Layer of the target direction; default: the last.")] = None,
-    exact_samples: Annotated[int | None, typer.Option(help="Samples on which every head is patched exactly.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of fits, baselines and continuations.")] = None,
-    device: Annotated[str | None, _DEVICE] = None,
-    dtype: Annotated[str | None, _DTYPE] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Pairs that run together, or auto.")] = None,
+    given: Given,
+    config: ConfigFile = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; one that holds this diagnosis is continued.")] = None,
 ) -> None:
     """Find the layers, heads and neurons that carry leaked affect; continues the diagnosis in --out."""
     from leakmech.core.progress import rich_progress
-    from leakmech.runs.directory import stored_settings
-    from leakmech.runs.settings import read_yaml
     from leakmech.studies.diagnosis.run import diagnose as run
 
-    settings = stored_settings(out, command="diagnose") if out else {}
-    settings |= read_yaml(config) if config else {}
-    settings |= given(
-        model=model, adapter=adapter, fit=fit, tune=tune, dataset=dataset, limit=limit, target=target,
-        target_layer=target_layer, exact_samples=exact_samples, seed=seed, device=device, dtype=dtype,
-        batch_size=batch_size,
-    )  # fmt: skip
-    _present(run(out=out, progress=rich_progress, **settings))
+    _present(run(out=out, progress=rich_progress, **given.over(out=out, config=config)))
 
 
 def directions(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -36,6 +36,12 @@ def whole(least: int = 0, most: int | None = None) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
+
+
+def described(default: T, description: str) -> T:
+    """A field of a dataclass with a default and a description, which becomes the help of an option."""
+    made: Any = field(default=default, metadata={"description": description})
+    return made
 
 
 def checked(

@@ -34,6 +34,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from leakmech.core.errors import ConfigError, nearest
+from leakmech.core.validation import described
 from leakmech.prompts.render import Prompt
 from leakmech.prompts.views import VIEWS, find_view
 
@@ -48,27 +49,16 @@ ContrastMethod = Literal["toward-reference", "away-from-reference", "subtract-co
 class Contrast:
     """A contrastive decoding rule; a :class:`~leakmech.generation.decode.LogitCombination`.
 
-    Parameters
-    ----------
-    method
-        One of the formulas of this module.
-    reference
-        Name of the version of the prompt that is the reference, see :data:`leakmech.prompts.views.VIEWS`.
-    strength
-        a, 0 or more.
-    plausibility
-        b, in [0, 1); 0 leaves the constraint out.
-
     Raises
     ------
     ConfigError
         A name is unknown or a value out of range.
     """
 
-    method: ContrastMethod = "toward-reference"
-    reference: str = "last-sentence"
-    strength: float = 1.0
-    plausibility: float = 0.1
+    method: ContrastMethod = described("toward-reference", "formula of contrastive decoding")
+    reference: str = described("last-sentence", "version of the prompt that is the reference")
+    strength: float = described(1.0, "its strength; 0 is plain decoding")
+    plausibility: float = described(0.1, "least probability of a token, relative to the likeliest; 0 is no constraint")
 
     def __post_init__(self) -> None:
         if self.method not in get_args(ContrastMethod):
@@ -167,21 +157,3 @@ def named_contrast(value: Any) -> Any:
     if preset not in CONTRASTS:
         raise ConfigError(f"contrast {preset!r}: no such name{nearest(str(preset), CONTRASTS)}")
     return CONTRASTS[preset].to_dict() | settings
-
-
-def contrast_settings(present: Any, preset: str | None, strength: float | None) -> Any:
-    """Settings of a contrast from those at hand, with another preset, another strength, or both.
-
-    Raises
-    ------
-    ConfigError
-        A strength is given for no rule.
-    """
-    if preset == "none":
-        return None
-    base: Any = preset if preset is not None else present
-    if strength is None:
-        return base
-    if base is None:
-        raise ConfigError("contrast_strength: of which rule? Name one with --contrast")
-    return ({"preset": base} if isinstance(base, str) else dict(base)) | {"strength": strength}

@@ -5,31 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from leakmech.core.errors import ConfigError
+from leakmech.core.validation import described
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """Decoding settings; the defaults are the paper's (temperature is not stated there).
+    """Decoding settings; the defaults are the paper's (temperature is not stated there)."""
 
-    Parameters
-    ----------
-    max_new_tokens
-        Upper bound on a generation's length in tokens.
-    temperature
-        0 means greedy decoding.
-    top_k
-        Number of candidates kept before top-p; 0 keeps the whole vocabulary.
-    top_p
-        Smallest set of candidates whose probability reaches this value.
-    repetition_penalty
-        Divides (multiplies, if negative) the logits of tokens in the prompt or the row so far (Keskar et al. 2019).
-    """
-
-    max_new_tokens: int = 128
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 0.9
-    repetition_penalty: float = 1.1
+    max_new_tokens: int = described(128, "longest generation in tokens")
+    temperature: float = described(1.0, "sampling temperature; 0 is greedy")
+    top_k: int = described(50, "candidates kept before top-p; 0 keeps the whole vocabulary")
+    top_p: float = described(0.9, "probability of the smallest set of candidates that is kept")
+    repetition_penalty: float = described(
+        1.1, "divides (multiplies, if negative) the logits of tokens so far (Keskar et al. 2019); 1 is none"
+    )
 
     def __post_init__(self) -> None:
         for name, valid, wanted in (

@@ -8,8 +8,9 @@ their descriptions make the options of the command and its ``--help``, and how a
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -24,6 +25,28 @@ from leakmech.scoring.sentence import Cleaning
 DEFAULT_MODEL = "embedded:smollm2-135m-instruct"
 
 
+@dataclass(frozen=True)
+class Spelling:
+    """For ``Annotated``: how a setting is spelled as an option, where that does not follow from its name and type.
+
+    Attributes
+    ----------
+    names
+        ``--name``, or ``--yes/--no`` of a switch.
+    prefix
+        What the options of a group's fields begin with; by default the group's name.
+    preset
+        The group may also be given by the name of a preset.
+    repeated
+        Several values are given by repeating the option, not with commas, because they may be paths.
+    """
+
+    names: str = ""
+    prefix: str | None = None
+    preset: bool = False
+    repeated: bool = False
+
+
 class Settings(BaseModel):
     """Settings of a command that makes a run.
 
@@ -34,6 +57,8 @@ class Settings(BaseModel):
     command: ClassVar[str]
     kind: ClassVar[str] = "bench"
     place: ClassVar[Collection[str]] = ("device", "dtype", "batch_size", "trust_remote_code")
+    grows: ClassVar[Collection[str] | None] = None
+    """Settings that may differ when a run takes in more, finished or not; None: a finished run is only read."""
     title: ClassVar[str] = "Settings"
     """What the fields that a class adds are about: the heading of their options."""
 
@@ -127,7 +152,9 @@ class DecodingSettings(Settings):
 
     title: ClassVar[str] = "Decoding"
 
-    decoding: Decoding = Field(default_factory=Decoding, description="sampling settings")
+    decoding: Annotated[Decoding, Spelling(prefix="")] = Field(
+        default_factory=Decoding, description="sampling settings"
+    )
 
 
 class EstimatorSettings(Settings):

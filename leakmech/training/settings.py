@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from leakmech.core.errors import ConfigError
 from leakmech.datasets.samples import POLARITIES, Polarity
 from leakmech.generation.decoding import Decoding
-from leakmech.runs.settings import DecodingSettings, FormSettings, InstructionSettings, ModelSettings, Settings
+from leakmech.runs.settings import (
+    DecodingSettings,
+    FormSettings,
+    InstructionSettings,
+    ModelSettings,
+    Settings,
+    Spelling,
+)
 from leakmech.training.kinds import KINDS, OBJECTIVES, Padding, SetPoint
 
 
@@ -67,7 +74,7 @@ class Tune(_Group):
     """Samples on which the adapter is judged while it is trained, by selectivity without fluency."""
 
     leakage: str = Field(description="data set or file: leakage that should fall (AEXL tune)")
-    relevant: tuple[str, ...] = Field(
+    relevant: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
         ("relevant-fit", "relevant-wide"), min_length=1, description="relevant affect that should stay, marked tune"
     )
     samples: int = Field(24, ge=3, description="of each set, and of mismatched ones where training has those")
@@ -80,20 +87,26 @@ class TrainingData(DecodingSettings, InstructionSettings, FormSettings):
     title: ClassVar[str] = "Training data"
 
     irrelevant: str | None = Field(None, description="data set whose injections should not show (AEXL fit)")
-    relevant: tuple[str, ...] = Field((), description="data sets whose injections should show")
+    relevant: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
+        (), description="data sets whose injections should show"
+    )
     mismatched: int = Field(
         0, ge=0, description="times that stems of relevant samples are also paired with injections of other themes"
     )
     clear_pairs: ClearPairs | None = Field(None, description="train and tune on clear pairs only; null: on all")
     relevant_pairs: bool = Field(False, description="also sentences that follow each other in the embedded archive")
     examples_file: str | None = Field(None, description="JSONL of finished examples, instead of data sets")
-    evaluation: tuple[str, ...] = Field(("hexl",), description="data sets that training must share no text with")
+    evaluation: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
+        ("hexl",), description="data sets that training must share no text with"
+    )
     max_overlap: float = Field(0.7, gt=0, le=1, description="shared words (Jaccard) from which texts count as one")
     polarities: tuple[Polarity, ...] = Field(POLARITIES, min_length=1, description="injections to train on")
     examples: int | None = Field(None, ge=1, description="number of examples; null takes as many as there are")
     shares: Shares = Field(default_factory=lambda: Shares.model_validate({}), description="of the kinds of examples")
     completions: int = Field(4, ge=1, description="different completions of one prompt, at most")
-    decoding: Decoding = Field(default_factory=lambda: Decoding(max_new_tokens=64), description="of completions")
+    decoding: Annotated[Decoding, Spelling(prefix="")] = Field(
+        default_factory=lambda: Decoding(max_new_tokens=64), description="of completions"
+    )
     generation_batch_size: int | str = Field("auto", description="rows that step together; auto fits them to memory")
 
 
@@ -124,7 +137,9 @@ class LossSettings(Settings):
         0.0, ge=0, le=1, description="share of the steps, the last ones, with total variation instead of KL divergence"
     )
     activation_layers: tuple[int, ...] | None = Field(None, description="of the losses on activations; null: all")
-    directions: tuple[str, ...] = Field((), description="saved directions of the direction penalty")
+    directions: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
+        (), description="saved directions of the direction penalty"
+    )
     set_point: SetPoint = Field("zero", description="where projections should be: zero, or the control's mean")
     steering: Steering | None = Field(None, description="preventative steering")
 

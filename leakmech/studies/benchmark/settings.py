@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -17,6 +17,7 @@ from leakmech.runs.settings import (
     FormSettings,
     InstructionSettings,
     ScoringSettings,
+    Spelling,
     StatisticsSettings,
 )
 from leakmech.scoring.sentence import DEFAULT_ECHO_SIMILARITY
@@ -45,15 +46,19 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
     title: ClassVar[str] = "Benchmark"
 
     intervention: str | None = Field(None, description="file of interventions (.json) that the model runs under")
-    fold: bool = Field(False, description="bake the interventions into the weights instead of running hooks")
+    fold: Annotated[bool, Spelling("--fold/--hooks")] = Field(
+        False, description="bake the interventions into the weights, or run hooks"
+    )
     generations: int = Field(10, ge=1, description="generations per prompt (K)")
     prompt_rewrite: str | None = Field(
         None, description="rewrite prompts first: self, self-examples, last-sentence, control (oracle), …"
     )
-    contrast: Contrast | None = Field(
-        None, description="contrastive decoding: subtract-context, away-from-context, …; in a file also its settings"
+    contrast: Annotated[Contrast | None, Spelling(preset=True)] = Field(
+        None, description="contrastive decoding: subtract-context, away-from-context, …; none is plain decoding"
     )
-    stop_at_first_sentence: bool = Field(True, description="end a row once the text that is scored is complete")
+    stop_at_first_sentence: Annotated[bool, Spelling("--first-sentence-stop/--full-length")] = Field(
+        True, description="end a row once the text that is scored is complete"
+    )
     noise_floor: bool = Field(True, description="generate a second set of control generations")
     conditions: tuple[Condition, ...] = Field(
         CONDITIONS, min_length=1, description="prompts that are completed; a number that needs others is not computed"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from leakmech.runs.settings import (
     FormSettings,
     InferenceSettings,
     ScoringSettings,
+    Spelling,
     StatisticsSettings,
 )
 
@@ -33,31 +34,36 @@ class MitigateConfig(
 
     command: ClassVar[str] = "mitigate"
     kind: ClassVar[str] = "mitigate"
+    grows: ClassVar[Collection[str] | None] = ("families", "adapters", "interventions", "baselines")
     title: ClassVar[str] = "Mitigations"
 
     diagnosis: str | None = Field(
         None, description="directory of a finished diagnosis of the model, with a tune split; null: judge files only"
     )
     limit: int | None = Field(None, ge=3, description="use only the first N samples of the leakage set")
-    relevant: tuple[str, ...] = Field(
+    relevant: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
         ("relevant-matched", "relevant-self"), min_length=1, description="sets of relevant affect, the headline first"
     )
     arrangements: tuple[Arrangement, ...] = Field(
         (), description="also measure leakage with injections after the stem, or two of them (twice)"
     )
-    relevant_fit: tuple[str, ...] = Field(
+    relevant_fit: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
         ("relevant-fit", "relevant-train"),
         min_length=1,
         description="relevant affect to fit and choose on, marked fit and tune",
     )
     families: tuple[str, ...] = Field((), description="kinds of mitigations to try; empty: all")
-    adapters: tuple[str, ...] = Field((), description="PEFT adapter folders to judge in the same table")
-    interventions: tuple[str, ...] = Field((), description="files of interventions to judge in the same table")
+    adapters: Annotated[tuple[str, ...], Spelling("--adapter", repeated=True)] = Field(
+        (), description="PEFT adapter folders to judge in the same table"
+    )
+    interventions: Annotated[tuple[str, ...], Spelling("--intervention", repeated=True)] = Field(
+        (), description="files of interventions to judge in the same table"
+    )
     baselines: bool = Field(True, description="also random directions, heads and neurons, and shuffled labels")
     generations: int = Field(4, ge=1, description="generations per prompt on the test sets")
     tune_generations: int = Field(2, ge=1, description="generations per prompt where strengths are chosen")
     tune_samples: int = Field(40, ge=3, description="samples of either set on which strengths are chosen")
-    margins: dict[str, float] = Field(
+    margins: Annotated[dict[str, float], Spelling("--margin")] = Field(
         default_factory=dict,
         description="within which a side effect counts as none: perplexity, kl, distinct, repeated, compression, "
         "length, empty, looping, relevance, capability, seconds, alpha",

@@ -1,0 +1,125 @@
+"""Options of commands that make a run, generated from the settings of their study.
+
+A command marked with :func:`takes` gets them when it is called or asked for help, not when it is listed: reading a
+study's settings costs more time than ``leakmech --help`` may take.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+if TYPE_CHECKING:
+    from leakmech.runs.options import Option
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+ConfigFile = Annotated[Path | None, typer.Argument(help="YAML file with settings; options override it.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file with settings; options override it.")]
+Report = Annotated[bool, typer.Option(help="Also write report.html.")]
+
+
+@dataclass(frozen=True)
+class Given:
+    """The settings that a user chose by options."""
+
+    settings: Any
+    options: Mapping[Option, Any]
+
+    def over(self, *, out: Path | None = None, config: Path | None = None) -> dict[str, Any]:
+        """All settings: what the run in `out` stored, over it the file, over it the options."""
+        from leakmech.runs.options import gathered
+
+        return gathered(self.settings, self.options, out=out, file=config)
+
+
+def takes(settings: str) -> Callable[[Function], Function]:
+    """Mark a command whose parameter `given` is made of options for the fields of `settings` (``module:class``)."""
+
+    def mark(function: Function) -> Function:
+        signature = inspect.signature(function, eval_str=True)
+        own = [parameter for name, parameter in signature.parameters.items() if name != "given"]
+        marked: Any = function
+        marked.takes = settings
+        marked.__signature__ = signature.replace(parameters=own)
+        return function
+
+    return mark
+
+
+class Commands(TyperGroup):
+    """A group whose commands get the options of their settings when they are called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _complete(command), rest
+
+
+class SectionedCommand(TyperCommand):
+    """A command whose help lists options by heading."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                sections.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(record)
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
+def _complete(command: Any) -> Any:
+    """The command with the options of its settings, if it takes any."""
+    function: Any = getattr(command, "callback", None)
+    if not hasattr(function, "takes"):
+        return command
+    module, _, name = function.takes.partition(":")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    complete = _with_options(function, getattr(import_module(module), name))
+    app.command(command.name, cls=SectionedCommand)(complete)
+    return typer.main.get_command(app)
+
+
+def _with_options(function: Any, settings: Any) -> Callable[..., Any]:
+    """`function` with a parameter for each option, which it gets together as `given`."""
+    from leakmech.runs.options import options_of
+
+    options = {option.parameter: option for option in options_of(settings)}
+
+    def call(**values: Any) -> Any:
+        chosen = {option: values.pop(parameter) for parameter, option in options.items()}
+        read = {option: option.read(value) for option, value in chosen.items() if value is not None and value != []}
+        return function.__wrapped__(**values, given=Given(settings, read))
+
+    own = list(inspect.signature(function).parameters.values())
+    generated = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(option))
+        for name, option in options.items()
+    ]
+    call.__doc__ = function.__doc__
+    made: Any = call
+    made.__signature__ = inspect.Signature([*own, *generated])
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *generated]}
+    return call
+
+
+def _annotation(option: Option) -> Any:
+    """What typer makes an option of."""
+    default = "required" if option.required else f"default: {option.default_text}" if option.default_text else ""
+    repeated = "; can be repeated" if option.kind in ("repeated", "pairs") else ""
+    described = f"{option.help}{repeated} [{default}]" if default else f"{option.help}{repeated}"
+    shown: dict[str, Any] = {"help": described, "rich_help_panel": option.heading}
+    if option.kind == "switch":
+        return Annotated[bool | None, typer.Option("/".join(option.names), **shown)]
+    kind: Any = list[str] if option.kind in ("repeated", "pairs") else str
+    return Annotated[kind | None, typer.Option(option.names[0], metavar=option.shown, **shown)]
