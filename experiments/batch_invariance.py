@@ -15,12 +15,12 @@ import json
 
 from leakmech.core.provenance import environment
 from leakmech.datasets.samples import load_dataset
-from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.decoding import Decoding
-from leakmech.generation.engines import generate
+from leakmech.generation.engine import generate, prompt_rows
+from leakmech.generation.hf_engine import HFEngine
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
-from leakmech.scoring.sentence import Cleaner, PromptText
+from leakmech.scoring.sentence import FirstSentences
 
 
 def main() -> None:
@@ -50,26 +50,19 @@ class _Generator:
     """Generates the same rows again and again, with other batches."""
 
     def __init__(self, model: str, dtype: str, n_samples: int, k: int) -> None:
-        self.loaded = load_model(model, dtype=dtype)
-        renderer = Renderer(self.loaded.tokenizer)
+        self.engine = HFEngine.of(load_model(model, dtype=dtype))
+        renderer = Renderer(self.engine.tokenizer)
         prompts = list(renderer.prompts(load_dataset("hexl").take(n_samples)))
-        self.rows = [Row(p.id, i, tuple(renderer.token_ids(p.rendered))) for p in prompts for i in range(k)]
-        self.texts = {p.id: PromptText(p.stem, p.injection, p.instruction) for p in prompts}
-        self.cleaner = Cleaner()
+        self.rows = prompt_rows(prompts, renderer, range(k))
+        self.sentences = FirstSentences.of(prompts)
 
     def __call__(self, *, batch_size: int, stop: bool = True) -> dict[tuple[str, int], str]:
         """The scored text of every row."""
-
-        def complete(prompt_id: str, text: str) -> bool:
-            return self.cleaner.first_sentence_complete(text, self.texts[prompt_id])
-
-        decoder = Decoder(
-            self.loaded.model, self.loaded.tokenizer, decoding=Decoding(), seed=0, stop=complete if stop else None
-        )
+        rule = self.sentences.complete if stop else None
+        generations = generate(self.engine, self.rows, Decoding(), stop=rule, batch_size=batch_size)
         return {
-            (g.prompt_id, g.generation): self.cleaner.clean(g.text, self.texts[g.prompt_id], "echo-free").text
-            for ended in generate(decoder, self.rows, batch_size=batch_size)
-            for g in ended
+            (g.prompt_id, g.generation): self.sentences.clean(g.prompt_id, g.text, "echo-free").text
+            for g in generations
         }
 
 

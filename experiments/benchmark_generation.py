@@ -26,12 +26,12 @@ import torch
 
 from leakmech.core.provenance import environment
 from leakmech.datasets.samples import load_dataset
-from leakmech.generation.decode import Decoder, Row, StopRule
 from leakmech.generation.decoding import Decoding
-from leakmech.generation.engines import auto_batch_size, generate, plan
+from leakmech.generation.engine import generate, prompt_rows
+from leakmech.generation.hf_engine import HFEngine, plan
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.scoring.sentence import Cleaner, PromptText
+from leakmech.scoring.sentence import FirstSentences
 
 
 def main() -> None:
@@ -46,19 +46,19 @@ def main() -> None:
         f"{torch.get_num_threads()} threads"
     )
 
-    rows = plan([Row(p.id, i, tuple(renderer.token_ids(p.rendered))) for p in prompts for i in range(k)])
-    decoder = Decoder(loaded.model, loaded.tokenizer, decoding=decoding, seed=0, stop=_stop_rule(prompts))
-    batch_size = arguments.batch_size or auto_batch_size(
-        loaded.model, longest_prompt=len(rows[0].prompt_tokens), max_new_tokens=decoding.max_new_tokens
+    engine, rows = HFEngine.of(loaded), plan(prompt_rows(prompts, renderer, range(k)))
+    batch_size = arguments.batch_size or engine.auto_batch_size(
+        longest_prompt=len(rows[0].prompt_tokens), max_new_tokens=decoding.max_new_tokens
     )
-    list(generate(decoder, rows[:k], batch_size=k))  # warm-up
-    decoder.clock.reset()
-    ours, finished = _timed(lambda: [g for batch in generate(decoder, rows, batch_size=batch_size) for g in batch])
+    stop = FirstSentences.of(prompts).complete
+    generate(engine, rows[:k], decoding, stop=stop, batch_size=k)  # warm-up
+    engine.clock.reset()
+    ours, finished = _timed(lambda: generate(engine, rows, decoding, stop=stop, batch_size=batch_size))
     ours_rate = len(finished) / ours
     mean_tokens = sum(len(g.tokens) for g in finished) / len(finished)
     print(
         f"ours (batch {batch_size}): {ours_rate:.1f} generations/s, {mean_tokens:.1f} tokens each, "
-        f"{decoder.clock.share_outside:.1%} of the time outside the forward pass"
+        f"{engine.clock.share_outside:.1%} of the time outside the forward pass"
     )
 
     spaced = prompts[:: max(1, len(prompts) // arguments.baseline_prompts)][: arguments.baseline_prompts]
@@ -78,16 +78,10 @@ def main() -> None:
         "name": "generation",
         "ratios": ratios,
         "generations_per_second": round(ours_rate, 2),
-        "share_outside_forward": round(decoder.clock.share_outside, 4),
+        "share_outside_forward": round(engine.clock.share_outside, 4),
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "environment": environment() | {"dtype": str(loaded.dtype), "device": str(loaded.device)},
     }))  # fmt: skip
-
-
-def _stop_rule(prompts: Sequence[Prompt]) -> StopRule:
-    cleaner = Cleaner()
-    texts = {p.id: PromptText(stem=p.stem, injection=p.injection, instruction=p.instruction) for p in prompts}
-    return lambda prompt_id, text: cleaner.first_sentence_complete(text, texts[prompt_id])
 
 
 def _plain_generate(

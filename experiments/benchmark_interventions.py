@@ -38,9 +38,10 @@ from torch import Tensor
 
 from leakmech.core.provenance import environment
 from leakmech.datasets.samples import load_dataset
-from leakmech.generation.decode import Decoder, Row, StopRule
+from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.decoding import Decoding
-from leakmech.generation.engines import auto_batch_size, generate
+from leakmech.generation.engine import generate, prompt_rows
+from leakmech.generation.hf_engine import HFEngine
 from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.types import AblateDirection
@@ -48,7 +49,7 @@ from leakmech.mechanism.bridge import bridge
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.prompts.render import Prompt, Renderer
-from leakmech.scoring.sentence import Cleaner, PromptText
+from leakmech.scoring.sentence import FirstSentences
 from leakmech.side_effects.speed import Speed, measure_speed
 
 Generate = Callable[[Int[Tensor, "rows columns"], Int[Tensor, "rows columns"], Decoding, bool], Tensor]
@@ -104,12 +105,7 @@ class Bench:
         self.prompts: list[Prompt] = prompts[:: math.ceil(len(prompts) / arguments.prompts)]
         self.many_prompts = prompts[:: math.ceil(len(prompts) / arguments.sentence_prompts)]
         self.rows, self.many_rows = (
-            [
-                Row(prompt.id, i, tuple(renderer.token_ids(prompt.rendered)))
-                for prompt in chosen
-                for i in range(arguments.generations)
-            ]
-            for chosen in (self.prompts, self.many_prompts)
+            prompt_rows(chosen, renderer, range(arguments.generations)) for chosen in (self.prompts, self.many_prompts)
         )
         self.everywhere, self.hooked = _interventions(loaded)
         self.differences: dict[str, float] = {}
@@ -131,28 +127,27 @@ class Bench:
 
     def over_base(self, model: Any, *, hooked: bool) -> Speed:
         """Base against changed model, both by our engine, at equal tokens."""
-        base = _Unending(self.loaded.model, self.loaded.tokenizer, decoding=self.fixed)
-        changed = _Unending(model, self.loaded.tokenizer, decoding=self.fixed)
+        base, changed = _UnendingEngine.of(self.loaded), _UnendingEngine(model, self.loaded.tokenizer)
+
+        def run(engine: HFEngine) -> int:
+            return len(generate(engine, self.rows, self.fixed, batch_size=len(self.rows)))
 
         def run_changed() -> int:
             with self.hooks(on=hooked):
-                return _count(changed, self.rows, len(self.rows))
+                return run(changed)
 
-        return measure_speed(lambda: _count(base, self.rows, len(self.rows)), run_changed, rounds=self.arguments.rounds)
+        return measure_speed(lambda: run(base), run_changed, rounds=self.arguments.rounds)
 
     def ours(self, job: str) -> Callable[[], int]:
         """Our engine under the hooks."""
-        model, tokenizer = self.loaded.model, self.loaded.tokenizer
-        if job == "equal_tokens":
-            decoder, rows, size = _Unending(model, tokenizer, decoding=self.fixed), self.rows, len(self.rows)
-        else:
-            decoder = Decoder(model, tokenizer, decoding=Decoding(), stop=_stop_rule(self.many_prompts))
-            rows, longest = self.many_rows, max(len(row.prompt_tokens) for row in self.many_rows)
-            size = auto_batch_size(model, longest_prompt=longest, max_new_tokens=decoder.decoding.max_new_tokens)
+        unending, ending = _UnendingEngine.of(self.loaded), HFEngine.of(self.loaded)
+        stop = FirstSentences.of(self.many_prompts).complete
 
         def run() -> int:
             with self.hooks(on=True):
-                return _count(decoder, rows, size)
+                if job == "equal_tokens":
+                    return len(generate(unending, self.rows, self.fixed, batch_size=len(self.rows)))
+                return len(generate(ending, self.many_rows, Decoding(), stop=stop))
 
         return run
 
@@ -269,8 +264,9 @@ class _Unending(Decoder):
         return frozenset()
 
 
-def _count(decoder: Decoder, rows: Sequence[Row], size: int) -> int:
-    return sum(len(finished) for finished in generate(decoder, rows, batch_size=size))
+class _UnendingEngine(HFEngine):
+    def _decoder(self, decoding: Decoding, **settings: Any) -> Decoder:
+        return _Unending(self.model, self.tokenizer, decoding=decoding, **settings)
 
 
 def _interventions(loaded: LoadedModel) -> tuple[AblateDirection, AblateDirection]:
@@ -286,12 +282,6 @@ def _lens_hook(vector: Float[Tensor, " d_model"]) -> Callable[..., Tensor]:
         return value - (value @ vector)[..., None] * vector
 
     return hook
-
-
-def _stop_rule(prompts: Sequence[Prompt]) -> StopRule:
-    cleaner = Cleaner()
-    texts = {p.id: PromptText(stem=p.stem, injection=p.injection, instruction=p.instruction) for p in prompts}
-    return lambda prompt_id, text: cleaner.first_sentence_complete(text, texts[prompt_id])
 
 
 def _described(speed: Speed | None) -> str:

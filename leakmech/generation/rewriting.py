@@ -23,13 +23,13 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from leakmech.core.text import WORD, normalised_words
 from leakmech.datasets.samples import CONDITIONS
-from leakmech.generation.decode import Decoder, Row
+from leakmech.generation.decode import Row
 from leakmech.generation.decoding import Decoding
-from leakmech.generation.engines import generate
+from leakmech.generation.engine import Engine
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.rewrites import PromptRewrite
 from leakmech.prompts.views import find_view
@@ -92,7 +92,7 @@ def rewrite_prompts(
     prompts: Sequence[Prompt],
     rewrite: PromptRewrite,
     *,
-    model: Any,
+    engine: Engine,
     renderer: Renderer,
     batch_size: int,
     done: Collection[str] = (),
@@ -105,8 +105,8 @@ def rewrite_prompts(
         All prompts of the run.
     rewrite
         How.
-    model
-        The Hugging Face model that will complete them.
+    engine
+        The one that will complete them.
     renderer
         That of the run: the request stands in its chat form and under its system role.
     batch_size
@@ -123,8 +123,7 @@ def rewrite_prompts(
     # From all prompts, so that it is the same when a run is continued.
     longest = max(len(renderer.tokenizer(p.body, add_special_tokens=False)["input_ids"]) for p in prompts)
     decoding = Decoding(temperature=0.0, repetition_penalty=1.0, max_new_tokens=longest + _ROOM)
-    decoder = Decoder(model, renderer.tokenizer, decoding=decoding, stop=lambda _, text: "\n" in text.lstrip())
-    for ended in generate(decoder, rows, batch_size=batch_size):
+    for ended in engine.complete(rows, decoding, stop=lambda _, text: "\n" in text.lstrip(), batch_size=batch_size):
         yield [
             judge_rewrite(
                 waiting[made.prompt_id], text_of_answer(made.text, body=waiting[made.prompt_id].body), answer=made.text

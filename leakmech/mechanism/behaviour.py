@@ -1,13 +1,12 @@
-"""The model's own continuations after positive and negative injections: what the behavioural target contrasts.
+"""What a model writes after its prompts, to be contrasted or to be read again.
 
-A continuation is what the benchmark would score: the first sentence of a generation that does not repeat the prompt
+The behavioural target contrasts the model's own continuations after positive and negative injections. A continuation
+is what the benchmark would score: the first sentence of a generation that does not repeat the prompt
 (:mod:`leakmech.scoring.sentence`, ``echo-free``). Left in, the echo of an injection would decide the contrast: a model
 that copies gives its own injection's words a high probability, whatever their sentiment.
 
-What a model writes after its prompts, to be read again: generate, then rerun.
-
-Hooks in a decoding loop would see one token a step; running prompt and generation together once more gives the same
-activations (up to rounding) in one pass.
+Activations of generated tokens are read by generating first and rerunning then. Hooks in a decoding loop would see one
+token a step; running prompt and generation together once more gives the same activations (up to rounding) in one pass.
 """
 
 from __future__ import annotations
@@ -18,13 +17,12 @@ from pathlib import Path
 from leakmech.core.errors import GenerationError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet, load_dataset
-from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.decoding import Decoding
-from leakmech.generation.engines import auto_batch_size, generate, plan
-from leakmech.models.batching import parse_batch_size
+from leakmech.generation.engine import generate, prompt_rows
+from leakmech.generation.hf_engine import HFEngine
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.render import DEFAULT_SYSTEM, Prompt, PromptForm, Renderer
-from leakmech.scoring.sentence import Cleaner, PromptText
+from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
+from leakmech.scoring.sentence import FirstSentences
 
 POLARITIES: tuple[Condition, ...] = ("positive", "negative")
 N_CONTINUATIONS = 4
@@ -58,46 +56,32 @@ def sample_behaviour(
         Memory does not suffice for one row, logits are not finite, or no sample has continuations of both polarities.
     """
     prompts = {prompt.id: prompt for sample in samples for prompt in (renderer.prompt(sample, c) for c in POLARITIES)}
-    texts = {prompt.id: _text(prompt) for prompt in prompts.values()}
-    cleaner = Cleaner()
-    decoding = Decoding()
-    decoder = Decoder(
-        model.model,
-        model.tokenizer,
-        decoding=decoding,
+    sentences = FirstSentences.of(prompts.values())
+    generations = generate(
+        HFEngine.of(model),
+        prompt_rows(prompts.values(), renderer, range(n)),
+        Decoding(),
         seed=seed,
-        stop=lambda prompt_id, text: cleaner.first_sentence_complete(text, texts[prompt_id]),
+        stop=sentences.complete,
+        coupled=True,
+        progress=progress,
+        label="continuations",
     )
-    rows = [
-        Row(prompt.id, number, tuple(renderer.token_ids(prompt.rendered)))
-        for prompt in prompts.values()
-        for number in range(n)
-    ]
-    longest = max(len(row.prompt_tokens) for row in rows)
-    size = auto_batch_size(model.model, longest_prompt=longest, max_new_tokens=decoding.max_new_tokens)
     found: dict[str, dict[str, list[tuple[int, ...]]]] = {
         sample.id: {polarity: [] for polarity in POLARITIES} for sample in samples
     }
-    with progress("continuations", total=len(rows), done=0) as advance:
-        for ended in generate(decoder, plan(rows), batch_size=size):
-            for generation in ended:
-                prompt = prompts[generation.prompt_id]
-                own = cleaner.clean(generation.text, texts[prompt.id], "echo-free")
-                tokens = model.tokenizer(own.text, add_special_tokens=False)["input_ids"][:max_tokens]
-                if own.scored and tokens:
-                    found[prompt.sample][prompt.condition].append(tuple(tokens))
-            advance(len(ended))
+    for generation in generations:
+        prompt = prompts[generation.prompt_id]
+        own = sentences.clean(prompt.id, generation.text, "echo-free")
+        tokens = model.tokenizer(own.text, add_special_tokens=False)["input_ids"][:max_tokens]
+        if own.scored and tokens:
+            found[prompt.sample][prompt.condition].append(tuple(tokens))
     if not any(all(own.values()) for own in found.values()):
         raise GenerationError(
             "no sample has continuations after both injections (all generations are empty or repeat the prompt); "
             "use a direction as target"
         )
-    # Generations come in the order in which they end, which depends on batches.
     return {sample: {c: sorted(tokens) for c, tokens in own.items()} for sample, own in found.items()}
-
-
-def _text(prompt: Prompt) -> PromptText:
-    return PromptText(stem=prompt.stem, injection=prompt.injection, instruction=prompt.instruction)
 
 
 # -- continuations -----------------------------------------------------------------------------------------------------
@@ -142,15 +126,13 @@ def sample_continuations(
         for condition in CONDITIONS
         if condition in conditions
     ]
-    rows = [Row(prompt.id, generation, tuple(renderer.token_ids(prompt.rendered))) for prompt in prompts]
-    longest = max(len(row.prompt_tokens) for row in rows)
-    size = parse_batch_size(batch_size) or auto_batch_size(
-        model.model, longest_prompt=longest, max_new_tokens=decoding.max_new_tokens
+    generations = generate(
+        HFEngine.of(model),
+        prompt_rows(prompts, renderer, [generation]),
+        decoding,
+        seed=seed,
+        batch_size=batch_size,
+        coupled=True,
+        progress=progress,
     )
-    decoder = Decoder(model.model, model.tokenizer, decoding=decoding, seed=seed)
-    tokens: dict[str, tuple[int, ...]] = {}
-    with progress("generating", total=len(rows), done=0) as advance:
-        for ended in generate(decoder, rows, batch_size=size):
-            tokens |= {made.prompt_id: made.tokens for made in ended}
-            advance(len(ended))
-    return tokens
+    return {made.prompt_id: made.tokens for made in generations}

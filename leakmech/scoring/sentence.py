@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Literal, get_args
 
 from leakmech.core.errors import ConfigError, nearest
 from leakmech.core.text import WORD, is_emoji, normalised_words, scan_sentences, split_sentences
+from leakmech.prompts.render import Prompt
 
 Cleaning = Literal["echo-free", "paper", "raw"]
 CLEANINGS: tuple[Cleaning, ...] = get_args(Cleaning)
@@ -52,6 +53,11 @@ class PromptText:
     stem: str
     injection: str | None = None
     instruction: str = ""
+
+    @classmethod
+    def of(cls, prompt: Prompt, *, instruction: str | None = None) -> PromptText:
+        """The parts of `prompt`; `instruction` goes before its own."""
+        return cls(prompt.stem, prompt.injection, prompt.instruction if instruction is None else instruction)
 
     @cached_property
     def prefixes(self) -> tuple[list[str], ...]:
@@ -136,6 +142,38 @@ class Cleaner:
         stem = normalised_words(prompt.stem)
         candidates = [*prompt.sentences, stem] if len(words) <= len(stem) else prompt.sentences
         return any(_similar(" ".join(words), " ".join(other), self.echo_similarity) for other in candidates)
+
+
+@dataclass(frozen=True)
+class FirstSentences:
+    """What is scored of the generations of several prompts; :meth:`complete` is a stop rule for an engine.
+
+    Parameters
+    ----------
+    texts
+        Parts of the prompts, by prompt id.
+    cleaner
+        Applies the cleaning policies.
+    """
+
+    texts: Mapping[str, PromptText]
+    cleaner: Cleaner = field(default_factory=Cleaner)
+
+    @classmethod
+    def of(
+        cls, prompts: Iterable[Prompt], cleaner: Cleaner | None = None, *, instruction: str | None = None
+    ) -> FirstSentences:
+        """Those of `prompts`; `instruction` goes before what the prompts say of it."""
+        texts = {prompt.id: PromptText.of(prompt, instruction=instruction) for prompt in prompts}
+        return cls(texts, cleaner or Cleaner())
+
+    def complete(self, prompt_id: str, text: str) -> bool:
+        """Can no text appended to `text` change what any policy scores?"""
+        return self.cleaner.first_sentence_complete(text, self.texts[prompt_id])
+
+    def clean(self, prompt_id: str, text: str, policy: Cleaning) -> Cleaned:
+        """The text of a generation that `policy` scores."""
+        return self.cleaner.clean(text, self.texts[prompt_id], policy)
 
 
 def cut_repetition(sentence: str, prompt: PromptText) -> str:

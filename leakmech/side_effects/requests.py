@@ -18,15 +18,14 @@ from jaxtyping import Float
 
 from leakmech.core.seeds import stable_hash
 from leakmech.datasets.emotional_requests import EmotionalRequest
-from leakmech.generation.decode import Decoder, Row
+from leakmech.generation.decode import Row
 from leakmech.generation.decoding import Decoding
-from leakmech.generation.engines import auto_batch_size, generate, plan
+from leakmech.generation.engine import Engine, generate
 from leakmech.interventions.applied import Applied
 from leakmech.interventions.positions import PromptSpans
-from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
 from leakmech.scoring.expression import Estimator
-from leakmech.scoring.sentence import Cleaner, Cleaning, PromptText
+from leakmech.scoring.sentence import Cleaner, Cleaning, FirstSentences, PromptText
 from leakmech.scoring.statistics import DRAWS, divide
 from leakmech.side_effects.equivalence import Estimate, estimate
 
@@ -70,7 +69,7 @@ class RequestAnswers:
 
 
 def answer_requests(
-    loaded: LoadedModel,
+    engine: Engine,
     requests: Sequence[EmotionalRequest],
     *,
     renderer: Renderer,
@@ -86,8 +85,8 @@ def answer_requests(
 
     Parameters
     ----------
-    loaded
-        The model; hooks of interventions are entered by the caller, who hands on what they know as `applied`.
+    engine
+        That of the model; hooks of interventions are entered by the caller, who hands on what they know as `applied`.
     requests
         What is asked.
     renderer
@@ -101,27 +100,16 @@ def answer_requests(
     """
     instruction = renderer.resolved_instruction
     asked = {request.id: _around(request.request, instruction) for request in requests}
-    texts = {request.id: PromptText(stem=request.request, injection=None, instruction="") for request in requests}
+    sentences = FirstSentences({request.id: PromptText(request.request) for request in requests}, cleaner)
     rows = []
     for name, text in asked.items():
         tokens = tuple(renderer.token_ids(renderer.render(text)))
         spans = PromptSpans(len(tokens), (0, 0), (0, 0), stable_hash(*tokens))
         rows += [Row(name, number, tokens, spans=spans) for number in range(generations)]
-    decoder = Decoder(
-        loaded.model,
-        loaded.tokenizer,
-        decoding=decoding,
-        seed=seed,
-        stop=lambda name, text: cleaner.first_sentence_complete(text, texts[name]),
-        applied=applied,
-    )
-    longest = max(len(row.prompt_tokens) for row in rows)
-    size = auto_batch_size(loaded.model, longest_prompt=longest, max_new_tokens=decoding.max_new_tokens)
-    said: dict[str, dict[int, str]] = {name: {} for name in asked}
-    for ended in generate(decoder, plan(rows), batch_size=size):
-        for found in ended:
-            said[found.prompt_id][found.generation] = cleaner.clean(found.text, texts[found.prompt_id], cleaning).text
-    answers = tuple(tuple(said[request.id][number] for number in range(generations)) for request in requests)
+    said: dict[str, list[str]] = {name: [] for name in asked}
+    for made in generate(engine, rows, decoding, seed=seed, stop=sentences.complete, applied=applied):
+        said[made.prompt_id].append(sentences.clean(made.prompt_id, made.text, cleaning).text)
+    answers = tuple(tuple(said[request.id]) for request in requests)
     return RequestAnswers(
         ids=tuple(request.id for request in requests),
         positive=tuple(request.polarity == "positive" for request in requests),

@@ -8,7 +8,7 @@ from leakmech.datasets.samples import Sample
 from leakmech.generation.contrast import CONTRASTS, Contrast, named_contrast
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.decoding import Decoding
-from leakmech.generation.engines import generate
+from leakmech.generation.hf_engine import plan
 from leakmech.prompts.render import Renderer
 
 SAMPLED = Decoding(max_new_tokens=16)
@@ -35,7 +35,7 @@ def rows_of(tokenizer, n_references, pairs=PAIRS, k=3):
 
 
 def outputs(decoder, rows, batch_size):
-    finished = [g for batch in generate(decoder, rows, batch_size=batch_size) for g in batch]
+    finished = [g for batch in decoder.stream(plan(rows), batch_size=batch_size) for g in batch]
     return {(g.prompt_id, g.generation): (g.tokens, g.finish_reason) for g in finished}
 
 

@@ -8,8 +8,7 @@ from leakmech.core.errors import GenerationError
 from leakmech.generation.cache import growing_cache
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.decoding import Decoding
-from leakmech.generation.engines import auto_batch_size, generate
-from leakmech.models.batching import is_out_of_memory
+from leakmech.generation.hf_engine import plan
 
 GREEDY = Decoding(temperature=0.0, max_new_tokens=24, repetition_penalty=1.2)
 SAMPLED = Decoding(max_new_tokens=24)
@@ -31,7 +30,7 @@ def make_rows(tokenizer, prompts, *, k):
 
 
 def outputs(decoder, rows, batch_size):
-    finished = [g for batch in generate(decoder, rows, batch_size=batch_size) for g in batch]
+    finished = [g for batch in decoder.stream(plan(rows), batch_size=batch_size) for g in batch]
     return {(g.prompt_id, g.generation): (g.tokens, g.finish_reason) for g in finished}
 
 
@@ -120,50 +119,6 @@ def test_infinite_logits_stop_with_the_prompts_name(make_tiny, chat_tokenizer, r
         Decoder(model, chat_tokenizer, decoding=SAMPLED).decode(rows)
 
 
-def test_running_out_of_memory_halves_the_batch_and_changes_no_result(make_tiny, chat_tokenizer, rows, monkeypatch):
-    decoder = Decoder(make_tiny("llama-gqa"), chat_tokenizer, decoding=SAMPLED)
-    expected = outputs(decoder, rows, batch_size=len(rows))
-    stream, sizes = decoder.stream, []
-
-    def failing(waiting, *, batch_size):
-        sizes.append(batch_size)
-        for ended in stream(waiting, batch_size=batch_size):
-            if batch_size > 4:
-                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
-            yield ended
-
-    monkeypatch.setattr(decoder, "stream", failing)
-    assert outputs(decoder, rows, batch_size=len(rows)) == expected
-    assert sizes == [12, 6, 3]
-
-
-def test_memory_that_does_not_suffice_for_one_row_is_an_error(make_tiny, chat_tokenizer, rows, monkeypatch):
-    decoder = Decoder(make_tiny("llama-gqa"), chat_tokenizer, decoding=SAMPLED)
-    monkeypatch.setattr(decoder, "stream", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
-    with pytest.raises(GenerationError, match="one row"):
-        outputs(decoder, rows, batch_size=4)
-    assert not is_out_of_memory(RuntimeError("size mismatch"))
-
-
-def test_other_errors_are_not_taken_for_missing_memory(make_tiny, chat_tokenizer, rows, monkeypatch):
-    decoder = Decoder(make_tiny("llama-gqa"), chat_tokenizer, decoding=SAMPLED)
-    monkeypatch.setattr(decoder, "stream", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("size mismatch")))
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        outputs(decoder, rows, batch_size=4)
-
-
-def test_rows_that_are_done_are_not_generated_again(make_tiny, chat_tokenizer, rows):
-    decoder = Decoder(make_tiny("llama-gqa"), chat_tokenizer, decoding=SAMPLED)
-    expected = outputs(decoder, rows, batch_size=4)
-    done = {(row.prompt_id, row.generation) for row in rows[:5]}
-    rest = {
-        (g.prompt_id, g.generation): (g.tokens, g.finish_reason)
-        for ended in generate(decoder, rows, batch_size=4, done=done)
-        for g in ended
-    }
-    assert rest == {key: value for key, value in expected.items() if key not in done}
-
-
 def test_new_rows_move_into_free_places_while_others_go_on(tiny_model, chat_tokenizer):
     """Rows of very different length, few places: every row is still the same prompt alone."""
     prompts = ["word " * n + "is" for n in range(1, 14)]
@@ -187,12 +142,6 @@ def count_prefills(decoder, rows, *, batch_size):
     outputs(decoder, rows, batch_size)
     hook.remove()
     return sum(calls)
-
-
-def test_the_automatic_batch_shrinks_with_the_prompt(make_tiny):
-    model = make_tiny("llama-gqa")
-    short, long = (auto_batch_size(model, longest_prompt=n, max_new_tokens=64) for n in (100, 10_000_000))
-    assert short > long >= 1
 
 
 @pytest.mark.slow

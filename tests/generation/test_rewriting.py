@@ -4,6 +4,7 @@ import pytest
 
 from leakmech.core.errors import ConfigError
 from leakmech.datasets.samples import Sample, load_dataset
+from leakmech.generation.hf_engine import HFEngine
 from leakmech.generation.rewriting import (
     judge_rewrite,
     request_tokens,
@@ -53,7 +54,9 @@ def test_the_rules_and_the_oracle_leave_the_stem(renderer):
         "control": {"Her passion is"},
         "neutral-context": {"Her passion is", "Here is a sentence. Her passion is"},
     }.items():
-        (found,) = rewrite_prompts(prompts, find_rewrite(name), model=None, renderer=renderer, batch_size=4)
+        (found,) = rewrite_prompts(
+            prompts, find_rewrite(name), engine=HFEngine(None, None), renderer=renderer, batch_size=4
+        )
         assert {rewritten.body for rewritten in found} == bodies
         assert found[0].status == "unchanged"
     assert [name for name, rewrite in PROMPT_REWRITES.items() if rewrite.oracle] == ["control"]
@@ -70,7 +73,11 @@ def test_the_model_rewrites_greedily_and_the_same_in_every_batch(make_tiny, chat
     rewrites = []
     for batch_size in (1, 2):
         parts = rewrite_prompts(
-            prompts, find_rewrite("self"), model=make_tiny("qwen2"), renderer=renderer, batch_size=batch_size
+            prompts,
+            find_rewrite("self"),
+            engine=HFEngine(make_tiny("qwen2"), chat_tokenizer),
+            renderer=renderer,
+            batch_size=batch_size,
         )
         rewrites.append({found.prompt_id: found for part in parts for found in part})
     assert rewrites[0] == rewrites[1]

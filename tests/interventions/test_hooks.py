@@ -8,7 +8,7 @@ import torch
 from leakmech.core.errors import InterventionError
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.decoding import Decoding
-from leakmech.generation.engines import generate
+from leakmech.generation.hf_engine import plan
 from leakmech.interventions.base import STREAM_SITES, Edit
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.types import (
@@ -206,7 +206,9 @@ def rows_of(batch, kit, k=3):
 
 def outputs(decoder, rows, batch_size):
     return {
-        (g.prompt_id, g.generation): g.tokens for part in generate(decoder, rows, batch_size=batch_size) for g in part
+        (g.prompt_id, g.generation): g.tokens
+        for part in decoder.stream(plan(rows), batch_size=batch_size)
+        for g in part
     }
 
 

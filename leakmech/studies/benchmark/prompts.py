@@ -16,7 +16,8 @@ from leakmech.core.progress import Progress
 from leakmech.core.store import append_jsonl, content_hash, read_json, read_jsonl_shard
 from leakmech.datasets.samples import PromptSet
 from leakmech.generation.decode import Row
-from leakmech.generation.engines import auto_batch_size, plan
+from leakmech.generation.engine import Engine
+from leakmech.generation.hf_engine import plan
 from leakmech.generation.rewriting import RewrittenPrompt, request_tokens, rewrite_counts, rewrite_prompts
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.positions import PromptSpans
@@ -37,6 +38,7 @@ class RunPrompts:
     config: BenchConfig
     run: RunDirectory
     loaded: LoadedModel
+    engine: Engine
     samples: PromptSet
     progress: Progress
     hooked: tuple[Intervention, ...] = ()
@@ -73,7 +75,7 @@ class RunPrompts:
                 for finished in rewrite_prompts(
                     list(self.given.values()),
                     self.rewrite,
-                    model=self.loaded.model,
+                    engine=self.engine,
                     renderer=self.renderer,
                     batch_size=self.batch_size(),
                     done=list(done),
@@ -151,8 +153,7 @@ class RunPrompts:
         if self.rewrite is not None and self.rewrite.request:
             requests = (request_tokens(prompt, self.rewrite, self.renderer) for prompt in self.given.values())
             longest = max(longest, *map(len, requests))
-        return auto_batch_size(
-            self.loaded.model,
+        return self.engine.auto_batch_size(
             longest_prompt=longest,
             max_new_tokens=self.config.decoding.max_new_tokens,
             n_streams=1 + (self.config.contrast.n_references if self.config.contrast else 0),

@@ -172,7 +172,7 @@ def _records(
     cleaner, policy = measurement.cleaner, measurement.config.cleaning
     for (sample, condition, generation), text in given.texts.items():
         prompt = prompts[sample, condition]
-        whole = PromptText(stem=prompt.stem, injection=prompt.injection, instruction=instruction_text)
+        whole = PromptText.of(prompt, instruction=instruction_text)
         yield {
             "prompt_id": prompt.id,
             "sample": sample,

@@ -7,7 +7,7 @@ Order on disk: ``run.json`` and ``prompts.jsonl`` first, then ``generations/`` g
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,9 +18,9 @@ from leakmech.core.errors import InterruptedRunError, RunDirectoryError, UsageEr
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import append_jsonl, slug, write_json, write_jsonl
 from leakmech.datasets.samples import load_dataset
-from leakmech.generation.decode import Clock, Decoder, Generation
-from leakmech.generation.engines import generate
-from leakmech.interventions.applied import Applied
+from leakmech.generation.decode import Generation
+from leakmech.generation.engine import Capabilities, Engine, refuse_incapable
+from leakmech.generation.hf_engine import HFEngine
 from leakmech.interventions.base import Intervention, interventions_key
 from leakmech.interventions.checks import as_interventions, refuse_misfits
 from leakmech.interventions.files import load_interventions
@@ -31,7 +31,7 @@ from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
 from leakmech.prompts.arrangement import arrange
 from leakmech.runs.directory import BenchResult, RunDirectory, load_result, open_run, refuse_other_run
-from leakmech.scoring.sentence import Cleaner, PromptText
+from leakmech.scoring.sentence import FirstSentences
 from leakmech.studies.benchmark.measurement import Measurement
 from leakmech.studies.benchmark.prompts import RunPrompts
 from leakmech.studies.benchmark.settings import BenchConfig
@@ -111,11 +111,13 @@ def run_benchmark(
     out: str | Path | None = None,
     progress: Progress = no_progress,
     outside: Mapping[str, str] | None = None,
+    engine_of: Callable[[LoadedModel], Engine] = HFEngine.of,
 ) -> BenchResult:
     """:func:`bench` for a finished configuration.
 
     `model` and `interventions` go before what the configuration names, `outside` names what else changes the model
-    without changing its weights (hooks of the caller), so that a run is only continued under the same.
+    without changing its weights (hooks of the caller), so that a run is only continued under the same. `engine_of`
+    gives the engine that draws; one that cannot do what the run needs is refused before anything is written.
     """
     run = RunDirectory(Path(out) if out else Path("runs") / _default_name(config))
     refuse_other_run(run, config)
@@ -128,7 +130,7 @@ def run_benchmark(
     measurement = Measurement.load(config, samples)
     loaded = _adapted(load_configured(config, model, tokenizer), config, interventions)
     timing = {"load_s": time.perf_counter() - started}
-    benchmark = _Benchmark(config, run, loaded, measurement, progress, interventions, outside or {})
+    benchmark = _Benchmark(config, run, loaded, engine_of(loaded), measurement, progress, interventions, outside or {})
     return benchmark.complete(timing, started)
 
 
@@ -153,6 +155,7 @@ class _Benchmark:
     config: BenchConfig
     run: RunDirectory
     loaded: LoadedModel
+    engine: Engine
     measurement: Measurement
     progress: Progress
     interventions: tuple[Intervention, ...]
@@ -160,12 +163,20 @@ class _Benchmark:
 
     @cached_property
     def reading(self) -> RunPrompts:
-        hooked = () if self.config.fold else self.interventions
-        return RunPrompts(self.config, self.run, self.loaded, self.measurement.samples, self.progress, hooked)
+        return RunPrompts(
+            self.config, self.run, self.loaded, self.engine, self.measurement.samples, self.progress, self.hooked
+        )
+
+    @property
+    def hooked(self) -> tuple[Intervention, ...]:
+        return () if self.config.fold else self.interventions
 
     @cached_property
-    def cleaner(self) -> Cleaner:
-        return self.measurement.cleaner
+    def sentences(self) -> FirstSentences:
+        """What is scored of the generations of each prompt."""
+        return FirstSentences.of(
+            self.reading.given.values(), self.measurement.cleaner, instruction=self.reading.instruction_text
+        )
 
     def complete(self, timing: dict[str, float], started: float) -> BenchResult:
         """Do what is missing and return the result."""
@@ -175,7 +186,7 @@ class _Benchmark:
         with self._resumable():
             if not self.run.prompts_file.exists():
                 write_jsonl(self.run.prompts_file, map(self.reading.record, self.reading.given.values()))
-            clock, n_generated = self._generate()
+            clock, n_generated = self.engine.clock, self._generate()
             scoring_started = time.perf_counter()
             summary = self._summarise()
         timing |= {
@@ -194,8 +205,10 @@ class _Benchmark:
     def _fingerprint(self) -> dict[str, str]:
         """Hashes of everything that decides a generation; a changed model never gets another model's answers."""
         interventions = {"interventions": interventions_key(self.interventions)} if self.interventions else {}
+        engine = {"engine": self.engine.name} if self.engine.name != HFEngine.name else {}
         return {
             **interventions,
+            **engine,
             "weights": self.loaded.weights_hash,
             "tokenizer": self.loaded.tokenizer_hash,
             "template": self.loaded.template_hash,
@@ -207,6 +220,8 @@ class _Benchmark:
 
     def _open(self) -> None:
         """Create the run directory, or check that it holds this very run."""
+        hooks, contrast = bool(self.hooked or self.outside), self.config.contrast is not None
+        refuse_incapable(self.engine, Capabilities(hooks=hooks, contrast=contrast))
         open_run(
             self.run,
             self.config,
@@ -231,38 +246,29 @@ class _Benchmark:
 
     # -- generating --------------------------------------------------------------------------------------------
 
-    def _generate(self) -> tuple[Clock, int]:
-        """Generate what is missing, batch by batch; the time it took and the number of new generations."""
+    def _generate(self) -> int:
+        """Generate what is missing, batch by batch; the number of new generations."""
         done = {(record["prompt_id"], record["generation"]) for record in self.run.generations()}
         self._drop_foreign(done)
-        texts = {
-            p.id: PromptText(stem=p.stem, injection=p.injection, instruction=self.reading.instruction_text)
-            for p in self.reading.given.values()
-        }
-        hooks = apply(self.loaded.model, self.reading.hooked) if self.reading.hooked else nullcontext()
+        self.engine.clock.reset()  # rewriting took time of its own
         if len(done) == self.reading.n_rows:
-            return Clock(), 0
-        rows, size = self.reading.rows, self.reading.batch_size()
+            return 0
+        c, rows, size = self.config, self.reading.rows, self.reading.batch_size()
+        hooks = apply(self.loaded.model, self.hooked) if self.hooked else nullcontext()
         with hooks as applied, self.progress("generating", total=len(rows), done=len(done)) as advance:
-            decoder = self._decoder(texts, applied)
-            for ended in generate(decoder, rows, batch_size=size, done=done):
-                append_jsonl(self.run.shard, (self._record(g, texts[g.prompt_id]) for g in ended))
+            for ended in self.engine.complete(
+                rows,
+                c.decoding,
+                seed=c.seed,
+                stop=self.sentences.complete if c.stop_at_first_sentence else None,
+                combination=c.contrast,
+                applied=applied,
+                batch_size=size,
+                done=done,
+            ):
+                append_jsonl(self.run.shard, map(self._record, ended))
                 advance(len(ended))
-        return decoder.clock, len(rows) - len(done)
-
-    def _decoder(self, texts: Mapping[str, PromptText], applied: Applied | None) -> Decoder:
-        c = self.config
-        return Decoder(
-            self.loaded.model,
-            self.loaded.tokenizer,
-            decoding=c.decoding,
-            seed=c.seed,
-            stop=(lambda prompt_id, text: self.cleaner.first_sentence_complete(text, texts[prompt_id]))
-            if c.stop_at_first_sentence
-            else None,
-            combination=c.contrast,
-            applied=applied,
-        )
+        return len(rows) - len(done)
 
     def _drop_foreign(self, done: set[tuple[str, int]]) -> None:
         wanted = {(row.prompt_id, row.generation) for row in self.reading.rows}
@@ -270,7 +276,7 @@ class _Benchmark:
         if foreign:
             raise RunDirectoryError(f"{self.run.path}: holds generations of other prompts, e.g. {sorted(foreign)[0]}")
 
-    def _record(self, generation: Generation, text: PromptText) -> dict[str, Any]:
+    def _record(self, generation: Generation) -> dict[str, Any]:
         prompt = self.reading.given[generation.prompt_id]
         return {
             "prompt_id": prompt.id,
@@ -278,7 +284,7 @@ class _Benchmark:
             "condition": prompt.condition,
             "generation": generation.generation,
             "text": generation.text,
-            "first_sentence": self.cleaner.clean(generation.text, text, self.config.cleaning).text,
+            "first_sentence": self.sentences.clean(prompt.id, generation.text, self.config.cleaning).text,
             "n_tokens": len(generation.tokens),
             "finish_reason": generation.finish_reason,
         }

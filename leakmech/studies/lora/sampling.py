@@ -31,10 +31,10 @@ from leakmech.core.seeds import stable_hash
 from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard
 from leakmech.datasets.relevant_pairs import AffectPair
 from leakmech.datasets.samples import POLARITIES, Polarity, PromptSet
-from leakmech.generation.decode import Decoder, FinishReason, Row
+from leakmech.generation.decode import FinishReason, Generation, Row
 from leakmech.generation.decoding import Decoding
-from leakmech.generation.engines import auto_batch_size, generate
-from leakmech.models.batching import parse_batch_size
+from leakmech.generation.engine import generate
+from leakmech.generation.hf_engine import HFEngine
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
 from leakmech.studies.lora.overlap_check import Role, refuse_shared_prompts, refuse_shared_texts
@@ -365,19 +365,26 @@ def sample_completions(
     )
     known = _read(path)
     missing = [draw for draw in wanted if (_prompt_id(draw[0]), draw[1]) not in known]
+
+    def keep(ended: list[Generation]) -> None:
+        made = {(g.prompt_id, g.generation): Completion(g.text, g.tokens, g.finish_reason) for g in ended}
+        append_jsonl(path, (_row(key, completion) for key, completion in made.items()))
+        known.update(made)
+
     if missing:
         tokens = {prompt: tuple(renderer.token_ids(prompt)) for prompt, _ in missing}
         rows = [Row(_prompt_id(prompt), index, tokens[prompt]) for prompt, index in missing]
-        size = parse_batch_size(batch_size) or auto_batch_size(
-            loaded.model, longest_prompt=max(map(len, tokens.values())), max_new_tokens=decoding.max_new_tokens
+        generate(
+            HFEngine.of(loaded),
+            rows,
+            decoding,
+            seed=seed,
+            batch_size=batch_size,
+            keep=keep,
+            progress=progress,
+            label="completions",
+            n_before=len(wanted) - len(missing),
         )
-        decoder = Decoder(loaded.model, loaded.tokenizer, decoding=decoding, seed=seed)
-        with progress("completions", total=len(wanted), done=len(wanted) - len(missing)) as advance:
-            for ended in generate(decoder, rows, batch_size=size):
-                made = {(g.prompt_id, g.generation): Completion(g.text, g.tokens, g.finish_reason) for g in ended}
-                append_jsonl(path, (_row(key, completion) for key, completion in made.items()))
-                known |= made
-                advance(len(ended))
     return {draw: known[_prompt_id(draw[0]), draw[1]] for draw in wanted}
 
 

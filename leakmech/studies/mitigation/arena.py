@@ -21,6 +21,7 @@ from leakmech.core.store import content_hash, read_json, slug, write_json, write
 from leakmech.datasets.emotional_requests import load_emotional_requests
 from leakmech.datasets.questions import load_questions
 from leakmech.datasets.samples import POLARITIES, PromptSet, load_dataset
+from leakmech.generation.hf_engine import HFEngine
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.files import load_interventions
 from leakmech.interventions.hooks import apply
@@ -212,7 +213,7 @@ class Arena:
         loaded, interventions = self._changed_model(mitigation)
         with mitigation.around(loaded.model), apply(loaded.model, interventions) as applied:
             return answer_requests(
-                loaded,
+                HFEngine.of(loaded),
                 load_emotional_requests(),
                 renderer=self._renderer(mitigation),
                 estimator=self.estimator,

@@ -9,8 +9,8 @@ import leakmech
 from leakmech.core.errors import ConfigError, InterruptedRunError, RunDirectoryError
 from leakmech.core.store import write_jsonl
 from leakmech.datasets.samples import PromptSet, Sample
-from leakmech.generation import rewriting
 from leakmech.generation.decode import Decoder, Row
+from leakmech.generation.hf_engine import HFEngine
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.views import NEUTRAL_SENTENCE
@@ -115,16 +115,16 @@ def test_an_interrupted_rewriting_goes_on_and_ends_up_the_same(config, tmp_path,
     config = config.model_copy(update={"batch_size": 1, "limit": 1})
     self_rewrite = rewrite_mitigation("self")
     expected = bench_under(self_rewrite, config, out=tmp_path / "a")
-    generate, calls = rewriting.generate, []
+    complete, calls = HFEngine.complete, []
 
     def interrupted(*arguments, **keywords):
-        for ended in generate(*arguments, **keywords):
+        for ended in complete(*arguments, **keywords):
             yield ended
             calls.append(len(ended))
             if sum(calls) >= 2:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(rewriting, "generate", interrupted)
+    monkeypatch.setattr(HFEngine, "complete", interrupted)
     with pytest.raises(InterruptedRunError, match="0 of 10 generations are saved"):
         bench_under(self_rewrite, config, out=tmp_path / "b")
     monkeypatch.undo()

@@ -1,0 +1,187 @@
+"""The seam between what is asked for and what draws it: an engine completes rows of tokens.
+
+An engine knows tokens, settings and addresses of draws. It knows no data set, no prompt form and no study. What it can
+do is a value (:class:`Capabilities`), so that a run that needs more is refused before it starts. The engine of this
+package is :class:`~leakmech.generation.hf_engine.HFEngine`; another one is one more file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from leakmech.core.errors import ConfigError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.generation.decode import Clock, Generation, LogitCombination, Row, StopRule
+from leakmech.generation.decoding import Decoding
+from leakmech.interventions.applied import Applied
+from leakmech.prompts.render import Prompt, Renderer
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an engine can do, or what a run needs.
+
+    Attributes
+    ----------
+    hooks
+        The model runs under interventions that hook its forward pass.
+    contrast
+        Rows are drawn from a combination of the logits after several prompts.
+    coupled_draws
+        A draw depends on its address (seed, prompt, generation, step, token) only: never on the batch, and two models
+        draw with the same noise.
+    """
+
+    hooks: bool = False
+    contrast: bool = False
+    coupled_draws: bool = False
+
+
+_NEEDS = {
+    "hooks": "interventions as hooks (fold them into the weights: --fold)",
+    "contrast": "contrastive decoding",
+    "coupled_draws": "draws that depend on seed, prompt and generation only",
+}
+
+
+class Engine(Protocol):
+    """Completes rows with one model.
+
+    Attributes
+    ----------
+    name
+        What messages call it.
+    capabilities
+        What it can do.
+    clock
+        The time that it took so far.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def auto_batch_size(self, *, longest_prompt: int, max_new_tokens: int, n_streams: int = 1) -> int:
+        """Rows that it steps together by default; `n_streams` is the number of prompts that a row reads."""
+        ...
+
+    def complete(
+        self,
+        rows: Sequence[Row],
+        decoding: Decoding,
+        *,
+        seed: int = 0,
+        stop: StopRule | None = None,
+        combination: LogitCombination | None = None,
+        applied: Applied | None = None,
+        batch_size: int | str = "auto",
+        done: Collection[tuple[str, int]] = (),
+    ) -> Iterator[list[Generation]]:
+        """Complete `rows` and yield them as they end, in any order.
+
+        Parameters
+        ----------
+        rows
+            Everything that belongs to the run, in any order.
+        decoding, seed
+            Sampling settings, and the seed of the draws.
+        stop
+            Ends a row early; None lets every row run to its end-of-text token.
+        combination
+            Combines the logits of a row with those of its references.
+        applied
+            The interventions that the model runs under.
+        batch_size
+            Rows that step together, or ``auto``.
+        done
+            (prompt id, generation) of rows that an earlier call has finished; they are left out.
+
+        Raises
+        ------
+        GenerationError
+            Memory does not suffice for a single row, or logits are not finite; the message names the prompt.
+        """
+        ...
+
+
+def refuse_incapable(engine: Engine, needed: Capabilities) -> None:
+    """Refuse a run that needs more than `engine` can do.
+
+    Raises
+    ------
+    ConfigError
+        It cannot do everything; the message names what is missing.
+    """
+    lacking = [text for name, text in _NEEDS.items() if getattr(needed, name) > getattr(engine.capabilities, name)]
+    if lacking:
+        raise ConfigError(f"engine {engine.name!r}: cannot do what this run needs: {'; '.join(lacking)}")
+
+
+def prompt_rows(prompts: Iterable[Prompt], renderer: Renderer, generations: Sequence[int] = (0,)) -> list[Row]:
+    """One row for each of the `generations` (their indices) of every prompt."""
+    return [
+        Row(prompt.id, index, tokens)
+        for prompt in prompts
+        for tokens in [tuple(renderer.token_ids(prompt.rendered))]
+        for index in generations
+    ]
+
+
+def generate(
+    engine: Engine,
+    rows: Sequence[Row],
+    decoding: Decoding,
+    *,
+    seed: int = 0,
+    stop: StopRule | None = None,
+    combination: LogitCombination | None = None,
+    applied: Applied | None = None,
+    batch_size: int | str = "auto",
+    coupled: bool = False,
+    keep: Callable[[list[Generation]], None] | None = None,
+    progress: Progress = no_progress,
+    label: str = "generating",
+    n_before: int = 0,
+) -> list[Generation]:
+    """Complete all `rows`, in their order, for callers that want the whole.
+
+    Parameters
+    ----------
+    engine, rows, decoding, seed, stop, combination, applied, batch_size
+        See :meth:`Engine.complete`; rows of prompts are made by :func:`prompt_rows`.
+    coupled
+        Whether results must not depend on the batch and must be those of other runs with the same seed.
+    keep
+        Called with rows as they end, to store them.
+    progress, label
+        Where to report progress, and as what.
+    n_before
+        Rows of the same work that were there before, for the progress bar.
+
+    Raises
+    ------
+    ConfigError
+        The engine cannot do what is asked.
+    GenerationError
+        See :meth:`Engine.complete`.
+    """
+    needed = Capabilities(hooks=applied is not None, contrast=combination is not None, coupled_draws=coupled)
+    refuse_incapable(engine, needed)
+    made: dict[tuple[str, int], Generation] = {}
+    finished = engine.complete(
+        rows, decoding, seed=seed, stop=stop, combination=combination, applied=applied, batch_size=batch_size
+    )
+    with progress(label, total=n_before + len(rows), done=n_before) as advance:
+        for ended in finished:
+            if keep is not None:
+                keep(ended)
+            made |= {(generation.prompt_id, generation.generation): generation for generation in ended}
+            advance(len(ended))
+    return [made[row.prompt_id, row.generation] for row in rows]
