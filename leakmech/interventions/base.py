@@ -29,7 +29,6 @@ from leakmech.core.errors import InterventionError, LeakmechError, nearest
 from leakmech.core.store import content_hash
 from leakmech.interventions.fields import (
     check_layer,
-    check_site,
     check_width,
     choice,
     number,
@@ -40,10 +39,8 @@ from leakmech.interventions.fields import (
 from leakmech.interventions.positions import SPAN_POSITIONS, Position, RowPositions, check_position
 from leakmech.models.components import Component
 from leakmech.models.layout import Layout
+from leakmech.models.sites import SITE_ORDER, check_site
 
-# In the order of the forward pass; the attention of a layer reads its mask behind resid_pre.
-SITE_ORDER = ("resid_pre", "attention", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
-STREAM_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 PROBE_SITES = ("resid_pre", "resid_mid", "resid_post")
 
 Change = Callable[[Float[Tensor, "rows columns width"], RowPositions | None], Float[Tensor, "rows columns width"]]

@@ -83,12 +83,3 @@ def check_width(vector: Tensor, layout: Layout) -> None:
     """Refuse vectors of another width than the stream's."""
     if vector.shape[-1] != layout.d_model:
         raise InterventionError(f"vectors have width {vector.shape[-1]}, the stream of this model {layout.d_model}")
-
-
-def check_site(site: str, layout: Layout) -> None:
-    """Refuse ``resid_mid`` where there is none."""
-    if site == "resid_mid" and layout.parallel:
-        raise InterventionError(
-            f"site 'resid_mid': {layout.architecture} runs attention and MLP in parallel and has none; use resid_pre, "
-            "attn_out or resid_post"
-        )

@@ -31,12 +31,14 @@ from torch import Tensor, nn
 
 from leakmech.core.errors import InterventionError
 from leakmech.interventions.applied import Applied, Mask
-from leakmech.interventions.base import SITE_ORDER, AttentionEdit, Edit, Intervention, Probe
+from leakmech.interventions.base import AttentionEdit, Edit, Intervention, Probe
 from leakmech.interventions.checks import as_interventions, refuse_misfits
+from leakmech.interventions.fields import choice
 from leakmech.interventions.positions import RowPositions, call_inputs
 from leakmech.models.attention_mask import AttentionCall, Bias, attention_bias, refuse_other_attention
-from leakmech.models.layout import Block, Layout, layout_of
+from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
+from leakmech.models.sites import SITE_ORDER, SITES, at_site
 
 
 @contextmanager
@@ -205,6 +207,7 @@ class _Plan:
                 if isinstance(edit, AttentionEdit):
                     attention[edit.layer].append(edit)
                 else:
+                    choice(edit.site, SITES, f"{intervention}: site")
                     steps[edit.site, edit.layer].append(_Step(edit, intervention, applied))
         read_ahead = [probe for probe in probes.values() if probe.ahead]
         if not read_ahead:
@@ -218,10 +221,9 @@ class _Plan:
 def _install(model: nn.Module, layout: Layout, applied: Applied, hooks: ExitStack) -> None:
     plan = _Plan.of(layout, applied)
     _watch_calls(model, applied, plan.ahead, hooks)
-    for layer, block in enumerate(layout.blocks):
-        own = {site: steps for (site, at), steps in plan.steps.items() if at == layer}
-        for handle in _block_hooks(block, own):
-            hooks.callback(handle.remove)
+    # In the order of the forward pass: where two sites share a module, the later one sees what the earlier has changed.
+    for site, layer in sorted(plan.steps, key=lambda place: SITE_ORDER.index(place[0])):
+        hooks.enter_context(at_site(layout.block(layer), site, _chain(plan.steps[site, layer])))
     if plan.attention:
         refuse_other_attention(model)
         hooks.enter_context(
@@ -260,28 +262,6 @@ def _watch_calls(model: Any, applied: Applied, ahead: _Ahead | None, hooks: Exit
         hooks.callback(module.register_forward_hook(after, always_call=True).remove)
 
 
-def _block_hooks(block: Block, steps: Mapping[str, list[Callable[[Tensor], Tensor]]]) -> Iterator[Any]:
-    """Hooks of one layer; `resid_mid` is no module's input everywhere, so what attention adds is changed for it."""
-    stream: list[Tensor] = []
-    if "resid_pre" in steps:
-        yield _on_input(block.block, _chain(steps["resid_pre"]))
-    if "resid_mid" in steps:
-        yield _on_input(block.block, _remember(stream))  # behind the changes of resid_pre
-    if "z" in steps:
-        yield _on_input(block.heads_out, _chain(steps["z"]))
-    attention = [*steps.get("attn_out", ())]
-    if "resid_mid" in steps:
-        attention.append(_around(stream, _chain(steps["resid_mid"])))
-    if attention:
-        yield _on_output(block.attention_post_norm or block.attention, _chain(attention))
-    if "mlp_post" in steps:
-        yield _on_input(block.neurons_out, _chain(steps["mlp_post"]))
-    if "mlp_out" in steps:
-        yield _on_output(block.mlp_post_norm or block.mlp, _chain(steps["mlp_out"]))
-    if "resid_post" in steps:
-        yield _on_output(block.block, _chain(steps["resid_post"]))
-
-
 def _chain(steps: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
     if len(steps) == 1:
         return steps[0]
@@ -292,41 +272,6 @@ def _chain(steps: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Te
         return x
 
     return run
-
-
-def _remember(stream: list[Tensor]) -> Callable[[Tensor], Tensor]:
-    def run(x: Tensor) -> Tensor:
-        stream[:] = [x]
-        return x
-
-    return run
-
-
-def _around(stream: list[Tensor], change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Change the sum of the stream and what is added to it by changing what is added."""
-
-    def run(added: Tensor) -> Tensor:
-        middle = stream.pop() + added
-        changed = change(middle)
-        return added if changed is middle else added + (changed - middle)
-
-    return run
-
-
-def _on_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Any:
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
-
-    return module.register_forward_pre_hook(hook, with_kwargs=True)
-
-
-def _on_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Any:
-    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
-
-    return module.register_forward_hook(hook)
 
 
 def _bias(edits: Sequence[AttentionEdit], layout: Layout, applied: Applied) -> Bias:

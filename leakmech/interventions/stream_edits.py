@@ -20,11 +20,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leakmech.core.errors import InterventionError
-from leakmech.interventions.base import STREAM_SITES, Edit, Intervention, Placed
+from leakmech.interventions.base import Edit, Intervention, Placed
 from leakmech.interventions.fields import (
     UNIT_TOLERANCE,
     check_layer,
-    check_site,
     check_width,
     choice,
     layer_list,
@@ -34,6 +33,7 @@ from leakmech.interventions.fields import (
 )
 from leakmech.interventions.positions import RowPositions
 from leakmech.models.layout import Layout
+from leakmech.models.sites import STREAM_SITES, check_site
 
 EVERYWHERE = "everywhere"
 """The embedding and everything that is added to it."""

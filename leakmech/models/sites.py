@@ -1,4 +1,4 @@
-"""Sites: the named places of a forward pass, read with plain PyTorch hooks on the Hugging Face modules.
+"""Sites: the named places of a forward pass, read and changed with plain PyTorch hooks on the Hugging Face modules.
 
 With x the residual stream and l a layer,
 
@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from leakmech.core.errors import ConfigError, ModelError, nearest
+from leakmech.models.hooks import See, on_input, on_output
 from leakmech.models.layout import Block, Layout
 
 Site = str
@@ -31,6 +32,12 @@ Site = str
 
 SITES: tuple[Site, ...] = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "mlp_post")
 """In the order of the forward pass, then what the sublayers write from."""
+
+STREAM_SITES: tuple[Site, ...] = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+"""Those of width d_model: the stream, and what is added to it."""
+
+SITE_ORDER = ("resid_pre", "attention", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
+"""In the order in which a layer reaches them; ``attention``: where it reads its mask."""
 
 Pick = Callable[[Float[Tensor, "batch tokens width"]], Float[Tensor, "batch pos width"]]
 """What is kept of a site's values."""
@@ -55,12 +62,24 @@ def parse_sites(sites: Sequence[str], layout: Layout) -> tuple[Site, ...]:
     for name in sites:
         if name not in SITES:
             raise ConfigError(f"sites: unknown site {name!r}{nearest(name, SITES)}")
-    if "resid_mid" in sites and layout.parallel:
+    for name in sites:
+        check_site(name, layout)
+    return tuple(site for site in SITES if site in sites)
+
+
+def check_site(site: Site, layout: Layout) -> None:
+    """Refuse ``resid_mid`` where there is none.
+
+    Raises
+    ------
+    ModelError
+        Attention and MLP read the same stream.
+    """
+    if site == "resid_mid" and layout.parallel:
         raise ModelError(
             f"site 'resid_mid': {layout.architecture} runs attention and MLP in parallel and has none; "
             "use resid_pre, attn_out or resid_post"
         )
-    return tuple(site for site in SITES if site in sites)
 
 
 def site_shape(layout: Layout, site: Site) -> tuple[int, ...]:
@@ -68,6 +87,80 @@ def site_shape(layout: Layout, site: Site) -> tuple[int, ...]:
     if site == "z":
         return (layout.n_heads, layout.d_head)
     return (layout.d_mlp,) if site == "mlp_post" else (layout.d_model,)
+
+
+def site_module(block: Block, site: Site) -> tuple[nn.Module, Literal["input", "output"]]:
+    """The module of a block at which a site stands, and which side of it. All but ``resid_mid`` have one::
+
+    resid_pre                             input of block
+        |---> norm, queries, keys, values
+        |       z                         input of heads_out
+        |     heads_out, attention_post_norm (Gemma)
+        +<--- attn_out                    output of attention_post_norm, else of attention
+    resid_mid                             resid_pre + attn_out, no module's input everywhere
+        |---> norm, first maps of the MLP
+        |       mlp_post                  input of neurons_out
+        |     neurons_out, mlp_post_norm (Gemma)
+        +<--- mlp_out                     output of mlp_post_norm, else of mlp
+    resid_post                            output of block
+    """
+    match site:
+        case "resid_pre":
+            return block.block, "input"
+        case "resid_post":
+            return block.block, "output"
+        case "attn_out":
+            return block.attention_post_norm or block.attention, "output"
+        case "mlp_out":
+            return block.mlp_post_norm or block.mlp, "output"
+        case "z":
+            return block.heads_out, "input"
+        case "mlp_post":
+            return block.neurons_out, "input"
+    raise AssertionError(f"site {site!r} stands at no single module")
+
+
+@contextmanager
+def at_site(block: Block, site: Site, see: See) -> Iterator[None]:
+    """While this is entered, `see` is shown the values of a site, and what it returns, if anything, replaces them.
+
+    Parameters
+    ----------
+    block
+        One layer of the model that will run.
+    site
+        Where. At ``resid_mid`` the sum is shown, and a change of it is made to what attention adds.
+    see
+        Called inside the forward pass, behind functions that stood there before.
+    """
+    with ExitStack() as hooks:
+        if site == "resid_mid":
+            stream: list[Tensor] = []
+            module, _ = site_module(block, "attn_out")
+            hooks.callback(on_input(block.block, _remember(stream)).remove)
+            hooks.callback(on_output(module, _around(stream, see)).remove)
+        else:
+            module, side = site_module(block, site)
+            hooks.callback((on_input if side == "input" else on_output)(module, see).remove)
+        yield
+
+
+def _remember(stream: list[Tensor]) -> See:
+    def keep(x: Tensor) -> None:
+        stream[:] = [x]
+
+    return keep
+
+
+def _around(stream: list[Tensor], see: See) -> See:
+    """Show the sum of the stream and what is added to it; change the sum by changing what is added."""
+
+    def run(added: Tensor) -> Tensor | None:
+        middle = stream.pop() + added
+        changed = see(middle)
+        return None if changed is None or changed is middle else added + (changed - middle)
+
+    return run
 
 
 @contextmanager
@@ -87,58 +180,12 @@ def recording(layout: Layout, *, sites: Sequence[Site], layers: Sequence[int], p
     with ExitStack() as hooks:
         for layer in layers:
             for site in sites:
-                for handle in _hooks(layout.block(layer), site, pick, _Slot(recorded, site, layer)):
-                    hooks.callback(handle.remove)
+                hooks.enter_context(at_site(layout.block(layer), site, _put(recorded, (site, layer), pick)))
         yield recorded
 
 
-class _Slot:
-    """Where the values of one site and layer are put."""
+def _put(recorded: Recorded, key: tuple[Site, int], pick: Pick) -> See:
+    def put(values: Tensor) -> None:
+        recorded[key] = pick(values)
 
-    def __init__(self, recorded: Recorded, site: Site, layer: int) -> None:
-        self.recorded = recorded
-        self.key = (site, layer)
-
-    def put(self, values: Tensor) -> None:
-        self.recorded[self.key] = values
-
-    def add(self, values: Tensor) -> None:
-        self.recorded[self.key] = self.recorded[self.key] + values
-
-
-def _hooks(block: Block, site: Site, pick: Pick, slot: _Slot) -> list[Any]:
-    attention = block.attention_post_norm or block.attention
-    mlp = block.mlp_post_norm or block.mlp
-    match site:
-        case "resid_pre":
-            return [_on_input(block.block, lambda x: slot.put(pick(x)))]
-        case "resid_mid":  # no module's input or output everywhere, but the sum of two
-            return [
-                _on_input(block.block, lambda x: slot.put(pick(x))),
-                _on_output(attention, lambda x: slot.add(pick(x))),
-            ]
-        case "resid_post":
-            return [_on_output(block.block, lambda x: slot.put(pick(x)))]
-        case "attn_out":
-            return [_on_output(attention, lambda x: slot.put(pick(x)))]
-        case "mlp_out":
-            return [_on_output(mlp, lambda x: slot.put(pick(x)))]
-        case "z":
-            return [_on_input(block.heads_out, lambda x: slot.put(pick(x)))]
-        case "mlp_post":
-            return [_on_input(block.neurons_out, lambda x: slot.put(pick(x)))]
-    raise AssertionError(f"site {site!r} has passed parse_sites, but has no hook")
-
-
-def _on_input(module: nn.Module, see: Callable[[Tensor], None]) -> Any:
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        see(args[0] if args else kwargs["hidden_states"])
-
-    return module.register_forward_pre_hook(hook, with_kwargs=True)
-
-
-def _on_output(module: nn.Module, see: Callable[[Tensor], None]) -> Any:
-    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        see(output[0] if isinstance(output, tuple) else output)
-
-    return module.register_forward_hook(hook)
+    return put

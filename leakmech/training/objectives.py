@@ -46,15 +46,15 @@ from torch.nn import functional
 
 from leakmech.core.errors import ConfigError, DirectionError, nearest
 from leakmech.mechanism.directions.direction import Direction
+from leakmech.models.hooks import on_input
 from leakmech.models.layout import Layout, layout_of
-from leakmech.models.sites import recording
+from leakmech.models.sites import STREAM_SITES, recording
 from leakmech.training.examples import Batch
 from leakmech.training.kinds import OBJECTIVES, Divergence, ExampleKind, Objective, SetPoint
 from leakmech.training.preventative import PreventativeSteering
 
 _ON_STATES = frozenset({"activation_consistency", "activation_contrastive"})
 _TOKENS_AT_A_TIME = 16
-_STREAM_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
 # -- the losses, one number a row --------------------------------------------------------------------------------------
@@ -205,9 +205,9 @@ class Losses:
         if "direction_penalty" in active and not self.directions:
             raise ConfigError("objectives: direction_penalty needs directions; name saved ones under 'directions'")
         for direction in self.directions:
-            if direction.site not in _STREAM_SITES:
+            if direction.site not in STREAM_SITES:
                 raise DirectionError(
-                    f"direction penalty: nothing of width d_model at {direction.site!r}; valid: {_STREAM_SITES}"
+                    f"direction penalty: nothing of width d_model at {direction.site!r}; valid: {STREAM_SITES}"
                 )
         object.__setattr__(self, "_active", active)
 
@@ -337,10 +337,7 @@ def _only(unembedding: nn.Module, rows: Int[Tensor, " tokens"], columns: Int[Ten
     hand a sliced input to the matrix product, which then copies the unembedding once for every row.
     """
 
-    def pick(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (args[0][rows, columns][None], *args[1:])
-
-    handle = unembedding.register_forward_pre_hook(pick)
+    handle = on_input(unembedding, lambda hidden: hidden[rows, columns][None])
     try:
         yield
     finally:

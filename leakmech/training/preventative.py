@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from einops import einsum
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from leakmech.core.errors import DirectionError
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.layout import layout_of
+from leakmech.models.sites import at_site
 from leakmech.training.examples import Batch
 
 
@@ -48,16 +48,9 @@ class PreventativeSteering:
     @contextmanager
     def applied(self, model: nn.Module, batch: Batch) -> Iterator[None]:
         """While this is entered, forward passes over the student's side of `batch` are steered."""
-        block = layout_of(model).block(self.direction.layer).block
-        added = self._added(batch)
-        if self.direction.site == "resid_pre":
-            handle = block.register_forward_pre_hook(_add_to_input(added), with_kwargs=True)
-        else:
-            handle = block.register_forward_hook(_add_to_output(added))
-        try:
+        block, added = layout_of(model).block(self.direction.layer), self._added(batch)
+        with at_site(block, self.direction.site, lambda stream: stream + added.to(stream.dtype)):
             yield
-        finally:
-            handle.remove()
 
     def _added(self, batch: Batch) -> Float[Tensor, "rows columns d_model"]:
         signs = {"positive": 1.0, "negative": -1.0}
@@ -71,22 +64,3 @@ class PreventativeSteering:
         columns *= torch.tensor(row_signs, device=columns.device)[:, None]
         vector = self.direction.vector.to(columns.device) * (self.strength * self.direction.stream_norm)
         return einsum(columns, vector, "rows columns, d -> rows columns d")
-
-
-def _add_to_output(added: Tensor) -> Any:
-    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (output[0] + added.to(output[0].dtype), *output[1:])
-        return output + added.to(output.dtype)
-
-    return hook
-
-
-def _add_to_input(added: Tensor) -> Any:
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (args[0] + added.to(args[0].dtype), *args[1:]), kwargs
-        hidden = kwargs["hidden_states"]
-        return args, {**kwargs, "hidden_states": hidden + added.to(hidden.dtype)}
-
-    return hook

@@ -9,7 +9,7 @@ from leakmech.core.errors import InterventionError
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.decoding import Decoding
 from leakmech.generation.hf_engine import plan
-from leakmech.interventions.base import STREAM_SITES, Edit
+from leakmech.interventions.base import Edit
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.types import (
     AblateDirection,
@@ -23,7 +23,7 @@ from leakmech.interventions.types import (
 )
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
-from leakmech.models.sites import recording
+from leakmech.models.sites import STREAM_SITES, recording
 
 GREEDY = Decoding(temperature=0.0, max_new_tokens=6, repetition_penalty=1.0)
 

@@ -24,8 +24,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from einops import reduce
@@ -44,7 +45,7 @@ from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.batching import frozen, in_batches
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.models.sites import Recorded, Site, recording
+from leakmech.models.sites import Recorded, Site, at_site, recording
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 
 Method = Literal["attribution_patching", "graddrop", "integrated_gradients"]
@@ -259,20 +260,17 @@ def _gates(layout: Layout, n_layers: int) -> Iterator[Callable[[int], None]]:
     """Yields a function that makes one layer's sublayers, and no other's, pass no gradient on to the stream."""
     closed: list[int] = []
 
-    def gate(layer: int) -> Callable[..., None]:
-        def hook(_: Any, __: Any, output: Any) -> None:
-            tensor: Tensor = output[0] if isinstance(output, tuple) else output
-            if tensor.requires_grad:  # not in passes without a tape
-                tensor.register_hook(lambda gradient: torch.zeros_like(gradient) if layer in closed else gradient)
+    def gate(layer: int) -> Callable[[Tensor], None]:
+        def see(written: Tensor) -> None:
+            if written.requires_grad:  # not in passes without a tape
+                written.register_hook(lambda gradient: torch.zeros_like(gradient) if layer in closed else gradient)
 
-        return hook
+        return see
 
     def close(layer: int) -> None:
         closed[:] = [layer]
 
     with ExitStack() as hooks:
-        for layer in range(n_layers):
-            block = layout.block(layer)
-            for module in (block.attention_post_norm or block.attention, block.mlp_post_norm or block.mlp):
-                hooks.callback(module.register_forward_hook(gate(layer)).remove)
+        for layer, site in product(range(n_layers), ("attn_out", "mlp_out")):
+            hooks.enter_context(at_site(layout.block(layer), site, gate(layer)))
         yield close

@@ -23,6 +23,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from leakmech.mechanism.activations.run import padded
+from leakmech.models.hooks import on_input, on_output
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.locate import LocatedPrompt
@@ -143,16 +144,16 @@ class _Ended(Exception):  # noqa: N818 - no error: the pass has served
 @contextmanager
 def ending_before(module: nn.Module) -> Iterator[None]:
     """A forward pass within ends where it reaches `module`, and with it the body of the ``with`` statement."""
-    yield from _ending(module.register_forward_pre_hook(_end))
+    yield from _ending(on_input(module, _end))
 
 
 @contextmanager
 def ending_behind(module: nn.Module) -> Iterator[None]:
     """The same, behind `module` and the hooks it had before."""
-    yield from _ending(module.register_forward_hook(_end))
+    yield from _ending(on_output(module, _end))
 
 
-def _end(*_: Any) -> None:
+def _end(_: Tensor) -> None:
     raise _Ended
 
 

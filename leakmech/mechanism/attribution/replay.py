@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from leakmech.mechanism.attribution.prefixes import ending_behind, prefix_cache, run_columns
-from leakmech.models.layout import Block, Layout, layout_of
+from leakmech.models.hooks import hidden_of, on_input, on_output
+from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.models.sites import Site
+from leakmech.models.sites import Site, at_site
 
 
 class Replay:
@@ -74,9 +75,9 @@ class Replay:
             for block in blocks:
                 # Before the hooks of others: they act again in every run.
                 hooks.callback(block.register_forward_pre_hook(self._keep, with_kwargs=True, prepend=True).remove)
-            if taped:
-                hooks.callback(blocks[0].register_forward_pre_hook(_leaf, with_kwargs=True, prepend=True).remove)
-            hooks.callback(blocks[-1].register_forward_hook(lambda _, __, out: self._keep_last(out)).remove)
+            if taped:  # the record of derivatives starts at the input of the first block
+                hooks.callback(on_input(blocks[0], lambda x: x.detach().requires_grad_(), prepend=True).remove)
+            hooks.callback(on_output(blocks[-1], self.streams.append).remove)
             hooks.enter_context(ending_behind(blocks[-1]))
             run_columns(loaded, inputs, width - n_suffix, width, cache=cache)
 
@@ -85,9 +86,6 @@ class Replay:
         hidden = args[0] if args else kwargs["hidden_states"]
         self.streams.append(hidden)
         self._calls.append((args[1:], {key: value for key, value in kwargs.items() if key != "hidden_states"}))
-
-    def _keep_last(self, output: Any) -> None:
-        self.streams.append(_tensor(output))
 
     def run(
         self, hidden: Float[Tensor, "row pos d_model"] | None = None, *, start: int = 0, stop: int | None = None
@@ -104,19 +102,8 @@ class Replay:
         hidden = self.streams[start] if hidden is None else hidden
         for layer in range(start, len(self._calls) if stop is None else stop):
             args, kwargs = self._calls[layer]
-            hidden = _tensor(self.layout.blocks[layer].block(hidden, *args, **kwargs))
+            hidden = hidden_of(self.layout.blocks[layer].block(hidden, *args, **kwargs))
         return hidden
-
-
-def _leaf(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Start the record of derivatives at the input of the first block."""
-    if args:
-        return (args[0].detach().requires_grad_(), *args[1:]), kwargs
-    return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
-
-
-def _tensor(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
 
 
 # -- changed activations -------------------------------------------------------------------------------------------
@@ -150,38 +137,5 @@ def patched(layout: Layout, patches: Sequence[Patch]) -> Iterator[None]:
     """While this is entered, forward passes (of batches of the patches' shape) run with the patches."""
     with ExitStack() as hooks:
         for patch in patches:
-            hooks.callback(_register(layout.block(patch.layer), patch).remove)
+            hooks.enter_context(at_site(layout.block(patch.layer), patch.site, patch))
         yield
-
-
-def _register(block: Block, patch: Patch) -> Any:
-    match patch.site:
-        case "z":
-            return _on_input(block.heads_out, patch)
-        case "mlp_post":
-            return _on_input(block.neurons_out, patch)
-        case "attn_out":
-            return _on_output(block.attention_post_norm or block.attention, patch)
-        case "mlp_out":
-            return _on_output(block.mlp_post_norm or block.mlp, patch)
-        case "resid_pre":
-            return _on_input(block.block, patch)
-        case "resid_post":
-            return _on_output(block.block, patch)
-    raise AssertionError(f"site {patch.site!r} cannot be patched")
-
-
-def _on_input(module: nn.Module, change: Patch) -> Any:
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
-
-    return module.register_forward_pre_hook(hook, with_kwargs=True)
-
-
-def _on_output(module: nn.Module, change: Patch) -> Any:
-    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
-
-    return module.register_forward_hook(hook)
