@@ -47,7 +47,7 @@ from leakmech.core.seeds import stable_hash
 from leakmech.core.store import atomic_path, content_hash, write_json, write_text
 from leakmech.datasets.archive import fetch_archive, load_ratings
 from leakmech.reports.tables import Table
-from leakmech.scoring.batching import LABELS, softmax
+from leakmech.scoring.classifiers import LABELS, softmax
 from leakmech.scoring.expression import load_estimator
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.scoring.tuned import FORMAT_VERSION, KIND, load_tuned, shipped

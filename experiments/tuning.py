@@ -29,7 +29,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from leakmech.core.errors import EstimatorError
 from leakmech.core.store import atomic_path
-from leakmech.scoring.batching import batch_size, in_batches
+from leakmech.scoring.classifiers import in_text_batches
 
 EPOCHS = 3
 RANK = 16
@@ -153,10 +153,10 @@ def batches(token_ids: Sequence[Sequence[int]], generator: np.random.Generator) 
 
 def outputs(model: TunedClassifier, texts: Sequence[str], *, folder: Path) -> Float[np.ndarray, "n 4"]:
     """The four outputs for every text, in full precision."""
-    return in_batches(
+    return in_text_batches(
         texts,
         tokenizer=AutoTokenizer.from_pretrained(folder, local_files_only=True),
         max_tokens=256,
-        size=batch_size("cpu"),
+        device=torch.device("cpu"),
         forward=lambda inputs: model(inputs["input_ids"], inputs["attention_mask"]),
     )

@@ -36,7 +36,7 @@ from leakmech.core.store import content_hash
 from leakmech.models.device import resolve_device
 from leakmech.models.hub import fetch, first_line
 from leakmech.models.quiet import quiet
-from leakmech.scoring.batching import LABELS, batch_size, in_batches, once_each, softmax
+from leakmech.scoring.classifiers import LABELS, in_text_batches, once_each, softmax
 from leakmech.scoring.semantic import SentenceEncoder, folder_hash
 from leakmech.scoring.tuned import load_tuned, shipped
 
@@ -172,11 +172,11 @@ class ClassifierEstimator:
         return once_each(texts, self._score)
 
     def _score(self, texts: list[str]) -> Float[np.ndarray, "n 3"]:
-        logits = in_batches(
+        logits = in_text_batches(
             texts,
             tokenizer=self._tokenizer,
             max_tokens=self.max_tokens,
-            size=batch_size(self._model.device),
+            device=self._model.device,
             forward=self._logits,
         )
         return softmax(logits[:, self.order])

@@ -25,10 +25,11 @@ from jaxtyping import Float
 from leakmech.core.errors import EstimatorError, nearest
 from leakmech.core.paths import package_folder
 from leakmech.core.store import content_hash
+from leakmech.models.batching import default_batch_size
 from leakmech.models.device import resolve_device
 from leakmech.models.hub import fetch, first_line
 from leakmech.models.quiet import quiet
-from leakmech.scoring.batching import batch_size
+from leakmech.scoring.classifiers import once_each
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -69,12 +70,8 @@ class SentenceEncoder:
         call. An empty text, or one of white space only, is encoded like any other: it is the model's vector for a
         sequence that holds nothing but its special tokens. Texts longer than the model's window are cut there.
         """
-        unique = list(dict.fromkeys(texts))
-        if not unique:
-            return np.zeros((0, self.dimension), dtype=np.float32)
-        rows = _encode(self._model, unique)
-        position = {text: index for index, text in enumerate(unique)}
-        return rows[[position[text] for text in texts]]
+        nothing = np.zeros((0, self.dimension), dtype=np.float32)
+        return once_each(texts, lambda unique: _encode(self._model, unique), nothing=nothing)
 
     @cached_property
     def hash(self) -> str:
@@ -149,7 +146,7 @@ def _encode(model: SentenceTransformer, texts: list[str]) -> Float[np.ndarray, "
     # sentence-transformers sorts by length, batches and runs in inference mode.
     rows = model.encode(
         texts,
-        batch_size=batch_size(model.device),
+        batch_size=default_batch_size(model.device),
         convert_to_numpy=True,
         normalize_embeddings=True,
         show_progress_bar=False,

@@ -31,7 +31,7 @@ from leakmech.core.store import content_hash
 from leakmech.models.device import resolve_device
 from leakmech.models.hub import first_line
 from leakmech.models.quiet import quiet
-from leakmech.scoring.batching import LABELS, batch_size, in_batches, once_each, softmax
+from leakmech.scoring.classifiers import LABELS, in_text_batches, once_each, softmax
 from leakmech.scoring.semantic import SentenceEncoder, encoder_folder, folder_hash
 
 if TYPE_CHECKING:
@@ -78,11 +78,11 @@ class TunedEstimator:
 
     def states(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
         """Mean of the token states of the last layer, for at least one text."""
-        return in_batches(
+        return in_text_batches(
             texts,
             tokenizer=self._tokenizer,
             max_tokens=_MAX_TOKENS,
-            size=batch_size(self._model.device),
+            device=self._model.device,
             forward=self._mean_state,
         )
 

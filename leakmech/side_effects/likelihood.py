@@ -27,7 +27,7 @@ from torch import Tensor
 
 from leakmech.core.errors import GenerationError, ModelError, UsageError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.models.batching import in_batches, parse_batch_size
+from leakmech.models.batching import default_batch_size, in_batches, parse_batch_size
 from leakmech.scoring.statistics import DRAWS
 from leakmech.side_effects.equivalence import Estimate, estimate, mean_ratio, per_unit
 from leakmech.side_effects.variants import Batch, Continuation, ModelVariant
@@ -36,8 +36,6 @@ from leakmech.side_effects.variants import Batch, Continuation, ModelVariant
 _LOGITS = {"cpu": 1 << 26}
 _LOGITS_ELSEWHERE = 1 << 29
 _CHUNK = 1 << 22
-_ROWS = {"cpu": 16}
-_ROWS_ELSEWHERE = 128
 
 Rows = Float[Tensor, "token vocab"]
 Item = tuple[Continuation, ...]
@@ -314,7 +312,7 @@ def _rows(variant: ModelVariant, items: Sequence[Item], batch_size: int | str) -
         return asked
     kind = variant.device.type
     each = variant.vocabulary * (1 + max(len(item[0].tokens) for item in items))
-    return max(1, min(_ROWS.get(kind, _ROWS_ELSEWHERE), _LOGITS.get(kind, _LOGITS_ELSEWHERE) // each))
+    return max(1, min(default_batch_size(kind), _LOGITS.get(kind, _LOGITS_ELSEWHERE) // each))
 
 
 # -- from logits to numbers ----------------------------------------------------------------------------------------

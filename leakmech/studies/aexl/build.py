@@ -27,7 +27,7 @@ from leakmech.datasets.overlap import OverlapIndex
 from leakmech.datasets.samples import INJECTIONS, PromptSet, Sample
 from leakmech.reports.tables import Table
 from leakmech.runs.settings import DEFAULT_MODEL
-from leakmech.scoring.batching import LABELS
+from leakmech.scoring.classifiers import LABELS
 from leakmech.scoring.expression import Estimator, load_estimator
 from leakmech.scoring.semantic import load_encoder
 from leakmech.studies.aexl.card import card_markdown, card_tables

@@ -17,7 +17,7 @@ from jaxtyping import Float32
 from leakmech.core.errors import StorageError
 from leakmech.core.paths import cache_root
 from leakmech.core.store import atomic_path, content_hash
-from leakmech.scoring.batching import LABELS
+from leakmech.scoring.classifiers import LABELS
 from leakmech.scoring.expression import Estimator, estimator_hash
 
 CHUNK = 512
