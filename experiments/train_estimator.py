@@ -32,7 +32,6 @@ import torch
 from estimator_quality import SHORT_WORDS, THRESHOLD, as_table, as_values, class_of, classifier_quality, evaluate
 from jaxtyping import Float
 from rich.console import Console
-from safetensors.torch import save
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -44,13 +43,13 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 from leakmech.core.errors import LeakmechError
 from leakmech.core.paths import cache_root
 from leakmech.core.seeds import stable_hash
-from leakmech.core.store import atomic_path, content_hash, write_json, write_text
+from leakmech.core.store import content_hash, write_text
 from leakmech.datasets.archive import fetch_archive, load_ratings
 from leakmech.reports.tables import Table
 from leakmech.scoring.classifiers import LABELS, softmax
 from leakmech.scoring.expression import load_estimator
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
-from leakmech.scoring.tuned import FORMAT_VERSION, KIND, load_tuned, shipped
+from leakmech.scoring.tuned import FORMAT, KIND, load_tuned, shipped
 
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 COPY_SIMILARITY = 0.95  # cosine
@@ -93,8 +92,9 @@ def train(*, sdist: Path | None, out: Path, trained: Path | None) -> None:
 
     tensors = calibrate(model, found, parts["validation"])
     stem = out / shipped().name
-    description = describe(encoder, texts, tensors)
-    write_estimator(stem, tensors=tensors, description=description)
+    description = describe(encoder, texts)
+    written = stem.with_name(f"{stem.name}.json")
+    FORMAT.write(written, description, tensors)
     estimator = load_tuned(stem, encoder=encoder)
 
     started = time.perf_counter()
@@ -105,7 +105,7 @@ def train(*, sdist: Path | None, out: Path, trained: Path | None) -> None:
     table = as_table(result, "Test part, by source, on short texts and on all")
     console.print(table.to_rich())
     console.print(f"{speed:.0f} texts a second with {torch.get_num_threads()} thread(s)")
-    write_json(stem.with_name(f"{stem.name}.json"), description | {"test": as_values(result)})
+    FORMAT.write(written, description | {"test": as_values(result)}, tensors)
     write_text(stem.with_name(f"{stem.name}.md"), card(description, choice, table))
     console.print(f"wrote {stem}.safetensors, .json and .md")
 
@@ -221,15 +221,13 @@ def calibrate(model: TunedClassifier, found: Float[np.ndarray, "n 4"], validatio
     return {name: value.to(torch.float16).contiguous() for name, value in (model.adapters() | head).items()}
 
 
-def describe(encoder: SentenceEncoder, texts: pd.DataFrame, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """What the JSON file says; leakmech.scoring.tuned.load_tuned checks the first six."""
+def describe(encoder: SentenceEncoder, texts: pd.DataFrame) -> dict[str, Any]:
+    """What the JSON file says; leakmech.scoring.tuned.load_tuned checks the first five."""
     return {
-        "format_version": FORMAT_VERSION,
         "kind": KIND,
         "labels": list(LABELS),
         "encoder": "embedded",
         "encoder_hash": encoder.hash,
-        "weights_hash": content_hash(save(tensors)),
         "lora_scale": ALPHA / RANK,
         "thresholds": [-THRESHOLD, THRESHOLD],
         "training_data": {
@@ -240,12 +238,6 @@ def describe(encoder: SentenceEncoder, texts: pd.DataFrame, tensors: dict[str, T
         "training": {"rank": RANK, "epochs": EPOCHS, "seed": SEED},
         "versions": {package: version(package) for package in ("torch", "transformers", "peft", "scikit-learn")},
     }
-
-
-def write_estimator(stem: Path, *, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
-    with atomic_path(stem.with_name(f"{stem.name}.safetensors")) as temporary:
-        temporary.write_bytes(save(tensors))
-    write_json(stem.with_name(f"{stem.name}.json"), description)
 
 
 def card(description: dict[str, Any], choice: Table, test: Table) -> str:

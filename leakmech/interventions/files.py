@@ -8,25 +8,24 @@ and holds a hash of the tensors, so that the two files belong together.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from leakmech.core.errors import InterventionError
-from leakmech.core.store import atomic_path, content_hash, write_json
+from leakmech.core.tensor_files import TensorFormat
 from leakmech.interventions.checks import as_interventions, refuse_misfits, refuse_overlaps
 from leakmech.interventions.types import Intervention  # from there, so that every kind is known
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 
-FORMAT_VERSION = 1
+_FORMAT = TensorFormat(
+    what="interventions", version=1, error=InterventionError, kind="interventions", metadata={"format": "pt"}
+)
 
 _COUNTING = (
     "layers, heads and neurons from 0; heads are query heads; resid_pre of layer l is the residual stream before block "
@@ -64,18 +63,12 @@ def save_interventions(
         chosen = tuple(_stamped(intervention, model) for intervention in chosen)
         refuse_misfits(chosen, layout_of(model.model), model_hashes={model.weights_hash})
     tensors = {f"{i}.{name}": tensor for i, item in enumerate(chosen) for name, tensor in item.tensors().items()}
-    data = save(tensors, metadata={"format": "pt"})
-    with atomic_path(path.with_suffix(".safetensors")) as temporary:
-        temporary.write_bytes(data)
     description = {
-        "format_version": FORMAT_VERSION,
-        "kind": "interventions",
         "counting": _COUNTING,
         "model": None if model is None else {"name": model.name, "weights_hash": model.weights_hash},
-        "tensors_hash": content_hash(data),
         "interventions": [{**item.to_dict(), "stated": _stated(item)} for item in chosen],
     }
-    write_json(path, description)
+    _FORMAT.write(path, description, tensors)
     return path
 
 
@@ -97,9 +90,8 @@ def load_interventions(path: str | Path, *, model: LoadedModel | None = None) ->
         file; or the interventions do not fit the model or one another.
     """
     path = _checked_path(path)
-    description = _read_description(path)
-    tensors = _read_tensors(path.with_suffix(".safetensors"), str(description.get("tensors_hash")))
-    entries = description["interventions"]
+    description, tensors = _FORMAT.read(path)
+    entries = _entries(description, tensors, path)
     try:
         chosen = tuple(_read_one(entry, _own(tensors, number)) for number, entry in enumerate(entries))
         left = [name for name in tensors if not 0 <= _number(name) < len(entries)]
@@ -138,44 +130,17 @@ def _stated(intervention: Intervention) -> dict[str, Any]:
     return stated
 
 
-def _read_description(path: Path) -> dict[str, Any]:
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InterventionError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:
-        raise InterventionError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(description, dict) or description.get("kind") != "interventions":
-        raise InterventionError(f"{path}: describes no interventions")
-    if description.get("format_version") != FORMAT_VERSION:
-        raise InterventionError(
-            f"{path}: has format version {description.get('format_version')}; this leakmech reads {FORMAT_VERSION}"
-        )
+def _entries(description: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> list[dict[str, Any]]:
+    """What describes each intervention, of files that say what this version would say."""
     if description.get("counting") != _COUNTING:
         raise InterventionError(f"{path}: counts layers, heads or neurons in another way than this leakmech")
     entries = description.get("interventions")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise InterventionError(f"{path}: holds no interventions")
-    return description
-
-
-def _read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InterventionError(
-            f"{path}: cannot be read ({error.strerror}); it belongs beside the .json file"
-        ) from error
-    if content_hash(data) != expected:
-        raise InterventionError(f"{path}: holds other tensors than its .json file was written for")
-    try:
-        tensors = load(data)
-    except SafetensorError as error:
-        raise InterventionError(f"{path}: damaged ({error})") from error
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32:
             raise InterventionError(f"{path}: tensor {name!r} is {tensor.dtype}, expected float32")
-    return tensors
+    return entries
 
 
 def _read_one(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Intervention:

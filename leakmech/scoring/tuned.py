@@ -11,7 +11,6 @@ ratings of Hutto & Gilbert (2014) and writes how good they are into embedded_est
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -22,12 +21,10 @@ import numpy as np
 import torch
 from einops import einsum
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor, nn
 
 from leakmech.core.errors import EstimatorError
-from leakmech.core.store import content_hash
+from leakmech.core.tensor_files import TensorFormat
 from leakmech.models.device import resolve_device
 from leakmech.models.hub import first_line
 from leakmech.models.quiet import quiet
@@ -37,8 +34,9 @@ from leakmech.scoring.semantic import SentenceEncoder, encoder_folder, folder_ha
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-FORMAT_VERSION = 2
+FORMAT = TensorFormat(what="an estimator", version=2, error=EstimatorError, hash_key="weights_hash")
 KIND = "lora"
+_NEEDED = ("encoder", "encoder_hash", "weights_hash", "lora_scale")
 
 _MAX_TOKENS = 256
 
@@ -112,8 +110,9 @@ def load_tuned(
         A file is missing or damaged, is of another format version or kind, or the installed encoder is not the one
         that was tuned.
     """
-    description = _read_description(stem)
-    tensors = _read_tensors(stem, description["weights_hash"])
+    path = stem.with_name(f"{stem.name}.json")
+    description, tensors = FORMAT.read(path)
+    _checked(description, path)
     folder = _base_folder(stem, description, encoder)
     place = resolve_device(device or (encoder.device if encoder else None))
     try:
@@ -177,32 +176,12 @@ def _base_folder(stem: Path, description: Mapping[str, Any], encoder: SentenceEn
     return folder
 
 
-def _read_description(stem: Path) -> dict[str, Any]:
-    path = stem.with_name(f"{stem.name}.json")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        version, kind, labels = (description[key] for key in ("format_version", "kind", "labels"))
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise EstimatorError(f"{path}: describes no estimator ({problem!r})") from problem
-    if version != FORMAT_VERSION:
-        raise EstimatorError(f"{path}: has format version {version}; this leakmech reads {FORMAT_VERSION}")
-    if kind != KIND:
-        raise EstimatorError(f"{path}: unknown kind {kind!r}; valid: {KIND}")
-    if labels != list(LABELS):
-        raise EstimatorError(f"{path}: has labels {', '.join(labels)}; expected {', '.join(LABELS)}")
-    missing = [key for key in ("encoder", "encoder_hash", "weights_hash", "lora_scale") if key not in description]
+def _checked(description: dict[str, Any], path: Path) -> None:
+    """Refuse descriptions of other estimators, or with less than is needed."""
+    missing = [key for key in ("kind", "labels", *_NEEDED) if description.get(key) is None]
     if missing:
         raise EstimatorError(f"{path}: lacks {', '.join(missing)}")
-    return description
-
-
-def _read_tensors(stem: Path, expected_hash: str) -> dict[str, Tensor]:
-    path = stem.with_name(f"{stem.name}.safetensors")
-    try:
-        data = path.read_bytes()
-        tensors = load(data)
-    except (OSError, SafetensorError) as problem:
-        raise EstimatorError(f"{path}: is missing or damaged ({first_line(problem)})") from problem
-    if content_hash(data) != expected_hash:
-        raise EstimatorError(f"{path}: does not belong to {stem.name}.json (its hash is {content_hash(data)})")
-    return tensors
+    if description["kind"] != KIND:
+        raise EstimatorError(f"{path}: unknown kind {description['kind']!r}; valid: {KIND}")
+    if description["labels"] != list(LABELS):
+        raise EstimatorError(f"{path}: has labels {', '.join(description['labels'])}; expected {', '.join(LABELS)}")

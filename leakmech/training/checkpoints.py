@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from leakmech.core.errors import RunDirectoryError, TrainingError
-from leakmech.core.store import atomic_path
+from leakmech.core.tensor_files import write_tensors
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _FILE = re.compile(r"step-(\d+)\.safetensors")
@@ -97,8 +96,7 @@ class Checkpoints:
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
         copies = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
-        with atomic_path(path) as temporary:
-            save_file(copies, temporary, metadata=metadata)
+        write_tensors(path, copies, metadata=metadata)
 
     def steps(self) -> list[int]:
         """The steps of which there are checkpoints, in order."""

@@ -108,7 +108,7 @@ def test_a_file_for_another_model_is_refused(loaded, make_tiny, chat_tokenizer, 
     ("change", "message"),
     [
         (lambda d: d.update(format_version=2), "format version 2; this leakmech reads 1"),
-        (lambda d: d.update(kind="direction"), "describes no interventions"),
+        (lambda d: d.update(kind="direction"), "does not describe interventions"),
         (lambda d: d.update(counting="from 1"), "in another way"),
         (lambda d: d.update(interventions=[]), "holds no interventions"),
         (lambda d: d["interventions"][0].update(kind="stear"), "unknown kind.*did you mean 'steer'"),

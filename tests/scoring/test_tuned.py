@@ -106,7 +106,8 @@ def test_merging_by_hand_equals_merging_by_peft():
         ({"format_version": 1}, r"mine\.json: has format version 1; this leakmech reads 2"),
         ({"kind": "forest"}, "unknown kind 'forest'; valid: lora"),
         ({"labels": ["positive", "neutral", "negative"]}, "has labels positive, neutral, negative; expected negative"),
-        ({"labels": None}, "describes no estimator"),
+        ({"format_version": None}, "does not describe an estimator"),
+        ({"labels": None}, r"mine\.json: lacks labels"),
         ({"lora_scale": None}, r"mine\.json: lacks lora_scale"),
         ({"encoder_hash": "0" * 16}, "was tuned on another encoder than 'embedded' is now"),
         ({"weights_hash": "0" * 16}, r"mine\.safetensors: does not belong to mine\.json"),
@@ -118,7 +119,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, encoder, changes, message):
 
 
 def test_missing_damaged_and_incomplete_files_are_named(tmp_path, encoder):
-    with pytest.raises(EstimatorError, match=r"mine\.json: describes no estimator"):
+    with pytest.raises(EstimatorError, match=r"mine\.json: no such file; expected an estimator"):
         load_tuned(tmp_path / "mine", encoder=encoder)
     weights = copy(tmp_path).with_suffix(".safetensors")
     tensors = {name: value for name, value in load(weights.read_bytes()).items() if not name.endswith("lora_B")}

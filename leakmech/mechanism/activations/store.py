@@ -25,16 +25,16 @@ import psutil
 import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from leakmech.core.errors import ActivationError, ConfigError, nearest
-from leakmech.core.store import atomic_path, read_json, write_json
+from leakmech.core.store import write_json
+from leakmech.core.tensor_files import TensorFormat, write_tensors
 from leakmech.mechanism.activations.positions import labels_of
 from leakmech.models.device import DTYPES
 from leakmech.models.sites import Site
 
-FORMAT_VERSION = 1
+_FORMAT = TensorFormat(what="activations", version=1, error=ActivationError, kind="activations")
 INDEX = "index.json"
 _SHARD = "shard-{:05d}.safetensors"
 _SHARD_BYTES = 64 * 2**20
@@ -264,7 +264,7 @@ class ShardWriter:
         """Write what is left, and the index."""
         self._write()
         index = replace(self.index, shards=tuple(self._names))
-        write_json(self.folder / INDEX, {"format_version": FORMAT_VERSION, "kind": "activations", **asdict(index)})
+        write_json(self.folder / INDEX, _FORMAT.head | asdict(index))
         return ActivationCache(index, folder=self.folder)
 
     def _write(self) -> None:
@@ -278,8 +278,7 @@ class ShardWriter:
         for site in self.index.sites:
             tensors[site] = torch.cat([part.values[site] for part in self._waiting])
         name = _SHARD.format(len(self._names))
-        with atomic_path(self.folder / name) as temporary:
-            save_file(tensors, temporary)
+        write_tensors(self.folder / name, tensors)
         self._names.append(name)
         self._waiting.clear()
 
@@ -296,10 +295,8 @@ def load_activations(path: str | Path) -> ActivationCache:
     if not (folder / INDEX).exists():
         state = "is not finished" if any(folder.glob("shard-*.safetensors")) else "holds no activations"
         raise ActivationError(f"{folder}: {state} (it has no {INDEX}); cache them with cache_activations(out=...)")
-    stored = read_json(folder / INDEX)
-    version = stored.pop("format_version", None) if isinstance(stored, dict) else None
-    if version != FORMAT_VERSION or stored.pop("kind", None) != "activations":
-        raise ActivationError(f"{folder / INDEX}: format version {version}, but this leakmech reads {FORMAT_VERSION}")
+    stored = _FORMAT.read_description(folder / INDEX)
+    stored = {key: value for key, value in stored.items() if key not in ("format_version", "kind")}
     try:
         sites = {site: tuple(shape) for site, shape in stored.pop("sites").items()}
         labels = {key: tuple(stored.pop(key)) for key in ("samples", "conditions", "positions", "layers", "shards")}

@@ -22,20 +22,18 @@ import pandas as pd
 import torch
 from einops import einsum
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
-from leakmech.core.errors import DirectionError, LeakmechError, UsageError, nearest
+from leakmech.core.errors import DirectionError, UsageError, nearest
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.store import atomic_path, content_hash, read_json, write_json
+from leakmech.core.tensor_files import TensorFormat
 from leakmech.datasets.samples import CONDITIONS
 from leakmech.mechanism.directions.data import SPLITS, DirectionKind, SiteActivations, check_kind, check_splits
 from leakmech.mechanism.directions.fits import DEFAULT_METHODS, METHODS, Fit, FitOptions, Interchange, fit_method
 from leakmech.mechanism.directions.quality import CRITERIA, Criterion, DirectionTable, direction_table, thresholds
 from leakmech.scoring.statistics import DRAWS
 
-FORMAT_VERSION = 1
+_FORMAT = TensorFormat(what="a direction", version=1, error=DirectionError, hash_key="vector_hash")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _UNIT_TOLERANCE = 1e-4
 
@@ -76,7 +74,7 @@ class Direction:
     model_hash: str = ""
     data_hash: str = ""
     fit_hash: str = ""
-    format_version: int = FORMAT_VERSION
+    format_version: int = _FORMAT.version
 
     def __post_init__(self) -> None:
         where = f"direction ({self.method}, {self.site} layer {self.layer})"
@@ -134,11 +132,8 @@ class Direction:
         """
         if not _NAME.fullmatch(name):
             raise DirectionError(f"direction name {name!r}: use letters, digits, '.', '-' and '_' only")
-        data = save({"vector": self.vector.contiguous()})
         path = Path(folder) / f"{name}.json"
-        with atomic_path(Path(folder) / f"{name}.safetensors") as temporary:
-            temporary.write_bytes(data)
-        write_json(path, {**self.description(), "name": name, "vector_hash": content_hash(data)})
+        _FORMAT.write(path, {**self.description(), "name": name}, {"vector": self.vector.contiguous()})
         return path
 
     def description(self) -> dict[str, Any]:
@@ -180,11 +175,13 @@ def load_direction(path: Path | str, *, model_hash: str | None = None) -> Direct
     """
     stem = Path(re.sub(r"\.(json|safetensors)$", "", str(path)))
     described = stem.with_name(f"{stem.name}.json")
-    description = _read_description(described)
-    vector = _read_vector(stem.with_name(f"{stem.name}.safetensors"), description)
+    description, tensors = _FORMAT.read(described)
+    for key, expected in _SAVED_TYPES.items():
+        if not isinstance(description.get(key), expected) or isinstance(description[key], bool):
+            raise DirectionError(f"{described}: field {key!r} is missing or of the wrong type")
     try:
-        direction = Direction(vector=vector, **{key: description[key] for key in _SAVED_TYPES})
-    except (DirectionError, TypeError) as problem:
+        direction = Direction(vector=tensors["vector"], **{key: description[key] for key in _SAVED_TYPES})
+    except (DirectionError, TypeError, KeyError) as problem:
         raise DirectionError(f"{described}: damaged ({problem}); save the direction again") from problem
     if model_hash is not None and direction.model_hash != model_hash:
         raise DirectionError(
@@ -192,34 +189,6 @@ def load_direction(path: Path | str, *, model_hash: str | None = None) -> Direct
             f"({model_hash}); fit it again, or load the model (weights, dtype, adapter) that it was fitted on"
         )
     return direction
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    try:
-        description = read_json(path)
-    except (LeakmechError, OSError) as problem:
-        raise DirectionError(f"{path}: is missing or damaged; expected a direction as leakmech saves it") from problem
-    if not isinstance(description, dict) or "format_version" not in description:
-        raise DirectionError(f"{path}: describes no direction (no format_version)")
-    if description["format_version"] != FORMAT_VERSION:
-        raise DirectionError(
-            f"{path}: has format version {description['format_version']}; this leakmech reads {FORMAT_VERSION}"
-        )
-    for key, expected in {**_SAVED_TYPES, "d_model": int, "vector_hash": str}.items():
-        if not isinstance(description.get(key), expected) or isinstance(description[key], bool):
-            raise DirectionError(f"{path}: field {key!r} is missing or of the wrong type")
-    return description
-
-
-def _read_vector(path: Path, description: dict[str, Any]) -> Float[Tensor, " d_model"]:
-    try:
-        data = path.read_bytes()
-        vector = load(data)["vector"]
-    except (OSError, SafetensorError, KeyError) as problem:
-        raise DirectionError(f"{path}: is missing or damaged; save the direction again") from problem
-    if content_hash(data) != description["vector_hash"] or tuple(vector.shape) != (description["d_model"],):
-        raise DirectionError(f"{path}: does not belong to the .json file beside it; save the direction again")
-    return vector
 
 
 @dataclass(frozen=True, eq=False)

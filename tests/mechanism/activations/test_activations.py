@@ -287,7 +287,7 @@ def test_a_folder_in_use_or_unfinished_or_damaged_is_refused(loaded, tmp_path, s
     with pytest.raises(ActivationError, match=r"shard-00001.safetensors: missing or damaged"):
         load_activations(out)["resid_post"]
     (out / "index.json").write_text(json.dumps(index | {"format_version": 9}))
-    with pytest.raises(ActivationError, match="format version 9, but this leakmech reads 1"):
+    with pytest.raises(ActivationError, match="format version 9; this leakmech reads 1"):
         load_activations(out)
     (out / "index.json").unlink()
     with pytest.raises(ActivationError, match="is not finished"):

@@ -307,7 +307,7 @@ def test_damaged_description_is_refused(
 
 
 def test_missing_and_torn_files_are_refused(fitted: FittedDirections, tmp_path: Path) -> None:
-    with pytest.raises(DirectionError, match=r"nothing\.json: is missing"):
+    with pytest.raises(DirectionError, match=r"nothing\.json: no such file; expected a direction"):
         leakmech.load_direction(tmp_path / "nothing")
     path = fitted.chosen.save(tmp_path, "read")
     path.with_suffix(".safetensors").write_bytes(b"torn")
