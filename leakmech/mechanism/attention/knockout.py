@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,7 @@ from leakmech.mechanism.attribution.replay import Replay
 from leakmech.mechanism.attribution.targets import Target
 from leakmech.mechanism.behaviour import sample_behaviour
 from leakmech.mechanism.directions.direction import Direction
+from leakmech.mechanism.sums import KeyedSums
 from leakmech.models.attention_mask import AttentionCall, Bias, attention_bias, refuse_other_attention
 from leakmech.models.batching import in_batches
 from leakmech.models.components import Component
@@ -208,7 +210,7 @@ def attention_knockout(
     pairs = make_pairs(samples, renderer, continuations=continuations if wanted.name == "behaviour" else None)
     sequences = _sequences(pairs)
     ids = tuple(dict.fromkeys(pair.sample for pair in pairs))
-    sums = torch.zeros(len(ids) * len(INJECTIONS), 1 + len(knockouts), dtype=torch.float64)
+    sums = KeyedSums(product(ids, map(str, INJECTIONS)), 1 + len(knockouts))
     for batch, values in in_batches(
         sorted(sequences, key=lambda sequence: (-_n_behind(sequence.prompt), -len(sequence.prompt))),
         lambda batch: (batch, _run_batch(model, wanted, [sequence.prompt for sequence in batch], knockouts)),
@@ -218,10 +220,10 @@ def attention_knockout(
         progress=progress,
         name=lambda sequence: f"prompt {sequence.prompt.id!r}",
     ):
-        rows = [ids.index(s.prompt.sample) * len(INJECTIONS) + _column(s.prompt) for s in batch]
+        prompts = [(sequence.prompt.sample, str(sequence.prompt.condition)) for sequence in batch]
         weights = torch.tensor([sequence.weight for sequence in batch], dtype=torch.float64)
-        sums.index_add_(0, torch.tensor(rows), values.double().cpu() * weights[:, None])
-    table = sums.reshape(len(ids), len(INJECTIONS), -1).permute(2, 0, 1).numpy()
+        sums.add(prompts, values.double().cpu() * weights[:, None])
+    table = sums.sums.reshape(len(ids), len(INJECTIONS), -1).permute(2, 0, 1).numpy()
     found = AttentionKnockout(wanted.name, ids, knockouts, table[0], table[1:])
     if float((found.intact[:, 0] - found.intact[:, 2]).sum()) == 0:
         raise ActivationError("attention knock-out: the target does not differ between positive and negative")
@@ -275,10 +277,6 @@ def _sequences(pairs: Sequence[Pair]) -> list[_Sequence]:
 def _n_behind(prompt: LocatedPrompt) -> int:
     """Number of tokens behind the injection."""
     return len(prompt) - prompt.spans["injection"][1]
-
-
-def _column(prompt: LocatedPrompt) -> int:
-    return [str(name) for name in INJECTIONS].index(prompt.condition)
 
 
 # -- one batch ---------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.datasets.samples import INJECTIONS, Condition, PromptSet, load_dataset
 from leakmech.mechanism.activations.run import padded
 from leakmech.mechanism.attention.injected import injected_prompts, part_mask, refuse_other_width
+from leakmech.mechanism.sums import KeyedSums
 from leakmech.models.attention_patterns import AttentionPattern, eager_attention, watching_attention
 from leakmech.models.batching import in_batches
 from leakmech.models.components import Component
@@ -120,9 +121,8 @@ def attention_to_injection(
     prompts = injected_prompts(load_dataset(dataset), renderer, conditions)
     layout = layout_of(model.model)
     names, n_from = [str(name) for name in conditions], len(FROM_POSITIONS)
-    n_conditions = len(names)
-    attention = torch.zeros(n_conditions, layout.n_layers, layout.n_heads, n_from, dtype=torch.float64)
-    uniform = torch.zeros(n_conditions, layout.n_layers, n_from, dtype=torch.float64)
+    attention = KeyedSums(names, layout.n_layers, layout.n_heads, n_from)
+    uniform = KeyedSums(names, layout.n_layers, n_from)
     with eager_attention(model.model):
         for batch, (weights, shares) in in_batches(
             sorted(prompts, key=len, reverse=True),
@@ -133,16 +133,16 @@ def attention_to_injection(
             progress=progress,
             name=lambda prompt: f"prompt {prompt.id!r}",
         ):
-            rows = torch.tensor([names.index(prompt.condition) for prompt in batch])
-            attention.index_add_(0, rows, weights.double().cpu())
-            uniform.index_add_(0, rows, shares.double().cpu())
-    n_prompts = len(prompts) // n_conditions
+            of_batch = [str(prompt.condition) for prompt in batch]
+            attention.add(of_batch, weights)
+            uniform.add(of_batch, shares)
+    n_prompts = len(prompts) // len(names)
     return InjectionAttention(
         tuple(names),
         FROM_POSITIONS,
         n_prompts,
-        (attention / n_prompts).permute(1, 2, 0, 3).numpy(),
-        (uniform / n_prompts).permute(1, 0, 2).numpy(),
+        (attention.sums / n_prompts).permute(1, 2, 0, 3).numpy(),
+        (uniform.sums / n_prompts).permute(1, 0, 2).numpy(),
     )
 
 

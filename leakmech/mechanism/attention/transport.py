@@ -36,6 +36,7 @@ from leakmech.mechanism.activations.run import padded
 from leakmech.mechanism.attention.injected import injected_prompts, part_mask, refuse_other_width
 from leakmech.mechanism.attribution.targets import DirectionTarget
 from leakmech.mechanism.directions.direction import Direction
+from leakmech.mechanism.sums import KeyedSums
 from leakmech.models.attention_patterns import AttentionPattern, eager_attention, watching_attention
 from leakmech.models.batching import in_batches
 from leakmech.models.components import Component
@@ -151,9 +152,9 @@ def transport_and_expression(
     samples = load_dataset(dataset)
     prompts = injected_prompts(samples, Renderer(model.tokenizer, prompt_form, system, instruction), POLARITIES)
     layout = layout_of(model.model)
-    ids = [sample.id for sample in samples]
+    ids = tuple(sample.id for sample in samples)
     # Per layer the heads' two parts, then the MLP; the last column is the whole projection.
-    table = torch.zeros(len(ids), (target.layer + 1) * (2 * layout.n_heads + 1) + 1, dtype=torch.float64)
+    sums = KeyedSums(ids, (target.layer + 1) * (2 * layout.n_heads + 1) + 1)
     with eager_attention(model.model):
         for batch, values in in_batches(
             sorted(prompts, key=len, reverse=True),
@@ -165,11 +166,11 @@ def transport_and_expression(
             name=lambda prompt: f"prompt {prompt.id!r}",
         ):
             signs = torch.tensor([1.0 if prompt.condition == "positive" else -1.0 for prompt in batch])
-            rows = torch.tensor([ids.index(prompt.sample) for prompt in batch])
-            table.index_add_(0, rows, values.double().cpu() * signs[:, None])
-    by_layer = rearrange(table[:, :-1], "sample (layer part) -> sample layer part", layer=target.layer + 1).numpy()
+            sums.add([prompt.sample for prompt in batch], values.double().cpu() * signs[:, None])
+    table = sums.numpy()
+    by_layer = rearrange(table[:, :-1], "sample (layer part) -> sample layer part", layer=target.layer + 1)
     heads = by_layer[..., :-1].reshape(*by_layer.shape[:2], 2, layout.n_heads)
-    return Transport(tuple(ids), heads[:, :, 0], heads[:, :, 1], by_layer[..., -1], table[:, -1].numpy())
+    return Transport(ids, heads[:, :, 0], heads[:, :, 1], by_layer[..., -1], table[:, -1])
 
 
 @torch.no_grad()

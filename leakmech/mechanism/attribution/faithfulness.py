@@ -36,6 +36,7 @@ from leakmech.mechanism.attribution.pairs import Pair
 from leakmech.mechanism.attribution.replay import Patch, patched
 from leakmech.mechanism.attribution.scores import share_intervals
 from leakmech.mechanism.attribution.targets import Target
+from leakmech.mechanism.sums import KeyedSums
 from leakmech.models.batching import in_batches
 from leakmech.models.load import LoadedModel
 from leakmech.models.sites import Site
@@ -167,9 +168,8 @@ def circuit_curves(
         raise ConfigError(f"sizes: give numbers from 1 to {n}, found {list(chosen)}")
     orders = {name: np.argsort(-np.abs(scores), axis=None, kind="stable") for name, scores in rankings.items()}
     keys = [(name, mode) for name in rankings for mode in modes if mode == "keep" or name not in keep_only]
-    rows = {sample: row for row, sample in enumerate(dict.fromkeys(pair.sample for pair in pairs))}
-    values = torch.zeros(len(rows), len(keys), len(chosen), dtype=torch.float64)
-    spans, corrupt = torch.zeros(len(rows), dtype=torch.float64), 0.0
+    samples = [pair.sample for pair in pairs]
+    values, spans, corrupt = KeyedSums(samples, len(keys), len(chosen)), KeyedSums(samples), 0.0
 
     def work(batch: Sequence[Pair]) -> tuple[Sequence[Pair], Tensor, Tensor, Tensor]:
         circuit = _Circuit(PairedRun(model, batch, target, sites=[_UNIVERSES[universe]]), universe)
@@ -195,20 +195,21 @@ def circuit_curves(
         progress=progress,
         name=lambda pair: f"prompt {pair.clean.id!r}",
     ):
-        at = torch.tensor([rows[pair.sample] for pair in batch])
-        values.index_add_(0, at, found.double().cpu())
-        spans.index_add_(0, at, span.double().cpu())
+        of_batch = [pair.sample for pair in batch]
+        values.add(of_batch, found)
+        spans.add(of_batch, span)
         corrupt += float(below.double().sum())
-    if float(spans.sum()) == 0:
+    total = float(spans.sums.sum())
+    if total == 0:
         raise ActivationError(f"faithfulness: corrupting all {universe} does not change the target")
     return CircuitCurves(
         universe=universe,
         target=target.name,
         sizes=chosen,
         n_components=n,
-        values={key: values[:, place].numpy() for place, key in enumerate(keys)},
+        values={key: values.numpy()[:, place] for place, key in enumerate(keys)},
         spans=spans.numpy(),
-        corrupt_share=corrupt / float(spans.sum()),
+        corrupt_share=corrupt / total,
     )
 
 

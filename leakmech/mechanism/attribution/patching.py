@@ -33,6 +33,7 @@ from leakmech.mechanism.attribution.pairs import Pair
 from leakmech.mechanism.attribution.replay import Patch, patched
 from leakmech.mechanism.attribution.scores import ranked_frame
 from leakmech.mechanism.attribution.targets import Target
+from leakmech.mechanism.sums import KeyedSums
 from leakmech.models.batching import in_batches
 from leakmech.models.components import Component, ComponentKind
 from leakmech.models.layout import Layout, layout_of
@@ -40,7 +41,6 @@ from leakmech.models.load import LoadedModel
 from leakmech.models.sites import Site
 from leakmech.prompts.locate import LocatedPrompt
 
-_SITES: dict[str, Site] = {"head": "z", "neuron": "mlp_post", "attn": "attn_out", "mlp": "mlp_out"}
 _SUBLAYERS: tuple[ComponentKind, ...] = ("attn", "mlp")
 REGIONS = ("injection", "stem", "tail", "last")
 
@@ -172,7 +172,7 @@ def patch_components(
     """
     if not patches:
         raise ConfigError("patches: name at least one group of components")
-    sites = sorted({component_site(component) for _, group in patches for component in group})
+    sites = sorted({component.site for _, group in patches for component in group})
 
     def work(batch: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         run = PairedRun(model, batch, target, sites=sites)
@@ -231,35 +231,16 @@ def patch_stream(
 # -- one batch ---------------------------------------------------------------------------------------------------------
 
 
-def component_site(component: Component) -> Site:
-    """Where the activations of a component are read and replaced."""
-    return _SITES[component.kind]
-
-
-def component_features(component: Component, layout: Layout) -> slice:
-    """A component's part of the last axis of its site.
-
-    Raises
-    ------
-    ModelError
-        The model has no such component.
-    """
-    component.validate(layout)
-    if component.index is None:
-        return slice(None)
-    return layout.head(component.index) if component.kind == "head" else slice(component.index, component.index + 1)
-
-
 def component_patches(run: PairedRun, components: Sequence[Component], side: Side) -> list[Patch]:
     """Patches that put the other side's activations of `components` into `side`, at the shared tokens."""
     other = run.side("clean" if side == "corrupt" else "corrupt")
     masks: dict[tuple[Site, int], Tensor] = {}
     for component in components:
-        key = (component_site(component), component.layer)
+        key = (component.site, component.layer)
         values = other.activations[key]
         if key not in masks:
             masks[key] = torch.zeros(values.shape[-1], dtype=torch.bool, device=values.device)
-        masks[key][component_features(component, run.layout)] = True
+        masks[key][component.features(run.layout)] = True
     return [
         Patch(site, layer, other.activations[site, layer], run.shared & mask) for (site, layer), mask in masks.items()
     ]
@@ -319,9 +300,8 @@ def _collect(
     progress: Progress,
 ) -> Patching:
     """Sum the effects and shifts that `work` finds in each batch, by sample."""
-    rows = {sample: row for row, sample in enumerate(dict.fromkeys(pair.sample for pair in pairs))}
-    effects = torch.zeros(len(rows), len(labels), dtype=torch.float64)
-    shifts = torch.zeros(len(rows), dtype=torch.float64)
+    samples = tuple(dict.fromkeys(pair.sample for pair in pairs))
+    effects, shifts = KeyedSums(samples, len(labels)), KeyedSums(samples)
     for batch, (found, shift) in in_batches(
         sorted(pairs, key=len, reverse=True),
         lambda batch: (batch, work(batch)),
@@ -331,12 +311,12 @@ def _collect(
         progress=progress,
         name=lambda pair: f"prompt {pair.clean.id!r}",
     ):
-        at = torch.tensor([rows[pair.sample] for pair in batch])
-        effects.index_add_(0, at, found.double().cpu())
-        shifts.index_add_(0, at, shift.double().cpu())
-    if float(shifts.sum()) == 0:
+        of_batch = [pair.sample for pair in batch]
+        effects.add(of_batch, found)
+        shifts.add(of_batch, shift)
+    if float(shifts.sums.sum()) == 0:
         raise ActivationError("patching: the target does not differ between the conditions, so there is no shift")
-    return Patching(side, target.name, tuple(rows), labels, effects.numpy(), shifts.numpy())
+    return Patching(side, target.name, samples, labels, effects.numpy(), shifts.numpy())
 
 
 def _chosen(layers: Sequence[int] | None, layout: Layout) -> list[int]:

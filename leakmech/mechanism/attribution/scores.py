@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from leakmech.core.errors import ActivationError
 from leakmech.mechanism.attribution.pairs import Pair
+from leakmech.mechanism.sums import KeyedSums
 from leakmech.models.layout import Layout
 from leakmech.models.sites import Site
 from leakmech.prompts.locate import LocatedPrompt
@@ -122,25 +122,20 @@ class EffectSums:
     """Collects effects of batches of pairs; memory grows with samples x heads, not with samples x neurons."""
 
     def __init__(self, layout: Layout, items: Sequence[Pair | LocatedPrompt]) -> None:
-        samples = list(dict.fromkeys(item.sample for item in items))
-        self._rows = {sample: row for row, sample in enumerate(samples)}
-        shape = (len(samples), layout.n_layers)
-        self._per_sample: dict[Site, Tensor] = {
-            "z": torch.zeros(*shape, layout.n_heads, dtype=torch.float64),
-            "attn_out": torch.zeros(*shape, 1, dtype=torch.float64),
-            "mlp_out": torch.zeros(*shape, 1, dtype=torch.float64),
-        }
-        self._neurons = torch.zeros(2, layout.n_layers, layout.d_mlp, dtype=torch.float64)
-        self._shifts = torch.zeros(len(samples), dtype=torch.float64)
+        self._samples = tuple(dict.fromkeys(item.sample for item in items))
+        self._halves = {sample: row % 2 for row, sample in enumerate(self._samples)}
+        widths: dict[Site, int] = {"z": layout.n_heads, "attn_out": 1, "mlp_out": 1}
+        self._per_sample = {site: KeyedSums(self._samples, layout.n_layers, width) for site, width in widths.items()}
+        self._neurons = KeyedSums((0, 1), layout.n_layers, layout.d_mlp)
+        self._shifts = KeyedSums(self._samples)
 
     def add(self, items: Sequence[Pair | LocatedPrompt], effects: Mapping[Site, Tensor], shifts: Tensor) -> None:
         """Add a batch; effects are ``[row layer component]`` of the first layers."""
-        rows = torch.tensor([self._rows[item.sample] for item in items])
-        n_layers = effects["z"].shape[1]
+        samples = [item.sample for item in items]
         for site, sums in self._per_sample.items():
-            sums[:, :n_layers].index_add_(0, rows, effects[site].double())
-        self._neurons[:, :n_layers].index_add_(0, rows % 2, effects["mlp_post"].double())
-        self._shifts.index_add_(0, rows, shifts.double())
+            sums.add(samples, effects[site])
+        self._neurons.add([self._halves[sample] for sample in samples], effects["mlp_post"])
+        self._shifts.add(samples, shifts)
 
     def finish(self, *, method: str, target: str, side: str) -> Attribution:
         """The attribution.
@@ -154,11 +149,11 @@ class EffectSums:
             method=method,
             target=target,
             side=side,
-            samples=tuple(self._rows),
+            samples=self._samples,
             heads=self._per_sample["z"].numpy(),
             sublayers={
-                "attn": self._per_sample["attn_out"][..., 0].numpy(),
-                "mlp": self._per_sample["mlp_out"][..., 0].numpy(),
+                "attn": self._per_sample["attn_out"].numpy()[..., 0],
+                "mlp": self._per_sample["mlp_out"].numpy()[..., 0],
             },
             neurons=self._neurons.numpy(),
             shifts=self._shifts.numpy(),
