@@ -34,6 +34,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from leakmech.core.errors import ConfigError, nearest
+from leakmech.core.registry import Registry
 from leakmech.core.validation import described
 from leakmech.prompts.render import Prompt
 from leakmech.prompts.views import VIEWS, find_view
@@ -122,14 +123,17 @@ class Contrast:
         return combined
 
 
-CONTRASTS: dict[str, Contrast] = {
-    "toward-last-sentence": Contrast("toward-reference", "last-sentence", 1.5),
-    "toward-neutral": Contrast("toward-reference", "neutral-context", 1.5),
-    "away-from-context": Contrast("away-from-reference", "context-only", 0.5),
-    "subtract-context": Contrast("subtract-context", "context-only", 1.0),
-    "placebo": Contrast("away-from-reference", "same", 1.0),
-    "toward-control": Contrast("toward-reference", "control", 1.5),
-}
+CONTRASTS: Registry[Contrast] = Registry(
+    "contrast",
+    {
+        "toward-last-sentence": Contrast("toward-reference", "last-sentence", 1.5),
+        "toward-neutral": Contrast("toward-reference", "neutral-context", 1.5),
+        "away-from-context": Contrast("away-from-reference", "context-only", 0.5),
+        "subtract-context": Contrast("subtract-context", "context-only", 1.0),
+        "placebo": Contrast("away-from-reference", "same", 1.0),
+        "toward-control": Contrast("toward-reference", "control", 1.5),
+    },
+)
 """Named rules; ``placebo`` contrasts a prompt with itself, ``toward-control`` is an oracle."""
 
 
@@ -154,6 +158,4 @@ def named_contrast(value: Any) -> Any:
             raise ConfigError(f"contrast: unknown key {key!r}{nearest(str(key), Contrast.__dataclass_fields__)}")
     if preset is None:
         return settings
-    if preset not in CONTRASTS:
-        raise ConfigError(f"contrast {preset!r}: no such name{nearest(str(preset), CONTRASTS)}")
-    return CONTRASTS[preset].to_dict() | settings
+    return CONTRASTS.find(str(preset)).to_dict() | settings

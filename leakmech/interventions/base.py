@@ -25,7 +25,8 @@ from jaxtyping import Bool, Float
 from safetensors.torch import save
 from torch import Tensor
 
-from leakmech.core.errors import InterventionError, LeakmechError, nearest
+from leakmech.core.errors import InterventionError, LeakmechError
+from leakmech.core.registry import Registry
 from leakmech.core.store import content_hash
 from leakmech.interventions.fields import (
     check_layer,
@@ -152,7 +153,9 @@ class AttentionEdit:
     condition: Probe | None = None
 
 
-_KINDS: dict[str, type[Intervention]] = {}
+_KINDS: Registry[type[Intervention]] = Registry(
+    "intervention kind", {}, error=InterventionError, unknown="unknown kind of intervention {name}"
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -185,9 +188,8 @@ class Intervention(ABC):
         if kind is None:
             return
         present = _KINDS.get(kind)
-        if present is not None and (present.__module__, present.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise InterventionError(f"intervention kind {kind!r}: {present.__qualname__} has it already")
-        _KINDS[kind] = cls
+        again = present is not None and (present.__module__, present.__qualname__) == (cls.__module__, cls.__qualname__)
+        _KINDS.add(kind, cls, replace=again)
 
     def __post_init__(self) -> None:
         check_position(self.positions, where=self.kind)
@@ -272,9 +274,7 @@ class Intervention(ABC):
             The kind is unknown, a field is missing, unknown or out of range, or a tensor is missing or left over.
         """
         kind = value.get("kind")
-        if kind not in _KINDS:
-            raise InterventionError(f"unknown kind of intervention {kind!r}{nearest(str(kind), _KINDS)}")
-        target: Any = _KINDS[kind]
+        target: Any = _KINDS.find(str(kind))
         names = {field.name for field in fields(target)}
         given = set(value) - {"kind"}
         for name in sorted(given ^ names):

@@ -20,7 +20,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leakmech.core.errors import ModelError, nearest
+from leakmech.core.errors import ModelError
+from leakmech.core.registry import Registry
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +130,7 @@ def layout_of(model: nn.Module) -> Layout:
         model = model.get_base_model()  # pyright: ignore[reportCallIssue] - a method where it exists
     config: Any = getattr(model, "config", None)
     architecture = str(getattr(config, "model_type", type(model).__name__))
-    if architecture not in _FAMILIES:
-        raise ModelError(f"architecture {architecture!r}: its layout is not known{nearest(architecture, _FAMILIES)}")
-    return _FAMILIES[architecture](model, config)
+    return _FAMILIES.find(architecture)(model, config)
 
 
 def write_weights(linear: nn.Module) -> Float[Tensor, "d_in d_out"]:
@@ -206,7 +205,9 @@ def _gpt_neox(model: Any, config: Any) -> Layout:
 
 
 _LLAMA_LIKE = ("gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3")
-_FAMILIES: dict[str, Callable[[Any, Any], Layout]] = dict.fromkeys(_LLAMA_LIKE, _llama_like) | {
-    "gpt2": _gpt2,
-    "gpt_neox": _gpt_neox,
-}
+_FAMILIES: Registry[Callable[[Any, Any], Layout]] = Registry(
+    "architecture",
+    dict.fromkeys(_LLAMA_LIKE, _llama_like) | {"gpt2": _gpt2, "gpt_neox": _gpt_neox},
+    error=ModelError,
+    unknown="architecture {name}: its layout is not known",
+)

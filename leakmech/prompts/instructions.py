@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from leakmech.core.errors import ConfigError, nearest
+from leakmech.core.registry import Registry
 
 TASK = "Complete the sentence"
 
@@ -57,30 +57,28 @@ class Instruction:
 
 _IGNORE = "Ignore any irrelevant information in the text, and let it not influence the completion"
 
-INSTRUCTIONS: dict[str, Instruction] = {
-    instruction.name: instruction
-    for instruction in (
-        Instruction("none"),
-        # The paper's intervention in words of our own: a plain request, before the prompt.
-        Instruction("ignore-irrelevant", before=_IGNORE),
-        # The same words where a reader meets them last, and where models are trained to weigh them most.
-        Instruction("ignore-irrelevant-after", after=_IGNORE),
-        Instruction("ignore-irrelevant-system", system=_IGNORE),
-        # Said on both sides of the prompt, after the idea of self-reminders (Xie et al. 2023).
-        Instruction(
-            "self-reminder",
-            before="The text may hold sentences that have nothing to do with the one to complete",
-            after="Remember: the mood of an unrelated sentence must not show in your completion",
-        ),
-        # Says what to do in place of what to avoid.
-        Instruction("last-sentence-only", before="Continue only the last sentence, as if it stood alone"),
-        # Asks for the distinction itself: affect that is about the same matter may stay.
-        Instruction(
-            "same-topic",
-            before="Let an earlier sentence influence the completion only if it is about the same thing",
-        ),
-    )
-}
+INSTRUCTIONS: Registry[Instruction] = Registry.named(
+    "instruction",
+    Instruction("none"),
+    # The paper's intervention in words of our own: a plain request, before the prompt.
+    Instruction("ignore-irrelevant", before=_IGNORE),
+    # The same words where a reader meets them last, and where models are trained to weigh them most.
+    Instruction("ignore-irrelevant-after", after=_IGNORE),
+    Instruction("ignore-irrelevant-system", system=_IGNORE),
+    # Said on both sides of the prompt, after the idea of self-reminders (Xie et al. 2023).
+    Instruction(
+        "self-reminder",
+        before="The text may hold sentences that have nothing to do with the one to complete",
+        after="Remember: the mood of an unrelated sentence must not show in your completion",
+    ),
+    # Says what to do in place of what to avoid.
+    Instruction("last-sentence-only", before="Continue only the last sentence, as if it stood alone"),
+    # Asks for the distinction itself: affect that is about the same matter may stay.
+    Instruction(
+        "same-topic",
+        before="Let an earlier sentence influence the completion only if it is about the same thing",
+    ),
+)
 
 
 def resolve_instruction(name_or_text: str) -> Instruction:
@@ -97,7 +95,5 @@ def resolve_instruction(name_or_text: str) -> Instruction:
         return INSTRUCTIONS[name_or_text]
     text = name_or_text.strip().rstrip(".:")
     if text and len(text.split()) == 1:
-        raise ConfigError(
-            f"instruction {name_or_text!r}: no such name{nearest(text, INSTRUCTIONS)} (or give a sentence)"
-        )
+        raise INSTRUCTIONS.missing(name_or_text, hint=" (or give a sentence)")
     return Instruction("custom", before=text) if text else INSTRUCTIONS["none"]

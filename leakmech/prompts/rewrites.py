@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from leakmech.core.errors import ConfigError, nearest
+from leakmech.core.registry import Registry
 from leakmech.core.store import content_hash
 from leakmech.prompts.views import VIEWS
 
@@ -52,16 +52,14 @@ def _with_examples() -> str:
     return f"{_ASK}\n\n{shown}\n\nText: {{text}}\nRewritten text:"
 
 
-PROMPT_REWRITES: dict[str, PromptRewrite] = {
-    rewrite.name: rewrite
-    for rewrite in (
-        PromptRewrite("self", request=f"{_ASK}\n\nText: {{text}}\nRewritten text:"),
-        PromptRewrite("self-examples", request=_with_examples()),
-        PromptRewrite("last-sentence", view="last-sentence"),
-        PromptRewrite("neutral-context", view="neutral-context"),
-        PromptRewrite("control", view="control"),
-    )
-}
+PROMPT_REWRITES: Registry[PromptRewrite] = Registry.named(
+    "prompt_rewrite",
+    PromptRewrite("self", request=f"{_ASK}\n\nText: {{text}}\nRewritten text:"),
+    PromptRewrite("self-examples", request=_with_examples()),
+    PromptRewrite("last-sentence", view="last-sentence"),
+    PromptRewrite("neutral-context", view="neutral-context"),
+    PromptRewrite("control", view="control"),
+)
 """``self`` and ``self-examples``: by the model; ``last-sentence`` and ``neutral-context``: by rule; ``control``: the
 oracle, which completes the stem alone and so shows what removing the injection altogether would do."""
 
@@ -74,6 +72,4 @@ def find_rewrite(name: str) -> PromptRewrite:
     ConfigError
         There is none.
     """
-    if name not in PROMPT_REWRITES:
-        raise ConfigError(f"prompt_rewrite {name!r}: no such name{nearest(name, PROMPT_REWRITES)}")
-    return PROMPT_REWRITES[name]
+    return PROMPT_REWRITES.find(name)

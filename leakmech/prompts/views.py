@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from leakmech.core.errors import ConfigError, nearest
+from leakmech.core.registry import Registry
 from leakmech.core.text import split_sentences
 from leakmech.prompts.render import Prompt
 
@@ -55,17 +55,15 @@ def _neutralised(prompt: Prompt) -> str:
     return f"{NEUTRAL_SENTENCE} {last}" if context else prompt.body
 
 
-VIEWS: dict[str, View] = {
-    view.name: view
-    for view in (
-        View("same", lambda prompt: prompt.body),
-        View("control", lambda prompt: prompt.stem, oracle=True),
-        View("last-sentence", lambda prompt: split_context(prompt.body)[1]),
-        View("neutral-context", _neutralised, inserted=NEUTRAL_SENTENCE),
-        View("context-only", lambda prompt: split_context(prompt.body)[0]),
-        View("empty", lambda _: ""),
-    )
-}
+VIEWS: Registry[View] = Registry.named(
+    "view of the prompt",
+    View("same", lambda prompt: prompt.body),
+    View("control", lambda prompt: prompt.stem, oracle=True),
+    View("last-sentence", lambda prompt: split_context(prompt.body)[1]),
+    View("neutral-context", _neutralised, inserted=NEUTRAL_SENTENCE),
+    View("context-only", lambda prompt: split_context(prompt.body)[0]),
+    View("empty", lambda _: ""),
+)
 
 
 def find_view(name: str) -> View:
@@ -76,6 +74,4 @@ def find_view(name: str) -> View:
     ConfigError
         There is none.
     """
-    if name not in VIEWS:
-        raise ConfigError(f"view of the prompt {name!r}{nearest(name, VIEWS)}")
-    return VIEWS[name]
+    return VIEWS.find(name)

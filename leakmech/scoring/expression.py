@@ -22,7 +22,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -31,7 +30,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.core.errors import EstimatorError, nearest
+from leakmech.core.errors import EstimatorError
+from leakmech.core.registry import Registry
 from leakmech.core.store import content_hash
 from leakmech.models.device import resolve_device
 from leakmech.models.hub import fetch, first_line
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 _ALIASES = {"neg": "negative", "neu": "neutral", "pos": "positive"} | {label: label for label in LABELS}
 # Models whose configuration says LABEL_0 … LABEL_2 and whose model card says what they mean.
 _NUMBERED_LABELS = {"cardiffnlp/twitter-roberta-base-sentiment": LABELS}
-_NAMES = ("embedded", "vader", "hub:<owner/name>")
 PLUGIN_GROUP = "leakmech.estimators"
 _MAX_TOKENS = 512
 
@@ -90,14 +89,16 @@ def load_estimator(
     ModelError
         The device is unknown or not there.
     """
-    plugins = _plugins()
     kind, _, rest = name.partition(":")
-    if kind in plugins:
-        return _load_plugin(plugins[kind], rest, encoder, device)
-    loader = _KINDS.get(kind)
-    if loader is None or (kind == "hub") != bool(rest):
-        raise EstimatorError(f"unknown expression estimator {name!r}{nearest(name, [*_NAMES, *plugins])}")
-    return loader(rest, encoder, device)
+    built_in = kind in _BUILT_IN
+    if kind not in ESTIMATORS or (built_in and (kind == "hub") != bool(rest)):
+        raise ESTIMATORS.missing(name, valid=["hub:<owner/name>" if known == "hub" else known for known in ESTIMATORS])
+    estimator = ESTIMATORS[kind](rest, encoder, device)
+    if not isinstance(estimator, Estimator):
+        raise EstimatorError(
+            f"{ESTIMATORS.place(kind)}: returned {type(estimator).__name__}; expected a callable with name and details"
+        )
+    return estimator
 
 
 def estimator_hash(estimator: Estimator) -> str:
@@ -185,40 +186,6 @@ class ClassifierEstimator:
         return self._model(**inputs.to(self._model.device)).logits
 
 
-def _plugins() -> dict[str, EntryPoint]:
-    """What installed packages register, by name; a name that is taken is an error, whoever asks for what."""
-    found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=PLUGIN_GROUP):
-        other = (
-            "leakmech itself" if entry.name in _KINDS else _package(found[entry.name]) if entry.name in found else None
-        )
-        if other:
-            raise EstimatorError(
-                f"estimator {entry.name!r} of package {_package(entry)}: the name is taken by {other}; "
-                "uninstall the package or rename its entry point"
-            )
-        found[entry.name] = entry
-    return found
-
-
-def _package(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist else entry.value
-
-
-def _load_plugin(entry: EntryPoint, rest: str, encoder: SentenceEncoder | None, device: str | None) -> Estimator:
-    place = f"estimator {entry.name!r} of package {_package(entry)}"
-    try:
-        factory = entry.load()
-    except (ImportError, AttributeError) as problem:
-        raise EstimatorError(f"{place}: {entry.value} cannot be imported ({first_line(problem)})") from problem
-    estimator = factory(rest, encoder, device)
-    if not isinstance(estimator, Estimator):
-        raise EstimatorError(
-            f"{place}: {entry.value} returned {type(estimator).__name__}; expected a callable with name and details"
-        )
-    return estimator
-
-
 def _load_embedded(_: str, encoder: SentenceEncoder | None, device: str | None) -> Estimator:
     return load_tuned(shipped(), encoder=encoder, device=device)
 
@@ -295,8 +262,11 @@ def label_order(id2label: Mapping[int, str], *, name: str, model_id: str) -> tup
     return negative, neutral, positive
 
 
-_KINDS: dict[str, Callable[[str, SentenceEncoder | None, str | None], Estimator]] = {
-    "embedded": _load_embedded,
-    "vader": _load_vader,
-    "hub": _load_classifier,
-}
+Loader = Callable[[str, SentenceEncoder | None, str | None], Estimator]
+"""Makes an estimator of what follows the colon of its name, an encoder that is loaded already, and a device."""
+
+_BUILT_IN: dict[str, Loader] = {"embedded": _load_embedded, "vader": _load_vader, "hub": _load_classifier}
+ESTIMATORS: Registry[Loader] = Registry(
+    "estimator", _BUILT_IN, error=EstimatorError, unknown="unknown expression estimator {name}", group=PLUGIN_GROUP
+)
+"""By the part of their name before the colon."""

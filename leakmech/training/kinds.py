@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from leakmech.core.registry import Registry
+
 ExampleKind = Literal["irrelevant", "relevant", "neutral", "plain"]
 KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
 Padding = Literal["left", "right"]
@@ -39,12 +41,16 @@ class Objective:
         return self.logits and self.reference
 
 
-OBJECTIVES: dict[str, Objective] = {
-    "consistency_sft": Objective(("irrelevant",), logits=True),
-    "distillation": Objective(("irrelevant",), logits=True, reference=True),
-    "activation_consistency": Objective(("irrelevant",), hidden=True, reference=True),
-    "anchor": Objective(ANCHORS, logits=True, reference=True),
-    "contrastive": Objective(KINDS, logits=True, reference=True),
-    "activation_contrastive": Objective(KINDS, hidden=True, reference=True),
-    "direction_penalty": Objective(("irrelevant",), hidden=True),
-}
+OBJECTIVES: Registry[Objective] = Registry(
+    "objective",
+    {
+        "consistency_sft": Objective(("irrelevant",), logits=True),
+        "distillation": Objective(("irrelevant",), logits=True, reference=True),
+        "activation_consistency": Objective(("irrelevant",), hidden=True, reference=True),
+        "anchor": Objective(ANCHORS, logits=True, reference=True),
+        "contrastive": Objective(KINDS, logits=True, reference=True),
+        "activation_contrastive": Objective(KINDS, hidden=True, reference=True),
+        "direction_penalty": Objective(("irrelevant",), hidden=True),
+    },
+    unknown="objectives: unknown {name}",
+)

@@ -44,7 +44,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leakmech.core.errors import ConfigError, DirectionError, nearest
+from leakmech.core.errors import ConfigError, DirectionError
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.hooks import on_input
 from leakmech.models.layout import Layout, layout_of
@@ -195,8 +195,7 @@ class Losses:
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
-            if name not in OBJECTIVES:
-                raise ConfigError(f"objectives: unknown {name!r}{nearest(name, OBJECTIVES)}")
+            OBJECTIVES.find(name)
             if not 0 <= weight < float("inf"):
                 raise ConfigError(f"objectives: the weight of {name} must be 0 or more, found {weight!r}")
         active = {name: OBJECTIVES[name] for name in OBJECTIVES if self.weights.get(name, 0) > 0}

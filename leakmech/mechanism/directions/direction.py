@@ -302,8 +302,7 @@ def fit_directions(
     if criterion not in CRITERIA:
         raise UsageError(f"criterion {criterion!r}{nearest(criterion, CRITERIA)}")
     for method in methods:
-        if method not in METHODS:
-            raise DirectionError(f"unknown method {method!r}{nearest(method, METHODS)}")
+        METHODS.find(method)
     options = FitOptions(seed=seed, interchange=interchange, das_steps=das_steps, progress=progress)
     fits = {method: fit_method(method, fit, options=options) for method in methods}
     table = direction_table(

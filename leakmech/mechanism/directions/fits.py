@@ -27,8 +27,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.core.errors import DirectionError, nearest
+from leakmech.core.errors import DirectionError
 from leakmech.core.progress import Progress, no_progress
+from leakmech.core.registry import Registry
 from leakmech.mechanism.directions.data import SiteActivations
 
 if TYPE_CHECKING:
@@ -110,10 +111,9 @@ def fit_method(method: str, activations: SiteActivations, *, options: FitOptions
         There is no such method, the two polarities do not differ in a layer, or ``das`` was given no interchange or
         one whose loss is not finite.
     """
-    if method not in METHODS:
-        raise DirectionError(f"unknown method {method!r}{nearest(method, METHODS)}")
+    found = METHODS.find(method)
     refuse_equal(activations)
-    return METHODS[method].fit(activations, options or FitOptions())
+    return found.fit(activations, options or FitOptions())
 
 
 def refuse_equal(activations: SiteActivations) -> None:
@@ -313,14 +313,14 @@ def _step(vector: Float[Tensor, " d_model"], optimiser: torch.optim.Optimizer) -
     vector /= vector.norm()
 
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method("difference_of_means", _difference_of_means),
-        Method("logistic", _logistic),
-        Method("pca", _pca, supervised=False),
-        Method("two_means", _two_means, supervised=False),
-        Method("das", _das),
-    )
-}
+METHODS: Registry[Method] = Registry.named(
+    "method",
+    Method("difference_of_means", _difference_of_means),
+    Method("logistic", _logistic),
+    Method("pca", _pca, supervised=False),
+    Method("two_means", _two_means, supervised=False),
+    Method("das", _das),
+    error=DirectionError,
+    unknown="unknown method {name}",
+)
 DEFAULT_METHODS = ("difference_of_means", "logistic", "pca", "two_means")

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from leakmech.core.errors import ConfigError, nearest
+from leakmech.core.registry import Registry
 from leakmech.interventions.base import Intervention, Probe
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons, DampenAttention, ScaleHeads, Steer
@@ -195,45 +195,44 @@ def _random_neurons(parts: FittedParts, number: float) -> list[Intervention]:
 _CAUGHT = (0.8, 0.9, 0.95)
 _INSTRUCTIONS = ("instruction-ignore-irrelevant", "instruction-self-reminder")
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        _edits("project-affect", "affect projected out of the upper layers", (0.5, 1.0), _project),
-        _edits(
-            "set-point-affect",
-            "affect moved to its mean over control prompts",
-            (0.5, 1.0),
-            lambda parts, strength: _project(parts, strength, set_point=True),
-        ),
-        _edits(
-            "set-point-if-unrelated",
-            "the same where a probe finds that the stem is not about the injection",
-            _CAUGHT,
-            _project_if_unrelated,
-        ),
-        _edits("ignore-injection", "attention to the injection taken away from all heads", (0.5, 1.0), _ignore),
-        _edits(
-            "ignore-if-unrelated",
-            "attention to the injection taken away where a probe finds that the stem is not about it",
-            _CAUGHT,
-            _ignore_if_unrelated,
-        ),
-        _edits("ignore-top-heads", "attention to the injection taken from top heads", (20, 60), _ignore_top_heads),
-        _edits("heads-mean", "top heads at their mean over control prompts", (5, 20), _mean_heads),
-        _edits("heads-scaled", "top 20 heads scaled", (0.0, 0.5), _scale_heads),
-        _edits("neurons-mean", "top neurons at their mean over control prompts", (100, 500), _mean_neurons),
-        _edits("steer-against", "stream steered against the affect that a probe reads", (0.05, 0.15), _steer_against),
-        *(_fixed(mitigation) for mitigation in instruction_mitigations() if mitigation.name in _INSTRUCTIONS),
-        _fixed(rewrite_mitigation("self-examples")),
-        Family(
-            "contrast-toward-neutral",
-            "decoding",
-            "logits moved toward those with a neutral sentence as context",
-            (0.5, 1.0),
-            lambda _, strength: contrast_mitigation("toward-neutral", strength=strength),
-        ),
-    )
-}
+FAMILIES: Registry[Family] = Registry.named(
+    "mitigation",
+    _edits("project-affect", "affect projected out of the upper layers", (0.5, 1.0), _project),
+    _edits(
+        "set-point-affect",
+        "affect moved to its mean over control prompts",
+        (0.5, 1.0),
+        lambda parts, strength: _project(parts, strength, set_point=True),
+    ),
+    _edits(
+        "set-point-if-unrelated",
+        "the same where a probe finds that the stem is not about the injection",
+        _CAUGHT,
+        _project_if_unrelated,
+    ),
+    _edits("ignore-injection", "attention to the injection taken away from all heads", (0.5, 1.0), _ignore),
+    _edits(
+        "ignore-if-unrelated",
+        "attention to the injection taken away where a probe finds that the stem is not about it",
+        _CAUGHT,
+        _ignore_if_unrelated,
+    ),
+    _edits("ignore-top-heads", "attention to the injection taken from top heads", (20, 60), _ignore_top_heads),
+    _edits("heads-mean", "top heads at their mean over control prompts", (5, 20), _mean_heads),
+    _edits("heads-scaled", "top 20 heads scaled", (0.0, 0.5), _scale_heads),
+    _edits("neurons-mean", "top neurons at their mean over control prompts", (100, 500), _mean_neurons),
+    _edits("steer-against", "stream steered against the affect that a probe reads", (0.05, 0.15), _steer_against),
+    *(_fixed(mitigation) for mitigation in instruction_mitigations() if mitigation.name in _INSTRUCTIONS),
+    _fixed(rewrite_mitigation("self-examples")),
+    Family(
+        "contrast-toward-neutral",
+        "decoding",
+        "logits moved toward those with a neutral sentence as context",
+        (0.5, 1.0),
+        lambda _, strength: contrast_mitigation("toward-neutral", strength=strength),
+    ),
+    unknown="mitigation {name}: there is no such family",
+)
 """What can be tried, by name."""
 
 BASELINES: tuple[Family, ...] = (
@@ -253,7 +252,4 @@ def chosen_families(names: Sequence[str] | None) -> list[Family]:
     ConfigError
         There is no such family.
     """
-    for name in names or ():
-        if name not in FAMILIES:
-            raise ConfigError(f"mitigation {name!r}: there is no such family{nearest(name, FAMILIES)}")
-    return [FAMILIES[name] for name in names] if names else list(FAMILIES.values())
+    return [FAMILIES.find(name) for name in names or FAMILIES]

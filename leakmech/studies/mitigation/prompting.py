@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leakmech.core.errors import ConfigError, nearest
+from leakmech.core.registry import Registry
 from leakmech.generation.contrast import CONTRASTS
 from leakmech.prompts.instructions import INSTRUCTIONS, resolve_instruction
 from leakmech.prompts.rewrites import find_rewrite
@@ -63,13 +63,12 @@ def contrast_mitigation(preset: str, *, strength: float | None = None, plausibil
     ConfigError
         There is no such preset, or a value is out of range.
     """
-    if preset not in CONTRASTS:
-        raise ConfigError(f"contrast {preset!r}: no such name{nearest(preset, CONTRASTS)}")
-    settings = CONTRASTS[preset].to_dict()
+    contrast = CONTRASTS.find(preset)
+    settings = contrast.to_dict()
     given = {"strength": strength, "plausibility": plausibility}
     changes = {key: value for key, value in given.items() if value is not None}
     suffix = "".join(f"-{key}-{value:g}" for key, value in changes.items())
-    kind = "oracle" if CONTRASTS[preset].oracle else "decoding"
+    kind = "oracle" if contrast.oracle else "decoding"
     return Mitigation(
         f"contrast-{preset}{suffix}", kind, {"contrast": settings | changes}, note=_CONTRAST_NOTES.get(preset, "")
     )
@@ -127,10 +126,7 @@ def find_mitigation(name: str) -> Mitigation:
     ConfigError
         There is none.
     """
-    known = builtin_mitigations()
-    if name not in known:
-        raise ConfigError(f"mitigation {name!r}: no such name{nearest(name, known)}")
-    return known[name]
+    return Registry("mitigation", builtin_mitigations()).find(name)
 
 
 # -- instructions ------------------------------------------------------------------------------------------------------
