@@ -20,8 +20,9 @@ from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.models.load import LoadedModel, load_model
 from leakmech.reports.tables import Table
 from leakmech.runs.settings import DEFAULT_MODEL
+from leakmech.scoring.statistics import auc
 from leakmech.studies.lora.evaluation import Pairing
-from leakmech.studies.mitigation.relation_probe import relevance_auc, relevance_vector
+from leakmech.studies.mitigation.relation_probe import relevance_vector
 from leakmech.training.settings import ClearPairs
 
 POSITIONS = ("stem_mean", "last_prompt")
@@ -69,7 +70,7 @@ def _auc(found: dict[str, list[dict[str, np.ndarray]]], position: str, layer: in
     """Of a probe that was fitted on `fit`, on `tune`."""
     fit, tune = ([side[position][:, layer].astype(np.float32) for side in found[split]] for split in ("fit", "tune"))
     vector = relevance_vector(*fit)
-    return relevance_auc(*(points @ vector for points in tune))
+    return float(auc(*(points @ vector for points in tune)))
 
 
 if __name__ == "__main__":

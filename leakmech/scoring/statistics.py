@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import special, stats
 
 from leakmech.core.errors import UsageError
@@ -301,16 +301,65 @@ def cohens_dz(differences: Float[np.ndarray, " n"]) -> float:
         NaN for fewer than two values and for values without any spread, where the ratio is undefined.
     """
     differences = np.asarray(differences, np.float64)
-    differences = differences[~np.isnan(differences)]
-    if differences.size < 2:
-        return float("nan")
-    deviation = _drop_rounding(differences - differences.mean(), scale=np.abs(differences).max())
-    return float(divide(differences.mean(), np.sqrt((deviation**2).sum() / (differences.size - 1))))
+    return float(dz_by_column(differences[~np.isnan(differences)]))
 
 
-def _drop_rounding(values: Float[np.ndarray, " n"], *, scale: float) -> Float[np.ndarray, " n"]:
+def dz_by_column(differences: Float[np.ndarray, " n *columns"]) -> Float[np.ndarray, " *columns"]:
+    """:func:`cohens_dz` along the first axis, of many columns at once; none of them may hold a NaN."""
+    if len(differences) < 2:
+        return np.full(differences.shape[1:], np.nan)
+    mean = differences.mean(axis=0)
+    deviation = _drop_rounding(differences - mean, scale=np.abs(differences).max(axis=0))
+    return divide(mean, np.sqrt((deviation**2).sum(axis=0) / (len(differences) - 1)))
+
+
+def auc(
+    positive: Float[np.ndarray, " n *columns"], negative: Float[np.ndarray, " m *columns"]
+) -> Float[np.ndarray, " *columns"]:
+    """Area under the curve: how often a value of the first set lies above one of the second, ties 1/2, per column."""
+    n, m = len(positive), len(negative)
+    ranks = stats.rankdata(np.concatenate([positive, negative]), axis=0)[:n]
+    return (ranks.sum(axis=0) - n * (n + 1) / 2) / (n * m)
+
+
+def auc_interval(
+    positive: Float[np.ndarray, " n"],
+    negative: Float[np.ndarray, " m"],
+    *,
+    units: tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]],
+    seed: int,
+    draws: int = DRAWS,
+) -> Interval:
+    """BCa interval of :func:`auc` over resampled units, of which each brings all its values.
+
+    With w the counts of a draw, its AUC is w^T Phi w / (w^T n+ w^T n-), where Phi_ij counts the pairs of a positive
+    value of unit i and a negative one of unit j in which the first is larger, and n+_i, n-_i are their numbers.
+
+    Parameters
+    ----------
+    positive, negative
+        The two sets of values.
+    units
+        Numbers, from 0, of the units that they come from.
+    seed, draws
+        See :func:`bootstrap`.
+    """
+    n_units = 1 + max(int(side.max(initial=-1)) for side in units)
+    of_positive, of_negative = (np.eye(n_units)[side] for side in units)
+    wins = of_positive.T @ ((np.sign(positive[:, None] - negative[None]) + 1) / 2) @ of_negative
+    n_positive, n_negative = of_positive.sum(axis=0), of_negative.sum(axis=0)
+
+    def statistic(counts: Float[np.ndarray, "rows units"]) -> Float[np.ndarray, "rows 1"]:
+        return divide((counts @ wins * counts).sum(axis=1), (counts @ n_positive) * (counts @ n_negative))[:, None]
+
+    return bootstrap(np.eye(n_units), statistic, seed=seed, draws=draws, level=LEVEL)[0]
+
+
+def _drop_rounding(
+    values: Float[np.ndarray, " n *columns"], *, scale: npt.ArrayLike
+) -> Float[np.ndarray, " n *columns"]:
     """`values` with those set to 0 that are only rounding errors of numbers of size `scale`."""
-    return np.where(np.abs(values) <= _ROUNDING * scale, 0.0, values)
+    return np.where(np.abs(values) <= _ROUNDING * np.asarray(scale), 0.0, values)
 
 
 def json_number(value: float) -> float | None:

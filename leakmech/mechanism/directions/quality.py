@@ -26,16 +26,22 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy import stats
 
 from leakmech.core.seeds import numpy_generator
 from leakmech.mechanism.directions.data import SiteActivations, Split
 from leakmech.mechanism.directions.fits import METHODS, Fit, FitOptions, fit_method, mean_difference, unit
-from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, bootstrap_dz, bootstrap_ratio, divide
+from leakmech.scoring.statistics import (
+    DRAWS,
+    Interval,
+    auc,
+    auc_interval,
+    bootstrap_dz,
+    bootstrap_ratio,
+    dz_by_column,
+)
 
 Criterion = Literal["auc", "d_z", "accuracy"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
-_ROUNDING = 1e-12  # a spread below this, relative to the values, is that of rounding
 EXACT_SAMPLES = 500
 NO_INTERVAL = Interval(np.nan, np.nan)
 
@@ -151,34 +157,18 @@ def _long(cosines: np.ndarray, names: Sequence[object], *, between: str, within:
     ]
 
 
-def auc(
-    positive: Float[np.ndarray, " n *directions"], negative: Float[np.ndarray, " n *directions"]
-) -> Float[np.ndarray, " *directions"]:
-    """Area under the curve of two sets of projections, for each of any number of directions; ties count 1/2."""
-    n, m = len(positive), len(negative)
-    ranks = stats.rankdata(np.concatenate([positive, negative]), axis=0)[:n]
-    return (ranks.sum(axis=0) - n * (n + 1) / 2) / (n * m)
-
-
-def auc_interval(
+def paired_auc_interval(
     positive: Float[np.ndarray, " n"], negative: Float[np.ndarray, " n"], *, seed: int, draws: int = DRAWS
 ) -> Interval:
-    """BCa interval of :func:`auc` over resampled samples, of which each brings both of its projections.
+    """BCa interval of the AUC over resampled samples, of which each brings both of its projections.
 
-    With w the counts of a draw, its AUC is w^T Phi w / n^2 for Phi_ij = [p+_i > p-_j]: a function of the sums w^T Phi
-    and w. Of more than :data:`EXACT_SAMPLES` samples, for which that takes too much memory, the first-order part is
-    resampled, a mean of one value per sample (DeLong et al. 1988).
+    Of more than :data:`EXACT_SAMPLES` samples, for which pairs take too much memory, the first-order part is resampled,
+    a mean of one value per sample (DeLong et al. 1988).
     """
     n = len(positive)
     if n > EXACT_SAMPLES:
         return bootstrap_ratio(auc_influence(positive, negative), np.ones(n), seed=seed, draws=draws)
-
-    def statistic(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows 1"]:
-        weighted, counts = np.split(sums, 2, axis=1)
-        return divide((weighted * counts).sum(axis=1), counts.sum(axis=1) ** 2)[:, None]
-
-    above = (np.sign(positive[:, None] - negative[None]) + 1) / 2
-    return bootstrap(np.hstack([above, np.eye(n)]), statistic, seed=seed, draws=draws, level=LEVEL)[0]
+    return auc_interval(positive, negative, units=(np.arange(n), np.arange(n)), seed=seed, draws=draws)
 
 
 def auc_influence(positive: Float[np.ndarray, " n"], negative: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -193,13 +183,6 @@ def auc_influence(positive: Float[np.ndarray, " n"], negative: Float[np.ndarray,
 
     placed = share_below(positive, negative) + 1 - share_below(negative, positive)
     return placed - placed.mean() / 2
-
-
-def d_z(differences: Float[np.ndarray, " n *directions"]) -> Float[np.ndarray, " *directions"]:
-    """Effect size of paired differences along the first axis; NaN without any spread."""
-    spread = differences.std(axis=0, ddof=1)
-    only_rounding = spread <= _ROUNDING * np.abs(differences).max(axis=0)
-    return divide(differences.mean(axis=0), np.where(only_rounding, 0.0, spread))
 
 
 def hits(
@@ -289,7 +272,8 @@ def _separations(
     found: dict[tuple[int, ...], Separation] = {}
     for k in range(vectors.shape[1]):
         positive, negative = _projections(split, k, vectors[:, k])
-        numbers = hits(positive, negative, cuts[:, k]).mean(axis=0), auc(positive, negative), d_z(positive - negative)
+        accuracies = hits(positive, negative, cuts[:, k]).mean(axis=0)
+        numbers = accuracies, auc(positive, negative), dz_by_column(positive - negative)
         for m, values in enumerate(zip(*numbers, strict=True)):
             found[m, k] = Separation(*(float(value) for value in values))
     return found
@@ -316,7 +300,7 @@ def _intervals(
         ones = np.ones(len(split))
         correct = hits(positive, negative, np.asarray(threshold))
         intervals[f"{name}_accuracy"] = bootstrap_ratio(correct, ones, seed=seed, draws=draws)
-        intervals[f"{name}_auc"] = auc_interval(positive, negative, seed=seed, draws=draws)
+        intervals[f"{name}_auc"] = paired_auc_interval(positive, negative, seed=seed, draws=draws)
         intervals[f"{name}_d_z"] = bootstrap_dz(positive - negative, seed=seed, draws=draws)
     return intervals
 
@@ -335,7 +319,7 @@ def _random_baselines(fit: SiteActivations, test: SiteActivations, *, n_draws: i
 
 
 def _baseline(positive: Float[np.ndarray, "n draws"], negative: Float[np.ndarray, "n draws"]) -> Baseline:
-    areas, effects = auc(positive, negative), np.abs(d_z(positive - negative))
+    areas, effects = auc(positive, negative), np.abs(dz_by_column(positive - negative))
     return Baseline(
         auc_mean=float(areas.mean()),
         auc_p95=float(np.quantile(areas, 0.95)),

@@ -23,10 +23,20 @@ import krippendorff
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
-from sklearn.metrics import cohen_kappa_score, roc_auc_score
+from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
 
-from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, bootstrap_ratio, divide, json_number
+from leakmech.scoring.statistics import (
+    DRAWS,
+    LEVEL,
+    Interval,
+    auc,
+    auc_interval,
+    bootstrap,
+    bootstrap_ratio,
+    divide,
+    json_number,
+)
 
 _ROWS_AT_ONCE = 500  # draws whose ranks are held at once
 
@@ -263,8 +273,10 @@ def estimator_against_people(
     says, el = verdict[judged], (difference[judged] > 0).astype(np.float64)
     found: dict[str, Any] = {"n": int(judged.sum()), "n_rated": int(rated.sum())}
     both_kinds = len(np.unique(says)) == 2
-    found["auc"] = json_number(float(roc_auc_score(says, difference[judged]))) if both_kinds else None
-    found["auc_ci"] = auc_interval(difference[judged], says, groups=of_judged, **settings).to_json()
+    moved, stayed = (difference[judged][says == kind] for kind in (1, 0))
+    found["auc"] = json_number(float(auc(moved, stayed))) if both_kinds else None
+    units = tuple(np.asarray(_codes(of_judged))[says == kind] for kind in (1, 0))
+    found["auc_ci"] = auc_interval(moved, stayed, units=units, **settings).to_json()
     same = (says == el).astype(np.float64)
     share, interval = share_with_interval(same, np.ones_like(same), groups=of_judged, **settings)
     found |= {"agreement": share, "agreement_ci": interval}
@@ -276,27 +288,6 @@ def estimator_against_people(
     found["spearman"] = json_number(stats.spearmanr(x, y).statistic) if varies else None  # pyright: ignore[reportAttributeAccessIssue] - hidden by SciPy's decorator
     found["spearman_ci"] = spearman_interval(x, y, groups=of_rated, **settings).to_json()
     return found
-
-
-def auc_interval(
-    scores: Float[np.ndarray, " items"],
-    labels: Float[np.ndarray, " items"],
-    *,
-    groups: Sequence[Hashable] | np.ndarray,
-    seed: int,
-    draws: int = DRAWS,
-) -> Interval:
-    """Bootstrap interval over groups of the area under the curve of `scores` for `labels` (0 or 1), ties ½."""
-    member = _membership(groups)
-    positive, negative = member * (labels == 1)[:, None], member * (labels == 0)[:, None]
-    wins = (np.sign(scores[:, None] - scores[None, :]) + 1) / 2
-    wins = positive.T @ wins @ negative
-
-    def auc(counts: Float[np.ndarray, "rows groups"]) -> Float[np.ndarray, "rows 1"]:
-        pairs = (counts @ positive.sum(axis=0)) * (counts @ negative.sum(axis=0))
-        return divide((counts @ wins * counts).sum(axis=1), pairs)[:, None]
-
-    return bootstrap(np.eye(member.shape[1]), auc, seed=seed, draws=draws, level=LEVEL)[0]
 
 
 def kappa_interval(

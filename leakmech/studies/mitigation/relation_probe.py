@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from leakmech.core.errors import DatasetError
@@ -30,6 +29,7 @@ from leakmech.datasets.samples import POLARITIES, PromptSet
 from leakmech.interventions.base import Probe
 from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.models.load import LoadedModel
+from leakmech.scoring.statistics import auc
 
 REGULARISATION = 0.003
 """C of the logistic regressions; activations are standardised first."""
@@ -141,7 +141,7 @@ def fit_relation_probe(
         found[split] = read(relevant.split(split)), np.concatenate([*others, read(leaking)])
     fits = [relevance_vector(*(side[:, i] for side in found["fit"])) for i in range(len(layers))]
     held_out = [[side[:, i] @ vector for side in found["tune"]] for i, vector in enumerate(fits)]
-    aucs = {layer: relevance_auc(*sides) for layer, sides in zip(layers, held_out, strict=True)}
+    aucs = {layer: float(auc(*sides)) for layer, sides in zip(layers, held_out, strict=True)}
     best = max(aucs, key=lambda layer: aucs[layer])
     related, unrelated = held_out[layers.index(best)]
     return RelationProbe(best, torch.from_numpy(fits[layers.index(best)]), unrelated, related, aucs)
@@ -157,9 +157,3 @@ def relevance_vector(
     model = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=500, tol=1e-3)
     weights = model.fit(scaler.transform(points), labels).coef_[0] / scaler.scale_
     return (weights / np.linalg.norm(weights)).astype(np.float32)
-
-
-def relevance_auc(relevant: Float[np.ndarray, " n"], irrelevant: Float[np.ndarray, " m"]) -> float:
-    """How often a relevant prompt's projection lies above an irrelevant one's."""
-    labels = np.r_[np.ones(len(relevant)), np.zeros(len(irrelevant))]
-    return float(roc_auc_score(labels, np.r_[relevant, irrelevant]))

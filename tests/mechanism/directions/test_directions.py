@@ -19,8 +19,8 @@ from leakmech.core.errors import DirectionError
 from leakmech.mechanism.directions.data import SiteActivations
 from leakmech.mechanism.directions.direction import Direction, FittedDirections, cosine_matrix, fit_directions
 from leakmech.mechanism.directions.fits import DEFAULT_METHODS, METHODS, FitOptions, fit_method
-from leakmech.mechanism.directions.quality import auc, auc_influence, auc_interval, d_z
-from leakmech.scoring.statistics import cohens_dz
+from leakmech.mechanism.directions.quality import auc_influence, paired_auc_interval
+from leakmech.scoring.statistics import auc, cohens_dz, dz_by_column
 
 D_MODEL = 16
 LAYERS = (3, 5)
@@ -334,7 +334,8 @@ def test_auc_counts_pairs_and_is_the_mean_of_its_influences(pairs: list[tuple[in
     counted = ((np.sign(positive[:, None] - negative[None]) + 1) / 2).mean()
     assert auc(positive, negative) == pytest.approx(counted)
     assert auc_influence(positive, negative).mean() == pytest.approx(counted)
-    np.testing.assert_allclose(d_z(positive - negative), cohens_dz(positive - negative))
+    columns = np.stack([positive - negative, np.ones(len(pairs)), positive], axis=1)
+    np.testing.assert_allclose(dz_by_column(columns), [cohens_dz(column) for column in columns.T])
 
 
 @pytest.mark.parametrize("limit", [0, 500])
@@ -346,6 +347,6 @@ def test_interval_of_the_auc_covers_as_often_as_it_says(limit: int, monkeypatch:
     for _ in range(runs):
         stem = rng.standard_normal(40)
         positive, negative = (stem + level + rng.standard_normal(40) for level in (0.6, -0.6))
-        interval = auc_interval(positive, negative, seed=0, draws=400)
+        interval = paired_auc_interval(positive, negative, seed=0, draws=400)
         covered += interval.low <= true <= interval.high
     assert 0.90 <= covered / runs <= 0.98

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
+from leakmech.scoring import statistics
 from leakmech.studies.annotation import agreement
 from leakmech.studies.annotation.agreement import (
     chance_agreement,
@@ -133,7 +134,8 @@ def _statistic_of_the_draws(monkeypatch, call):
         seen.update(columns=columns, statistic=statistic)
         return [None]
 
-    monkeypatch.setattr(agreement, "bootstrap", keep)
+    for module in (agreement, statistics):
+        monkeypatch.setattr(module, "bootstrap", keep)
     call()
     return seen["columns"], seen["statistic"]
 
@@ -170,12 +172,15 @@ def test_every_draw_of_auc_kappa_and_spearman_is_the_librarys_value_of_the_resam
     x = generator.integers(6, size=30).astype(float)
     y = x + generator.integers(-3, 4, size=30)
     a, b = (x > 2).astype(float), (y > 2).astype(float)
+    above, below = b == 1, b == 0
+    intervals = {
+        "auc": lambda: statistics.auc_interval(x[above], x[below], units=(groups[above], groups[below]), seed=0),
+        "kappa": lambda: agreement.kappa_interval(a, b, groups=groups, seed=0),
+        "spearman": lambda: agreement.spearman_interval(x, y, groups=groups, seed=0),
+    }
     found = {}
-    for name, first, second in (("auc", x, b), ("kappa", a, b), ("spearman", x, y)):
-        interval = getattr(agreement, f"{name}_interval")
-        columns, statistic = _statistic_of_the_draws(
-            monkeypatch, lambda i=interval, f=first, s=second: i(f, s, groups=groups, seed=0)
-        )
+    for name, interval in intervals.items():
+        columns, statistic = _statistic_of_the_draws(monkeypatch, interval)
         found[name] = statistic(counts @ columns)[:, 0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
