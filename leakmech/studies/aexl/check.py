@@ -8,27 +8,28 @@ relevant affect, where it should not be, a high similarity is no reason for a wa
 
 What makes samples unusable is a problem; what deserves a look is a warning. An estimator is no human judge, so that
 its disagreement with a label is never more than a warning.
+
+Every check adds rows to one frame (:data:`COLUMNS`), one for each text that it looks at; problems, warnings and tables
+are queries of it.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+import pandas as pd
 
 from leakmech.core.errors import DatasetError
+from leakmech.core.rows import user_rows
 from leakmech.core.text import normalised_words, split_sentences
 from leakmech.datasets.samples import (
     FITTING_DATASETS,
     INJECTIONS,
     RELEVANT_DATASETS,
-    Condition,
     PromptSet,
     builtin_datasets,
     load_dataset,
@@ -39,86 +40,19 @@ from leakmech.scoring.expression import LABELS, load_estimator
 from leakmech.scoring.semantic import cosine_similarity, load_encoder
 
 SIMILARITY_WARNING = 0.5
+COLUMNS = ("line", "sample", "field", "text", "stem", "what", "value", "found", "verdict", "message")
+"""Where a text stands; what was measured of it (``tokens``, ``class``, ``similarity``; ``form``: nothing) and its value
+(for ``class`` the probability of the class `found`); whether that is a ``problem`` or a ``warning``, and why.
+"""
 
 _DISAGREEMENTS_SHOWN = 20
 _PAIRS_SHOWN = 5
 _FINAL = (".", "!", "?", "…")
 
-
-@dataclass(frozen=True)
-class Disagreement:
-    """An injection whose most probable class, by the estimator, is not the one it stands for."""
-
-    line: int
-    sample: str
-    condition: Condition
-    found: str
-    probability: float
-    text: str
+Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class SimilarPair:
-    """An injection, its sample's stem, and the cosine similarity of the two."""
-
-    line: int
-    sample: str
-    condition: Condition
-    similarity: float
-    injection: str
-    stem: str
-
-
-@dataclass(frozen=True)
-class LengthSummary:
-    """Mean, smallest and largest of some lengths in tokens."""
-
-    mean: float
-    smallest: int
-    largest: int
-
-    @classmethod
-    def of(cls, lengths: Sequence[int]) -> LengthSummary:
-        return cls(float(np.mean(lengths)), min(lengths), max(lengths))
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """What was measured on a data set that could be read.
-
-    Attributes
-    ----------
-    n_samples
-        Number of samples.
-    tokenizer, estimator, encoder
-        Names of what measured.
-    lengths
-        Tokens of stems (``"stem"``) and of the injections of each condition.
-    gap
-        Longest minus shortest injection of one sample, in tokens, over all samples.
-    widest
-        Id of the sample with the largest gap.
-    classes
-        ``classes[condition][label]``: number of injections of a condition that the estimator finds most likely `label`.
-    disagreements
-        Injections in another class than their condition, the estimator's surest first.
-    pairs
-        Every injection with its stem, most similar first.
-    """
-
-    n_samples: int
-    tokenizer: str
-    estimator: str
-    encoder: str
-    lengths: dict[str, LengthSummary]
-    gap: LengthSummary
-    widest: str
-    classes: dict[Condition, dict[str, int]]
-    disagreements: tuple[Disagreement, ...]
-    pairs: tuple[SimilarPair, ...]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DatasetReport:
     """What :func:`check_dataset` found.
 
@@ -126,25 +60,58 @@ class DatasetReport:
     ----------
     name
         The data set as it was asked for.
-    problems
-        What makes samples unusable, each with file and line; empty for a sound data set.
-    warnings
-        What deserves a look, each with file and line where it has one.
-    measurements
-        None when the file could not be read.
+    path
+        Its file.
+    rows
+        A frame with :data:`COLUMNS`; of a file that cannot be read, its first problem alone.
+    tokenizer, estimator, encoder
+        Names of what measured.
     """
 
     name: str
-    problems: tuple[str, ...]
-    warnings: tuple[str, ...]
-    measurements: Measurements | None
+    path: Path
+    rows: pd.DataFrame
+    tokenizer: str
+    estimator: str
+    encoder: str
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What makes samples unusable, each with file and line; empty for a sound data set."""
+        return self._messages("problem")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What deserves a look, each with file and line where it has one."""
+        others, injections = len(self.disagreements()), len(self.measured("class"))
+        by_class = (
+            f"{self.path}: estimator {self.estimator!r} puts {others} of {injections} injections in another class than "
+            "the one they stand for; they are listed under the table of classes"
+        )
+        return (*self._messages("warning"), *([by_class] if others else []))
+
+    def _messages(self, verdict: str) -> tuple[str, ...]:
+        chosen = self.rows.loc[self.rows["verdict"] == verdict]
+        return tuple(
+            f"{self.path}:{line}: field {field!r}: {message}" if field else message
+            for line, field, message in zip(chosen["line"], chosen["field"], chosen["message"], strict=True)
+        )
+
+    def measured(self, what: str, field: str | None = None) -> pd.DataFrame:
+        """The rows of one measurement, of all fields or of one."""
+        rows = self.rows.loc[self.rows["what"] == what]
+        return rows if field is None else rows.loc[rows["field"] == field]
+
+    def disagreements(self) -> pd.DataFrame:
+        """Injections that the estimator puts in another class than their condition, its surest first."""
+        rows = self.measured("class")
+        return rows.loc[rows["found"] != rows["field"]].sort_values("value", ascending=False, kind="stable")
 
     def tables(self) -> list[Table]:
         """Lengths, classes and similarities as tables; none when the file could not be read."""
-        if self.measurements is None:
+        if self.measured("tokens").empty:
             return []
-        found = self.measurements
-        return [_length_table(self.name, found), _class_table(found), _similarity_table(found)]
+        return [_length_table(self), _class_table(self), _similarity_table(self)]
 
 
 def check_dataset(
@@ -182,100 +149,75 @@ def check_dataset(
         The tokenizer, the estimator or the encoder cannot be loaded.
     """
     path = builtin_datasets().get(str(name_or_path), Path(name_or_path))
+    tokenizer = tokenizer or DEFAULT_MODEL
+    relevant = str(name_or_path) in (*RELEVANT_DATASETS, *FITTING_DATASETS) if relevant is None else relevant
     try:
         samples = load_dataset(name_or_path)
     except DatasetError as error:
         if not path.exists():
             raise
-        return DatasetReport(str(name_or_path), problems=(str(error),), warnings=(), measurements=None)
-    lines = _sample_lines(path, len(samples))
-    tokenizer = tokenizer or DEFAULT_MODEL
-    relevant = str(name_or_path) in (*RELEVANT_DATASETS, *FITTING_DATASETS) if relevant is None else relevant
-    measurements = _measure(samples, lines, tokenizer=tokenizer, estimator=estimator, encoder=encoder)
-    return DatasetReport(
-        name=str(name_or_path),
-        problems=tuple(_problems(samples, path, lines)),
-        warnings=(*_form_warnings(samples, path, lines), *_meaning_warnings(measurements, path, relevant=relevant)),
-        measurements=measurements,
+        parts = [pd.DataFrame([{"verdict": "problem", "message": str(error)}])]
+    else:
+        texts = _texts(samples, path)
+        sentence_encoder = load_encoder(encoder)
+        parts = [
+            pd.DataFrame([*_problems(texts), *_form_warnings(texts)]),
+            _lengths(texts, token_counter(tokenizer)),
+            _classes(texts, load_estimator(estimator, encoder=sentence_encoder)),
+            _similarities(texts, sentence_encoder, most=1 if relevant else SIMILARITY_WARNING),
+        ]
+    rows = pd.concat(parts, ignore_index=True).reindex(columns=list(COLUMNS))
+    rows = rows.astype({"line": "Int64"}).fillna({"field": "", "verdict": "", "message": ""})
+    return DatasetReport(str(name_or_path), path, rows, tokenizer, estimator, encoder)
+
+
+def _texts(samples: PromptSet, path: Path) -> pd.DataFrame:
+    """Line, sample, field, text and stem of every stem and injection, in file order."""
+    lines = [line for line, _ in user_rows(path)]
+    return pd.DataFrame(
+        [
+            {"line": line, "sample": sample.id, "field": field, "text": getattr(sample, field), "stem": sample.stem}
+            for line, sample in zip(lines, samples, strict=True)
+            for field in ("stem", *INJECTIONS)
+        ]
     )
 
 
 # -- form ------------------------------------------------------------------------------------------------------------
 
 
-def _sample_lines(path: Path, n_samples: int) -> list[int]:
-    """Line number of each sample; a JSONL file has no other lines, a quoted CSV field may span several."""
-    if path.suffix.lower() != ".csv":
-        return list(range(1, n_samples + 1))
-    reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-    return [reader.line_num for _ in reader]
-
-
-def _texts(samples: PromptSet, lines: Sequence[int]) -> Iterator[tuple[int, str, str]]:
-    """(line, field, text) of every stem and injection, in file order."""
-    for line, sample in zip(lines, samples, strict=True):
-        for field in ("stem", *INJECTIONS):
-            yield line, field, getattr(sample, field)
-
-
-def _problems(samples: PromptSet, path: Path, lines: Sequence[int]) -> Iterator[str]:
+def _problems(texts: pd.DataFrame) -> Iterator[Row]:
     """Texts without a word, and texts that occur twice: stems among stems, injections among injections."""
-    seen: dict[tuple[bool, str], tuple[int, str, str]] = {}
-    for line, field, text in _texts(samples, lines):
+    seen: dict[tuple[bool, str], Row] = {}
+    for row in texts.to_dict("records"):
+        problem = row | {"what": "form", "verdict": "problem"}
+        text, field = row["text"], row["field"]
         if not normalised_words(text):
-            yield f"{path}:{line}: field {field!r}: {text!r} holds no word"
-        key = (field == "stem", " ".join(text.casefold().split()))
-        if key not in seen:
-            seen[key] = line, field, text
-            continue
-        first_line, first_field, first_text = seen[key]
-        same = "is the same text as" if text == first_text else "differs only in case or spaces from"
-        yield f"{path}:{line}: field {field!r}: {text!r} {same} {first_field!r} in line {first_line}"
+            yield problem | {"message": f"{text!r} holds no word"}
+        first = seen.setdefault((field == "stem", " ".join(text.casefold().split())), row)
+        if first is not row:
+            same = "is the same text as" if text == first["text"] else "differs only in case or spaces from"
+            yield problem | {"message": f"{text!r} {same} {first['field']!r} in line {first['line']}"}
 
 
-def _form_warnings(samples: PromptSet, path: Path, lines: Sequence[int]) -> Iterator[str]:
-    for line, field, text in _texts(samples, lines):
-        where = f"{path}:{line}: field {field!r}"
+def _form_warnings(texts: pd.DataFrame) -> Iterator[Row]:
+    for row in texts.to_dict("records"):
+        warning = row | {"what": "form", "verdict": "warning"}
+        text = row["text"]
         ends = text.rstrip("\"'”’»)").endswith(_FINAL)
-        if field == "stem":
+        if row["field"] == "stem":
             if ends:
-                yield f"{where}: ends in final punctuation, so that there is nothing to complete: {text!r}"
+                message = f"ends in final punctuation, so that there is nothing to complete: {text!r}"
+                yield warning | {"message": message}
             continue
         n_sentences = len(split_sentences(text))
         if n_sentences > 1:
-            yield f"{where}: has {n_sentences} sentences instead of one: {text!r}"
+            yield warning | {"message": f"has {n_sentences} sentences instead of one: {text!r}"}
         if not ends:
-            yield f"{where}: has no final punctuation and would run into the stem: {text!r}"
+            yield warning | {"message": f"has no final punctuation and would run into the stem: {text!r}"}
 
 
 # -- lengths and meaning ---------------------------------------------------------------------------------------------
-
-
-def _measure(samples: PromptSet, lines: Sequence[int], *, tokenizer: str, estimator: str, encoder: str) -> Measurements:
-    lengths = _token_lengths(samples, token_counter(tokenizer))
-    gaps = [max(own) - min(own) for own in zip(*(lengths[condition] for condition in INJECTIONS), strict=True)]
-    sentence_encoder = load_encoder(encoder)
-    classify = load_estimator(estimator, encoder=sentence_encoder)
-    injections = {condition: [getattr(sample, condition) for sample in samples] for condition in INJECTIONS}
-    # One call: rows of equal texts are then equal to the last bit.
-    flat = [text for condition in INJECTIONS for text in injections[condition]]
-    probabilities = classify(flat).reshape(len(INJECTIONS), len(samples), len(LABELS))
-    stems = sentence_encoder([sample.stem for sample in samples])
-    similarities: dict[Condition, Float[np.ndarray, " samples"]] = {
-        condition: cosine_similarity(sentence_encoder(injections[condition]), stems) for condition in INJECTIONS
-    }
-    return Measurements(
-        n_samples=len(samples),
-        tokenizer=tokenizer,
-        estimator=estimator,
-        encoder=encoder,
-        lengths={field: LengthSummary.of(counts) for field, counts in lengths.items()},
-        gap=LengthSummary.of(gaps),
-        widest=samples.samples[int(np.argmax(gaps))].id,
-        classes=_class_counts(probabilities),
-        disagreements=tuple(_disagreements(samples, lines, probabilities)),
-        pairs=tuple(_similar_pairs(samples, lines, similarities)),
-    )
 
 
 def token_counter(name: str) -> Callable[[list[str]], list[int]]:
@@ -287,110 +229,97 @@ def token_counter(name: str) -> Callable[[list[str]], list[int]]:
     return lambda texts: [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
-def _token_lengths(samples: PromptSet, count: Callable[[list[str]], list[int]]) -> dict[str, list[int]]:
-    return {field: count([getattr(sample, field) for sample in samples]) for field in ("stem", *INJECTIONS)}
+def _lengths(texts: pd.DataFrame, count: Callable[[list[str]], list[int]]) -> pd.DataFrame:
+    """Tokens of every text; in the field ``gap`` the longest minus the shortest injection of each sample."""
+    counted = texts.assign(what="tokens", value=count(texts["text"].tolist()))
+    by_sample = counted.loc[counted["field"] != "stem"].groupby("sample", sort=False)["value"]
+    gaps = pd.DataFrame(
+        [{"sample": name, "field": "gap", "what": "tokens", "value": own.max() - own.min()} for name, own in by_sample]
+    )
+    return pd.concat([counted, gaps], ignore_index=True)
 
 
-def _class_counts(probabilities: Float[np.ndarray, "conditions samples 3"]) -> dict[Condition, dict[str, int]]:
-    most_likely = probabilities.argmax(axis=-1)
-    return {
-        condition: {label: int((own == index).sum()) for index, label in enumerate(LABELS)}
-        for condition, own in zip(INJECTIONS, most_likely, strict=True)
-    }
+def _injections(texts: pd.DataFrame) -> pd.DataFrame:
+    """The injections, condition by condition."""
+    return pd.concat([texts.loc[texts["field"] == condition] for condition in INJECTIONS], ignore_index=True)
 
 
-def _disagreements(
-    samples: PromptSet, lines: Sequence[int], probabilities: Float[np.ndarray, "conditions samples 3"]
-) -> list[Disagreement]:
-    found = []
-    for condition, own in zip(INJECTIONS, probabilities, strict=True):
-        for line, sample, row in zip(lines, samples, own, strict=True):
-            label = LABELS[int(row.argmax())]
-            if label != condition:
-                text = getattr(sample, condition)
-                found.append(Disagreement(line, sample.id, condition, label, float(row.max()), text))
-    return sorted(found, key=lambda disagreement: -disagreement.probability)
+def _classes(texts: pd.DataFrame, classify: Callable[[list[str]], np.ndarray]) -> pd.DataFrame:
+    """The most likely class of every injection."""
+    injections = _injections(texts)
+    # One call: rows of equal texts are then equal to the last bit.
+    probabilities = classify(injections["text"].tolist())
+    found = [LABELS[index] for index in probabilities.argmax(axis=-1)]
+    return injections.assign(what="class", value=probabilities.max(axis=-1), found=found)
 
 
-def _similar_pairs(
-    samples: PromptSet, lines: Sequence[int], similarities: Mapping[Condition, Float[np.ndarray, " samples"]]
-) -> list[SimilarPair]:
-    pairs = [
-        SimilarPair(line, sample.id, condition, float(value), getattr(sample, condition), sample.stem)
-        for condition, values in similarities.items()
-        for line, sample, value in zip(lines, samples, values, strict=True)
+def _similarities(texts: pd.DataFrame, encode: Callable[[list[str]], np.ndarray], *, most: float) -> pd.DataFrame:
+    """Cosine similarity of every injection with its stem, most similar first; above `most` it is a warning."""
+    injections = _injections(texts)
+    stems = encode(texts.loc[texts["field"] == "stem", "text"].tolist())
+    values = cosine_similarity(encode(injections["text"].tolist()), np.tile(stems, (len(INJECTIONS), 1)))
+    rows = injections.assign(what="similarity", value=values).sort_values("value", ascending=False, kind="stable")
+    messages = [
+        f"{text!r} is close to its stem {stem!r} (similarity {value:.2f}); is it irrelevant?"
+        for text, stem, value in zip(rows["text"], rows["stem"], rows["value"], strict=True)
     ]
-    return sorted(pairs, key=lambda pair: -pair.similarity)
-
-
-def _meaning_warnings(found: Measurements, path: Path, *, relevant: bool) -> Iterator[str]:
-    for pair in found.pairs:
-        if not relevant and pair.similarity > SIMILARITY_WARNING:
-            yield (
-                f"{path}:{pair.line}: field {pair.condition!r}: {pair.injection!r} is close to its stem {pair.stem!r} "
-                f"(similarity {pair.similarity:.2f}); is it irrelevant?"
-            )
-    if found.disagreements:
-        count = f"{len(found.disagreements)} of {len(found.pairs)}"
-        yield (
-            f"{path}: estimator {found.estimator!r} puts {count} injections in another class than the one they stand "
-            "for; they are listed under the table of classes"
-        )
+    return rows.assign(verdict=np.where(rows["value"] > most, "warning", ""), message=messages)
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _length_table(name: str, found: Measurements) -> Table:
-    rows = [
-        (field, f"{length.mean:.1f}", str(length.smallest), str(length.largest))
-        for field, length in (*found.lengths.items(), ("gap", found.gap))
-    ]
+def _length_table(report: DatasetReport) -> Table:
+    rows = []
+    for field in ("stem", *INJECTIONS, "gap"):
+        tokens = report.measured("tokens", field)["value"].to_numpy()
+        rows.append((field, f"{tokens.mean():.1f}", f"{tokens.min():.0f}", f"{tokens.max():.0f}"))
+    gaps = report.measured("tokens", "gap")
+    widest = gaps["sample"].to_numpy()[gaps["value"].to_numpy().argmax()]
     return Table(
-        title=f"{name}: {found.n_samples} samples, lengths in tokens of {found.tokenizer}",
+        title=f"{report.name}: {len(gaps)} samples, lengths in tokens of {report.tokenizer}",
         header=("text", "mean", "min", "max"),
         rows=rows,
-        notes=[f"gap: longest minus shortest injection of one sample; widest in {found.widest}"],
+        notes=[f"gap: longest minus shortest injection of one sample; widest in {widest}"],
     )
 
 
-def _class_table(found: Measurements) -> Table:
-    rows = [
-        (
-            condition,
-            *(str(counts[label]) for label in LABELS),
-            f"{counts[condition] / found.n_samples:.0%}".replace("%", " %"),
-        )
-        for condition, counts in found.classes.items()
-    ]
-    return Table(
-        title=f"Class of the injections by the estimator {found.estimator!r}",
-        header=("written as", *LABELS, "agrees"),
-        rows=rows,
-        notes=["The estimator is no human judge: a disagreement asks for a look, it is no error.", *_listed(found)],
-    )
-
-
-def _listed(found: Measurements) -> list[str]:
-    shown = found.disagreements[:_DISAGREEMENTS_SHOWN]
-    notes = [
-        f"line {one.line}, {one.condition}: found {one.found}, P = {one.probability:.2f}: {one.text}" for one in shown
-    ]
-    left_out = len(found.disagreements) - len(shown)
-    return [*notes, f"and {left_out} more"] if left_out else notes
-
-
-def _similarity_table(found: Measurements) -> Table:
+def _class_table(report: DatasetReport) -> Table:
     rows = []
     for condition in INJECTIONS:
-        own = [pair for pair in found.pairs if pair.condition == condition]
-        rows.append((condition, f"{np.mean([pair.similarity for pair in own]):.2f}", f"{own[0].similarity:.2f}"))
+        found = report.measured("class", condition)["found"].to_numpy()
+        agrees = f"{(found == condition).mean():.0%}".replace("%", " %")
+        rows.append((condition, *(str((found == label).sum()) for label in LABELS), agrees))
+    others = report.disagreements()
+    shown = [
+        f"line {row['line']}, {row['field']}: found {row['found']}, P = {row['value']:.2f}: {row['text']}"
+        for row in others.head(_DISAGREEMENTS_SHOWN).to_dict("records")
+    ]
+    left_out = len(others) - len(shown)
     return Table(
-        title=f"Cosine similarity of injection and stem by the encoder {found.encoder!r}",
+        title=f"Class of the injections by the estimator {report.estimator!r}",
+        header=("written as", *LABELS, "agrees"),
+        rows=rows,
+        notes=[
+            "The estimator is no human judge: a disagreement asks for a look, it is no error.",
+            *shown,
+            *([f"and {left_out} more"] if left_out else []),
+        ],
+    )
+
+
+def _similarity_table(report: DatasetReport) -> Table:
+    rows = []
+    for condition in INJECTIONS:
+        values = report.measured("similarity", condition)["value"].to_numpy()
+        rows.append((condition, f"{values.mean():.2f}", f"{values.max():.2f}"))
+    closest = report.measured("similarity").head(_PAIRS_SHOWN)
+    return Table(
+        title=f"Cosine similarity of injection and stem by the encoder {report.encoder!r}",
         header=("condition", "mean", "max"),
         rows=rows,
         notes=[
-            f"{pair.similarity:.2f}  line {pair.line}, {pair.condition}: {pair.injection} / {pair.stem}"
-            for pair in found.pairs[:_PAIRS_SHOWN]
+            f"{row['value']:.2f}  line {row['line']}, {row['field']}: {row['text']} / {row['stem']}"
+            for row in closest.to_dict("records")
         ],
     )

@@ -83,20 +83,22 @@ def test_lengths_are_tokens_of_the_named_tokenizer_by_condition(check, tokenizer
         ["negative", "20.0", "17", "23"],
         ["gap", "14.0", "8", "20"],
     ]
-    assert report.measurements.widest == "two"
+    gaps = report.measured("tokens", "gap")
+    assert gaps.set_index("sample")["value"].to_dict() == {"one": 8, "two": 20}
     assert "widest in two" in report.tables()[0].notes[0]
 
 
 def test_the_class_of_every_injection_is_counted_and_a_disagreement_is_no_problem(check):
     report = check(changed("two", positive="We lost a terrible war."))
     assert report.problems == ()
-    assert report.measurements.classes == {
-        "positive": {"negative": 1, "neutral": 0, "positive": 1},
-        "neutral": {"negative": 0, "neutral": 2, "positive": 0},
-        "negative": {"negative": 2, "neutral": 0, "positive": 0},
-    }
-    one = next(one for one in report.measurements.disagreements if one.text == "We lost a terrible war.")
-    assert (one.line, one.sample, one.condition, one.found) == (2, "two", "positive", "negative")
+    assert [list(row) for row in report.tables()[1].rows] == [
+        ["positive", "1", "0", "1", "50 %"],
+        ["neutral", "0", "2", "0", "100 %"],
+        ["negative", "2", "0", "0", "100 %"],
+    ]
+    (one,) = report.disagreements().to_dict("records")
+    assert one["text"] == "We lost a terrible war."
+    assert (one["line"], one["sample"], one["field"], one["found"]) == (2, "two", "positive", "negative")
     assert any("We lost a terrible war." in note for note in report.tables()[1].notes)
     assert any("injections in another class" in warning for warning in report.warnings)
 
@@ -105,18 +107,17 @@ def test_an_injection_about_its_stem_is_a_warning_with_its_line(check):
     report = check(changed("two", positive="Her new job is great."))
     warning = next(warning for warning in report.warnings if "close to its stem" in warning)
     assert warning.startswith(f"{check.path}:2: field 'positive': 'Her new job is great.'")
-    top = report.measurements.pairs[0]
-    assert (top.line, top.condition, top.stem) == (2, "positive", "Her new job is")
-    assert top.similarity > 0.5
+    top = report.measured("similarity").iloc[0]
+    assert (top["line"], top["field"], top["stem"]) == (2, "positive", "Her new job is")
+    assert top["value"] > 0.5
     assert report.problems == ()
-    assert report.tables()[2].rows[0][2] == f"{top.similarity:.2f}"
+    assert report.tables()[2].rows[0][2] == f"{top['value']:.2f}"
 
 
 def test_similarities_fall_from_pair_to_pair_and_cover_every_injection(check):
-    pairs = check(SOUND).measurements.pairs
-    values = [pair.similarity for pair in pairs]
-    assert values == sorted(values, reverse=True)
-    assert {(pair.line, pair.condition) for pair in pairs} == {
+    pairs = check(SOUND).measured("similarity")
+    assert pairs["value"].is_monotonic_decreasing
+    assert set(zip(pairs["line"], pairs["field"], strict=True)) == {
         (line, condition) for line in (1, 2) for condition in ("positive", "neutral", "negative")
     }
 
@@ -184,7 +185,7 @@ def test_a_broken_file_is_one_problem_that_names_the_line(tmp_path, line, proble
     assert len(report.problems) == 1
     assert report.problems[0].startswith(f"{path}:{problem}")
     assert report.tables() == []
-    assert report.measurements is None
+    assert len(report.rows) == 1
 
 
 def test_an_empty_file_is_a_problem(tmp_path):
@@ -229,10 +230,9 @@ def test_there_is_one_problem_for_each_repetition(check, copies):
 def test_the_built_in_data_set_is_sound(tokenizer_folder):
     report = check_dataset("hexl", tokenizer=tokenizer_folder)
     assert report.problems == ()
-    assert report.measurements.n_samples == len(load_dataset("hexl"))
-    assert report.measurements.pairs[0].similarity < 0.5
-    agreeing = sum(counts[condition] for condition, counts in report.measurements.classes.items())
-    assert agreeing / len(report.measurements.pairs) > 0.8
+    assert report.rows["sample"].nunique() == len(load_dataset("hexl"))
+    assert report.measured("similarity")["value"].max() < 0.5
+    assert len(report.disagreements()) / len(report.measured("class")) < 0.2
     assert [warning for warning in report.warnings if "punctuation" in warning or "sentences" in warning] == []
 
 
@@ -247,6 +247,5 @@ def test_a_similarity_of_injection_and_stem_is_a_warning_only_where_it_is_not_me
 def test_the_sets_of_relevant_affect_pass(name, n_samples, tokenizer_folder):
     report = check_dataset(name, tokenizer=tokenizer_folder, estimator="vader")
     assert report.problems == ()
-    assert report.measurements is not None
-    assert report.measurements.n_samples == n_samples
+    assert report.rows["sample"].nunique() == n_samples
     assert not any("irrelevant" in warning for warning in report.warnings)
