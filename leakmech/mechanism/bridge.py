@@ -4,23 +4,86 @@
 merged into that copy first, so that weights are what the model computes with. Weights stay raw (nothing folded or
 centred, no compatibility mode): logits equal the Hugging Face model's up to rounding. Attention is computed eagerly
 there, for its patterns to be seen.
+
+Of a :class:`BridgedModel` the sites are read there, by :func:`read_sites`; whatever else is done with it (generation,
+gradients, patching) runs on its plain modules.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from leakmech.core.errors import ModelError
 from leakmech.models.hub import first_line
+from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.models.quiet import quiet
+from leakmech.models.sites import Pick, Recorded, Site, recording
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+# The places whose sum a site is. What TransformerLens calls `hook_resid_mid` is no stream in Gemma.
+_HOOKS: dict[Site, tuple[str, ...]] = {
+    "resid_pre": ("hook_resid_pre",),
+    "resid_mid": ("hook_resid_pre", "hook_attn_out"),
+    "resid_post": ("hook_resid_post",),
+    "attn_out": ("hook_attn_out",),
+    "mlp_out": ("hook_mlp_out",),
+    "z": ("attn.hook_z",),
+    "mlp_post": ("mlp.hook_post",),
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BridgedModel(LoadedModel):
+    """A model whose sites are read in `lens`, a copy of it inside TransformerLens."""
+
+    lens: TransformerBridge
+
+    @classmethod
+    def of(cls, loaded: LoadedModel) -> BridgedModel:
+        """`loaded` and a copy of it; raises as :func:`bridge`."""
+        return cls(**{field.name: getattr(loaded, field.name) for field in fields(loaded)}, lens=bridge(loaded))
+
+
+def read_sites(
+    model: LoadedModel, inputs: Mapping[str, Tensor], *, sites: Sequence[Site], layers: Sequence[int], pick: Pick
+) -> Recorded:
+    """``pick(values)`` of every site and layer, in one forward pass.
+
+    It runs on the model's own modules, where interventions and adapters are seen as they run; that of a
+    :class:`BridgedModel` in TransformerLens.
+    """
+    if not isinstance(model, BridgedModel):
+        with recording(layout_of(model.model), sites=sites, layers=layers, pick=pick) as recorded:
+            model.model(**inputs, use_cache=False, logits_to_keep=1)
+        return recorded
+    found: Recorded = {}
+
+    def keeping(place: tuple[Site, int]) -> Callable[..., None]:
+        def keep(values: Tensor, **_: Any) -> None:
+            picked = pick(values.flatten(start_dim=2))  # heads stand side by side, as in the plain modules
+            found[place] = found[place] + picked if place in found else picked
+
+        return keep
+
+    hooks = [
+        (f"blocks.{layer}.{name}", keeping((site, layer)))
+        for site in sites
+        for layer in layers
+        for name in _HOOKS[site]
+    ]
+    ids, rest = inputs["input_ids"], {name: value for name, value in inputs.items() if name != "input_ids"}
+    model.lens.run_with_hooks(ids, fwd_hooks=hooks, return_type=None, use_cache=False, logits_to_keep=1, **rest)
+    return found
 
 
 def bridge(loaded: LoadedModel) -> TransformerBridge:

@@ -30,7 +30,7 @@ from leakmech.reports.tables import Table
 _CSS_PIXELS = 96  # an inch on a page
 _FACTS = (
     "model", "dataset", "fit", "diagnosis", "relevant", "n_samples", "generations", "prompt_form", "seed", "dtype",
-    "device", "date",
+    "device", "backend", "date",
 )  # fmt: skip
 
 

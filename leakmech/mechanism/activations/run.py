@@ -21,11 +21,12 @@ from leakmech.core.progress import Progress
 from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet, load_dataset
 from leakmech.mechanism.activations.positions import PositionPlan
 from leakmech.mechanism.activations.store import ActivationIndex, Rows
+from leakmech.mechanism.bridge import read_sites
 from leakmech.models.batching import in_batches
 from leakmech.models.device import dtype_name
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.models.sites import parse_sites, recording, site_shape
+from leakmech.models.sites import parse_sites, site_shape
 from leakmech.prompts.locate import LocatedPrompt, locate
 from leakmech.prompts.render import Renderer
 
@@ -103,8 +104,7 @@ class ActivationRun:
             spans + rearrange(offset, "row -> row 1 1"), self.positions.means, inputs["input_ids"].shape[1]
         )
         index = self.index
-        with recording(self.layout, sites=tuple(index.sites), layers=index.layers, pick=pick.to(device)) as recorded:
-            self.loaded.model(**inputs, use_cache=False, logits_to_keep=1)
+        recorded = read_sites(self.loaded, inputs, sites=tuple(index.sites), layers=index.layers, pick=pick.to(device))
         missing = rearrange(~present, "row pos -> row pos 1 1").to(device)
         nothing_missing = bool(present.all())
         values = {}

@@ -31,11 +31,11 @@ from leakmech.mechanism.activations.run import padded
 from leakmech.mechanism.attribution.pairs import CONTRASTS, Continuations, Contrast, located_by_sample
 from leakmech.mechanism.attribution.scores import Attribution, EffectSums
 from leakmech.mechanism.attribution.targets import DirectionTarget
+from leakmech.mechanism.bridge import read_sites
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.batching import in_batches
 from leakmech.models.layout import Layout, layout_of, write_weights
 from leakmech.models.load import LoadedModel
-from leakmech.models.sites import recording
 from leakmech.prompts.locate import LocatedPrompt
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
 
@@ -147,8 +147,9 @@ def decompose(model: LoadedModel, prompts: Sequence[LocatedPrompt], target: Dire
     layout = layout_of(model.model)
     stop = DirectionTarget.of(target, model).layer + 1 if isinstance(target, Direction) else layout.n_layers
     sites = ("resid_pre", "resid_post", "z", "mlp_post")
-    with recording(layout, sites=sites, layers=range(stop), pick=lambda hidden: hidden[:, -1].float()) as last:
-        model.model(**padded(prompts, model.device), use_cache=False, logits_to_keep=1)
+    last = read_sites(
+        model, padded(prompts, model.device), sites=sites, layers=range(stop), pick=lambda hidden: hidden[:, -1].float()
+    )
     stream = last["resid_post", stop - 1]
     if isinstance(target, Direction):
         along = target.vector.to(stream).expand_as(stream)
@@ -250,8 +251,8 @@ def magnitudes(
     @torch.no_grad()
     def work(batch: Sequence[LocatedPrompt]) -> tuple[Tensor, Tensor]:
         sites = ("z", "mlp_post")
-        with recording(layout, sites=sites, layers=layers, pick=lambda hidden: hidden[:, -1].float()) as last:
-            model.model(**padded(batch, model.device), use_cache=False, logits_to_keep=1)
+        inputs = padded(batch, model.device)
+        last = read_sites(model, inputs, sites=sites, layers=layers, pick=lambda hidden: hidden[:, -1].float())
         heads, neurons = [], []
         for layer in layers:
             block = layout.block(layer)

@@ -100,7 +100,7 @@ def token_frame(bench: Workbench) -> pd.DataFrame:
     sample = bench.splits["test"].samples[0]
     one = PromptSet(sample.id, (sample,))
     cache = cache_activations(
-        bench.loaded,
+        bench.reading,
         one,
         sites=["resid_post"],
         layers=[bench.direction.layer],

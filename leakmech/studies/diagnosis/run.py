@@ -19,7 +19,7 @@ from leakmech.runs.directory import FORMAT_VERSION, RunDirectory, open_run, refu
 from leakmech.studies.diagnosis.report import draw, write_page
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.diagnosis.stages import STAGES
-from leakmech.studies.diagnosis.workbench import Workbench
+from leakmech.studies.diagnosis.workbench import READ_BY, Workbench
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def diagnose(
         "target_layer": bench.target_layer,
         "n_samples": {name: len(samples) for name, samples in splits.items()},
         "seed": config.seed,
+        "backend": READ_BY[config.backend],
         "prompt_form": bench.renderer.resolved_form,
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "device": str(loaded.device),

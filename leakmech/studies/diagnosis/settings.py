@@ -15,6 +15,8 @@ from leakmech.runs.settings import (
     StatisticsSettings,
 )
 
+Backend = Literal["hf", "transformer-lens"]
+
 
 class DiagnoseConfig(
     StatisticsSettings, EstimatorSettings, InstructionSettings, FormSettings, DataSettings, AdaptedModelSettings
@@ -32,6 +34,7 @@ class DiagnoseConfig(
     limit: int | None = Field(None, ge=3, description="use only the first N samples of the data set")
     target: Literal["direction", "behaviour"] = Field("direction", description="what ranks and curves are about")
     target_layer: int | None = Field(None, ge=0, description="layer of the target direction; null: the last one")
+    backend: Backend = Field("hf", description="reads activations: hf (faster), or transformer-lens on a copy")
     methods: tuple[str, ...] = Field(
         ("difference_of_means", "logistic", "pca", "two_means"), description="how directions are fitted"
     )

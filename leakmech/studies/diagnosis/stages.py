@@ -88,7 +88,7 @@ def _fitted(bench: Workbench, kind: Any) -> FittedDirections:
     c = bench.config
     methods = [method for method in c.methods if kind == "read" or method != "das"]
     return sentiment_directions(
-        bench.loaded,
+        bench.reading,
         fit=bench.splits["fit"],
         tune=bench.splits["tune"],
         test=bench.splits["test"],
@@ -132,14 +132,14 @@ def ranking(bench: Workbench) -> Fragment:
             if name == c.target:
                 raise
             skipped[name] = str(error)
-    found.append(direct_attribution(bench.loaded, samples, target=bench.direction, **bench.prompting))
+    found.append(direct_attribution(bench.reading, samples, target=bench.direction, **bench.prompting))
     headline = next(a for a in found if (a.method, a.target) == ("attribution_patching", c.target))
     prompts = [
         prompt
         for own in located_by_sample(samples, bench.renderer, ["positive", "negative"]).values()
         for prompt in own.values()
     ]
-    head_lengths, neuron_lengths = magnitudes(bench.loaded, prompts, **bench.running)
+    head_lengths, neuron_lengths = magnitudes(bench.reading, prompts, **bench.running)
     bench.save_scores(
         "ranking",
         heads=headline.head_scores(),

@@ -18,13 +18,19 @@ from leakmech.datasets.samples import PromptSet
 from leakmech.mechanism.attribution.pairs import Continuations, Pair, make_pairs
 from leakmech.mechanism.attribution.targets import ContinuationTarget, DirectionTarget, Target
 from leakmech.mechanism.behaviour import sample_behaviour
+from leakmech.mechanism.bridge import BridgedModel
 from leakmech.mechanism.directions.direction import Direction, load_direction
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
-from leakmech.studies.diagnosis.settings import DiagnoseConfig
+from leakmech.studies.diagnosis.settings import Backend, DiagnoseConfig
 
 Fragment = dict[str, Any]
+READ_BY: dict[Backend, str] = {
+    "hf": "hf",
+    "transformer-lens": "transformer-lens for activations, direct attribution and magnitudes; hf for all else",
+}
+"""What a summary says of the backend: gradients, patching, attention and generation need the plain modules."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +46,11 @@ class Workbench:
     @cached_property
     def layout(self) -> Layout:
         return layout_of(self.loaded.model)
+
+    @cached_property
+    def reading(self) -> LoadedModel:
+        """The model whose activations are read, by the configured backend; all else is done with `loaded`."""
+        return self.loaded if self.config.backend == "hf" else BridgedModel.of(self.loaded)
 
     @cached_property
     def renderer(self) -> Renderer:

@@ -97,6 +97,30 @@ def test_finished_stages_are_not_done_again(finished, model, chat_tokenizer, fit
     assert {**again.summary, "timing": 0} == {**finished.summary, "timing": 0}
 
 
+def test_transformer_lens_gives_the_same_diagnosis_and_says_what_it_read(
+    finished, model, chat_tokenizer, fit_file, tmp_path
+):
+    with pytest.raises(ConfigError, match="backend: unknown 'transformerlens'; did you mean 'transformer-lens'"):
+        diagnose(model, tokenizer=chat_tokenizer, fit=str(fit_file), backend="transformerlens", **QUICK)
+    again = diagnose(
+        model, tokenizer=chat_tokenizer, out=tmp_path / "lens", fit=str(fit_file), backend="transformer-lens", **QUICK
+    )
+    assert finished.summary["backend"] == "hf"
+    assert again.summary["backend"].startswith("transformer-lens for activations, direct attribution")
+    for name in ("directions", "cosines", "heads", "neurons"):
+        ours, theirs = (run.table(name).drop(columns="chosen", errors="ignore") for run in (finished, again))
+        pd.testing.assert_frame_equal(theirs, ours, rtol=1e-4, atol=1e-4)
+    with pytest.raises(RunDirectoryError, match="backend is 'hf' there and 'transformer-lens' here"):
+        diagnose(
+            model,
+            tokenizer=chat_tokenizer,
+            out=finished.path,
+            fit=str(fit_file),
+            backend="transformer-lens",
+            **QUICK,
+        )
+
+
 def test_another_setting_or_model_does_not_continue_the_run(finished, make_tiny, model, chat_tokenizer, fit_file):
     with pytest.raises(RunDirectoryError, match="seed"):
         diagnose(model, tokenizer=chat_tokenizer, out=finished.path, fit=str(fit_file), seed=5, **QUICK)
