@@ -245,9 +245,7 @@ def gathered(
     RunDirectoryError
         `out` holds a run of another command.
     """
-    from leakmech.runs.directory import stored_settings  # here: options are listed without what reading runs needs
-
-    values = stored_settings(out, command=settings.command) if out else {}
+    values = settings.stored(out) if out else {}
     if file is not None:
         values |= _known(settings, read_yaml(file), file)
     for option, value in sorted(options.items(), key=lambda item: len(item[0].path)):

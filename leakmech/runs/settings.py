@@ -73,6 +73,19 @@ class Settings(BaseModel):
         """
         return checked(cls, dict(values), where=where, error=ConfigError, noun="key")
 
+    @classmethod
+    def stored(cls, out: Path) -> dict[str, Any]:
+        """The settings of the run in `out`, so that naming it is enough to continue it; none if there is no run.
+
+        Raises
+        ------
+        RunDirectoryError
+            It is a run of another command.
+        """
+        from leakmech.runs.directory import stored_settings  # here: it needs more than settings do
+
+        return stored_settings(out, command=cls.command)
+
     def identity(self) -> dict[str, Any]:
         """The settings that decide results, JSON-ready."""
         return self.model_dump(mode="json", exclude=set(self.place))

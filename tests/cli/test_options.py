@@ -12,8 +12,9 @@ import yaml
 from typer.testing import CliRunner
 
 from leakmech.cli.app import app
-from leakmech.core.errors import ConfigError
+from leakmech.core.errors import ConfigError, UsageError
 from leakmech.runs.options import options_of
+from leakmech.studies.aexl.settings import AexlSettings
 from leakmech.studies.benchmark.settings import BenchConfig, ScoreConfig
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.mitigation.settings import MitigateConfig
@@ -57,6 +58,7 @@ SETTINGS = {
     "diagnose": DiagnoseConfig,
     "mitigate": MitigateConfig,
     "train-lora": LoraTrainingConfig,
+    "data build-aexl": AexlSettings,
 }
 
 
@@ -116,6 +118,7 @@ FUNCTIONS = {
     "diagnose": "leakmech.studies.diagnosis.run.diagnose",
     "mitigate": "leakmech.studies.mitigation.run.mitigate",
     "train-lora": "leakmech.studies.lora.run.train_lora",
+    "data build-aexl": "leakmech.studies.aexl.build.build_aexl",
 }
 
 
@@ -128,7 +131,7 @@ def settings_of(monkeypatch):
     """The settings that a command line leads to, without running anything."""
 
     def settings_of(*words):
-        command = words[0]
+        command = " ".join(words[:2]) if words[0] == "data" else words[0]
         caught = {}
 
         def capture(*values, **given):
@@ -209,6 +212,17 @@ def test_groups_of_training_settings_are_options_too(settings_of, tmp_path) -> N
     assert settings_of("train-lora", "--examples-file", "e", "--clear-pairs", "--out", tmp_path).clear_pairs is not None
 
 
+def test_naming_a_data_set_is_enough_to_build_it_again(settings_of, tmp_path) -> None:
+    config = AexlSettings.parse({"samples": 7, "fit": 2, "corpus_split": "dev", "match_length": False})
+    (tmp_path / "aexl.json").write_text(json.dumps({"settings": config.identity()}))
+    assert settings_of("data", "build-aexl", "--out", tmp_path / "aexl.jsonl") == config
+    (tmp_path / "c.yaml").write_text("samples: 5\nlimit: 50\n")
+    other = settings_of(
+        "data", "build-aexl", tmp_path / "c.yaml", "--split", "x", "--samples", "4", "--out", tmp_path / "b"
+    )
+    assert (other.samples, other.limit, other.corpus_split, other.m) == (4, 50, "x", 6)
+
+
 @pytest.mark.parametrize("command", ["bench", "diagnose", "mitigate", "train-lora"])
 def test_an_unknown_key_of_a_file_is_named_with_the_file_and_the_nearest(command, settings_of, tmp_path) -> None:
     (tmp_path / "c.yaml").write_text("revison: x\n")
@@ -222,10 +236,14 @@ def test_an_unknown_key_of_a_file_is_named_with_the_file_and_the_nearest(command
         (["bench", "--limit", "two"], "limit"),
         (["bench", "--batch-size", "0"], "batch_size must be 'auto' or at least 1"),
         (["bench", "--cleaning", "echo"], "echo-free"),
+        (["bench", "--fold"], "there are no interventions to fold"),
+        (["diagnose", "--fit", "f", "--methods", "pca,logistics"], "'logistics'.*; did you mean 'logistic'"),
         (["mitigate", "--adapter", "a", "--margin", "kl"], "--margin: expected NAME=NUMBER"),
+        (["mitigate", "--adapter", "a", "--margin", "k=1"], "margins: unknown 'k'; did you mean 'kl'"),
+        (["mitigate", "--adapter", "a", "--margin", "perplexity=0.5"], "perplexity must be a number above 1"),
     ],
 )
 def test_a_wrong_value_is_one_line(words, message, settings_of) -> None:
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         settings_of(*words)
     assert "\n" not in str(caught.value)

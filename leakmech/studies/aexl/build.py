@@ -12,7 +12,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Self
@@ -43,7 +43,7 @@ from leakmech.studies.aexl.selection import (
     draw_in_proportion,
     drop_near_duplicates,
 )
-from leakmech.studies.aexl.settings import TEST, AexlSettings
+from leakmech.studies.aexl.settings import TEST, AexlSettings, file_of_test_split
 
 FORMAT_VERSION = 1
 
@@ -110,7 +110,7 @@ def build_aexl(
     """
     name = estimator if isinstance(estimator, str) else estimator.name
     chosen = AexlSettings.parse(settings | {"estimator": name})
-    path = _test_file(Path(out))
+    path = file_of_test_split(Path(out))
     _refuse_other(path, chosen)
     corpus = open_corpus(
         chosen.corpus,
@@ -138,7 +138,7 @@ def build_aexl(
     card = {
         "format_version": FORMAT_VERSION,
         "kind": "dataset",
-        "settings": asdict(chosen),
+        "settings": chosen.identity(),
         "corpus": dict(corpus.details) | {"texts": found.n_texts, "hash": found.hash},
         "estimator": dict(cache.estimator.details),
         "encoder": encoder.details if encoder else None,
@@ -317,21 +317,13 @@ def _neutral_stems(found: _Scan, settings: AexlSettings, cache: ScoreCache) -> l
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def _test_file(out: Path) -> Path:
-    if out.suffix == ".jsonl" and not out.is_dir():
-        return out
-    if out.suffix and not out.is_dir():
-        raise UsageError(f"{out}: expected a .jsonl file or a folder")
-    return out / "aexl.jsonl"
-
-
 def _refuse_other(path: Path, settings: AexlSettings) -> None:
     """Refuse to write over a data set that was built with other settings, or over a file that is none of ours."""
     card = path.with_suffix(".json")
     if not path.exists() and not card.exists():
         return
     stored = read_json(card).get("settings") if card.exists() else None
-    if stored != asdict(settings):
+    if stored != settings.identity():
         raise UsageError(f"{path}: exists and was built with other settings; choose another --out, or delete it")
 
 

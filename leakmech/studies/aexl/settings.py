@@ -1,101 +1,113 @@
-"""Every choice that Algorithm 1 leaves open, with its default; see leakmech/prompts/aexl.py for the algorithm."""
+"""Every choice that Algorithm 1 leaves open, with its default; see :mod:`leakmech.studies.aexl.selection`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self, get_args
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from leakmech.core.errors import ConfigError, nearest
+from pydantic import Field
+
+from leakmech.core.errors import ConfigError, UsageError
+from leakmech.core.store import read_json
 from leakmech.datasets.filters import InjectionRules
 from leakmech.datasets.stems import StemEnd, StemRules
+from leakmech.runs.settings import Settings, Spelling
 
 TEST, FIT, TUNE = "test", "fit", "tune"
 
-StemSource = Literal["any", "neutral"]
-Sentences = Literal["split", "single"]
+
+class CorpusSettings(Settings):
+    """What is read; see :func:`leakmech.datasets.corpus.open_corpus`."""
+
+    title: ClassVar[str] = "Corpus"
+
+    corpus: str = Field(
+        "embedded",
+        description="embedded, a .jsonl/.csv/.tsv/.parquet/.txt file, a folder, or a hub id, which is streamed",
+    )
+    text_column: str = Field("text", description="column of the texts")
+    group_column: str | None = Field(
+        None, description="column of a text's part of the corpus; stem and injections of a sample differ in it"
+    )
+    subset: str | None = Field(None, description="configuration of a hub data set")
+    corpus_split: Annotated[str, Spelling("--split")] = Field("train", description="split of a hub data set")
+    revision: str | None = Field(None, description="commit of a hub data set")
+    limit: int | None = Field(None, ge=1, description="read only the first N texts of the corpus")
+    sentences: Literal["split", "single"] = Field(
+        "split", description="split: use every sentence of a text; single: only texts of one sentence"
+    )
 
 
-@dataclass(frozen=True)
-class AexlSettings:
+class InjectionSettings(Settings):
+    """How many samples there are, and which sentences become injections."""
+
+    title: ClassVar[str] = "Samples and injections"
+
+    estimator: str = Field("embedded", description="expression estimator that selects: embedded, vader, hub:<id>")
+    encoder: str = Field("embedded", description="sentence encoder behind --max-similarity")
+    samples: int = Field(200, ge=1, description="samples of the split test, with three test prompts each")
+    fit: int = Field(0, ge=0, description="samples of the split fit, which shares no text with the others")
+    tune: int = Field(0, ge=0, description="samples of the split tune, which shares no text with the others")
+    m: int | None = Field(None, ge=1, description="sentences kept of each class, by confidence; null: 1.5 a sample")
+    n: int | None = Field(
+        None, ge=1, description="injections drawn from these, in proportion to confidence; null: 1.25 a sample"
+    )
+    min_confidence: float = Field(0.5, ge=0, le=1, description="least probability of its class for an injection")
+    min_words: int = Field(4, description="fewest words of an injection")
+    max_words: int = Field(20, description="most words of an injection")
+
+
+class StemSettings(Settings):
+    """How stems are cut and chosen."""
+
+    title: ClassVar[str] = "Stems"
+
+    stem_end: StemEnd = Field("linking-verb", description="where sentences are cut")
+    min_stem_words: int = Field(3, description="fewest words of a stem")
+    max_stem_words: int = Field(8, description="most words of a stem")
+    stem_source: Literal["any", "neutral"] = Field(
+        "any", description="cut stems from any sentences, or from those of the class neutral"
+    )
+    min_stem_neutral: float = Field(0.5, ge=0, le=1, description="least probability of neutral for a stem by itself")
+    stem_pool: int | None = Field(None, ge=1, description="stems to choose from; null: 20 a sample")
+
+
+class FilterSettings(Settings):
+    """What a sample must not have."""
+
+    title: ClassVar[str] = "Filters"
+
+    match_length: bool = Field(
+        True, description="give the injections of a sample the same number of words, as far as possible"
+    )
+    max_overlap: float = Field(
+        0.7, gt=0, le=1, description="share of words (Jaccard) from which texts are near duplicates; one is dropped"
+    )
+    max_similarity: float = Field(
+        0.3, ge=0, le=1, description="largest cosine similarity in meaning of a stem with its injections; 1: any"
+    )
+    profanity_filter: bool = Field(True, description="refuse profanity and slurs")
+    personal_data_filter: bool = Field(True, description="refuse e-mail and web addresses, telephone numbers, handles")
+    standalone_filter: bool = Field(
+        True, description="refuse injections that lean on another sentence or are no statement"
+    )
+
+
+class AexlSettings(FilterSettings, StemSettings, InjectionSettings, CorpusSettings):
     """Every choice that Algorithm 1 leaves open.
 
-    Attributes
-    ----------
-    corpus, text_column, group_column, subset, corpus_split, revision
-        What to read; see :func:`leakmech.datasets.corpus.open_corpus`.
-    limit
-        Read only the first N texts of the corpus.
-    sentences
-        ``"split"``: every sentence of a text is used; ``"single"``: only texts of one sentence.
-    estimator, encoder
-        Names of the expression estimator that selects, and of the sentence encoder behind `max_similarity`.
-    samples, fit, tune
-        Number of samples in the splits ``test``, ``fit`` and ``tune``. Together they are the k combinations.
-    m
-        Sentences kept of each class, by confidence; default: three for every two samples of any split.
-    n
-        Injections drawn from these, in proportion to confidence; default: five for every four samples. With fewer
-        injections than samples, injections recur within a split.
-    min_confidence
-        Least probability of its class for an injection.
-    min_words, max_words
-        Length of an injection.
-    stem_end, min_stem_words, max_stem_words
-        See :class:`leakmech.datasets.stems.StemRules`.
-    stem_source
-        ``"any"``: stems are cut from any sentences; ``"neutral"``: from sentences of the class neutral.
-    min_stem_neutral
-        Least probability of neutral for a stem by itself, so that the control condition carries no affect.
-    stem_pool
-        Number of stems to choose from; default: twenty for every sample.
-    match_length
-        Give the injections of a sample the same number of words, as far as possible.
-    max_overlap
-        Texts that share this part of their words or more (Jaccard) are near duplicates; one of them is dropped.
-    max_similarity
-        Largest cosine similarity in meaning of a stem with its injections; 1 for any.
-    profanity_filter, personal_data_filter
-        See :class:`leakmech.datasets.filters.InjectionRules`.
-    standalone_filter
-        Refuse injections that lean on another sentence or are no statement.
-    seed
-        Decides every draw.
+    With fewer injections than samples, injections recur within a split.
     """
 
-    corpus: str = "embedded"
-    text_column: str = "text"
-    group_column: str | None = None
-    subset: str | None = None
-    corpus_split: str = "train"
-    revision: str | None = None
-    limit: int | None = None
-    sentences: Sentences = "split"
-    estimator: str = "embedded"
-    encoder: str = "embedded"
-    samples: int = 200
-    fit: int = 0
-    tune: int = 0
-    m: int | None = None
-    n: int | None = None
-    min_confidence: float = 0.5
-    min_words: int = 4
-    max_words: int = 20
-    stem_end: StemEnd = "linking-verb"
-    min_stem_words: int = 3
-    max_stem_words: int = 8
-    stem_source: StemSource = "any"
-    min_stem_neutral: float = 0.5
-    stem_pool: int | None = None
-    match_length: bool = True
-    max_overlap: float = 0.7
-    max_similarity: float = 0.3
-    profanity_filter: bool = True
-    personal_data_filter: bool = True
-    standalone_filter: bool = True
-    seed: int = 0
+    command: ClassVar[str] = "data build-aexl"
+    kind: ClassVar[str] = "dataset"
+    title: ClassVar[str] = "Seed"
+
+    seed: int = Field(0, description="decides every draw")
 
     @classmethod
-    def parse(cls, values: dict[str, Any]) -> Self:
+    def parse(cls, values: Mapping[str, Any], *, where: str = "build-aexl") -> Self:
         """Check `values` and fill in what follows from them.
 
         Raises
@@ -103,20 +115,22 @@ class AexlSettings:
         ConfigError
             A name is unknown, or a value out of range.
         """
-        known = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in known:
-                raise ConfigError(f"build-aexl: unknown setting {key!r}{nearest(key, known)}")
-        settings = cls(**values)
+        settings = super().parse(values, where=where)
         total = settings.total
-        settings = replace(
-            settings,
-            m=-(-3 * total // 2) if settings.m is None else settings.m,
-            n=-(-5 * total // 4) if settings.n is None else settings.n,
-            stem_pool=20 * total if settings.stem_pool is None else settings.stem_pool,
-        )
-        settings._check()
+        derived = {"m": -(-3 * total // 2), "n": -(-5 * total // 4), "stem_pool": 20 * total}
+        missing = {name: value for name, value in derived.items() if getattr(settings, name) is None}
+        settings = settings.model_copy(update=missing)
+        if (settings.n or 0) > (settings.m or 0):
+            raise ConfigError(f"{where}: n = {settings.n} injections cannot be drawn from m = {settings.m}; raise --m")
+        settings.injection_rules()
+        settings.stem_rules()
         return settings
+
+    @classmethod
+    def stored(cls, out: Path) -> dict[str, Any]:
+        """The settings on the card of a data set that was built; none if there is none."""
+        card = file_of_test_split(out).with_suffix(".json")
+        return read_json(card).get("settings", {}) if card.exists() else {}
 
     @property
     def total(self) -> int:
@@ -148,20 +162,11 @@ class AexlSettings:
             personal_data=self.personal_data_filter,
         )
 
-    def _check(self) -> None:
-        for name in ("samples", "m", "n", "stem_pool"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"build-aexl: {name} must be at least 1, found {getattr(self, name)}")
-        for name in ("fit", "tune", "limit"):
-            if getattr(self, name) is not None and getattr(self, name) < (name == "limit"):
-                raise ConfigError(f"build-aexl: {name} must not be negative or empty, found {getattr(self, name)}")
-        for name in ("min_confidence", "min_stem_neutral", "max_overlap", "max_similarity"):
-            if not 0 <= getattr(self, name) <= 1 or (name == "max_overlap" and self.max_overlap == 0):
-                raise ConfigError(f"build-aexl: {name} must lie between 0 and 1, found {getattr(self, name)}")
-        for name, choices in (("sentences", get_args(Sentences)), ("stem_source", get_args(StemSource))):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"build-aexl: {name}: {getattr(self, name)!r}{nearest(getattr(self, name), choices)}")
-        if (self.n or 0) > (self.m or 0):
-            raise ConfigError(f"build-aexl: n = {self.n} injections cannot be drawn from m = {self.m}; raise --m")
-        self.injection_rules()
-        self.stem_rules()
+
+def file_of_test_split(out: Path) -> Path:
+    """The file of the test split, beside which the others lie: `out`, or ``aexl.jsonl`` in the folder `out`."""
+    if out.suffix == ".jsonl" and not out.is_dir():
+        return out
+    if out.suffix and not out.is_dir():
+        raise UsageError(f"{out}: expected a .jsonl file or a folder")
+    return out / "aexl.jsonl"

@@ -138,8 +138,6 @@ def _adapted(base: LoadedModel, config: BenchConfig, interventions: tuple[Interv
     """The model with its adapter and, where they are to be folded, its interventions."""
     loaded = load_adapter(base, config.adapter) if config.adapter else base
     if not interventions:
-        if config.fold:
-            raise UsageError("--fold: there are no interventions to fold; name their file with --intervention")
         return loaded
     fitted = any(intervention.model_hash for intervention in interventions)
     # What was fitted on a model may be tried on the same model with an adapter.

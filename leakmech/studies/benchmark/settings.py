@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator
 
+from leakmech.core.errors import UsageError
 from leakmech.datasets.samples import CONDITIONS, Condition
 from leakmech.generation.contrast import Contrast, named_contrast
 from leakmech.prompts.arrangement import Arrangement
@@ -63,6 +65,14 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
     conditions: tuple[Condition, ...] = Field(
         CONDITIONS, min_length=1, description="prompts that are completed; a number that needs others is not computed"
     )
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
+        """Validate `values`; see :meth:`Settings.parse`."""
+        config = super().parse(values, where=where)
+        if config.fold and config.intervention is None:
+            raise UsageError("--fold: there are no interventions to fold; name their file with --intervention")
+        return config
 
     @field_validator("prompt_rewrite")
     @classmethod

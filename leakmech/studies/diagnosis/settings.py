@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from leakmech.runs.settings import (
     AdaptedModelSettings,
@@ -47,3 +47,12 @@ class DiagnoseConfig(
     top: int = Field(20, ge=1, description="heads in the headline circuit")
     dtype: str = Field("float32", description="float32; in bfloat16 effects of single heads drown in rounding; or auto")
     batch_size: int | str = Field("auto", description="pairs of prompts that run together; auto goes by the device")
+
+    @field_validator("methods")
+    @classmethod
+    def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from leakmech.mechanism.directions.fits import METHODS  # here: it needs torch, settings do not
+
+        for name in value:
+            METHODS.find(name)
+        return value

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from leakmech.core.errors import ConfigError
+from leakmech.core.errors import ConfigError, nearest
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.runs.settings import (
     DataSettings,
@@ -69,6 +69,17 @@ class MitigateConfig(
         "length, empty, looping, relevance, capability, seconds, alpha",
     )
     alpha: float = Field(0.05, gt=0, lt=1, description="level of the tests")
+
+    @field_validator("margins")
+    @classmethod
+    def _known_margins(cls, value: dict[str, float]) -> dict[str, float]:
+        from leakmech.side_effects.equivalence import Margins  # here: it needs more than settings do
+
+        for name in value:
+            if name not in Margins.__dataclass_fields__:
+                raise ConfigError(f"margins: unknown {name!r}{nearest(name, Margins.__dataclass_fields__)}")
+        Margins(**value)
+        return value
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:

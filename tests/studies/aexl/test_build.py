@@ -235,7 +235,7 @@ def test_single_sentence_texts_can_be_asked_for(build, tmp_path):
 
 
 def test_unknown_settings_are_refused_before_anything_is_read(build):
-    with pytest.raises(ConfigError, match="unknown setting 'match_lengths'; did you mean 'match_length'"):
+    with pytest.raises(ConfigError, match="unknown key 'match_lengths'; did you mean 'match_length'"):
         build(match_lengths=True)
 
 
