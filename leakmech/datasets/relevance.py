@@ -134,21 +134,17 @@ def stem_probe_auc(one: PromptSet, other: PromptSet) -> float:
     return probe_auc([sample.stem for sample in one], [sample.stem for sample in other])
 
 
-def probe_auc(
-    one: Sequence[str], other: Sequence[str], *, groups: tuple[Sequence[str], Sequence[str]] | None = None
-) -> float:
+def probe_auc(one: Sequence[str], other: Sequence[str]) -> float:
     """AUC of a bag-of-words probe in telling two lists of texts apart, cross-validated.
 
-    A logistic regression on words and pairs of words is fitted on four fifths of the groups and scores the last one;
-    scores are pooled over the folds.
+    A logistic regression on words and pairs of words is fitted on four fifths of the texts and scores the last one;
+    scores are pooled over the folds. Equal texts are never divided between fitting and scoring, for a probe that knows
+    the partner of a text by heart would fall *below* chance.
 
     Parameters
     ----------
     one, other
         Texts of the two kinds.
-    groups
-        What the texts belong to; texts of one group are never divided between fitting and scoring, for a probe that
-        knows the partner of a text by heart would fall *below* chance. Default: equal texts are one group.
 
     Returns
     -------
@@ -158,7 +154,7 @@ def probe_auc(
     Raises
     ------
     UsageError
-        There are fewer groups than folds.
+        There are fewer different texts than folds.
     """
     # Here, not above: scikit-learn takes a second to import, and most of what reads samples needs none of it.
     from sklearn.feature_extraction.text import CountVectorizer
@@ -169,9 +165,9 @@ def probe_auc(
 
     texts = [*one, *other]
     labels = np.array([1] * len(one) + [0] * len(other))
-    belongs = [*groups[0], *groups[1]] if groups else [_key(text) for text in texts]
+    belongs = [_key(text) for text in texts]
     if len(set(belongs)) < _FOLDS:
-        raise UsageError(f"a probe needs texts of {_FOLDS} groups or more, found {len(set(belongs))}")
+        raise UsageError(f"a probe needs {_FOLDS} different texts or more, found {len(set(belongs))}")
     scores = np.zeros(len(texts))
     for fit, held_out in GroupKFold(n_splits=_FOLDS).split(texts, labels, belongs):
         probe = make_pipeline(CountVectorizer(ngram_range=(1, 2), token_pattern=r"\S+"), LogisticRegression())

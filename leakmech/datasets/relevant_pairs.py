@@ -3,7 +3,7 @@
 In the archive of Hutto & Gilbert (2014) the ids of product reviews and newspaper editorials say which sentences follow
 each other, and people rated every sentence. A stem cut from sentence k + 1 of a document therefore has
 
-    a relevant injection    sentence k of the same document, if its mean rating is at least `min_rating` away from 0,
+    a relevant injection    sentence k of the same document, if its mean rating is at least `MIN_RATING` away from 0,
     irrelevant injections   such sentences of another document, one of either polarity.
 
 Stems are cut as for AEXL (:mod:`leakmech.datasets.stems`), behind a linking verb where there is one, else before a new
@@ -19,7 +19,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -34,6 +33,8 @@ from leakmech.datasets.stems import StemRules
 
 STEM_RULES = (StemRules(), StemRules(end="phrase"))
 INJECTION_RULES = InjectionRules(max_words=30, standalone=False)
+MIN_RATING = 1.0
+"""Least distance from 0 of a mean rating (-4 to 4) that counts as affect."""
 SOURCES_WITH_ORDER = ("amazon", "nyt")
 _POSITIONS = re.compile(r"(?:stem|positive|neutral|negative) (\d+)")
 
@@ -79,12 +80,8 @@ def archive_pairs(
     *,
     exclude: Sequence[PromptSet] = (),
     max_overlap: float = 0.7,
-    min_rating: float = 1.0,
-    stem_rules: Sequence[StemRules] = STEM_RULES,
-    injection_rules: InjectionRules = INJECTION_RULES,
     seed: int = 0,
     ratings: pd.DataFrame | None = None,
-    cache_dir: Path | None = None,
 ) -> list[AffectPair]:
     """Pairs from the archive of Hutto & Gilbert: for every stem one relevant and two irrelevant ones.
 
@@ -95,31 +92,25 @@ def archive_pairs(
         are near duplicates of one of theirs.
     max_overlap
         Shared words (Jaccard) from which two texts are near duplicates.
-    min_rating
-        Least distance from 0 of a mean rating (-4 to 4) that counts as affect.
-    stem_rules, injection_rules
-        What stems (the first rule that finds one) and injections must be like.
     seed
         Decides which sentence of another document goes with which stem.
     ratings
         :func:`leakmech.datasets.archive.load_ratings`; by default the archive is fetched.
-    cache_dir
-        Where to unpack it.
 
     Raises
     ------
     DatasetError
         The archive cannot be had, or holds no pair that passes.
     """
-    frame = load_ratings(fetch_archive(cache_dir)) if ratings is None else ratings
+    frame = load_ratings(fetch_archive()) if ratings is None else ratings
     barred = _Barred.of(frame, exclude, max_overlap)
-    followed = list(_followed(frame, stem_rules, injection_rules, min_rating, barred))
+    followed = list(_followed(frame, barred))
     relevant: dict[str, AffectPair] = {}
     for stem, sentence in followed:  # a stem that several documents share counts once
         pair = AffectPair(stem, sentence.text, sentence.polarity, True, sentence.document, sentence.document)
         relevant.setdefault(stem.lower(), pair)
     if not relevant:
-        raise DatasetError("relevant pairs: no sentence with affect is followed by a usable stem; lower min_rating")
+        raise DatasetError("relevant pairs: no sentence with affect is followed by a usable stem")
     sentences = [sentence for _, sentence in followed]
     pairs = []
     for pair in relevant.values():
@@ -127,19 +118,17 @@ def archive_pairs(
     return pairs
 
 
-def _followed(
-    frame: pd.DataFrame, stems: Sequence[StemRules], rules: InjectionRules, min_rating: float, barred: _Barred
-) -> Iterator[tuple[str, _Affective]]:
+def _followed(frame: pd.DataFrame, barred: _Barred) -> Iterator[tuple[str, _Affective]]:
     """Every stem with the affective sentence before it."""
     for document, rows in _documents(frame):
         if document in barred.documents:
             continue
         for (index, text, rating), (next_index, next_text, _) in pairwise(rows):
             injection, following = tidy(text), tidy(next_text)
-            stem = next((cut for rule in stems if (cut := rule.cut(following))), None)
-            if stem is None or next_index != index + 1 or abs(rating) < min_rating:
+            stem = next((cut for rule in STEM_RULES if (cut := rule.cut(following))), None)
+            if stem is None or next_index != index + 1 or abs(rating) < MIN_RATING:
                 continue
-            if rules.refusal(injection) is None and not barred.has(injection) and not barred.has(stem):
+            if INJECTION_RULES.refusal(injection) is None and not barred.has(injection) and not barred.has(stem):
                 yield stem, _Affective(injection, "positive" if rating > 0 else "negative", document)
 
 

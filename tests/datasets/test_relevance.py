@@ -186,8 +186,8 @@ def test_label_agreement_reads_the_classes_in_the_estimators_order():
     assert label_agreement(samples, classify) == {"positive": 0.5, "neutral": 0.5, "negative": 1.0}
 
 
-def test_the_probe_tells_different_texts_apart_and_needs_groups_to_hold_out():
+def test_the_probe_tells_different_texts_apart_and_needs_texts_to_hold_out():
     one, other = [f"red apple {i}" for i in range(10)], [f"blue apple {i}" for i in range(10)]
     assert probe_auc(one, other) == 1.0
-    with pytest.raises(UsageError, match="5 groups or more, found 2"):
+    with pytest.raises(UsageError, match="5 different texts or more, found 2"):
         probe_auc(["a", "a"], ["b", "b"])

@@ -205,18 +205,13 @@ def _logistic(activations: SiteActivations, options: FitOptions) -> Fit:
     return Fit(_oriented(np.stack(vectors), activations), {"strength": tuple(strengths)})
 
 
-def _best_strength(
-    points: Float[np.ndarray, "n rank"],
-    labels: np.ndarray,
-    samples: np.ndarray,
-    strengths: tuple[float, ...] = STRENGTHS,
-) -> float:
+def _best_strength(points: Float[np.ndarray, "n rank"], labels: np.ndarray, samples: np.ndarray) -> float:
     """The C with the lowest held-out log loss; both prompts of a sample are held out together."""
     folds = samples % _FOLDS
     losses = [
-        sum(_held_out_loss(points, labels, folds == fold, strength) for fold in range(_FOLDS)) for strength in strengths
+        sum(_held_out_loss(points, labels, folds == fold, strength) for fold in range(_FOLDS)) for strength in STRENGTHS
     ]
-    return strengths[int(np.argmin(losses))]
+    return STRENGTHS[int(np.argmin(losses))]
 
 
 def _held_out_loss(

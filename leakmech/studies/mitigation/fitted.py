@@ -122,11 +122,9 @@ class FittedParts:
         fit = fit_method(METHOD, activations)
         return [make_direction(fit, METHOD, layer=layer, activations=activations) for layer in activations.layers]
 
-    def random_vectors(self, n_layers: int, number: int = 0) -> Float[Tensor, "layer d_model"]:
+    def random_vectors(self, n_layers: int) -> Float[Tensor, "layer d_model"]:
         """Unit vectors of random direction: a baseline."""
-        drawn = numpy_generator(f"random directions {number}", self.seed).standard_normal(
-            (n_layers, self.layout.d_model)
-        )
+        drawn = numpy_generator("random directions 0", self.seed).standard_normal((n_layers, self.layout.d_model))
         return torch.from_numpy(drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).float()
 
     @property
