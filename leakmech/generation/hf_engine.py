@@ -19,7 +19,7 @@ from leakmech.generation.decode import Clock, Decoder, Generation, LogitCombinat
 from leakmech.generation.decoding import Decoding
 from leakmech.generation.engine import Capabilities
 from leakmech.interventions.applied import Applied
-from leakmech.models.batching import is_out_of_memory, parse_batch_size
+from leakmech.models.batching import is_out_of_memory, parse_batch_size, release_memory
 from leakmech.models.load import LoadedModel
 
 _GIB = 2**30
@@ -96,8 +96,7 @@ class HFEngine:
                 name = next(iter(waiting.values())).prompt_id
                 raise GenerationError(f"prompt {name!r}: memory does not suffice for one row; use a smaller dtype")
             size = min(size, len(waiting)) // 2 or 1
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            release_memory()
 
     def _decoder(self, decoding: Decoding, **settings: Any) -> Decoder:
         return Decoder(self.model, self.tokenizer, decoding=decoding, **settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -20,6 +20,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def _prompt_name(item: Any) -> str:
+    return f"prompt {item.id!r}"
+
+
 def in_batches(
     items: Sequence[Item],
     work: Callable[[Sequence[Item]], Result],
@@ -28,26 +32,29 @@ def in_batches(
     device: torch.device,
     label: str,
     progress: Progress,
-    name: Callable[[Item], str],
-) -> Iterator[Result]:
-    """Results of `work` on batches of `items`, in their order; a batch is halved when memory runs out.
+    order: Callable[[Item], Any] = len,  # pyright: ignore[reportArgumentType] - of items that have a length
+    name: Callable[[Item], str] = _prompt_name,
+) -> Iterator[tuple[Sequence[Item], Result]]:
+    """Batches of `items` with the results of `work` on them; a batch is halved when memory runs out.
 
     Parameters
     ----------
-    items
-        Sorted so that those of like length stand together, the longest first: what does not fit is then seen at once.
     batch_size
         Items at a time; ``auto`` goes by `device`.
     label, progress
         What the progress bar says; see :mod:`leakmech.core.progress`.
+    order
+        Items run in descending order of it, by default of their length: items of like length stand together, and what
+        does not fit is seen at once.
     name
-        What an item is called, for messages.
+        What an item is called, for messages; by default ``prompt`` and its ``id``.
 
     Raises
     ------
     ActivationError
         Memory does not suffice for one item.
     """
+    items = sorted(items, key=order, reverse=True)
     size = parse_batch_size(batch_size) or default_batch_size(device)
     done = 0
     with progress(label, total=len(items), done=0) as advance:
@@ -64,7 +71,7 @@ def in_batches(
                     ) from None
                 size = len(batch) // 2
             else:
-                yield result
+                yield batch, result
                 advance(len(batch))
                 done += len(batch)
                 continue

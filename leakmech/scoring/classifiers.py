@@ -56,17 +56,18 @@ def in_text_batches(
     `device` is where `forward` runs. Texts of more than `max_tokens` tokens are cut there.
     """
     token_ids = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
-    longest_first = sorted(range(len(texts)), key=lambda index: -len(token_ids[index]))
-    rows = in_batches(
-        longest_first,
+    batches = in_batches(
+        range(len(texts)),
         lambda batch: forward(tokenizer.pad({"input_ids": [token_ids[i] for i in batch]}, return_tensors="pt")),
         batch_size="auto",
         device=device,
         label="texts",
         progress=no_progress,
+        order=lambda index: len(token_ids[index]),
         name=lambda index: f"text {texts[index][:40]!r}",
     )
-    together = torch.cat(list(rows)).double().cpu().numpy()
+    numbers, rows = zip(*batches, strict=True)
+    together = torch.cat(rows).double().cpu().numpy()
     ordered = np.empty_like(together)
-    ordered[longest_first] = together
+    ordered[np.concatenate(numbers)] = together
     return ordered

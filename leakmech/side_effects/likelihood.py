@@ -262,25 +262,28 @@ def _run(
 ) -> Float[np.ndarray, "continuations values"]:
     """Values of every continuation; those of the highest `order` run first, equal ones once, empty ones not at all."""
     distinct = {_key(item): item for item in continuations if item[0].tokens}
-    items = sorted(distinct.values(), key=order, reverse=True)
+    items = list(distinct.values())
     values: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
-
-    def run(rows: Sequence[Item]) -> None:
-        found = work(rows, 1 + max(len(row[0].tokens) for row in rows)).cpu().numpy()
-        for row, numbers in zip(rows, found, strict=True):
-            if not np.isfinite(numbers).all():
-                raise GenerationError(
-                    f"continuation {row[0].id!r}: the model's logits are NaN or infinite; try dtype float32, or check "
-                    "the intervention or adapter in use"
-                )
-            values[_key(row)] = numbers
 
     if items:
         size = _rows(variant, items, batch_size)
-        for _ in in_batches(
-            items, run, batch_size=size, device=variant.device, label=label, progress=progress, name=_name
+        for batch, found in in_batches(
+            items,
+            lambda rows: work(rows, 1 + max(len(row[0].tokens) for row in rows)).cpu().numpy(),
+            batch_size=size,
+            device=variant.device,
+            label=label,
+            progress=progress,
+            order=order,
+            name=_name,
         ):
-            pass
+            for row, numbers in zip(batch, found, strict=True):
+                if not np.isfinite(numbers).all():
+                    raise GenerationError(
+                        f"continuation {row[0].id!r}: the model's logits are NaN or infinite; try dtype float32, or "
+                        "check the intervention or adapter in use"
+                    )
+                values[_key(row)] = numbers
     nothing = np.zeros(n_values)
     rows = [values[_key(item)] if item[0].tokens else nothing for item in continuations]
     return np.stack(rows) if rows else np.zeros((0, n_values))

@@ -82,15 +82,17 @@ class ActivationRun:
 
     def run(self, batch_size: int | str, progress: Progress) -> Iterator[Rows]:
         """Activations of all prompts, the longest first, batch by batch."""
-        return in_batches(
-            sorted(range(len(self.prompts)), key=lambda number: -len(self.prompts[number])),
+        batches = in_batches(
+            range(len(self.prompts)),
             self._forward,
             batch_size=batch_size,
             device=self.loaded.device,
             label="activations",
             progress=progress,
+            order=lambda number: len(self.prompts[number]),
             name=lambda number: f"prompt {self.prompts[number].id!r}",
         )
+        return (rows for _, rows in batches)
 
     @torch.inference_mode()
     def _forward(self, numbers: Sequence[int]) -> Rows:

@@ -212,13 +212,13 @@ def attention_knockout(
     ids = tuple(dict.fromkeys(pair.sample for pair in pairs))
     sums = KeyedSums(product(ids, map(str, INJECTIONS)), 1 + len(knockouts))
     for batch, values in in_batches(
-        sorted(sequences, key=lambda sequence: (-_n_behind(sequence.prompt), -len(sequence.prompt))),
-        lambda batch: (batch, _run_batch(model, wanted, [sequence.prompt for sequence in batch], knockouts)),
+        sequences,
+        lambda batch: _run_batch(model, wanted, [sequence.prompt for sequence in batch], knockouts),
         batch_size=batch_size,
         device=model.device,
         label="attention knock-out",
         progress=progress,
-        name=lambda sequence: f"prompt {sequence.prompt.id!r}",
+        order=lambda sequence: (_n_behind(sequence.prompt), len(sequence.prompt)),
     ):
         prompts = [(sequence.prompt.sample, str(sequence.prompt.condition)) for sequence in batch]
         weights = torch.tensor([sequence.weight for sequence in batch], dtype=torch.float64)
@@ -260,6 +260,11 @@ class _Sequence:
 
     prompt: LocatedPrompt
     weight: float
+
+    @property
+    def id(self) -> str:
+        """Of the prompt."""
+        return self.prompt.id
 
 
 def _sequences(pairs: Sequence[Pair]) -> list[_Sequence]:

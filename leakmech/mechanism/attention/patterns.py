@@ -125,13 +125,12 @@ def attention_to_injection(
     uniform = KeyedSums(names, layout.n_layers, n_from)
     with eager_attention(model.model):
         for batch, (weights, shares) in in_batches(
-            sorted(prompts, key=len, reverse=True),
-            lambda batch: (batch, _read_attention(model, batch)),
+            prompts,
+            lambda batch: _read_attention(model, batch),
             batch_size=batch_size,
             device=model.device,
             label="attention",
             progress=progress,
-            name=lambda prompt: f"prompt {prompt.id!r}",
         ):
             of_batch = [str(prompt.condition) for prompt in batch]
             attention.add(of_batch, weights)

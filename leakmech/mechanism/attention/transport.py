@@ -157,13 +157,12 @@ def transport_and_expression(
     sums = KeyedSums(ids, (target.layer + 1) * (2 * layout.n_heads + 1) + 1)
     with eager_attention(model.model):
         for batch, values in in_batches(
-            sorted(prompts, key=len, reverse=True),
-            lambda batch: (batch, _contributions(model, target, batch)),
+            prompts,
+            lambda batch: _contributions(model, target, batch),
             batch_size=batch_size,
             device=model.device,
             label="transport",
             progress=progress,
-            name=lambda prompt: f"prompt {prompt.id!r}",
         ):
             signs = torch.tensor([1.0 if prompt.condition == "positive" else -1.0 for prompt in batch])
             sums.add([prompt.sample for prompt in batch], values.double().cpu() * signs[:, None])

@@ -101,17 +101,13 @@ def direct_attribution(
     prompts = [prompt for own in by_sample.values() for prompt in own.values()]
     sums = EffectSums(layout_of(model.model), prompts)
 
-    def work(batch: Sequence[LocatedPrompt]) -> tuple[Sequence[LocatedPrompt], Parts]:
-        return batch, decompose(model, batch, target)
-
     for batch, parts in in_batches(
-        sorted(prompts, key=len, reverse=True),
-        work,
+        prompts,
+        lambda batch: decompose(model, batch, target),
         batch_size=batch_size,
         device=model.device,
         label="direct attribution",
         progress=progress,
-        name=lambda prompt: f"prompt {prompt.id!r}",
     ):
         sign = torch.tensor([signs[prompt.condition] for prompt in batch])
         effects = {
@@ -264,17 +260,16 @@ def magnitudes(
         return torch.stack(heads).cpu(), torch.stack(neurons).cpu()
 
     results = in_batches(
-        sorted(prompts, key=len, reverse=True),
+        prompts,
         work,
         batch_size=batch_size,
         device=model.device,
         label="magnitudes",
         progress=progress,
-        name=lambda prompt: f"prompt {prompt.id!r}",
     )
     heads = torch.zeros(layout.n_layers, layout.n_heads)
     neurons = torch.zeros(layout.n_layers, layout.d_mlp)
-    for more_heads, more_neurons in results:
+    for _, (more_heads, more_neurons) in results:
         heads += more_heads / len(prompts)
         neurons += more_neurons / len(prompts)
     return heads, neurons

@@ -171,7 +171,7 @@ def circuit_curves(
     samples = [pair.sample for pair in pairs]
     values, spans, corrupt = KeyedSums(samples, len(keys), len(chosen)), KeyedSums(samples), 0.0
 
-    def work(batch: Sequence[Pair]) -> tuple[Sequence[Pair], Tensor, Tensor, Tensor]:
+    def work(batch: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor]:
         circuit = _Circuit(PairedRun(model, batch, target, sites=[_UNIVERSES[universe]]), universe)
         none = circuit.value(np.ones(n, bool))
         curves = [
@@ -179,21 +179,15 @@ def circuit_curves(
         ]
         weights = circuit.run.weights
         stacked = torch.stack([torch.stack(curve, dim=-1) for curve in curves], dim=1) * weights[:, None, None]
-        return (
-            batch,
-            stacked,
-            weights * (circuit.run.clean.values - none),
-            weights * (circuit.run.corrupt.values - none),
-        )
+        return stacked, weights * (circuit.run.clean.values - none), weights * (circuit.run.corrupt.values - none)
 
-    for batch, found, span, below in in_batches(
-        sorted(pairs, key=len, reverse=True),
+    for batch, (found, span, below) in in_batches(
+        pairs,
         work,
         batch_size=batch_size,
         device=model.device,
         label=f"circuits of {universe}",
         progress=progress,
-        name=lambda pair: f"prompt {pair.clean.id!r}",
     ):
         of_batch = [pair.sample for pair in batch]
         values.add(of_batch, found)

@@ -166,7 +166,7 @@ def attribute_pairs(
     """:func:`attribute` for finished pairs and a finished target."""
     sums = EffectSums(layout_of(model.model), pairs)
 
-    def work(batch: Sequence[Pair]) -> tuple[Sequence[Pair], Effects, Tensor]:
+    def work(batch: Sequence[Pair]) -> tuple[Effects, Tensor]:
         integrated = method == "integrated_gradients"
         replayed: tuple[Side, ...] = ("corrupt", "clean") if integrated else (side,)
         start = partial(PairedRun, model, batch, target, sites=SITES, replayed=replayed)
@@ -180,17 +180,16 @@ def attribute_pairs(
         else:
             run = start(taped=side)
             effects = _weighted(run, _effects(run, _gradients(run.side(side).activations, run.side(side).taped_values)))
-        return batch, {site: values.cpu() for site, values in effects.items()}, run.shifts.cpu()
+        return {site: values.cpu() for site, values in effects.items()}, run.shifts.cpu()
 
     with frozen(model.model):
-        for batch, effects, shifts in in_batches(
-            sorted(pairs, key=len, reverse=True),
+        for batch, (effects, shifts) in in_batches(
+            pairs,
             work,
             batch_size=batch_size,
             device=model.device,
             label=method.replace("_", " "),
             progress=progress,
-            name=lambda pair: f"prompt {pair.clean.id!r}",
         ):
             sums.add(batch, effects, shifts)
     return sums.finish(method=method, target=target.name, side=side)

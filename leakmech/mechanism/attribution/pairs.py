@@ -62,6 +62,11 @@ class Pair:
     def __len__(self) -> int:
         return max(len(self.clean), len(self.corrupt))
 
+    @property
+    def id(self) -> str:
+        """Of the clean sequence."""
+        return self.clean.id
+
 
 def make_pairs(
     samples: PromptSet,

@@ -303,13 +303,12 @@ def _collect(
     samples = tuple(dict.fromkeys(pair.sample for pair in pairs))
     effects, shifts = KeyedSums(samples, len(labels)), KeyedSums(samples)
     for batch, (found, shift) in in_batches(
-        sorted(pairs, key=len, reverse=True),
-        lambda batch: (batch, work(batch)),
+        pairs,
+        work,
         batch_size=batch_size,
         device=model.device,
         label="patching",
         progress=progress,
-        name=lambda pair: f"prompt {pair.clean.id!r}",
     ):
         of_batch = [pair.sample for pair in batch]
         effects.add(of_batch, found)
