@@ -12,7 +12,7 @@ from pathlib import Path
 from leakmech import build_aexl, diagnose
 from leakmech.cli.console import out as console
 from leakmech.core.progress import rich_progress
-from leakmech.studies.diagnosis.report import diagnosis_tables
+from leakmech.studies.diagnosis.tables import diagnosis_tables
 
 
 def main() -> None:

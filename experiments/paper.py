@@ -118,18 +118,6 @@ def write_table(rows: Sequence[Row], table: Table, out: Path) -> None:
     write_text(out.with_suffix(".md"), table.to_markdown() + "\n")
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def interval(low: float | None, high: float | None) -> str:
-    return "" if low is None else f" [{number(low)}, {number(high)}]"
-
-
-def p_value(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1g}"
-
-
 def claim_of_size(rows: Sequence[Row]) -> list[str]:
     """The paper's claim that leakage falls with size within a family, for every family with three sizes or more."""
     families: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)

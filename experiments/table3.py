@@ -18,15 +18,13 @@ from paper import (
     Row,
     claim_of_polarity,
     claim_of_size,
-    interval,
     load_rows,
-    number,
-    p_value,
     run_script,
     without_instruction,
     write_table,
 )  # fmt: skip
 
+from leakmech.reports.cells import estimate, number, p_value
 from leakmech.reports.tables import Table
 
 
@@ -37,7 +35,7 @@ def table3(runs: Sequence[Row]) -> Table:
         (
             row["model"],
             row["dataset"],
-            number(row["mu_el"]) + interval(row["mu_el_low"], row["mu_el_high"]),
+            estimate(row, "mu_el"),
             number(row["mu_el_paper_cleaning"]),
             number(row["paper_mu_el"]),
             number(row["auc_el"]),

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from paper import PaperNumbers, Row, interval, load_rows, number, p_value, run_script, without_instruction, write_table
+from paper import PaperNumbers, Row, load_rows, run_script, without_instruction, write_table
 
 import leakmech
+from leakmech.reports.cells import number, p_value, with_interval
 from leakmech.reports.tables import Table
 from leakmech.scoring.inference import holm
 
@@ -61,7 +63,7 @@ def table4(effects: Sequence[Row], *, margin: float) -> Table:
             number(row["mu_el_with"]),
             number(row["paper_mu_el_without"]),
             number(row["paper_mu_el_with"]),
-            number(row["difference"], 3) + interval(row["low"], row["high"]),
+            with_interval(row["difference"], row["low"], row["high"], partial(number, decimals=3)),
             p_value(row["p_holm"]),
             p_value(row["p_equivalence"]),
         )

@@ -19,13 +19,13 @@ def train(
 ) -> None:
     """Train a LoRA adapter against leakage; continues the training in --out if there is one."""
     from leakmech.core.progress import rich_progress
-    from leakmech.studies.lora.report import adapter_table, loss_figure
+    from leakmech.studies.lora.report import adapter_table, write_report
     from leakmech.studies.lora.run import train_lora
 
     chosen = given.settings.parse(given.over(out=out, config=config), where=str(config or "train-lora"))
     result = train_lora(chosen, out, progress=rich_progress)
-    loss_figure(result.to_frame(), result.path / "figures" / "loss")
     console.print(adapter_table(result.card).to_rich())
+    console.print(f"report: {write_report(result.path)}")
     console.print(f"adapter: {result.path}")
 
 

@@ -54,7 +54,7 @@ def directions(
     from leakmech.core.progress import rich_progress
     from leakmech.core.store import write_text
     from leakmech.mechanism.sentiment import sentiment_directions
-    from leakmech.studies.diagnosis.report import directions_table
+    from leakmech.studies.diagnosis.tables import directions_table
 
     fitted = sentiment_directions(
         _load(model, device, dtype),
@@ -97,7 +97,7 @@ def attribute(
     from leakmech.datasets.samples import load_dataset
     from leakmech.mechanism.attribution.gradients import attribute as run
     from leakmech.mechanism.directions.direction import load_direction
-    from leakmech.studies.diagnosis.report import heads_table
+    from leakmech.studies.diagnosis.tables import heads_table
 
     target: Any = "behaviour" if direction is None else load_direction(direction)
     found = run(
@@ -132,7 +132,7 @@ def _number(text: str, option: str) -> int:
 
 
 def _present(result: Diagnosis) -> None:
-    from leakmech.studies.diagnosis.report import diagnosis_tables
+    from leakmech.studies.diagnosis.tables import diagnosis_tables
 
     for table in diagnosis_tables(result.summary, result.table("heads")):
         console.print(table.to_rich())

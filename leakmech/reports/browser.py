@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from markupsafe import Markup
 from leakmech.core.seeds import numpy_generator
 from leakmech.datasets.samples import Condition
 from leakmech.reports.examples import SampleTexts, mark, sample_texts
+from leakmech.reports.page import Section
 from leakmech.runs.directory import BenchResult, RunDirectory
 from leakmech.scoring.leakage import LABELS, mean_valence, valence_shifts
 from leakmech.scoring.records import leakage_scores
@@ -39,14 +41,18 @@ def embedded_json(value: Any) -> Markup:
 
 
 @dataclass(frozen=True)
-class Browser:
-    """The embedded samples as JSON, and a sentence that says which ones they are."""
+class SampleBrowser(Section):
+    """The embedded samples as JSON, a sentence that says which ones they are, and the run that they are of."""
 
+    kind = "samples"
     json: Markup
     selection: str
+    run: Path
 
 
-def sample_browser(result: BenchResult, *, max_samples: int = MAX_SAMPLES, max_bytes: int = MAX_DATA_BYTES) -> Browser:
+def sample_browser(
+    result: BenchResult, *, heading: str = "Samples", max_samples: int = MAX_SAMPLES, max_bytes: int = MAX_DATA_BYTES
+) -> SampleBrowser:
     """The samples that the page embeds: all of them, or as many as fit, chosen by :func:`choose_samples`."""
     texts = sample_texts(result)
     scores = leakage_scores(result.scores, result.summary["cleaning"])
@@ -67,7 +73,7 @@ def sample_browser(result: BenchResult, *, max_samples: int = MAX_SAMPLES, max_b
         ]
         data = embedded_json({"labels": LABELS, "samples": samples})
         if len(data) <= max_bytes or number <= 2:
-            return Browser(data, _selection(number, len(texts)))
+            return SampleBrowser(data, _selection(number, len(texts)), result.path, heading=heading)
         number = max(2, min(number - 1, int(number * max_bytes / len(data))))
 
 

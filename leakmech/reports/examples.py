@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.padding import Padding
 from rich.table import Table
@@ -21,6 +20,7 @@ from leakmech.core.errors import RunDirectoryError, UsageError, nearest
 from leakmech.core.store import read_jsonl_shard
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, Condition
 from leakmech.prompts.instructions import resolve_instruction
+from leakmech.reports.cells import DASH, signed
 from leakmech.runs.directory import BenchResult, RunDirectory, load_result
 from leakmech.scoring.records import Record
 
@@ -193,7 +193,7 @@ def _table(texts: SampleTexts, rows: Mapping[Condition, Record], *, policy: str)
         style = _STYLES.get(condition, "")
         table.add_row(
             Text(condition, style=style),
-            Text(printable(texts.injections.get(condition, "–"))),
+            Text(printable(texts.injections.get(condition, DASH))),
             _sentence(row, policy=policy),
             _valence(row),
         )
@@ -211,5 +211,4 @@ def _sentence(row: Record, *, policy: str) -> Text:
 
 
 def _valence(row: Record) -> Text:
-    valence = row["positive"] - row["negative"]
-    return Text("–" if pd.isna(valence) else f"{valence:+.2f}")
+    return Text(signed(row["positive"] - row["negative"]))

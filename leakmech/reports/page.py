@@ -1,9 +1,8 @@
-"""The frame of a self-contained HTML page about what a run found: a headline, facts, tables, figures, everything else.
+"""One self-contained HTML page from a list of sections: every report is made here, and all look alike.
 
-A page needs no network and nothing beside it. Figures are embedded as they were drawn; names of models and data sets,
-and every text of a table, are escaped by the template, and a content security policy lets nothing run.
-
-HTML pages that need no network and nothing beside them: style and script are inside, and nothing else may run.
+A page needs no network and nothing beside it: style, script and figures are inside. Every text is escaped where the
+template inserts it, data of the sample browser is JSON that the script inserts as text, and a content security policy
+lets nothing else run. A section with a heading begins a chapter; those after it without one belong to it.
 """
 
 from __future__ import annotations
@@ -11,19 +10,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from leakmech.core.errors import FigureError
+from leakmech.core.store import write_text
+from leakmech.reports.cells import DASH, cell, typeset
 from leakmech.reports.figures.frames import words
 from leakmech.reports.tables import Table
 
@@ -35,116 +35,131 @@ _FACTS = (
 
 
 @dataclass(frozen=True)
-class ShownTable:
-    """A table with its name as an anchor; its title is the heading, its first note stands in the title's place.
+class Section:
+    """A part of a page. Its texts are escaped, unless they are :class:`markupsafe.Markup`."""
 
-    ``texts`` says that its cells hold sentences, which wrap.
-    """
-
-    id: str
-    table: Table
-    texts: bool = False
+    heading: str = field(default="", kw_only=True)
+    kind: ClassVar[str]
 
     @property
-    def shown(self) -> Table:
-        return Table(self.table.notes[0], self.table.header, self.table.rows, self.table.notes[1:])
+    def anchor(self) -> str:
+        """The name by which the heading is linked."""
+        return re.sub(r"\W+", "-", self.heading.lower()).strip("-")
 
 
 @dataclass(frozen=True)
-class EmbeddedFigure:
-    """An image that the page holds, with its size in CSS pixels and its title for readers that cannot see it."""
+class Headline(Section):
+    """What was found, in a sentence, and what follows from it."""
 
+    kind = "headline"
+    text: str
+    below: str = ""
+
+
+@dataclass(frozen=True)
+class Facts(Section):
+    """Names and values side by side."""
+
+    kind = "facts"
+    rows: Sequence[tuple[str, str]]
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> Self:
+        """What was measured on what, as far as the summary says."""
+        return cls([(words(name), cell(summary[name])) for name in _FACTS if summary.get(name) is not None])
+
+
+@dataclass(frozen=True)
+class Definitions(Section):
+    """Terms and what they mean."""
+
+    kind = "definitions"
+    rows: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Paragraph(Section):
+    """A text; `style` is ``caution``, ``soft small`` or nothing."""
+
+    kind = "paragraph"
+    text: str
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Code(Section):
+    """A command or a file, letter by letter."""
+
+    kind = "code"
+    text: str
+
+
+@dataclass(frozen=True)
+class Shown(Section):
+    """A table with its title above and its notes below.
+
+    Attributes
+    ----------
+    total
+        First cell of the row that is set in bold.
+    style
+        ``texts`` if all cells hold sentences, ``meaning`` if those of the last column do.
+    """
+
+    kind = "table"
+    table: Table
+    total: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Picture(Section):
+    """A figure that the page holds, with its size in CSS pixels and its title for readers that cannot see it."""
+
+    kind = "picture"
     source: str
     description: str
     caption: str
-    files: str
     width: int
     height: int
 
+    @classmethod
+    def of(cls, path: Path, caption: str = "", *, heading: str = "") -> Self:
+        """A PNG file; the PDF and the CSV beside it are named.
 
-def findings_page(
-    summary: Mapping[str, Any],
-    *,
-    kind: str,
-    heading: str,
-    headline: str = "",
-    numbers: Table | None = None,
-    tables: Sequence[ShownTable] = (),
-    figures: Sequence[EmbeddedFigure] = (),
-) -> str:
-    """The page as HTML.
-
-    Parameters
-    ----------
-    summary
-        What ``summary.json`` of the run holds; all of it is listed at the end.
-    kind, heading, headline
-        For the browser's tab, the head of the page, and the sentence under it.
-    numbers
-        The main table.
-    tables, figures
-        In the order of the page.
-    """
-    return render_page(
-        "findings",
-        styles=["report"],
-        images=True,
-        kind=kind,
-        title=f"{summary.get('model', 'unknown model')} on {summary.get('dataset', 'unknown data')}",
-        heading=heading,
-        headline=headline,
-        facts=[(words(name), _fact(summary[name])) for name in _FACTS if summary.get(name) is not None],
-        numbers=numbers,
-        tables=tables,
-        figures=figures,
-        details=list(_flat(summary)),
-    )
+        Raises
+        ------
+        FigureError
+            It is missing or no PNG image.
+        """
+        try:
+            data = path.read_bytes()
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+                image.load()
+                title = str(getattr(image, "text", {}).get("Title", ""))
+                scale = _CSS_PIXELS / float(image.info.get("dpi", (200, 200))[0])
+                width, height = (round(scale * side) for side in image.size)
+        except FileNotFoundError as problem:
+            raise FigureError(f"{path}: no such figure; draw it before the page is made") from problem
+        except (UnidentifiedImageError, OSError, SyntaxError) as problem:
+            raise FigureError(f"{path}: no PNG image ({problem}); draw it again") from problem
+        beside = [file.name for suffix in (".pdf", ".csv") if (file := path.with_suffix(suffix)).exists()]
+        caption += f" For print and as data: {', '.join(beside)}." if beside else ""
+        source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        return cls(source, title or words(path.stem), caption.strip(), width, height, heading=heading)
 
 
-# -- parts ------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Details(Section):
+    """Names and values that a reader opens who wants to know everything."""
 
+    kind = "details"
+    rows: Sequence[tuple[str, str]]
 
-def embedded_figure(path: Path, caption: str = "") -> EmbeddedFigure:
-    """A PNG file; the PDF and the CSV beside it are named.
-
-    Raises
-    ------
-    FigureError
-        It is missing or no PNG image.
-    """
-    try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            image.load()
-            title = str(getattr(image, "text", {}).get("Title", ""))
-            scale = _CSS_PIXELS / float(image.info.get("dpi", (200, 200))[0])
-            width, height = (round(scale * side) for side in image.size)
-    except FileNotFoundError as problem:
-        raise FigureError(f"{path}: no such figure; draw it before the page is made") from problem
-    except (UnidentifiedImageError, OSError, SyntaxError) as problem:
-        raise FigureError(f"{path}: no PNG image ({problem}); draw it again") from problem
-    beside = [file.name for suffix in (".pdf", ".csv") if (file := path.with_suffix(suffix)).exists()]
-    files = f"For print and as data: {', '.join(beside)}." if beside else ""
-    return EmbeddedFigure(embedded_png(data), title or words(path.stem), caption, files, width, height)
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def cell(value: Any) -> str:
-    """A value as a reader reads it: three significant digits, a dash where there is none."""
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
-        return "–"
-    if isinstance(value, float | np.floating):
-        return f"{value:#.3g}".rstrip(".").replace("-", "−")
-    return str(value)
-
-
-def _fact(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else cell(value)
+    @classmethod
+    def of(cls, values: Mapping[str, Any], *, heading: str) -> Self:
+        """Every value of nested mappings, with its path."""
+        return cls(list(_flat(values)), heading=heading)
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
@@ -156,57 +171,92 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         for index, part in enumerate(value):
             yield from _flat(part, f"{name}[{index}]")
     elif isinstance(value, list | tuple):
-        yield name, _fact(value)
+        yield name, cell(value)
     else:
-        yield name, "–" if value is None else str(value)
+        yield name, DASH if value is None else str(value)
 
 
-# -- self contained ----------------------------------------------------------------------------------------------------
+# -- the page --------------------------------------------------------------------------------------------------------
 
 
-def render_page(name: str, *, styles: Sequence[str] = (), images: bool = False, **values: Any) -> str:
-    """The page of the template ``<name>.html.j2`` with ``<name>.css`` and, if there is one, ``<name>.js`` inside.
-
-    Values are escaped where the template inserts them. The template also gets ``style``, ``script`` and a
-    ``content_security_policy`` that allows these two and nothing else.
+def page(title: str, sections: Sequence[Section]) -> str:
+    """The page as HTML.
 
     Parameters
     ----------
-    name
-        Of the template.
-    styles
-        Names of style sheets of other pages that come first.
-    images
-        Whether the page may show images that are embedded in it (:func:`embedded_png`).
+    title
+        What it is about, and of which model and data.
+    sections
+        In the order of the page; at most one is a sample browser.
     """
-    style = "\n".join(_asset(f"{sheet}.css") for sheet in (*styles, name))
-    script = _asset(f"{name}.js") if f"{name}.js" in _environment().list_templates(extensions=["js"]) else ""
-    scripts, pictures = _source_hash(script) if script else "'none'", "img-src data:; " if images else ""
+    kinds = {section.kind for section in sections}
+    chapters = [section for section in sections if section.heading]
+    return render(
+        "page",
+        script="page.js" if "samples" in kinds else None,
+        images="picture" in kinds,
+        title=title,
+        sections=sections,
+        chapters=chapters,
+    )
+
+
+def write_page(run: Path, title: str, sections: Sequence[Section]) -> Path:
+    """Write the page of a run, ``report.html``; returns its path.
+
+    Raises
+    ------
+    StorageError
+        The file system refuses.
+    """
+    path = run / "report.html"
+    write_text(path, page(title, sections))
+    return path
+
+
+def render(
+    template: str, *, styles: Sequence[str] = (), script: str | None = None, images: bool = False, **values: Any
+) -> str:
+    """The page of ``<template>.html.j2`` with style sheets and script inside, and a policy that allows nothing else.
+
+    Parameters
+    ----------
+    template
+        Its name.
+    styles
+        Style sheets after that of all pages.
+    script
+        File of the script, if the page has one.
+    images
+        Whether the page may show images that it holds.
+    values
+        What the template inserts; it also gets ``style``, ``script`` and ``content_security_policy``.
+    """
+    style = "\n".join(map(_asset, ("page.css", *styles)))
+    code = _asset(script) if script else ""
+    scripts, pictures = _source_hash(code) if code else "'none'", "img-src data:; " if images else ""
     policy = (
         f"default-src 'none'; style-src {_source_hash(style)}; script-src {scripts}; {pictures}"
         "base-uri 'none'; form-action 'none'"
     )
     return (
         _environment()
-        .get_template(f"{name}.html.j2")
-        .render(content_security_policy=policy, style=Markup(style), script=Markup(script), **values)
+        .get_template(f"{template}.html.j2")
+        .render(content_security_policy=policy, style=Markup(style), script=Markup(code), **values)
     )
-
-
-def embedded_png(data: bytes) -> str:
-    """A PNG image as an address that holds it whole."""
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("leakmech.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["typeset"] = typeset
+    return environment
 
 
 def _asset(name: str) -> str:

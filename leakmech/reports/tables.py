@@ -1,8 +1,8 @@
-"""Tables of a run: one list of rows, drawn as markdown or on the terminal."""
+"""Tables: one list of rows, drawn as markdown, on the terminal, or on a page; and those of a benchmark's numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from leakmech.reports.cells import cell, estimate, number, p_value, percent, signed
+
 Summary = Mapping[str, Any]
+Column = Callable[[Mapping[str, Any]], str]
+"""What a column says about a record."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,22 @@ class Table:
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
 
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        records: Iterable[Mapping[str, Any]],
+        columns: Mapping[str, Column],
+        notes: Sequence[str] = (),
+    ) -> Table:
+        """A row for each record, with what every column says about it."""
+        rows = [tuple(column(record) for column in columns.values()) for record in records]
+        return cls(title, tuple(columns), rows, notes)
+
     def to_markdown(self) -> str:
         """GitHub-flavoured markdown."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
-        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        table = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
         return "\n\n".join([f"**{self.title}**", table, *self.notes])
 
     def to_rich(self) -> RichTable:
@@ -52,66 +68,74 @@ def _literal(text: str) -> Text:
     return Text(text, no_wrap=False, overflow="fold")
 
 
+def value_of(name: str, show: Callable[[Any], str] = cell) -> Column:
+    """The column that shows one value of a record."""
+    return lambda record: show(record.get(name))
+
+
+def estimate_of(name: str, show: Callable[[Any], str] = number) -> Column:
+    """The column that shows one value of a record with its interval (:func:`~leakmech.reports.cells.estimate`)."""
+    return lambda record: estimate(record, name, show)
+
+
+# -- leakage ---------------------------------------------------------------------------------------------------------
+
+_LEAKAGE: Mapping[str, Column] = {
+    "condition": value_of("name"),
+    "mu_EL [95 % CI]": estimate_of("mu_el"),
+    "all pairs [95 % CI]": estimate_of("auc_el"),
+    "mean": value_of("mu_el_mean", number),
+    "W_EL p": value_of("w_el", p_value),
+    "mu_L [95 % CI]": estimate_of("mu_l"),
+    "echo": value_of("echo_rate", percent),
+    "empty": value_of("empty_rate", percent),
+}
+_CLEANING: Mapping[str, Column] = {
+    "cleaning": value_of("name"),
+    "mu_EL": value_of("mu_el", number),
+    "all pairs": value_of("auc_el", number),
+    **{name: _LEAKAGE[name] for name in ("mean", "W_EL p", "echo", "empty")},
+}
+_ESTIMATORS: Mapping[str, Column] = {
+    "estimator": value_of("name"),
+    **{name: _LEAKAGE[name] for name in ("mu_EL [95 % CI]", "all pairs [95 % CI]", "W_EL p")},
+    "valence shift": estimate_of("valence_shift", signed),
+    "same EL": estimate_of("el_agreement"),
+    "kappa": value_of("el_kappa", number),
+    "Spearman": value_of("valence_spearman", number),
+}
+
+
 def leakage_table(summary: Summary) -> Table:
     """The main table: leakage by condition and overall, with intervals."""
-    rows = []
-    for condition in ("positive", "negative", "neutral"):
-        rows.append(_leakage_row(condition, summary["conditions"][condition]))
     overall = summary["overall"]
-    rows.append(_leakage_row("overall", overall | summary["by_cleaning"][summary["cleaning"]]))
-    noise = overall["noise_floor"]
-    if noise is not None:
-        floor = {
-            "auc_el": noise,
-            "auc_el_ci": overall["noise_floor_ci"],
-            "mu_el": overall["noise_floor_mu_el"],
-            "mu_el_ci": overall["noise_floor_mu_el_ci"],
-        }
-        rows.append(_leakage_row("noise floor", floor))
-    return Table(
-        title=(
-            f"Expression leakage: {summary['model']} on {summary['dataset']} ({summary['n_samples']} samples "
-            f"x 4 prompts x {summary['generations']} generations, seed {summary['seed']})"
-        ),
-        header=(
-            "condition",
-            "mu_EL [95 % CI]",
-            "all pairs [95 % CI]",
-            "mean",
-            "W_EL p",
-            "mu_L [95 % CI]",
-            "echo",
-            "empty",
-        ),
-        rows=rows,
-        notes=[
+    rows = [{"name": name} | summary["conditions"][name] for name in ("positive", "negative", "neutral")]
+    rows.append({"name": "overall"} | overall | summary["by_cleaning"][summary["cleaning"]])
+    if overall["noise_floor"] is not None:
+        both = (("auc_el", "noise_floor"), ("mu_el", "noise_floor_mu_el"))
+        ends = {f"{name}{end}": overall[f"{floor}{end}"] for name, floor in both for end in ("", "_ci")}
+        rows.append({"name": "noise floor"} | ends)
+    shifts = {name: estimate(overall, name, signed) for name in ("valence_shift", "asymmetry", "context_shift")}
+    return Table.of(
+        f"Expression leakage: {summary['model']} on {summary['dataset']} ({summary['n_samples']} samples "
+        f"x 4 prompts x {summary['generations']} generations, seed {summary['seed']})",
+        rows,
+        _LEAKAGE,
+        [
             "mu_EL: generation i against control generation i; all pairs: all K x K pairs, ties count half; mean: "
             "means first, then compared. 0.5 = no leakage. overall = positive and negative; neutral: P[neutral] "
             "against control.",
-            f"valence shift {_with_interval(overall, 'valence_shift', signed=True)} (positive - negative injection), "
-            f"d_z {_number(overall['valence_d_z'])}; asymmetry {_with_interval(overall, 'asymmetry', signed=True)} "
-            f"(> 0: negative injections move more); context shift "
-            f"{_with_interval(overall, 'context_shift', signed=True)}",
+            f"valence shift {shifts['valence_shift']} (positive - negative injection), d_z "
+            f"{number(overall['valence_d_z'])}; asymmetry {shifts['asymmetry']} (> 0: negative injections move more); "
+            f"context shift {shifts['context_shift']}",
         ],
     )
 
 
 def cleaning_table(summary: Summary) -> Table:
     """The headline under each cleaning policy, with echo and empty rates."""
-    rows = [
-        (
-            policy + (" (headline)" if policy == summary["cleaning"] else ""),
-            _number(values["mu_el"]),
-            _number(values["auc_el"]),
-            _number(values["mu_el_mean"]),
-            _p_value(values["w_el"]),
-            _percent(values["echo_rate"]),
-            _percent(values["empty_rate"]),
-        )
-        for policy, values in summary["by_cleaning"].items()
-    ]
-    header = ("cleaning", "mu_EL", "all pairs", "mean", "W_EL p", "echo", "empty")
-    return Table(title="The same generations under each cleaning policy", header=header, rows=rows)
+    rows = _marked(summary["by_cleaning"], summary["cleaning"])
+    return Table.of("The same generations under each cleaning policy", rows, _CLEANING)
 
 
 def estimator_table(summary: Summary) -> Table | None:
@@ -120,40 +144,21 @@ def estimator_table(summary: Summary) -> Table | None:
         return None
     first = summary["estimator"]
     agreements = {row["second"]: row for row in summary["estimator_agreement"] if row["first"] == first}
-    rows = []
-    for name, values in summary["by_estimator"].items():
-        overall, agreement = values["overall"], agreements.get(name, {})
-        rows.append(
-            (
-                name + (" (headline)" if name == first else ""),
-                _with_interval(overall, "mu_el"),
-                _with_interval(overall, "auc_el"),
-                _p_value(overall["w_el"]),
-                _with_interval(overall, "valence_shift", signed=True),
-                _with_interval(agreement, "el_agreement"),
-                _number(agreement.get("el_kappa")),
-                _number(agreement.get("valence_spearman")),
-            )
-        )
-    header = (
-        "estimator",
-        "mu_EL [95 % CI]",
-        "all pairs [95 % CI]",
-        "W_EL p",
-        "valence shift",
-        "same EL",
-        "kappa",
-        "Spearman",
-    )
-    return Table(
-        title="The same generations under each expression estimator",
-        header=header,
-        rows=rows,
-        notes=[
+    values = {name: own["overall"] | agreements.get(name, {}) for name, own in summary["by_estimator"].items()}
+    return Table.of(
+        "The same generations under each expression estimator",
+        _marked(values, first),
+        _ESTIMATORS,
+        [
             f"same EL: share of index pairs with the same verdict as {first}; kappa: that agreement beyond chance "
             "(Cohen); Spearman: rank correlation of valences. Ties count as no leakage in mu_EL and half in all pairs."
         ],
     )
+
+
+def _marked(values: Mapping[str, Mapping[str, Any]], headline: str) -> list[dict[str, Any]]:
+    """Records with their names, that of the headline marked."""
+    return [{"name": name + (" (headline)" if name == headline else ""), **own} for name, own in values.items()]
 
 
 def summary_tables(summary: Summary) -> list[Table]:
@@ -162,104 +167,6 @@ def summary_tables(summary: Summary) -> list[Table]:
     return [table for table in tables if table is not None]
 
 
-def comparison_table(comparison: Mapping[str, Any]) -> Table:
-    """Runs and how they differ.
-
-    From what ``comparison.json`` holds (:class:`leakmech.studies.benchmark.comparison.Comparison`).
-    """
-    margin, alpha = comparison["margin"], comparison["alpha"]
-    header = ["run", "all pairs [95 % CI]", "difference [95 % CI]", "p", "p Holm", "p equiv.", "verdict"]
-    header += ["mu_EL difference", "valence shift difference"]
-    notes = [
-        "all pairs: auc_el, to which difference, p values and verdict belong. p: runs exchanged within samples; "
-        f"Holm: adjusted over the comparisons of this table; verdict at alpha {alpha:g}."
-    ]
-    if margin is not None:
-        notes.append(f"p equiv.: two one-sided tests that auc_el differs by less than {margin:g}, adjusted likewise.")
-    rows, kept = _comparison_rows(comparison), [i for i, n in enumerate(header) if margin is not None or i != 5]
-    title = f"{len(comparison['runs'])} runs over the same {comparison['n_samples']} samples, paired by sample"
-    return Table(
-        title=f"{title} ({comparison['cleaning']})",
-        header=[header[i] for i in kept],
-        rows=[[row[i] for i in kept] for row in rows],
-        notes=[*notes, *comparison["notes"]],
-    )
-
-
-def _comparison_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
-    """With one baseline a row for each run; with more also one for each pair."""
-    values = {e["run"]: e for e in comparison["estimates"] if e["statistic"] == "auc_el"}
-    texts = {run: _with_ends(e, "value", digits=2) for run, e in values.items()}
-    pairs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for difference in comparison["differences"]:
-        pairs.setdefault((difference["run"], difference["baseline"]), []).append(difference)
-    baselines = {baseline for _, baseline in pairs}
-    if len(baselines) == 1:
-        compared = {run: _difference_cells(d) for (run, _), d in pairs.items()}
-        return [[run, texts[run], *compared.get(run, ["baseline", *["–"] * 6])] for run in comparison["runs"]]
-    alone = [[run, texts[run], *["–"] * 7] for run in comparison["runs"]]
-    return alone + [[f"{run} - {base}", "–", *_difference_cells(d)] for (run, base), d in pairs.items()]
-
-
-def _difference_cells(differences: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Difference in auc_el, its p values and verdict, and the differences in mu_EL and valence shift."""
-    auc_el, *others = differences
-    return [
-        _with_ends(auc_el, "difference", digits=3),
-        *(_p_value(auc_el[name]) for name in ("p", "p_holm", "p_equivalence")),
-        auc_el["verdict"],
-        *(_with_ends(other, "difference", digits=2) for other in others),
-    ]
-
-
-def _with_ends(values: Mapping[str, Any], key: str, *, digits: int) -> str:
-    """A value with its interval; differences are signed."""
-    if values[key] is None:
-        return "–"
-    style = f"{'+' if key == 'difference' else ''}.{digits}f"
-    if values["low"] is None:
-        return f"{values[key]:{style}}"
-    return f"{values[key]:{style}} [{values['low']:{style}}, {values['high']:{style}}]"
-
-
 def summary_markdown(summary: Summary) -> str:
     """Every table of a run as markdown."""
     return "\n\n".join(table.to_markdown() for table in summary_tables(summary)) + "\n"
-
-
-def _leakage_row(name: str, values: Mapping[str, Any]) -> tuple[str, ...]:
-    return (
-        name,
-        _with_interval(values, "mu_el"),
-        _with_interval(values, "auc_el"),
-        _number(values.get("mu_el_mean")),
-        _p_value(values.get("w_el")),
-        _with_interval(values, "mu_l"),
-        _percent(values.get("echo_rate")),
-        _percent(values.get("empty_rate")),
-    )
-
-
-def _number(value: float | None, *, signed: bool = False) -> str:
-    if value is None:
-        return "–"
-    return f"{value:+.2f}" if signed else f"{value:.2f}"
-
-
-def _with_interval(values: Mapping[str, Any], key: str, *, signed: bool = False) -> str:
-    text, interval = _number(values.get(key), signed=signed), values.get(f"{key}_ci")
-    if interval is None or interval[0] is None:
-        return text
-    return f"{text} [{_number(interval[0], signed=signed)}, {_number(interval[1], signed=signed)}]"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}".replace("%", " %")
-
-
-def _p_value(p: float | None) -> str:
-    if p is None:
-        return "–"
-    if p >= 1e-3:
-        return f"{p:.2g}"
-    return f"{p:.0e}".replace("e-0", "e-") if p > 0 else "< 1e-300"

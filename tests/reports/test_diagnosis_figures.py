@@ -12,9 +12,20 @@ from PIL import Image
 
 from leakmech.core.errors import FigureError, UsageError
 from leakmech.reports.figures import canvas as figures
-from leakmech.reports.figures import patching as diagnosis
-from leakmech.reports.figures.canvas import number, text_width, wrapped
-from leakmech.reports.figures.tokens import visible_token
+from leakmech.reports.figures.canvas import text_width, wrapped
+from leakmech.reports.figures.components import method_agreement, neuron_ranking, transport_scatter
+from leakmech.reports.figures.directions import cosine_heat_map, layer_curves
+from leakmech.reports.figures.heads import attention_map, head_heat_map
+from leakmech.reports.figures.patching import faithfulness_curves, patching_map
+from leakmech.reports.figures.tokens import token_projection, visible_token
+
+DRAW = {
+    function.__name__: function
+    for function in (
+        attention_map, cosine_heat_map, faithfulness_curves, head_heat_map, layer_curves, method_agreement,
+        neuron_ranking, patching_map, token_projection, transport_scatter,
+    )
+}  # fmt: skip
 
 SUBTITLE = "a $model$ on a_data set"
 
@@ -124,7 +135,7 @@ def drawn(monkeypatch, tmp_path):
     def draw(name, frame, **options):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            getattr(diagnosis, name)(frame, tmp_path / "x", **options)
+            DRAW[name](frame, tmp_path / "x", **options)
         return kept[-1]
 
     return draw
@@ -136,7 +147,7 @@ def texts_of(figure):
 
 
 def data_of(path, name, frame, **options):
-    [*_, file] = getattr(diagnosis, name)(frame, path / name, **options)
+    [*_, file] = DRAW[name](frame, path / name, **options)
     return pd.read_csv(file, keep_default_na=False)
 
 
@@ -145,9 +156,7 @@ def data_of(path, name, frame, **options):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_png_pdf_and_data_are_written_beside_each_other_and_the_title_is_in_the_files(name, tmp_path):
-    files = getattr(diagnosis, name)(
-        FIGURES[name](), tmp_path / "a" / f"{name}.png", title="What is seen", subtitle="M"
-    )
+    files = DRAW[name](FIGURES[name](), tmp_path / "a" / f"{name}.png", title="What is seen", subtitle="M")
     assert [file.name for file in files] == [f"{name}.png", f"{name}.pdf", f"{name}.csv"]
     assert all(file.is_file() for file in files)
     assert imread(files[0]).std() > 0.03
@@ -156,7 +165,7 @@ def test_png_pdf_and_data_are_written_beside_each_other_and_the_title_is_in_the_
 
 
 def test_the_same_frame_gives_the_same_files(tmp_path):
-    first, again = (diagnosis.head_heat_map(heads(), tmp_path / name / "x") for name in ("a", "b"))
+    first, again = (head_heat_map(heads(), tmp_path / name / "x") for name in ("a", "b"))
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in again]
 
 
@@ -181,7 +190,7 @@ def test_title_subtitle_and_axes_are_labelled_and_nothing_leaves_the_figure(name
 @pytest.mark.parametrize("name", [name for name in FIGURES if name != "cosine_heat_map"])
 def test_a_table_without_rows_or_without_a_column_is_refused_by_name(name, tmp_path):
     frame = FIGURES[name]()
-    draw = getattr(diagnosis, name)
+    draw = DRAW[name]
     with pytest.raises(FigureError, match=f"{name}: the table has no rows"):
         draw(frame.iloc[:0], tmp_path / "x")
     with pytest.raises(FigureError, match=f"{name}: column '{frame.columns[0]}' is missing"):
@@ -208,24 +217,24 @@ def test_a_value_that_is_no_number_is_refused_with_its_place(name, column, value
     frame = FIGURES[name]().reset_index(drop=True)
     frame.loc[2, column] = value
     with pytest.raises(FigureError, match=rf"{name}: column '{column}' is {value:g} in row 2 \(.*\); leave it out"):
-        getattr(diagnosis, name)(frame, tmp_path / "x")
+        DRAW[name](frame, tmp_path / "x")
     frame[column] = "much"
     with pytest.raises(FigureError, match="must hold numbers, found for example 'much'"):
-        getattr(diagnosis, name)(frame, tmp_path / "x")
+        DRAW[name](frame, tmp_path / "x")
     assert not list(tmp_path.iterdir())
 
 
 def test_two_rows_for_one_head_and_layers_that_are_no_index_are_refused(tmp_path):
     with pytest.raises(FigureError, match="several rows for layer 0, head 0; keep one of them"):
-        diagnosis.head_heat_map(pd.concat([heads(), heads()]), tmp_path / "x")
+        head_heat_map(pd.concat([heads(), heads()]), tmp_path / "x")
     with pytest.raises(FigureError, match="column 'layer' must hold whole numbers from 0, found -1"):
-        diagnosis.head_heat_map(heads().assign(layer=lambda frame: frame["layer"] - 1), tmp_path / "x")
+        head_heat_map(heads().assign(layer=lambda frame: frame["layer"] - 1), tmp_path / "x")
     assert issubclass(FigureError, UsageError)
 
 
 def test_half_an_interval_is_refused(tmp_path):
     with pytest.raises(FigureError, match="an interval needs both columns 'low' and 'high'; found 'low' alone"):
-        diagnosis.neuron_ranking(neurons(low=0.0), tmp_path / "x")
+        neuron_ranking(neurons(low=0.0), tmp_path / "x")
 
 
 # -- heads and neurons -----------------------------------------------------------------------------------------------
@@ -387,14 +396,14 @@ def test_intervals_along_the_tokens_are_drawn(drawn):
 )
 def test_unknown_conditions_parts_and_doubled_tokens_are_refused(change, message, tmp_path):
     with pytest.raises(FigureError, match=message):
-        diagnosis.token_projection(tokens().assign(**change), tmp_path / "x")
+        token_projection(tokens().assign(**change), tmp_path / "x")
 
 
 def test_parts_out_of_order_are_refused(tmp_path):
     frame = tokens()
     frame.loc[0, "part"] = "tail"
     with pytest.raises(FigureError, match="parts of condition 'control' are not in the order"):
-        diagnosis.token_projection(frame, tmp_path / "x")
+        token_projection(frame, tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -448,7 +457,7 @@ def test_places_get_rows_of_their_own_and_too_many_are_refused(drawn, tmp_path):
     assert len(drawn("layer_curves", two).axes) == 4
     five = pd.concat([layers(kind=f"k{index}") for index in range(5)])
     with pytest.raises(FigureError, match=r"5 places .* are more than one figure shows"):
-        diagnosis.layer_curves(five, tmp_path / "x")
+        layer_curves(five, tmp_path / "x")
 
 
 def test_without_a_chosen_direction_the_best_on_test_is_said(drawn):
@@ -485,14 +494,14 @@ def test_faithfulness_has_a_panel_a_mode_areas_in_the_legend_and_bands(drawn):
 def test_other_modes_and_fractions_are_refused(change, message, tmp_path):
     frame = faithfulness().iloc[:1].assign(**change)
     with pytest.raises(FigureError, match=message):
-        diagnosis.faithfulness_curves(frame, tmp_path / "x")
+        faithfulness_curves(frame, tmp_path / "x")
 
 
 def test_areas_without_a_curve_are_refused(tmp_path):
     with pytest.raises(
         FigureError, match="areas of ranking 'atribution', which has no curve; did you mean 'attribution'"
     ):
-        diagnosis.faithfulness_curves(faithfulness(), tmp_path / "x", areas={"atribution": {"CPR": 1.0}})
+        faithfulness_curves(faithfulness(), tmp_path / "x", areas={"atribution": {"CPR": 1.0}})
 
 
 def test_cosines_are_written_in_the_cells_when_they_fit(drawn, tmp_path):
@@ -516,15 +525,7 @@ def test_cosines_are_written_in_the_cells_when_they_fit(drawn, tmp_path):
 )
 def test_a_matrix_that_is_none_of_cosines_is_refused(frame, message, tmp_path):
     with pytest.raises(FigureError, match=message):
-        diagnosis.cosine_heat_map(frame, tmp_path / "x")
-
-
-@pytest.mark.parametrize(
-    ("value", "digits", "text"),
-    [(-0.1234, 3, "−0.123"), (100.0, 2, "100"), (99.96, 2, "100"), (1234.5, 3, "1,234"), (2e-7, 2, "2e−07")],
-)
-def test_numbers_are_written_as_they_are_read(value, digits, text):
-    assert number(value, digits=digits) == text
+        cosine_heat_map(frame, tmp_path / "x")
 
 
 # -- text ------------------------------------------------------------------------------------------------------------

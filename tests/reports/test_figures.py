@@ -6,8 +6,9 @@ from matplotlib import pyplot
 from matplotlib.image import imread
 
 from leakmech.core.errors import StorageError
-from leakmech.reports.figures import canvas as figures
-from leakmech.reports.figures.canvas import forest_plot, new_figure, save_figure
+from leakmech.reports.figures import forest
+from leakmech.reports.figures.canvas import new_figure, save_figure
+from leakmech.studies.benchmark.comparison_report import draw_comparison
 
 
 def _comparison(*, margin=0.05, second="base", low=-0.03):
@@ -23,10 +24,10 @@ def _comparison(*, margin=0.05, second="base", low=-0.03):
 def drawn(monkeypatch, tmp_path):
     """``drawn(comparison)``: the axes of the forest plot."""
     kept = []
-    monkeypatch.setattr(figures, "save_figure", lambda figure, _: kept.append(figure) or [])
+    monkeypatch.setattr(forest, "save_figure", lambda figure, _: kept.append(figure) or [])
 
     def draw(comparison):
-        forest_plot(comparison, tmp_path / "x.png")
+        draw_comparison(comparison, tmp_path / "x.png")
         return kept[-1].axes[0]
 
     return draw
@@ -63,7 +64,7 @@ def test_a_difference_without_an_interval_is_a_point(drawn):
 
 def test_figures_are_saved_in_both_formats_the_same_each_time_and_leave_matplotlib_alone(tmp_path):
     settings, open_figures = dict(matplotlib.rcParams), pyplot.get_fignums()
-    first, again = (forest_plot(_comparison(), tmp_path / name / "forest.png") for name in ("a", "b"))
+    first, again = (draw_comparison(_comparison(), tmp_path / name / "forest.png") for name in ("a", "b"))
     assert [file.name for file in first] == ["forest.png", "forest.pdf"]
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in again]
     assert imread(first[0]).std() > 0.05

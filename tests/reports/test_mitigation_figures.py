@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from leakmech.core.errors import FigureError
-from leakmech.reports.figures.trade_off import draw_mitigations
-from leakmech.studies.mitigation.report import mitigations_table
+from leakmech.studies.mitigation.report import draw_mitigations, mitigations_table
 
 
 @pytest.fixture
@@ -50,4 +49,4 @@ def test_the_table_puts_bounds_and_baselines_last_and_dashes_where_nothing_appli
     table = mitigations_table(frame.loc[frame["split"] == "test"])
     assert [row[0] for row in table.rows] == ["base", "edit-1", "told", "oracle (oracle)", "random (baseline)"]
     kl = table.header.index("KL")
-    assert {row[kl] for row in table.rows} == {"-"}
+    assert {row[kl] for row in table.rows} == {"–"}

@@ -25,7 +25,7 @@ from leakmech.core.errors import (
 from leakmech.datasets.samples import PromptSet, Sample
 from leakmech.models.hashes import hash_base, hash_weights
 from leakmech.models.load import LoadedModel, load_adapter, load_model
-from leakmech.studies.lora.report import loss_figure
+from leakmech.reports.figures.losses import loss_figure
 from leakmech.studies.lora.run import LoraResult, merge_lora, train_lora
 from leakmech.training.adapter import component_layers, target_modules
 from leakmech.training.examples import TrainingExample

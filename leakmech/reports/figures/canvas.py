@@ -7,7 +7,7 @@ vermilion in every figure. Texts of models and users are drawn letter by letter:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
 
 from leakmech.core.store import atomic_path
+from leakmech.reports.cells import typeset
 
 INK, SOFT, RULE = "#1d2126", "#5a626c", "#d5d9de"
 CONDITION_COLORS = {"control": "#000000", "positive": "#0072b2", "neutral": "#999999", "negative": "#d55e00"}
@@ -63,6 +64,7 @@ def new_panels(
 
 def add_titles(figure: Figure, title: str, subtitle: str = "") -> None:
     """Say at the top left what is seen, and under it of which model and data; the figure grows by their height."""
+    title = typeset(title)
     width, height = figure.get_size_inches()
     lines = [(line, TITLE_SIZE, "bold", INK) for line in wrapped(title, width - 0.2, size=TITLE_SIZE, weight="bold")]
     lines += [(line, SUBTITLE_SIZE, "normal", SOFT) for line in wrapped(subtitle, width - 0.2, size=SUBTITLE_SIZE)]
@@ -115,7 +117,7 @@ def draw_cells(
             axes.text(
                 column + 0.5,
                 row + 0.5,
-                texts[int(row)][int(column)],
+                typeset(texts[int(row)][int(column)]),
                 fontsize=6.5,
                 ha="center",
                 va="center",
@@ -142,12 +144,6 @@ def text_width(text: str, *, size: float, weight: str = "normal") -> float:
         return 0.3 * size / 72 * len(text)
     path = TextPath((0, 0), text.replace("$", "S"), size=size, prop=FontProperties(family="DejaVu Sans", weight=weight))
     return float(path.get_extents().width) / 72
-
-
-def number(value: float, *, digits: int = 3, signed: bool = False) -> str:
-    """A number with `digits` significant digits and a real minus sign; whole numbers are not cut to powers of ten."""
-    style = ",.0f" if 10**digits - 0.5 <= abs(value) < 1e6 else f".{digits}g"
-    return f"{value:{'+' if signed else ''}{style}}".replace("-", "−")
 
 
 def label_points(
@@ -240,62 +236,3 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
             figure.savefig(temporary, format=suffix[1:], **options | {"metadata": options["metadata"] | title})
         files.append(file)
     return files
-
-
-def forest_plot(comparison: Mapping[str, Any], path: str | Path) -> list[Path]:
-    """Differences in auc_el with their intervals, a line at no difference, and the margin of equivalence.
-
-    Parameters
-    ----------
-    comparison
-        What ``comparison.json`` holds (:meth:`leakmech.studies.benchmark.comparison.Comparison.to_dict`).
-    path
-        Where to save; see :func:`save_figure`.
-    """
-    rows = [d for d in comparison["differences"] if d["statistic"] == "auc_el"]
-    figure, axes = new_figure(7.5, 1.3 + 0.34 * len(rows))
-    if comparison["margin"] is not None:
-        margin = comparison["margin"]
-        axes.axvspan(-margin, margin, color=MARGIN_COLOR, alpha=0.15, linewidth=0)
-        axes.set_title(f"shaded: differences that are none (±{margin:g})", fontsize=9, color=SOFT, loc="left")
-    axes.axvline(0, color=INK, linewidth=0.8, linestyle="--")
-    for position, row in enumerate(rows):
-        _draw_difference(axes, row, position)
-    axes.set_yticks(range(len(rows)), _labels(rows))
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.margins(x=0.08)
-    axes.set_xlabel(_axis_label(rows), fontsize=9)
-    return save_figure(figure, path)
-
-
-def _draw_difference(axes: Axes, row: Mapping[str, Any], position: int) -> None:
-    """Point, interval, and the same in numbers at the right edge."""
-    if row["difference"] is None:
-        text = "nothing to compare"
-    else:
-        text = f"{row['difference']:+.3f}"
-        if row["low"] is not None:
-            axes.plot([row["low"], row["high"]], [position] * 2, color=SERIES_COLORS[0], linewidth=1.8)
-            text += f" [{row['low']:+.3f}, {row['high']:+.3f}]"
-        axes.plot(row["difference"], position, marker="s", markersize=5, color=SERIES_COLORS[0])
-    axes.annotate(
-        text.replace("-", "−"),
-        (1.02, position),
-        xycoords=("axes fraction", "data"),
-        va="center",
-        fontsize=9,
-        annotation_clip=False,
-    )
-
-
-def _labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The name of the run, and of its baseline where there is more than one."""
-    if len({row["baseline"] for row in rows}) == 1:
-        return [row["run"] for row in rows]
-    return [f"{row['run']} - {row['baseline']}" for row in rows]
-
-
-def _axis_label(rows: Sequence[Mapping[str, Any]]) -> str:
-    baselines = {row["baseline"] for row in rows}
-    against = f"run - {baselines.pop()}" if len(baselines) == 1 else "first - second"
-    return f"difference in auc_el ({against}), 95 % interval"

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
+from leakmech.reports.cells import number
 from leakmech.reports.figures.canvas import (
     CONDITION_COLORS,
     INK,
@@ -172,7 +173,7 @@ def method_agreement(
     axes.set_xlabel(f"{names[1]} ({unit})", fontsize=9)
     axes.set_ylabel(f"{names[0]} ({unit})", fontsize=9)
     if title is None:
-        value = "not defined" if spearman is None or np.isnan(spearman) else f"{spearman:.2f}".replace("-", "−")
+        value = "not defined" if spearman is None or np.isnan(spearman) else number(spearman)
         title = f"{names[0]} against {names[1]} over {len(drawn):,} heads: Spearman {value}"
         title = title[0].upper() + title[1:]
     add_titles(figure, title, subtitle)

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from pandas.api.types import is_bool_dtype
 
 from leakmech.core.errors import FigureError
+from leakmech.reports.cells import number, significant
 from leakmech.reports.figures.canvas import (
     INK,
     RULE,
@@ -24,7 +25,6 @@ from leakmech.reports.figures.canvas import (
     add_titles,
     draw_cells,
     new_panels,
-    number,
     save_with_data,
     text_width,
 )
@@ -164,13 +164,13 @@ def _chosen_title(drawn: Frame) -> str:
         best = drawn.loc[drawn["test_auc"].idxmax()]
         return (
             f"Separation is best at layer {best['layer']} ({words(best['method'])}): AUC {best['test_auc']:.2f}, "
-            f"d_z {number(best['test_d_z'])} on test"
+            f"d_z {significant(best['test_d_z'])} on test"
         )
     row = chosen.iloc[0]
     place = "" if (drawn[list(_PLACE)] == row[list(_PLACE)]).all(axis=None) else f"{', '.join(row[list(_PLACE)])}, "
     return (
         f"Chosen on tune: {place}layer {row['layer']}, {words(row['method'])}; on test AUC {row['test_auc']:.2f}, "
-        f"d_z {number(row['test_d_z'])}"
+        f"d_z {significant(row['test_d_z'])}"
     )
 
 
@@ -210,7 +210,7 @@ def cosine_heat_map(
     cell = float(np.clip(6 / count, 0.16, 0.5))
     margin = min(max(text_width(label, size=8) for label in labels), 3.0)
     figure, [[axes]] = new_panels(cell * count + margin + 1.3, cell * count + margin + 0.3)
-    texts = [[f"{value:.2f}".replace("-", "−") for value in row] for row in values]
+    texts = [[number(value) for value in row] for row in values]
     draw_cells(axes, values, (-1, 1), texts if cell >= 0.35 else None, label="cosine")
     axes.set_aspect("equal")
     shown = range(0, count, max(1, int(np.ceil(0.14 / cell))))

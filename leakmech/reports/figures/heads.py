@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 
+from leakmech.reports.cells import number, percent, significant, typeset
 from leakmech.reports.figures.canvas import (
     DIVERGING,
     INK,
@@ -21,7 +22,6 @@ from leakmech.reports.figures.canvas import (
     add_color_bar,
     add_titles,
     new_panels,
-    number,
     save_with_data,
 )
 from leakmech.reports.figures.frames import Frame, checked, head_name
@@ -98,11 +98,12 @@ def attention_map(
     if title is None:
         best = drawn.loc[drawn["attention"].idxmax()]
         name = head_name(int(best["layer"]), int(best["head"]))
-        title = f"{name} looks most at the injection: {best['attention']:.0%} of its attention".replace("%", " %")
-        title += f" (median of all heads {drawn['attention'].median():.1%})".replace("%", " %")
-    percent = drawn.assign(attention=100 * drawn["attention"])
-    limits = (0.0, float(percent["attention"].max()) or 1.0)
-    texts = [f"{value:.0f} %" for value in percent["attention"]]
+        title = (
+            f"{name} looks most at the injection: {percent(best['attention'], decimals=0)} of its attention (median of "
+            f"all heads {percent(drawn['attention'].median())})"
+        )
+    limits = (0.0, 100 * float(drawn["attention"].max()) or 1.0)
+    texts = [percent(value, decimals=0) for value in drawn["attention"]]
     return _head_map(
         drawn,
         "attention",
@@ -189,12 +190,12 @@ def _name_largest(
             (0.2, head_name(layer, head), "left", INK),
             (1, texts[row], "right", INK),
         ):
-            key.text(x, line, str(text), fontsize=8, ha=side, va="center", color=color)
+            key.text(x, line, typeset(str(text)), fontsize=8, ha=side, va="center", color=color)
 
 
 def _share(size: Frame, top: int) -> str:
     total = float(size.sum())
-    return f"{size.nlargest(top).sum() / total if total else 0:.0%}".replace("%", " %")
+    return percent(size.nlargest(top).sum() / total if total else 0, decimals=0)
 
 
 def _aligned(scores: Frame, top: int) -> list[str]:
@@ -202,9 +203,9 @@ def _aligned(scores: Frame, top: int) -> list[str]:
     size = scores.abs().nlargest(top)
     size = size[size > 0]
     if size.empty or not size.min() >= 1e-4 or size.max() >= 1e4:
-        return [number(score, digits=2, signed=True) for score in scores]
+        return [significant(score, digits=2, signed=True) for score in scores]
     decimals = max(1 - int(np.floor(np.log10(size.min()))), 0)
-    return [f"{score:+.{decimals}f}".replace("-", "−") for score in scores]
+    return [number(score, decimals=decimals, signed=True) for score in scores]
 
 
 def _first(top: int, drawn: Frame) -> int:

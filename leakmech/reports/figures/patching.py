@@ -1,8 +1,4 @@
-"""Figures of a diagnosis: where affect can be read, where it acts, and how much of it the named components hold.
-
-Every function takes a table of plain columns, draws it, and saves PNG, PDF and the drawn rows as CSV. Figures of
-directions, of single components and of the tokens of a prompt are in modules of their own; all are imported from here.
-"""
+"""Effects of patching by layer and region, and how much of an effect the first components of a ranking hold."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from leakmech.core.errors import FigureError, nearest
+from leakmech.reports.cells import significant
 from leakmech.reports.figures.canvas import (
     INK,
     RULE,
@@ -23,32 +20,10 @@ from leakmech.reports.figures.canvas import (
     add_titles,
     draw_cells,
     new_panels,
-    number,
     save_with_data,
     text_width,
 )
-from leakmech.reports.figures.components import (
-    method_agreement,
-    neuron_ranking,
-    transport_scatter,
-)
-from leakmech.reports.figures.directions import cosine_heat_map, layer_curves
 from leakmech.reports.figures.frames import Frame, checked, has_interval, words
-from leakmech.reports.figures.heads import attention_map, head_heat_map
-from leakmech.reports.figures.tokens import token_projection
-
-__all__ = [
-    "attention_map",
-    "cosine_heat_map",
-    "faithfulness_curves",
-    "head_heat_map",
-    "layer_curves",
-    "method_agreement",
-    "neuron_ranking",
-    "patching_map",
-    "token_projection",
-    "transport_scatter",
-]
 
 REGIONS = ("injection", "stem", "tail", "last")
 
@@ -91,9 +66,7 @@ def patching_map(
     high = float(np.clip(6 / n_layers, 0.13, 0.3))
     wide = max(0.75, *(text_width(name, size=8.5) + 0.2 for name in regions))
     figure, [[axes]] = new_panels(wide * len(regions) + 1.9, max(high * n_layers, 1.5) + 0.6)
-    texts = [
-        ["" if np.isnan(cell) else f"{cell:.0f}".replace("-0", "0").replace("-", "−") for cell in row] for row in cells
-    ]
+    texts = [["" if np.isnan(cell) else f"{cell:.0f}".replace("-0", "0") for cell in row] for row in cells]
     draw_cells(axes, cells, (-limit, limit), texts if high > 0.14 else None, label=quantity)
     axes.set_xticks([place + 0.5 for place in range(len(regions))], regions, parse_math=False)
     step = max(1, round(n_layers / 16))
@@ -104,7 +77,7 @@ def patching_map(
     if title is None:
         best = drawn.loc[drawn.groupby("position")["effect"].idxmax()].set_index("position")
         parts = [f"{name} {100 * best['effect'][name]:.0f} % (layer {best['layer'][name]})" for name in regions]
-        title = f"Largest effect by region: {', '.join(parts)}".replace("-", "−")
+        title = f"Largest effect by region: {', '.join(parts)}"
     add_titles(figure, title, subtitle)
     return save_with_data(figure, path, drawn)
 
@@ -226,9 +199,8 @@ def _faithfulness_title(drawn: Frame, rankings: Sequence[str]) -> str:
     if methods.empty:
         return "Faithfulness of the first k components"
     best = str(methods.idxmin())
-    text = (
-        f"The first {number(100 * methods[best], digits=2)} % of the components ({words(best)}) reach faithfulness 0.8"
-    )
+    share = significant(100 * methods[best], digits=2)
+    text = f"The first {share} % of the components ({words(best)}) reach faithfulness 0.8"
     if "random" in first.index:
-        text += f"; random ones need {number(100 * first['random'], digits=2)} %"
+        text += f"; random ones need {significant(100 * first['random'], digits=2)} %"
     return text

@@ -21,6 +21,7 @@ from matplotlib.font_manager import get_font
 
 from leakmech.core.errors import FigureError, nearest
 from leakmech.datasets.samples import CONDITIONS
+from leakmech.reports.cells import significant
 from leakmech.reports.figures.canvas import (
     CONDITION_COLORS,
     INK,
@@ -28,7 +29,6 @@ from leakmech.reports.figures.canvas import (
     SOFT,
     add_titles,
     new_panels,
-    number,
     save_with_data,
     text_width,
     wrapped,
@@ -250,9 +250,9 @@ def _gap_title(drawn: Frame) -> str:
     for part in ("injection", "stem"):
         means = [rows.loc[rows["part"] == part, "projection"].mean() for rows in table.values()]
         if not any(pd.isna(means)):
-            parts.append(f"{number(means[0] - means[1], digits=2, signed=True)} over the {part}")
+            parts.append(f"{significant(means[0] - means[1], digits=2, signed=True)} over the {part}")
     last = [rows["projection"].iloc[-1] for rows in table.values()]
-    parts.append(f"{number(last[0] - last[1], digits=2, signed=True)} at the last token")
+    parts.append(f"{significant(last[0] - last[1], digits=2, signed=True)} at the last token")
     return f"Positive minus negative: {', '.join(parts)}"
 
 

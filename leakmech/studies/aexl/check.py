@@ -34,6 +34,7 @@ from leakmech.datasets.samples import (
     builtin_datasets,
     load_dataset,
 )
+from leakmech.reports.cells import number, percent
 from leakmech.reports.tables import Table
 from leakmech.runs.settings import DEFAULT_MODEL
 from leakmech.scoring.expression import LABELS, load_estimator
@@ -273,7 +274,8 @@ def _length_table(report: DatasetReport) -> Table:
     rows = []
     for field in ("stem", *INJECTIONS, "gap"):
         tokens = report.measured("tokens", field)["value"].to_numpy()
-        rows.append((field, f"{tokens.mean():.1f}", f"{tokens.min():.0f}", f"{tokens.max():.0f}"))
+        ends = (number(end, decimals=0) for end in (tokens.min(), tokens.max()))
+        rows.append((field, number(tokens.mean(), decimals=1), *ends))
     gaps = report.measured("tokens", "gap")
     widest = gaps["sample"].to_numpy()[gaps["value"].to_numpy().argmax()]
     return Table(
@@ -288,7 +290,7 @@ def _class_table(report: DatasetReport) -> Table:
     rows = []
     for condition in INJECTIONS:
         found = report.measured("class", condition)["found"].to_numpy()
-        agrees = f"{(found == condition).mean():.0%}".replace("%", " %")
+        agrees = percent((found == condition).mean(), decimals=0)
         rows.append((condition, *(str((found == label).sum()) for label in LABELS), agrees))
     others = report.disagreements()
     shown = [
@@ -312,7 +314,7 @@ def _similarity_table(report: DatasetReport) -> Table:
     rows = []
     for condition in INJECTIONS:
         values = report.measured("similarity", condition)["value"].to_numpy()
-        rows.append((condition, f"{values.mean():.2f}", f"{values.max():.2f}"))
+        rows.append((condition, number(values.mean()), number(values.max())))
     closest = report.measured("similarity").head(_PAIRS_SHOWN)
     return Table(
         title=f"Cosine similarity of injection and stem by the encoder {report.encoder!r}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 
 from leakmech.reports.browser import embedded_json
-from leakmech.reports.page import render_page
+from leakmech.reports.page import render
 from leakmech.studies.annotation.sheets import ANSWERS, COLUMNS, QUESTION, Key, csv_text, sheet_rows
 
 GUIDE = (
@@ -41,8 +41,10 @@ def annotation_form(key: Key, annotator: str) -> str:
             for row, values in zip(rows, cells, strict=True)
         ],
     }
-    return render_page(
+    return render(
         "annotation",
+        styles=["annotation.css"],
+        script="annotation.js",
         annotator=annotator,
         question=QUESTION,
         guide=GUIDE,

@@ -14,7 +14,8 @@ from leakmech.core.errors import DatasetError
 from leakmech.core.store import write_json, write_text
 from leakmech.reports.tables import Table
 from leakmech.scoring.statistics import DRAWS
-from leakmech.studies.annotation.report import agreement_frame, annotation_report, annotation_tables
+from leakmech.studies.annotation.judgements import agreement_frame, annotation_report
+from leakmech.studies.annotation.report import annotation_tables, write_report
 from leakmech.studies.annotation.sheets import Key, guard, read_sheets
 
 
@@ -50,8 +51,8 @@ def import_annotation(
 ) -> AnnotationResult:
     """Read answered sheets, and report how far people agree with each other and the estimator with them.
 
-    Writes ``agreement.json``, ``tables/agreement.csv`` and ``tables/pairs.csv`` into `folder`, and nothing when a
-    sheet is refused. Missing answers are allowed and counted.
+    Writes ``agreement.json``, ``tables/agreement.csv``, ``tables/pairs.csv`` and ``report.html`` into `folder`,
+    and nothing when a sheet is refused. Missing answers are allowed and counted.
 
     Parameters
     ----------
@@ -81,6 +82,7 @@ def import_annotation(
     write_text(folder / "tables" / "pairs.csv", guarded.to_csv(index=False))
     write_text(folder / "tables" / "agreement.csv", agreement_frame(report).to_csv(index=False))
     write_json(folder / "agreement.json", report)
+    write_report(folder)
     return AnnotationResult(folder, report, pairs)
 
 

@@ -17,8 +17,7 @@ import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError, UsageError, nearest
 from leakmech.core.store import read_json, write_json, write_text
-from leakmech.reports.figures.canvas import forest_plot
-from leakmech.reports.tables import Table, comparison_table
+from leakmech.reports.tables import Table
 from leakmech.runs.directory import BenchResult, RunDirectory, load_result
 from leakmech.scoring.paired import (
     HEADLINE,
@@ -31,6 +30,7 @@ from leakmech.scoring.paired import (
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.sentence import CLEANINGS, Cleaning
 from leakmech.scoring.statistics import DRAWS
+from leakmech.studies.benchmark.comparison_report import comparison_table, write_report
 
 FORMAT_VERSION = 1
 
@@ -92,7 +92,7 @@ class Comparison:
         return comparison_table(self.to_dict())
 
     def save(self, out: str | Path) -> Path:
-        """Write ``comparison.json``, ``tables/comparison.csv`` and ``forest.png`` / ``.pdf`` into the folder `out`.
+        """Write ``comparison.json``, its table, ``forest.png`` / ``.pdf`` and ``report.html`` into the folder `out`.
 
         Raises
         ------
@@ -102,7 +102,7 @@ class Comparison:
         out = Path(out)
         write_json(out / "comparison.json", self.to_dict())
         write_text(out / "tables" / "comparison.csv", self.to_frame().to_csv(index=False))
-        forest_plot(self.to_dict(), out / "forest.png")
+        write_report(out)
         return out
 
 

@@ -16,7 +16,7 @@ from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mechanism.sentiment import split_samples
 from leakmech.models.load import load_adapter, load_configured
 from leakmech.runs.directory import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
-from leakmech.studies.diagnosis.report import draw, write_page
+from leakmech.studies.diagnosis.report import write_report
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.diagnosis.stages import STAGES
 from leakmech.studies.diagnosis.workbench import READ_BY, Workbench
@@ -104,7 +104,7 @@ def diagnose(
             before = time.perf_counter()
             summary |= bench.stage(name, work)
             timing[f"{name}_s"] = round(time.perf_counter() - before, 1)
-        write_page(bench, summary, draw(bench, summary))
+        write_report(run.path, summary)
     except KeyboardInterrupt:
         raise InterruptedRunError(
             f"interrupted: finished stages are saved; continue with: leakmech diagnose --out {run.path}"

@@ -37,6 +37,7 @@ from leakmech.mechanism.attribution.patching import patch_heads, patch_stream, p
 from leakmech.mechanism.attribution.scores import Attribution, ranked_frame
 from leakmech.mechanism.directions.direction import Direction, FittedDirections, cosine_matrix
 from leakmech.mechanism.directions.quality import DirectionQuality
+from leakmech.mechanism.directions.tokens import token_projections
 from leakmech.mechanism.sentiment import sentiment_directions
 from leakmech.scoring.statistics import json_number
 from leakmech.studies.diagnosis.workbench import Fragment, Workbench
@@ -318,10 +319,19 @@ def _areas(curves: CircuitCurves, *, top: int) -> Fragment:
     }
 
 
+def tokens(bench: Workbench) -> Fragment:
+    """The target direction along the tokens of the first test sample."""
+    sample = bench.splits["test"].samples[0]
+    frame = token_projections(bench.reading, sample, bench.direction, renderer=bench.renderer, **bench.prompting)
+    bench.save_table("token_projection", frame)
+    return {}
+
+
 STAGES = {
     "directions": directions,
     "ranking": ranking,
     "causal": causal,
     "attention": attention,
     "faithfulness": faithfulness,
+    "tokens": tokens,
 }

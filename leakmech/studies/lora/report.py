@@ -1,4 +1,4 @@
-"""What a training of an adapter looked like: losses by step, and its main numbers."""
+"""What a training of an adapter looked like: its main numbers, and its losses by step."""
 
 from __future__ import annotations
 
@@ -8,43 +8,36 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.reports.figures.canvas import INK, SERIES_COLORS, new_figure, save_figure
+from leakmech.core.store import read_json, read_jsonl_shard
+from leakmech.models.load import ADAPTER_CARD
+from leakmech.reports.figures.losses import loss_figure
+from leakmech.reports.page import Details, Picture, Section, Shown, write_page
 from leakmech.reports.tables import Table
-
-_NOT_LOSSES = ("step", "epoch", "loss", "divergence", "learning_rate", "gradient_norm", "examples", "seconds")
-_SMOOTHED_SHARE = 20  # a moving mean over a twentieth of the steps
+from leakmech.training.trainer import LOG
 
 
-def loss_figure(log: pd.DataFrame, path: str | Path) -> list[Path]:
-    """The loss and each objective by step, faint, with moving means; dotted where another divergence begins.
+def write_report(run: str | Path) -> Path:
+    """Draw the losses and write ``report.html`` into the folder of an adapter; returns the page.
 
-    Parameters
-    ----------
-    log
-        One row a step (:meth:`leakmech.studies.lora.run.LoraResult.to_frame`).
-    path
-        Where to save; see :func:`leakmech.reports.figures.canvas.save_figure`.
+    Raises
+    ------
+    StorageError
+        The file system refuses, or the training is not finished.
     """
-    objectives = [name for name in log.columns if name not in _NOT_LOSSES]
-    figure, axes = new_figure(7.0, 3.6)
-    window = max(1, len(log) // _SMOOTHED_SHARE)
-    drawn = objectives if len(objectives) == 1 else ["loss", *objectives]
-    measures: Any = log.get("divergence", pd.Series("", index=log.index))
-    phases = [phase for _, phase in log.groupby(measures.ne(measures.shift()).cumsum())]
-    for name, color in zip(drawn, (INK, *SERIES_COLORS), strict=False):
-        for number, phase in enumerate(phases):
-            own: Any = phase[["step", name]].dropna()
-            means = own[name].rolling(window, min_periods=1).mean()
-            axes.plot(own["step"], own[name], color=color, alpha=0.25, linewidth=0.8)
-            axes.plot(own["step"], means, color=color, label="" if number else _label(name))
-    for phase in phases[1:]:
-        step, divergence = phase[["step", "divergence"]].iloc[0]
-        axes.axvline(step, color=INK, linestyle=":", linewidth=0.8)
-        axes.text(step, axes.get_ylim()[1], f" {_label(divergence)}", fontsize=8, va="top")
-    axes.set_xlabel("step", fontsize=9)
-    axes.set_ylabel("loss a step (lines: moving means)", fontsize=9)
-    axes.legend(frameon=False, fontsize=8)
-    return save_figure(figure, path)
+    run = Path(run)
+    card = read_json(run / ADAPTER_CARD)
+    log = pd.DataFrame([row for row in read_jsonl_shard(run / LOG) if "loss" in row])
+    loss_figure(log, run / "figures" / "loss")
+    return write_page(run, f"LoRA adapter for {card['base']['name']}", sections(run, card))
+
+
+def sections(run: Path, card: Mapping[str, Any]) -> list[Section]:
+    """Main numbers, losses, and everything that the card says."""
+    return [
+        Shown(adapter_table(card), heading="Main numbers"),
+        Picture.of(run / "figures" / "loss.png", "Faint: every step. Lines: moving means.", heading="Losses"),
+        Details.of(card, heading="Everything in adapter_card.json"),
+    ]
 
 
 def adapter_table(card: Mapping[str, Any]) -> Table:
@@ -62,7 +55,3 @@ def adapter_table(card: Mapping[str, Any]) -> Table:
         ("peak memory", f"{results['peak_memory_bytes'] / 2**30:.2f} GiB"),
     ]
     return Table(f"adapter for {card['base']['name']}", ("", ""), rows)
-
-
-def _label(name: str) -> str:
-    return name.replace("_", " ").replace("sft", "SFT")

@@ -1,78 +1,158 @@
-"""One HTML page about a comparison of mitigations: what each takes out, damages, and makes the model say.
-
-The table of a comparison of mitigations.
-"""
+"""The page about a comparison of mitigations: what each takes out, damages, and makes the model say."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from leakmech.core.store import read_json, slug
 from leakmech.datasets.samples import POLARITIES
+from leakmech.reports.cells import DASH, number, p_value, percent
 from leakmech.reports.examples import evenly_spaced, sample_texts
 from leakmech.reports.figures.frames import Frame, words
-from leakmech.reports.page import ShownTable, embedded_figure, findings_page
-from leakmech.reports.tables import Table
-from leakmech.runs.directory import BenchResult
+from leakmech.reports.figures.trade_off import trade_off
+from leakmech.reports.page import Details, Facts, Headline, Picture, Section, Shown, write_page
+from leakmech.reports.tables import Column, Table, estimate_of, value_of
+from leakmech.runs.directory import BenchResult, load_result
 
 N_EXAMPLES = 4
 _VERDICTS = ("worse", "inconclusive", "equivalent", "better")
+_NOT_JUDGED = ("base", "baseline", "oracle")
 _CAPTION = (
     "Right: less leakage. Up: more of the affect that belongs in the answer. On the dashed line nothing else is better "
     "in both."
 )
 
 
-def mitigation_page(
-    summary: Mapping[str, Any], frame: pd.DataFrame, runs: Mapping[str, BenchResult], figures: Sequence[Path]
-) -> str:
-    """The page as HTML.
-
-    Parameters
-    ----------
-    summary
-        What ``summary.json`` holds.
-    frame
-        Rows of ``tables/mitigations.csv``.
-    runs
-        Benchmark runs on the leakage set whose answers are shown side by side, by name; the base model's first.
-    figures
-        PNG files; others among them are passed over.
+def write_report(run: str | Path) -> Path:
+    """Draw the figure and write ``report.html`` into the directory of a comparison of mitigations; returns the page.
 
     Raises
     ------
-    FigureError
-        A figure is missing or no PNG image.
+    StorageError
+        The file system refuses, or the comparison is not finished.
     """
-    drawn: Frame = frame
+    run = Path(run)
+    summary = read_json(run / "summary.json")
+    draw_mitigations(pd.read_csv(run / "tables" / "mitigations.csv"), run / "figures")
+    about = f"{summary['model']} on {summary['dataset']}"
+    return write_page(run, f"What takes leakage out, and what that costs: {about}", sections(run, summary))
+
+
+def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
+    """The page, from the most selective mitigation to everything."""
+    drawn: Frame = pd.read_csv(run / "tables" / "mitigations.csv")
     tested, tuned = (drawn[drawn["split"] == split] for split in ("test", "tune"))
-    tables = [ShownTable("side-effects", side_effects_table(tested), texts=True)]
-    tables += [ShownTable("strengths", strengths_table(tuned, tested))] if len(tuned) else []
-    tables += [ShownTable("answers", answers_table(runs), texts=True)] if runs else []
-    return findings_page(
-        summary,
-        kind="Mitigations",
-        heading="What takes leakage out, and what that costs",
-        headline=headline(tested),
-        numbers=mitigations_table(tested, title="On test samples; nothing was fitted or chosen on them"),
-        tables=tables,
-        figures=[embedded_figure(path, _CAPTION) for path in map(Path, figures) if path.suffix.lower() == ".png"],
-    )
+    main = mitigations_table(tested, title="On test samples; nothing was fitted or chosen on them")
+    text, answers, figure = headline(tested), answer_runs(run, tested, summary), run / "figures" / "pareto.png"
+    return [
+        *([Headline(text)] if text else []),
+        Facts.of(summary),
+        Shown(main, heading="Main numbers"),
+        Shown(side_effects_table(tested), style="texts", heading="What each one damages"),
+        *([Shown(strengths_table(tuned, tested), heading="Strengths that were tried")] if len(tuned) else []),
+        *([Shown(answers_table(answers), style="texts", heading="What the model says")] if answers else []),
+        *([Picture.of(figure, _CAPTION, heading="Figure")] if figure.exists() else []),
+        Details.of(summary, heading="Everything in summary.json"),
+    ]
 
 
 def headline(tested: Frame) -> str:
     """What the most selective mitigation does, in a sentence; empty where none has a selectivity."""
-    found = tested[~tested["kind"].isin(["base", "baseline", "oracle"]) & tested["selectivity"].notna()]
+    found = tested[~tested["kind"].isin(_NOT_JUDGED) & tested["selectivity"].notna()]
     if found.empty:
         return ""
     best = found.sort_values("selectivity", ascending=False).iloc[0]
+    reduction, kept = (percent(best[name], decimals=0) for name in ("leakage_reduction", "retention"))
     return (
-        f"The most selective one, {best['name']}, takes out {best['leakage_reduction']:.0%} of the leakage, keeps "
-        f"{best['retention']:.0%} of the relevant affect and has a fluency of {best['fluency']:.2f}."
+        f"The most selective one, {best['name']}, takes out {reduction} of the leakage, keeps {kept} of the relevant "
+        f"affect and has a fluency of {number(best['fluency'])}."
     )
+
+
+def draw_mitigations(frame: pd.DataFrame, folder: str | Path) -> list[Path]:
+    """``pareto.png``, ``.pdf`` and ``.csv``: retention against leakage reduction.
+
+    Parameters
+    ----------
+    frame
+        Rows of ``tables/mitigations.csv``.
+    folder
+        Where the files go.
+
+    Returns
+    -------
+    list of Path
+        Empty where no mitigation has both numbers: the base model did not leak, or had no relevant affect to keep.
+
+    Raises
+    ------
+    FigureError
+        A column is missing or holds no numbers.
+    """
+    kept = frame.loc[frame["leakage_reduction"].notna() & frame["retention"].notna() & (frame["kind"] != "base")]
+    if kept.empty:  # where the base model does not leak there is nothing to take out
+        return []
+    return trade_off(
+        kept,
+        Path(folder) / "pareto.png",
+        x=("leakage_reduction", "leakage reduction (1: none is left)"),
+        y=("retention", "retention of relevant affect (1: as before)"),
+        kinds=("intervention", "adapter", "instruction", "rewrite", "decoding", "oracle", "baseline"),
+        bounds=("oracle", "baseline"),
+        goal=0.8,
+        beside=("fluency",),
+        title="What takes out the leakage, and what it leaves of the feeling",
+        subtitle="filled: test samples with 95 % intervals; open: strengths on tune samples; shaded: both at least 0.8",
+    )
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+
+_COLUMNS: Mapping[str, Column] = {
+    "mitigation": lambda row: f"{row['name']} ({row['kind']})" if _place(row["kind"]) > 1 else str(row["name"]),
+    "all pairs [95 % CI]": estimate_of("auc_el"),
+    "reduction [95 % CI]": estimate_of("leakage_reduction"),
+    "retention [95 % CI]": estimate_of("retention"),
+    "self": value_of("retention_relevant-self", number),
+    "requests": value_of("retention_requests", number),
+    "fluency": value_of("fluency", number),
+    "selectivity": value_of("selectivity", number),
+    "KL": value_of("kl", lambda value: number(value, decimals=3)),
+    "perplexity": value_of("perplexity_ratio", number),
+    "capability": value_of("capability", number),
+    "speed": value_of("speed_ratio", number),
+    "p": value_of("p_holm", p_value),
+}
+
+
+def mitigations_table(frame: pd.DataFrame, *, title: str = "Mitigations") -> Table:
+    """One row per mitigation of one split: the base model first, then by selectivity; bounds and baselines last.
+
+    Parameters
+    ----------
+    frame
+        Rows of ``tables/mitigations.csv``.
+    """
+    ordered = frame.assign(place=[_place(kind) for kind in frame["kind"]]).sort_values(
+        ["place", "selectivity"], ascending=[True, False], kind="stable"
+    )
+    notes = [
+        "all pairs: auc_EL on the leakage set, 0.5 = no leakage; reduction: share of it that is gone; retention: "
+        "valence shift that is left where the injection is relevant (matched set; self: self-reports), or where "
+        "emotional text is asked for (requests).",
+        "KL in nats a token to the base model, perplexity of neutral text over the base model's, capability: share "
+        "of everyday questions right, speed: base model's seconds over the mitigated one's; –: does not apply. "
+        "p: auc_EL differs from the base model's (permutations of samples, Holm over the mitigations).",
+    ]
+    return Table.of(title, ordered.to_dict("records"), _COLUMNS, notes)
+
+
+def _place(kind: str) -> int:
+    return {"base": 0, "oracle": 2, "baseline": 3}.get(kind, 1)
 
 
 def side_effects_table(tested: Frame) -> Table:
@@ -80,30 +160,40 @@ def side_effects_table(tested: Frame) -> Table:
     measures = [name.removesuffix("_verdict") for name in tested.columns if name.endswith("_verdict")]
     rows = []
     for row in tested[tested["kind"] != "base"].to_dict("records"):
-        verdicts = {words(measure): row[f"{measure}_verdict"] for measure in measures}
-        found = {verdict: [name for name, own in verdicts.items() if own == verdict] for verdict in _VERDICTS}
-        rows.append((str(row["name"]), *(", ".join(found[verdict]) or "–" for verdict in _VERDICTS)))
+        found = {verdict: [words(m) for m in measures if row[f"{m}_verdict"] == verdict] for verdict in _VERDICTS}
+        rows.append((str(row["name"]), *(", ".join(found[verdict]) or DASH for verdict in _VERDICTS)))
     notes = [
-        "Each measure against the base model's.",
         "equivalent: within the margins of the configuration, by two one-sided tests (TOST); worse, better: beyond "
         "chance and not shown to lie within the margins; inconclusive: the samples do not tell.",
     ]
-    return Table("What each one damages", ("mitigation", *_VERDICTS), rows, notes)
+    return Table("Each measure against the base model's.", ("mitigation", *_VERDICTS), rows, notes)
 
 
 def strengths_table(tuned: Frame, tested: Frame) -> Table:
     """All strengths that were tried, on the samples on which they were chosen."""
-    chosen = set(tested["name"])
-    columns = ("auc_el", "leakage_reduction", "retention", "fluency", "selectivity")
-    rows = [
-        (
-            f"{row['name']}{' ✓' if row['name'] in chosen and row['kind'] != 'base' else ''}",
-            *("–" if pd.isna(row[column]) else f"{row[column]:.2f}" for column in columns),
-        )
-        for row in tuned.to_dict("records")
-    ]
-    header = ("mitigation", "all pairs", "reduction", "retention", "fluency", "selectivity")
-    return Table("Strengths that were tried", header, rows, ["On tune samples; ✓ was chosen by its selectivity."])
+    chosen = set(tested.loc[tested["kind"] != "base", "name"])
+    columns: dict[str, Column] = {"mitigation": lambda row: row["name"] + (" ✓" if row["name"] in chosen else "")}
+    columns["all pairs"] = value_of("auc_el", number)
+    columns["reduction"] = value_of("leakage_reduction", number)
+    columns |= {name: value_of(name, number) for name in ("retention", "fluency", "selectivity")}
+    title = "On tune samples; ✓ was chosen by its selectivity."
+    return Table.of(title, tuned.to_dict("records"), columns)
+
+
+# -- answers ---------------------------------------------------------------------------------------------------------
+
+
+def answer_runs(run: Path, tested: Frame, summary: Mapping[str, Any]) -> dict[str, BenchResult]:
+    """The benchmarks on the leakage set of the base model and of the most selective mitigation, by name."""
+    judged = tested[~tested["kind"].isin(_NOT_JUDGED)].sort_values("selectivity", ascending=False, kind="stable")
+    found = {}
+    for name in ("base", *judged["name"].head(1)):
+        cells = (run / "cells" / "test").glob(f"{slug(name)}-{'[0-9a-f]' * 8}/{slug(Path(summary['dataset']).stem)}")
+        # A mitigation that was changed leaves the cell of its older self beside its own.
+        finished = [cell for cell in cells if (cell / "summary.json").exists()]
+        if finished:
+            found[name] = load_result(max(finished, key=lambda cell: (cell / "summary.json").stat().st_mtime_ns))
+    return found
 
 
 def answers_table(runs: Mapping[str, BenchResult]) -> Table:
@@ -121,71 +211,7 @@ def answers_table(runs: Mapping[str, BenchResult]) -> Table:
         sample = texts[ids[index]]
         for condition in POLARITIES:
             prompt = f"{sample.injections[condition]} {sample.stem} …"
-            rows.append((prompt, *(answers[sample.id, condition] or "–" for answers in said.values())))
-    note = f"{N_EXAMPLES} of {len(ids)} samples, evenly spaced, first generation, scored sentence; nobody chose them."
-    return Table("What the model says", ("prompt", *runs), rows, [note])
-
-
-# -- mitigation tables -------------------------------------------------------------------------------------------------
-
-
-def mitigations_table(frame: pd.DataFrame, *, title: str = "Mitigations") -> Table:
-    """One row per mitigation of one split: the base model first, then by selectivity; bounds and baselines last.
-
-    Parameters
-    ----------
-    frame
-        Rows of ``tables/mitigations.csv``.
-    """
-    ordered = frame.assign(place=[_place(kind) for kind in frame["kind"]]).sort_values(
-        ["place", "selectivity"], ascending=[True, False], kind="stable"
-    )
-    rows = [
-        (
-            f"{row['name']} ({row['kind']})" if row["kind"] in ("oracle", "baseline") else str(row["name"]),
-            _interval(row, "auc_el"),
-            _interval(row, "leakage_reduction"),
-            _interval(row, "retention"),
-            _number(row.get("retention_relevant-self")),
-            _number(row.get("retention_requests")),
-            _number(row["fluency"]),
-            _number(row["selectivity"]),
-            _number(row["kl"], 3),
-            _number(row["perplexity_ratio"]),
-            _number(row["capability"]),
-            _number(row["speed_ratio"]),
-            _number(row.get("p_holm"), 3),
-        )
-        for row in ordered.to_dict("records")
-    ]
-    return Table(
-        title=title,
-        header=(
-            "mitigation", "all pairs [95 % CI]", "reduction [95 % CI]", "retention [95 % CI]", "self", "requests",
-            "fluency", "selectivity", "KL", "perplexity", "capability", "speed", "p",
-        ),
-        rows=rows,
-        notes=[
-            "all pairs: auc_EL on the leakage set, 0.5 = no leakage; reduction: share of it that is gone; retention: "
-            "valence shift that is left where the injection is relevant (matched set; self: self-reports), or where "
-            "emotional text is asked for (requests).",
-            "KL in nats a token to the base model, perplexity of neutral text over the base model's, capability: share "
-            "of everyday questions right, speed: base model's seconds over the mitigated one's; '-': does not apply. "
-            "p: auc_EL differs from the base model's (permutations of samples, Holm over the mitigations).",
-        ],
-    )  # fmt: skip
-
-
-def _place(kind: str) -> int:
-    return {"base": 0, "oracle": 2, "baseline": 3}.get(kind, 1)
-
-
-def _number(value: Any, digits: int = 2) -> str:
-    return "-" if value is None or value != value else f"{value:.{digits}f}"
-
-
-def _interval(row: dict[str, Any], name: str) -> str:
-    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    if low is None or low != low:
-        return _number(row[name])
-    return f"{_number(row[name])} [{_number(low)}, {_number(high)}]"
+            rows.append((prompt, *(answers[sample.id, condition] or DASH for answers in said.values())))
+    shown = min(N_EXAMPLES, len(ids))
+    title = f"{shown} of {len(ids)} samples, evenly spaced, first generation, scored sentence; nobody chose them."
+    return Table(title, ("prompt", *runs), rows)

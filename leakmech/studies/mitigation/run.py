@@ -21,17 +21,16 @@ from typing import Any
 
 from leakmech.core.errors import ConfigError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.store import content_hash, read_json, slug, write_json, write_text
+from leakmech.core.store import content_hash, read_json, slug, write_json
 from leakmech.datasets.relation import mismatched, with_exchanged, without_self_reports
 from leakmech.datasets.samples import load_dataset
 from leakmech.interventions.checks import refuse_misfits
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
-from leakmech.reports.figures.trade_off import draw_mitigations
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
-from leakmech.studies.mitigation.arena import BASE, Arena
+from leakmech.studies.mitigation.arena import Arena
 from leakmech.studies.mitigation.compare import (
     MitigationComparison,
     finish,
@@ -42,7 +41,7 @@ from leakmech.studies.mitigation.families import BASELINES, Family, chosen_famil
 from leakmech.studies.mitigation.fitted import FittedParts, load_fitted
 from leakmech.studies.mitigation.mitigation import Mitigation
 from leakmech.studies.mitigation.prompting import ORACLE
-from leakmech.studies.mitigation.report import mitigation_page
+from leakmech.studies.mitigation.report import write_report
 from leakmech.studies.mitigation.settings import MitigateConfig
 
 Row = dict[str, Any]
@@ -117,7 +116,7 @@ def mitigate(
         "timing": {"total_s": round(time.perf_counter() - started, 1)},
     }
     result = finish(path, [*rows, *tuned], facts, test)
-    _draw(result, test, best_of(list(chosen.values()) or judged, rows))
+    write_report(result.path)
     return result
 
 
@@ -148,14 +147,6 @@ def _choose(
     chosen = {name: best_of(group, tuned) for name, group in members.items()}
     _save_chosen(path, chosen)
     return chosen, tuned
-
-
-def _draw(result: MitigationComparison, test: Arena, best: Mitigation) -> None:
-    """The figure, and the page with answers of the base model and of `best`."""
-    frame = result.to_frame()
-    figures = draw_mitigations(frame, result.path / "figures")
-    runs = {shown.name: test.run(shown, test.config.dataset) for shown in (BASE, best)}
-    write_text(result.path / "report.html", mitigation_page(result.summary, frame, runs, figures))
 
 
 def best_of(members: list[Mitigation], rows: list[Row]) -> Mitigation:

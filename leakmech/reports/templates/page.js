@@ -19,7 +19,7 @@
   }
 
   function signed(value) {
-    return value === null ? "–" : (value < 0 ? "" : "+") + value.toFixed(2);
+    return value === null ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
   }
 
   function probabilityBar(p) {

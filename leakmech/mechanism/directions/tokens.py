@@ -1,0 +1,83 @@
+"""The projection on a direction along the tokens of a prompt: where affect enters it, and how far it travels.
+
+    p_t = h_t . d
+
+for the activation h_t of every token t at the direction's layer, under each condition of one sample.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from leakmech.datasets.samples import CONDITIONS, PromptSet, Sample
+from leakmech.mechanism.activations.cache import cache_activations
+from leakmech.mechanism.directions.direction import Direction
+from leakmech.models.load import LoadedModel
+from leakmech.prompts.locate import LocatedPrompt, locate
+from leakmech.prompts.render import Renderer
+
+
+def token_projections(
+    loaded: LoadedModel, sample: Sample, direction: Direction, *, renderer: Renderer, **prompting: Any
+) -> pd.DataFrame:
+    """The projection of every token of a sample's prompts.
+
+    Parameters
+    ----------
+    loaded
+        The model that the direction belongs to.
+    sample
+        Its four prompts are run.
+    direction
+        Read at the residual stream after its layer.
+    renderer
+        Makes the prompts.
+    **prompting
+        The same as keyword arguments of :func:`~leakmech.mechanism.activations.cache.cache_activations`.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``condition, position, token`` (decoded), ``projection`` and ``part`` (``prefix``, ``instruction``,
+        ``injection``, ``stem`` or ``tail``).
+    """
+    cache = cache_activations(
+        loaded,
+        PromptSet(sample.id, (sample,)),
+        sites=["resid_post"],
+        layers=[direction.layer],
+        positions=["prompt"],
+        **prompting,
+    )["resid_post"]
+    tokenizer = loaded.tokenizer
+    prompts = [renderer.prompt(sample, condition) for condition in CONDITIONS]
+    rows = []
+    for prompt, place in zip(prompts, locate(prompts, renderer), strict=True):
+        before = prompt.rendered[: prompt.rendered.rfind(prompt.text)]
+        instruction = len(tokenizer(before, add_special_tokens=False)["input_ids"])
+        chosen = cache.select(conditions=prompt.condition)
+        values = (chosen.values[0, 0, :, 0].float() @ direction.vector)[chosen.present[0, 0]]
+        for index, value in enumerate(values.tolist()):
+            rows.append(
+                {
+                    "condition": prompt.condition,
+                    "position": index,
+                    "token": tokenizer.decode([int(place.ids[index])]),
+                    "projection": value,
+                    "part": _part(place, index, instruction),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _part(prompt: LocatedPrompt, index: int, instruction: int) -> str:
+    if index >= prompt.spans["stem"][1]:
+        return "tail"
+    if index >= prompt.spans["stem"][0]:
+        return "stem"
+    start, stop = prompt.spans["injection"]
+    if stop and index >= start:  # and the space after it, where that is a token of its own
+        return "injection"
+    return "instruction" if index >= instruction else "prefix"

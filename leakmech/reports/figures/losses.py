@@ -1,0 +1,49 @@
+"""Losses of a training, step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leakmech.reports.figures.canvas import INK, SERIES_COLORS, new_figure, save_figure
+
+_NOT_LOSSES = ("step", "epoch", "loss", "divergence", "learning_rate", "gradient_norm", "examples", "seconds")
+_SMOOTHED_SHARE = 20  # a moving mean over a twentieth of the steps
+
+
+def loss_figure(log: pd.DataFrame, path: str | Path) -> list[Path]:
+    """The loss and each objective by step, faint, with moving means; dotted where another divergence begins.
+
+    Parameters
+    ----------
+    log
+        One row a step: ``step``, ``loss``, and a column for each objective.
+    path
+        Where to save; see :func:`leakmech.reports.figures.canvas.save_figure`.
+    """
+    objectives = [name for name in log.columns if name not in _NOT_LOSSES]
+    figure, axes = new_figure(7.0, 3.6)
+    window = max(1, len(log) // _SMOOTHED_SHARE)
+    drawn = objectives if len(objectives) == 1 else ["loss", *objectives]
+    measures: Any = log.get("divergence", pd.Series("", index=log.index))
+    phases = [phase for _, phase in log.groupby(measures.ne(measures.shift()).cumsum())]
+    for name, color in zip(drawn, (INK, *SERIES_COLORS), strict=False):
+        for number, phase in enumerate(phases):
+            own: Any = phase[["step", name]].dropna()
+            means = own[name].rolling(window, min_periods=1).mean()
+            axes.plot(own["step"], own[name], color=color, alpha=0.25, linewidth=0.8)
+            axes.plot(own["step"], means, color=color, label="" if number else _label(name))
+    for phase in phases[1:]:
+        step, divergence = phase[["step", "divergence"]].iloc[0]
+        axes.axvline(step, color=INK, linestyle=":", linewidth=0.8)
+        axes.text(step, axes.get_ylim()[1], f" {_label(divergence)}", fontsize=8, va="top")
+    axes.set_xlabel("step", fontsize=9)
+    axes.set_ylabel("loss a step (lines: moving means)", fontsize=9)
+    axes.legend(frameon=False, fontsize=8)
+    return save_figure(figure, path)
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ").replace("sft", "SFT")

@@ -1,0 +1,75 @@
+"""Tables of results as a reader sees them: intervals beside their values, components by name, the first rows only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from leakmech.reports.cells import cell, with_interval
+from leakmech.reports.figures.frames import Frame, head_name, neuron_name, words
+from leakmech.reports.tables import Table
+
+MAX_ROWS = 20
+
+
+def frame_table(frame: pd.DataFrame, file: str, *, columns: tuple[str, ...] = ()) -> Table:
+    """The first rows of a table of results.
+
+    Parameters
+    ----------
+    frame
+        Rows are shown in their order; of one with a column ``chosen`` the chosen rows only. ``x_low`` and ``x_high``
+        become the interval of ``x``, plain ``low`` and ``high`` that of a score or effect; layer and index of a head or
+        neuron its name.
+    file
+        Where all rows are, for the title.
+    columns
+        Those that are shown if the frame has them, with their intervals; none: all.
+    """
+    drawn: Frame = frame
+    count = f"{len(drawn):,} rows"
+    if "chosen" in drawn.columns and drawn["chosen"].astype(bool).any():
+        drawn = drawn[drawn["chosen"].astype(bool)].drop(columns="chosen")
+        title = f"The chosen of {count}; all in {file}."
+    else:
+        title = f"The first {MAX_ROWS} of {count}; all in {file}." if len(drawn) > MAX_ROWS else f"{count}."
+    kept = [name for name in columns if name in drawn.columns]
+    ends = [f"{name}_{end}" for name in kept for end in ("low", "high") if f"{name}_{end}" in drawn.columns]
+    header, rows = _cells(_named((drawn[[*kept, *ends]] if kept else drawn).head(MAX_ROWS)))
+    return Table(title, header, rows)
+
+
+def _named(frame: Frame) -> Frame:
+    """With the component's name (``L12H3``) in place of layer and index."""
+    for column, name in (("head", head_name), ("neuron", neuron_name)):
+        if {"layer", column} <= set(frame.columns):
+            names = [name(layer, index) for layer, index in zip(frame["layer"], frame[column], strict=True)]
+            frame = frame.drop(columns=["layer", column])
+            frame.insert(0, column, names)
+    return frame
+
+
+def _cells(frame: Frame) -> tuple[list[str], list[list[str]]]:
+    """Header and finished texts; columns of interval ends are folded into the column they belong to."""
+    columns = list(map(str, frame.columns))
+    frame = frame.set_axis(columns, axis=1)
+    ends = {name: (f"{name}_low", f"{name}_high") for name in columns}
+    ends |= {name: ("low", "high") for name in ("score", "effect") if name in columns and f"{name}_low" not in columns}
+    folded = {name: pair for name, pair in ends.items() if set(pair) <= set(columns)}
+    inner = {end for pair in folded.values() for end in pair}
+    kept = [name for name in columns if name not in inner]
+    header = [_heading(name) + (" [95 % CI]" if name in folded else "") for name in kept]
+    rows = [[_text(record, name, folded.get(name)) for name in kept] for record in frame.to_dict("records")]
+    return header, rows
+
+
+def _text(record: Mapping[str, Any], name: str, ends: tuple[str, str] | None) -> str:
+    if ends is None:
+        return cell(record[name])
+    return with_interval(record[name], record[ends[0]], record[ends[1]], cell)
+
+
+def _heading(column: str) -> str:
+    return words(column).replace("d z", "d_z").replace("auc", "AUC")

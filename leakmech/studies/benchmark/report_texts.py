@@ -1,0 +1,64 @@
+"""What the page about a benchmark explains."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+SHARE = Markup(
+    "In <strong>{}</strong> of comparisons an irrelevant charged sentence moved the answer its way; 50&nbsp;% would be "
+    "no leakage."
+)
+HEXL = (
+    "The built-in data set “hexl” is a re-creation: it was written for leakmech after the description in the paper, "
+    "whose own samples are not public, and no human judged it. Its numbers are no replication of the published ones."
+)
+CHART = (
+    "mu_EL with 95 % intervals (bootstrap over samples). Overall pools positive and negative injections; neutral "
+    "compares P[neutral] with control and stands beside them; the noise floor compares control with control sampled "
+    "again."
+)
+CLEANING = Markup(
+    "Models often repeat the prompt before they answer, and what is done about that moves the numbers. All three "
+    "policies are computed from the same generations; the headline uses <em>{policy}</em>."
+)
+POLICIES = Markup(
+    "<em>echo-free</em>: sentences that repeat the prompt are dropped, a repeated injection or stem at the start of a "
+    "sentence is cut off, and the first sentence left is scored; if none is left, the generation is not scored but "
+    "counted as empty. <em>paper</em>: the first sentence without the part that repeats the prompt; an empty rest is "
+    "scored as it is. <em>raw</em>: the first sentence as it stands. echo: share of answers to prompts with an "
+    "injection whose first sentence repeats the prompt; empty: share that is left without text."
+)
+ESTIMATORS = (
+    "What counts as positive or negative is one estimator's opinion. The same generations, as each of them sees them:"
+)
+SAME = (
+    "With the same weights, packages and hardware this gives the same numbers; other hardware or another dtype changes "
+    "rounding and with it some generations."
+)
+SETTINGS = Markup("Save as <code>settings.yaml</code>:")
+DEFINITIONS = [
+    (
+        "mu_EL",
+        Markup(
+            "Expression leakage (Köprü et al. 2025, Eq. 1 and 2): the share of pairs of a test and a control "
+            "generation in which the estimator's probability of the injection's sentiment is strictly higher for the "
+            "test. Generation i is paired with control generation i; <em>all pairs</em> takes every pair and counts "
+            "ties half; <em>mean</em> averages the probabilities of a prompt first."
+        ),
+    ),
+    (
+        "W_EL",
+        "p value of the one-sided Wilcoxon signed-rank test that a prompt's mean probability of the injection's "
+        "sentiment exceeds that of its control; the paper's level is 0.001.",
+    ),
+    (
+        "mu_L",
+        "Semantic leakage: the share of pairs in which the answer is closer in meaning (cosine similarity of sentence "
+        "embeddings) to the injection than the control's answer is; ties count half.",
+    ),
+    (
+        "Noise floor",
+        "The same comparison between two independent sets of control generations. It must lie at 0.5 within its "
+        "interval (for mu_EL a little below where there are ties).",
+    ),
+]

@@ -1,0 +1,60 @@
+"""The page of a list of sections: chapters, escaping, and what a content security policy lets run."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from markupsafe import Markup
+
+from leakmech.core.errors import FigureError
+from leakmech.reports.figures.canvas import new_figure, save_figure
+from leakmech.reports.page import Code, Definitions, Details, Facts, Headline, Paragraph, Picture, Shown, page
+from leakmech.reports.tables import Table
+
+HOSTILE = "</script><img src=x onerror=alert(1)> {{7*7}}"
+
+
+def test_chapters_are_listed_and_linked():
+    html = page(
+        "Title", [Headline("Found"), Paragraph("a", heading="What -- it is?"), Code("b"), Code("c", heading="D")]
+    )
+    links = re.findall(r'<li><a href="#([^"]+)">([^<]+)</a>', html)
+    assert links == [("what-it-is", "What -- it is?"), ("d", "D")]
+    assert html.index("Found") < html.index("<nav") < html.index('<h2 id="what-it-is">') < html.index("<pre>b</pre>")
+    assert "<nav" not in page("Title", [Headline("Found")])
+
+
+def test_every_text_of_every_section_is_escaped():
+    rows = [(HOSTILE, HOSTILE)]
+    table = Table(HOSTILE, (HOSTILE, HOSTILE), rows, [HOSTILE])
+    sections = [Headline(HOSTILE, HOSTILE), Facts(rows), Definitions(rows), Paragraph(HOSTILE, heading=HOSTILE)]
+    html = page(HOSTILE, [*sections, Code(HOSTILE), Shown(table), Details.of({HOSTILE: [HOSTILE]}, heading=HOSTILE)])
+    assert "<script" not in html
+    assert "<img" not in html
+    assert "49" not in html
+    assert html.count("&lt;/script&gt;&lt;img") == 22
+    assert page("t", [Paragraph(Markup("<em>{}</em>").format("<b>"))]).count("<em>&lt;b&gt;</em>") == 1
+
+
+def test_a_page_without_a_sample_browser_runs_no_script_and_shows_images_only_where_it_has_some(tmp_path):
+    figure, _ = new_figure(1, 1)
+    save_figure(figure, tmp_path / "x")
+    plain, shown = page("t", [Code("x")]), page("t", [Picture.of(tmp_path / "x.png")])
+    assert "script-src &#39;none&#39;" in plain
+    assert "img-src" not in plain
+    assert "img-src data:" in shown
+
+
+def test_a_number_on_a_page_has_a_minus_sign_and_a_name_keeps_its_hyphen():
+    html = page("t", [Shown(Table("t", ("run", "value"), [("run-1", "-0.5 [-1.0, 3e-4]"), ("b", "x-1")]))])
+    assert '<th scope="row">run-1</th><td>−0.5 [−1.0, 3e−4]</td>' in html
+    assert "<td>x-1</td>" in html
+
+
+def test_a_missing_figure_and_a_file_that_is_none_are_refused(tmp_path):
+    with pytest.raises(FigureError, match="no such figure; draw it before"):
+        Picture.of(tmp_path / "x.png")
+    (tmp_path / "x.png").write_text("<svg/>")
+    with pytest.raises(FigureError, match="no PNG image"):
+        Picture.of(tmp_path / "x.png")
