@@ -12,7 +12,6 @@ from leakmech.reports.cells import percent
 from leakmech.reports.chart import ChartRow, IntervalChart
 from leakmech.reports.examples import finished_bench
 from leakmech.reports.page import (
-    Code,
     Definitions,
     Details,
     Facts,
@@ -20,12 +19,13 @@ from leakmech.reports.page import (
     Paragraph,
     Section,
     Shown,
+    reproduce,
     write_page,
 )
 from leakmech.reports.tables import Table, cleaning_table, estimator_table, leakage_table
 from leakmech.runs.directory import BenchResult, RunDirectory
 from leakmech.studies.benchmark import report_texts as texts
-from leakmech.studies.benchmark.reproduction import reproduction
+from leakmech.studies.benchmark.settings import BenchConfig, ScoreConfig
 
 Summary = Mapping[str, Any]
 
@@ -71,7 +71,7 @@ def sections(result: BenchResult) -> list[Section]:
         *([Paragraph(texts.ESTIMATORS, heading="Expression estimators"), Shown(estimators)] if estimators else []),
         sample_browser(result),
         Definitions(texts.DEFINITIONS, heading="What the numbers mean"),
-        *_reproduce(record, summary),
+        *how_to_repeat(record),
         Details.of(record, heading="Everything in run.json"),
         Details.of(summary, heading="Everything in summary.json"),
     ]
@@ -193,7 +193,9 @@ def _changes(summary: Summary) -> list[tuple[str, str]]:
     return rows
 
 
-def _reproduce(record: Mapping[str, Any], summary: Summary) -> list[Section]:
-    found = reproduction(record, dtype=summary.get("dtype"))
-    file = [Paragraph(texts.SETTINGS), Code(found.settings)] if found.settings else []
-    return [Paragraph(texts.SAME, heading="Reproduce"), *file, Code(found.command)]
+def how_to_repeat(record: Mapping[str, Any]) -> list[Section]:
+    """The command that repeats the run of which ``run.json`` holds `record`."""
+    if record.get("command") != "score":
+        return reproduce(BenchConfig, record)
+    columns = [word for pair in record["columns"].items() for word in ("--column", "=".join(pair))]
+    return reproduce(ScoreConfig, record, arguments=[record["source"], *columns])

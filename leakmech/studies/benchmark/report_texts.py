@@ -31,11 +31,6 @@ POLICIES = Markup(
 ESTIMATORS = (
     "What counts as positive or negative is one estimator's opinion. The same generations, as each of them sees them:"
 )
-SAME = (
-    "With the same weights, packages and hardware this gives the same numbers; other hardware or another dtype changes "
-    "rounding and with it some generations."
-)
-SETTINGS = Markup("Save as <code>settings.yaml</code>:")
 DEFINITIONS = [
     (
         "mu_EL",

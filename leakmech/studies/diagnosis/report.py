@@ -11,9 +11,10 @@ import pandas as pd
 from leakmech.core.store import read_json
 from leakmech.reports.cells import cell, estimate, is_number, number, significant, typeset
 from leakmech.reports.frame_tables import frame_table
-from leakmech.reports.page import Details, Facts, Headline, Picture, Section, Shown, write_page
+from leakmech.reports.page import Facts, Headline, Picture, Section, Shown, how_it_was_made, write_page
 from leakmech.reports.tables import Table
 from leakmech.studies.diagnosis.figures import CAPTIONS, draw
+from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.diagnosis.tables import headline_rows, with_test_intervals
 
 Summary = Mapping[str, Any]
@@ -79,7 +80,7 @@ def sections(run: Path, summary: Summary) -> list[Section]:
         *([Shown(numbers, style="meaning", heading="Main numbers")] if numbers else []),
         *(_table(run, name, summary) for name in tables),
         *_pictures(run / "figures"),
-        Details.of(summary, heading="Everything in summary.json"),
+        *how_it_was_made(run, summary, DiagnoseConfig),
     ]
 
 

@@ -11,8 +11,9 @@ import pandas as pd
 from leakmech.core.store import read_json, read_jsonl_shard
 from leakmech.models.load import ADAPTER_CARD
 from leakmech.reports.figures.losses import loss_figure
-from leakmech.reports.page import Details, Picture, Section, Shown, write_page
+from leakmech.reports.page import Details, Picture, Section, Shown, how_it_was_made, write_page
 from leakmech.reports.tables import Table
+from leakmech.training.settings import LoraTrainingConfig
 from leakmech.training.trainer import LOG
 
 
@@ -37,6 +38,7 @@ def sections(run: Path, card: Mapping[str, Any]) -> list[Section]:
         Shown(adapter_table(card), heading="Main numbers"),
         Picture.of(run / "figures" / "loss.png", "Faint: every step. Lines: moving means.", heading="Losses"),
         Details.of(card, heading="Everything in adapter_card.json"),
+        *how_it_was_made(run, read_json(run / "summary.json"), LoraTrainingConfig),
     ]
 
 

@@ -14,9 +14,10 @@ from leakmech.reports.cells import DASH, number, p_value, percent
 from leakmech.reports.examples import evenly_spaced, sample_texts
 from leakmech.reports.figures.frames import Frame, words
 from leakmech.reports.figures.trade_off import trade_off
-from leakmech.reports.page import Details, Facts, Headline, Picture, Section, Shown, write_page
+from leakmech.reports.page import Facts, Headline, Picture, Section, Shown, how_it_was_made, write_page
 from leakmech.reports.tables import Column, Table, estimate_of, value_of
 from leakmech.runs.directory import BenchResult, load_result
+from leakmech.studies.mitigation.settings import MitigateConfig
 
 N_EXAMPLES = 4
 _VERDICTS = ("worse", "inconclusive", "equivalent", "better")
@@ -56,7 +57,7 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
         *([Shown(strengths_table(tuned, tested), heading="Strengths that were tried")] if len(tuned) else []),
         *([Shown(answers_table(answers), style="texts", heading="What the model says")] if answers else []),
         *([Picture.of(figure, _CAPTION, heading="Figure")] if figure.exists() else []),
-        Details.of(summary, heading="Everything in summary.json"),
+        *how_it_was_made(run, summary, MitigateConfig),
     ]
 
 

@@ -21,9 +21,8 @@ from leakmech.reports.browser import choose_samples, embedded_json, sample_brows
 from leakmech.reports.cells import typeset
 from leakmech.reports.tables import cleaning_table, leakage_table
 from leakmech.runs.directory import load_result
-from leakmech.studies.benchmark.report import headline, leakage_chart, write_report
-from leakmech.studies.benchmark.reproduction import reproduction
-from leakmech.studies.benchmark.settings import BenchConfig
+from leakmech.studies.benchmark.report import headline, how_to_repeat, leakage_chart, write_report
+from leakmech.studies.benchmark.settings import BenchConfig, ScoreConfig
 
 HOSTILE = "</script><img src=x onerror=alert(1)> {{7*7}} [bold]\u2028&amp;"
 
@@ -332,7 +331,8 @@ class _CapturedError(Exception):
 )
 def test_the_command_on_the_page_leads_to_the_same_settings(settings, monkeypatch, tmp_path):
     config = BenchConfig.parse(settings)
-    found = reproduction({"config": config.identity()}, dtype="float32")
+    *_, code = how_to_repeat({"config": config.identity(), "fingerprint": {"dtype": "float32"}})
+    words = shlex.split(code.text)
     caught = {}
 
     def capture(**given):
@@ -341,9 +341,6 @@ def test_the_command_on_the_page_leads_to_the_same_settings(settings, monkeypatc
 
     monkeypatch.setattr("leakmech.studies.benchmark.run.bench", capture)
     monkeypatch.chdir(tmp_path)
-    if found.settings:
-        (tmp_path / "settings.yaml").write_text(found.settings)
-    words = shlex.split(found.command)
     assert words[:2] == ["leakmech", "bench"]
     outcome = CliRunner().invoke(cli.app, words[1:])
     assert isinstance(outcome.exception, _CapturedError), outcome.output
@@ -354,7 +351,9 @@ def test_the_command_on_the_page_leads_to_the_same_settings(settings, monkeypatc
     assert again.dtype == "float32"
 
 
-def test_settings_without_an_option_are_given_as_yaml():
-    found = reproduction({"config": BenchConfig.parse({"decoding": {"top_k": 3}}).identity()}, dtype="float32")
-    assert found.settings == "decoding:\n  top_k: 3\n"
-    assert found.command.startswith("leakmech bench settings.yaml --model ")
+def test_the_command_of_scored_texts_names_their_file_and_columns():
+    record = {"command": "score", "source": "my texts.jsonl", "columns": {"text": "answer"}}
+    *_, code = how_to_repeat(record | {"config": ScoreConfig.parse({"estimator": "vader"}).identity()})
+    assert code.text.startswith("leakmech score 'my texts.jsonl' --column text=answer ")
+    assert "--estimator vader" in code.text
+    assert "--dtype" not in code.text
