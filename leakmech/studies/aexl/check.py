@@ -15,7 +15,7 @@ are queries of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ _DISAGREEMENTS_SHOWN = 20
 _PAIRS_SHOWN = 5
 _FINAL = (".", "!", "?", "…")
 
-Row = dict[str, Any]
+Row = dict[Hashable, Any]
 
 
 @dataclass(frozen=True, eq=False)
