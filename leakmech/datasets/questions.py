@@ -41,10 +41,6 @@ class Question:
     answer: Annotated[int, whole(0, N_CHOICES - 1)]
     topic: Text
 
-    @property
-    def right_choice(self) -> str:
-        return self.choices[self.answer]
-
 
 def load_questions(path: str | Path | None = None) -> tuple[Question, ...]:
     """The questions of a JSONL file with ``id, topic, question, choices, answer``; by default the 100 that ship.

@@ -145,7 +145,7 @@ def named_contrast(value: Any) -> Any:
     Raises
     ------
     ConfigError
-        A name or key is unknown.
+        There is no such preset.
     """
     if isinstance(value, str):
         value = {"preset": value}
@@ -153,9 +153,4 @@ def named_contrast(value: Any) -> Any:
         return value
     settings = dict(value)
     preset = settings.pop("preset", None)
-    for key in settings:
-        if key not in Contrast.__dataclass_fields__:
-            raise ConfigError(f"contrast: unknown key {key!r}{nearest(str(key), Contrast.__dataclass_fields__)}")
-    if preset is None:
-        return settings
-    return CONTRASTS.find(str(preset)).to_dict() | settings
+    return settings if preset is None else CONTRASTS.find(str(preset)).to_dict() | settings

@@ -5,11 +5,12 @@ import torch
 
 from leakmech.core.errors import ConfigError, GenerationError
 from leakmech.datasets.samples import Sample
-from leakmech.generation.contrast import CONTRASTS, Contrast, named_contrast
+from leakmech.generation.contrast import CONTRASTS, Contrast
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.decoding import Decoding
 from leakmech.generation.hf_engine import plan
 from leakmech.prompts.render import Renderer
+from leakmech.studies.benchmark.settings import BenchConfig
 
 SAMPLED = Decoding(max_new_tokens=16)
 WITHOUT_PENALTY = Decoding(max_new_tokens=16, repetition_penalty=1.0)
@@ -154,4 +155,4 @@ def test_references_of_a_prompt_and_of_its_control(plain_tokenizer):
 )
 def test_bad_rules_are_named(value, message):
     with pytest.raises(ConfigError, match=message):
-        Contrast(**named_contrast(value))
+        BenchConfig.parse({"contrast": value})
