@@ -28,11 +28,7 @@ class Table:
 
     @classmethod
     def of(
-        cls,
-        title: str,
-        records: Iterable[Mapping[str, Any]],
-        columns: Mapping[str, Column],
-        notes: Sequence[str] = (),
+        cls, title: str, records: Iterable[Mapping[str, Any]], columns: Mapping[str, Column], notes: Sequence[str] = ()
     ) -> Table:
         """A row for each record, with what every column says about it."""
         rows = [tuple(column(record) for column in columns.values()) for record in records]

@@ -1,7 +1,4 @@
-"""Figures of single components: which neurons a score belongs to, and how two numbers of each component compare.
-
-Every function takes a table of plain columns, draws it, and saves PNG, PDF and the drawn rows as CSV.
-"""
+"""Figures of single components: which neurons a score belongs to, and how two numbers of each component compare."""
 
 from __future__ import annotations
 
@@ -50,15 +47,8 @@ def neuron_ranking(
     ----------
     frame
         Columns ``layer, neuron, score`` of *all* neurons (the share is of their total), optionally ``low, high``.
-    path, quantity, title, subtitle
-        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
     top
         How many neurons get a bar.
-
-    Raises
-    ------
-    FigureError
-        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
     """
     ranked = checked(
         frame,
@@ -150,13 +140,6 @@ def method_agreement(
         How many heads are named: those with the largest exact effect.
     names, unit
         Of the two methods and of their numbers, for the axes.
-    path, title, subtitle
-        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
-
-    Raises
-    ------
-    FigureError
-        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
     """
     drawn = checked(
         frame, "method_agreement", key=("layer", "head"), whole=("layer", "head"), numbers=("fast", "exact")
@@ -208,13 +191,6 @@ def transport_scatter(
         How many components are named in each of the two.
     quantities
         What the two numbers are, with units: the labels of the axes.
-    path, title, subtitle
-        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
-
-    Raises
-    ------
-    FigureError
-        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
     """
     drawn = checked(
         frame,

@@ -47,14 +47,6 @@ def layer_curves(frame: pd.DataFrame, path: str | Path, *, title: str | None = N
         Columns ``site, position, kind, method, layer, test_auc, test_d_z`` and, drawn where they are there, ``chosen``,
         ``random_auc_p95, shuffled_auc_p95, test_auc_low, test_auc_high, tune_auc`` and the same of ``d_z``. Each site,
         position and kind gets a row of panels.
-    path, title, subtitle
-        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
-
-    Raises
-    ------
-    FigureError
-        The table has no rows, lacks a column, has two rows for one method and layer, more than four places, or a
-        value that is no number.
     """
     drawn = checked(
         frame,
@@ -183,13 +175,6 @@ def cosine_heat_map(
     ----------
     frame
         Square, with the same labels as index and as columns.
-    path, title, subtitle
-        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
-
-    Raises
-    ------
-    FigureError
-        The table is empty or not square with the same labels, or holds a value outside [-1, 1].
     """
     labels = [str(label) for label in frame.columns]
     if not labels or labels != [str(label) for label in frame.index]:

@@ -1,7 +1,4 @@
-"""Maps of all heads of a model, layer by layer, with the largest numbered in the map and named beside it.
-
-Every function takes a table of plain columns, draws it, and saves PNG, PDF and the drawn rows as CSV.
-"""
+"""Maps of all heads of a model, layer by layer, with the largest numbered in the map and named beside it."""
 
 from __future__ import annotations
 
@@ -44,19 +41,8 @@ def head_heat_map(
     ----------
     frame
         Columns ``layer, head, score``, one row a head.
-    path
-        Where to save (suffix ignored): PNG, PDF and CSV.
     top
-        How many heads are named.
-    quantity
-        What the score is, with its unit: the label of the colours.
-    title, subtitle
-        What is seen (None: the share of the total |score| that the named heads hold); model and data.
-
-    Raises
-    ------
-    FigureError
-        The table has no rows, lacks a column, has two rows for a head or a score that is no number.
+        How many heads are named; the title says what share of the total |score| they hold.
     """
     drawn = checked(frame, "head_heat_map", key=("layer", "head"), whole=("layer", "head"), numbers=("score",))
     drawn = drawn.sort_values(["layer", "head"], ignore_index=True)
@@ -85,13 +71,6 @@ def attention_map(
     ----------
     frame
         Columns ``layer, head, attention``; attention between 0 and 1, drawn in percent.
-    path, top, quantity, title, subtitle
-        As of :func:`head_heat_map`.
-
-    Raises
-    ------
-    FigureError
-        As of :func:`head_heat_map`.
     """
     drawn = checked(frame, "attention_map", key=("layer", "head"), whole=("layer", "head"), numbers=("attention",))
     drawn = drawn.sort_values(["layer", "head"], ignore_index=True)

@@ -43,15 +43,6 @@ def patching_map(
     frame
         Columns ``layer, position, effect``; position is a named region (``injection, stem, tail, last`` come in this
         order, others after them), effect a share: 1 is the whole effect, drawn as 100 %.
-    quantity
-        Label of the colours.
-    path, title, subtitle
-        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
-
-    Raises
-    ------
-    FigureError
-        The table has no rows, lacks a column, has two rows for one layer and region or an effect that is no number.
     """
     drawn = checked(
         frame, "patching_map", key=("layer", "position"), whole=("layer",), texts=("position",), numbers=("effect",)
@@ -107,14 +98,6 @@ def faithfulness_curves(
         the legend.
     components
         What is kept or removed, for the axis.
-    path, title, subtitle
-        As of :func:`~leakmech.reports.figures.heads.head_heat_map`.
-
-    Raises
-    ------
-    FigureError
-        The table has no rows, lacks a column, has two rows for one point, another mode, a fraction out of range or a
-        value that is no number; `areas` names a ranking that is not drawn.
     """
     drawn = checked(
         frame,

@@ -66,17 +66,6 @@ def token_projection(
         ``low, high``.
     leading
         Tokens drawn before the injection; earlier ones (of a chat template, the same in every prompt) are left out.
-    quantity
-        What the projection is, with its unit: label of the axis.
-    path, title, subtitle
-        As of :func:`~leakmech.reports.figures.heads.head_heat_map`. The default title says how far positive and
-        negative lie apart.
-
-    Raises
-    ------
-    FigureError
-        The table has no rows, lacks a column, has an unknown condition or part, two tokens at one place, parts out of
-        order or a projection that is no number.
     """
     drawn = checked(
         frame,

@@ -49,8 +49,6 @@ def trade_off(
     frame
         Columns ``name, kind, split`` (``test`` or ``tune``) and those of both axes, with ``<column>_low`` and
         ``<column>_high`` where they are known. A name's family is what stands before its last hyphen.
-    path
-        Where to save (suffix ignored): PNG, PDF and CSV.
     x, y
         Column and label of the axes; 0 is nothing, 1 all.
     kinds
@@ -61,13 +59,6 @@ def trade_off(
         Value that both numbers should reach at once: the shaded corner.
     beside
         Other columns of numbers that belong into the CSV.
-    title, subtitle
-        What is seen; how to read it.
-
-    Raises
-    ------
-    FigureError
-        A column is missing or holds no numbers, or two rows of a split have one name.
     """
     columns = (x[0], y[0])
     optional = [f"{name}_{end}" for name in columns for end in ("low", "high")]

@@ -53,7 +53,7 @@ def _annotator_table(report: Mapping[str, Any]) -> Table:
         f"Majority (more than half of the votes given): {chosen['n']} pairs; ties, which have none: {chosen['ties']}; "
         f"without any vote: {chosen['without_votes']}. moved: share of answers by which the test sentence is more "
         "positive (negative) after a positive (negative) injection; A: sentence A among answers that are not equal, "
-        "0.50 without a preference for a place.",
+        "0.50 without a preference for a place."
     ]
     if absent:
         notes.append(f"No sheet of {', '.join(absent)} was found.")
@@ -73,11 +73,7 @@ def _annotator_table(report: Mapping[str, Any]) -> Table:
 def _mu_el_table(report: Mapping[str, Any]) -> Table:
     columns = ("people", "people_away", "estimator")
     rows = [
-        (
-            name.replace("_", " "),
-            str(values["n"]),
-            *(estimate(values, column) for column in columns),
-        )
+        (name.replace("_", " "), str(values["n"]), *(estimate(values, column) for column in columns))
         for name, values in report["mu_el"].items()
     ]
     return Table(

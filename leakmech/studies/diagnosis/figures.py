@@ -57,10 +57,7 @@ def draw(run: Path, summary: Mapping[str, Any]) -> None:
         "layer_curves": ("directions", lambda f, path: layer_curves(f, path, subtitle=about)),
         "patching_map": ("patching_stream", lambda f, path: patching_map(f, path, subtitle=about)),
         "method_agreement": ("patching_heads", lambda f, path: method_agreement(f, path, subtitle=about)),
-        "cosine_heat_map": (
-            "cosines",
-            lambda f, path: cosine_heat_map(f.set_index("direction"), path, subtitle=about),
-        ),
+        "cosine_heat_map": ("cosines", lambda f, path: cosine_heat_map(f.set_index("direction"), path, subtitle=about)),
         "attention_map": (
             "attention",
             lambda f, path: attention_map(_by_head(f), path, subtitle=f"{about}; from the last token"),

@@ -165,7 +165,7 @@ def side_effects_table(tested: Frame) -> Table:
         rows.append((str(row["name"]), *(", ".join(found[verdict]) or DASH for verdict in _VERDICTS)))
     notes = [
         "equivalent: within the margins of the configuration, by two one-sided tests (TOST); worse, better: beyond "
-        "chance and not shown to lie within the margins; inconclusive: the samples do not tell.",
+        "chance and not shown to lie within the margins; inconclusive: the samples do not tell."
     ]
     return Table("Each measure against the base model's.", ("mitigation", *_VERDICTS), rows, notes)
 
