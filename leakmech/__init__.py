@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from leakmech.mechanism.directions.direction import Direction, load_direction
     from leakmech.mechanism.sentiment import sentiment_directions
     from leakmech.models.load import load_model
+    from leakmech.prompts.render import Prompting
     from leakmech.runs.directory import BenchResult, load_result
     from leakmech.scoring.expression import load_estimator
     from leakmech.studies.aexl.build import build_aexl
@@ -59,6 +60,7 @@ __all__ = [
     "ModulateCircuit",
     "Probe",
     "PromptSpans",
+    "Prompting",
     "ScaleHeads",
     "ScaleNeurons",
     "Steer",
@@ -107,6 +109,7 @@ _HOMES = {
     "ModulateCircuit": "leakmech.interventions.types",
     "Probe": "leakmech.interventions.types",
     "PromptSpans": "leakmech.interventions.types",
+    "Prompting": "leakmech.prompts.render",
     "ScaleHeads": "leakmech.interventions.types",
     "ScaleNeurons": "leakmech.interventions.types",
     "Steer": "leakmech.interventions.types",

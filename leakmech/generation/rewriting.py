@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from leakmech.core.text import WORD, normalised_words
@@ -134,7 +134,7 @@ def rewrite_prompts(
 
 def request_tokens(prompt: Prompt, rewrite: PromptRewrite, renderer: Renderer) -> tuple[int, ...]:
     """Token ids of the request to rewrite `prompt`; the instruction of the run does not stand in it."""
-    plain = Renderer(renderer.tokenizer, form=renderer.form, system=renderer.system)
+    plain = Renderer(renderer.tokenizer, replace(renderer.prompting, instruction="none"))
     request = (rewrite.request or "{text}").replace("{text}", prompt.body)
     return tuple(renderer.token_ids(plain.render(request)))
 

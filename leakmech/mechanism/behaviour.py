@@ -21,7 +21,7 @@ from leakmech.generation.decoding import Decoding
 from leakmech.generation.engine import generate, prompt_rows
 from leakmech.generation.hf_engine import HFEngine
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
+from leakmech.prompts.render import Prompting, Renderer
 from leakmech.scoring.sentence import FirstSentences
 
 POLARITIES: tuple[Condition, ...] = ("positive", "negative")
@@ -97,9 +97,7 @@ def sample_continuations(
     decoding: Decoding = DECODING,
     generation: int = 0,
     seed: int = 0,
-    prompt_form: PromptForm = "auto",
-    system: str | None = DEFAULT_SYSTEM,
-    instruction: str = "none",
+    prompting: Prompting = Prompting(),
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> dict[str, tuple[int, ...]]:
@@ -119,7 +117,7 @@ def sample_continuations(
     GenerationError
         Memory does not suffice for one row, or logits are not finite.
     """
-    renderer = Renderer(model.tokenizer, prompt_form, system, instruction)
+    renderer = Renderer(model.tokenizer, prompting)
     prompts = [
         renderer.prompt(sample, condition)
         for sample in load_dataset(dataset)

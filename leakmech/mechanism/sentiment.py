@@ -27,7 +27,7 @@ from leakmech.mechanism.directions.fits import DEFAULT_METHODS
 from leakmech.mechanism.directions.quality import Criterion
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
+from leakmech.prompts.render import Prompting, Renderer
 from leakmech.scoring.expression import Estimator, load_estimator
 
 TUNE_SHARE = 0.4
@@ -46,9 +46,7 @@ def sentiment_directions(
     methods: Sequence[str] = DEFAULT_METHODS,
     criterion: Criterion = "auc",
     estimator: str | Estimator = "embedded",
-    prompt_form: PromptForm = "auto",
-    system: str | None = DEFAULT_SYSTEM,
-    instruction: str = "none",
+    prompting: Prompting = Prompting(),
     batch_size: int | str = "auto",
     seed: int = 0,
     progress: Progress = no_progress,
@@ -74,8 +72,8 @@ def sentiment_directions(
         layer.
     estimator
         Name or estimator that says which continuation is positive, for ``expressed``.
-    prompt_form, system, instruction
-        How prompts are rendered, as for :func:`leakmech.bench`.
+    prompting
+        How samples become prompts.
     batch_size, seed, progress
         Prompts at a time; seed of fits, baselines, bootstrap and continuations; :mod:`leakmech.core.progress`.
 
@@ -90,7 +88,7 @@ def sentiment_directions(
         raise ConfigError(f"kind {kind!r}{nearest(kind, KINDS)}")
     splits = split_samples(load_dataset(fit), tune=None if tune is None else load_dataset(tune), seed=seed)
     splits["test"] = load_dataset(test)
-    renderer = Renderer(model.tokenizer, prompt_form, system, instruction)
+    renderer = Renderer(model.tokenizer, prompting)
     reader = ActivationReader(
         model, renderer, site=site, layers=layers, batch_size=batch_size, seed=seed, progress=progress
     )
@@ -217,9 +215,7 @@ class ActivationReader:
         return {
             "sites": [self.site],
             "layers": layers,
-            "prompt_form": self.renderer.form,
-            "system": self.renderer.system,
-            "instruction": self.renderer.instruction,
+            "prompting": self.renderer.prompting,
             "batch_size": self.batch_size,
             "progress": self.progress,
         }

@@ -90,7 +90,7 @@ def _characters(prompt: Prompt) -> dict[str, Span]:
     if start < 0:
         raise ModelError(
             f"prompt {prompt.id!r}: the chat template changes its text, so positions cannot be found; "
-            "use prompt_form='plain'"
+            "use the prompt form 'plain'"
         )
     end = start + prompt.text.rfind(prompt.body) + len(prompt.body)
     if prompt.injection is None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from leakmech.core.errors import ConfigError, ModelError, nearest
 from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet, Sample
-from leakmech.prompts.arrangement import Place
+from leakmech.prompts.arrangement import Place, injection_place
 from leakmech.prompts.instructions import Instruction, resolve_instruction
 
 PromptForm = Literal["chat", "plain", "auto"]
@@ -54,13 +54,11 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Renderer:
-    """Turns samples into prompts for one tokenizer.
+class Prompting:
+    """How samples become prompts.
 
     Parameters
     ----------
-    tokenizer
-        The model's tokenizer; its chat template is used in chat form.
     form
         ``chat``, ``plain``, or ``auto`` (chat exactly if the tokenizer has a chat template).
     system
@@ -73,13 +71,9 @@ class Renderer:
     Raises
     ------
     ConfigError
-        There is no such prompt form, place or instruction, the instruction needs a system role that is not there, or
-        injections stand after the stem in plain form: the injection would be continued, not the stem.
-    ModelError
-        Chat form is asked of a tokenizer without a chat template, or its template refuses the system role.
+        There is no such prompt form, place or instruction.
     """
 
-    tokenizer: Any
     form: PromptForm = "auto"
     system: str | None = DEFAULT_SYSTEM
     instruction: str = "none"
@@ -88,27 +82,60 @@ class Renderer:
     def __post_init__(self) -> None:
         if self.form not in get_args(PromptForm):
             raise ConfigError(f"prompt form {self.form!r}{nearest(self.form, get_args(PromptForm))}")
-        if self.form == "chat" and not self.tokenizer.chat_template:
-            raise ModelError("prompt form 'chat': this tokenizer has no chat template; use --prompt-form plain or auto")
         if self.place not in get_args(Place):
             raise ConfigError(f"place of the injection {self.place!r}{nearest(self.place, get_args(Place))}")
-        if self.place == "after" and self.tokenizer is not None and self.resolved_form == "plain":
+        resolve_instruction(self.instruction)
+
+    @classmethod
+    def of(cls, settings: Any) -> Prompting:
+        """That of settings with ``prompt_form``, ``system``, ``instruction`` and perhaps ``arrangement``."""
+        place = injection_place(getattr(settings, "arrangement", "before"))
+        return cls(settings.prompt_form, settings.system, settings.instruction, place)
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Turns samples into prompts for one tokenizer.
+
+    Parameters
+    ----------
+    tokenizer
+        The model's tokenizer; its chat template is used in chat form.
+    prompting
+        How samples become prompts.
+
+    Raises
+    ------
+    ConfigError
+        The instruction needs a system role that is not there, or injections stand after the stem in plain form: the
+        injection would be continued, not the stem.
+    ModelError
+        Chat form is asked of a tokenizer without a chat template, or its template refuses the system role.
+    """
+
+    tokenizer: Any
+    prompting: Prompting = Prompting()
+
+    def __post_init__(self) -> None:
+        if self.prompting.form == "chat" and not self.tokenizer.chat_template:
+            raise ModelError("prompt form 'chat': this tokenizer has no chat template; use --prompt-form plain or auto")
+        if self.prompting.place == "after" and self.tokenizer is not None and self.resolved_form == "plain":
             raise ConfigError(
                 "injections after the stem: need a chat template; a plain text would end with its injection, which "
                 "the model would continue instead of the stem"
             )
-        _ = self.resolved_instruction
 
     @property
     def resolved_form(self) -> Literal["chat", "plain"]:
-        if self.form == "auto":
+        """The form of the prompts, ``auto`` decided by the tokenizer."""
+        if self.prompting.form == "auto":
             return "chat" if self.tokenizer.chat_template else "plain"
-        return self.form
+        return self.prompting.form
 
     @cached_property
     def resolved_instruction(self) -> Instruction:
-        """The instruction that `instruction` names."""
-        return resolve_instruction(self.instruction)
+        """The instruction that is named."""
+        return resolve_instruction(self.prompting.instruction)
 
     @property
     def instruction_text(self) -> str:
@@ -130,7 +157,7 @@ class Renderer:
             injection=injection,
             instruction=self.instruction_text,
             body=body,
-            place=self.place,
+            place=self.prompting.place,
         )
 
     def text(self, stem: str, injection: str | None = None) -> str:
@@ -140,7 +167,7 @@ class Renderer:
     def _body(self, stem: str, injection: str | None) -> str:
         if not injection:
             return stem
-        return f"{injection} {stem}" if self.place == "before" else f"{stem}\n{injection}"
+        return f"{injection} {stem}" if self.prompting.place == "before" else f"{stem}\n{injection}"
 
     def prompt(self, sample: Sample, condition: Condition) -> Prompt:
         """Render one condition of one sample."""
@@ -175,13 +202,15 @@ class Renderer:
 
     def _system(self) -> str | None:
         """Text of the system role, with what the instruction adds to it."""
-        addition = self.resolved_instruction.system
+        system, addition = self.prompting.system, self.resolved_instruction.system
         if not addition:
-            return self.system
-        if self.resolved_form == "plain" or self.system is None:
+            return system
+        if self.resolved_form == "plain" or system is None:
             why = "plain prompts have none" if self.resolved_form == "plain" else "--system none leaves it out"
-            raise ConfigError(f"instruction {self.instruction!r} stands in the system role, and {why}; choose another")
-        return f"{self.system} {addition}."
+            raise ConfigError(
+                f"instruction {self.prompting.instruction!r} stands in the system role, and {why}; choose another"
+            )
+        return f"{system} {addition}."
 
     def token_ids(self, rendered: str) -> list[int]:
         """Token ids of a rendered prompt; in chat form the template has already written the special tokens."""

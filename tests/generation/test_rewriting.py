@@ -12,7 +12,7 @@ from leakmech.generation.rewriting import (
     rewrite_prompts,
     text_of_answer,
 )
-from leakmech.prompts.render import Renderer
+from leakmech.prompts.render import Prompting, Renderer
 from leakmech.prompts.rewrites import PROMPT_REWRITES, find_rewrite
 from leakmech.prompts.views import split_context
 
@@ -21,7 +21,7 @@ SAMPLE = Sample(id="s", stem="Her passion is", positive="Joy!", neutral="Fact.",
 
 @pytest.fixture
 def renderer(chat_tokenizer):
-    return Renderer(chat_tokenizer, instruction="self-reminder")
+    return Renderer(chat_tokenizer, Prompting(instruction="self-reminder"))
 
 
 @pytest.fixture

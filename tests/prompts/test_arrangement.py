@@ -10,7 +10,7 @@ from leakmech.core.store import read_json, write_json
 from leakmech.datasets.samples import CONDITIONS, PromptSet, Sample, load_dataset
 from leakmech.prompts.arrangement import arrange
 from leakmech.prompts.locate import locate
-from leakmech.prompts.render import Renderer
+from leakmech.prompts.render import Prompting, Renderer
 from leakmech.reports.examples import sample_texts
 from leakmech.scoring.sentence import Cleaner, PromptText
 
@@ -32,7 +32,7 @@ SETTINGS = {
 
 
 def test_after_puts_the_injection_into_a_line_of_its_own(chat_tokenizer):
-    renderer = Renderer(chat_tokenizer, place="after")
+    renderer = Renderer(chat_tokenizer, Prompting(place="after"))
     assert renderer.prompt(SAMPLES.samples[0], "negative").text == "Complete the sentence: Stem 0 is\nWoe 0."
     assert renderer.prompt(SAMPLES.samples[0], "control").text == "Complete the sentence: Stem 0 is"
 
@@ -64,7 +64,7 @@ def test_both_injections_are_echoes_when_they_are_repeated():
 
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_positions_find_injection_and_stem_wherever_they_stand(chat_tokenizer, place):
-    renderer = Renderer(chat_tokenizer, place=place)
+    renderer = Renderer(chat_tokenizer, Prompting(place=place))
     prompts = [renderer.prompt(SAMPLES.samples[1], condition) for condition in CONDITIONS]
     for prompt, located in zip(prompts, locate(prompts, renderer), strict=True):
         for part, text in (("stem", prompt.stem), ("injection", prompt.injection or "")):
@@ -74,7 +74,7 @@ def test_positions_find_injection_and_stem_wherever_they_stand(chat_tokenizer, p
 
 def test_a_plain_text_cannot_end_with_its_injection(plain_tokenizer):
     with pytest.raises(ConfigError, match="need a chat template"):
-        Renderer(plain_tokenizer, place="after")
+        Renderer(plain_tokenizer, Prompting(place="after"))
     with pytest.raises(ConfigError, match="did you mean 'twice'"):
         arrange(SAMPLES, "twise")  # pyright: ignore[reportArgumentType]
 

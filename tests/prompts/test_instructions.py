@@ -6,7 +6,7 @@ from leakmech.core.errors import ConfigError
 from leakmech.datasets.samples import Sample
 from leakmech.prompts.instructions import INSTRUCTIONS, resolve_instruction
 from leakmech.prompts.locate import locate
-from leakmech.prompts.render import Renderer
+from leakmech.prompts.render import Prompting, Renderer
 from leakmech.scoring.sentence import Cleaner, PromptText
 from leakmech.studies.benchmark.settings import BenchConfig
 
@@ -23,7 +23,7 @@ def test_every_instruction_wraps_a_body_that_can_be_read_back(name):
 
 def test_each_part_stands_in_its_place(chat_tokenizer):
     def rendered(name):
-        return Renderer(chat_tokenizer, instruction=name).prompt(SAMPLE, "control").rendered
+        return Renderer(chat_tokenizer, Prompting(instruction=name)).prompt(SAMPLE, "control").rendered
 
     assert rendered("ignore-irrelevant-after").index("Her passion is") < rendered("ignore-irrelevant-after").index(
         "Ignore"
@@ -37,8 +37,8 @@ def test_each_part_stands_in_its_place(chat_tokenizer):
 
 def test_an_instruction_for_the_system_role_needs_one(chat_tokenizer, plain_tokenizer):
     for renderer in (
-        Renderer(plain_tokenizer, instruction="ignore-irrelevant-system"),
-        Renderer(chat_tokenizer, instruction="ignore-irrelevant-system", system=None),
+        Renderer(plain_tokenizer, Prompting(instruction="ignore-irrelevant-system")),
+        Renderer(chat_tokenizer, Prompting(instruction="ignore-irrelevant-system", system=None)),
     ):
         with pytest.raises(ConfigError, match="stands in the system role"):
             renderer.prompt(SAMPLE, "control")
@@ -51,7 +51,7 @@ def test_a_misspelt_name_is_no_text():
 
 
 def test_injection_and_stem_are_found_before_a_later_instruction(chat_tokenizer):
-    renderer = Renderer(chat_tokenizer, instruction="ignore-irrelevant-after")
+    renderer = Renderer(chat_tokenizer, Prompting(instruction="ignore-irrelevant-after"))
     (found,) = locate([renderer.prompt(SAMPLE, "negative")], renderer)
     parts = {name: chat_tokenizer.decode(found.ids[slice(*found.spans[name])]) for name in ("injection", "stem")}
     assert parts == {"injection": "I lost my keys.", "stem": "Her passion is"}

@@ -10,7 +10,7 @@ import pytest
 import leakmech
 from leakmech.core.errors import DatasetError, UsageError
 from leakmech.datasets.samples import PromptSet, Sample
-from leakmech.prompts.render import Renderer
+from leakmech.prompts.render import Prompting, Renderer
 from leakmech.side_effects.answers import Answers
 from leakmech.side_effects.capability import Question, capability
 from leakmech.side_effects.equivalence import Margins
@@ -119,7 +119,7 @@ def test_only_what_is_given_is_measured(make_suite, tiny, answers_of):
 def test_an_instruction_is_a_change_of_the_prompt(make_suite, tiny, chat_tokenizer, answers_of):
     answers = answers_of(about_the_stem, n_samples=8)
     suite = make_suite(answers, None, neutral=(), questions=())
-    found = suite.measure(tiny, answers, renderer=Renderer(chat_tokenizer, instruction="ignore-irrelevant"))
+    found = suite.measure(tiny, answers, renderer=Renderer(chat_tokenizer, Prompting(instruction="ignore-irrelevant")))
     assert found["kl"].effect > 0.001
     assert suite.measure(tiny, answers, renderer=Renderer(chat_tokenizer))["kl"].effect == 0
 

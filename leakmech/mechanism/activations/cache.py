@@ -25,7 +25,7 @@ from leakmech.mechanism.activations.run import ActivationRun
 from leakmech.mechanism.activations.store import ActivationCache, ShardWriter, refuse_too_large, size_text
 from leakmech.models.load import LoadedModel
 from leakmech.models.sites import Site
-from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
+from leakmech.prompts.render import Prompting, Renderer
 
 _FLOAT64 = 8
 
@@ -38,9 +38,7 @@ def cache_activations(
     layers: Sequence[int] | None = None,
     positions: Sequence[str] = ("last_prompt",),
     conditions: Sequence[str] = CONDITIONS,
-    prompt_form: PromptForm = "auto",
-    system: str | None = DEFAULT_SYSTEM,
-    instruction: str = "none",
+    prompting: Prompting = Prompting(),
     continuations: Mapping[str, Sequence[int]] | None = None,
     batch_size: int | str = "auto",
     out: str | Path | None = None,
@@ -65,8 +63,8 @@ def cache_activations(
         ``generated_mean``; or each token of ``injection``, ``stem``, ``prompt``, ``generated``, ``all``.
     conditions
         Of ``control``, ``positive``, ``neutral``, ``negative``.
-    prompt_form, system, instruction
-        How prompts are rendered, as for :func:`leakmech.bench`.
+    prompting
+        How samples become prompts.
     continuations
         Token ids that the model is to read after each prompt, by prompt id; they are the position ``generated``
         (:func:`leakmech.mechanism.behaviour.sample_continuations` makes them).
@@ -93,7 +91,7 @@ def cache_activations(
         layers=layers,
         positions=positions,
         conditions=conditions,
-        renderer=Renderer(model.tokenizer, prompt_form, system, instruction),
+        renderer=Renderer(model.tokenizer, prompting),
         continuations=continuations,
     )
     n_bytes = work.index.n_bytes()
@@ -116,9 +114,7 @@ def activation_moments(
     positions: Sequence[str] = ("last_prompt",),
     conditions: Sequence[str] = CONDITIONS,
     covariance: bool = True,
-    prompt_form: PromptForm = "auto",
-    system: str | None = DEFAULT_SYSTEM,
-    instruction: str = "none",
+    prompting: Prompting = Prompting(),
     continuations: Mapping[str, Sequence[int]] | None = None,
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
@@ -139,7 +135,7 @@ def activation_moments(
         layers=layers,
         positions=positions,
         conditions=conditions,
-        renderer=Renderer(model.tokenizer, prompt_form, system, instruction),
+        renderer=Renderer(model.tokenizer, prompting),
         continuations=continuations,
     )
     index = work.index

@@ -73,7 +73,7 @@ class ActivationRun:
             settings={
                 "positions": list(positions),
                 "prompt_form": renderer.resolved_form,
-                "system": renderer.system,
+                "system": renderer.prompting.system,
                 "instruction": renderer.instruction_text,
                 "continuations": continuations is not None,
             },

@@ -44,7 +44,7 @@ from leakmech.models.components import Component
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.locate import LocatedPrompt
-from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
+from leakmech.prompts.render import Prompting, Renderer
 from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, divide
 
 KNOCKOUT_CONTRASTS = {"positive-negative": (0, 2), "positive-neutral": (0, 1), "negative-neutral": (2, 1)}
@@ -156,9 +156,7 @@ def attention_knockout(
     layers: Sequence[int] | None = None,
     heads: Sequence[str] | None = None,
     continuations: Continuations | None = None,
-    prompt_form: PromptForm = "auto",
-    system: str | None = DEFAULT_SYSTEM,
-    instruction: str = "none",
+    prompting: Prompting = Prompting(),
     batch_size: int | str = "auto",
     seed: int = 0,
     progress: Progress = no_progress,
@@ -179,8 +177,8 @@ def attention_knockout(
         Labels (``L12H3``) of heads that are knocked out, one at a time; None and an empty list as for `layers`.
     continuations
         For ``behaviour``: as :func:`leakmech.mechanism.behaviour.sample_behaviour` returns them; None samples them.
-    prompt_form, system, instruction
-        How prompts are rendered, as for :func:`leakmech.bench`.
+    prompting
+        How samples become prompts.
     batch_size
         Sequences at a time; ``auto`` goes by the device. Halved whenever memory runs out.
     seed
@@ -204,7 +202,7 @@ def attention_knockout(
     refuse_other_attention(model.model)
     wanted = parse_target(target, model)
     knockouts = _knockouts(layout, wanted, layers, heads)
-    samples, renderer = load_dataset(dataset), Renderer(model.tokenizer, prompt_form, system, instruction)
+    samples, renderer = load_dataset(dataset), Renderer(model.tokenizer, prompting)
     if wanted.name == "behaviour" and continuations is None:
         continuations = sample_behaviour(model, samples, renderer=renderer, seed=seed, progress=progress)
     pairs = make_pairs(samples, renderer, continuations=continuations if wanted.name == "behaviour" else None)

@@ -33,7 +33,7 @@ from leakmech.models.components import Component
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.locate import LocatedPrompt
-from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
+from leakmech.prompts.render import Prompting, Renderer
 
 FROM_POSITIONS = ("last_prompt", "stem")
 
@@ -85,9 +85,7 @@ def attention_to_injection(
     dataset: str | Path | PromptSet,
     *,
     conditions: Sequence[Condition] = INJECTIONS,
-    prompt_form: PromptForm = "auto",
-    system: str | None = DEFAULT_SYSTEM,
-    instruction: str = "none",
+    prompting: Prompting = Prompting(),
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> InjectionAttention:
@@ -101,8 +99,8 @@ def attention_to_injection(
         Samples, or the name or file of a data set.
     conditions
         Of ``positive``, ``neutral``, ``negative``.
-    prompt_form, system, instruction
-        How prompts are rendered, as for :func:`leakmech.bench`.
+    prompting
+        How samples become prompts.
     batch_size
         Prompts at a time; ``auto`` goes by the device. Halved whenever memory runs out.
     progress
@@ -117,7 +115,7 @@ def attention_to_injection(
     ActivationError
         Memory does not suffice for one prompt.
     """
-    renderer = Renderer(model.tokenizer, prompt_form, system, instruction)
+    renderer = Renderer(model.tokenizer, prompting)
     prompts = injected_prompts(load_dataset(dataset), renderer, conditions)
     layout = layout_of(model.model)
     names, n_from = [str(name) for name in conditions], len(FROM_POSITIONS)

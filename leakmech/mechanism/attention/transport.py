@@ -44,7 +44,7 @@ from leakmech.models.layout import Block, Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.models.sites import recording
 from leakmech.prompts.locate import LocatedPrompt
-from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
+from leakmech.prompts.render import Prompting, Renderer
 
 _DOMINANT = 2.0  # a head is called after the part that is at least so many times the other
 
@@ -114,9 +114,7 @@ def transport_and_expression(
     dataset: str | Path | PromptSet,
     direction: Direction,
     *,
-    prompt_form: PromptForm = "auto",
-    system: str | None = DEFAULT_SYSTEM,
-    instruction: str = "none",
+    prompting: Prompting = Prompting(),
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Transport:
@@ -130,8 +128,8 @@ def transport_and_expression(
         Samples, or the name or file of a data set.
     direction
         Of ``resid_post`` or ``resid_pre`` at the last prompt token; layers up to it contribute.
-    prompt_form, system, instruction
-        How prompts are rendered, as for :func:`leakmech.bench`.
+    prompting
+        How samples become prompts.
     batch_size
         Prompts at a time; ``auto`` goes by the device. Halved whenever memory runs out.
     progress
@@ -150,7 +148,7 @@ def transport_and_expression(
     """
     target = DirectionTarget.of(direction, model)
     samples = load_dataset(dataset)
-    prompts = injected_prompts(samples, Renderer(model.tokenizer, prompt_form, system, instruction), POLARITIES)
+    prompts = injected_prompts(samples, Renderer(model.tokenizer, prompting), POLARITIES)
     layout = layout_of(model.model)
     ids = tuple(sample.id for sample in samples)
     # Per layer the heads' two parts, then the MLP; the last column is the whole projection.

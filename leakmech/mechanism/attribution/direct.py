@@ -37,7 +37,7 @@ from leakmech.models.batching import in_batches
 from leakmech.models.layout import Layout, layout_of, write_weights
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.locate import LocatedPrompt
-from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
+from leakmech.prompts.render import Prompting, Renderer
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +73,7 @@ def direct_attribution(
     *,
     target: Direction | Continuations,
     contrasts: Mapping[Contrast, float] | None = None,
-    prompt_form: PromptForm = "auto",
-    system: str | None = DEFAULT_SYSTEM,
-    instruction: str = "none",
+    prompting: Prompting = Prompting(),
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Attribution:
@@ -90,7 +88,7 @@ def direct_attribution(
     The other parameters and errors are those of :func:`leakmech.attribute`.
     """
     samples = load_dataset(dataset)
-    renderer = Renderer(model.tokenizer, prompt_form, system, instruction)
+    renderer = Renderer(model.tokenizer, prompting)
     signs = _condition_weights(contrasts or CONTRASTS)
     conditions: list[Condition] = [condition for condition in CONDITIONS if signs.get(condition)]
     by_sample = located_by_sample(samples, renderer, conditions)

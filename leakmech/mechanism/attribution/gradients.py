@@ -46,7 +46,7 @@ from leakmech.models.batching import frozen, in_batches
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.models.sites import Recorded, Site, at_site, recording
-from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm, Renderer
+from leakmech.prompts.render import Prompting, Renderer
 
 Method = Literal["attribution_patching", "graddrop", "integrated_gradients"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -65,9 +65,7 @@ def attribute(
     contrasts: dict[Contrast, float] | None = None,
     continuations: Continuations | None = None,
     steps: int = 8,
-    prompt_form: PromptForm = "auto",
-    system: str | None = DEFAULT_SYSTEM,
-    instruction: str = "none",
+    prompting: Prompting = Prompting(),
     batch_size: int | str = "auto",
     seed: int = 0,
     progress: Progress = no_progress,
@@ -94,8 +92,8 @@ def attribute(
         For ``behaviour``: as :func:`leakmech.mechanism.behaviour.sample_behaviour` returns them; None samples them.
     steps
         Inputs between corrupt and clean, for integrated gradients.
-    prompt_form, system, instruction
-        How prompts are rendered, as for :func:`leakmech.bench`.
+    prompting
+        How samples become prompts.
     batch_size
         Pairs at a time; ``auto`` goes by the device. Halved whenever memory runs out.
     seed
@@ -119,7 +117,7 @@ def attribute(
     if steps < 1:
         raise ConfigError(f"steps must be at least 1, found {steps}")
     samples = load_dataset(dataset)
-    renderer = Renderer(model.tokenizer, prompt_form, system, instruction)
+    renderer = Renderer(model.tokenizer, prompting)
     wanted = parse_target(target, model)
     if wanted.name == "behaviour" and continuations is None:
         continuations = sample_behaviour(model, samples, renderer=renderer, seed=seed, progress=progress)

@@ -7,20 +7,25 @@ for the activation h_t of every token t at the direction's layer, under each con
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
+from leakmech.core.progress import Progress, no_progress
 from leakmech.datasets.samples import CONDITIONS, PromptSet, Sample
 from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.locate import LocatedPrompt, locate
-from leakmech.prompts.render import Renderer
+from leakmech.prompts.render import Prompting, Renderer
 
 
 def token_projections(
-    loaded: LoadedModel, sample: Sample, direction: Direction, *, renderer: Renderer, **prompting: Any
+    loaded: LoadedModel,
+    sample: Sample,
+    direction: Direction,
+    *,
+    prompting: Prompting = Prompting(),
+    batch_size: int | str = "auto",
+    progress: Progress = no_progress,
 ) -> pd.DataFrame:
     """The projection of every token of a sample's prompts.
 
@@ -32,10 +37,8 @@ def token_projections(
         Its four prompts are run.
     direction
         Read at the residual stream after its layer.
-    renderer
-        Makes the prompts.
-    **prompting
-        The same as keyword arguments of :func:`~leakmech.mechanism.activations.cache.cache_activations`.
+    prompting, batch_size, progress
+        See :func:`~leakmech.mechanism.activations.cache.cache_activations`.
 
     Returns
     -------
@@ -49,9 +52,11 @@ def token_projections(
         sites=["resid_post"],
         layers=[direction.layer],
         positions=["prompt"],
-        **prompting,
+        prompting=prompting,
+        batch_size=batch_size,
+        progress=progress,
     )["resid_post"]
-    tokenizer = loaded.tokenizer
+    tokenizer, renderer = loaded.tokenizer, Renderer(loaded.tokenizer, prompting)
     prompts = [renderer.prompt(sample, condition) for condition in CONDITIONS]
     rows = []
     for prompt, place in zip(prompts, locate(prompts, renderer), strict=True):

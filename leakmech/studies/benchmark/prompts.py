@@ -23,9 +23,8 @@ from leakmech.interventions.base import Intervention
 from leakmech.interventions.positions import PromptSpans
 from leakmech.models.batching import parse_batch_size
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.arrangement import injection_place
 from leakmech.prompts.locate import locate
-from leakmech.prompts.render import Prompt, Renderer
+from leakmech.prompts.render import Prompt, Prompting, Renderer
 from leakmech.prompts.rewrites import PromptRewrite, find_rewrite
 from leakmech.runs.directory import RunDirectory
 from leakmech.studies.benchmark.settings import BenchConfig
@@ -45,14 +44,7 @@ class RunPrompts:
 
     @cached_property
     def renderer(self) -> Renderer:
-        c = self.config
-        return Renderer(
-            self.loaded.tokenizer,
-            form=c.prompt_form,
-            system=c.system,
-            instruction=c.instruction,
-            place=injection_place(c.arrangement),
-        )
+        return Renderer(self.loaded.tokenizer, Prompting.of(self.config))
 
     @cached_property
     def given(self) -> dict[str, Prompt]:

@@ -19,7 +19,7 @@ from leakmech.core.rows import user_rows
 from leakmech.core.store import content_hash, read_json, write_json, write_jsonl
 from leakmech.datasets.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.prompts.arrangement import arrange, injection_place
-from leakmech.prompts.render import Prompt, Renderer
+from leakmech.prompts.render import Prompt, Prompting, Renderer
 from leakmech.runs.directory import BenchResult, RunDirectory, load_result, open_run, refuse_other_run
 from leakmech.scoring.records import MISSING
 from leakmech.scoring.sentence import PromptText
@@ -144,12 +144,12 @@ def _with_gaps(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _renderer(config: ScoreConfig) -> Renderer:
+    """Writes prompts as users write them; how another program rendered them is not known."""
     place = injection_place(config.arrangement)
-    return Renderer(None, form="plain", instruction=config.instruction, place=place)
+    return Renderer(None, Prompting("plain", instruction=config.instruction, place=place))
 
 
 def _prompts(samples: PromptSet, config: ScoreConfig) -> dict[tuple[str, str], Prompt]:
-    """The prompts as users wrote them; how another program rendered them is not known."""
     renderer = _renderer(config)
     return {(s.id, condition): renderer.unrendered(s, condition) for s in samples for condition in CONDITIONS}
 

@@ -97,7 +97,8 @@ def _fitted(bench: Workbench, kind: Any) -> FittedDirections:
         methods=methods,
         estimator=c.estimator,
         seed=c.seed,
-        **bench.prompting,
+        prompting=bench.prompting,
+        **bench.running,
     )
 
 
@@ -133,7 +134,9 @@ def ranking(bench: Workbench) -> Fragment:
             if name == c.target:
                 raise
             skipped[name] = str(error)
-    found.append(direct_attribution(bench.reading, samples, target=bench.direction, **bench.prompting))
+    found.append(
+        direct_attribution(bench.reading, samples, target=bench.direction, prompting=bench.prompting, **bench.running)
+    )
     headline = next(a for a in found if (a.method, a.target) == ("attribution_patching", c.target))
     prompts = [
         prompt
@@ -238,7 +241,7 @@ def causal(bench: Workbench) -> Fragment:
 def attention(bench: Workbench) -> Fragment:
     """Which heads look at the injection, what happens without that, and who brings and who expresses affect."""
     c, samples = bench.config, bench.exact
-    read = attention_to_injection(bench.loaded, samples, **bench.prompting).to_frame()
+    read = attention_to_injection(bench.loaded, samples, prompting=bench.prompting, **bench.running).to_frame()
     bench.save_table("attention", read)
     scores = bench.scores("ranking")["heads"]
     best = ranked_frame(scores, column="head", top=_KNOCKED_OUT_HEADS)
@@ -250,10 +253,13 @@ def attention(bench: Workbench) -> Fragment:
         target=target,
         heads=[label for label in labels if int(label[1:].partition("H")[0]) <= target.layer],
         seed=c.seed,
-        **bench.prompting,
+        prompting=bench.prompting,
+        **bench.running,
     )
     bench.save_table("knockout", knocked.to_frame(seed=c.seed, draws=c.bootstrap_draws))
-    moved = transport_and_expression(bench.loaded, samples, bench.direction, **bench.prompting).to_frame()
+    moved = transport_and_expression(
+        bench.loaded, samples, bench.direction, prompting=bench.prompting, **bench.running
+    ).to_frame()
     bench.save_table("transport", moved)
     of_heads = moved.loc[moved["component"] != "mlp"]
     transport, expressed = (float(np.sum(of_heads[column].to_list())) for column in ("transport", "expression"))
@@ -322,7 +328,7 @@ def _areas(curves: CircuitCurves, *, top: int) -> Fragment:
 def tokens(bench: Workbench) -> Fragment:
     """The target direction along the tokens of the first test sample."""
     sample = bench.splits["test"].samples[0]
-    frame = token_projections(bench.reading, sample, bench.direction, renderer=bench.renderer, **bench.prompting)
+    frame = token_projections(bench.reading, sample, bench.direction, prompting=bench.prompting, **bench.running)
     bench.save_table("token_projection", frame)
     return {}
 

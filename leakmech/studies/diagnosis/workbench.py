@@ -22,7 +22,7 @@ from leakmech.mechanism.bridge import BridgedModel
 from leakmech.mechanism.directions.direction import Direction, load_direction
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.render import Renderer
+from leakmech.prompts.render import Prompting, Renderer
 from leakmech.studies.diagnosis.settings import Backend, DiagnoseConfig
 
 Fragment = dict[str, Any]
@@ -54,25 +54,17 @@ class Workbench:
 
     @cached_property
     def renderer(self) -> Renderer:
-        c = self.config
-        return Renderer(self.loaded.tokenizer, c.prompt_form, c.system, c.instruction)
+        return Renderer(self.loaded.tokenizer, self.prompting)
+
+    @property
+    def prompting(self) -> Prompting:
+        """How samples become prompts."""
+        return Prompting.of(self.config)
 
     @property
     def target_layer(self) -> int:
         """Layer of the target direction."""
         return self.layout.n_layers - 1 if self.config.target_layer is None else self.config.target_layer
-
-    @property
-    def prompting(self) -> dict[str, Any]:
-        """How prompts are rendered and run, as keyword arguments of the functions in ``mechanism``."""
-        c = self.config
-        return {
-            "prompt_form": c.prompt_form,
-            "system": c.system,
-            "instruction": c.instruction,
-            "batch_size": c.batch_size,
-            "progress": self.progress,
-        }
 
     @property
     def running(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from leakmech.mechanism.directions.direction import load_direction
 from leakmech.models.layout import layout_of
 from leakmech.models.load import ADAPTER_CARD, LoadedModel, load_adapter, load_model
 from leakmech.models.quiet import quiet
-from leakmech.prompts.render import Renderer
+from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
 from leakmech.studies.lora.evaluation import Pairing, TuneSelectivity
 from leakmech.studies.lora.overlap_check import refuse_shared_prompts
@@ -199,8 +199,7 @@ class _LoraRun:
 
     @property
     def _renderer(self) -> Renderer:
-        config = self.config
-        return Renderer(self.loaded.tokenizer, config.prompt_form, config.system, config.instruction)
+        return Renderer(self.loaded.tokenizer, Prompting.of(self.config))
 
     def _examples(
         self, given: Sequence[TrainingExample] | None, evaluation: Sequence[PromptSet], cache_dir: Path | None

@@ -27,8 +27,8 @@ from leakmech.interventions.files import load_interventions
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.positions import PromptSpans
 from leakmech.models.load import LoadedModel, load_adapter
-from leakmech.prompts.arrangement import Arrangement, injection_place
-from leakmech.prompts.render import Renderer
+from leakmech.prompts.arrangement import Arrangement
+from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import BenchResult, RunDirectory
 from leakmech.scoring.expression import Estimator, estimator_names, load_estimator
 from leakmech.scoring.leakage import LeakageScores
@@ -299,14 +299,7 @@ class Arena:
         return prompt_continuations(prompts.values(), renderer, tokens=tokens)
 
     def _renderer(self, mitigation: Mitigation) -> Renderer:
-        c = mitigation.configure(self.config)
-        return Renderer(
-            self.loaded.tokenizer,
-            form=c.prompt_form,
-            system=c.system,
-            instruction=c.instruction,
-            place=injection_place(c.arrangement),
-        )
+        return Renderer(self.loaded.tokenizer, Prompting.of(mitigation.configure(self.config)))
 
     def _variant(self, mitigation: Mitigation) -> ModelVariant:
         """The model as the mitigation changes its forward pass."""

@@ -31,7 +31,7 @@ from leakmech.mechanism.directions.fits import fit_method
 from leakmech.mechanism.sentiment import ActivationReader
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.render import Renderer
+from leakmech.prompts.render import Prompting, Renderer
 from leakmech.studies.diagnosis.run import load_splits
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.mitigation.relation_probe import RelationProbe, fit_relation_probe
@@ -76,18 +76,11 @@ class FittedParts:
 
     @property
     def _renderer(self) -> Renderer:
-        c = self.config
-        return Renderer(self.loaded.tokenizer, c.prompt_form, c.system, c.instruction)
+        return Renderer(self.loaded.tokenizer, self._prompting)
 
     @property
-    def _prompting(self) -> dict[str, Any]:
-        c = self.config
-        return {
-            "prompt_form": c.prompt_form,
-            "system": c.system,
-            "instruction": c.instruction,
-            "progress": self.progress,
-        }
+    def _prompting(self) -> Prompting:
+        return Prompting.of(self.config)
 
     @property
     def source_hash(self) -> str:
@@ -174,7 +167,8 @@ class FittedParts:
             positions=("all",),
             conditions=("control",),
             covariance=False,
-            **self._prompting,
+            prompting=self._prompting,
+            progress=self.progress,
         )
         return {site: _over_tokens(found) for site, found in moments.items()}
 
@@ -200,7 +194,8 @@ class FittedParts:
             irrelevant_fit=self.splits["fit"],
             irrelevant_tune=self.splits["tune"],
             seed=self.seed,
-            **self._prompting,
+            prompting=self._prompting,
+            progress=self.progress,
         )
 
 

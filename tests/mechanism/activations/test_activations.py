@@ -237,7 +237,7 @@ def test_a_template_that_changes_the_text_is_refused(make_tiny, chat_tokenizer):
     tokenizer = type(chat_tokenizer)(tokenizer_object=chat_tokenizer.backend_tokenizer, pad_token="<|endoftext|>")
     tokenizer.chat_template = "{{ messages[-1]['content'] | upper }}"
     shouting = load_model(loaded.model, tokenizer=tokenizer, dtype="float32", device="cpu")
-    with pytest.raises(ModelError, match=r"'a/control': the chat template changes its text.*prompt_form='plain'"):
+    with pytest.raises(ModelError, match=r"'a/control': the chat template changes its text.*prompt form 'plain'"):
         cache_activations(shouting, SAMPLES)
 
 
