@@ -26,14 +26,20 @@ POLARITIES: tuple[Polarity, ...] = get_args(Polarity)
 
 _BUILTIN = {
     "hexl": "hexl.jsonl",
+    "hexl-mild": "hexl_mild.jsonl",
+    "hexl-frozen": "hexl_frozen.jsonl",
     "relevant-matched": "relevant_matched.jsonl",
     "relevant-self": "relevant_self.jsonl",
+    "relevant-frozen": "relevant_frozen.jsonl",
+    "self-frozen": "self_frozen.jsonl",
     "relevant-fit": "relevant_fit.jsonl",
     "relevant-train": "relevant_train.jsonl",
     "relevant-wide": "relevant_wide.jsonl",
 }
-RELEVANT_DATASETS = ("relevant-matched", "relevant-self")
+RELEVANT_DATASETS = ("relevant-matched", "relevant-self", "relevant-frozen", "self-frozen")
 """Built-in data sets to evaluate on whose injections should colour the answer, unlike those of a leakage set."""
+FROZEN_DATASETS = ("hexl-frozen", "relevant-frozen", "self-frozen")
+"""Built-in data sets that are kept for a last evaluation: nothing is fitted, chosen or looked at on them before."""
 FITTING_DATASETS = ("relevant-fit", "relevant-train", "relevant-wide")
 """Built-in data sets of relevant affect that probes, thresholds and adapters are fitted on; never evaluate on them."""
 
@@ -136,10 +142,18 @@ def builtin_datasets() -> dict[str, Path]:
 
     ``hexl``
         60 samples with injections that are irrelevant to the stem (data/hexl.md).
+    ``hexl-mild``
+        60 more, of mild events (data/hexl_mild.md).
+    ``hexl-frozen``
+        240 more, half of them mild, kept for a last evaluation (data/frozen.md).
     ``relevant-matched``
         The same 60 stems with injections about what the stem asks; ``source`` is the id of the HEXL sample.
     ``relevant-self``
         40 self-reports ("I feel") with injections about the speaker's own day.
+    ``relevant-frozen``
+        The stems of ``hexl-frozen`` with injections about what the stem asks, kept for a last evaluation.
+    ``self-frozen``
+        120 self-reports, kept for a last evaluation.
     ``relevant-fit``
         240 other stems with injections about what they ask, splits ``fit`` and ``tune``: to fit on, never to evaluate.
     ``relevant-train``
@@ -151,6 +165,18 @@ def builtin_datasets() -> dict[str, Path]:
     """
     folder = Path(str(resources.files("leakmech.datasets") / "data"))
     return {name: folder / file for name, file in _BUILTIN.items()}
+
+
+def refuse_frozen(samples: PromptSet) -> None:
+    """What is fitted or chosen on `samples` leaves the frozen data sets unseen.
+
+    Raises
+    ------
+    DatasetError
+        Charged injections of `samples` stand in one of :data:`FROZEN_DATASETS`.
+    """
+    for name in FROZEN_DATASETS:
+        samples.refuse_shared_injections(load_dataset(name))
 
 
 def load_pooled(names: Sequence[str | Path]) -> PromptSet:

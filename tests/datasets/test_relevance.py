@@ -29,7 +29,8 @@ ANSWERS = ("wonderful", "awful", "a disaster", "very good indeed", "not what I e
 hexl = pytest.fixture(scope="module")(lambda: load_dataset("hexl"))
 matched = pytest.fixture(scope="module")(lambda: load_dataset("relevant-matched"))
 self_report = pytest.fixture(scope="module")(lambda: load_dataset("relevant-self"))
-both = pytest.mark.parametrize("name", RELEVANT_DATASETS)
+both = pytest.mark.parametrize("name", ["relevant-matched", "relevant-self"])
+every = pytest.mark.parametrize("name", RELEVANT_DATASETS)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def test_self_reports_are_about_the_speaker_and_equally_long_within_a_sample(sel
         assert not any((FIRST_PERSON | {"my"}).isdisjoint(own) for own in words), sample.id
 
 
-@both
+@every
 def test_an_injection_makes_no_plain_answer_an_echo(name):
     cleaner = Cleaner()
     for sample in load_dataset(name):

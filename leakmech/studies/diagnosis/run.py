@@ -12,7 +12,7 @@ import pandas as pd
 from leakmech.core.errors import InterruptedRunError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import read_json, slug, write_json
-from leakmech.datasets.samples import PromptSet, load_dataset
+from leakmech.datasets.samples import PromptSet, load_dataset, refuse_frozen
 from leakmech.mechanism.sentiment import split_samples
 from leakmech.models.load import load_adapter, load_configured
 from leakmech.runs.directory import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
@@ -120,7 +120,7 @@ def load_splits(config: DiagnoseConfig) -> dict[str, PromptSet]:
     Raises
     ------
     DatasetError
-        They share samples or injections.
+        They share samples or injections, or hold those of a frozen data set.
     """
     splits = split_samples(
         load_dataset(config.fit), tune=load_dataset(config.tune) if config.tune else None, seed=config.seed
@@ -128,6 +128,7 @@ def load_splits(config: DiagnoseConfig) -> dict[str, PromptSet]:
     splits["test"] = load_dataset(config.dataset).take(config.limit)
     for name in ("fit", "tune"):
         splits[name].refuse_shared_injections(splits["test"])
+        refuse_frozen(splits[name])
     return splits
 
 

@@ -30,7 +30,7 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import stable_hash
 from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard
 from leakmech.datasets.relevant_pairs import AffectPair
-from leakmech.datasets.samples import POLARITIES, Polarity, PromptSet
+from leakmech.datasets.samples import FROZEN_DATASETS, POLARITIES, Polarity, PromptSet, load_dataset
 from leakmech.generation.decode import FinishReason, Generation, Row
 from leakmech.generation.decoding import Decoding
 from leakmech.generation.engine import generate
@@ -133,7 +133,7 @@ def build_training_examples(
     polarities
         Which injections irrelevant and relevant examples have.
     evaluation, max_overlap
-        Data sets that training must share no text with.
+        Data sets that training must share no text with; the frozen ones are always among them.
     renderer
         By default the tokenizer's form of prompt.
     decoding
@@ -150,7 +150,8 @@ def build_training_examples(
     UsageError
         There are not enough samples for the asked number and shares.
     """
-    refuse_shared_texts(sources.texts(), evaluation, max_overlap=max_overlap)
+    frozen = [load_dataset(name) for name in FROZEN_DATASETS]
+    refuse_shared_texts(sources.texts(), [*evaluation, *frozen], max_overlap=max_overlap)
     renderer = renderer or Renderer(loaded.tokenizer)
     decoding = decoding or Decoding(max_new_tokens=64)
     candidates = _candidates(sources, polarities, seed)

@@ -23,7 +23,7 @@ from leakmech.core.errors import ConfigError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, read_json, slug, write_json
 from leakmech.datasets.relation import mismatched, with_exchanged, without_self_reports
-from leakmech.datasets.samples import load_dataset
+from leakmech.datasets.samples import load_dataset, refuse_frozen
 from leakmech.interventions.checks import refuse_misfits
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.models.layout import layout_of
@@ -129,6 +129,7 @@ def _fitted_parts(config: MitigateConfig, loaded: LoadedModel, progress: Progres
     for samples in (parts.splits["fit"], parts.splits["tune"], parts.relevant):
         for others in judged:
             samples.refuse_shared_injections(others)
+        refuse_frozen(samples)
     return parts
 
 
