@@ -27,7 +27,7 @@ from scipy import stats
 
 import leakmech
 from leakmech.core.errors import RunDirectoryError
-from leakmech.core.store import read_json, write_text
+from leakmech.core.store import write_text
 from leakmech.datasets.samples import POLARITIES
 from leakmech.reports.examples import sample_texts
 from leakmech.reports.figures.canvas import INK, SERIES_COLORS, SOFT, new_figure, save_figure
@@ -89,7 +89,7 @@ def expression_leakage(runs: Sequence[Path]) -> Expressions:
         A run is not finished, or the runs are over different data sets.
     """
     results = [leakmech.load_result(run) for run in runs]
-    datasets = [read_json(run / "run.json")["fingerprint"]["dataset"] for run in runs]
+    datasets = [result.record.fingerprint["dataset"] for result in results]
     for run, dataset in zip(runs, datasets, strict=True):
         if dataset != datasets[0]:
             raise RunDirectoryError(f"{runs[0]} and {run} are over different data sets; draw one figure for each")

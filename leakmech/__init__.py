@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from leakmech.mechanism.sentiment import sentiment_directions
     from leakmech.models.load import load_model
     from leakmech.prompts.render import Prompting
-    from leakmech.runs.directory import BenchResult, load_result
     from leakmech.scoring.expression import load_estimator
     from leakmech.studies.aexl.build import build_aexl
     from leakmech.studies.annotation.exporting import export_annotation
@@ -36,12 +35,14 @@ if TYPE_CHECKING:
     from leakmech.studies.benchmark.comparison import Comparison, compare
     from leakmech.studies.benchmark.power import power
     from leakmech.studies.benchmark.rescoring import score
+    from leakmech.studies.benchmark.result import BenchResult
     from leakmech.studies.benchmark.run import bench
     from leakmech.studies.diagnosis.run import diagnose
     from leakmech.studies.lora.run import merge_lora, train_lora
     from leakmech.studies.mitigation.compare import MitigationComparison, evaluate_mitigations
     from leakmech.studies.mitigation.mitigation import Mitigation
     from leakmech.studies.mitigation.run import mitigate
+    from leakmech.studies.results import load_result
     from leakmech.training.settings import LoraTrainingConfig
 
 __version__ = "0.1.0"
@@ -100,7 +101,7 @@ _HOMES = {
     "AblateDirection": "leakmech.interventions.types",
     "AblateHeads": "leakmech.interventions.types",
     "AblateNeurons": "leakmech.interventions.types",
-    "BenchResult": "leakmech.runs.directory",
+    "BenchResult": "leakmech.studies.benchmark.result",
     "Comparison": "leakmech.studies.benchmark.comparison",
     "DampenAttention": "leakmech.interventions.types",
     "Direction": "leakmech.mechanism.directions.direction",
@@ -130,7 +131,7 @@ _HOMES = {
     "load_estimator": "leakmech.scoring.expression",
     "load_interventions": "leakmech.interventions.files",
     "load_model": "leakmech.models.load",
-    "load_result": "leakmech.runs.directory",
+    "load_result": "leakmech.studies.results",
     "merge_lora": "leakmech.studies.lora.run",
     "power": "leakmech.studies.benchmark.power",
     "save_interventions": "leakmech.interventions.files",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -96,6 +97,58 @@ def test_commands_show_and_report_a_benchmark(runs, name):
     page = (runs / name / "report.html").read_text(encoding="utf-8")
     assert f"{stored(f'{name}/summary.json')['overall']['auc_el']:.2f}" in page
     assert state(name) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "table"),
+    [
+        ("bench", "BenchResult", None),
+        ("score-run", "BenchResult", None),
+        ("diagnose", "Diagnosis", "heads"),
+        ("mitigate", "MitigationComparison", "mitigations"),
+        ("evaluate", "MitigationComparison", "mitigations"),
+        ("train", "LoraResult", None),
+        ("comparison", "Comparison", "comparison"),
+        ("annotation", "AnnotationResult", "pairs"),
+    ],
+)
+def test_a_result_of_every_kind_opens_and_is_printed(runs, name, kind, table):
+    result = leakmech.load_result(name)
+    assert type(result).__name__ == kind
+    assert result.path == Path(name)
+    first = result.tables()[0]
+    assert result.to_markdown().startswith(f"**{first.title}**")
+    assert f"<caption>{html.escape(first.title)}</caption>" in result._repr_html_()
+    if table is not None:
+        pd.testing.assert_frame_equal(result.table(table), pd.read_csv(RUNS / name / "tables" / f"{table}.csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "marker", "way_on"),
+    [
+        ("bench", "summary.json", "leakmech bench --out bench"),
+        ("score-file", "summary.json", "leakmech score data/answers.jsonl --out score-file"),
+        ("diagnose", "summary.json", "leakmech diagnose --out diagnose"),
+        ("mitigate", "summary.json", "leakmech mitigate --out mitigate"),
+        ("evaluate", "summary.json", "the same call"),
+        ("train", "summary.json", "leakmech train-lora --out train"),
+        ("annotation", "agreement.json", "leakmech annotate import annotation"),
+    ],
+)
+def test_an_unfinished_run_of_every_kind_says_how_to_go_on(runs, name, marker, way_on):
+    (runs / name / marker).unlink()
+    with pytest.raises(RunDirectoryError) as refused:
+        leakmech.load_result(name)
+    assert str(refused.value) == f"{name}: is not finished; continue it with: {way_on}"
+
+
+def test_pairs_of_old_annotations_are_what_an_import_finds(runs):
+    before = leakmech.load_result("annotation")
+    pd.testing.assert_frame_equal(
+        leakmech.import_annotation("annotation", **make_runs.SETTINGS["agreement"]).pairs, before.pairs
+    )
+    assert before.pairs["names_injection"].dtype == bool
+    assert before.pairs["difference"].dtype == float
 
 
 def test_old_cells_open_as_benchmarks(runs):
@@ -210,7 +263,7 @@ def test_old_runs_compare_as_they_did(runs):
 
 def test_old_sheets_are_read_as_they_were(runs):
     found = leakmech.import_annotation("annotation", **make_runs.SETTINGS["agreement"])
-    assert_same(found.report, stored("annotation/agreement.json"))
+    assert_same(found.summary, stored("annotation/agreement.json"))
     text = (runs / "annotation" / "tables" / "pairs.csv").read_text(encoding="utf-8")
     assert text == (RUNS / "annotation" / "tables" / "pairs.csv").read_text(encoding="utf-8")
 

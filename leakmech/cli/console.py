@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from leakmech.runs.result import Result
 
 out = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=120)
 
@@ -18,3 +21,9 @@ def complain(text: str) -> None:
 def given(**options: Any) -> dict[str, Any]:
     """The options that were set on the command line."""
     return {key: value for key, value in options.items() if value is not None}
+
+
+def print_tables(result: Result) -> None:
+    """Print the main tables of a finished run."""
+    for table in result.tables():
+        out.print(table.to_rich())

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from leakmech.cli.console import out as console
+from leakmech.cli.console import print_tables
 from leakmech.cli.options import ConfigFile, Given, takes
 
 
@@ -19,13 +20,12 @@ def train(
 ) -> None:
     """Train a LoRA adapter against leakage; continues the training in --out if there is one."""
     from leakmech.core.progress import rich_progress
-    from leakmech.studies.lora.report import adapter_table, write_report
     from leakmech.studies.lora.run import train_lora
 
     chosen = given.settings.parse(given.over(out=out, config=config), where=str(config or "train-lora"))
     result = train_lora(chosen, out, progress=rich_progress)
-    console.print(adapter_table(result.card).to_rich())
-    console.print(f"report: {write_report(result.path)}")
+    print_tables(result)
+    console.print(f"report: {result.report()}")
     console.print(f"adapter: {result.path}")
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leakmech.cli.console import out as console
+from leakmech.cli.console import print_tables
 from leakmech.cli.options import ConfigFile, Given, takes
 
 if TYPE_CHECKING:
     from leakmech.models.load import LoadedModel
-    from leakmech.studies.diagnosis.run import Diagnosis
 
 _MODEL = typer.Option(help="Hub id, folder, or embedded:<name>.")
 _FIT = typer.Option(help="Samples on which directions are fitted.")
@@ -32,7 +32,10 @@ def diagnose(
     from leakmech.core.progress import rich_progress
     from leakmech.studies.diagnosis.run import diagnose as run
 
-    _present(run(out=out, progress=rich_progress, **given.over(out=out, config=config)))
+    result = run(out=out, progress=rich_progress, **given.over(out=out, config=config))
+    print_tables(result)
+    console.print(f"report: {result.path / 'report.html'}")
+    console.print(f"run: {result.path}")
 
 
 def directions(
@@ -129,12 +132,3 @@ def _number(text: str, option: str) -> int:
     if not text.strip().isdecimal():
         raise ConfigError(f"{option}: give whole numbers with commas, found {text!r}")
     return int(text)
-
-
-def _present(result: Diagnosis) -> None:
-    from leakmech.studies.diagnosis.tables import diagnosis_tables
-
-    for table in diagnosis_tables(result.summary, result.table("heads")):
-        console.print(table.to_rich())
-    console.print(f"report: {result.path / 'report.html'}")
-    console.print(f"run: {result.path}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from leakmech.cli.console import out as console
+from leakmech.cli.console import print_tables
 from leakmech.cli.options import ConfigFile, Given, takes
 
 
@@ -21,12 +22,9 @@ def mitigate(
 ) -> None:
     """Try mitigations, choose strengths on tune samples, and measure on test samples what each lowers and damages."""
     from leakmech.core.progress import rich_progress
-    from leakmech.studies.mitigation.report import mitigations_table
     from leakmech.studies.mitigation.run import mitigate as run
 
     result = run(out=out, progress=rich_progress, **given.over(out=out, config=config))
-    frame = result.to_frame()
-    title = f"Mitigations of {result.summary['model']} on {result.summary['dataset']}"
-    console.print(mitigations_table(frame.loc[frame["split"] == "test"], title=title).to_rich())
+    print_tables(result)
     console.print(f"table: {result.path / 'tables' / 'mitigations.csv'}")
     console.print(f"report: {result.path / 'report.html'}")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leakmech.cli.console import out as console
+from leakmech.cli.console import print_tables
 from leakmech.cli.options import ConfigFile, ConfigOption, Given, Report, takes
 
 if TYPE_CHECKING:
-    from leakmech.runs.directory import BenchResult
+    from leakmech.runs.result import Result
 
 
 @takes("leakmech.studies.benchmark.settings:BenchConfig")
@@ -50,9 +51,9 @@ def score(
 
 def show(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """Print the tables of a finished run."""
-    from leakmech.runs.directory import load_result
+    from leakmech.studies.results import load_result
 
-    _print_tables(load_result(run))
+    print_tables(load_result(run))
 
 
 def samples(
@@ -70,25 +71,14 @@ def samples(
 
 def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """Write a self-contained HTML page about a finished run."""
-    _write_report(run)
+    from leakmech.studies.results import load_result
+
+    console.print(f"report: {load_result(run).report()}")
 
 
-def _present(result: BenchResult, report: bool) -> None:
+def _present(result: Result, report: bool) -> None:
     """Print what a command that makes a run ends with."""
-    _print_tables(result)
+    print_tables(result)
     if report:
-        _write_report(result.path)
+        console.print(f"report: {result.report()}")
     console.print(f"run: {result.path}")
-
-
-def _print_tables(result: BenchResult) -> None:
-    from leakmech.reports.tables import summary_tables
-
-    for table in summary_tables(result.summary):
-        console.print(table.to_rich())
-
-
-def _write_report(run: Path) -> None:
-    from leakmech.studies.benchmark.report import write_report
-
-    console.print(f"report: {write_report(run)}")

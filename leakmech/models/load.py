@@ -104,6 +104,15 @@ class LoadedModel:
         """Whether the tokenizer can render a conversation."""
         return bool(self.tokenizer.chat_template)
 
+    def fingerprint(self) -> dict[str, str]:
+        """What a run goes by to tell whether it is continued with this model: three hashes, and the dtype."""
+        return {
+            "weights": self.weights_hash,
+            "tokenizer": self.tokenizer_hash,
+            "template": self.template_hash,
+            "dtype": dtype_name(self.dtype),
+        }
+
     def info(self) -> dict[str, Any]:
         """Where the model comes from and what it is, JSON-ready."""
         return {

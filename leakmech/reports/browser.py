@@ -20,7 +20,7 @@ from leakmech.core.seeds import numpy_generator
 from leakmech.datasets.samples import Condition
 from leakmech.reports.examples import SampleTexts, mark, sample_texts
 from leakmech.reports.page import Section
-from leakmech.runs.directory import BenchResult, RunDirectory
+from leakmech.runs.result import Result
 from leakmech.scoring.leakage import LABELS, mean_valence, valence_shifts
 from leakmech.scoring.records import leakage_scores
 
@@ -51,7 +51,7 @@ class SampleBrowser(Section):
 
 
 def sample_browser(
-    result: BenchResult, *, heading: str = "Samples", max_samples: int = MAX_SAMPLES, max_bytes: int = MAX_DATA_BYTES
+    result: Result, *, heading: str = "Samples", max_samples: int = MAX_SAMPLES, max_bytes: int = MAX_DATA_BYTES
 ) -> SampleBrowser:
     """The samples that the page embeds: all of them, or as many as fit, chosen by :func:`choose_samples`."""
     texts = sample_texts(result)
@@ -103,14 +103,14 @@ def _selection(number: int, n_samples: int) -> str:
     )
 
 
-def _generations(result: BenchResult, wanted: set[str]) -> dict[str, dict[str, list[list[Any]]]]:
+def _generations(result: Result, wanted: set[str]) -> dict[str, dict[str, list[list[Any]]]]:
     """``[sample][condition]``: scored text, full text where it is another, remark and P of each generation."""
     policy = result.summary["cleaning"]
     scores = result.scores
     frame = scores.loc[~scores["resampled"] & scores["sample"].isin(list(wanted))]
     full = {
         (record["prompt_id"], record["generation"]): record["text"]
-        for record in RunDirectory(result.path).generations()
+        for record in result.files.generations()
         if record["sample"] in wanted
     }
     found: dict[str, dict[str, list[list[Any]]]] = {}

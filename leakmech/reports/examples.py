@@ -21,7 +21,7 @@ from leakmech.core.store import read_jsonl_shard
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, Condition
 from leakmech.prompts.instructions import resolve_instruction
 from leakmech.reports.cells import DASH, signed
-from leakmech.runs.directory import BenchResult, RunDirectory, load_result
+from leakmech.runs.result import Result
 from leakmech.scoring.records import Record
 
 _STYLES = {"positive": "blue", "negative": "dark_orange"}
@@ -38,22 +38,7 @@ class SampleTexts:
     injections: Mapping[Condition, str]
 
 
-def finished_bench(run: Path) -> BenchResult:
-    """The result of a finished benchmark run.
-
-    Raises
-    ------
-    RunDirectoryError
-        `run` is no run, is not finished, or is of another kind.
-    """
-    result = load_result(run)
-    kind = result.summary.get("kind")
-    if kind != "bench":
-        raise RunDirectoryError(f"{run}: is a run of kind {kind!r}; this needs one of `leakmech bench`")
-    return result
-
-
-def sample_texts(result: BenchResult) -> dict[str, SampleTexts]:
+def sample_texts(result: Result) -> dict[str, SampleTexts]:
     """Stem and injections of every sample, by id, in the order of the data set.
 
     Raises
@@ -61,7 +46,7 @@ def sample_texts(result: BenchResult) -> dict[str, SampleTexts]:
     RunDirectoryError
         ``prompts.jsonl`` lacks a condition of a sample.
     """
-    path = RunDirectory(result.path).prompts_file
+    path = result.files.prompts_file
     # Every prompt is instruction, optional injection and stem; the first is known, and control has no second.
     instruction = resolve_instruction(result.summary["instruction"])
     prompts: dict[str, dict[str, Any]] = {}
@@ -117,7 +102,7 @@ def examples_table(
     UsageError
         There is no such sample or generation.
     """
-    result = finished_bench(Path(run))
+    result = Result.load(run).of_kind("bench")
     summary, texts = result.summary, sample_texts(result)
     n_generations = summary["generations"]
     if not 0 <= generation < n_generations:

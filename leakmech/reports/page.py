@@ -22,10 +22,11 @@ from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from leakmech.core.errors import FigureError
-from leakmech.core.store import read_json, write_text
+from leakmech.core.store import write_text
 from leakmech.reports.cells import DASH, cell, typeset
 from leakmech.reports.figures.frames import words
 from leakmech.reports.tables import Table
+from leakmech.runs.directory import RunRecord
 from leakmech.runs.reproduce import reproduction
 from leakmech.runs.settings import Settings
 
@@ -168,21 +169,20 @@ class Details(Section):
         return cls(list(_flat(values)), heading=heading)
 
 
-def reproduce(settings: type[Settings], record: Mapping[str, Any], *, arguments: Sequence[str] = ()) -> list[Section]:
+def reproduce(settings: type[Settings], record: RunRecord, *, arguments: Sequence[str] = ()) -> list[Section]:
     """How to make the run of a command once more, from what ``run.json`` holds."""
-    dtype = record.get("fingerprint", {}).get("dtype")
+    dtype = record.fingerprint.get("dtype")
     place = {"dtype": dtype} if dtype else {}
-    command = reproduction(settings, record["config"], arguments=arguments, place=place)
+    command = reproduction(settings, record.config, arguments=arguments, place=place)
     return [Paragraph(_SAME, heading="Reproduce"), Code(command)]
 
 
 def how_it_was_made(run: Path, summary: Mapping[str, Any], settings: type[Settings]) -> list[Section]:
     """The end of a page: the command that repeats the run if one made it, and everything that is known."""
-    file = run / "run.json"
-    record = read_json(file) if file.exists() else {}
+    record = RunRecord.find(run)
     return [
-        *(reproduce(settings, record) if record.get("command") == settings.command else []),
-        *([Details.of(record, heading="Everything in run.json")] if record else []),
+        *(reproduce(settings, record) if record and record.command == settings.command else []),
+        *([Details.of(record.values, heading="Everything in run.json")] if record else []),
         Details.of(summary, heading="Everything in summary.json"),
     ]
 

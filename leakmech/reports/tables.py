@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -39,6 +40,13 @@ class Table:
         lines = [self.header, ["---"] * len(self.header), *self.rows]
         table = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
         return "\n\n".join([f"**{self.title}**", table, *self.notes])
+
+    def to_html(self) -> str:
+        """For notebooks; every text is escaped."""
+        lines = [f"<table><caption>{escape(self.title)}</caption>"]
+        for tag, row in [("th", self.header), *(("td", row) for row in self.rows)]:
+            lines.append("<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>")
+        return "\n".join([*lines, "</table>", *(f"<p>{escape(note)}</p>" for note in self.notes)])
 
     def to_rich(self) -> RichTable:
         """For printing on a terminal; a narrow one folds cells and loses nothing."""
@@ -161,8 +169,3 @@ def summary_tables(summary: Summary) -> list[Table]:
     """Every table of a run, the main one first."""
     tables = [leakage_table(summary), cleaning_table(summary), estimator_table(summary)]
     return [table for table in tables if table is not None]
-
-
-def summary_markdown(summary: Summary) -> str:
-    """Every table of a run as markdown."""
-    return "\n\n".join(table.to_markdown() for table in summary_tables(summary)) + "\n"

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from leakmech.core.errors import UsageError
 from leakmech.datasets.samples import CONDITIONS
-from leakmech.runs.directory import BenchResult, RunDirectory, load_result
+from leakmech.runs.result import Result
 from leakmech.scoring.records import MISSING, Record
 
 
@@ -93,7 +93,7 @@ class Answers:
         )
 
     @classmethod
-    def of_run(cls, run: str | Path | BenchResult, *, conditions: Sequence[str] = CONDITIONS) -> Answers:
+    def of_run(cls, run: str | Path | Result, *, conditions: Sequence[str] = CONDITIONS) -> Answers:
         """Answers of a finished benchmark run, without the second set of control generations.
 
         Raises
@@ -101,8 +101,8 @@ class Answers:
         RunDirectoryError
             It is no run, or not finished.
         """
-        result = run if isinstance(run, BenchResult) else load_result(run)
-        records = RunDirectory(result.path).generations()
+        result = run if isinstance(run, Result) else Result.load(run).of_kind("bench")
+        records = result.files.generations()
         return cls.of_records(records, generations=result.summary["generations"], conditions=conditions)
 
 

@@ -21,6 +21,9 @@ from torch import Tensor
 from leakmech.core.errors import RunDirectoryError, TrainingError
 from leakmech.core.tensor_files import write_tensors
 
+FOLDER = "checkpoints"
+"""In the folder of a training."""
+
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _FILE = re.compile(r"step-(\d+)\.safetensors")
 

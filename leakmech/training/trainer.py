@@ -28,13 +28,13 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from leakmech.core.errors import InterruptedRunError, TrainingError
+from leakmech.core.errors import TrainingError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import numpy_generator, stable_hash
 from leakmech.core.store import append_jsonl, read_jsonl_shard, write_jsonl
 from leakmech.models.device import rng_devices
 from leakmech.models.layout import layout_of
-from leakmech.training.checkpoints import Checkpoints, Evaluation, TrainingState
+from leakmech.training.checkpoints import FOLDER, Checkpoints, Evaluation, TrainingState
 from leakmech.training.examples import Collator, EncodedExample, TrainingExample, check_examples, to_device
 from leakmech.training.kinds import OBJECTIVES
 from leakmech.training.objectives import Losses
@@ -125,7 +125,7 @@ class Trainer:
             self._parameters.values(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
         self._device = next(iter(self._parameters.values())).device
-        self._checkpoints = Checkpoints(self.folder / "checkpoints", self.config.keep_checkpoints)
+        self._checkpoints = Checkpoints(self.folder / FOLDER, self.config.keep_checkpoints)
         self._log = self.folder / LOG
 
     # -- the plan ------------------------------------------------------------------------------------------------------
@@ -177,8 +177,6 @@ class Trainer:
         ------
         TrainingError
             A loss, gradient or weight is NaN or infinite; the last good checkpoint is kept.
-        InterruptedRunError
-            Ctrl-C; the same call goes on from the last checkpoint.
         """
         state = self._checkpoints.latest(self._parameters, self._optimizer, device=self._device)
         self._forget_after(state.step)
@@ -220,10 +218,6 @@ class Trainer:
         try:
             with torch.random.fork_rng(devices=rng_devices(self._device)):
                 yield
-        except KeyboardInterrupt:
-            raise InterruptedRunError(
-                f"{self.folder}: interrupted; the same command goes on from there ({self._checkpoints.good()})"
-            ) from None
         finally:
             if self.config.gradient_checkpointing:
                 base.gradient_checkpointing_disable()

@@ -85,9 +85,9 @@ def test_options_override_the_file(finished, tmp_path):
         (["bench", "--device", "tpu"], "tpu"),
         (["bench", "--estimator", "vadder"], "did you mean 'vader'"),
         (["bench", "no-such.yaml"], "cannot be read"),
-        (["show", "no-such-run"], "no leakmech run"),
-        (["samples", "no-such-run"], "no leakmech run"),
-        (["report", "no-such-run"], "no leakmech run"),
+        (["show", "no-such-run"], "is not a leakmech run"),
+        (["samples", "no-such-run"], "is not a leakmech run"),
+        (["report", "no-such-run"], "is not a leakmech run"),
     ],
 )
 def test_a_mistake_gives_one_line_and_exit_code_2(arguments, message, tmp_path):

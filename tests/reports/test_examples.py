@@ -13,7 +13,7 @@ from rich.console import Console
 
 from leakmech.core.errors import RunDirectoryError, UsageError
 from leakmech.reports.examples import evenly_spaced, examples_table, mark, printable, sample_texts
-from leakmech.runs.directory import load_result
+from leakmech.studies.results import load_result
 
 HOSTILE = "</script><img src=x onerror=alert(1)> {{7*7}} [bold]\u2028&amp;"
 
@@ -158,5 +158,5 @@ def test_no_samples_at_all_is_no_request(run):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(RunDirectoryError, match="is no leakmech run"):
+    with pytest.raises(RunDirectoryError, match="is not a leakmech run"):
         examples_table(tmp_path)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from leakmech.reports.tables import Table, cleaning_table, leakage_table, summary_markdown
+from leakmech.reports.tables import Table, cleaning_table, leakage_table, summary_tables
 
 HEADER = ["condition", "mu_EL", "all pairs", "mean", "W_EL p", "mu_L", "echo", "empty"]
 
@@ -163,7 +163,7 @@ def test_the_cleaning_table_has_every_policy_and_names_the_headline(summary):
 
 def test_the_summary_of_a_real_run_has_all_that_the_tables_need(run):
     summary = json.loads((run / "summary.json").read_text())
-    markdown = summary_markdown(summary)
+    markdown = "\n\n".join(table.to_markdown() for table in summary_tables(summary)) + "\n"
     assert "| positive | 0." in markdown
     assert "| echo-free (headline) | 0." in markdown
     assert f"valence shift {summary['overall']['valence_shift']:+.2f}" in markdown

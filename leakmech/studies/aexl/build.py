@@ -11,13 +11,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Self
 
-from leakmech.core.errors import DatasetError, InterruptedRunError, UsageError
+from leakmech.core.errors import DatasetError, UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import read_json, write_json, write_text
 from leakmech.core.text import split_sentences
@@ -26,6 +25,7 @@ from leakmech.datasets.filters import tidy, words
 from leakmech.datasets.overlap import OverlapIndex
 from leakmech.datasets.samples import INJECTIONS, PromptSet, Sample
 from leakmech.reports.tables import Table
+from leakmech.runs.interrupt import interruptible
 from leakmech.runs.settings import DEFAULT_MODEL
 from leakmech.scoring.classifiers import LABELS
 from leakmech.scoring.expression import Estimator, load_estimator
@@ -106,7 +106,7 @@ def build_aexl(
         A setting is out of range, the corpus cannot be read or holds too few sentences, or `out` holds a data set
         that was built otherwise.
     InterruptedRunError
-        Ctrl-C; what was scored is kept and the same call goes on from there.
+        Ctrl-C or SIGTERM; what was scored is kept and the same call goes on from there.
     """
     name = estimator if isinstance(estimator, str) else estimator.name
     chosen = AexlSettings.parse(settings | {"estimator": name})
@@ -121,7 +121,7 @@ def build_aexl(
         revision=chosen.revision,
     )
     cache = ScoreCache(load_estimator(estimator) if isinstance(estimator, str) else estimator)
-    with _resumable():
+    with interruptible(path, lambda: "scores so far are saved", "the same call"):
         found = _Scan(corpus, chosen, cache).run(progress)
         drawn, stems = _select(found, chosen, cache)
         encoder = load_encoder(chosen.encoder) if chosen.max_similarity < 1 else None
@@ -354,11 +354,3 @@ def _lengths(
         if count is not None:
             lengths[name]["tokens"] = round(sum(count(own)) / len(own), 2)
     return lengths
-
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise InterruptedRunError("interrupted: scores so far are kept; the same command goes on from there") from None

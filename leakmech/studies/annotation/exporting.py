@@ -19,13 +19,13 @@ from leakmech.core.seeds import numpy_generator
 from leakmech.core.store import content_hash, write_json, write_text
 from leakmech.core.text import normalised_words
 from leakmech.datasets.samples import POLARITIES
-from leakmech.reports.examples import finished_bench, printable, sample_texts
-from leakmech.runs.directory import BenchResult, RunDirectory
+from leakmech.reports.examples import printable, sample_texts
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import column, leakage_scores
 from leakmech.scoring.sentence import Cleaning
 from leakmech.studies.annotation.form import annotation_form, instructions
 from leakmech.studies.annotation.sheets import Item, Key, Side, sheet_text
+from leakmech.studies.benchmark.result import BenchResult
 
 CLEANING: Cleaning = "echo-free"
 
@@ -80,7 +80,7 @@ def export_annotation(
     """
     if annotators < 1 or n < 1:
         raise UsageError(f"annotate export: annotators and n must be at least 1, found {annotators} and {n}")
-    result = finished_bench(Path(run))
+    result = BenchResult.load(run)
     folder = result.path / "annotation" if out is None else Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: is not an empty folder, and answers may be in it; choose another --out")
@@ -128,7 +128,7 @@ def choose_pairs(
 
 def _make_key(result: BenchResult, *, annotators: int, n: int, seed: int) -> Key:
     """Choose pairs, give them ids and orders; everything that is drawn follows from run, numbers and seed."""
-    run_hash = content_hash(RunDirectory(result.path).scores_file.read_bytes())
+    run_hash = content_hash(result.files.scores_file.read_bytes())
     generator = numpy_generator("annotation", run_hash, annotators, n, seed)
     scores = leakage_scores(result.scores, CLEANING)
     scored = {condition: ~np.isnan(values).any(axis=2) for condition, values in scores.probabilities.items()}

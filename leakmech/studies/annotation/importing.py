@@ -3,47 +3,71 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import pandas as pd
 
-from leakmech.core.errors import DatasetError
-from leakmech.core.store import write_json, write_text
+from leakmech.core.errors import DatasetError, RunDirectoryError
+from leakmech.core.store import read_json, write_json, write_text
 from leakmech.reports.tables import Table
+from leakmech.runs.result import Result
 from leakmech.scoring.statistics import DRAWS
 from leakmech.studies.annotation.judgements import agreement_frame, annotation_report
 from leakmech.studies.annotation.report import annotation_tables, write_report
-from leakmech.studies.annotation.sheets import Key, guard, read_sheets
+from leakmech.studies.annotation.sheets import Key, guard, read_sheets, unguard
+
+_TEXTS = ("item", "sample", "condition", "stem", "control", "test")
+AGREEMENT_FILE = "agreement.json"
 
 
 @dataclass(frozen=True)
-class AnnotationResult:
+class AnnotationResult(Result):
     """What :func:`import_annotation` found.
 
     Attributes
     ----------
     path
         The folder of the export.
-    report
+    summary
         The content of ``agreement.json``.
-    pairs
-        One row per item: texts, ratings (test more positive than control, -2..2), majority, estimator.
     """
 
-    path: Path
-    report: Mapping[str, Any]
-    pairs: pd.DataFrame
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """What was imported into the folder `path` last.
+
+        Raises
+        ------
+        RunDirectoryError
+            No answers have been imported yet.
+        """
+        file = Path(path) / AGREEMENT_FILE
+        if not file.exists():
+            raise RunDirectoryError(f"{path}: is not finished; continue it with: leakmech annotate import {path}")
+        return cls(Path(path), read_json(file))
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """One row per item: texts, ratings (test more positive than control, -2..2), majority, estimator."""
+        cells = pd.read_csv(self.path / "tables" / "pairs.csv", dtype=str, keep_default_na=False)
+        frame = cells[list(_TEXTS)].map(unguard)
+        for name in cells.columns.difference(_TEXTS, sort=False):
+            values = cells[name]
+            is_flag = values.isin(["True", "False"]).all()
+            frame[name] = values == "True" if is_flag else pd.to_numeric(values.replace("", None))
+        return frame[list(cells.columns)]
 
     def tables(self) -> list[Table]:
-        """The report for reading."""
-        return annotation_tables(self.report)
+        """Agreement among people and with the estimator."""
+        return annotation_tables(self.summary)
 
-    def to_markdown(self) -> str:
-        """The tables as markdown."""
-        return "\n\n".join(table.to_markdown() for table in self.tables()) + "\n"
+    def report(self) -> Path:
+        """Write ``report.html`` and return its path."""
+        return write_report(self.path)
 
 
 def import_annotation(
@@ -81,9 +105,9 @@ def import_annotation(
     guarded = pairs.map(lambda cell: guard(cell) if isinstance(cell, str) else cell)
     write_text(folder / "tables" / "pairs.csv", guarded.to_csv(index=False))
     write_text(folder / "tables" / "agreement.csv", agreement_frame(report).to_csv(index=False))
-    write_json(folder / "agreement.json", report)
+    write_json(folder / AGREEMENT_FILE, report)
     write_report(folder)
-    return AnnotationResult(folder, report, pairs)
+    return AnnotationResult(folder, report)
 
 
 def _read_key(path: Path) -> Key:

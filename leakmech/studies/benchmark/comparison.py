@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,8 @@ import pandas as pd
 from leakmech.core.errors import RunDirectoryError, UsageError, nearest
 from leakmech.core.store import read_json, write_json, write_text
 from leakmech.reports.tables import Table
-from leakmech.runs.directory import BenchResult, RunDirectory, load_result
+from leakmech.runs.directory import FORMAT_VERSION, RunRecord
+from leakmech.runs.result import Result
 from leakmech.scoring.paired import (
     HEADLINE,
     Difference,
@@ -31,37 +33,59 @@ from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.sentence import CLEANINGS, Cleaning
 from leakmech.scoring.statistics import DRAWS
 from leakmech.studies.benchmark.comparison_report import comparison_table, write_report
+from leakmech.studies.benchmark.result import BenchResult
 
-FORMAT_VERSION = 1
+COMPARISON_FILE = "comparison.json"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Result):
     """What :func:`compare` found.
 
     Attributes
     ----------
-    runs
-        Names of the runs, in the order given.
-    paths
-        Their directories.
-    estimates, differences
-        One entry per run and statistic, and per comparison and statistic.
-    notes
-        What a reader must know about how the runs differ.
+    path
+        Where :meth:`load` found it; the current folder for one that was just made.
+    summary
+        All of it, JSON-ready, as in ``comparison.json``.
     """
 
-    runs: tuple[str, ...]
-    paths: tuple[str, ...]
-    n_samples: int
-    cleaning: Cleaning
-    margin: float | None
-    alpha: float
-    seed: int
-    draws: int
-    estimates: tuple[RunEstimate, ...]
-    differences: tuple[Difference, ...]
-    notes: tuple[str, ...]
+    kind = "compare"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The comparison that :meth:`save` wrote into the folder `path`."""
+        return cls(Path(path), read_json(Path(path) / COMPARISON_FILE))
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Names of the runs, in the order given."""
+        return tuple(self.summary["runs"])
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Their directories."""
+        return tuple(self.summary["paths"])
+
+    @property
+    def cleaning(self) -> Cleaning:
+        """Cleaning policy of the scores."""
+        return self.summary["cleaning"]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know about how the runs differ."""
+        return tuple(self.summary["notes"])
+
+    @cached_property
+    def estimates(self) -> tuple[RunEstimate, ...]:
+        """One entry per run and statistic."""
+        return tuple(RunEstimate(**values) for values in self.summary["estimates"])
+
+    @cached_property
+    def differences(self) -> tuple[Difference, ...]:
+        """One entry per comparison and statistic."""
+        return tuple(Difference(**values) for values in self.summary["differences"])
 
     def estimate(self, run: str, statistic: str = HEADLINE) -> RunEstimate:
         """The value of one statistic of one run."""
@@ -85,11 +109,19 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, JSON-ready."""
-        return {"format_version": FORMAT_VERSION, "kind": "compare", **asdict(self)}
+        return dict(self.summary)
 
     def to_table(self) -> Table:
         """One row per comparison."""
-        return comparison_table(self.to_dict())
+        return comparison_table(self.summary)
+
+    def tables(self) -> list[Table]:
+        """The one table, in a list."""
+        return [self.to_table()]
+
+    def report(self) -> Path:
+        """Write ``report.html`` of a saved comparison and return its path."""
+        return write_report(self.path)
 
     def save(self, out: str | Path) -> Path:
         """Write ``comparison.json``, its table, ``forest.png`` / ``.pdf`` and ``report.html`` into the folder `out`.
@@ -100,7 +132,7 @@ class Comparison:
             The file system refuses.
         """
         out = Path(out)
-        write_json(out / "comparison.json", self.to_dict())
+        write_json(out / COMPARISON_FILE, self.to_dict())
         write_text(out / "tables" / "comparison.csv", self.to_frame().to_csv(index=False))
         write_report(out)
         return out
@@ -169,19 +201,24 @@ def compare(
     pairs = [(later, earlier) for earlier, later in combinations(names, 2)]
     if not all_pairs:
         pairs = [(name, reference) for name in names if name != reference]
-    return Comparison(
-        runs=names,
-        paths=tuple(str(run.result.path) for run in loaded),
-        n_samples=len(next(iter(scores.values())).samples),
-        cleaning=policy,
-        margin=margin,
-        alpha=alpha,
-        seed=seed,
-        draws=draws,
-        estimates=tuple(e for name in names for e in run_estimates(name, columns[name], seed=seed, draws=draws)),
-        differences=tuple(run_differences(columns, pairs, margin=margin, alpha=alpha, seed=seed, draws=draws)),
-        notes=tuple(_notes(loaded)),
-    )
+    estimates = [e for name in names for e in run_estimates(name, columns[name], seed=seed, draws=draws)]
+    differences = run_differences(columns, pairs, margin=margin, alpha=alpha, seed=seed, draws=draws)
+    summary = {
+        "format_version": FORMAT_VERSION,
+        "kind": Comparison.kind,
+        "runs": list(names),
+        "paths": [str(run.result.path) for run in loaded],
+        "n_samples": len(next(iter(scores.values())).samples),
+        "cleaning": policy,
+        "margin": margin,
+        "alpha": alpha,
+        "seed": seed,
+        "draws": draws,
+        "estimates": list(map(asdict, estimates)),
+        "differences": list(map(asdict, differences)),
+        "notes": _notes(loaded),
+    }
+    return Comparison(Path(), summary)
 
 
 @dataclass(frozen=True)
@@ -190,11 +227,10 @@ class _Run:
 
     name: str
     result: BenchResult
-    record: dict[str, Any]
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
-        return self.record.get("fingerprint", {})
+    def record(self) -> RunRecord:
+        return self.result.record
 
     @property
     def path(self) -> Path:
@@ -213,7 +249,7 @@ def _load(runs: Sequence[str | Path | BenchResult]) -> list[_Run]:
     runs = [runs] if isinstance(runs, str | Path) else runs
     if len(runs) < 2:
         raise UsageError(f"compare: at least two runs are needed, found {len(runs)}")
-    results = [run if isinstance(run, BenchResult) else load_result(run) for run in runs]
+    results = [run if isinstance(run, BenchResult) else BenchResult.load(run) for run in runs]
     seen: set[Path] = set()
     for result in results:
         place = result.path.resolve()
@@ -222,11 +258,7 @@ def _load(runs: Sequence[str | Path | BenchResult]) -> list[_Run]:
         seen.add(place)
     short = [result.path.resolve().name for result in results]
     return [
-        _Run(
-            name if short.count(name) == 1 else str(result.path),
-            result,
-            read_json(RunDirectory(result.path).run_file),
-        )
+        _Run(name if short.count(name) == 1 else str(result.path), result)
         for name, result in zip(short, results, strict=True)
     ]
 
@@ -264,7 +296,7 @@ def _refuse_incomparable(runs: Sequence[_Run], *, any_estimator: bool) -> None:
         for key, what in (("dataset", "data sets"), ("estimator", "estimators")):
             if key == "estimator" and any_estimator:
                 continue
-            if run.fingerprint.get(key) != first.fingerprint.get(key):
+            if run.record.fingerprint.get(key) != first.record.fingerprint.get(key):
                 cure = _CURES[key]
                 raise RunDirectoryError(
                     f"compare: {first.path} and {run.path} are runs over different {what} "
@@ -280,7 +312,7 @@ _CURES = {
 
 def _described(run: _Run, key: str) -> str:
     size = f", {run.result.summary['n_samples']} samples" if key == "dataset" else ""
-    return f"{run.result.summary[key]}{size}, hash {run.fingerprint.get(key)}"
+    return f"{run.result.summary[key]}{size}, hash {run.record.fingerprint.get(key)}"
 
 
 def _notes(runs: Sequence[_Run]) -> list[str]:
@@ -290,7 +322,7 @@ def _notes(runs: Sequence[_Run]) -> list[str]:
     if len(set(by_generations.values())) > 1:
         counts = ", ".join(f"{name} {k}" for name, k in by_generations.items())
         notes.append(f"Generations per prompt differ ({counts}): auc_el is not biased by that, only less precise.")
-    scored = [run.name for run in runs if run.record.get("command") == "score"]
+    scored = [run.name for run in runs if run.record.command == "score"]
     if scored:
         notes.append(f"Texts from elsewhere ({', '.join(scored)}): whether they are coupled to others is not known.")
     for key, what in (("seed", "Seeds"), ("dtype", "Number formats"), ("estimator", "Estimators")):

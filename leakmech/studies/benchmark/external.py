@@ -7,12 +7,14 @@ may have 2 K, and its second K are then the noise floor, as in a run of leakmech
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import DatasetError, nearest
+from leakmech.core.store import content_hash
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, PromptSet
 
 FIELDS = ("sample", "condition", "generation", "text")
@@ -42,6 +44,11 @@ class ExternalGenerations:
     generations: int
     n_missing: int
     n_silent_samples: int
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of all texts and of what they answer."""
+        return content_hash(*(json.dumps([*key, text]) for key, text in self.texts.items()))
 
 
 def read_generations(

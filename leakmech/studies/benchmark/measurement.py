@@ -15,7 +15,7 @@ import pandas as pd
 from leakmech.core.progress import Progress
 from leakmech.core.store import content_hash, write_parquet
 from leakmech.datasets.samples import PromptSet
-from leakmech.runs.directory import FORMAT_VERSION, RunDirectory
+from leakmech.runs.directory import RunDirectory
 from leakmech.scoring.expression import Estimator, estimator_hash, estimator_names, load_estimator
 from leakmech.scoring.leakage import leakage_headline, leakage_statistics
 from leakmech.scoring.records import Scorer, echo_rates, leakage_scores
@@ -75,14 +75,14 @@ class Measurement:
         return {"estimator": first, **({"other_estimators": others} if others else {}), "encoder": self.encoder.details}
 
     def measure(
-        self, run: RunDirectory, *, instruction_text: str, generations: int, n_rows: int, progress: Progress
+        self, files: RunDirectory, *, instruction_text: str, generations: int, n_rows: int, progress: Progress
     ) -> dict[str, Any]:
-        """Score all generations of `run`, write its ``scores.parquet``, and return every number of its summary.
+        """Score all generations of a run, write its ``scores.parquet``, and return every number of its summary.
 
         Parameters
         ----------
-        run
-            A run directory with all its generations.
+        files
+            The files of a run with all its generations.
         instruction_text
             What stood before injection and stem; an answer that repeats it is an echo.
         generations
@@ -101,15 +101,13 @@ class Measurement:
             generations=generations,
         )
         with progress("scoring", total=n_rows, done=0) as advance:
-            frame = scorer.score(self.samples, run.generations(), on_scored=advance)
-        write_parquet(run.scores_file, frame)
+            frame = scorer.score(self.samples, files.generations(), on_scored=advance)
+        write_parquet(files.scores_file, frame)
         return self._settings(generations) | self._statistics(frame)
 
     def _settings(self, generations: int) -> dict[str, Any]:
         c = self.config
         return {
-            "format_version": FORMAT_VERSION,
-            "kind": "bench",
             "dataset": c.dataset,
             "n_samples": len(self.samples),
             "generations": generations,

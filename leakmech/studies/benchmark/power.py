@@ -22,9 +22,9 @@ from scipy import optimize, stats
 
 from leakmech.core.errors import UsageError, nearest
 from leakmech.reports.tables import Table
-from leakmech.runs.directory import BenchResult, load_result
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.sentence import Cleaning
+from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.variance import VarianceComponents, variance_components
 
 Against = Literal["runs", "chance"]
@@ -170,7 +170,7 @@ def run_components(run: str | Path | BenchResult, *, cleaning: Cleaning | None =
 
     See :func:`leakmech.studies.benchmark.variance.variance_components`.
     """
-    result = run if isinstance(run, BenchResult) else load_result(run)
+    result = run if isinstance(run, BenchResult) else BenchResult.load(run)
     summary = result.summary
     policy = cleaning or summary["cleaning"]
     source = (

@@ -13,7 +13,7 @@ from typing import Any
 
 from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress
-from leakmech.core.store import append_jsonl, content_hash, read_json, read_jsonl_shard
+from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard
 from leakmech.datasets.samples import PromptSet
 from leakmech.generation.decode import Row
 from leakmech.generation.engine import Engine
@@ -26,7 +26,7 @@ from leakmech.models.load import LoadedModel
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Prompt, Prompting, Renderer
 from leakmech.prompts.rewrites import PromptRewrite, find_rewrite
-from leakmech.runs.directory import RunDirectory
+from leakmech.runs.directory import RunDirectory, RunRecord
 from leakmech.studies.benchmark.settings import BenchConfig
 
 
@@ -35,7 +35,7 @@ class RunPrompts:
     """The prompts of one run."""
 
     config: BenchConfig
-    run: RunDirectory
+    files: RunDirectory
     loaded: LoadedModel
     engine: Engine
     samples: PromptSet
@@ -60,7 +60,7 @@ class RunPrompts:
         """By id, what became of the prompts; what is not in the run directory yet is made when this is asked for."""
         if self.rewrite is None:
             return {}
-        stored = read_jsonl_shard(self.run.rewrites_file) if self.run.rewrites_file.exists() else ()
+        stored = read_jsonl_shard(self.files.rewrites_file) if self.files.rewrites_file.exists() else ()
         done = {row["prompt_id"]: RewrittenPrompt(**row) for row in stored}
         if len(done) < len(self.given):
             with self.progress("rewriting", total=len(self.given), done=len(done)) as advance:
@@ -72,7 +72,7 @@ class RunPrompts:
                     batch_size=self.batch_size(),
                     done=list(done),
                 ):
-                    append_jsonl(self.run.rewrites_file, (found.to_dict() for found in finished))
+                    append_jsonl(self.files.rewrites_file, (found.to_dict() for found in finished))
                     done |= {found.prompt_id: found for found in finished}
                     advance(len(finished))
         return done
@@ -153,7 +153,7 @@ class RunPrompts:
 
     def batch_size(self) -> int:
         """What the user asks for, else what the run began with: in another batch bfloat16 would round otherwise."""
-        return parse_batch_size(self.config.batch_size) or int(read_json(self.run.run_file)["batch_size"])
+        return parse_batch_size(self.config.batch_size) or int(RunRecord.read(self.files.path).fact("batch_size"))
 
     # -- what the run's files say --------------------------------------------------------------------------------
 

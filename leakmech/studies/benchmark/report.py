@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from leakmech.core.store import read_json
 from leakmech.reports.browser import sample_browser
 from leakmech.reports.cells import percent
 from leakmech.reports.chart import ChartRow, IntervalChart
-from leakmech.reports.examples import finished_bench
 from leakmech.reports.page import (
     Definitions,
     Details,
@@ -23,7 +21,8 @@ from leakmech.reports.page import (
     write_page,
 )
 from leakmech.reports.tables import Table, cleaning_table, estimator_table, leakage_table
-from leakmech.runs.directory import BenchResult, RunDirectory
+from leakmech.runs.directory import RunRecord
+from leakmech.runs.result import Result
 from leakmech.studies.benchmark import report_texts as texts
 from leakmech.studies.benchmark.settings import BenchConfig, ScoreConfig
 
@@ -50,14 +49,14 @@ def write_report(run: str | Path) -> Path:
     StorageError
         The page cannot be written.
     """
-    result = finished_bench(Path(run))
+    result = Result.load(run).of_kind("bench")
     about = f"{_short(result.summary['model'])} on {_short(result.summary['dataset'])}"
     return write_page(result.path, f"Expression leakage of {about}", sections(result))
 
 
-def sections(result: BenchResult) -> list[Section]:
+def sections(result: Result) -> list[Section]:
     """The page, from what was found to how it was made."""
-    summary, record = result.summary, read_json(RunDirectory(result.path).run_file)
+    summary, record = result.summary, result.record
     estimators = estimator_table(summary)
     return [
         headline(summary),
@@ -72,7 +71,7 @@ def sections(result: BenchResult) -> list[Section]:
         sample_browser(result),
         Definitions(texts.DEFINITIONS, heading="What the numbers mean"),
         *how_to_repeat(record),
-        Details.of(record, heading="Everything in run.json"),
+        Details.of(record.values, heading="Everything in run.json"),
         Details.of(summary, heading="Everything in summary.json"),
     ]
 
@@ -148,16 +147,16 @@ def _short(name: str) -> str:
     return path.name if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2 else name
 
 
-def _facts(summary: Summary, record: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:
     """What a reader needs to know about the run before the details."""
     row = _by_name(leakage_table(summary))["overall"]
-    environment = record["environment"]
+    environment = record.environment
     version = (environment.get("packages") or {}).get("leakmech") or "version unknown"
     commit = environment.get("git_commit")
     if commit:
         version += f", commit {commit[:10]}" + (" with uncommitted changes" if environment.get("git_dirty") else "")
-    if record.get("command") == "score":
-        origin = "Texts", f"generated elsewhere, read from {_short(record['source'])}"
+    if record.command == "score":
+        origin = "Texts", f"generated elsewhere, read from {_short(record.fact('source'))}"
     else:
         device = environment.get("accelerator") or summary["device"]
         origin = "Numbers and device", f"{summary['dtype']} on {device}"
@@ -193,9 +192,9 @@ def _changes(summary: Summary) -> list[tuple[str, str]]:
     return rows
 
 
-def how_to_repeat(record: Mapping[str, Any]) -> list[Section]:
-    """The command that repeats the run of which ``run.json`` holds `record`."""
-    if record.get("command") != "score":
+def how_to_repeat(record: RunRecord) -> list[Section]:
+    """The command that repeats the run."""
+    if record.command != "score":
         return reproduce(BenchConfig, record)
-    columns = [word for pair in record["columns"].items() for word in ("--column", "=".join(pair))]
-    return reproduce(ScoreConfig, record, arguments=[record["source"], *columns])
+    columns = [word for pair in record.fact("columns").items() for word in ("--column", "=".join(pair))]
+    return reproduce(ScoreConfig, record, arguments=[record.fact("source"), *columns])

@@ -7,24 +7,24 @@ so that ``show``, ``samples``, ``report`` and ``compare`` read either.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from leakmech.core.errors import DatasetError, InterruptedRunError, RunDirectoryError
+from leakmech.core.errors import DatasetError, RunDirectoryError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.rows import user_rows
-from leakmech.core.store import content_hash, read_json, write_json, write_jsonl
+from leakmech.core.store import write_jsonl
 from leakmech.datasets.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.prompts.arrangement import arrange, injection_place
 from leakmech.prompts.render import Prompt, Prompting, Renderer
-from leakmech.runs.directory import BenchResult, RunDirectory, load_result, open_run, refuse_other_run
+from leakmech.runs.run import Run, run_path
 from leakmech.scoring.records import MISSING
 from leakmech.scoring.sentence import PromptText
 from leakmech.studies.benchmark.external import ExternalGenerations, read_generations
 from leakmech.studies.benchmark.measurement import Measurement
+from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import ScoreConfig
 
 
@@ -64,70 +64,66 @@ def score(
     UsageError
         A name, file, column or value is wrong; nothing has been written.
     InterruptedRunError
-        Ctrl-C; the same call starts again.
+        Ctrl-C or SIGTERM; the same call starts again.
     """
     started = time.perf_counter()
     source = Path(source)
-    if source.is_dir():
-        settings = _settings_of_run(source) | settings
-    elif "model" not in settings:
-        settings = settings | {"model": source.stem}
-    config = ScoreConfig.parse(settings, where="score")
-    run = RunDirectory(Path(out) if out else Path("runs") / f"{source.stem}-scored")
-    if source.is_dir() and run.path.resolve() == source.resolve():
-        raise RunDirectoryError(f"{run.path}: is the run that is read; choose another --out")
-    refuse_other_run(run, config)
+    scored = BenchResult.load(source) if source.is_dir() else None
+    config = ScoreConfig.parse({**_defaults(source, scored), **settings}, where="score")
+    path = run_path(out, f"{source.stem}-scored")
+    if scored is not None and path.resolve() == source.resolve():
+        raise RunDirectoryError(f"{path}: is the run that is read; choose another --out")
+    Run.check(path, config)
     samples = arrange(load_dataset(config.dataset), config.arrangement)
-    given = _read(source, samples, config, columns)
+    given = _read(source, scored, samples, config, columns)
     measurement = Measurement.load(config, given.samples)
     prompts = _prompts(given.samples, config)
-    inserted = read_json(RunDirectory(source).run_file).get("inserted_text") if source.is_dir() else None
+    inserted = scored.record.fact("inserted_text") if scored is not None else None
     instruction_text = ". ".join(part for part in (_renderer(config).instruction_text, inserted) if part)
     origin = {"source": str(source), "columns": dict(columns or {})} | ({"inserted_text": inserted} if inserted else {})
-    _open(run, origin=origin, given=given, measurement=measurement)
-    if run.is_complete():
-        return load_result(run.path)
-    try:
-        write_jsonl(run.prompts_file, (prompt.to_dict() | {"rendered": None} for prompt in prompts.values()))
-        write_jsonl(run.shard, _records(given, prompts, measurement, instruction_text=instruction_text))
-        summary = measurement.measure(
-            run,
-            instruction_text=instruction_text,
-            generations=given.generations,
-            n_rows=len(given.texts),
-            progress=progress,
-        )
-    except KeyboardInterrupt:
-        raise InterruptedRunError(f"interrupted: {run.path} is not finished; the same command starts again") from None
-    summary = {
-        "model": config.model,
-        "n_prompts": len(prompts),
-        "n_missing": given.n_missing,
-        "n_silent_samples": given.n_silent_samples,
-        **summary,
-        "timing": {"total_s": round(time.perf_counter() - started, 4)},
-    }
-    write_json(run.summary_file, summary)
-    return BenchResult(run.path, summary)
+    fingerprint = {"generations": given.content_hash, **measurement.fingerprint()}
+    with Run.open(path, config, fingerprint, **origin, **measurement.provenance()) as run:
+        if run.finished:
+            return BenchResult.load(path)
+        with run.interruptible(lambda: "no score is saved yet"):
+            write_jsonl(run.files.prompts_file, (prompt.to_dict() | {"rendered": None} for prompt in prompts.values()))
+            write_jsonl(run.files.shard, _records(given, prompts, measurement, instruction_text=instruction_text))
+            summary = {
+                "model": config.model,
+                "n_prompts": len(prompts),
+                "n_missing": given.n_missing,
+                "n_silent_samples": given.n_silent_samples,
+            } | measurement.measure(
+                run.files,
+                instruction_text=instruction_text,
+                generations=given.generations,
+                n_rows=len(given.texts),
+                progress=progress,
+            )
+        return run.finish(summary, {"total_s": time.perf_counter() - started}, result=BenchResult)
 
 
-def _settings_of_run(path: Path) -> dict[str, Any]:
-    """The settings of a finished run that scoring shares with it."""
-    load_result(path)
-    stored = read_json(RunDirectory(path).run_file)["config"]
-    return {key: value for key, value in stored.items() if key in ScoreConfig.model_fields}
+def _defaults(source: Path, scored: BenchResult | None) -> dict[str, Any]:
+    """The settings that scoring shares with the run that is scored; of a file, the name of what made it."""
+    if scored is None:
+        return {"model": source.stem}
+    return {key: value for key, value in scored.record.config.items() if key in ScoreConfig.model_fields}
 
 
 def _read(
-    source: Path, samples: PromptSet, config: ScoreConfig, columns: Mapping[str, str] | None
+    source: Path,
+    scored: BenchResult | None,
+    samples: PromptSet,
+    config: ScoreConfig,
+    columns: Mapping[str, str] | None,
 ) -> ExternalGenerations:
     """The generations of a file or of another run."""
     wanted = samples.take(config.limit)
     rows: Iterable[tuple[int, dict[str, Any]]] = user_rows(source)
-    if source.is_dir():
-        if read_json(RunDirectory(source).run_file)["fingerprint"]["dataset"] != wanted.content_hash:
+    if scored is not None:
+        if scored.record.fingerprint["dataset"] != wanted.content_hash:
             raise DatasetError(f"{source}: is about another data set than {config.dataset!r} as it is now")
-        rows = enumerate(map(_with_gaps, RunDirectory(source).generations()), start=1)
+        rows = enumerate(map(_with_gaps, scored.files.generations()), start=1)
     return read_generations(
         rows,
         wanted,
@@ -152,13 +148,6 @@ def _renderer(config: ScoreConfig) -> Renderer:
 def _prompts(samples: PromptSet, config: ScoreConfig) -> dict[tuple[str, str], Prompt]:
     renderer = _renderer(config)
     return {(s.id, condition): renderer.unrendered(s, condition) for s in samples for condition in CONDITIONS}
-
-
-def _open(run: RunDirectory, *, origin: dict[str, Any], given: ExternalGenerations, measurement: Measurement) -> None:
-    """Write ``run.json``, or check that the directory holds this very run."""
-    rows = (json.dumps([*key, text]) for key, text in given.texts.items())
-    fingerprint = {"generations": content_hash(*rows), **measurement.fingerprint()}
-    open_run(run, measurement.config, fingerprint, **origin, **measurement.provenance())
 
 
 def _records(

@@ -7,16 +7,16 @@ Order on disk: ``run.json`` and ``prompts.jsonl`` first, then ``generations/`` g
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from leakmech.core.errors import InterruptedRunError, RunDirectoryError, UsageError
+from leakmech.core.errors import RunDirectoryError, UsageError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.store import append_jsonl, slug, write_json, write_jsonl
+from leakmech.core.store import append_jsonl, slug, write_jsonl
 from leakmech.datasets.samples import load_dataset
 from leakmech.generation.decode import Generation
 from leakmech.generation.engine import Capabilities, Engine, refuse_incapable
@@ -30,10 +30,12 @@ from leakmech.models.batching import parse_batch_size
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
 from leakmech.prompts.arrangement import arrange
-from leakmech.runs.directory import BenchResult, RunDirectory, load_result, open_run, refuse_other_run
+from leakmech.runs.directory import SCRIPT, RunDirectory
+from leakmech.runs.run import Run, run_path
 from leakmech.scoring.sentence import FirstSentences
 from leakmech.studies.benchmark.measurement import Measurement
 from leakmech.studies.benchmark.prompts import RunPrompts
+from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig
 
 _IN_MEMORY = "in memory"
@@ -77,7 +79,7 @@ def bench(
     UsageError
         A name, file, key or value is wrong; nothing has been written.
     InterruptedRunError
-        Ctrl-C; what is finished is in `out` and the same call continues it.
+        Ctrl-C or SIGTERM; what is finished is in `out` and the same call continues it.
 
     References
     ----------
@@ -119,19 +121,21 @@ def run_benchmark(
     without changing its weights (hooks of the caller), so that a run is only continued under the same. `engine_of`
     gives the engine that draws; one that cannot do what the run needs is refused before anything is written.
     """
-    run = RunDirectory(Path(out) if out else Path("runs") / _default_name(config))
-    refuse_other_run(run, config)
+    path = run_path(out, _default_name(config))
+    Run.check(path, config)
     started = time.perf_counter()
+    in_script = model is not None or bool(interventions) or engine_of != HFEngine.of
     if config.intervention and not interventions:
         if config.intervention.startswith(_IN_MEMORY):
-            raise UsageError(f"{run.path}: its interventions were given as values; continue it with the same values")
+            raise UsageError(f"{path}: its interventions were given as values; continue it with the same values")
         interventions = load_interventions(config.intervention)
     samples = arrange(load_dataset(config.dataset), config.arrangement).take(config.limit)
     measurement = Measurement.load(config, samples)
     loaded = _adapted(load_configured(config, model, tokenizer), config, interventions)
     timing = {"load_s": time.perf_counter() - started}
-    benchmark = _Benchmark(config, run, loaded, engine_of(loaded), measurement, progress, interventions, outside or {})
-    return benchmark.complete(timing, started)
+    files, engine = RunDirectory(path), engine_of(loaded)
+    benchmark = _Benchmark(config, files, loaded, engine, measurement, progress, interventions, outside or {})
+    return benchmark.complete(timing, started, in_script=in_script)
 
 
 def _adapted(base: LoadedModel, config: BenchConfig, interventions: tuple[Intervention, ...]) -> LoadedModel:
@@ -151,7 +155,7 @@ class _Benchmark:
     """One run with everything loaded."""
 
     config: BenchConfig
-    run: RunDirectory
+    files: RunDirectory
     loaded: LoadedModel
     engine: Engine
     measurement: Measurement
@@ -162,7 +166,7 @@ class _Benchmark:
     @cached_property
     def reading(self) -> RunPrompts:
         return RunPrompts(
-            self.config, self.run, self.loaded, self.engine, self.measurement.samples, self.progress, self.hooked
+            self.config, self.files, self.loaded, self.engine, self.measurement.samples, self.progress, self.hooked
         )
 
     @property
@@ -176,27 +180,30 @@ class _Benchmark:
             self.reading.given.values(), self.measurement.cleaner, instruction=self.reading.instruction_text
         )
 
-    def complete(self, timing: dict[str, float], started: float) -> BenchResult:
+    def complete(self, timing: dict[str, float], started: float, *, in_script: bool) -> BenchResult:
         """Do what is missing and return the result."""
-        self._open()
-        if self.run.is_complete():
-            return load_result(self.run.path)
-        with self._resumable():
-            if not self.run.prompts_file.exists():
-                write_jsonl(self.run.prompts_file, map(self.reading.record, self.reading.given.values()))
-            clock, n_generated = self.engine.clock, self._generate()
-            scoring_started = time.perf_counter()
-            summary = self._summarise()
-        timing |= {
+        with self._open(in_script) as run:
+            if run.finished:
+                return BenchResult.load(run.path)
+            with run.interruptible(self._saved):
+                if not self.files.prompts_file.exists():
+                    write_jsonl(self.files.prompts_file, map(self.reading.record, self.reading.given.values()))
+                n_generated = self._generate()
+                scoring_started = time.perf_counter()
+                summary = self._summarise()
+            timing |= self._timing(n_generated) | {
+                "score_s": time.perf_counter() - scoring_started,
+                "total_s": time.perf_counter() - started,
+            }
+            return run.finish(summary, timing, result=BenchResult)
+
+    def _timing(self, n_generated: int) -> dict[str, float]:
+        clock = self.engine.clock
+        return {
             "generate_s": clock.total,
             "generations_per_second": n_generated / clock.total if clock.total else 0.0,
             "share_outside_forward": clock.share_outside,
-            "score_s": time.perf_counter() - scoring_started,
-            "total_s": time.perf_counter() - started,
         }
-        summary["timing"] = {key: round(value, 4) for key, value in timing.items()}
-        write_json(self.run.summary_file, summary)
-        return BenchResult(self.run.path, summary)
 
     # -- opening -----------------------------------------------------------------------------------------------
 
@@ -207,21 +214,17 @@ class _Benchmark:
         return {
             **interventions,
             **engine,
-            "weights": self.loaded.weights_hash,
-            "tokenizer": self.loaded.tokenizer_hash,
-            "template": self.loaded.template_hash,
-            "dtype": str(self.loaded.dtype).removeprefix("torch."),
+            **self.loaded.fingerprint(),
             **self.reading.fingerprint(),
             **self.outside,
             **self.measurement.fingerprint(),
         }
 
-    def _open(self) -> None:
-        """Create the run directory, or check that it holds this very run."""
+    def _open(self, in_script: bool) -> Run:
         hooks, contrast = bool(self.hooked or self.outside), self.config.contrast is not None
         refuse_incapable(self.engine, Capabilities(hooks=hooks, contrast=contrast))
-        open_run(
-            self.run,
+        return Run.open(
+            self.files.path,
             self.config,
             self._fingerprint(),
             batch_size=parse_batch_size(self.config.batch_size) or self.reading.auto_batch_size(),
@@ -229,24 +232,18 @@ class _Benchmark:
             interventions=[str(intervention) for intervention in self.interventions],
             **self.reading.provenance(),
             **self.measurement.provenance(),
+            **({SCRIPT: True} if in_script else {}),
         )
 
-    @contextmanager
-    def _resumable(self) -> Iterator[None]:
-        try:
-            yield
-        except KeyboardInterrupt:
-            done = sum(1 for _ in self.run.generations())
-            raise InterruptedRunError(
-                f"interrupted: {done} of {self.reading.n_rows} generations are saved; "
-                f"continue with: leakmech bench --out {self.run.path}"
-            ) from None
+    def _saved(self) -> str:
+        done = sum(1 for _ in self.files.generations())
+        return f"{done} of {self.reading.n_rows} generations are saved"
 
     # -- generating --------------------------------------------------------------------------------------------
 
     def _generate(self) -> int:
         """Generate what is missing, batch by batch; the number of new generations."""
-        done = {(record["prompt_id"], record["generation"]) for record in self.run.generations()}
+        done = {(record["prompt_id"], record["generation"]) for record in self.files.generations()}
         self._drop_foreign(done)
         self.engine.clock.reset()  # rewriting took time of its own
         if len(done) == self.reading.n_rows:
@@ -264,7 +261,7 @@ class _Benchmark:
                 batch_size=size,
                 done=done,
             ):
-                append_jsonl(self.run.shard, map(self._record, ended))
+                append_jsonl(self.files.shard, map(self._record, ended))
                 advance(len(ended))
         return len(rows) - len(done)
 
@@ -272,7 +269,7 @@ class _Benchmark:
         wanted = {(row.prompt_id, row.generation) for row in self.reading.rows}
         foreign = done - wanted
         if foreign:
-            raise RunDirectoryError(f"{self.run.path}: holds generations of other prompts, e.g. {sorted(foreign)[0]}")
+            raise RunDirectoryError(f"{self.files.path}: holds generations of other prompts, e.g. {sorted(foreign)[0]}")
 
     def _record(self, generation: Generation) -> dict[str, Any]:
         prompt = self.reading.given[generation.prompt_id]
@@ -291,7 +288,7 @@ class _Benchmark:
         """Every number of ``summary.json`` but the timing."""
         c = self.config
         found = self.measurement.measure(
-            self.run,
+            self.files,
             instruction_text=self.reading.instruction_text,
             generations=c.generations,
             n_rows=self.reading.n_rows,

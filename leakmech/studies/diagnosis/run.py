@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from leakmech.core.errors import InterruptedRunError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.store import read_json, slug, write_json
+from leakmech.core.store import slug
 from leakmech.datasets.samples import PromptSet, load_dataset, refuse_frozen
 from leakmech.mechanism.sentiment import split_samples
 from leakmech.models.load import load_adapter, load_configured
-from leakmech.runs.directory import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
+from leakmech.prompts.render import Prompting, Renderer
+from leakmech.runs.directory import SCRIPT
+from leakmech.runs.run import Fragment, Run, run_path
 from leakmech.studies.diagnosis.report import write_report
+from leakmech.studies.diagnosis.result import Diagnosis
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.diagnosis.stages import STAGES
 from leakmech.studies.diagnosis.workbench import READ_BY, Workbench
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """A finished diagnosis.
-
-    Attributes
-    ----------
-    path
-        Its directory: ``summary.json``, ``tables/``, ``directions/``, ``figures/``, ``report.html``.
-    summary
-        The main numbers.
-    """
-
-    path: Path
-    summary: dict[str, Any]
-
-    def table(self, name: str) -> pd.DataFrame:
-        """``tables/<name>.csv``: heads, neurons, directions, faithfulness and others."""
-        return pd.read_csv(self.path / "tables" / f"{name}.csv")
 
 
 def diagnose(
@@ -67,51 +47,57 @@ def diagnose(
     UsageError
         A name, file, key or value is wrong, splits share samples, or the architecture is not known.
     InterruptedRunError
-        Ctrl-C; finished stages are in `out` and the same call continues it.
+        Ctrl-C or SIGTERM; finished stages are in `out` and the same call continues it.
     """
     by_name = model is None or isinstance(model, str | Path)
     if model is not None:
         settings["model"] = str(model) if by_name else type(model).__name__
     config = DiagnoseConfig.parse(settings, where="diagnose")
-    run = RunDirectory(Path(out) if out else Path("runs") / _default_name(config))
-    refuse_other_run(run, config)
+    path = run_path(out, f"diagnose-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}")
+    Run.check(path, config)
     started = time.perf_counter()
     splits = load_splits(config)
     loaded = load_configured(config, None if by_name else model, tokenizer)
     loaded = load_adapter(loaded, config.adapter) if config.adapter else loaded
-    bench = Workbench(config, run.path, loaded, splits, progress)
-    _open(run, bench)
-    if run.is_complete():
-        return Diagnosis(run.path, read_json(run.summary_file))
-    summary: dict[str, Any] = {
-        "kind": "diagnose",
-        "format_version": FORMAT_VERSION,
+    fingerprint = loaded.fingerprint() | {name: samples.content_hash for name, samples in splits.items()}
+    facts: dict[str, Any] = {
+        "model": loaded.info(),
+        "prompt_form": Renderer(loaded.tokenizer, Prompting.of(config)).resolved_form,
+        "samples": {name: [sample.id for sample in samples] for name, samples in splits.items()},
+        **({} if by_name else {SCRIPT: True}),
+    }
+    with Run.open(path, config, fingerprint, **facts) as run:
+        if run.finished:
+            return Diagnosis.load(path)
+        bench = Workbench(config, run, loaded, splits, progress)
+        summary = _about(bench)
+        timing: dict[str, float] = {}
+        with run.interruptible(lambda: f"{len(timing)} of {len(STAGES)} stages are saved"):
+            for name, work in STAGES.items():
+                before = time.perf_counter()
+                summary |= run.part(name, partial(work, bench))
+                timing[f"{name}_s"] = round(time.perf_counter() - before, 1)
+            write_report(path, summary)
+        timing["total_s"] = round(time.perf_counter() - started, 1)
+        return run.finish(summary, timing, result=Diagnosis)
+
+
+def _about(bench: Workbench) -> Fragment:
+    """What was diagnosed on what."""
+    config = bench.config
+    return {
         "model": config.model,
         "dataset": config.dataset,
         "fit": config.fit,
         "target": config.target,
         "target_layer": bench.target_layer,
-        "n_samples": {name: len(samples) for name, samples in splits.items()},
+        "n_samples": {name: len(samples) for name, samples in bench.splits.items()},
         "seed": config.seed,
         "backend": READ_BY[config.backend],
         "prompt_form": bench.renderer.resolved_form,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "device": str(loaded.device),
+        "dtype": str(bench.loaded.dtype).removeprefix("torch."),
+        "device": str(bench.loaded.device),
     }
-    timing: dict[str, float] = {}
-    try:
-        for name, work in STAGES.items():
-            before = time.perf_counter()
-            summary |= bench.stage(name, work)
-            timing[f"{name}_s"] = round(time.perf_counter() - before, 1)
-        write_report(run.path, summary)
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"interrupted: finished stages are saved; continue with: leakmech diagnose --out {run.path}"
-        ) from None
-    summary["timing"] = timing | {"total_s": round(time.perf_counter() - started, 1)}
-    write_json(run.summary_file, summary)
-    return Diagnosis(run.path, summary)
 
 
 def load_splits(config: DiagnoseConfig) -> dict[str, PromptSet]:
@@ -130,26 +116,3 @@ def load_splits(config: DiagnoseConfig) -> dict[str, PromptSet]:
         splits[name].refuse_shared_injections(splits["test"])
         refuse_frozen(splits[name])
     return splits
-
-
-def _open(run: RunDirectory, bench: Workbench) -> None:
-    """Create the run directory, or check that it holds this very run."""
-    fingerprint = {
-        "weights": bench.loaded.weights_hash,
-        "tokenizer": bench.loaded.tokenizer_hash,
-        "template": bench.loaded.template_hash,
-        "dtype": str(bench.loaded.dtype).removeprefix("torch."),
-        **{name: samples.content_hash for name, samples in bench.splits.items()},
-    }
-    open_run(
-        run,
-        bench.config,
-        fingerprint,
-        model=bench.loaded.info(),
-        prompt_form=bench.renderer.resolved_form,
-        samples={name: [sample.id for sample in samples] for name, samples in bench.splits.items()},
-    )
-
-
-def _default_name(config: DiagnoseConfig) -> str:
-    return f"diagnose-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}"

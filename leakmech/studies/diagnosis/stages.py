@@ -39,8 +39,9 @@ from leakmech.mechanism.directions.direction import Direction, FittedDirections,
 from leakmech.mechanism.directions.quality import DirectionQuality
 from leakmech.mechanism.directions.tokens import token_projections
 from leakmech.mechanism.sentiment import sentiment_directions
+from leakmech.runs.run import Fragment
 from leakmech.scoring.statistics import json_number
-from leakmech.studies.diagnosis.workbench import Fragment, Workbench
+from leakmech.studies.diagnosis.workbench import Workbench
 
 MAX_NEURONS = 2000  # rows a method in tables/neurons.csv
 _BOOTSTRAP_RANKINGS = 200
@@ -73,15 +74,15 @@ def directions(bench: Workbench) -> Fragment:
         }
     quality["target"] = _quality(best)
     for name, direction in saved.items():
-        direction.save(bench.out / "directions", name)
-    bench.save_table("directions", [fitted.table.to_frame() for fitted in found.values()])
-    bench.save_table("direction_cosines", [fitted.table.cosines_frame() for fitted in found.values()])
+        direction.save(bench.run.path / "directions", name)
+    bench.run.save_table("directions", [fitted.table.to_frame() for fitted in found.values()])
+    bench.run.save_table("direction_cosines", [fitted.table.cosines_frame() for fitted in found.values()])
     compared = {
         f"{name} {method} L{saved['target'].layer}": fitted.direction(method, saved["target"].layer)
         for name, fitted in found.items()
         for method in fitted.fits
     }
-    bench.save_table("cosines", cosine_matrix(compared).rename_axis("direction").reset_index())
+    bench.run.save_table("cosines", cosine_matrix(compared).rename_axis("direction").reset_index())
     return {"directions": quality}
 
 
@@ -144,7 +145,7 @@ def ranking(bench: Workbench) -> Fragment:
         for prompt in own.values()
     ]
     head_lengths, neuron_lengths = magnitudes(bench.reading, prompts, **bench.running)
-    bench.save_scores(
+    bench.run.save_arrays(
         "ranking",
         heads=headline.head_scores(),
         neurons=headline.neuron_scores(),
@@ -152,11 +153,11 @@ def ranking(bench: Workbench) -> Fragment:
         neuron_magnitude=neuron_lengths.numpy(),
     )
     draws = c.bootstrap_draws
-    bench.save_table(
+    bench.run.save_table(
         "heads", [a.heads_frame(intervals=True, seed=c.seed, draws=draws).assign(split="tune") for a in found]
     )
-    bench.save_table("neurons", [a.neurons_frame(top=MAX_NEURONS).assign(split="tune") for a in found])
-    bench.save_table("sublayers", [a.sublayers_frame().assign(split="tune") for a in found])
+    bench.run.save_table("neurons", [a.neurons_frame(top=MAX_NEURONS).assign(split="tune") for a in found])
+    bench.run.save_table("sublayers", [a.sublayers_frame().assign(split="tune") for a in found])
     other = next((a for a in found if a.method == headline.method and a.target != c.target), None)
     agreement = None if other is None else _spearman(headline.head_scores(), other.head_scores())
     return {"stability": stability(headline, top=c.top, seed=c.seed), "targets_spearman": agreement, "skipped": skipped}
@@ -220,13 +221,13 @@ def causal(bench: Workbench) -> Fragment:
         if method == "attribution_patching":
             rows, columns = np.indices(grid.shape).reshape(2, -1)
             frame = pd.DataFrame({"layer": rows, "head": columns, "fast": fast.ravel(), "exact": grid.ravel()})
-            bench.save_table("patching_heads", frame)
-    bench.save_table("patching_sublayers", patch_sublayers(bench.loaded, pairs, target, **bench.running).to_frame(
+            bench.run.save_table("patching_heads", frame)
+    bench.run.save_table("patching_sublayers", patch_sublayers(bench.loaded, pairs, target, **bench.running).to_frame(
         column="sublayer"
     ))  # fmt: skip
     every = range(0, bench.target_layer + 1, max(1, (bench.target_layer + 1) // _STREAM_LAYERS))
     stream = patch_stream(bench.loaded, equalised, target, layers=every, **bench.running).to_frame(column="position")
-    bench.save_table("patching_stream", stream.rename(columns={"score": "effect"}))
+    bench.run.save_table("patching_stream", stream.rename(columns={"score": "effect"}))
     return {
         "attribution_patching_spearman": spearman["attribution_patching"],
         "spearman": spearman,
@@ -242,8 +243,8 @@ def attention(bench: Workbench) -> Fragment:
     """Which heads look at the injection, what happens without that, and who brings and who expresses affect."""
     c, samples = bench.config, bench.exact
     read = attention_to_injection(bench.loaded, samples, prompting=bench.prompting, **bench.running).to_frame()
-    bench.save_table("attention", read)
-    scores = bench.scores("ranking")["heads"]
+    bench.run.save_table("attention", read)
+    scores = bench.run.arrays("ranking")["heads"]
     best = ranked_frame(scores, column="head", top=_KNOCKED_OUT_HEADS)
     labels = [f"L{layer}H{head}" for layer, head in zip(best["layer"], best["head"], strict=True)]
     target = bench.target("direction")
@@ -256,11 +257,11 @@ def attention(bench: Workbench) -> Fragment:
         prompting=bench.prompting,
         **bench.running,
     )
-    bench.save_table("knockout", knocked.to_frame(seed=c.seed, draws=c.bootstrap_draws))
+    bench.run.save_table("knockout", knocked.to_frame(seed=c.seed, draws=c.bootstrap_draws))
     moved = transport_and_expression(
         bench.loaded, samples, bench.direction, prompting=bench.prompting, **bench.running
     ).to_frame()
-    bench.save_table("transport", moved)
+    bench.run.save_table("transport", moved)
     of_heads = moved.loc[moved["component"] != "mlp"]
     transport, expressed = (float(np.sum(of_heads[column].to_list())) for column in ("transport", "expression"))
     by_mlps = float(np.sum(moved["expression"].to_list())) - expressed
@@ -278,7 +279,7 @@ def attention(bench: Workbench) -> Fragment:
 
 def faithfulness(bench: Workbench) -> Fragment:
     """Circuits of the first k heads and neurons of the ranking that was made on ``tune``, on all test samples."""
-    c, target, scores = bench.config, bench.target(), bench.scores("ranking")
+    c, target, scores = bench.config, bench.target(), bench.run.arrays("ranking")
     pairs = bench.pairs(bench.splits["test"].take(c.circuit_samples), target, split="test")
     frames, circuits = [], {}
     for universe in ("heads", "neurons"):
@@ -290,7 +291,7 @@ def faithfulness(bench: Workbench) -> Fragment:
         curves = circuit_curves(bench.loaded, pairs, target, rankings, universe=universe, sizes=sizes, **bench.running)
         frames.append(curves.to_frame(seed=c.seed, draws=c.bootstrap_draws))
         circuits[universe] = _areas(curves, top=min(c.top, ranked.size))
-    bench.save_table("faithfulness", frames)
+    bench.run.save_table("faithfulness", frames)
     heads = circuits["heads"]
     return {
         "cpr": heads["cpr"],
@@ -329,7 +330,7 @@ def tokens(bench: Workbench) -> Fragment:
     """The target direction along the tokens of the first test sample."""
     sample = bench.splits["test"].samples[0]
     frame = token_projections(bench.reading, sample, bench.direction, prompting=bench.prompting, **bench.running)
-    bench.save_table("token_projection", frame)
+    bench.run.save_table("token_projection", frame)
     return {}
 
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from leakmech.core.errors import GenerationError
 from leakmech.core.progress import Progress
-from leakmech.core.store import atomic_path, read_json, write_json, write_text
 from leakmech.datasets.samples import PromptSet
 from leakmech.mechanism.attribution.pairs import Continuations, Pair, make_pairs
 from leakmech.mechanism.attribution.targets import ContinuationTarget, DirectionTarget, Target
@@ -23,9 +17,9 @@ from leakmech.mechanism.directions.direction import Direction, load_direction
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Prompting, Renderer
+from leakmech.runs.run import Run
 from leakmech.studies.diagnosis.settings import Backend, DiagnoseConfig
 
-Fragment = dict[str, Any]
 READ_BY: dict[Backend, str] = {
     "hf": "hf",
     "transformer-lens": "transformer-lens for activations, direct attribution and magnitudes; hf for all else",
@@ -38,7 +32,7 @@ class Workbench:
     """One diagnosis with everything loaded."""
 
     config: DiagnoseConfig
-    out: Path
+    run: Run
     loaded: LoadedModel
     splits: dict[str, PromptSet]
     progress: Progress
@@ -86,24 +80,23 @@ class Workbench:
         GenerationError
             The model has none of its own.
         """
-        path = self.out / "stages" / f"continuations-{name}.json"
-        if not path.exists():
-            try:
-                found: Any = sample_behaviour(
-                    self.loaded,
-                    self.splits[name],
-                    renderer=self.renderer,
-                    n=self.config.continuations,
-                    seed=self.config.seed,
-                    progress=self.progress,
-                )
-            except GenerationError as error:
-                found = {"none": str(error)}
-            write_json(path, found)
-        stored = read_json(path)
+        stored = self.run.part(f"continuations-{name}", lambda: self._sample(name))
         if "none" in stored:
             raise GenerationError(stored["none"])
         return stored
+
+    def _sample(self, name: str) -> dict[str, Any]:
+        try:
+            return sample_behaviour(
+                self.loaded,
+                self.splits[name],
+                renderer=self.renderer,
+                n=self.config.continuations,
+                seed=self.config.seed,
+                progress=self.progress,
+            )
+        except GenerationError as error:
+            return {"none": str(error)}
 
     def pairs(self, samples: PromptSet, target: Target, *, split: str, equalised: bool = False) -> list[Pair]:
         """Pairs of samples of a split, for a target."""
@@ -115,7 +108,7 @@ class Workbench:
     @cached_property
     def direction(self) -> Direction:
         """The target direction."""
-        return load_direction(self.out / "directions" / "target.json", model_hash=self.loaded.weights_hash)
+        return load_direction(self.run.path / "directions" / "target.json", model_hash=self.loaded.weights_hash)
 
     def target(self, name: str | None = None) -> Target:
         """The target of that name; the configured one for None."""
@@ -125,29 +118,3 @@ class Workbench:
             if name == "direction"
             else ContinuationTarget.of(self.loaded)
         )
-
-    def save_scores(self, name: str, **arrays: np.ndarray) -> None:
-        """Keep score arrays for later stages."""
-        with atomic_path(self.out / "stages" / f"{name}.npz") as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType] - names are our own
-
-    def scores(self, name: str) -> dict[str, np.ndarray]:
-        """What :meth:`save_scores` kept."""
-        with np.load(self.out / "stages" / f"{name}.npz", allow_pickle=False) as stored:
-            return dict(stored)
-
-    def save_table(self, name: str, frames: pd.DataFrame | Sequence[pd.DataFrame]) -> None:
-        """Write ``tables/<name>.csv``."""
-        frame = frames if isinstance(frames, pd.DataFrame) else pd.concat(list(frames), ignore_index=True)
-        write_text(self.out / "tables" / f"{name}.csv", frame.to_csv(index=False))
-
-    def table(self, name: str) -> pd.DataFrame:
-        """Read ``tables/<name>.csv``."""
-        return pd.read_csv(self.out / "tables" / f"{name}.csv")
-
-    def stage(self, name: str, work: Callable[[Workbench], Fragment]) -> Fragment:
-        """The part of the summary that a stage finds; a finished stage is not done again."""
-        path = self.out / "stages" / f"{name}.json"
-        if not path.exists():
-            write_json(path, work(self))
-        return read_json(path)

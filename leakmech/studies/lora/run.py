@@ -15,24 +15,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from leakmech.core.errors import ModelError, StorageError, UsageError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.store import atomic_path, read_json, read_jsonl_shard, write_json
+from leakmech.core.store import atomic_path
 from leakmech.datasets.relevant_pairs import archive_pairs
 from leakmech.datasets.samples import PromptSet, load_dataset, pooled
 from leakmech.mechanism.directions.direction import load_direction
 from leakmech.models.layout import layout_of
-from leakmech.models.load import ADAPTER_CARD, LoadedModel, load_adapter, load_model
+from leakmech.models.load import LoadedModel, load_adapter, load_model
 from leakmech.models.quiet import quiet
 from leakmech.prompts.render import Prompting, Renderer
-from leakmech.runs.directory import FORMAT_VERSION, RunDirectory, open_run, refuse_other_run
+from leakmech.runs.directory import SCRIPT
+from leakmech.runs.run import Run
 from leakmech.studies.lora.evaluation import Pairing, TuneSelectivity
 from leakmech.studies.lora.overlap_check import refuse_shared_prompts
+from leakmech.studies.lora.result import LoraResult
 from leakmech.studies.lora.sampling import TrainingSources, build_training_examples
 from leakmech.training.adapter import adapted, component_layers, target_modules
 from leakmech.training.card import adapter_card, base_description, data_description, write_card
+from leakmech.training.checkpoints import FOLDER, Checkpoints
 from leakmech.training.examples import (
     Collator,
     TrainingExample,
@@ -43,29 +44,9 @@ from leakmech.training.examples import (
 from leakmech.training.objectives import Losses
 from leakmech.training.preventative import PreventativeSteering
 from leakmech.training.settings import LoraTrainingConfig
-from leakmech.training.trainer import LOG, Evaluate, Trainer
+from leakmech.training.trainer import Evaluate, Trainer
 
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
-
-
-@dataclass(frozen=True)
-class LoraResult:
-    """A trained adapter.
-
-    Attributes
-    ----------
-    path
-        Its folder: give it to ``load_model``, ``load_adapter`` or ``--adapter``.
-    card
-        What ``adapter_card.json`` holds.
-    """
-
-    path: Path
-    card: dict[str, Any]
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a step: loss, every objective's mean, learning rate, length of the gradient."""
-        return pd.DataFrame([row for row in read_jsonl_shard(self.path / LOG) if "loss" in row])
 
 
 def train_lora(
@@ -106,27 +87,28 @@ def train_lora(
     TrainingError
         A loss is NaN or infinite (the last good checkpoint is kept), or the base weights were changed.
     InterruptedRunError
-        Ctrl-C; the same call goes on.
+        Ctrl-C or SIGTERM; the same call goes on.
     """
     from accelerate import Accelerator
 
     config = LoraTrainingConfig.parse(config.model_dump())  # what was built without parse() is checked too
     accelerator = Accelerator(cpu=config.device == "cpu")
-    refuse_other_run(RunDirectory(Path(out)), config)
+    Run.check(out, config, lock=accelerator.is_main_process)
     loaded = model or load_model(
         config.model,
         device=accelerator.device if config.device == "auto" else config.device,
         dtype=config.dtype,
         revision=config.revision,
     )
-    run = _LoraRun(config, Path(out), loaded, accelerator, progress)
+    in_script = model is not None or examples is not None or evaluate is not None
     if evaluate is None and config.tune is not None:
         evaluate = TuneSelectivity(loaded, config, Path(out) / "tune")
-    return run.complete(examples, evaluate, cache_dir)
+    training = _LoraTraining(config, Path(out), loaded, accelerator, progress)
+    return training.complete(examples, evaluate, cache_dir, in_script=in_script)
 
 
 @dataclass(frozen=True)
-class _LoraRun:
+class _LoraTraining:
     """One training with everything loaded."""
 
     config: LoraTrainingConfig
@@ -136,10 +118,15 @@ class _LoraRun:
     progress: Progress
 
     def complete(
-        self, given: Sequence[TrainingExample] | None, evaluate: Evaluate | None, cache_dir: Path | None
+        self,
+        given: Sequence[TrainingExample] | None,
+        evaluate: Evaluate | None,
+        cache_dir: Path | None,
+        *,
+        in_script: bool,
     ) -> LoraResult:
         """Do what is missing and return the result."""
-        config, loaded = self.config, self.loaded
+        config, loaded, main = self.config, self.loaded, self.accelerator.is_main_process
         modules = self._modules()
         losses = self._losses()
         evaluation = [load_dataset(name) for name in config.evaluation]
@@ -148,24 +135,25 @@ class _LoraRun:
             examples, sources=sources, evaluation={dataset.name: dataset.content_hash for dataset in evaluation}
         )
         base = base_description(loaded)
-        with self.accelerator.main_process_first():
-            self._open(base, data)
-        if (self.out / "summary.json").is_file():
-            return LoraResult(self.out, read_json(self.out / ADAPTER_CARD))
-        if self.accelerator.is_main_process:
-            save_examples(self.out / "examples.jsonl", examples)
-            if isinstance(evaluate, TuneSelectivity):
-                evaluate.measure_base()
-        with adapted(loaded, config, modules) as model:
-            trained = self._trainer(model, examples, losses, evaluate).run()
-            if self.accelerator.is_main_process:
-                _save_adapter(model, self.out)
-        card = adapter_card(base, data, config, trained, modules=len(modules))
-        if self.accelerator.is_main_process:
-            write_card(self.out, card)
-            self._summarise(card)
-        self.accelerator.wait_for_everyone()
-        return LoraResult(self.out, card)
+        with self._open(base, data, {SCRIPT: True} if in_script else {}) as run:
+            if run.finished:
+                return LoraResult.load(self.out)
+            if main:
+                save_examples(self.out / "examples.jsonl", examples)
+            with run.interruptible(Checkpoints(self.out / FOLDER).good):
+                if main and isinstance(evaluate, TuneSelectivity):
+                    evaluate.measure_base()
+                with adapted(loaded, config, modules) as model:
+                    trained = self._trainer(model, examples, losses, evaluate).run()
+                    if main:
+                        _save_adapter(model, self.out)
+            if main:
+                card = adapter_card(base, data, config, trained, modules=len(modules))
+                write_card(self.out, card)
+                about = {"model": loaded.name, "data": card["data"], "results": card["results"]}
+                run.finish(about)
+            self.accelerator.wait_for_everyone()
+            return LoraResult.load(self.out)
 
     # -- preparing -----------------------------------------------------------------------------------------------------
 
@@ -231,14 +219,16 @@ class _LoraRun:
             )
         return examples, sources.hashes()
 
-    def _open(self, base: dict[str, Any], data: dict[str, Any]) -> None:
-        """Create the run directory, or check that it holds this very training."""
+    def _open(self, base: dict[str, Any], data: dict[str, Any], facts: dict[str, Any]) -> Run:
+        """The first process begins the run and holds it for all of them."""
         fingerprint = {
             "base": base["weights_hash"],
             "data": data["examples_hash"],
             "processes": str(self.accelerator.num_processes),
         }
-        open_run(RunDirectory(self.out), self.config, fingerprint, base=base, data=data)
+        main = self.accelerator.is_main_process
+        with self.accelerator.main_process_first():
+            return Run.open(self.out, self.config, fingerprint, lock=main, base=base, data=data, **facts)
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -260,10 +250,6 @@ class _LoraRun:
             evaluate=evaluate,
             progress=self.progress if self.accelerator.is_main_process else no_progress,
         )
-
-    def _summarise(self, card: dict[str, Any]) -> None:
-        values = {"format_version": FORMAT_VERSION, "kind": "train", "model": self.loaded.name}
-        write_json(self.out / "summary.json", {**values, "data": card["data"], "results": card["results"]})
 
 
 def training_sources(config: LoraTrainingConfig, evaluation: Sequence[PromptSet]) -> TrainingSources:

@@ -17,7 +17,7 @@ from typing import Any
 
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import stable_hash
-from leakmech.core.store import content_hash, read_json, slug, write_json, write_jsonl
+from leakmech.core.store import content_hash, slug, write_jsonl
 from leakmech.datasets.emotional_requests import load_emotional_requests
 from leakmech.datasets.questions import load_questions
 from leakmech.datasets.samples import POLARITIES, PromptSet, load_dataset
@@ -29,7 +29,8 @@ from leakmech.interventions.positions import PromptSpans
 from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.render import Prompting, Renderer
-from leakmech.runs.directory import BenchResult, RunDirectory
+from leakmech.runs.directory import RunDirectory
+from leakmech.runs.run import Run
 from leakmech.scoring.expression import Estimator, estimator_names, load_estimator
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
@@ -43,6 +44,7 @@ from leakmech.side_effects.selectivity import Pair, leakage_reduction, retention
 from leakmech.side_effects.speed import run_seconds
 from leakmech.side_effects.texts import neutral_continuations, plain_ids, prompt_continuations
 from leakmech.side_effects.variants import Batch, Change, Continuation, ModelVariant
+from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.mitigation import Mitigation, bench_under
 
@@ -64,8 +66,8 @@ class Arena:
         The benchmark on the leakage set.
     relevant
         Data sets of relevant affect, the headline first.
-    out
-        Run directory.
+    files
+        The run directory that all of it is kept in.
     split
         ``tune`` or ``test``: a name for tables and folders.
     margins
@@ -83,7 +85,7 @@ class Arena:
     loaded: LoadedModel
     config: BenchConfig
     relevant: tuple[str, ...]
-    out: Path
+    files: RunDirectory
     split: str = "test"
     margins: Margins = field(default_factory=Margins)
     damage: bool = True
@@ -106,11 +108,15 @@ class Arena:
         described = json.dumps(settings, sort_keys=True), json.dumps(self.margins.to_dict())
         return (self.loaded.weights_hash, *described, *sets)
 
+    def cell(self, mitigation: Mitigation) -> str:
+        """Name of a cell: its split, its mitigation, and a hash of everything that decides its numbers."""
+        return f"{self.split}/{slug(mitigation.name)}-{self.key(mitigation)[:8]}"
+
     def folder(self, mitigation: Mitigation) -> Path:
         """Of a cell."""
-        return self.out / "cells" / self.split / f"{slug(mitigation.name)}-{self.key(mitigation)[:8]}"
+        return self.files.cell(self.cell(mitigation))
 
-    def run(self, mitigation: Mitigation, dataset: str) -> BenchResult:
+    def bench(self, mitigation: Mitigation, dataset: str) -> BenchResult:
         """The benchmark under a mitigation on one of the sets; continued or read if it is there."""
         config = self.config
         if dataset != config.dataset:  # of relevant affect, where the shift between the polarities is all that counts
@@ -124,22 +130,19 @@ class Arena:
         out = self.folder(mitigation) / f"{slug(Path(config.dataset).stem)}-{arrangement}"
         return bench_under(mitigation, config, model=self.loaded, out=out, progress=self.progress)
 
-    def row(self, mitigation: Mitigation) -> dict[str, Any]:
+    def row(self, run: Run, mitigation: Mitigation) -> dict[str, Any]:
         """All numbers of a cell, flat; measured if they are not there yet."""
-        path = self.folder(mitigation) / "cell.json"
-        if not path.exists():
-            write_json(path, self._measure(mitigation))
-        return read_json(path)
+        return run.cell(self.cell(mitigation), lambda: self._measure(mitigation))
 
     def scores(self, mitigation: Mitigation, dataset: str | None = None) -> LeakageScores:
         """Scores on one of the sets; the leakage set by default."""
-        result = self.run(mitigation, dataset or self.config.dataset)
+        result = self.bench(mitigation, dataset or self.config.dataset)
         return leakage_scores(result.scores, self.config.cleaning)
 
     # -- measuring -----------------------------------------------------------------------------------------------
 
     def _measure(self, mitigation: Mitigation) -> dict[str, Any]:
-        result = self.run(mitigation, self.config.dataset)
+        result = self.bench(mitigation, self.config.dataset)
         overall = result.summary["overall"]
         row: dict[str, Any] = {
             "name": mitigation.name,
@@ -158,7 +161,7 @@ class Arena:
         row |= self._damage(effects)
         if self.damage:
             row |= self._requests(mitigation)
-        seconds = run_seconds(self.run(BASE, self.config.dataset).summary), run_seconds(result.summary)
+        seconds = run_seconds(self.bench(BASE, self.config.dataset).summary), run_seconds(result.summary)
         row["speed_ratio"] = _number(seconds[0] / seconds[1])
         return row
 
@@ -178,7 +181,7 @@ class Arena:
             ends = {"": found.value, "_low": found.low, "_high": found.high}
             row |= {f"retention_{slug(Path(name).stem)}{end}": value for end, value in ends.items()}
         for name in self.relevant:
-            overall = self.run(mitigation, name).summary["overall"]
+            overall = self.bench(mitigation, name).summary["overall"]
             row[f"valence_shift_{slug(Path(name).stem)}"] = overall["valence_shift"]
         return {key: _number(value) for key, value in row.items()}
 
@@ -279,7 +282,7 @@ class Arena:
             base=ModelVariant(self.loaded),
             renderer=renderer,
             samples=self.samples,
-            base_answers=Answers.of_run(self.run(BASE, self.config.dataset)),
+            base_answers=Answers.of_run(self.bench(BASE, self.config.dataset)),
             controls=self._controls(renderer) if self.damage else (),
             neutral=neutral_continuations(renderer.tokenizer) if self.damage else (),
             questions=load_questions() if self.damage else (),
@@ -293,7 +296,7 @@ class Arena:
         """The base model's first control generation of every sample, behind its prompt."""
         prompts = {sample.id: renderer.prompt(sample, "control") for sample in self.samples}
         tokens = {}
-        for record in RunDirectory(self.run(BASE, self.config.dataset).path).generations():
+        for record in self.bench(BASE, self.config.dataset).files.generations():
             if record["condition"] == "control" and record["generation"] == 0:
                 tokens[record["prompt_id"]] = plain_ids(renderer.tokenizer, record["text"])
         return prompt_continuations(prompts.values(), renderer, tokens=tokens)

@@ -10,31 +10,27 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
-from leakmech.core.errors import ConfigError, InterruptedRunError, RunDirectoryError
+from leakmech.core.errors import ConfigError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.provenance import environment
-from leakmech.core.store import read_json, slug, write_json, write_text
+from leakmech.core.store import slug
 from leakmech.datasets.samples import load_dataset
 from leakmech.interventions.base import Intervention
 from leakmech.models.load import LoadedModel, load_configured
 from leakmech.prompts.arrangement import Arrangement
-from leakmech.runs.directory import FORMAT_VERSION, RunDirectory
+from leakmech.runs.directory import RunDirectory
+from leakmech.runs.run import Run, run_path
 from leakmech.scoring.paired import run_differences, statistic_columns
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.arena import BASE, Arena
 from leakmech.studies.mitigation.mitigation import Mitigation
-from leakmech.studies.mitigation.report import mitigations_table
-
-COMMAND = "evaluate_mitigations"
-"""What ``run.json`` says of a comparison that a script made."""
+from leakmech.studies.mitigation.result import MitigationComparison
 
 RELEVANT = ("relevant-matched", "relevant-self")
 """Built-in sets of relevant affect, the headline first."""
@@ -45,33 +41,17 @@ COLUMNS = (
 )  # fmt: skip
 """First columns of ``tables/mitigations.csv``."""
 
+
+class _Comparison(BenchConfig):
+    """Settings of a comparison that a script makes: those of its benchmark runs."""
+
+    command: ClassVar[str] = "evaluate_mitigations"
+    kind: ClassVar[str] = "mitigate"
+    grows: ClassVar[Collection[str]] = ()
+
+
 Measurable = Mitigation | Intervention | Sequence[Intervention] | Callable[[Any], Any]
 """A mitigation, interventions, or a function that makes a context manager in which a model is changed."""
-
-
-@dataclass(frozen=True)
-class MitigationComparison:
-    """What :func:`evaluate_mitigations` found.
-
-    Attributes
-    ----------
-    path
-        Its directory: ``summary.json``, ``tables/mitigations.csv``, and the benchmark runs in ``cells/``.
-    summary
-        Settings and the main numbers.
-    """
-
-    path: Path
-    summary: dict[str, Any]
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per mitigation and split; ``base`` first."""
-        return pd.read_csv(self.path / "tables" / "mitigations.csv")
-
-    def to_markdown(self, split: str = "test") -> str:
-        """The table of one split."""
-        frame = self.to_frame()
-        return mitigations_table(frame.loc[frame["split"] == split]).to_markdown()
 
 
 def evaluate_mitigations(
@@ -125,30 +105,31 @@ def evaluate_mitigations(
     UsageError
         A name, file, key or value is wrong, two mitigations share a name, or one does not fit the model.
     InterruptedRunError
-        Ctrl-C; finished cells and generations are in `out` and the same call continues it.
+        Ctrl-C or SIGTERM; finished cells and generations are in `out` and the same call continues it.
     """
     name = model.name if isinstance(model, LoadedModel) else model if isinstance(model, str | Path) else None
-    config = BenchConfig.parse(
+    config = _Comparison.parse(
         {"noise_floor": False, "dataset": dataset, **({"model": str(name)} if name else {}), **settings},
         where="evaluate_mitigations",
     )
     chosen = as_mitigations(mitigations)
-    path = Path(out) if out else Path("runs") / f"mitigations-{slug(config.model)}-{slug(dataset)}-seed{config.seed}"
+    path = run_path(out, f"mitigations-{slug(config.model)}-{slug(dataset)}-seed{config.seed}")
+    Run.check(path, config)
     loaded = model if isinstance(model, LoadedModel) else load_configured(config, model, tokenizer)
     arena = Arena(
         loaded=loaded,
         config=config,
         relevant=tuple(relevant),
-        out=path,
+        files=RunDirectory(path),
         margins=margins or Margins(),
         damage=damage,
         arrangements=tuple(arrangements),
         draws=draws,
         progress=progress,
     )
-    open_comparison(path, {"base": arena.key(BASE), "weights": loaded.weights_hash}, config.identity(), command=COMMAND)
-    rows = measure_all(arena, chosen, alpha=alpha)
-    return finish(path, rows, {"model": config.model, "dataset": dataset, "relevant": list(relevant)}, arena)
+    with Run.open(path, config, {"base": arena.key(BASE), "weights": loaded.weights_hash}) as run:
+        rows = measure_all(run, arena, chosen, alpha=alpha)
+        return finish(run, rows, {"model": config.model, "dataset": dataset, "relevant": list(relevant)}, arena)
 
 
 # -- what is compared -------------------------------------------------------------------------------------------------
@@ -209,26 +190,30 @@ def _version(function: Any) -> str:
 # -- measuring --------------------------------------------------------------------------------------------------------
 
 
-def measure_all(arena: Arena, mitigations: Sequence[Mitigation], *, alpha: float = 0.05) -> list[dict[str, Any]]:
+def measure_all(
+    run: Run, arena: Arena, mitigations: Sequence[Mitigation], *, alpha: float = 0.05
+) -> list[dict[str, Any]]:
     """Rows of the base model and of all mitigations, cell by cell, with tests over the whole family.
 
     Raises
     ------
     InterruptedRunError
-        Ctrl-C; says how many cells are finished.
+        Ctrl-C or SIGTERM; says how many cells are finished.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     everything = [BASE, *mitigations]
-    try:
-        with arena.progress(f"mitigations, {arena.split}", total=len(everything), done=0) as advance:
-            for mitigation in everything:
-                rows.append(arena.row(mitigation))
-                advance(1)
-    except (KeyboardInterrupt, InterruptedRunError):
-        raise InterruptedRunError(
-            f"interrupted: {len(rows)} of {len(everything)} cells of {arena.split} are finished and what the next one "
-            f"generated is saved; the same command continues in {arena.out}"
-        ) from None
+
+    def saved() -> str:
+        done = f"{len(rows)} of {len(everything)} cells of {arena.split} are finished"
+        return f"{done} and what the next one generated is saved"
+
+    with (
+        run.interruptible(saved),
+        arena.progress(f"mitigations, {arena.split}", total=len(everything), done=0) as advance,
+    ):
+        for mitigation in everything:
+            rows.append(arena.row(run, mitigation))
+            advance(1)
     _add_tests(rows, arena, everything, alpha)
     return rows
 
@@ -248,56 +233,17 @@ def _add_tests(rows: list[dict[str, Any]], arena: Arena, mitigations: Sequence[M
                 by_name[difference.run] |= {"p": difference.p, "p_holm": difference.p_holm}
 
 
-# -- on disk ----------------------------------------------------------------------------------------------------------
-
-
-def open_comparison(path: Path, fingerprint: Mapping[str, str], config: Mapping[str, Any], *, command: str) -> None:
-    """Create the run directory of a comparison, or check that it holds this one.
-
-    Raises
-    ------
-    RunDirectoryError
-        It holds something else.
-    """
-    file = RunDirectory(path).run_file
-    if file.exists():
-        stored = read_json(file)
-        if stored.get("command") != command:
-            raise RunDirectoryError(f"{path}: holds a run of `leakmech {stored.get('command')}`; choose another --out")
-        before = stored["fingerprint"]
-        changed = [key for key in {**before, **fingerprint} if before.get(key) != fingerprint.get(key)]
-        if changed:
-            raise RunDirectoryError(
-                f"{path}: holds a comparison with other settings ({', '.join(changed)}); choose another --out"
-            )
-        if stored["config"] != dict(config):  # more mitigations than before, or others
-            write_json(file, stored | {"config": dict(config)})
-        return
-    if path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
-        raise RunDirectoryError(f"{path}: is not empty and holds no leakmech run; choose another --out")
-    write_json(
-        file,
-        {
-            "format_version": FORMAT_VERSION,
-            "kind": "mitigate",
-            "command": command,
-            "config": dict(config),
-            "fingerprint": dict(fingerprint),
-            "environment": environment(),
-        },
-    )
-
-
 def finish(
-    path: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], arena: Arena
+    run: Run,
+    rows: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+    arena: Arena,
+    timing: Mapping[str, float] | None = None,
 ) -> MitigationComparison:
     """Write ``tables/mitigations.csv`` and ``summary.json``."""
     frame = pd.DataFrame(list(rows))
-    frame = frame[[*COLUMNS, *(column for column in frame.columns if column not in COLUMNS)]]
-    write_text(path / "tables" / "mitigations.csv", frame.to_csv(index=False))
+    run.save_table("mitigations", frame[[*COLUMNS, *(column for column in frame.columns if column not in COLUMNS)]])
     summary = {
-        "kind": "mitigate",
-        "format_version": FORMAT_VERSION,
         **facts,
         "n_samples": len(load_dataset(arena.config.dataset).take(arena.config.limit)),
         "generations": arena.config.generations,
@@ -306,5 +252,4 @@ def finish(
         "base": dict(rows[0]),
         "mitigations": {row["name"]: dict(row) for row in rows[1:] if row["split"] == arena.split},
     }
-    write_json(path / "summary.json", summary)
-    return MitigationComparison(path, summary)
+    return run.finish(summary, timing, result=MitigationComparison)

@@ -21,7 +21,7 @@ from torch import Tensor
 from leakmech.core.errors import RunDirectoryError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import numpy_generator
-from leakmech.core.store import content_hash, read_json
+from leakmech.core.store import content_hash
 from leakmech.datasets.samples import PromptSet, load_pooled
 from leakmech.mechanism.activations.cache import activation_moments
 from leakmech.mechanism.activations.moments import Moments
@@ -32,6 +32,7 @@ from leakmech.mechanism.sentiment import ActivationReader
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Prompting, Renderer
+from leakmech.studies.diagnosis.result import Diagnosis
 from leakmech.studies.diagnosis.run import load_splits
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.mitigation.relation_probe import RelationProbe, fit_relation_probe
@@ -216,21 +217,15 @@ def load_fitted(
     RunDirectoryError
         It is no finished diagnosis, it has no samples to choose on, or it is one of another model.
     """
-    path = Path(path)
-    if not (path / "run.json").exists():
-        raise RunDirectoryError(f"{path}: is no leakmech run (it has no run.json)")
-    stored = read_json(path / "run.json")
-    if stored.get("kind") != "diagnose":
-        raise RunDirectoryError(f"{path}: holds a run of `leakmech {stored.get('command')}`, not a diagnosis")
-    if not (path / "summary.json").exists():
-        raise RunDirectoryError(f"{path}: is not finished; continue it with: leakmech diagnose --out {path}")
-    if not stored["samples"].get("tune"):
+    record = Diagnosis.load(path).record
+    path = record.path
+    if not record.fact("samples").get("tune"):
         raise RunDirectoryError(f"{path}: has no tune split, on which strengths are chosen; diagnose with --tune")
-    if stored["model"].get("base_hash") != loaded.base_hash:
-        raise RunDirectoryError(f"{path}: diagnoses another model ({stored['model']['name']}) than {loaded.name}")
-    config = DiagnoseConfig.parse(stored["config"], where=str(path / "run.json"))
+    if record.fact("model").get("base_hash") != loaded.base_hash:
+        raise RunDirectoryError(f"{path}: diagnoses another model ({record.fact('model')['name']}) than {loaded.name}")
+    config = DiagnoseConfig.parse(record.config, where=f"settings of {path}")
     parts = FittedParts(loaded, config, path, load_pooled(relevant), seed, progress)
     for name in ("fit", "tune"):
-        if parts.splits[name].content_hash != stored["fingerprint"][name]:
+        if parts.splits[name].content_hash != record.fingerprint[name]:
             raise RunDirectoryError(f"{path}: the samples of {name} have changed since; diagnose again")
     return parts

@@ -26,7 +26,7 @@ from leakmech.core.store import content_hash
 from leakmech.core.validation import CLOSED, checked
 from leakmech.interventions.base import Intervention, interventions_key
 from leakmech.models.load import LoadedModel, load_configured
-from leakmech.runs.directory import BenchResult
+from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.run import run_benchmark
 from leakmech.studies.benchmark.settings import BenchConfig
 

@@ -16,7 +16,7 @@ from leakmech.reports.figures.frames import Frame, words
 from leakmech.reports.figures.trade_off import trade_off
 from leakmech.reports.page import Facts, Headline, Picture, Section, Shown, how_it_was_made, write_page
 from leakmech.reports.tables import Column, Table, estimate_of, value_of
-from leakmech.runs.directory import BenchResult, load_result
+from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.mitigation.settings import MitigateConfig
 
 N_EXAMPLES = 4
@@ -193,7 +193,7 @@ def answer_runs(run: Path, tested: Frame, summary: Mapping[str, Any]) -> dict[st
         # A mitigation that was changed leaves the cell of its older self beside its own.
         finished = [cell for cell in cells if (cell / "summary.json").exists()]
         if finished:
-            found[name] = load_result(max(finished, key=lambda cell: (cell / "summary.json").stat().st_mtime_ns))
+            found[name] = BenchResult.load(max(finished, key=lambda cell: (cell / "summary.json").stat().st_mtime_ns))
     return found
 
 

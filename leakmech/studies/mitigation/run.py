@@ -28,20 +28,18 @@ from leakmech.interventions.checks import refuse_misfits
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
+from leakmech.runs.directory import SCRIPT, RunDirectory
+from leakmech.runs.run import Run, run_path
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.arena import Arena
-from leakmech.studies.mitigation.compare import (
-    MitigationComparison,
-    finish,
-    measure_all,
-    open_comparison,
-)
+from leakmech.studies.mitigation.compare import finish, measure_all
 from leakmech.studies.mitigation.families import BASELINES, Family, chosen_families
 from leakmech.studies.mitigation.fitted import FittedParts, load_fitted
 from leakmech.studies.mitigation.mitigation import Mitigation
 from leakmech.studies.mitigation.prompting import ORACLE
 from leakmech.studies.mitigation.report import write_report
+from leakmech.studies.mitigation.result import MitigationComparison
 from leakmech.studies.mitigation.settings import MitigateConfig
 
 Row = dict[str, Any]
@@ -76,14 +74,13 @@ def mitigate(
     UsageError
         A name, file, key or value is wrong, or the diagnosis is of another model or has no ``tune`` split.
     InterruptedRunError
-        Ctrl-C; finished cells are in `out` and the same call continues it.
+        Ctrl-C or SIGTERM; finished cells are in `out` and the same call continues it.
     """
     if isinstance(model, str | Path):
         settings["model"] = str(model)
     config = MitigateConfig.parse({**settings, "diagnosis": str(diagnosis) if diagnosis else None}, where="mitigate")
-    path = (
-        Path(out) if out else Path("runs") / f"mitigate-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}"
-    )
+    path = run_path(out, f"mitigate-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}")
+    Run.check(path, config)
     started = time.perf_counter()
     families = chosen_families(config.families) if config.diagnosis else []
     given = _given(config)
@@ -94,29 +91,29 @@ def mitigate(
     parts = _fitted_parts(config, loaded, progress)
     fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
     fingerprint |= {"fitted_on": parts.source_hash} if parts else {}
-    open_comparison(path, fingerprint, config.identity(), command=config.command)
-    margins = Margins(**config.margins)
-    fitted = path / "fitted"
-    chosen, tuned = _choose(config, parts, families, path, margins, progress) if parts else ({}, [])
-    used = BASELINES if config.baselines else ()
-    baselines = [member for family in used for member in family.members(parts, fitted)] if parts else []
-    test = Arena(
-        loaded=loaded, config=bench, relevant=config.relevant, out=path, split="test", margins=margins,
-        arrangements=config.arrangements, draws=config.bootstrap_draws, progress=progress,
-    )  # fmt: skip
-    judged = [*chosen.values(), *given]
-    rows = measure_all(test, [*judged, ORACLE, *baselines], alpha=config.alpha)
-    facts = {
-        "model": config.model,
-        "dataset": config.dataset,
-        "relevant": list(config.relevant),
-        "diagnosis": config.diagnosis,
-        "relation_probe": _probe_facts(parts, fitted) if parts and _uses_probe(families) else None,
-        "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
-        "timing": {"total_s": round(time.perf_counter() - started, 1)},
-    }
-    result = finish(path, [*rows, *tuned], facts, test)
-    write_report(result.path)
+    with Run.open(path, config, fingerprint, **({} if by_name else {SCRIPT: True})) as run:
+        chosen, tuned = _choose(config, parts, families, run, progress) if parts else ({}, [])
+        used = BASELINES if config.baselines else ()
+        fitted = path / "fitted"
+        baselines = [member for family in used for member in family.members(parts, fitted)] if parts else []
+        test = Arena(
+            loaded=loaded, config=bench, relevant=config.relevant, files=run.files, split="test",
+            margins=Margins(**config.margins), arrangements=config.arrangements, draws=config.bootstrap_draws,
+            progress=progress,
+        )  # fmt: skip
+        judged = [*chosen.values(), *given]
+        rows = measure_all(run, test, [*judged, ORACLE, *baselines], alpha=config.alpha)
+        facts = {
+            "model": config.model,
+            "dataset": config.dataset,
+            "relevant": list(config.relevant),
+            "diagnosis": config.diagnosis,
+            "relation_probe": _probe_facts(parts, fitted) if parts and _uses_probe(families) else None,
+            "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
+        }
+        timing = {"total_s": round(time.perf_counter() - started, 1)}
+        result = finish(run, [*rows, *tuned], facts, test, timing)
+        write_report(path)
     return result
 
 
@@ -137,16 +134,15 @@ def _choose(
     config: MitigateConfig,
     parts: FittedParts,
     families: Sequence[Family],
-    path: Path,
-    margins: Margins,
+    run: Run,
     progress: Progress,
 ) -> tuple[dict[str, Mitigation], list[Row]]:
     """The most selective member of each family, by its name and saved, and the rows of all that were tried."""
-    members = {family.name: family.members(parts, path / "fitted") for family in families}
-    tune = _tune_arena(config, parts, path, margins, progress)
-    tuned = measure_all(tune, [member for group in members.values() for member in group])
+    members = {family.name: family.members(parts, run.path / "fitted") for family in families}
+    tune = _tune_arena(config, parts, run.files, progress)
+    tuned = measure_all(run, tune, [member for group in members.values() for member in group])
     chosen = {name: best_of(group, tuned) for name, group in members.items()}
-    _save_chosen(path, chosen)
+    _save_chosen(run.path, chosen)
     return chosen, tuned
 
 
@@ -167,20 +163,21 @@ def _bench_config(config: MitigateConfig, dataset: str, generations: int, limit:
     return BenchConfig.parse(shared, where="mitigate")
 
 
-def _tune_arena(config: MitigateConfig, parts: FittedParts, path: Path, margins: Margins, progress: Progress) -> Arena:
+def _tune_arena(config: MitigateConfig, parts: FittedParts, run: RunDirectory, progress: Progress) -> Arena:
     """Relevant affect that no probe was fitted on; the samples that the diagnosis chose on, and as many in which the
     relevant stems have injections of other themes: leakage that only what decides by relevance can lower alone."""
     number = config.tune_samples
     relevant = without_self_reports(parts.relevant).split("tune")
     exchanged = mismatched(relevant, seed=config.seed).take(number)
     leakage = with_exchanged(parts.splits["tune"].take(number), exchanged)
-    files = {"leakage": leakage, "relevant": relevant.take(number)}
-    for name, samples in files.items():
-        samples.save(path / "data" / f"tune-{name}.jsonl")
-    bench = _bench_config(config, str(path / "data" / "tune-leakage.jsonl"), config.tune_generations, None)
+    data = run.path / "data"
+    for name, samples in {"leakage": leakage, "relevant": relevant.take(number)}.items():
+        samples.save(data / f"tune-{name}.jsonl")
+    bench = _bench_config(config, str(data / "tune-leakage.jsonl"), config.tune_generations, None)
     return Arena(
-        loaded=parts.loaded, config=bench, relevant=(str(path / "data" / "tune-relevant.jsonl"),), out=path,
-        split="tune", margins=margins, damage=False, draws=min(500, config.bootstrap_draws), progress=progress,
+        loaded=parts.loaded, config=bench, relevant=(str(data / "tune-relevant.jsonl"),), files=run,
+        split="tune", margins=Margins(**config.margins), damage=False,
+        draws=min(500, config.bootstrap_draws), progress=progress,
     )  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def test_the_same_settings_give_the_same_files_and_another_seed_others(build):
 def test_a_build_that_was_interrupted_goes_on_where_it_stopped(build, tmp_path, monkeypatch):
     whole = build("whole/aexl.jsonl")
     monkeypatch.setenv("LEAKMECH_CACHE", str(tmp_path / "other-cache"))
-    with pytest.raises(InterruptedRunError, match="the same command goes on from there"):
+    with pytest.raises(InterruptedRunError, match="scores so far are saved; continue with: the same call"):
         build(estimator=WordEstimator(fail_after=4))
     assert not (tmp_path / "out").exists()
     rest = WordEstimator()

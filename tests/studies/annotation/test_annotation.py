@@ -204,7 +204,7 @@ def test_the_form_is_self_contained_escapes_texts_and_saves_the_sheet(export, tm
     blank = read_sheet(export.path / "sheets" / "annotator-1.csv")
     assert [row | {"answer": ""} for row in rows] == blank
     assert [row["answer"] for row in rows] == list(answers.values())
-    report = leakmech.import_annotation(export.path, sheets=[saved], draws=50).report
+    report = leakmech.import_annotation(export.path, sheets=[saved], draws=50).summary
     assert report["annotators"][0]["answers"] == 20
 
 
@@ -227,7 +227,7 @@ def test_answers_come_back_as_ratings_of_the_test_sentence_whatever_stood_first(
     found = leakmech.import_annotation(export.path, draws=100)
     ratings = found.pairs.set_index("item")["rating_annotator-2"]
     assert {item: leaks(export.key.items[item], None) for item in ratings.index} == ratings.to_dict()
-    report = found.report
+    report = found.summary
     assert report["majority"] == {"n": 20, "ties": 0, "without_votes": 0}
     assert (report["mu_el"]["overall"]["people"], report["mu_el"]["overall"]["people_away"]) == (1, 0)
     assert report["mu_el"]["overall"]["people_ci"] == [1, 1]
@@ -258,7 +258,7 @@ def test_majorities_ties_and_moves_the_other_way_are_counted(export):
         return None
 
     answer(export, say)
-    report = leakmech.import_annotation(export.path, draws=100).report
+    report = leakmech.import_annotation(export.path, draws=100).summary
     assert report["majority"] == {"n": 8, "ties": 4, "without_votes": 8}
     assert (report["mu_el"]["overall"]["n"], report["mu_el"]["overall"]["people"]) == (8, 0.5)
     assert report["mu_el"]["overall"]["people_away"] == 0.5
@@ -294,7 +294,7 @@ def test_pairs_that_name_the_injection_are_counted_and_mu_el_stands_without_them
     assert sum(item.names_injection for item in found.key.items.values()) == 6
     answer(found, lambda item, _: -1 if item.names_injection else 0)
     result = leakmech.import_annotation(found.path, draws=100)
-    mu_el = result.report["mu_el"]
+    mu_el = result.summary["mu_el"]
     assert (mu_el["overall"]["n"], mu_el["overall"]["people"]) == (24, 0.25)
     assert (mu_el["no_shared_word"]["n"], mu_el["no_shared_word"]["people"]) == (18, 0)
     assert result.pairs.groupby("condition")["names_injection"].sum().to_dict() == {"negative": 6, "positive": 0}
@@ -306,8 +306,8 @@ def test_one_annotator_gives_no_agreement_but_a_comparison_with_the_estimator(ex
     for name in ("annotator-1", "annotator-3"):
         (export.path / "sheets" / f"{name}.csv").unlink()
     found = leakmech.import_annotation(export.path, draws=50)
-    assert found.report["agreement"] == {"votes": None, "steps": None}
-    assert found.report["estimator"]["n"] == 20
+    assert found.summary["agreement"] == {"votes": None, "steps": None}
+    assert found.summary["estimator"]["n"] == 20
     text = found.to_markdown()
     assert "One annotator only: how far people agree is not defined." in text
     assert "No sheet of annotator-1, annotator-3 was found." in text
@@ -318,25 +318,25 @@ def test_the_report_says_what_chance_agreement_would_have_been(export):
     generator = np.random.default_rng(0)
     answer(export, lambda item, _: leaks(item, _) * int(generator.choice([1, 1, 1, 1, -1])))
     found = leakmech.import_annotation(export.path, draws=50)
-    chance = found.report["agreement"]["votes"]["chance"]
+    chance = found.summary["agreement"]["votes"]["chance"]
     assert chance["pairwise"] > 0.5
     text = " ".join(found.to_markdown().split())
     assert "The paper reports over 85 % raw agreement of three linguists." in text
     assert f"would agree on {chance['pairwise']:.2f} of leakage votes two by two" in text
     assert "raw agreement alone overstates" in text
-    assert found.report["agreement"]["votes"]["unanimous_agreement"] > chance["unanimous_uniform"] == 0.25
+    assert found.summary["agreement"]["votes"]["unanimous_agreement"] > chance["unanimous_uniform"] == 0.25
 
 
 def test_what_spreadsheets_do_to_a_sheet_is_forgiven(export):
     answer(export, leaks)
-    expected = leakmech.import_annotation(export.path, draws=50).report
+    expected = leakmech.import_annotation(export.path, draws=50).summary
     path = export.path / "sheets" / "annotator-1.csv"
     rows = read_sheet(path)
     for row in rows:
         row["answer"] = {"2": " 2.0", "1": "+1", "-1": "−1", "-2": "'-2"}[row["answer"]]
         row["sentence_a"] = row["sentence_a"].replace("!", " ! ").removeprefix("'")
     write_sheet(path, [*reversed(rows), dict.fromkeys(COLUMNS, "")], columns=[*reversed(COLUMNS), "remark"])
-    assert leakmech.import_annotation(export.path, draws=50).report == expected
+    assert leakmech.import_annotation(export.path, draws=50).summary == expected
 
 
 def _edit(row=0, **cells):
@@ -395,13 +395,13 @@ def test_a_sheet_without_one_of_its_columns_is_refused(export, column):
 
 def test_a_sheet_saved_with_semicolons_is_the_same_sheet(export):
     answer(export, leaks)
-    expected = leakmech.import_annotation(export.path).report
+    expected = leakmech.import_annotation(export.path).summary
     for path in (export.path / "sheets").glob("*.csv"):
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file))
         with path.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, delimiter=";").writerows(rows)
-    assert leakmech.import_annotation(export.path).report == expected
+    assert leakmech.import_annotation(export.path).summary == expected
 
 
 def test_sheets_that_are_cut_off_or_are_no_text_are_refused(export):

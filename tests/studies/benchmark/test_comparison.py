@@ -207,7 +207,7 @@ def test_different_estimators_are_refused_unless_asked_for(make_run):
         ({"margin": 0.0}, "margin must be a number above 0"),
         ({"margin": math.nan}, "margin must be a number above 0"),
         ({"alpha": 1.0}, r"alpha must lie inside \(0, 1\)"),
-        ({"runs": ["a", "nowhere"]}, "is no leakmech run"),
+        ({"runs": ["a", "nowhere"]}, "is not a leakmech run"),
         ({"runs": ["a", "unfinished"]}, "is not finished"),
     ],
 )

@@ -84,7 +84,7 @@ def test_the_table_names_the_source_of_the_variances():
         ({"alpha": 0.0}, "alpha inside"),
         ({"against": "run"}, "did you mean 'runs'"),
         ({"run": "somewhere", "components": COMPONENTS}, "not both"),
-        ({"run": "somewhere"}, "somewhere: is no leakmech run"),
+        ({"run": "somewhere"}, "somewhere: is not a leakmech run"),
     ],
 )
 def test_a_design_that_makes_no_sense_is_refused(change, message):

@@ -20,9 +20,10 @@ from leakmech.core.errors import RunDirectoryError
 from leakmech.reports.browser import choose_samples, embedded_json, sample_browser
 from leakmech.reports.cells import typeset
 from leakmech.reports.tables import cleaning_table, leakage_table
-from leakmech.runs.directory import load_result
+from leakmech.runs.directory import RunRecord
 from leakmech.studies.benchmark.report import headline, how_to_repeat, leakage_chart, write_report
 from leakmech.studies.benchmark.settings import BenchConfig, ScoreConfig
+from leakmech.studies.results import load_result
 
 HOSTILE = "</script><img src=x onerror=alert(1)> {{7*7}} [bold]\u2028&amp;"
 
@@ -310,7 +311,8 @@ def test_an_unfinished_run_is_refused(run):
 
 
 def test_a_run_of_another_kind_is_refused(run):
-    change_summary(run, lambda summary: summary.update(kind="mitigate"))
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    (run / "run.json").write_text(json.dumps(record | {"kind": "mitigate"}), encoding="utf-8")
     with pytest.raises(RunDirectoryError, match="run of kind 'mitigate'"):
         write_report(run)
 
@@ -331,7 +333,7 @@ class _CapturedError(Exception):
 )
 def test_the_command_on_the_page_leads_to_the_same_settings(settings, monkeypatch, tmp_path):
     config = BenchConfig.parse(settings)
-    *_, code = how_to_repeat({"config": config.identity(), "fingerprint": {"dtype": "float32"}})
+    *_, code = how_to_repeat(RunRecord(tmp_path, {"config": config.identity(), "fingerprint": {"dtype": "float32"}}))
     words = shlex.split(code.text)
     caught = {}
 
@@ -351,9 +353,11 @@ def test_the_command_on_the_page_leads_to_the_same_settings(settings, monkeypatc
     assert again.dtype == "float32"
 
 
-def test_the_command_of_scored_texts_names_their_file_and_columns():
+def test_the_command_of_scored_texts_names_their_file_and_columns(tmp_path):
     record = {"command": "score", "source": "my texts.jsonl", "columns": {"text": "answer"}}
-    *_, code = how_to_repeat(record | {"config": ScoreConfig.parse({"estimator": "vader"}).identity()})
+    *_, code = how_to_repeat(
+        RunRecord(tmp_path, record | {"config": ScoreConfig.parse({"estimator": "vader"}).identity()})
+    )
     assert code.text.startswith("leakmech score 'my texts.jsonl' --column text=answer ")
     assert "--estimator vader" in code.text
     assert "--dtype" not in code.text

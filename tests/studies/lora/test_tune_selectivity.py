@@ -12,10 +12,10 @@ from leakmech.core.errors import DatasetError
 from leakmech.core.store import read_json, read_jsonl_shard
 from leakmech.datasets.samples import PromptSet, load_dataset, load_pooled
 from leakmech.models.load import load_model
-from leakmech.runs.directory import load_result
 from leakmech.studies.lora import evaluation
 from leakmech.studies.lora.evaluation import SCORES, TuneSelectivity
 from leakmech.studies.lora.run import train_lora
+from leakmech.studies.results import load_result
 from leakmech.training.examples import TrainingExample
 from leakmech.training.settings import LoraTrainingConfig
 

@@ -1,0 +1,43 @@
+"""Ctrl-C and SIGTERM end a run in the same way: one message that says what is saved and how to go on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from leakmech.core.errors import InterruptedRunError
+
+
+@contextmanager
+def interruptible(where: object, saved: Callable[[], str], how_to_continue: str) -> Iterator[None]:
+    """Turn an interruption of the block, or of a run inside it, into one InterruptedRunError.
+
+    SIGTERM interrupts as Ctrl-C does, unless the program has its own handler for it or this is not the main thread,
+    where Python delivers no signals.
+
+    Parameters
+    ----------
+    where
+        What was interrupted: a path.
+    saved
+        Says what is on disk; called after an interruption.
+    how_to_continue
+        A command, or ``the same call``.
+    """
+    own = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if own:
+        signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except (KeyboardInterrupt, InterruptedRunError):
+        raise InterruptedRunError(f"{where}: interrupted; {saved()}; continue with: {how_to_continue}") from None
+    finally:
+        if own:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt

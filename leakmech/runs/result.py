@@ -1,0 +1,105 @@
+"""What a finished run found, whatever it was about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import pandas as pd
+
+from leakmech.core.errors import RunDirectoryError, nearest
+from leakmech.core.store import read_json
+from leakmech.runs.directory import RunDirectory, RunRecord
+
+
+class Printable(Protocol):
+    """A table that can be printed; :class:`leakmech.reports.tables.Table` is one."""
+
+    def to_markdown(self) -> str: ...
+    def to_html(self) -> str: ...
+    def to_rich(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes
+    ----------
+    path
+        The run directory.
+    summary
+        The content of ``summary.json``: the main numbers.
+    """
+
+    path: Path
+    summary: Mapping[str, Any]
+    kind: ClassVar[str | None] = None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The result of the finished run in `path`.
+
+        Raises
+        ------
+        RunDirectoryError
+            There is no run, it is not finished, or it is of another kind.
+        """
+        files, record = RunDirectory(Path(path)), RunRecord.read(path)
+        if not files.is_complete():
+            raise RunDirectoryError(f"{path}: is not finished; continue it with: {record.how_to_continue()}")
+        found = cls(files.path, read_json(files.summary_file))
+        return found if cls.kind is None else found.of_kind(cls.kind)
+
+    def of_kind(self, kind: str) -> Self:
+        """This result, which is refused with a RunDirectoryError if it is not one of a run of that kind."""
+        if self.record.kind != kind:
+            raise RunDirectoryError(f"{self.path}: is a run of kind {self.record.kind!r}; this needs one of {kind!r}")
+        return self
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """How the run was made."""
+        return RunRecord.read(self.path)
+
+    @property
+    def files(self) -> RunDirectory:
+        """Where its files lie."""
+        return RunDirectory(self.path)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Of a run with generations: one row for each, see :mod:`leakmech.scoring.records`."""
+        return self.files.scores()
+
+    def table(self, name: str) -> pd.DataFrame:
+        """``tables/<name>.csv``.
+
+        Raises
+        ------
+        RunDirectoryError
+            There is no such table; the names of those there are is said.
+        """
+        names = sorted(file.stem for file in (self.path / "tables").glob("*.csv"))
+        if name not in names:
+            raise RunDirectoryError(f"{self.path}: has no table {name!r}{nearest(name, names)}")
+        return pd.read_csv(self.path / "tables" / f"{name}.csv")
+
+    def tables(self) -> Sequence[Printable]:
+        """The main numbers for reading."""
+        raise NotImplementedError
+
+    def report(self) -> Path:
+        """Write the page of results and return its path; it depends on the run only."""
+        raise NotImplementedError
+
+    def to_markdown(self) -> str:
+        """The main tables as markdown."""
+        return "\n\n".join(table.to_markdown() for table in self.tables()) + "\n"
+
+    def _repr_html_(self) -> str:
+        """The main tables, for notebooks."""
+        return "\n".join(table.to_html() for table in self.tables())

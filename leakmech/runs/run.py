@@ -1,0 +1,247 @@
+"""One run: opened or refused, continued where it stopped, interrupted with a message, finished.
+
+Run.check(path, settings)                            before anything is loaded: is there a run with other settings?
+with Run.open(path, settings, fingerprint) as run:   ``run.json`` is written, or holds this very run; nobody else's
+    with run.interruptible(...):
+        run.part("ranking", make)                    made once, whatever happens in between
+    return run.finish(summary, timing)               ``summary.json`` last: its presence says that the run is complete
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from leakmech.core.errors import RunDirectoryError
+from leakmech.core.provenance import environment
+from leakmech.core.store import atomic_path, read_json, write_json, write_text
+from leakmech.runs.directory import FORMAT_VERSION, RUN_FILE, RunDirectory, RunRecord
+from leakmech.runs.interrupt import interruptible
+from leakmech.runs.lock import DirectoryLock, refuse_in_use
+from leakmech.runs.result import Result
+from leakmech.runs.settings import Settings
+
+Fragment = dict[str, Any]
+"""A part of a summary, JSON-ready."""
+
+R = TypeVar("R", bound=Result)
+
+_SAMPLES = ("dataset", "fit", "tune")
+"""Settings that name files of samples, whose content is in the fingerprint."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory that this process has opened.
+
+    Attributes
+    ----------
+    path
+        The directory.
+    settings
+        What the run was opened with.
+    record
+        What ``run.json`` says.
+    """
+
+    path: Path
+    settings: Settings
+    record: RunRecord
+    _lock: DirectoryLock | None
+
+    # -- opening -----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def check(path: str | Path, settings: Settings, *, lock: bool = True) -> None:
+        """Before anything is loaded: could a run with these settings be opened in `path`? Arguments as of :meth:`open`.
+
+        Raises
+        ------
+        RunDirectoryError
+            It is a file, holds something else or a run with other settings, or another process is using it.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise RunDirectoryError(f"{path}: is a file, not a run directory")
+        record = RunRecord.find(path)
+        if record is not None:
+            _refuse_other_settings(record, settings)
+        # Hidden files are temporary ones: a kill before run.json was in place leaves nothing else.
+        elif path.exists() and any(not file.name.startswith(".") for file in path.iterdir()):
+            raise RunDirectoryError(f"{path}: is not empty and holds no leakmech run; choose another --out")
+        if lock and _writes(path, settings):
+            refuse_in_use(path)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        settings: Settings,
+        fingerprint: Mapping[str, str],
+        *,
+        lock: bool = True,
+        **facts: Any,
+    ) -> Run:
+        """Begin the run in `path`, or open it to go on; until it is closed no other process can.
+
+        Parameters
+        ----------
+        path
+            Empty, missing, or with a run of the same settings (:meth:`check`).
+        settings
+            The settings of the run.
+        fingerprint
+            Hashes of what settings do not say: weights, data sets, estimators.
+        lock
+            False for the other processes of a run that several make together; the first one holds the directory.
+        **facts
+            What else ``run.json`` tells about a new run.
+
+        Raises
+        ------
+        RunDirectoryError
+            The directory holds another run, or another process is using it.
+        StorageError
+            The file system refuses.
+        """
+        path = Path(path)
+        cls.check(path, settings, lock=False)
+        held = DirectoryLock.acquire(path, settings.command) if lock and _writes(path, settings) else None
+        try:
+            return cls(path, settings, _begun(path, settings, fingerprint, facts), held)
+        except BaseException:
+            if held is not None:
+                held.release()
+            raise
+
+    def close(self) -> None:
+        """Let other processes have the directory."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- going on ----------------------------------------------------------------------------------------------------
+
+    @property
+    def files(self) -> RunDirectory:
+        """Where its files lie."""
+        return RunDirectory(self.path)
+
+    @property
+    def finished(self) -> bool:
+        """Is everything done?"""
+        return self.files.is_complete()
+
+    def part(self, name: str, make: Callable[[], Fragment]) -> Fragment:
+        """What `make` returns, kept in ``stages/<name>.json``; what is there is not made again."""
+        return _made_once(self.path / "stages" / f"{name}.json", make)
+
+    def cell(self, key: str, make: Callable[[], Fragment]) -> Fragment:
+        """The same for one of many alike; `key` is its folder in ``cells/`` and names everything that decides it."""
+        return _made_once(self.files.cell(key) / "cell.json", make)
+
+    def save_table(self, name: str, frames: pd.DataFrame | Sequence[pd.DataFrame]) -> None:
+        """Write ``tables/<name>.csv``; several frames stand below each other."""
+        frame = frames if isinstance(frames, pd.DataFrame) else pd.concat(list(frames), ignore_index=True)
+        write_text(self.path / "tables" / f"{name}.csv", frame.to_csv(index=False))
+
+    def table(self, name: str) -> pd.DataFrame:
+        """What :meth:`save_table` wrote."""
+        return pd.read_csv(self.path / "tables" / f"{name}.csv")
+
+    def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Keep arrays in ``stages/<name>.npz``."""
+        with atomic_path(self.path / "stages" / f"{name}.npz") as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType] - names are our own
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """What :meth:`save_arrays` kept."""
+        with np.load(self.path / "stages" / f"{name}.npz", allow_pickle=False) as stored:
+            return dict(stored)
+
+    # -- ending ------------------------------------------------------------------------------------------------------
+
+    def interruptible(self, saved: Callable[[], str]) -> AbstractContextManager[None]:
+        """In this block Ctrl-C and SIGTERM raise InterruptedRunError: what is `saved`, and how to go on."""
+        return interruptible(self.path, saved, self.record.how_to_continue())
+
+    def finish(self, summary: Fragment, timing: Mapping[str, float] | None = None, *, result: type[R] = Result) -> R:
+        """Write ``summary.json``, which makes the run complete, and return it as a `result`."""
+        head = {"kind": self.settings.kind, "format_version": FORMAT_VERSION}
+        whole = head | summary
+        if timing is not None:
+            whole["timing"] = {name: round(seconds, 4) for name, seconds in timing.items()}
+        write_json(self.files.summary_file, whole)
+        return result(self.path, whole)
+
+
+def run_path(out: str | Path | None, name: str) -> Path:
+    """The directory that was asked for, or one of that name in ``runs/``."""
+    return Path(out) if out else Path("runs") / name
+
+
+def _writes(path: Path, settings: Settings) -> bool:
+    """A finished run is only read, which any number of processes may do at once."""
+    return settings.grows is not None or not RunDirectory(path).is_complete()
+
+
+def _made_once(path: Path, make: Callable[[], Fragment]) -> Fragment:
+    if not path.exists():
+        write_json(path, make())
+    return read_json(path)
+
+
+def _begun(path: Path, settings: Settings, fingerprint: Mapping[str, str], facts: Mapping[str, Any]) -> RunRecord:
+    """The record of a run, written if it is new, and taking in what a growing run was given since."""
+    file, identity = path / RUN_FILE, settings.identity()
+    if not file.exists():
+        head = {"format_version": FORMAT_VERSION, "kind": settings.kind, "command": settings.command}
+        described = {"config": identity, "fingerprint": dict(fingerprint), **facts, "environment": environment()}
+        write_json(file, head | described)
+    record = RunRecord.read(path)
+    before = record.fingerprint
+    changed = [key for key in {**fingerprint, **before} if before.get(key) != fingerprint.get(key)]
+    if changed:
+        raise RunDirectoryError(
+            f"{path}: holds a run with other {', '.join(changed)}; choose another --out to keep both"
+        )
+    if any(record.config.get(key) != identity[key] for key in settings.grows or ()):
+        write_json(file, {**record.values, "config": identity})
+        return RunRecord.read(path)
+    return record
+
+
+def _refuse_other_settings(record: RunRecord, settings: Settings) -> None:
+    path = record.path
+    if record.command != settings.command:
+        raise RunDirectoryError(f"{path}: holds a run of `leakmech {record.command}`; choose another --out")
+    if record.kind != settings.kind or record.fact("format_version") != FORMAT_VERSION:
+        raise RunDirectoryError(f"{path}: holds a run of another kind or version; choose another --out")
+    wanted = {key: value for key, value in settings.identity().items() if key not in (settings.grows or ())}
+    # A setting that is newer than the run had its default.
+    before = type(settings).model_construct().model_dump(mode="json", warnings=False) | record.config
+    changed = sorted(key for key in wanted if not _is_same(key, before.get(key), wanted[key]))
+    if changed:
+        key = changed[0]
+        raise RunDirectoryError(
+            f"{path}: holds a run with other settings ({', '.join(changed)}; {key} is "
+            f"{before.get(key)!r} there and {wanted[key]!r} here); choose another --out"
+        )
+
+
+def _is_same(setting: str, one: Any, other: Any) -> bool:
+    """Files of samples may lie elsewhere by now, or be named in another way: the fingerprint knows what they hold."""
+    if setting in _SAMPLES and isinstance(one, str) and isinstance(other, str):
+        return Path(one).name == Path(other).name
+    return one == other

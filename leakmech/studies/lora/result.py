@@ -1,0 +1,52 @@
+"""What a finished training left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leakmech.core.store import read_json, read_jsonl_shard
+from leakmech.models.load import ADAPTER_CARD
+from leakmech.reports.tables import Table
+from leakmech.runs.result import Result
+from leakmech.training.trainer import LOG
+
+
+@dataclass(frozen=True)
+class LoraResult(Result):
+    """A trained adapter.
+
+    Attributes
+    ----------
+    path
+        Its folder: give it to ``load_model``, ``load_adapter`` or ``--adapter``.
+    summary
+        The main numbers.
+    """
+
+    kind = "train"
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """What ``adapter_card.json`` holds: base model, data, settings and results."""
+        return read_json(self.path / ADAPTER_CARD)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a step: loss, every objective's mean, learning rate, length of the gradient."""
+        return pd.DataFrame([row for row in read_jsonl_shard(self.path / LOG) if "loss" in row])
+
+    def tables(self) -> list[Table]:
+        """The main numbers of the card."""
+        from leakmech.studies.lora.report import adapter_table
+
+        return [adapter_table(self.card)]
+
+    def report(self) -> Path:
+        """Write ``report.html`` and return its path."""
+        from leakmech.studies.lora.report import write_report
+
+        return write_report(self.path)

@@ -1,0 +1,57 @@
+"""Finished runs of every kind, by their directory."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from leakmech.core.errors import RunDirectoryError
+from leakmech.runs.directory import RunRecord
+from leakmech.runs.result import Result
+
+_RESULTS = {
+    "bench": ("benchmark.result", "BenchResult"),
+    "diagnose": ("diagnosis.result", "Diagnosis"),
+    "mitigate": ("mitigation.result", "MitigationComparison"),
+    "train": ("lora.result", "LoraResult"),
+}
+"""By kind of run, where its result is; imported when it is asked for."""
+
+_FOLDERS = {
+    "comparison.json": ("benchmark.comparison", "Comparison"),
+    "key.json": ("annotation.importing", "AnnotationResult"),
+}
+"""What is made in one go has no record of a run: by the file that tells it."""
+
+
+def load_result(path: str | Path) -> Result:
+    """The result of a finished run of any kind.
+
+    Parameters
+    ----------
+    path
+        The directory of a run, of a saved comparison, or of annotations.
+
+    Returns
+    -------
+    Result
+        A ``BenchResult``, ``Comparison``, ``Diagnosis``, ``MitigationComparison``, ``LoraResult`` or
+        ``AnnotationResult``, each with ``.path``, ``.summary``, ``.table(name)``, ``.to_markdown()`` and ``.report()``.
+
+    Raises
+    ------
+    RunDirectoryError
+        `path` is not a run, the run is not finished (the message says how to go on), or a newer leakmech made it.
+    """
+    for file, home in _FOLDERS.items():
+        if (Path(path) / file).exists():
+            return _result(home).load(path)
+    record = RunRecord.read(path)
+    if record.kind not in _RESULTS:
+        raise RunDirectoryError(f"{path}: is a run of kind {record.kind!r}, which this leakmech does not know")
+    return _result(_RESULTS[record.kind]).load(path)
+
+
+def _result(home: tuple[str, str]) -> type[Result]:
+    module, name = home
+    return getattr(import_module(f"leakmech.studies.{module}"), name)
