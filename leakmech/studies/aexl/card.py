@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leakmech.datasets.samples import INJECTIONS
+from leakmech.reports.cells import number
 from leakmech.reports.tables import Table
 
 Card = Mapping[str, Any]
@@ -71,7 +72,7 @@ def _classes(card: Card) -> Table:
         (
             label,
             *(f"{own[key]:,}" for key in ("found", "kept", "distinct", "drawn")),
-            f"{own['least_confidence']:.2f}",
+            number(own["least_confidence"]),
         )
         for label, own in card["counts"]["classes"].items()
     ]
@@ -81,11 +82,15 @@ def _classes(card: Card) -> Table:
 
 def _lengths(card: Card) -> Table:
     lengths, units = card["lengths"], list(card["lengths"]["stem"])
+
+    def mean(text: str, unit: str) -> str:
+        return number(lengths[text][unit], decimals=1)
+
     rows = [
-        (label, *(f"{lengths[f'{label} {stage}'][unit]:.1f}" for unit in units for stage in ("drawn", "chosen")))
+        (label, *(mean(f"{label} {stage}", unit) for unit in units for stage in ("drawn", "chosen")))
         for label in INJECTIONS
     ]
-    rows.append(("stem", *(cell for unit in units for cell in ("", f"{lengths['stem'][unit]:.1f}"))))
+    rows.append(("stem", *(cell for unit in units for cell in ("", mean("stem", unit)))))
     header = ("mean length", *(f"{unit}, {stage}" for unit in units for stage in ("all drawn", "in samples")))
     matched = "matched in words" if card["settings"]["match_length"] else "not matched"
     notes = [f"Injections of one sample are {matched}. Tokens of {card['tokenizer']}."] if "tokens" in units else []

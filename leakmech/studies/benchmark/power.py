@@ -21,6 +21,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from leakmech.core.errors import UsageError, nearest
+from leakmech.reports.cells import number
 from leakmech.reports.tables import Table
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.sentence import Cleaning
@@ -74,16 +75,17 @@ class PowerResult:
     def to_table(self) -> Table:
         """The answer and what it rests on."""
         c, detectable = self.components, self.detectable_effect
+        smallest = "none" if detectable is None else number(detectable, decimals=3)
         runs = self.against == "runs"
         rows = [
-            ("power", f"{self.power:.2f}"),
-            ("standard error", f"{self.standard_error:.4f}"),
-            ("smallest effect seen with a power of 0.8", "none" if detectable is None else f"{detectable:.3f}"),
+            ("power", number(self.power)),
+            ("standard error", number(self.standard_error, decimals=4)),
+            ("smallest effect seen with a power of 0.8", smallest),
             ("samples needed for a power of 0.8", _count(self.samples_needed)),
-            ("variance between samples", f"{c.between:.5f}"),
-            ("variance over test generations / K", f"{c.test / self.generations:.5f}"),
-            ("variance over control generations / K", f"{c.control / self.generations:.5f}"),
-            ("variance over pairs / K^2", f"{c.pair / self.generations**2:.5f}"),
+            ("variance between samples", number(c.between, decimals=5)),
+            ("variance over test generations / K", number(c.test / self.generations, decimals=5)),
+            ("variance over control generations / K", number(c.control / self.generations, decimals=5)),
+            ("variance over pairs / K^2", number(c.pair / self.generations**2, decimals=5)),
         ]
         notes = [f"Variances of one sample's auc_el: {c.source}. Two-sided t test over samples, alpha {self.alpha:g}."]
         if runs:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from leakmech.core.store import read_json, read_jsonl_shard
 from leakmech.models.load import ADAPTER_CARD
+from leakmech.reports.cells import number
 from leakmech.reports.figures.losses import loss_figure
 from leakmech.reports.page import Details, Picture, Section, Shown, how_it_was_made, write_page
 from leakmech.reports.tables import Table
@@ -52,8 +53,8 @@ def adapter_table(card: Mapping[str, Any]) -> Table:
         ("examples", ", ".join(f"{count:,} {kind}" for kind, count in data["kinds"].items())),
         ("steps", f"{results['steps']:,}, kept {results['kept_step']:,}"),
         ("loss, first and last step", f"{results['first_loss']:.4f}, {results['last_loss']:.4f}"),
-        ("best evaluation", f"{max(scores):.4f}" if scores else "none"),
-        ("examples per second", f"{results['examples_per_second']:.2f}"),
+        ("best evaluation", number(max(scores), decimals=4) if scores else "none"),
+        ("examples per second", number(results["examples_per_second"])),
         ("peak memory", f"{results['peak_memory_bytes'] / 2**30:.2f} GiB"),
     ]
     return Table(f"adapter for {card['base']['name']}", ("", ""), rows)
