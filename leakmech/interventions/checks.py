@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import combinations
+from typing import Any
 
 from leakmech.core.errors import InterventionError
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.component_edits import AblateHeads, AblateNeurons
 from leakmech.interventions.positions import positions_overlap
 from leakmech.interventions.stream_edits import EVERYWHERE, AblateDirection
-from leakmech.models.layout import Layout
+from leakmech.models.layout import Layout, layout_of
+from leakmech.models.load import LoadedModel
 
 _COSINE_TOLERANCE = 1e-3
 
@@ -63,6 +65,33 @@ def refuse_misfits(
                 f"({' or '.join(sorted(model_hashes))}); fit it again, or load the model (weights, dtype) of it"
             )
     refuse_overlaps(interventions)
+
+
+def fitting_layout(chosen: Sequence[Intervention], model: Any, *, under_adapter: bool = False) -> Layout:
+    """The layout of a model, which interventions fit.
+
+    Parameters
+    ----------
+    model
+        A Hugging Face or PEFT model, or a :class:`LoadedModel`; the latter is also compared with the model that they
+        were fitted on.
+    under_adapter
+        Whether those that were fitted on the base of an adapted model fit too.
+
+    Raises
+    ------
+    InterventionError
+        See :func:`refuse_misfits`.
+    """
+    hashes = None
+    if isinstance(model, LoadedModel):
+        # Hashing weights takes a while; for interventions of any model it is not needed.
+        if any(intervention.model_hash for intervention in chosen):
+            hashes = {model.weights_hash, model.base_hash} if under_adapter else {model.weights_hash}
+        model = model.model
+    layout = layout_of(model)
+    refuse_misfits(chosen, layout, model_hashes=hashes)
+    return layout
 
 
 def refuse_overlaps(interventions: Sequence[Intervention]) -> None:

@@ -21,10 +21,9 @@ from torch import Tensor
 from leakmech.core.errors import InterventionError, nearest
 from leakmech.core.store import atomic_path
 from leakmech.interventions.base import Intervention
-from leakmech.interventions.checks import as_interventions, refuse_misfits
+from leakmech.interventions.checks import as_interventions, fitting_layout
 from leakmech.interventions.stream_edits import Steer
-from leakmech.models.layout import Layout, layout_of
-from leakmech.models.load import LoadedModel
+from leakmech.models.layout import Layout
 
 # llama.cpp's names of the architectures.
 _NAMES = {
@@ -64,9 +63,7 @@ def export_control_vector(
     from gguf import GGUFWriter
 
     chosen = as_interventions(interventions)
-    hashes = {model.weights_hash} if isinstance(model, LoadedModel) and any(i.model_hash for i in chosen) else None
-    layout = layout_of(model.model if isinstance(model, LoadedModel) else model)
-    refuse_misfits(chosen, layout, model_hashes=hashes)
+    layout = fitting_layout(chosen, model)
     if layout.architecture not in _NAMES:
         raise InterventionError(f"{layout.architecture}: unknown to llama.cpp{nearest(layout.architecture, _NAMES)}")
     steps = _steps(chosen, layout)

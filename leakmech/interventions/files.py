@@ -18,9 +18,8 @@ from torch import Tensor
 
 from leakmech.core.errors import InterventionError
 from leakmech.core.tensor_files import TensorFormat
-from leakmech.interventions.checks import as_interventions, refuse_misfits, refuse_overlaps
+from leakmech.interventions.checks import as_interventions, fitting_layout, refuse_overlaps
 from leakmech.interventions.types import Intervention  # from there, so that every kind is known
-from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 
 _FORMAT = TensorFormat(
@@ -61,7 +60,7 @@ def save_interventions(
     refuse_overlaps(chosen)
     if model is not None:
         chosen = tuple(_stamped(intervention, model) for intervention in chosen)
-        refuse_misfits(chosen, layout_of(model.model), model_hashes={model.weights_hash})
+        fitting_layout(chosen, model)
     tensors = {f"{i}.{name}": tensor for i, item in enumerate(chosen) for name, tensor in item.tensors().items()}
     description = {
         "counting": _COUNTING,
@@ -99,8 +98,7 @@ def load_interventions(path: str | Path, *, model: LoadedModel | None = None) ->
             raise InterventionError(f"tensor {left[0]!r} belongs to no intervention")
         refuse_overlaps(chosen)
         if model is not None:
-            hashes = {model.weights_hash} if any(item.model_hash for item in chosen) else None
-            refuse_misfits(chosen, layout_of(model.model), model_hashes=hashes)
+            fitting_layout(chosen, model)
     except InterventionError as error:
         raise InterventionError(f"{path}: {error}") from error
     return chosen

@@ -12,7 +12,6 @@ is taken out of the embedding and of all that is added to it. Everything else de
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from leakmech.core.errors import InterventionError, ModelError
 from leakmech.interventions.base import Intervention
-from leakmech.interventions.checks import as_interventions, refuse_misfits
+from leakmech.interventions.checks import as_interventions, fitting_layout
 from leakmech.interventions.component_edits import (
     AblateHeads,
     AblateNeurons,
@@ -33,6 +32,7 @@ from leakmech.interventions.component_edits import (
     ScaleNeurons,
 )
 from leakmech.interventions.stream_edits import AblateDirection, Steer
+from leakmech.models.adapters import merged_copy
 from leakmech.models.biases import with_output_biases
 from leakmech.models.layout import Layout, layout_of, write_weights
 from leakmech.models.load import LoadedModel
@@ -63,17 +63,12 @@ def fold(model: Any, interventions: Intervention | Iterable[Intervention]) -> An
         An intervention cannot be folded, or not on this architecture, or does not fit the model; the message says why.
     """
     chosen = as_interventions(interventions)
-    hashes = None
-    if isinstance(model, LoadedModel):
-        hashes = {model.weights_hash} if any(item.model_hash for item in chosen) else None
-        model = model.model
-    layout = layout_of(model)
-    refuse_misfits(chosen, layout, model_hashes=hashes)
+    layout = fitting_layout(chosen, model)
     plan = _Plan()
     for intervention in chosen:
         _refuse_unfoldable(intervention)
         plan.take(intervention, layout)
-    folded = _plain_copy(model)
+    folded = merged_copy(model.model if isinstance(model, LoadedModel) else model)
     try:
         folded = with_output_biases(folded, attention=plan.needs_bias("attn"), mlp=plan.needs_bias("mlp"))
     except ModelError as error:
@@ -81,12 +76,6 @@ def fold(model: Any, interventions: Intervention | Iterable[Intervention]) -> An
     with torch.no_grad():
         plan.write(folded)
     return folded.eval()
-
-
-def _plain_copy(model: Any) -> Any:
-    """A deep copy without adapters of its own."""
-    duplicate = copy.deepcopy(model)
-    return duplicate.merge_and_unload() if hasattr(duplicate, "merge_and_unload") else duplicate
 
 
 def _refuse_unfoldable(intervention: Intervention) -> None:

@@ -32,11 +32,12 @@ from torch import Tensor, nn
 from leakmech.core.errors import InterventionError
 from leakmech.interventions.applied import Applied, Mask
 from leakmech.interventions.base import AttentionEdit, Edit, Intervention, Probe
-from leakmech.interventions.checks import as_interventions, refuse_misfits
+from leakmech.interventions.checks import as_interventions, fitting_layout
 from leakmech.interventions.fields import choice
 from leakmech.interventions.positions import RowPositions, call_inputs
+from leakmech.models.adapters import base_of
 from leakmech.models.attention_mask import AttentionCall, Bias, attention_bias, refuse_other_attention
-from leakmech.models.layout import Layout, layout_of
+from leakmech.models.layout import Layout
 from leakmech.models.load import LoadedModel
 from leakmech.models.sites import SITE_ORDER, SITES, at_site
 
@@ -65,12 +66,9 @@ def apply(model: Any, interventions: Intervention | Iterable[Intervention]) -> I
         intervention yields NaN.
     """
     chosen = as_interventions(interventions)
-    hashes = None
+    layout = fitting_layout(chosen, model, under_adapter=True)
     if isinstance(model, LoadedModel):
-        hashes = {model.weights_hash, model.base_hash} if any(item.model_hash for item in chosen) else None
         model = model.model
-    layout = layout_of(model)
-    refuse_misfits(chosen, layout, model_hashes=hashes)
     applied = Applied(chosen, device=next(layout.embedding.parameters()).device)
     with ExitStack() as hooks:
         _install(model, layout, applied, hooks)
@@ -255,9 +253,8 @@ def _watch_calls(model: Any, applied: Applied, ahead: _Ahead | None, hooks: Exit
             names = "; ".join(map(str, applied.interventions)) or "no intervention"
             raise InterventionError(f"the model's logits are NaN or infinite under {names}; lower the strength")
 
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
     # PEFT runs the forward of its base without calling it, and `generate` of its base calls the base.
-    for module in {model, base}:
+    for module in {model, base_of(model)}:
         hooks.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
         hooks.callback(module.register_forward_hook(after, always_call=True).remove)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from leakmech.core.errors import ModelError
+from leakmech.models.adapters import merged_copy
 from leakmech.models.hub import first_line
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
@@ -122,12 +123,6 @@ def bridge(loaded: LoadedModel) -> TransformerBridge:
                 f"model {loaded.name!r}: TransformerLens cannot wrap {architecture} ({first_line(problem)})"
             ) from problem
     return wrapped.eval()
-
-
-def merged_copy(model: Any) -> Any:
-    """A copy of a Hugging Face model; of a PEFT model, a copy of its base with the adapters merged in."""
-    copied = copy.deepcopy(model)
-    return copied.merge_and_unload() if hasattr(copied, "merge_and_unload") else copied
 
 
 def supported_architectures() -> list[str]:

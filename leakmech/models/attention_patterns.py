@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from leakmech.core.errors import ModelError
+from leakmech.models.adapters import base_of
 from leakmech.models.layout import Layout
 
 
@@ -55,7 +56,7 @@ def eager_attention(model: nn.Module) -> Iterator[None]:
     ModelError
         Its attention cannot be switched.
     """
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
+    base = base_of(model)
     before = base.config._attn_implementation
     if before == "eager":
         yield

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from leakmech.core.errors import ActivationError, ConfigError
 from leakmech.core.progress import Progress
@@ -81,6 +82,30 @@ def in_batches(
 def default_batch_size(device: str | torch.device) -> int:
     """Items in a batch on that device."""
     return _BATCH_SIZES.get(torch.device(device).type, _BATCH_SIZE_ELSEWHERE)
+
+
+def padded_left(
+    rows: Sequence[Int[Tensor, " tokens"]], device: torch.device, *, n_head: int = 0
+) -> dict[str, Int[Tensor, "row column"]]:
+    """Model inputs for a batch: ids padded on the left with each row's first token, mask and position ids.
+
+    Parameters
+    ----------
+    n_head
+        Number of first tokens that stand before the padding.
+    """
+    width = max(map(len, rows))
+    ids = torch.empty(len(rows), width, dtype=torch.long)
+    mask = torch.ones(len(rows), width, dtype=torch.long)
+    for row, own in enumerate(rows):
+        n_padding = width - len(own)
+        ids[row, :n_head] = own[:n_head]
+        ids[row, n_head : n_head + n_padding] = int(own[0])
+        ids[row, n_head + n_padding :] = own[n_head:]
+        mask[row, n_head : n_head + n_padding] = 0
+    position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from leakmech.core.errors import ModelError
 from leakmech.core.store import content_hash
+from leakmech.models.adapters import base_of
 
 # Where the model came from and how it is run, but not what it computes.
 _PROVENANCE = frozenset(
@@ -113,7 +114,7 @@ def _hash_tensor(tensor: Tensor, *, dtype: torch.dtype | None) -> str:
 
 def _settings(model: Any) -> dict[str, Any]:
     """The class, configuration and adapters of a model, without names of files, versions and people."""
-    base = getattr(model, "get_base_model", lambda: model)()
+    base = base_of(model)
     adapters: Mapping[str, Any] = getattr(model, "peft_config", None) or {}
     return {
         "class": type(base).__name__,

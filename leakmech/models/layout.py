@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from leakmech.core.errors import ModelError
 from leakmech.core.registry import Registry
+from leakmech.models.adapters import base_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +127,7 @@ def layout_of(model: nn.Module) -> Layout:
     ModelError
         The architecture is unknown; the message names those that are known.
     """
-    if hasattr(model, "get_base_model"):  # PEFT: its layers wrap those of the base model and go by the same names
-        model = model.get_base_model()  # pyright: ignore[reportCallIssue] - a method where it exists
+    model = base_of(model)  # layers of PEFT wrap those of the base model and go by the same names
     config: Any = getattr(model, "config", None)
     architecture = str(getattr(config, "model_type", type(model).__name__))
     return _FAMILIES.find(architecture)(model, config)

@@ -3,40 +3,32 @@
 Names, in the order in which they are tried: ``embedded:<name>`` (comes as a package), a local folder, a hub id. Every
 name is first turned into a folder, so that there is one way in. A folder holds a model or a PEFT adapter, whose
 base is loaded in the same manner.
-
-The model that a configuration names.
 """
 
 from __future__ import annotations
 
 import copy
-import sys
-import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
-from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from leakmech.core.errors import LeakmechError, ModelError
 from leakmech.core.store import read_json
+from leakmech.models.adapters import base_of, is_peft
 from leakmech.models.device import dtype_name, resolve_device, resolve_dtype
 from leakmech.models.embedded import PREFIX, embedded_path
 from leakmech.models.hashes import hash_base, hash_template, hash_tokenizer, hash_weights
 from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, fetch
-from leakmech.models.reading import read_model, read_tokenizer, reading, require_config
+from leakmech.models.reading import attach_adapter, read_model, read_tokenizer, require_config
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
     AnyModel: TypeAlias = PreTrainedModel | PeftModel
-from typing import Protocol
-
-ADAPTER_CARD = "adapter_card.json"
-"""Written beside adapters that leakmech trains; names the weights they belong to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +89,7 @@ class LoadedModel:
     @property
     def architecture(self) -> str:
         """Class of the underlying Hugging Face model, for example ``LlamaForCausalLM``."""
-        return type(_base(self.model)).__name__
+        return type(base_of(self.model)).__name__
 
     @property
     def has_chat_template(self) -> bool:
@@ -173,13 +165,13 @@ def load_model(
     number_format = resolve_dtype(dtype, device=placement)
     folder = _locate(name, revision=revision, needs_tokenizer=tokenizer is None)
     if _is_adapter(folder):
-        base, own = _adapter_base(folder), tokenizer
+        base, own = _adapterbase_of(folder), tokenizer
         if own is None and any((folder / file).is_file() for file in TOKENIZER_FILES):
             own = read_tokenizer(folder, trust_remote_code=trust_remote_code)
         loaded = load_model(
             base, tokenizer=own, device=placement, dtype=number_format, trust_remote_code=trust_remote_code
         )
-        return replace(loaded, model=_attach(loaded.model, folder), name=name, adapter=str(folder))
+        return replace(loaded, model=attach_adapter(loaded.model, folder), name=name, adapter=str(folder))
 
     if tokenizer is None:
         require_config(folder)
@@ -209,12 +201,12 @@ def load_adapter(loaded: LoadedModel, path: str | Path) -> LoadedModel:
     ModelError
         No adapter there, it does not fit the model, or the model has one already.
     """
-    if _is_peft(loaded.model):
+    if is_peft(loaded.model):
         raise ModelError(f"{loaded.name}: has an adapter already; merge it before adding {path}")
     folder = _locate(str(path), revision=None, needs_tokenizer=False)
     if not _is_adapter(folder):
         raise ModelError(f"{folder}: is no PEFT adapter (it has no {ADAPTER_CONFIG})")
-    return replace(loaded, model=_attach(copy.deepcopy(loaded.model), folder), adapter=str(folder))
+    return replace(loaded, model=attach_adapter(copy.deepcopy(loaded.model), folder), adapter=str(folder))
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -250,7 +242,7 @@ def _is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file()
 
 
-def _adapter_base(folder: Path) -> str:
+def _adapterbase_of(folder: Path) -> str:
     try:
         base = read_json(folder / ADAPTER_CONFIG)["base_model_name_or_path"]
     except (LeakmechError, KeyError, TypeError) as error:
@@ -269,7 +261,7 @@ def _place(model: Any, device: torch.device) -> Any:
     try:
         return model.to(device)
     except torch.OutOfMemoryError as error:
-        name = _base(model).name_or_path
+        name = base_of(model).name_or_path
         raise ModelError(f"{name}: does not fit on {device}; use a smaller model or device='cpu'") from error
 
 
@@ -277,7 +269,7 @@ def _loaded(
     model: AnyModel, tokenizer: PreTrainedTokenizerBase, *, name: str, revision: str | None = None
 ) -> LoadedModel:
     model.eval()
-    base = _base(model)
+    base = base_of(model)
     embedding: Any = base.get_input_embeddings()
     rows: int = embedding.weight.shape[0]
     if tokenizer.vocab_size > rows:
@@ -320,9 +312,9 @@ def _from_memory(
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
 ) -> LoadedModel:
-    if not (isinstance(model, PreTrainedModel) or _is_peft(model)):
+    if not (isinstance(model, PreTrainedModel) or is_peft(model)):
         raise ModelError(f"a model is a name, a folder, or a transformers or PEFT model, not {type(model).__name__}")
-    base = _base(model)
+    base = base_of(model)
     name = base.config._name_or_path or type(base).__name__
     if base.config.is_encoder_decoder or not base.can_generate():
         raise ModelError(f"{type(base).__name__} is no causal language model")
@@ -337,52 +329,6 @@ def _from_memory(
     if dtype not in (None, "auto"):
         model = model.to(resolve_dtype(dtype, device=base.device))  # pyright: ignore[reportArgumentType]
     return _loaded(model, tokenizer, name=name)
-
-
-def _is_peft(model: Any) -> bool:
-    """Without importing PEFT, which takes two seconds: where it was never imported nothing is a PEFT model."""
-    peft = sys.modules.get("peft")
-    return peft is not None and isinstance(model, peft.PeftModel)
-
-
-def _base(model: Any) -> PreTrainedModel:
-    """The Hugging Face model inside a PEFT model, or `model` itself."""
-    return model.get_base_model() if _is_peft(model) else model
-
-
-def _attach(model: AnyModel, folder: Path) -> PeftModel:
-    """Put the adapter of `folder` on `model`, in place; every tensor of the adapter must find its module."""
-    from peft import PeftModel, get_peft_model_state_dict
-
-    _refuse_other_base(model, folder)
-    with reading("the adapter does not fit the model", folder), warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*missing adapter keys")
-        # PEFT asks for it under the name that transformers is about to change.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        adapted = PeftModel.from_pretrained(model, folder)
-        expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    weights = folder / "adapter_model.safetensors"
-    if weights.is_file():
-        with safe_open(weights, framework="pt") as file:
-            left_over = sorted(key for key in file.keys() if ".lora_" in key and key not in expected)  # noqa: SIM118
-        if left_over:
-            raise ModelError(f"{folder}: is an adapter for another model (no place for {left_over[0]!r})")
-    return adapted.eval()
-
-
-def _refuse_other_base(model: AnyModel, folder: Path) -> None:
-    """Refuse an adapter that leakmech trained on other weights; shapes alone would let it pass."""
-    card = folder / ADAPTER_CARD
-    # float16 rounds differently from what the card's hash was taken of, so that it says nothing there.
-    if not card.is_file() or _base(model).dtype not in (torch.float32, torch.bfloat16):
-        return
-    try:
-        base = read_json(card)["base"]
-        name, expected = base["name"], base["base_hash"]
-    except (LeakmechError, KeyError, TypeError) as error:
-        raise ModelError(f"{card}: damaged; delete it to load the adapter unchecked") from error
-    if hash_base(model) != expected:
-        raise ModelError(f"{folder}: is an adapter for other weights (it was trained on {name}, hash {expected})")
 
 
 # -- configured --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Read model and tokenizer from a folder; whatever third-party readers raise becomes one line.
+"""Read model, tokenizer and adapter from a folder; whatever third-party readers raise becomes one line.
 
 Transformers accepts more than can be measured: an encoder with a fresh head, weights with holes that are filled at
 random, a tokenizer without a vocabulary. Here these are errors.
@@ -6,18 +6,26 @@ random, a tokenizer without a vocabulary. Here these are errors.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from leakmech.core.errors import LeakmechError, ModelError
+from leakmech.core.store import read_json
+from leakmech.models.adapters import base_of
+from leakmech.models.hashes import hash_base
 from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, first_line
 from leakmech.models.quiet import quiet
+
+ADAPTER_CARD = "adapter_card.json"
+"""Written beside adapters that leakmech trains; names the weights they belong to."""
 
 
 @contextmanager
@@ -83,3 +91,38 @@ def _require_causal(config: Any, folder: Path, *, trust_remote_code: bool) -> No
     known = causal.intersection(saved) if saved else config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if not known:
         raise ModelError(f"{folder}: {' '.join(saved) or config.model_type} is no causal language model")
+
+
+def attach_adapter(model: Any, folder: Path) -> Any:
+    """Put the adapter of `folder` on `model`, in place; every tensor of the adapter must find its module."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    _refuse_other_base(model, folder)
+    with reading("the adapter does not fit the model", folder), warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys")
+        # PEFT asks for it under the name that transformers is about to change.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        adapted = PeftModel.from_pretrained(model, folder)
+        expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    weights = folder / "adapter_model.safetensors"
+    if weights.is_file():
+        with safe_open(weights, framework="pt") as file:
+            left_over = sorted(key for key in file.keys() if ".lora_" in key and key not in expected)  # noqa: SIM118
+        if left_over:
+            raise ModelError(f"{folder}: is an adapter for another model (no place for {left_over[0]!r})")
+    return adapted.eval()
+
+
+def _refuse_other_base(model: Any, folder: Path) -> None:
+    """Refuse an adapter that leakmech trained on other weights; shapes alone would let it pass."""
+    card = folder / ADAPTER_CARD
+    # float16 rounds differently from what the card's hash was taken of, so that it says nothing there.
+    if not card.is_file() or base_of(model).dtype not in (torch.float32, torch.bfloat16):
+        return
+    try:
+        base = read_json(card)["base"]
+        name, expected = base["name"], base["base_hash"]
+    except (LeakmechError, KeyError, TypeError) as error:
+        raise ModelError(f"{card}: damaged; delete it to load the adapter unchecked") from error
+    if hash_base(model) != expected:
+        raise ModelError(f"{folder}: is an adapter for other weights (it was trained on {name}, hash {expected})")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from leakmech.core.errors import UsageError
 from leakmech.generation.cache import growing_cache
+from leakmech.models.batching import padded_left
 from leakmech.models.load import LoadedModel
 
 
@@ -75,10 +76,8 @@ class Batch:
     @classmethod
     def of(cls, rows: Sequence[Continuation], *, device: torch.device) -> Batch:
         """Pad and stack."""
-        width = max(map(len, rows))
-        ids = [[row.prompt[0]] * (width - len(row)) + [*row.prompt, *row.tokens] for row in rows]
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-        return cls(tuple(rows), torch.tensor(ids, device=device), mask, (mask.cumsum(dim=1) - 1).clamp(min=0))
+        inputs = padded_left([torch.tensor([*row.prompt, *row.tokens]) for row in rows], device)
+        return cls(tuple(rows), inputs["input_ids"], inputs["attention_mask"], inputs["position_ids"])
 
 
 Change = Callable[[Batch], AbstractContextManager[object]]

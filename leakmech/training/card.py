@@ -15,7 +15,8 @@ from typing import Any
 from leakmech.core.provenance import environment
 from leakmech.core.store import write_json, write_text
 from leakmech.models.hashes import hash_base
-from leakmech.models.load import ADAPTER_CARD, LoadedModel
+from leakmech.models.load import LoadedModel
+from leakmech.models.reading import ADAPTER_CARD
 from leakmech.training.examples import TrainingExample, examples_hash
 from leakmech.training.settings import LoraTrainingConfig
 from leakmech.training.trainer import Trained

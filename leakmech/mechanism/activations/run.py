@@ -22,7 +22,7 @@ from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet, load_dat
 from leakmech.mechanism.activations.positions import PositionPlan
 from leakmech.mechanism.activations.store import ActivationIndex, Rows
 from leakmech.mechanism.bridge import read_sites
-from leakmech.models.batching import in_batches
+from leakmech.models.batching import in_batches, padded_left
 from leakmech.models.device import dtype_name
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
@@ -162,26 +162,8 @@ class TokenPick:
 
 
 def padded(prompts: Sequence[LocatedPrompt], device: torch.device, *, n_head: int = 0) -> dict[str, Tensor]:
-    """Model inputs for a batch: ids padded on the left with each row's first token, mask and position ids.
-
-    Parameters
-    ----------
-    n_head
-        Number of first tokens that stand before the padding.
-    """
-    width = max(map(len, prompts))
-    ids = torch.empty(len(prompts), width, dtype=torch.long)
-    mask = torch.ones(len(prompts), width, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        own = torch.from_numpy(prompt.ids)
-        n_padding = width - len(prompt)
-        ids[row, :n_head] = own[:n_head]
-        ids[row, n_head : n_head + n_padding] = int(own[0])
-        ids[row, n_head + n_padding :] = own[n_head:]
-        mask[row, n_head : n_head + n_padding] = 0
-    position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
-    return {name: tensor.to(device) for name, tensor in inputs.items()}
+    """Model inputs for a batch of prompts; see :func:`leakmech.models.batching.padded_left`."""
+    return padded_left([torch.from_numpy(prompt.ids) for prompt in prompts], device, n_head=n_head)
 
 
 # -- checks --------------------------------------------------------------------------------------------------------

@@ -8,8 +8,6 @@ of some prompts each, in the order in which they were computed:
 
 A prompt need not have every position (the control has no injection; injections differ in length). ``present`` says
 which are there; the others hold NaN.
-
-Arrays of activations with labels on their axes.
 """
 
 from __future__ import annotations
@@ -20,17 +18,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
-from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from leakmech.core.errors import ActivationError, ConfigError, nearest
 from leakmech.core.store import write_json
 from leakmech.core.tensor_files import TensorFormat, write_tensors
-from leakmech.mechanism.activations.positions import labels_of
+from leakmech.mechanism.activations.arrays import Activations, Choice
 from leakmech.models.device import DTYPES
 from leakmech.models.sites import Site
 
@@ -170,23 +166,11 @@ class ActivationCache:
         if self.folder is None and self._present is not None:
             whole = self._labelled(site, self._values[site], self._present, self.index)
             return whole.select(samples=samples, conditions=conditions, positions=positions, layers=layers)
-        index = self.index
-        chosen = Choice(
-            samples=label_indices("samples", samples, index.samples),
-            conditions=label_indices("conditions", conditions, index.conditions),
-            positions=position_indices(positions, index.positions),
-            layers=label_indices("layers", layers, index.layers),
-        )
+        chosen = Choice.of(self.index, samples=samples, conditions=conditions, positions=positions, layers=layers)
         return self._read(site, chosen)
 
     def _read(self, site: Site, chosen: Choice) -> Activations:
-        index = replace(
-            self.index,
-            samples=labels_at(self.index.samples, chosen.samples),
-            conditions=labels_at(self.index.conditions, chosen.conditions),
-            positions=labels_at(self.index.positions, chosen.positions),
-            layers=labels_at(self.index.layers, chosen.layers),
-        )
+        index = replace(self.index, **chosen.labels(self.index))
         refuse_too_large(index.n_bytes(sites=[site]), hint="load fewer layers, positions or conditions at a time")
         values, present = index.empty(site), index.nothing_present()
         place = [
@@ -326,124 +310,3 @@ def refuse_too_large(n_bytes: int, *, hint: str) -> None:
 def size_text(n_bytes: int) -> str:
     """``3.2 GiB`` or ``12 MiB``."""
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.3g} MiB"
-
-
-# -- activation arrays -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Activations:
-    """Activations of one site.
-
-    Attributes
-    ----------
-    site
-        For example ``resid_post``.
-    values
-        On the CPU, in the dtype of the model; one more axis for ``z``, whose vectors are (n_heads, d_head). NaN where
-        not present.
-    samples, conditions, positions, layers
-        Labels of the first four axes.
-    present
-        Which positions a prompt has.
-    model_hash, dataset_hash
-        What they were computed with and on.
-    """
-
-    site: Site
-    values: Float[Tensor, "sample condition position layer *width"]
-    samples: tuple[str, ...]
-    conditions: tuple[str, ...]
-    positions: tuple[str, ...]
-    layers: tuple[int, ...]
-    present: Bool[Tensor, "sample condition position"]
-    model_hash: str = ""
-    dataset_hash: str = ""
-
-    def select(
-        self,
-        *,
-        samples: Sequence[str] | None = None,
-        conditions: Sequence[str] | str | None = None,
-        positions: Sequence[str] | str | None = None,
-        layers: Sequence[int] | int | None = None,
-    ) -> Activations:
-        """The named entries, in the order in which they are named; all of an axis for None.
-
-        The name of a part (``stem``) stands for all its tokens (``stem:-2``, ``stem:-1``).
-
-        Raises
-        ------
-        ConfigError
-            A label is not there.
-        """
-        chosen = Choice(
-            samples=label_indices("samples", samples, self.samples),
-            conditions=label_indices("conditions", conditions, self.conditions),
-            positions=position_indices(positions, self.positions),
-            layers=label_indices("layers", layers, self.layers),
-        )
-        values, present = self.values, self.present
-        for axis, indices in enumerate((chosen.samples, chosen.conditions, chosen.positions, chosen.layers)):
-            if indices is not None:
-                values = values.index_select(axis, torch.tensor(indices))
-                present = present.index_select(axis, torch.tensor(indices)) if axis < present.dim() else present
-        return replace(
-            self,
-            values=values,
-            present=present,
-            samples=labels_at(self.samples, chosen.samples),
-            conditions=labels_at(self.conditions, chosen.conditions),
-            positions=labels_at(self.positions, chosen.positions),
-            layers=labels_at(self.layers, chosen.layers),
-        )
-
-    def matrix(self, *, condition: str, position: str) -> Float[np.ndarray, "sample layer *width"]:
-        """Values of one condition at one position, as float32 for NumPy.
-
-        Raises
-        ------
-        ConfigError
-            A label is not there, or stands for several tokens.
-        ActivationError
-            A prompt of this condition does not have this position.
-        """
-        chosen = self.select(conditions=condition, positions=position)
-        if len(chosen.positions) != 1:
-            raise ConfigError(f"position {position!r} is {len(chosen.positions)} tokens here; name one of them")
-        if not bool(chosen.present.all()):
-            absent = self.samples[int((~chosen.present[:, 0, 0]).nonzero()[0])]
-            raise ActivationError(f"sample {absent!r} has no position {position!r} under condition {condition!r}")
-        return chosen.values[:, 0, 0].float().numpy()
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Indices along each labelled axis; None for all of it."""
-
-    samples: list[int] | None
-    conditions: list[int] | None
-    positions: list[int] | None
-    layers: list[int] | None
-
-
-def label_indices(axis: str, wanted: Any, labels: Sequence[Any]) -> list[int] | None:
-    if wanted is None:
-        return None
-    wanted = [wanted] if isinstance(wanted, str | int) else list(wanted)
-    index = {label: number for number, label in enumerate(labels)}
-    for label in wanted:
-        if label not in index:
-            raise ConfigError(f"{axis}: {label!r} is not there{nearest(str(label), [str(known) for known in labels])}")
-    return [index[label] for label in wanted]
-
-
-def position_indices(wanted: Sequence[str] | str | None, labels: Sequence[str]) -> list[int] | None:
-    if wanted is None:
-        return None
-    names = [wanted] if isinstance(wanted, str) else wanted
-    return label_indices("positions", [label for name in names for label in labels_of(name, labels) or [name]], labels)
-
-
-def labels_at(labels: tuple[Any, ...], indices: list[int] | None) -> tuple[Any, ...]:
-    return labels if indices is None else tuple(labels[index] for index in indices)

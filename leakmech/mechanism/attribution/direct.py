@@ -203,10 +203,10 @@ def frozen_norm(
         return gain / deviation, constant
     like = next(norm.parameters())
     large = 1e4  # the norm's epsilon is nothing beside it
-    gain = norm(torch.full((1, hidden.shape[-1]), large, dtype=torch.float32, device=hidden.device).to(like.dtype))
-    gain = gain.float()
+    equal = torch.full((1, hidden.shape[-1]), large, dtype=torch.float32, device=hidden.device)
+    gain = norm.forward(equal.to(like.dtype)).float()  # without its hooks, which expect whole prompts
     expected = hidden * gain
-    found = norm(hidden.to(like.dtype)).float()
+    found = norm.forward(hidden.to(like.dtype)).float()
     scale = (found * expected).sum(-1, keepdim=True) / expected.square().sum(-1, keepdim=True)
     return gain * scale, torch.zeros_like(hidden[0])
 

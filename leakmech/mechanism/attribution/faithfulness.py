@@ -34,7 +34,7 @@ from leakmech.core.seeds import numpy_generator
 from leakmech.mechanism.attribution.paired_run import PairedRun
 from leakmech.mechanism.attribution.pairs import Pair
 from leakmech.mechanism.attribution.replay import Patch, patched
-from leakmech.mechanism.attribution.scores import share_intervals
+from leakmech.mechanism.attribution.scores import by_size, share_intervals
 from leakmech.mechanism.attribution.targets import Target
 from leakmech.mechanism.sums import KeyedSums
 from leakmech.models.batching import in_batches
@@ -166,7 +166,7 @@ def circuit_curves(
     chosen = tuple(sorted({math.ceil(n * fraction) for fraction in FRACTIONS})) if sizes is None else tuple(sizes)
     if not chosen or min(chosen) < 1 or max(chosen) > n:
         raise ConfigError(f"sizes: give numbers from 1 to {n}, found {list(chosen)}")
-    orders = {name: np.argsort(-np.abs(scores), axis=None, kind="stable") for name, scores in rankings.items()}
+    orders = {name: by_size(scores) for name, scores in rankings.items()}
     keys = [(name, mode) for name in rankings for mode in modes if mode == "keep" or name not in keep_only]
     samples = [pair.sample for pair in pairs]
     values, spans, corrupt = KeyedSums(samples, len(keys), len(chosen)), KeyedSums(samples), 0.0
@@ -258,5 +258,5 @@ def random_rankings(shape: tuple[int, int], *, n: int, seed: int) -> dict[str, R
 
 def rank_overlap(first: Ranking, second: Ranking, *, top: int) -> tuple[float, float]:
     """Share of the `top` components of one ranking that are among those of the other, and what chance gives: top/n."""
-    sets = [set(np.argsort(-np.abs(scores), axis=None, kind="stable")[:top]) for scores in (first, second)]
+    sets = [set(by_size(scores)[:top]) for scores in (first, second)]
     return len(sets[0] & sets[1]) / top, top / first.size

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from leakmech.core.errors import ActivationError
@@ -106,11 +106,16 @@ def share_intervals(
     return bootstrap(np.hstack([effects, shifts[:, None]]), shares, seed=seed, draws=draws, level=LEVEL)
 
 
+def by_size(scores: Float[np.ndarray, "layer component"]) -> Int[np.ndarray, " components"]:
+    """Places of components, counted through the layers, by descending |score|; ties by layer and number."""
+    return np.argsort(-np.abs(scores), axis=None, kind="stable")
+
+
 def ranked_frame(
     scores: Float[np.ndarray, "layer component"], *, column: str, top: int | None = None, **labels: str
 ) -> pd.DataFrame:
     """Components by descending |score|, ties by layer and number."""
-    order = np.argsort(-np.abs(scores), axis=None, kind="stable")[:top]
+    order = by_size(scores)[:top]
     layers, numbers = np.unravel_index(order, scores.shape)
     frame = pd.DataFrame({"layer": layers, column: numbers})
     for name, value in labels.items():

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from leakmech.core.store import read_json, read_jsonl_shard
-from leakmech.models.load import ADAPTER_CARD
+from leakmech.models.reading import ADAPTER_CARD
 from leakmech.reports.cells import number
 from leakmech.reports.figures.losses import loss_figure
 from leakmech.reports.page import Details, Picture, Section, Shown, how_it_was_made, write_page

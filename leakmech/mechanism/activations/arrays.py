@@ -1,0 +1,152 @@
+"""Arrays of activations with labels on their axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from leakmech.core.errors import ActivationError, ConfigError, nearest
+from leakmech.mechanism.activations.positions import labels_of
+from leakmech.models.sites import Site
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """Activations of one site.
+
+    Attributes
+    ----------
+    site
+        For example ``resid_post``.
+    values
+        On the CPU, in the dtype of the model; one more axis for ``z``, whose vectors are (n_heads, d_head). NaN where
+        not present.
+    samples, conditions, positions, layers
+        Labels of the first four axes.
+    present
+        Which positions a prompt has.
+    model_hash, dataset_hash
+        What they were computed with and on.
+    """
+
+    site: Site
+    values: Float[Tensor, "sample condition position layer *width"]
+    samples: tuple[str, ...]
+    conditions: tuple[str, ...]
+    positions: tuple[str, ...]
+    layers: tuple[int, ...]
+    present: Bool[Tensor, "sample condition position"]
+    model_hash: str = ""
+    dataset_hash: str = ""
+
+    def select(
+        self,
+        *,
+        samples: Sequence[str] | None = None,
+        conditions: Sequence[str] | str | None = None,
+        positions: Sequence[str] | str | None = None,
+        layers: Sequence[int] | int | None = None,
+    ) -> Activations:
+        """The named entries, in the order in which they are named; all of an axis for None.
+
+        The name of a part (``stem``) stands for all its tokens (``stem:-2``, ``stem:-1``).
+
+        Raises
+        ------
+        ConfigError
+            A label is not there.
+        """
+        chosen = Choice.of(self, samples=samples, conditions=conditions, positions=positions, layers=layers)
+        values, present = self.values, self.present
+        for axis, indices in enumerate((chosen.samples, chosen.conditions, chosen.positions, chosen.layers)):
+            if indices is not None:
+                values = values.index_select(axis, torch.tensor(indices))
+                present = present.index_select(axis, torch.tensor(indices)) if axis < present.dim() else present
+        return replace(self, values=values, present=present, **chosen.labels(self))
+
+    def matrix(self, *, condition: str, position: str) -> Float[np.ndarray, "sample layer *width"]:
+        """Values of one condition at one position, as float32 for NumPy.
+
+        Raises
+        ------
+        ConfigError
+            A label is not there, or stands for several tokens.
+        ActivationError
+            A prompt of this condition does not have this position.
+        """
+        chosen = self.select(conditions=condition, positions=position)
+        if len(chosen.positions) != 1:
+            raise ConfigError(f"position {position!r} is {len(chosen.positions)} tokens here; name one of them")
+        if not bool(chosen.present.all()):
+            absent = self.samples[int((~chosen.present[:, 0, 0]).nonzero()[0])]
+            raise ActivationError(f"sample {absent!r} has no position {position!r} under condition {condition!r}")
+        return chosen.values[:, 0, 0].float().numpy()
+
+
+class Labelled(Protocol):
+    """What has the four labelled axes."""
+
+    @property
+    def samples(self) -> tuple[str, ...]: ...
+    @property
+    def conditions(self) -> tuple[str, ...]: ...
+    @property
+    def positions(self) -> tuple[str, ...]: ...
+    @property
+    def layers(self) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Indices along each labelled axis; None for all of it."""
+
+    samples: list[int] | None
+    conditions: list[int] | None
+    positions: list[int] | None
+    layers: list[int] | None
+
+    @classmethod
+    def of(
+        cls,
+        labelled: Labelled,
+        *,
+        samples: Sequence[str] | None,
+        conditions: Sequence[str] | str | None,
+        positions: Sequence[str] | str | None,
+        layers: Sequence[int] | int | None,
+    ) -> Choice:
+        """Where labels stand; a :class:`ConfigError` for one that is not there."""
+        if positions is not None:
+            named = [positions] if isinstance(positions, str) else positions
+            positions = [label for name in named for label in labels_of(name, labelled.positions) or [name]]
+        return cls(
+            samples=_indices("samples", samples, labelled.samples),
+            conditions=_indices("conditions", conditions, labelled.conditions),
+            positions=_indices("positions", positions, labelled.positions),
+            layers=_indices("layers", layers, labelled.layers),
+        )
+
+    def labels(self, labelled: Labelled) -> dict[str, tuple[Any, ...]]:
+        """The chosen labels of each axis."""
+        return {
+            axis: labels if indices is None else tuple(labels[index] for index in indices)
+            for axis, indices in vars(self).items()
+            for labels in [getattr(labelled, axis)]
+        }
+
+
+def _indices(axis: str, wanted: Any, labels: Sequence[Any]) -> list[int] | None:
+    if wanted is None:
+        return None
+    wanted = [wanted] if isinstance(wanted, str | int) else list(wanted)
+    index = {label: number for number, label in enumerate(labels)}
+    for label in wanted:
+        if label not in index:
+            raise ConfigError(f"{axis}: {label!r} is not there{nearest(str(label), [str(known) for known in labels])}")
+    return [index[label] for label in wanted]

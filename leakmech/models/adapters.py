@@ -1,0 +1,24 @@
+"""Models with PEFT adapters on them: what is inside, and a copy with the adapters merged in."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from typing import Any
+
+
+def is_peft(model: Any) -> bool:
+    """Without importing PEFT, which takes two seconds: where it was never imported nothing is a PEFT model."""
+    peft = sys.modules.get("peft")
+    return peft is not None and isinstance(model, peft.PeftModel)
+
+
+def base_of(model: Any) -> Any:
+    """The Hugging Face model inside a PEFT model, or `model` itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def merged_copy(model: Any) -> Any:
+    """A copy of a Hugging Face model; of a PEFT model, a copy of its base with the adapters merged in."""
+    copied = copy.deepcopy(model)
+    return copied.merge_and_unload() if hasattr(copied, "merge_and_unload") else copied
