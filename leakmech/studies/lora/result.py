@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from leakmech.core.store import read_json, read_jsonl_shard
-from leakmech.models.load import ADAPTER_CARD
+from leakmech.models.reading import ADAPTER_CARD
 from leakmech.reports.tables import Table
 from leakmech.runs.result import Result
 from leakmech.training.trainer import LOG

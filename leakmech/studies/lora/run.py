@@ -24,7 +24,6 @@ from leakmech.mechanism.directions.direction import load_direction
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_model
 from leakmech.models.quiet import quiet
-from leakmech.models.reading import ADAPTER_CARD
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT
 from leakmech.runs.run import Run
