@@ -284,7 +284,7 @@ class Intervention(ABC):
         if left:
             raise InterventionError(f"{kind}: tensor {min(left)!r} belongs to no field")
         if decoded["condition"] is not None:
-            decoded["condition"] = _probe(decoded["condition"], kind)
+            decoded["condition"] = _probe(decoded["condition"], str(kind))
         return target(**decoded)
 
     @property

@@ -76,14 +76,15 @@ def read_sites(
 
         return keep
 
-    hooks = [
+    hooks: list[Any] = [
         (f"blocks.{layer}.{name}", keeping((site, layer)))
         for site in sites
         for layer in layers
         for name in _HOOKS[site]
     ]
-    ids, rest = inputs["input_ids"], {name: value for name, value in inputs.items() if name != "input_ids"}
-    model.lens.run_with_hooks(ids, fwd_hooks=hooks, return_type=None, use_cache=False, logits_to_keep=1, **rest)
+    rest: dict[str, Any] = {name: value for name, value in inputs.items() if name != "input_ids"}
+    rest |= {"return_type": None, "use_cache": False, "logits_to_keep": 1}
+    model.lens.run_with_hooks(inputs["input_ids"], fwd_hooks=hooks, **rest)
     return found
 
 

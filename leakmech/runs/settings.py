@@ -61,8 +61,6 @@ class Settings(BaseModel):
     """Settings that may differ when a run takes in more, finished or not; None: a finished run is only read."""
     title: ClassVar[str] = "Settings"
     """What the fields that a class adds are about: the heading of their options."""
-    grows: ClassVar[Collection[str] | None] = None
-    """Settings that may differ when a run takes in more, finished or not; None: a finished run is only read."""
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:

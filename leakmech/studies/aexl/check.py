@@ -187,10 +187,15 @@ def _texts(samples: PromptSet, path: Path) -> pd.DataFrame:
 # -- form ------------------------------------------------------------------------------------------------------------
 
 
+def _rows(texts: pd.DataFrame) -> list[Row]:
+    rows: Any = texts.to_dict("records")
+    return rows
+
+
 def _problems(texts: pd.DataFrame) -> Iterator[Row]:
     """Texts without a word, and texts that occur twice: stems among stems, injections among injections."""
     seen: dict[tuple[bool, str], Row] = {}
-    for row in texts.to_dict("records"):
+    for row in _rows(texts):
         problem = row | {"what": "form", "verdict": "problem"}
         text, field = row["text"], row["field"]
         if not normalised_words(text):
@@ -202,7 +207,7 @@ def _problems(texts: pd.DataFrame) -> Iterator[Row]:
 
 
 def _form_warnings(texts: pd.DataFrame) -> Iterator[Row]:
-    for row in texts.to_dict("records"):
+    for row in _rows(texts):
         warning = row | {"what": "form", "verdict": "warning"}
         text = row["text"]
         ends = text.rstrip("\"'”’»)").endswith(_FINAL)

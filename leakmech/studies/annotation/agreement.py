@@ -275,7 +275,8 @@ def estimator_against_people(
     both_kinds = len(np.unique(says)) == 2
     moved, stayed = (difference[judged][says == kind] for kind in (1, 0))
     found["auc"] = json_number(float(auc(moved, stayed))) if both_kinds else None
-    units = tuple(np.asarray(_codes(of_judged))[says == kind] for kind in (1, 0))
+    codes = np.asarray(_codes(of_judged))
+    units = codes[says == 1], codes[says == 0]
     found["auc_ci"] = auc_interval(moved, stayed, units=units, **settings).to_json()
     same = (says == el).astype(np.float64)
     share, interval = share_with_interval(same, np.ones_like(same), groups=of_judged, **settings)

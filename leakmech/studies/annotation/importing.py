@@ -57,9 +57,9 @@ class AnnotationResult(Result):
         frame = cells[list(_TEXTS)].map(unguard)
         for name in cells.columns.difference(_TEXTS, sort=False):
             values = cells[name]
-            is_flag = values.isin(["True", "False"]).all()
+            is_flag = bool(values.isin(["True", "False"]).all())
             frame[name] = values == "True" if is_flag else pd.to_numeric(values.replace("", None))
-        return frame[list(cells.columns)]
+        return pd.DataFrame({name: frame[name] for name in cells.columns})
 
     def tables(self) -> list[Table]:
         """Agreement among people and with the estimator."""

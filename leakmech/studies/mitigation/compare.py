@@ -47,7 +47,7 @@ class _Comparison(BenchConfig):
 
     command: ClassVar[str] = "evaluate_mitigations"
     kind: ClassVar[str] = "mitigate"
-    grows: ClassVar[Collection[str]] = ()
+    grows: ClassVar[Collection[str] | None] = ()
 
 
 Measurable = Mitigation | Intervention | Sequence[Intervention] | Callable[[Any], Any]
@@ -242,7 +242,8 @@ def finish(
 ) -> MitigationComparison:
     """Write ``tables/mitigations.csv`` and ``summary.json``."""
     frame = pd.DataFrame(list(rows))
-    run.save_table("mitigations", frame[[*COLUMNS, *(column for column in frame.columns if column not in COLUMNS)]])
+    columns = [*COLUMNS, *(column for column in frame.columns if column not in COLUMNS)]
+    run.save_table("mitigations", frame.reindex(columns=columns))
     summary = {
         **facts,
         "n_samples": len(load_dataset(arena.config.dataset).take(arena.config.limit)),

@@ -36,7 +36,6 @@ class MitigateConfig(
     kind: ClassVar[str] = "mitigate"
     grows: ClassVar[Collection[str] | None] = ("families", "adapters", "interventions", "baselines")
     title: ClassVar[str] = "Mitigations"
-    grows: ClassVar[Collection[str]] = ("families", "adapters", "interventions", "baselines")
 
     diagnosis: str | None = Field(
         None, description="directory of a finished diagnosis of the model, with a tune split; null: judge files only"
