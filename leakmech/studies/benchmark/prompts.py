@@ -17,7 +17,6 @@ from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard
 from leakmech.datasets.samples import PromptSet
 from leakmech.generation.decode import Row
 from leakmech.generation.engine import Engine
-from leakmech.generation.hf_engine import plan
 from leakmech.generation.rewriting import RewrittenPrompt, request_tokens, rewrite_counts, rewrite_prompts
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.positions import PromptSpans
@@ -117,7 +116,7 @@ class RunPrompts:
                 Row(prompt.id, i, tokens, references=tuple(references), spans=spans.get(prompt.id))
                 for i in range(self._n_generations(prompt))
             ]
-        return plan(rows)
+        return rows
 
     def _spans(self) -> dict[str, PromptSpans]:
         """Where injection and stem stand, by prompt, if hooks must know it."""
