@@ -6,37 +6,26 @@ Of these the asked number is drawn: one completion of every prompt before a seco
 every stem before a second one of any, with the stems in the same order for all kinds. So the number of different stems
 is the largest there can be, and a stem that stands in relevant and irrelevant prompts is drawn with both. A smaller
 number gives the beginning of what a larger one gives.
-
-Completions that the base model samples for training, made by the benchmark's own engine and kept in a cache.
-
-A draw is addressed by (seed, rendered prompt, index), so the same prompt in two data sets has the same completions,
-and a longer training data set begins with those of a shorter one. The cache's name covers weights, tokenizer, number
-format, decoding and seed: a changed model never gets another model's completions.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from leakmech.core.errors import DatasetError, UsageError
-from leakmech.core.paths import cache_root
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import stable_hash
-from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard
+from leakmech.core.store import content_hash
 from leakmech.datasets.relevant_pairs import AffectPair
 from leakmech.datasets.samples import FROZEN_DATASETS, POLARITIES, Polarity, PromptSet, load_dataset
-from leakmech.generation.decode import FinishReason, Generation, Row
 from leakmech.generation.decoding import Decoding
-from leakmech.generation.engine import generate
-from leakmech.generation.hf_engine import HFEngine
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
+from leakmech.studies.lora.completions import Completion, Draw, sample_completions
 from leakmech.studies.lora.overlap_check import Role, refuse_shared_prompts, refuse_shared_texts
 from leakmech.training.examples import TrainingExample, check_examples
 from leakmech.training.kinds import KINDS, ExampleKind
@@ -141,7 +130,7 @@ def build_training_examples(
     seed
         Of completions and of what is drawn.
     batch_size, cache_dir, progress
-        See :func:`leakmech.studies.lora.sampling.sample_completions`.
+        See :func:`leakmech.studies.lora.completions.sample_completions`.
 
     Raises
     ------
@@ -306,106 +295,3 @@ def _example(
         polarity=candidate.polarity,
         stem=candidate.stem,
     )
-
-
-# -- completions -------------------------------------------------------------------------------------------------------
-
-Draw = tuple[str, int]
-"""A rendered prompt and the index of one of its completions."""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What the base model wrote: its text, and its tokens without the one that ended it."""
-
-    text: str
-    tokens: tuple[int, ...]
-    finish_reason: FinishReason
-
-
-def sample_completions(
-    loaded: LoadedModel,
-    draws: Iterable[Draw],
-    *,
-    renderer: Renderer,
-    decoding: Decoding,
-    seed: int = 0,
-    batch_size: int | str = "auto",
-    cache_dir: Path | None = None,
-    progress: Progress = no_progress,
-) -> dict[Draw, Completion]:
-    """Completions of rendered prompts; those that were sampled before are read from the cache.
-
-    Parameters
-    ----------
-    loaded
-        The base model.
-    draws
-        What to sample.
-    renderer
-        Turns a rendered prompt into tokens.
-    decoding, seed
-        As in a benchmark.
-    batch_size
-        Rows that step together.
-    cache_dir
-        By default :func:`leakmech.core.paths.cache_root`.
-    progress
-        Where to report progress.
-
-    Raises
-    ------
-    GenerationError
-        Memory does not suffice for one row, or logits are not finite.
-    """
-    wanted = list(dict.fromkeys(draws))
-    path = (
-        (cache_root() if cache_dir is None else Path(cache_dir))
-        / "completions"
-        / f"{_key(loaded, decoding, seed)}.jsonl"
-    )
-    known = _read(path)
-    missing = [draw for draw in wanted if (_prompt_id(draw[0]), draw[1]) not in known]
-
-    def keep(ended: list[Generation]) -> None:
-        made = {(g.prompt_id, g.generation): Completion(g.text, g.tokens, g.finish_reason) for g in ended}
-        append_jsonl(path, (_row(key, completion) for key, completion in made.items()))
-        known.update(made)
-
-    if missing:
-        tokens = {prompt: tuple(renderer.token_ids(prompt)) for prompt, _ in missing}
-        rows = [Row(_prompt_id(prompt), index, tokens[prompt]) for prompt, index in missing]
-        generate(
-            HFEngine.of(loaded),
-            rows,
-            decoding,
-            seed=seed,
-            batch_size=batch_size,
-            keep=keep,
-            progress=progress,
-            label="completions",
-            n_before=len(wanted) - len(missing),
-        )
-    return {draw: known[_prompt_id(draw[0]), draw[1]] for draw in wanted}
-
-
-def _key(loaded: LoadedModel, decoding: Decoding, seed: int) -> str:
-    settings = json.dumps([decoding.to_dict(), seed, str(loaded.dtype)], sort_keys=True)
-    return content_hash(loaded.weights_hash, loaded.tokenizer_hash, settings)
-
-
-def _prompt_id(rendered: str) -> str:
-    return f"train/{content_hash(rendered)}"
-
-
-def _row(key: Draw, completion: Completion) -> dict[str, Any]:
-    return {"prompt_id": key[0], "generation": key[1], **vars(completion)}
-
-
-def _read(path: Path) -> dict[Draw, Completion]:
-    if not path.is_file():
-        return {}
-    return {
-        (row["prompt_id"], row["generation"]): Completion(row["text"], tuple(row["tokens"]), row["finish_reason"])
-        for row in read_jsonl_shard(path)
-    }

@@ -67,5 +67,5 @@ def test_hooks_and_contrast_are_refused_by_an_engine_that_has_neither(settings, 
 
 def test_folded_interventions_need_no_hooks(settings, tmp_path):
     parrot = Parrot()
-    run(settings | {"fold": True}, parrot, tmp_path / "run", interventions=(HEADS,))
+    run(settings | {"fold": True, "intervention": "in memory"}, parrot, tmp_path / "run", interventions=(HEADS,))
     assert parrot.asked

@@ -15,7 +15,8 @@ from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.decoding import Decoding
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
-from leakmech.studies.lora.sampling import TrainingSources, build_training_examples, sample_completions
+from leakmech.studies.lora.completions import sample_completions
+from leakmech.studies.lora.sampling import TrainingSources, build_training_examples
 
 NAMES = ("oak", "elm", "fir", "ash")
 
@@ -136,7 +137,7 @@ class TestCompletions:
         found = sample_completions(
             loaded, draws, renderer=renderer, decoding=decoding, seed=3, batch_size=2, cache_dir=tmp_path
         )
-        from leakmech.studies.lora.sampling import _prompt_id
+        from leakmech.studies.lora.completions import _prompt_id
 
         rows = [Row(_prompt_id(text), i, tuple(renderer.token_ids(text))) for text, i in draws]
         expected = Decoder(loaded.model, loaded.tokenizer, decoding=decoding, seed=3).decode(rows)
@@ -150,7 +151,7 @@ class TestCompletions:
             "cache_dir": tmp_path,
         }
         first = sample_completions(loaded, [("The sun", 0)], **options)
-        monkeypatch.setattr("leakmech.studies.lora.sampling.generate", None)
+        monkeypatch.setattr("leakmech.studies.lora.completions.generate", None)
         assert sample_completions(loaded, [("The sun", 0)], **options) == first
         with pytest.raises(TypeError):  # another seed is another draw
             sample_completions(loaded, [("The sun", 0)], seed=1, **options)
