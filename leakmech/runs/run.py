@@ -228,9 +228,10 @@ def _refuse_other_settings(record: RunRecord, settings: Settings) -> None:
         raise RunDirectoryError(f"{path}: holds a run of `leakmech {record.command}`; choose another --out")
     if record.kind != settings.kind or record.fact("format_version") != FORMAT_VERSION:
         raise RunDirectoryError(f"{path}: holds a run of another kind or version; choose another --out")
-    wanted = {key: value for key, value in settings.identity().items() if key not in (settings.grows or ())}
     # A setting that is newer than the run had its default.
-    before = type(settings).model_construct().model_dump(mode="json", warnings=False) | record.config
+    defaults = type(settings).model_construct().model_dump(mode="json", warnings=False)
+    before, wanted = defaults | record.config, defaults | settings.identity()
+    wanted = {key: wanted[key] for key in wanted if key not in (*settings.place, *(settings.grows or ()))}
     changed = sorted(key for key in wanted if not _is_same(key, before.get(key), wanted[key]))
     if changed:
         key = changed[0]

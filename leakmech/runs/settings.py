@@ -59,6 +59,8 @@ class Settings(BaseModel):
     place: ClassVar[Collection[str]] = ("device", "dtype", "batch_size", "trust_remote_code")
     grows: ClassVar[Collection[str] | None] = None
     """Settings that may differ when a run takes in more, finished or not; None: a finished run is only read."""
+    newer: ClassVar[Collection[str]] = ()
+    """Settings that runs of earlier versions do not know: at their defaults they leave no trace."""
     title: ClassVar[str] = "Settings"
     """What the fields that a class adds are about: the heading of their options."""
 
@@ -88,7 +90,8 @@ class Settings(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide results, JSON-ready."""
-        return self.model_dump(mode="json", exclude=set(self.place))
+        at_default = {name for name in self.newer if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude={*self.place, *at_default})
 
 
 # -- groups of settings that studies share ---------------------------------------------------------------------------

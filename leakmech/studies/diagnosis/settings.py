@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -25,6 +26,7 @@ class DiagnoseConfig(
 
     command: ClassVar[str] = "diagnose"
     kind: ClassVar[str] = "diagnose"
+    newer: ClassVar[Collection[str]] = ("backend",)
     title: ClassVar[str] = "Diagnosis"
 
     fit: str = Field(description="samples on which directions are fitted: built-in name, or a JSONL / CSV file")
