@@ -20,7 +20,7 @@ from leakmech.runs.settings import read_yaml
 from leakmech.studies.lora.run import train_lora
 from leakmech.studies.mitigation.compare import evaluate_mitigations
 from leakmech.studies.mitigation.mitigation import Mitigation
-from leakmech.studies.mitigation.report import mitigations_table
+from leakmech.studies.mitigation.tables import mitigations_table
 from leakmech.training.settings import LoraTrainingConfig
 
 _KEYS = {"like", "recipe", "changes", "variants", "seeds", "evaluation"}

@@ -6,7 +6,6 @@ that leak most and half are random, so that a reader sees the extremes and what 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from markupsafe import Markup
 from leakmech.core.seeds import numpy_generator
 from leakmech.datasets.samples import Condition
 from leakmech.reports.examples import SampleTexts, mark, sample_texts
-from leakmech.reports.page import Section
+from leakmech.reports.page import Section, embedded_json
 from leakmech.runs.result import Result
 from leakmech.scoring.leakage import LABELS, mean_valence, valence_shifts
 from leakmech.scoring.records import leakage_scores
@@ -29,15 +28,6 @@ MAX_DATA_BYTES = 2_500_000
 MAX_TEXT_LENGTH = 2_000
 _SELECTION_SEED = 0
 _SHOWN_ORDER: tuple[Condition, ...] = ("control", "neutral", "positive", "negative")
-
-
-def embedded_json(value: Any) -> Markup:
-    """`value` as JSON that may stand inside a script element: nothing in it can end the element or open another.
-
-    What is not ASCII is escaped, U+2028 and U+2029 with it.
-    """
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 @dataclass(frozen=True)

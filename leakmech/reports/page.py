@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from leakmech.core.store import write_text
 from leakmech.reports.cells import DASH, cell, typeset
 from leakmech.reports.figures.frames import words
 from leakmech.reports.tables import Table
-from leakmech.runs.directory import RunRecord
+from leakmech.runs.directory import SCRIPT, RunRecord
 from leakmech.runs.reproduce import reproduction
 from leakmech.runs.settings import Settings
 
@@ -34,6 +35,10 @@ _CSS_PIXELS = 96  # an inch on a page
 _SAME = (
     "With the same weights, packages and hardware this gives the same numbers; other hardware or another dtype changes "
     "rounding and with it some generations."
+)
+_OF_SCRIPT = (
+    "A script made this run with a model that it had loaded itself. With a name of that model after --model, and with "
+    "the same packages and hardware, this gives the same numbers."
 )
 _FACTS = (
     "model", "dataset", "fit", "diagnosis", "relevant", "n_samples", "generations", "prompt_form", "seed", "dtype",
@@ -174,7 +179,7 @@ def reproduce(settings: type[Settings], record: RunRecord, *, arguments: Sequenc
     dtype = record.fingerprint.get("dtype")
     place = {"dtype": dtype} if dtype else {}
     command = reproduction(settings, record.config, arguments=arguments, place=place)
-    return [Paragraph(_SAME, heading="Reproduce"), Code(command)]
+    return [Paragraph(_OF_SCRIPT if record.fact(SCRIPT) else _SAME, heading="Reproduce"), Code(command)]
 
 
 def how_it_was_made(run: Path, summary: Mapping[str, Any], settings: type[Settings]) -> list[Section]:
@@ -269,6 +274,15 @@ def render(
         .get_template(f"{template}.html.j2")
         .render(content_security_policy=policy, style=Markup(style), script=Markup(code), **values)
     )
+
+
+def embedded_json(value: Any) -> Markup:
+    """`value` as JSON that may stand inside a script element: nothing in it can end the element or open another.
+
+    What is not ASCII is escaped, U+2028 and U+2029 with it.
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 @cache

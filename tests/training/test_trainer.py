@@ -264,7 +264,7 @@ class TestAdapters:
 class TestRefusals:
     def test_settings(self) -> None:
         for changes, message in (
-            ({"rank": 0}, "rank: .*greater than or equal to 1, found 0"),
+            ({"rank": 0}, "rank must be greater than or equal to 1, found 0"),
             ({"leraning_rate": 1}, "did you mean 'learning_rate'"),
             ({"objectives": {"anchr": 1}}, r"'objectives\.anchr'; did you mean 'anchor'"),
             ({"objectives": {}}, "none has a weight"),

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import textwrap
 
-from leakmech.reports.browser import embedded_json
-from leakmech.reports.page import render
+from leakmech.reports.page import embedded_json, render
 from leakmech.studies.annotation.sheets import ANSWERS, COLUMNS, QUESTION, Key, csv_text, sheet_rows
 
 GUIDE = (

@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from leakmech.core.store import read_json, read_jsonl_shard
-from leakmech.models.reading import ADAPTER_CARD
 from leakmech.reports.cells import number
 from leakmech.reports.figures.losses import loss_figure
 from leakmech.reports.page import Details, Picture, Section, Shown, how_it_was_made, write_page
 from leakmech.reports.tables import Table
+from leakmech.studies.lora.result import LoraResult
 from leakmech.training.settings import LoraTrainingConfig
-from leakmech.training.trainer import LOG
 
 
 def write_report(run: str | Path) -> Path:
@@ -23,23 +19,24 @@ def write_report(run: str | Path) -> Path:
 
     Raises
     ------
+    RunDirectoryError
+        `run` is not a finished training.
     StorageError
-        The file system refuses, or the training is not finished.
+        The file system refuses.
     """
-    run = Path(run)
-    card = read_json(run / ADAPTER_CARD)
-    log = pd.DataFrame([row for row in read_jsonl_shard(run / LOG) if "loss" in row])
-    loss_figure(log, run / "figures" / "loss")
-    return write_page(run, f"LoRA adapter for {card['base']['name']}", sections(run, card))
+    result = LoraResult.load(run)
+    loss_figure(result.to_frame(), result.path / "figures" / "loss")
+    return write_page(result.path, f"LoRA adapter for {result.card['base']['name']}", sections(result))
 
 
-def sections(run: Path, card: Mapping[str, Any]) -> list[Section]:
+def sections(result: LoraResult) -> list[Section]:
     """Main numbers, losses, and everything that the card says."""
+    losses = result.path / "figures" / "loss.png"
     return [
-        Shown(adapter_table(card), heading="Main numbers"),
-        Picture.of(run / "figures" / "loss.png", "Faint: every step. Lines: moving means.", heading="Losses"),
-        Details.of(card, heading="Everything in adapter_card.json"),
-        *how_it_was_made(run, read_json(run / "summary.json"), LoraTrainingConfig),
+        Shown(adapter_table(result.card), heading="Main numbers"),
+        Picture.of(losses, "Faint: every step. Lines: moving means.", heading="Losses"),
+        Details.of(result.card, heading="Everything in adapter_card.json"),
+        *how_it_was_made(result.path, result.summary, LoraTrainingConfig),
     ]
 
 

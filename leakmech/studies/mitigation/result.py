@@ -9,6 +9,7 @@ import pandas as pd
 
 from leakmech.reports.tables import Table
 from leakmech.runs.result import Result
+from leakmech.studies.mitigation.tables import mitigations_table
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,6 @@ class MitigationComparison(Result):
 
     def tables(self, split: str = "test") -> list[Table]:
         """The table of one split."""
-        from leakmech.studies.mitigation.report import mitigations_table
-
         frame = self.to_frame()
         title = f"Mitigations of {self.summary['model']} on {self.summary['dataset']}"
         return [mitigations_table(frame.loc[frame["split"] == split], title=title)]

@@ -17,11 +17,13 @@ from typer.testing import CliRunner
 
 from leakmech.cli import app as cli
 from leakmech.core.errors import RunDirectoryError
-from leakmech.reports.browser import choose_samples, embedded_json, sample_browser
+from leakmech.reports.browser import choose_samples, sample_browser
 from leakmech.reports.cells import typeset
+from leakmech.reports.page import embedded_json
 from leakmech.reports.tables import cleaning_table, leakage_table
 from leakmech.runs.directory import RunRecord
-from leakmech.studies.benchmark.report import headline, how_to_repeat, leakage_chart, write_report
+from leakmech.studies.benchmark.report import headline, leakage_chart, write_report
+from leakmech.studies.benchmark.report_facts import how_to_repeat
 from leakmech.studies.benchmark.settings import BenchConfig, ScoreConfig
 from leakmech.studies.results import load_result
 
@@ -361,3 +363,11 @@ def test_the_command_of_scored_texts_names_their_file_and_columns(tmp_path):
     assert code.text.startswith("leakmech score 'my texts.jsonl' --column text=answer ")
     assert "--estimator vader" in code.text
     assert "--dtype" not in code.text
+
+
+def test_a_run_of_a_script_says_that_its_command_needs_a_name_of_the_model(tmp_path):
+    config = {"config": BenchConfig.parse({"model": "LlamaForCausalLM"}).identity()}
+    said, _ = how_to_repeat(RunRecord(tmp_path, config | {"script": True}))
+    assert "with a model that it had loaded itself" in said.text
+    said, _ = how_to_repeat(RunRecord(tmp_path, config))
+    assert said.text.startswith("With the same weights")

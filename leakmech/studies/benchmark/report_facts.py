@@ -1,0 +1,73 @@
+"""What was measured on what, and how a benchmark run is repeated: the facts of its page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from leakmech.reports.cells import estimate, p_value, percent
+from leakmech.reports.page import Section, reproduce
+from leakmech.runs.directory import RunRecord
+from leakmech.studies.benchmark.settings import BenchConfig, ScoreConfig
+
+Summary = Mapping[str, Any]
+
+
+def short(name: str) -> str:
+    """The last part of a path that is none of a name such as ``owner/model``."""
+    path = Path(name)
+    return path.name if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2 else name
+
+
+def facts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:
+    """What a reader needs to know about the run before the details."""
+    overall = summary["overall"] | summary["by_cleaning"][summary["cleaning"]]
+    environment = record.environment
+    version = (environment.get("packages") or {}).get("leakmech") or "version unknown"
+    commit = environment.get("git_commit")
+    if commit:
+        version += f", commit {commit[:10]}" + (" with uncommitted changes" if environment.get("git_dirty") else "")
+    if record.command == "score":
+        origin = "Texts", f"generated elsewhere, read from {short(record.fact('source'))}"
+    else:
+        device = environment.get("accelerator") or summary["device"]
+        origin = "Numbers and device", f"{summary['dtype']} on {device}"
+    return [
+        ("Model", summary["model"]),
+        ("Data set", f"{summary['dataset']}, {summary['n_samples']} samples x 4 prompts"),
+        ("Generations per prompt (K)", str(summary["generations"])),
+        ("mu_EL, all pairs", estimate(overall, "auc_el")),
+        ("W_EL p (one-sided Wilcoxon)", p_value(overall["w_el"])),
+        ("Cleaning policy", summary["cleaning"]),
+        ("Expression estimator", ", ".join(summary.get("estimators", [summary["estimator"]]))),
+        ("Instruction", summary["instruction"]),
+        *_changes(summary),
+        ("Seed", str(summary["seed"])),
+        origin,
+        ("Date", str(environment.get("date", "unknown")).replace("T", " ")),
+        ("leakmech", version),
+    ]
+
+
+def _changes(summary: Summary) -> list[tuple[str, str]]:
+    """How prompts and decoding were changed, where they were."""
+    rows = []
+    if "prompt_rewrite" in summary:
+        failed = percent(summary["rewrites"]["overall"]["failed_share"], decimals=0)
+        rows.append(("Prompts rewritten by", f"{summary['prompt_rewrite']} (failed and left as they were: {failed})"))
+    if "contrast" in summary:
+        c = summary["contrast"]
+        values = f"strength {c['strength']:g}, plausibility {c['plausibility']:g}"
+        rows.append(("Contrastive decoding", f"{c['method']}, reference {c['reference']}, {values}"))
+    if summary.get("oracle"):
+        rows.append(("Oracle", "this run uses what a user does not have: a bound, no mitigation"))
+    return rows
+
+
+def how_to_repeat(record: RunRecord) -> list[Section]:
+    """The command that repeats the run."""
+    if record.command != "score":
+        return reproduce(BenchConfig, record)
+    columns = [word for pair in record.fact("columns").items() for word in ("--column", "=".join(pair))]
+    return reproduce(ScoreConfig, record, arguments=[record.fact("source"), *columns])
