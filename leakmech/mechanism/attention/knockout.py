@@ -154,7 +154,7 @@ def attention_knockout(
     *,
     target: Direction | Literal["behaviour"] | Target,
     layers: Sequence[int] | None = None,
-    heads: Sequence[str] | None = None,
+    heads: Sequence[str | Component] | None = None,
     continuations: Continuations | None = None,
     prompting: Prompting = Prompting(),
     batch_size: int | str = "auto",
@@ -232,7 +232,7 @@ def attention_knockout(
 
 
 def _knockouts(
-    layout: Layout, target: Target, layers: Sequence[int] | None, heads: Sequence[str] | None
+    layout: Layout, target: Target, layers: Sequence[int] | None, heads: Sequence[str | Component] | None
 ) -> tuple[Knockout, ...]:
     reached = range(target.layer + 1)
     single = [Component.parse(label) for label in heads or ()]

@@ -39,6 +39,7 @@ from leakmech.mechanism.directions.direction import Direction, FittedDirections,
 from leakmech.mechanism.directions.quality import DirectionQuality
 from leakmech.mechanism.directions.tokens import token_projections
 from leakmech.mechanism.sentiment import sentiment_directions
+from leakmech.models.components import Component
 from leakmech.runs.run import Fragment
 from leakmech.scoring.statistics import json_number
 from leakmech.studies.diagnosis.workbench import Workbench
@@ -246,13 +247,13 @@ def attention(bench: Workbench) -> Fragment:
     bench.run.save_table("attention", read)
     scores = bench.run.arrays("ranking")["heads"]
     best = ranked_frame(scores, column="head", top=_KNOCKED_OUT_HEADS)
-    labels = [f"L{layer}H{head}" for layer, head in zip(best["layer"], best["head"], strict=True)]
+    heads = [Component(int(at), "head", int(head)) for at, head in zip(best["layer"], best["head"], strict=True)]
     target = bench.target("direction")
     knocked = attention_knockout(
         bench.loaded,
         samples,
         target=target,
-        heads=[label for label in labels if int(label[1:].partition("H")[0]) <= target.layer],
+        heads=[head for head in heads if head.layer <= target.layer],
         seed=c.seed,
         prompting=bench.prompting,
         **bench.running,

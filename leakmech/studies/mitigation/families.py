@@ -166,13 +166,13 @@ def _ignore_top_heads(parts: FittedParts, number: float) -> list[Intervention]:
 
 def _mean_heads(parts: FittedParts, number: float) -> list[Intervention]:
     heads = parts.top_heads(int(number))
-    means = {"all": parts.head_means(heads)}
+    means = {"all": parts.means(heads)}
     return [AblateHeads(heads, method="mean", values=means, model_hash=parts.loaded.base_hash)]
 
 
 def _random_heads(parts: FittedParts, number: float) -> list[Intervention]:
     heads = parts.random_heads(int(number))
-    return [AblateHeads(heads, method="mean", values={"all": parts.head_means(heads)})]
+    return [AblateHeads(heads, method="mean", values={"all": parts.means(heads)})]
 
 
 def _scale_heads(parts: FittedParts, factor: float) -> list[Intervention]:
@@ -181,13 +181,13 @@ def _scale_heads(parts: FittedParts, factor: float) -> list[Intervention]:
 
 def _mean_neurons(parts: FittedParts, number: float) -> list[Intervention]:
     neurons = parts.top_neurons(int(number))
-    means = {"all": parts.neuron_means(neurons)}
+    means = {"all": parts.means(neurons)[:, 0]}
     return [AblateNeurons(neurons, method="mean", values=means, model_hash=parts.loaded.base_hash)]
 
 
 def _random_neurons(parts: FittedParts, number: float) -> list[Intervention]:
     neurons = parts.random_neurons(int(number))
-    return [AblateNeurons(neurons, method="mean", values={"all": parts.neuron_means(neurons)})]
+    return [AblateNeurons(neurons, method="mean", values={"all": parts.means(neurons)[:, 0]})]
 
 
 # -- the registry -----------------------------------------------------------------------------------------------------

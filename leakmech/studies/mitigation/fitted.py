@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -29,6 +29,7 @@ from leakmech.mechanism.directions.data import SiteActivations
 from leakmech.mechanism.directions.direction import Direction, make_direction
 from leakmech.mechanism.directions.fits import fit_method
 from leakmech.mechanism.sentiment import ActivationReader
+from leakmech.models.components import Component, ComponentKind
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Prompting, Renderer
@@ -128,36 +129,37 @@ class FittedParts:
 
     # -- components --------------------------------------------------------------------------------------------------
 
-    def top_heads(self, n: int) -> list[str]:
+    def top_heads(self, n: int) -> list[Component]:
         """The heads that carry most of the affect shift."""
-        return self._ranked("heads", "head", "H", n)
+        return self._ranked("head", n)
 
-    def top_neurons(self, n: int) -> list[str]:
+    def top_neurons(self, n: int) -> list[Component]:
         """The neurons that carry most of it."""
-        return self._ranked("neurons", "neuron", "N", n)
+        return self._ranked("neuron", n)
 
-    def _ranked(self, table: str, column: str, letter: str, n: int) -> list[str]:
-        frame = pd.read_csv(self.path / "tables" / f"{table}.csv")
+    def _ranked(self, kind: ComponentKind, n: int) -> list[Component]:
+        frame = pd.read_csv(self.path / "tables" / f"{kind}s.csv")
         chosen = (frame["method"] == "attribution_patching") & (frame["target"] == self.config.target)
         rows = frame.loc[chosen].sort_values("rank").head(n)
-        return [f"L{layer}{letter}{part}" for layer, part in zip(rows["layer"], rows[column], strict=True)]
+        return [Component(int(layer), kind, int(part)) for layer, part in zip(rows["layer"], rows[kind], strict=True)]
 
-    def random_heads(self, n: int) -> list[str]:
+    def random_heads(self, n: int) -> list[Component]:
         """Heads drawn at random: a baseline."""
-        return self._drawn("H", self.layout.n_heads, n)
+        return self._drawn("head", "random H", self.layout.n_heads, n)
 
-    def random_neurons(self, n: int) -> list[str]:
+    def random_neurons(self, n: int) -> list[Component]:
         """Neurons drawn at random: a baseline."""
-        return self._drawn("N", self.layout.d_mlp, n)
+        return self._drawn("neuron", "random N", self.layout.d_mlp, n)
 
-    def _drawn(self, letter: str, per_layer: int, n: int) -> list[str]:
-        generator = numpy_generator(f"random {letter}", self.seed)
+    def _drawn(self, kind: ComponentKind, address: str, per_layer: int, n: int) -> list[Component]:
+        generator = numpy_generator(address, self.seed)
         places = generator.choice(self.layout.n_layers * per_layer, size=n, replace=False)
-        return [f"L{place // per_layer}{letter}{place % per_layer}" for place in sorted(places.tolist())]
+        return [Component(place // per_layer, kind, place % per_layer) for place in sorted(places.tolist())]
 
     @property
-    def all_heads(self) -> list[str]:
-        return [f"L{layer}H{head}" for layer in range(self.layout.n_layers) for head in range(self.layout.n_heads)]
+    def all_heads(self) -> list[Component]:
+        places = product(range(self.layout.n_layers), range(self.layout.n_heads))
+        return [Component(layer, "head", head) for layer, head in places]
 
     @cached_property
     def _means(self) -> dict[Any, Float[Tensor, "layer width"]]:
@@ -173,16 +175,9 @@ class FittedParts:
         )
         return {site: _over_tokens(found) for site, found in moments.items()}
 
-    def head_means(self, heads: list[str]) -> Float[Tensor, "head d_head"]:
-        """Mean output z of heads over all tokens of control prompts."""
-        means = rearrange(self._means["z"], "layer (head width) -> layer head width", head=self.layout.n_heads)
-        places = [label.removeprefix("L").split("H") for label in heads]
-        return torch.stack([means[int(layer), int(head)] for layer, head in places])
-
-    def neuron_means(self, neurons: list[str]) -> Float[Tensor, " neuron"]:
-        """Mean activation of neurons over all tokens of control prompts."""
-        places = [label.removeprefix("L").split("N") for label in neurons]
-        return torch.stack([self._means["mlp_post"][int(layer), int(neuron)] for layer, neuron in places])
+    def means(self, components: Sequence[Component]) -> Float[Tensor, "component width"]:
+        """Mean activations of heads (output z) or of neurons (width 1) over all tokens of control prompts."""
+        return torch.stack([self._means[c.site][c.layer, c.features(self.layout)] for c in components])
 
     # -- relevance ---------------------------------------------------------------------------------------------------
 
