@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from leakmech.cli.app import app
 from leakmech.core.errors import ConfigError, UsageError
 from leakmech.runs.options import options_of
+from leakmech.runs.reproduce import reproduction
 from leakmech.studies.aexl.settings import AexlSettings
 from leakmech.studies.benchmark.settings import BenchConfig, ScoreConfig
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
@@ -247,3 +249,45 @@ def test_a_wrong_value_is_one_line(words, message, settings_of) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         settings_of(*words)
     assert "\n" not in str(caught.value)
+
+
+# -- how to repeat a run ---------------------------------------------------------------------------------------------
+
+REPEATED = [
+    ("bench", {}),
+    ("bench", {"system": None, "decoding": {"top_k": 3, "temperature": 0.7}, "conditions": ["control", "positive"]}),
+    ("bench", {"contrast": {"preset": "subtract-context", "strength": 2}, "stop_at_first_sentence": False}),
+    ("bench", {"intervention": "a b.json", "fold": True, "instruction": "Say it's \"fine\" now", "seed": -1}),
+    ("score", {"model": "gpt-x", "allow_missing": True, "estimator": "vader,embedded", "echo_similarity": 0.9}),
+    ("diagnose", {"fit": "f.jsonl", "methods": ["pca"], "target": "behaviour", "dataset": "d.jsonl"}),
+    ("mitigate", {"adapters": ["a,b", "c"], "margins": {"kl": 0.2, "seconds": 2.0}, "baselines": False}),
+    ("mitigate", {"diagnosis": "d", "families": ["x", "y"], "relevant": ["r 1"], "arrangements": ["after", "twice"]}),
+    ("train-lora", STORED["train-lora"]),
+    ("train-lora", {"irrelevant": "i", "clear_pairs": {}, "layers": [3], "targets": "mlp", "learning_rate": 1e-5}),
+    ("train-lora", {"irrelevant": "i", "components": {"diagnosis": "d", "heads": 3}, "objectives": {"anchor": 1},
+                    "shares": {"irrelevant": 0, "plain": 1}, "steering": {"direction": "v", "strength": -0.5}}),
+    ("data build-aexl", {"samples": 9, "n": 5, "text_column": "body", "max_similarity": 1, "standalone_filter": False}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "values"), REPEATED)
+def test_the_command_that_repeats_a_run_leads_to_its_settings(command, values, settings_of, tmp_path) -> None:
+    config = SETTINGS[command].parse(values)
+    argument = ["texts.jsonl"] if command == "score" else []
+    line = reproduction(SETTINGS[command], json.loads(json.dumps(config.identity())), arguments=argument, place={})
+    start, *words = shlex.split(line)
+    assert start == "leakmech"
+    out = ["--out", tmp_path / "new"] if command in ("train-lora", "data build-aexl") else []
+    assert settings_of(*words, *out).identity() == config.identity()
+
+
+def test_what_is_as_by_default_is_not_said() -> None:
+    line = reproduction(BenchConfig, BenchConfig.parse({"limit": 5}).identity(), place={"dtype": "bfloat16"})
+    assert line == (
+        "leakmech bench --model embedded:smollm2-135m-instruct --dataset hexl --generations 10 --seed 0 "
+        "--dtype bfloat16 --limit 5"
+    )
+
+
+def test_a_run_that_is_older_than_a_setting_had_its_default() -> None:
+    assert reproduction(ScoreConfig, {"model": "m"}, place={}) == "leakmech score --model m"
