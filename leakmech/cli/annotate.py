@@ -8,19 +8,20 @@ from typing import Annotated
 import typer
 
 from leakmech.cli.console import out as console
+from leakmech.cli.options import ConfigOption, Given, takes
 
 
+@takes("leakmech.studies.annotation.settings:ExportConfig")
 def export(
+    given: Given,
     run: Annotated[Path, typer.Argument(help="Directory of a finished benchmark run.")],
-    annotators: Annotated[int, typer.Option(help="How many people judge all pairs.", min=1)] = 3,
-    n: Annotated[int, typer.Option("--n", help="Number of control/test pairs.", min=1)] = 100,
+    config: ConfigOption = None,
     out: Annotated[Path | None, typer.Option(help="New folder; default: annotation in the run.")] = None,
-    seed: Annotated[int, typer.Option(help="Which pairs are chosen, and all orders.")] = 0,
 ) -> None:
     """Write blinded sheets (CSV and HTML form) of control/test pairs for annotators."""
     from leakmech.studies.annotation.exporting import export_annotation
 
-    found = export_annotation(run, annotators=annotators, n=n, out=out, seed=seed)
+    found = export_annotation(run, out=out, **given.over(config=config))
     key = found.key
     console.print(
         f"{len(key.items)} of {key.n_available} pairs; {key.n_unscored} more were left out because one of their "

@@ -9,37 +9,20 @@ import typer
 
 from leakmech.cli.console import given
 from leakmech.cli.console import out as console
+from leakmech.cli.options import ConfigOption, Given, takes
 
 
+@takes("leakmech.studies.benchmark.settings:CompareConfig")
 def compare(
+    given: Given,
     runs: Annotated[list[Path], typer.Argument(help="Run directories.", metavar="RUN RUN…")],
-    baseline: Annotated[Path | None, typer.Option(help="The run to compare with; default: the first.")] = None,
-    all_pairs: Annotated[bool, typer.Option("--all-pairs", help="Compare every pair of runs.")] = False,
-    margin: Annotated[
-        float | None, typer.Option(help="Also test equivalence: the largest difference in auc_el that is none.")
-    ] = None,
-    alpha: Annotated[float, typer.Option(help="Level of the verdicts.")] = 0.05,
-    cleaning: Annotated[str | None, typer.Option(help="echo-free, paper, or raw; default: that of the runs.")] = None,
-    any_estimator: Annotated[
-        bool, typer.Option("--any-estimator", help="Also compare runs that different estimators scored.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of bootstrap and permutations.")] = 0,
+    config: ConfigOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder for comparison.json, the table and a forest plot.")] = None,
 ) -> None:
     """Compare finished runs over the same samples."""
     from leakmech.studies.benchmark.comparison import compare as run
 
-    policy: Any = cleaning
-    found = run(
-        runs,
-        baseline=baseline,
-        all_pairs=all_pairs,
-        margin=margin,
-        alpha=alpha,
-        cleaning=policy,
-        any_estimator=any_estimator,
-        seed=seed,
-    )
+    found = run(runs, **given.over(config=config))
     console.print(found.to_table().to_rich())
     if out:
         console.print(f"comparison: {found.save(out)}")

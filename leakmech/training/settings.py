@@ -28,30 +28,42 @@ class _Group(BaseModel):
 class ObjectiveWeights(_Group):
     """Weight of every loss (:mod:`leakmech.training.objectives`); 0 leaves it out."""
 
-    consistency_sft: float = Field(0.0, ge=0, description="-log p of a control completion behind the injected prompt")
-    distillation: float = Field(0.0, ge=0, description="from base on the control prompt, irrelevant examples")
-    activation_consistency: float = Field(0.0, ge=0, description="distance of hidden states from the control's")
-    anchor: float = Field(0.0, ge=0, description="from base on the same prompt: relevant, neutral, plain examples")
-    contrastive: float = Field(0.0, ge=0, description="distillation and anchor together")
-    activation_contrastive: float = Field(0.0, ge=0, description="the same of hidden states: all kinds of examples")
-    direction_penalty: float = Field(0.0, ge=0, description="squared projection on the directions")
+    consistency_sft: float = Field(
+        0.0, ge=0, description="weight of -log p of a control completion after the injected prompt"
+    )
+    distillation: float = Field(
+        0.0, ge=0, description="weight of the divergence from base on the control prompt: irrelevant examples"
+    )
+    activation_consistency: float = Field(
+        0.0, ge=0, description="weight of the distance of hidden states from the control's: irrelevant examples"
+    )
+    anchor: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the divergence from base on the same prompt: relevant, neutral, plain examples",
+    )
+    contrastive: float = Field(0.0, ge=0, description="weight of distillation and anchor together")
+    activation_contrastive: float = Field(
+        0.0, ge=0, description="weight of the same on hidden states: all kinds of examples"
+    )
+    direction_penalty: float = Field(0.0, ge=0, description="weight of the squared projection on the directions")
 
 
 class Shares(_Group):
     """How many examples of each kind, in proportion; 0 leaves a kind out."""
 
-    irrelevant: float = Field(1.0, ge=0, description="affect that should not show")
-    relevant: float = Field(0.0, ge=0, description="affect that should")
-    neutral: float = Field(0.0, ge=0, description="neutral injections, as an anchor")
-    plain: float = Field(0.0, ge=0, description="no injection, as an anchor")
+    irrelevant: float = Field(1.0, ge=0, description="share of affect that should not show")
+    relevant: float = Field(0.0, ge=0, description="share of affect that should show")
+    neutral: float = Field(0.0, ge=0, description="share of neutral injections, as an anchor")
+    plain: float = Field(0.0, ge=0, description="share of prompts without an injection, as an anchor")
 
 
 class Components(_Group):
     """Adapters only where a diagnosis found heads and neurons that carry the leak."""
 
     diagnosis: str = Field(description="run directory with tables/heads.csv and tables/neurons.csv")
-    heads: int = Field(20, ge=0, description="the attention of the layers of so many top heads")
-    neurons: int = Field(200, ge=0, description="the MLP of the layers of so many top neurons")
+    heads: int = Field(20, ge=0, description="top heads whose layers get an adapter on their attention")
+    neurons: int = Field(200, ge=0, description="top neurons whose layers get an adapter on their MLP")
     method: str | None = Field(None, description="which ranking, where the tables hold several")
 
 
@@ -59,7 +71,7 @@ class Steering(_Group):
     """Preventative steering: a direction that is added in training only."""
 
     direction: str = Field(description="saved direction at resid_pre or resid_post")
-    strength: float = Field(1.0, description="in units of the direction's stream_norm")
+    strength: float = Field(1.0, description="strength in units of the direction's stream_norm")
 
 
 class ClearPairs(_Group):
@@ -77,8 +89,8 @@ class Tune(_Group):
     relevant: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
         ("relevant-fit", "relevant-wide"), min_length=1, description="relevant affect that should stay, marked tune"
     )
-    samples: int = Field(24, ge=3, description="of each set, and of mismatched ones where training has those")
-    generations: int = Field(2, ge=1, description="per prompt")
+    samples: int = Field(24, ge=3, description="samples of each set, and of mismatched ones where training has those")
+    generations: int = Field(2, ge=1, description="generations per prompt")
 
 
 class TrainingData(DecodingSettings, InstructionSettings, FormSettings):
@@ -115,10 +127,10 @@ class AdapterSettings(Settings):
 
     title: ClassVar[str] = "Adapter"
 
-    rank: int = Field(8, ge=1, description="of the adapter's matrices")
-    alpha: float = Field(16.0, gt=0, description="scale: alpha / rank, with rslora alpha / sqrt(rank)")
+    rank: int = Field(8, ge=1, description="rank of the adapter's matrices")
+    alpha: float = Field(16.0, gt=0, description="scale of the adapter: alpha / rank, with rslora alpha / sqrt(rank)")
     rslora: bool = Field(False, description="rank-stabilised scale (Kalajdzievski 2023)")
-    dropout: float = Field(0.0, ge=0, lt=1, description="of the adapter's input")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the adapter's input")
     targets: str | tuple[str, ...] = Field("all-linear", description="all-linear, attention, mlp, or module names")
     layers: tuple[int, ...] | None = Field(None, description="layers that get an adapter; null: all")
     components: Components | None = Field(None, description="only where a diagnosis found carriers")
@@ -136,7 +148,9 @@ class LossSettings(Settings):
     total_variation: float = Field(
         0.0, ge=0, le=1, description="share of the steps, the last ones, with total variation instead of KL divergence"
     )
-    activation_layers: tuple[int, ...] | None = Field(None, description="of the losses on activations; null: all")
+    activation_layers: tuple[int, ...] | None = Field(
+        None, description="layers of the losses on activations; null: all"
+    )
     directions: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
         (), description="saved directions of the direction penalty"
     )
@@ -155,11 +169,11 @@ class LoraTrainingConfig(LossSettings, AdapterSettings, TrainingData, ModelSetti
     dtype: Literal["auto", "float32", "bfloat16"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
         "auto", description="of the base model; the adapter is float32; auto takes bfloat16 where it is fast"
     )
-    seed: int = Field(0, description="of completions, examples, order, adapter and dropout")
-    learning_rate: float = Field(3e-4, gt=0, description="highest, behind the warm-up")
+    seed: int = Field(0, description="seed of completions, examples, order, adapter and dropout")
+    learning_rate: float = Field(3e-4, gt=0, description="highest learning rate, after the warm-up")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of steps in which the learning rate rises")
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
-    max_gradient_norm: float = Field(1.0, gt=0, description="longer gradients are shortened to this")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
+    max_gradient_norm: float = Field(1.0, gt=0, description="length to which longer gradients are shortened")
     epochs: int = Field(2, ge=1, description="times that every example is seen")
     batch_size: int = Field(8, ge=1, description="examples that go through the model together, on each device")
     gradient_accumulation: int = Field(1, ge=1, description="batches a step, on each device")

@@ -17,7 +17,8 @@ from leakmech.core.errors import ConfigError, UsageError
 from leakmech.runs.options import options_of
 from leakmech.runs.reproduce import reproduction
 from leakmech.studies.aexl.settings import AexlSettings
-from leakmech.studies.benchmark.settings import BenchConfig, ScoreConfig
+from leakmech.studies.annotation.settings import ExportConfig
+from leakmech.studies.benchmark.settings import BenchConfig, CompareConfig, ScoreConfig
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.mitigation.settings import MitigateConfig
 from leakmech.training.settings import LoraTrainingConfig
@@ -61,6 +62,8 @@ SETTINGS = {
     "mitigate": MitigateConfig,
     "train-lora": LoraTrainingConfig,
     "data build-aexl": AexlSettings,
+    "compare": CompareConfig,
+    "annotate export": ExportConfig,
 }
 
 

@@ -24,6 +24,7 @@ from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import column, leakage_scores
 from leakmech.scoring.sentence import Cleaning
 from leakmech.studies.annotation.form import annotation_form, instructions
+from leakmech.studies.annotation.settings import ExportConfig
 from leakmech.studies.annotation.sheets import Item, Key, Side, sheet_text
 from leakmech.studies.benchmark.result import BenchResult
 
@@ -78,17 +79,16 @@ def export_annotation(
     UsageError
         `annotators` or `n` is below 1, the run has too few scored pairs, or `out` is in use.
     """
-    if annotators < 1 or n < 1:
-        raise UsageError(f"annotate export: annotators and n must be at least 1, found {annotators} and {n}")
+    chosen = ExportConfig.parse({"annotators": annotators, "n": n, "seed": seed}, where="annotate export")
     result = BenchResult.load(run)
     folder = result.path / "annotation" if out is None else Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: is not an empty folder, and answers may be in it; choose another --out")
-    key = _make_key(result, annotators=annotators, n=n, seed=seed)
+    key = _make_key(result, annotators=chosen.annotators, n=chosen.n, seed=chosen.seed)
     for name in key.annotators:
         write_text(folder / "sheets" / f"{name}.csv", sheet_text(key, name))
         write_text(folder / "sheets" / f"{name}.html", annotation_form(key, name))
-    write_text(folder / "sheets" / "instructions.txt", instructions(n))
+    write_text(folder / "sheets" / "instructions.txt", instructions(chosen.n))
     write_json(folder / "key.json", key.to_json())
     return AnnotationExport(folder, key)
 

@@ -13,7 +13,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError, UsageError, nearest
@@ -30,10 +29,10 @@ from leakmech.scoring.paired import (
     statistic_columns,
 )
 from leakmech.scoring.records import leakage_scores
-from leakmech.scoring.sentence import CLEANINGS, Cleaning
-from leakmech.scoring.statistics import DRAWS
+from leakmech.scoring.sentence import Cleaning
 from leakmech.studies.benchmark.comparison_report import comparison_table, write_report
 from leakmech.studies.benchmark.result import BenchResult
+from leakmech.studies.benchmark.settings import CompareConfig
 
 COMPARISON_FILE = "comparison.json"
 
@@ -138,39 +137,16 @@ class Comparison(Result):
         return out
 
 
-def compare(
-    runs: Sequence[str | Path | BenchResult],
-    *,
-    baseline: int | str | Path | None = None,
-    all_pairs: bool = False,
-    margin: float | None = None,
-    alpha: float = 0.05,
-    cleaning: Cleaning | None = None,
-    any_estimator: bool = False,
-    seed: int = 0,
-    draws: int = DRAWS,
-) -> Comparison:
+def compare(runs: Sequence[str | Path | BenchResult], **settings: Any) -> Comparison:
     """Compare finished runs over the same samples.
 
     Parameters
     ----------
     runs
         At least two run directories (or results).
-    baseline
-        The run that the others are compared with: its position, its name or its directory. Default: the first.
-    all_pairs
-        Compare every pair, the later run of a pair minus the earlier one; there is no baseline then.
-    margin
-        Largest difference in auc_el that does not matter, above 0; None asks for no equivalence test. Set it before
-        looking at the runs.
-    alpha
-        Level of the verdicts, inside (0, 1).
-    cleaning
-        Cleaning policy of the scores; default: the headline policy of the runs, which must then be the same.
-    any_estimator
-        Also compare runs that were scored by different estimators. The numbers are then on different scales.
-    seed, draws
-        Of bootstrap and permutations.
+    **settings
+        Fields of :class:`leakmech.studies.benchmark.settings.CompareConfig`, e.g. ``margin=0.05, all_pairs=True``;
+        ``baseline`` is a run's position, its name or its directory. Set ``margin`` before looking at the runs.
 
     Returns
     -------
@@ -184,12 +160,11 @@ def compare(
     RunDirectoryError
         A run is not finished, or the runs cannot be compared: other samples, cleaning policies or estimators.
     """
-    _check_numbers(margin, alpha)
-    if all_pairs and baseline is not None:
-        raise UsageError("compare: all pairs have no common baseline; leave one of the two out")
+    named = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
+    chosen = CompareConfig.parse(named)
     loaded = _load(runs)
-    policy = _common_policy(loaded, cleaning)
-    _refuse_incomparable(loaded, any_estimator=any_estimator)
+    policy = chosen.cleaning or _common_policy(loaded)
+    _refuse_incomparable(loaded, any_estimator=chosen.any_estimator)
     scores = {run.name: leakage_scores(run.result.scores, policy) for run in loaded}
     if len({s.samples for s in scores.values()}) > 1:
         raise RunDirectoryError(
@@ -197,12 +172,13 @@ def compare(
         )
     columns = {name: statistic_columns(s) for name, s in scores.items()}
     names = tuple(columns)
-    reference = loaded[_position(baseline or 0, loaded)].name
+    reference = loaded[_position(chosen.baseline or 0, loaded)].name
     pairs = [(later, earlier) for earlier, later in combinations(names, 2)]
-    if not all_pairs:
+    if not chosen.all_pairs:
         pairs = [(name, reference) for name in names if name != reference]
-    estimates = [e for name in names for e in run_estimates(name, columns[name], seed=seed, draws=draws)]
-    differences = run_differences(columns, pairs, margin=margin, alpha=alpha, seed=seed, draws=draws)
+    drawn = {"seed": chosen.seed, "draws": chosen.draws}
+    estimates = [e for name in names for e in run_estimates(name, columns[name], **drawn)]
+    differences = run_differences(columns, pairs, margin=chosen.margin, alpha=chosen.alpha, **drawn)
     summary = {
         "format_version": FORMAT_VERSION,
         "kind": Comparison.kind,
@@ -210,10 +186,9 @@ def compare(
         "paths": [str(run.result.path) for run in loaded],
         "n_samples": len(next(iter(scores.values())).samples),
         "cleaning": policy,
-        "margin": margin,
-        "alpha": alpha,
-        "seed": seed,
-        "draws": draws,
+        "margin": chosen.margin,
+        "alpha": chosen.alpha,
+        **drawn,
         "estimates": list(map(asdict, estimates)),
         "differences": list(map(asdict, differences)),
         "notes": _notes(loaded),
@@ -237,13 +212,6 @@ class _Run:
         return self.result.path
 
 
-def _check_numbers(margin: float | None, alpha: float) -> None:
-    if margin is not None and not (np.isfinite(margin) and margin > 0):
-        raise UsageError(f"compare: margin must be a number above 0, in units of auc_el; found {margin}")
-    if not 0 < alpha < 1:
-        raise UsageError(f"compare: alpha must lie inside (0, 1), found {alpha}")
-
-
 def _load(runs: Sequence[str | Path | BenchResult]) -> list[_Run]:
     """The runs, each named by its directory, or by its whole path where two directories have one name."""
     runs = [runs] if isinstance(runs, str | Path) else runs
@@ -263,23 +231,19 @@ def _load(runs: Sequence[str | Path | BenchResult]) -> list[_Run]:
     ]
 
 
-def _position(baseline: int | str | Path, runs: Sequence[_Run]) -> int:
+def _position(baseline: int | str, runs: Sequence[_Run]) -> int:
     if isinstance(baseline, int):
         if not -len(runs) <= baseline < len(runs):
             raise UsageError(f"compare: baseline {baseline} is no position among {len(runs)} runs")
         return baseline
     for position, run in enumerate(runs):
-        if str(baseline) == run.name or Path(baseline).resolve() == run.path.resolve():
+        if baseline == run.name or Path(baseline).resolve() == run.path.resolve():
             return position
     names = [run.name for run in runs]
-    raise UsageError(f"compare: the baseline {str(baseline)!r} is none of the runs{nearest(str(baseline), names)}")
+    raise UsageError(f"compare: the baseline {baseline!r} is none of the runs{nearest(baseline, names)}")
 
 
-def _common_policy(runs: Sequence[_Run], cleaning: Cleaning | None) -> Cleaning:
-    if cleaning is not None:
-        if cleaning not in CLEANINGS:
-            raise UsageError(f"compare: unknown cleaning policy {cleaning!r}{nearest(str(cleaning), CLEANINGS)}")
-        return cleaning
+def _common_policy(runs: Sequence[_Run]) -> Cleaning:
     first, *others = runs
     for run in others:
         if run.result.summary["cleaning"] != first.result.summary["cleaning"]:

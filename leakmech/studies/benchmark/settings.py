@@ -1,4 +1,4 @@
-"""Settings of `bench` and `score`."""
+"""Settings of `bench`, `score` and `compare`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from leakmech.runs.settings import (
     FormSettings,
     InstructionSettings,
     ScoringSettings,
+    Settings,
     Spelling,
     StatisticsSettings,
 )
-from leakmech.scoring.sentence import DEFAULT_ECHO_SIMILARITY
+from leakmech.scoring.sentence import DEFAULT_ECHO_SIMILARITY, Cleaning
 
 
 class ArrangedSettings(DataSettings):
@@ -99,3 +100,33 @@ class ScoreConfig(ScoringConfig):
 
     model: str = Field("unknown", description="what the texts come from; a name for tables")
     allow_missing: bool = Field(False, description="count generations that are not in the file as not scored")
+
+
+class CompareConfig(Settings):
+    """How finished runs are compared."""
+
+    command: ClassVar[str] = "compare"
+    kind: ClassVar[str] = "compare"
+    title: ClassVar[str] = "Comparison"
+
+    baseline: int | str | None = Field(None, description="the run to compare with; null: the first")
+    all_pairs: bool = Field(False, description="compare every pair of runs, the later one minus the earlier one")
+    margin: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="also test equivalence: the largest difference in auc_el that does not matter",
+    )
+    alpha: float = Field(0.05, gt=0, lt=1, description="level of the verdicts")
+    cleaning: Cleaning | None = Field(None, description="cleaning policy of the scores; null: that of the runs")
+    any_estimator: bool = Field(False, description="also compare runs that different estimators scored")
+    seed: int = Field(0, description="seed of bootstrap and permutations")
+    draws: int = Field(10_000, ge=100, description="bootstrap resamples and permutations")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, where: str = "compare") -> Self:
+        """Validate `values`; see :meth:`Settings.parse`."""
+        config = super().parse(values, where=where)
+        if config.all_pairs and config.baseline is not None:
+            raise UsageError("compare: all pairs have no common baseline; leave one of the two out")
+        return config

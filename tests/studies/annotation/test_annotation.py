@@ -212,7 +212,7 @@ def test_an_export_never_writes_over_a_folder_in_use(export, run):
     with pytest.raises(UsageError, match="is not an empty folder"):
         leakmech.export_annotation(run, n=4, out=export.path)
     for arguments in ({"annotators": 0}, {"n": 0}):
-        with pytest.raises(UsageError, match="must be at least 1"):
+        with pytest.raises(UsageError, match="must be greater than or equal to 1"):
             leakmech.export_annotation(run, **arguments)
     (run / "summary.json").unlink()
     with pytest.raises(RunDirectoryError, match="is not finished"):
