@@ -127,7 +127,7 @@ def test_a_result_of_every_kind_opens_and_is_printed(runs, name, kind, table):
     ("name", "marker", "way_on"),
     [
         ("bench", "summary.json", "leakmech bench --out bench"),
-        ("score-file", "summary.json", "leakmech score data/answers.jsonl --out score-file"),
+        ("score-file", "summary.json", "leakmech score --out score-file"),
         ("diagnose", "summary.json", "leakmech diagnose --out diagnose"),
         ("mitigate", "summary.json", "leakmech mitigate --out mitigate"),
         ("evaluate", "summary.json", "the same call"),

@@ -32,7 +32,10 @@ def bench(
 @takes("leakmech.studies.benchmark.settings:ScoreConfig")
 def score(
     given: Given,
-    source: Annotated[Path, typer.Argument(help="JSONL or CSV file of generations, or the directory of a run.")],
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="JSONL or CSV file of generations, or the directory of a run; default: that of --out."),
+    ] = None,
     config: ConfigOption = None,
     column: Annotated[
         list[str] | None, typer.Option(help="What the file calls a field: text=completion. Can be repeated.")
@@ -40,7 +43,7 @@ def score(
     out: Annotated[Path | None, typer.Option(help="Run directory; one that holds this run is continued.")] = None,
     report: Report = True,
 ) -> None:
-    """Score texts that were generated elsewhere, or the texts of a run once more."""
+    """Score texts that were generated elsewhere, or the texts of a run once more; continues the run in --out."""
     from leakmech.core.progress import rich_progress
     from leakmech.studies.benchmark.external import parse_columns
     from leakmech.studies.benchmark.rescoring import score as run

@@ -131,8 +131,7 @@ class RunRecord:
         """What a user types or does to go on with an unfinished run."""
         if self.fact(SCRIPT) or "_" in self.command:  # a function; names of commands have hyphens
             return "the same call"
-        source = [self.fact("source")] if self.command == "score" else []
-        return shlex.join(["leakmech", self.command, *source, "--out", str(self.path)])
+        return shlex.join(["leakmech", self.command, "--out", str(self.path)])
 
 
 def stored_settings(path: str | Path, *, command: str = "bench") -> dict[str, Any]:

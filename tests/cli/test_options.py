@@ -165,6 +165,7 @@ def write_run(path, config, **facts):
 
 STORED = {
     "bench": {"model": "m", "limit": 3, "decoding": {"top_k": 7}, "contrast": "toward-neutral", "system": None},
+    "score": {"model": "m", "estimator": "vader", "allow_missing": True, "limit": 2},
     "diagnose": {"model": "m", "fit": "f.jsonl", "methods": ["pca"], "top": 3},
     "mitigate": {"diagnosis": "d", "adapters": ["a", "b"], "margins": {"kl": 0.2}, "families": ["f"]},
     "train-lora": {

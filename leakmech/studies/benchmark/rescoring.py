@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from leakmech.core.errors import DatasetError, RunDirectoryError
+from leakmech.core.errors import DatasetError, RunDirectoryError, UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.rows import user_rows
 from leakmech.core.store import write_jsonl
 from leakmech.datasets.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.prompts.arrangement import arrange, injection_place
 from leakmech.prompts.render import Prompt, Prompting, Renderer
+from leakmech.runs.directory import RunRecord
 from leakmech.runs.run import Run, run_path
 from leakmech.scoring.records import MISSING
 from leakmech.scoring.sentence import PromptText
@@ -29,7 +30,7 @@ from leakmech.studies.benchmark.settings import ScoreConfig
 
 
 def score(
-    source: str | Path,
+    source: str | Path | None = None,
     *,
     out: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
@@ -42,7 +43,7 @@ def score(
     ----------
     source
         A JSONL or CSV file with one generation a row (``sample, condition, generation, text``), or the directory of a
-        finished run, whose settings are then the defaults.
+        finished run, whose settings are then the defaults. None: what the run in `out` was made from.
     out
         Run directory; default ``runs/<name of the source>-scored``. A finished one of the same texts and settings is
         returned as it is.
@@ -67,7 +68,7 @@ def score(
         Ctrl-C or SIGTERM; the same call starts again.
     """
     started = time.perf_counter()
-    source = Path(source)
+    source, columns = _origin(source, columns, out)
     scored = BenchResult.load(source) if source.is_dir() else None
     config = ScoreConfig.parse({**_defaults(source, scored), **settings}, where="score")
     path = run_path(out, f"{source.stem}-scored")
@@ -80,7 +81,7 @@ def score(
     prompts = _prompts(given.samples, config)
     inserted = scored.record.fact("inserted_text") if scored is not None else None
     instruction_text = ". ".join(part for part in (_renderer(config).instruction_text, inserted) if part)
-    origin = {"source": str(source), "columns": dict(columns or {})} | ({"inserted_text": inserted} if inserted else {})
+    origin = {"source": str(source), "columns": dict(columns)} | ({"inserted_text": inserted} if inserted else {})
     fingerprint = {"generations": given.content_hash, **measurement.fingerprint()}
     with Run.open(path, config, fingerprint, **origin, **measurement.provenance()) as run:
         if run.finished:
@@ -103,6 +104,18 @@ def score(
         return run.finish(summary, {"total_s": time.perf_counter() - started}, result=BenchResult)
 
 
+def _origin(
+    source: str | Path | None, columns: Mapping[str, str] | None, out: str | Path | None
+) -> tuple[Path, Mapping[str, str]]:
+    """Where texts are read from and what the file calls its fields; by default as the run in `out` says."""
+    stored = RunRecord.find(out) if out is not None else None
+    if stored is not None:
+        source, columns = source or stored.fact("source"), columns or stored.fact("columns")
+    if source is None:
+        raise UsageError("score: name a file of generations or a run, or with --out a run of `leakmech score`")
+    return Path(source), columns or {}
+
+
 def _defaults(source: Path, scored: BenchResult | None) -> dict[str, Any]:
     """The settings that scoring shares with the run that is scored; of a file, the name of what made it."""
     if scored is None:
@@ -115,7 +128,7 @@ def _read(
     scored: BenchResult | None,
     samples: PromptSet,
     config: ScoreConfig,
-    columns: Mapping[str, str] | None,
+    columns: Mapping[str, str],
 ) -> ExternalGenerations:
     """The generations of a file or of another run."""
     wanted = samples.take(config.limit)

@@ -99,7 +99,7 @@ def test_an_interrupted_scoring_can_be_started_again(finished, tmp_path, monkeyp
     expected = leakmech.score(finished.path, out=tmp_path / "a")
     with monkeypatch.context() as patch:
         patch.setattr(Scorer, "score", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(InterruptedRunError, match=r"no score is saved yet; continue with: leakmech score .* --out"):
+        with pytest.raises(InterruptedRunError, match=r"no score is saved yet; continue with: leakmech score --out"):
             leakmech.score(finished.path, out=tmp_path / "b")
     with pytest.raises(RunDirectoryError, match="is not finished; continue it with: leakmech score"):
         leakmech.load_result(tmp_path / "b")
@@ -133,5 +133,9 @@ def test_the_command_prints_the_tables_and_writes_the_report(finished, tmp_path)
     assert done.exit_code == 0, done.output
     assert "raw (headline)" in done.output
     assert (out / "report.html").exists()
+    continued = CliRunner().invoke(cli.app, ["score", "--out", str(out), "--no-report"])
+    assert continued.exit_code == 0, continued.output
+    assert "raw (headline)" in continued.output
+    assert "name a file of generations" in str(CliRunner().invoke(cli.app, ["score"]).exception)
     again = CliRunner().invoke(cli.app, ["bench", "--out", str(out)])
     assert "has no model to continue with" in str(again.exception)
