@@ -1,1 +1,1 @@
-"""The commands, one module a topic: each reads options, calls one public function, prints what it returns."""
+"""The commands, one module a study: each reads options, calls one public function, prints what it returns."""

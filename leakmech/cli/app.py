@@ -8,14 +8,24 @@ from typing import Annotated, Any
 
 import typer
 
-from leakmech.cli import annotate, data, environment, lora, mechanism, mitigation, run, statistics
+from leakmech.cli import annotate, benchmark, data, diagnosis, lora, mitigation
 from leakmech.cli.console import complain
+from leakmech.cli.console import out as console
 from leakmech.cli.options import Commands
 from leakmech.core.errors import LeakmechError
 
 
 def _group(description: str, **options: Any) -> typer.Typer:
     return typer.Typer(cls=Commands, help=description, no_args_is_help=True, **options)
+
+
+def doctor() -> None:
+    """Say what is installed, which hardware is used, and what to do about what is missing."""
+    from leakmech.cli.doctor import diagnose_environment
+
+    found = diagnose_environment()
+    console.print(found.to_text(), markup=False, soft_wrap=True)
+    raise typer.Exit(0 if found.usable else 1)
 
 
 app = _group(
@@ -25,18 +35,18 @@ app = _group(
     rich_markup_mode=None,
 )
 for _command in (
-    run.bench,
-    run.score,
-    run.show,
-    run.samples,
-    run.report,
-    mechanism.diagnose,
-    mechanism.directions,
-    mechanism.attribute,
+    benchmark.bench,
+    benchmark.score,
+    benchmark.show,
+    benchmark.samples,
+    benchmark.report,
+    diagnosis.diagnose,
+    diagnosis.directions,
+    diagnosis.attribute,
     mitigation.mitigate,
-    statistics.compare,
-    statistics.power,
-    environment.doctor,
+    benchmark.compare,
+    benchmark.power,
+    doctor,
 ):
     app.command()(_command)
 

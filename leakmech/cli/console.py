@@ -1,9 +1,9 @@
-"""Where commands print, and how they read options."""
+"""Where commands print."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -16,11 +16,6 @@ out = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=Fal
 def complain(text: str) -> None:
     """Print one line on standard error."""
     print(text, file=sys.stderr)  # noqa: T201
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were set on the command line."""
-    return {key: value for key, value in options.items() if value is not None}
 
 
 def print_tables(result: Result) -> None:
