@@ -462,3 +462,17 @@ def test_a_class_of_ones_own_is_an_intervention(make_tiny, batch, kit):
     assert applied.spans == {"stem"}
     torch.testing.assert_close(changed[1, start:stop], base[1, start:stop] / 2)
     torch.testing.assert_close(changed[1, stop:], base[1, stop:])
+
+
+def test_a_class_of_ones_own_that_names_no_site_is_refused_with_the_nearest_one(make_tiny):
+    class Misplaced(Intervention):
+        kind = "misplaced_in_test"
+
+        def edits(self, _, /):
+            return [Edit("resid_pots", 1, lambda x, rows: x / 2)]
+
+    model = make_tiny("gpt2")
+    message = "site: unknown 'resid_pots'; did you mean 'resid_post'"
+    with pytest.raises(InterventionError, match=message), apply(model, Misplaced()):
+        pass
+    assert n_hooks(model) == 0
