@@ -151,6 +151,13 @@ def test_pairs_of_old_annotations_are_what_an_import_finds(runs):
     assert before.pairs["difference"].dtype == float
 
 
+@pytest.mark.parametrize("name", ["diagnose", "mitigate", "evaluate", "train", "comparison", "annotation"])
+def test_commands_show_and_report_a_run_of_every_kind(runs, name):
+    assert command("show", name).startswith(leakmech.load_result(name).tables()[0].title[:40])
+    assert str(Path(name) / "report.html") in command("report", name)
+    assert "<html" in (runs / name / "report.html").read_text(encoding="utf-8")
+
+
 def test_old_cells_open_as_benchmarks(runs):
     folders = [path.parent for path in runs.glob("*/cells/*/*/*/summary.json")]
     assert len(folders) == 24

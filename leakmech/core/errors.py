@@ -71,7 +71,7 @@ class StorageError(LeakmechError):
 
 
 class InterruptedRunError(LeakmechError):
-    """The user interrupted a run; what was finished is on disk and the same command continues it."""
+    """Ctrl-C or SIGTERM ended a run; what was finished is on disk, and the message says how to go on."""
 
     exit_code = 1
 

@@ -1,10 +1,9 @@
 """One run: opened or refused, continued where it stopped, interrupted with a message, finished.
 
-Run.check(path, settings)                            before anything is loaded: is there a run with other settings?
-with Run.open(path, settings, fingerprint) as run:   ``run.json`` is written, or holds this very run; nobody else's
-    with run.interruptible(...):
-        run.part("ranking", make)                    made once, whatever happens in between
-    return run.finish(summary, timing)               ``summary.json`` last: its presence says that the run is complete
+1. :meth:`Run.check`, before anything is loaded: does the directory hold a run with other settings, or is it in use?
+2. :meth:`Run.open`, once hashes are known: ``run.json`` is written, or holds this very run; nobody else may open it.
+3. :meth:`Run.part` and :meth:`Run.cell`, inside :meth:`Run.interruptible`: each is made once, whatever happens.
+4. :meth:`Run.finish`: ``summary.json`` is written last, and says that the run is complete.
 """
 
 from __future__ import annotations
@@ -176,10 +175,9 @@ class Run:
         """In this block Ctrl-C and SIGTERM raise InterruptedRunError: what is `saved`, and how to go on."""
         return interruptible(self.path, saved, self.record.how_to_continue())
 
-    def finish(self, summary: Fragment, timing: Mapping[str, float] | None = None, *, result: type[R] = Result) -> R:
+    def finish(self, summary: Fragment, timing: Mapping[str, float] | None = None, *, result: type[R]) -> R:
         """Write ``summary.json``, which makes the run complete, and return it as a `result`."""
-        head = {"kind": self.settings.kind, "format_version": FORMAT_VERSION}
-        whole = head | summary
+        whole: Fragment = {"kind": self.settings.kind, "format_version": FORMAT_VERSION, **summary}
         if timing is not None:
             whole["timing"] = {name: round(seconds, 4) for name, seconds in timing.items()}
         write_json(self.files.summary_file, whole)

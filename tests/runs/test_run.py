@@ -168,7 +168,7 @@ class TestOpening:
 
     def test_a_growing_run_takes_in_more_and_notes_it(self, tmp_path):
         with start(tmp_path / "run", Growing(up_to=2)) as run:
-            run.finish({})
+            run.finish({}, result=Result)
         start(tmp_path / "run", Growing(up_to=9)).close()
         assert RunRecord.read(tmp_path / "run").config["up_to"] == 9
         with pytest.raises(RunDirectoryError, match="dataset"):
@@ -207,7 +207,7 @@ class TestParts:
     def test_a_result_names_its_tables(self, tmp_path):
         with start(tmp_path / "run") as run:
             run.save_table("numbers", pd.DataFrame({"a": [1]}))
-            result = run.finish({"total": 6}, {"total_s": 0.123456})
+            result = run.finish({"total": 6}, {"total_s": 0.123456}, result=Result)
         assert result.table("numbers")["a"].tolist() == [1]
         assert result.summary == {"kind": "count", "format_version": 1, "total": 6, "timing": {"total_s": 0.1235}}
         assert Result.load(result.path).summary == result.summary
@@ -317,7 +317,7 @@ class TestLock:
 
     def test_a_finished_run_is_read_by_any_number_of_processes(self, tmp_path):
         with start(tmp_path / "run") as run:
-            run.finish({})
+            run.finish({}, result=Result)
         with start(tmp_path / "run") as one, start(tmp_path / "run") as other:
             assert one.finished
             assert other.finished

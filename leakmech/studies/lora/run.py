@@ -151,7 +151,7 @@ class _LoraTraining:
                 card = adapter_card(base, data, config, trained, modules=len(modules))
                 write_card(self.out, card)
                 about = {"model": loaded.name, "data": card["data"], "results": card["results"]}
-                run.finish(about)
+                run.finish(about, result=LoraResult)
             self.accelerator.wait_for_everyone()
             return LoraResult.load(self.out)
 
