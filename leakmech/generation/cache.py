@@ -35,7 +35,7 @@ class GrowingLayer(DynamicLayer):
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write new positions behind the present ones and return all keys and values."""
+        """Write new positions after the present ones and return all keys and values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states, value_states
@@ -57,7 +57,7 @@ class GrowingLayer(DynamicLayer):
         return buffers
 
     def append_rows(self, other: GrowingLayer) -> None:
-        """Put the rows of `other`, which has no more positions than this layer, behind the present ones."""
+        """Put the rows of `other`, which has at most as many positions as this layer, after the present ones."""
         n_rows, end = self.keys.shape[0], self.keys.shape[-2]
         n_all, start = n_rows + other.keys.shape[0], end - other.keys.shape[-2]
         buffers = self._reserve(n_all, end)

@@ -48,13 +48,7 @@ ContrastMethod = Literal["toward-reference", "away-from-reference", "subtract-co
 
 @dataclass(frozen=True)
 class Contrast:
-    """A contrastive decoding rule; a :class:`~leakmech.generation.decode.LogitCombination`.
-
-    Raises
-    ------
-    ConfigError
-        A name is unknown or a value out of range.
-    """
+    """A contrastive decoding rule; a :class:`~leakmech.generation.decode.LogitCombination`."""
 
     method: ContrastMethod = described("toward-reference", "formula of contrastive decoding")
     reference: str = described("last-sentence", "version of the prompt that is the reference")
@@ -115,7 +109,7 @@ class Contrast:
         else:
             gain = others[0] - first
         combined = logits + self.strength * gain
-        # A token that the model itself excludes (padded vocabulary) stays excluded: its log-ratio is no number.
+        # A token that the model itself excludes (padded vocabulary) stays excluded: its log-ratio is not a number.
         combined = combined.masked_fill(logits == -torch.inf, -torch.inf)
         if self.plausibility > 0:
             threshold = expert.max(dim=1, keepdim=True).values + math.log(self.plausibility)
@@ -141,11 +135,6 @@ def named_contrast(value: Any) -> Any:
     """All settings of a :class:`Contrast`, from the name of a preset or from settings that may begin with a ``preset``.
 
     Values of other types are returned as they are.
-
-    Raises
-    ------
-    ConfigError
-        There is no such preset.
     """
     if isinstance(value, str):
         value = {"preset": value}

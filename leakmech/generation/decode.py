@@ -40,9 +40,8 @@ StopRule = Callable[[str, str], bool]
 
 _TERMINATORS = frozenset(".!?…。！？\n")
 _STEPS_TO_LOOK = 3  # a sentence end is confirmed by what follows it, within a few tokens
-_REFILL_SHARE = (
-    0.5  # new rows move in when no more than this share of the places is taken: prefill comes in large parts
-)
+_REFILL_SHARE = 0.5
+"""New rows move in when at most this share of the places is taken, so that prefill comes in large parts."""
 
 
 @dataclass(frozen=True)
@@ -110,23 +109,9 @@ class Clock:
 
 
 class Decoder:
-    """Decodes rows with one model; holds what is the same for all of them.
+    """Decodes rows with one model in eval mode; holds what is the same for all of them.
 
-    Parameters
-    ----------
-    model, tokenizer
-        A Hugging Face causal LM in eval mode and its tokenizer.
-    decoding
-        Sampling settings.
-    seed
-        Seed of the coupled sampling.
-    stop
-        Rule that ends a row early; None lets every row run to its end-of-text token.
-    combination
-        Combines the logits of a row with those of its references; None draws from the prompt's own.
-    applied
-        The interventions that `model` runs under (see :func:`leakmech.interventions.hooks.apply`), to be told where
-        the rows stand; rows then carry ``spans`` if an intervention acts on injection or stem.
+    `applied` is told where the rows stand; they carry ``spans`` if an intervention acts on injection or stem.
     """
 
     def __init__(
@@ -171,25 +156,9 @@ class Decoder:
         return [finished[row.prompt_id, row.generation] for row in rows]
 
     def stream(self, rows: Sequence[Row], *, batch_size: int) -> Iterator[list[Generation]]:
-        """Generate `rows`, at most `batch_size` at a time, and yield them as they end.
+        """Generate `rows` in this order, at most `batch_size` at a time, and yield them as they end.
 
-        Parameters
-        ----------
-        rows
-            What to generate, in the order in which to begin; rows of one prompt that enter together share its prefill.
-        batch_size
-            Number of places.
-
-        Yields
-        ------
-        list of Generation
-            Rows that have ended, in any order.
-
-        Raises
-        ------
-        GenerationError
-            The model's logits are NaN or infinite, or a row has not as many references as the combination takes; the
-            message names the prompt.
+        Rows of one prompt that enter together share its prefill.
         """
         self._check_references(rows)
         waiting = deque(rows)
@@ -272,7 +241,7 @@ class _Batch:
         self.live: list[_LiveRow] = []
 
     def has_room(self, batch_size: int) -> bool:
-        """Is it worth while to let rows in?"""
+        """Is it worth letting rows in?"""
         return len(self.live) <= batch_size * _REFILL_SHARE
 
     def takes(self, rows: Sequence[Row]) -> bool:

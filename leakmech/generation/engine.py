@@ -21,22 +21,15 @@ from leakmech.prompts.render import Prompt, Renderer
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an engine can do, or what a run needs.
-
-    Attributes
-    ----------
-    hooks
-        The model runs under interventions that hook its forward pass.
-    contrast
-        Rows are drawn from a combination of the logits after several prompts.
-    coupled_draws
-        A draw depends on its address (seed, prompt, generation, step, token) only: never on the batch, and two models
-        draw with the same noise.
-    """
+    """What an engine can do, or what a run needs."""
 
     hooks: bool = False
+    """The model runs under interventions that hook its forward pass."""
     contrast: bool = False
+    """Rows are drawn from a combination of the logits after several prompts."""
     coupled_draws: bool = False
+    """A draw depends on its address only (seed, prompt, generation, step, token): never on the batch, and two models
+    draw with the same noise."""
 
 
 _NEEDS = {
@@ -47,17 +40,7 @@ _NEEDS = {
 
 
 class Engine(Protocol):
-    """Completes rows with one model.
-
-    Attributes
-    ----------
-    name
-        What messages call it.
-    capabilities
-        What it can do.
-    clock
-        The time that it took so far.
-    """
+    """Completes rows with one model; messages call it by its `name`."""
 
     @property
     def name(self) -> str: ...
@@ -86,39 +69,13 @@ class Engine(Protocol):
     ) -> Iterator[list[Generation]]:
         """Complete `rows` and yield them as they end, in any order.
 
-        Parameters
-        ----------
-        rows
-            Everything that belongs to the run, in any order.
-        decoding, seed
-            Sampling settings, and the seed of the draws.
-        stop
-            Ends a row early; None lets every row run to its end-of-text token.
-        combination
-            Combines the logits of a row with those of its references.
-        applied
-            The interventions that the model runs under.
-        batch_size
-            Rows that step together, or ``auto``.
-        done
-            (prompt id, generation) of rows that an earlier call has finished; they are left out.
-
-        Raises
-        ------
-        GenerationError
-            Memory does not suffice for a single row, or logits are not finite; the message names the prompt.
+        `stop` ends a row early. Rows in `done` (prompt id, generation) are left out: an earlier call has finished them.
         """
         ...
 
 
 def refuse_incapable(engine: Engine, needed: Capabilities) -> None:
-    """Refuse a run that needs more than `engine` can do.
-
-    Raises
-    ------
-    ConfigError
-        It cannot do everything; the message names what is missing.
-    """
+    """Refuse a run that needs more than `engine` can do."""
     lacking = [text for name, text in _NEEDS.items() if getattr(needed, name) > getattr(engine.capabilities, name)]
     if lacking:
         raise ConfigError(f"engine {engine.name!r}: cannot do what this run needs: {'; '.join(lacking)}")
@@ -150,27 +107,9 @@ def generate(
     label: str = "generating",
     n_before: int = 0,
 ) -> list[Generation]:
-    """Complete all `rows`, in their order, for callers that want the whole.
+    """Complete all `rows` and return them in their order; `keep` is called with rows as they end, to store them.
 
-    Parameters
-    ----------
-    engine, rows, decoding, seed, stop, combination, applied, batch_size
-        See :meth:`Engine.complete`; rows of prompts are made by :func:`prompt_rows`.
-    coupled
-        Whether results must not depend on the batch and must be those of other runs with the same seed.
-    keep
-        Called with rows as they end, to store them.
-    progress, label
-        Where to report progress, and as what.
-    n_before
-        Rows of the same work that were there before, for the progress bar.
-
-    Raises
-    ------
-    ConfigError
-        The engine cannot do what is asked.
-    GenerationError
-        See :meth:`Engine.complete`.
+    `coupled` asks for draws that depend on nothing but their address; `n_before` counts rows that are finished already.
     """
     needed = Capabilities(hooks=applied is not None, contrast=combination is not None, coupled_draws=coupled)
     refuse_incapable(engine, needed)

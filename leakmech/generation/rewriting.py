@@ -97,22 +97,9 @@ def rewrite_prompts(
     batch_size: int,
     done: Collection[str] = (),
 ) -> Iterator[list[RewrittenPrompt]]:
-    """Rewrite prompts, and yield them as they are finished.
+    """Rewrite prompts, and yield them as they are finished; those whose id is in `done` are left out.
 
-    Parameters
-    ----------
-    prompts
-        All prompts of the run.
-    rewrite
-        How.
-    engine
-        The one that will complete them.
-    renderer
-        That of the run: the request stands in its chat form and under its system role.
-    batch_size
-        Rows that step together.
-    done
-        Ids of prompts that an earlier call has finished.
+    Give all prompts of the run. The request stands in the chat form and under the system role of `renderer`.
     """
     waiting = {prompt.id: prompt for prompt in prompts if prompt.id not in done}
     if rewrite.request is None:

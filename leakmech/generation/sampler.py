@@ -31,23 +31,9 @@ def sample_tokens(
     steps: Int[Tensor, " rows"],
     decoding: Decoding,
 ) -> tuple[Int[Tensor, " rows"], Bool[Tensor, " rows"]]:
-    """Draw one token for every row.
+    """Draw one token for every row, and say which rows have NaN or infinite logits, so that their token means nothing.
 
-    Parameters
-    ----------
-    logits
-        float32; changed in place by the repetition penalty.
-    seen
-        Token ids of the prompt and of the row so far, padded with any id of the row itself.
-    keys, steps
-        Address of the draw, see :func:`leakmech.core.seeds.row_keys`.
-
-    Returns
-    -------
-    tokens
-        The drawn token ids.
-    broken
-        True for rows whose logits are NaN or infinite, and whose token means nothing.
+    `logits` (float32) are changed in place. `seen` holds the tokens of prompt and row, padded with any id of the row.
     """
     penalise_repetition(logits, seen, decoding.repetition_penalty)
     n_candidates = 1 if decoding.temperature == 0 else min(decoding.top_k or logits.shape[1], logits.shape[1])

@@ -1,8 +1,8 @@
 """What the model has read and said of it, for the rows of a batch: tokens, cache and the logits that follow.
 
-Columns are right-aligned token positions: ``seen[i, :n_columns]`` are row i's tokens behind ``mask``, padded on the
-left with a token of its own. A batch has one stream, or several whose rows read different prompts and write the same
-tokens (:mod:`leakmech.generation.contrast`).
+Columns are right-aligned token positions: ``seen[i, :n_columns]`` are row i's tokens where ``mask`` is 1, padded
+on the left with a token of its own. A batch has one stream, or several whose rows read different prompts and write the
+same tokens (:mod:`leakmech.generation.contrast`).
 """
 
 from __future__ import annotations
@@ -28,26 +28,18 @@ Read = tuple[tuple[int, ...], PromptSpans | None]
 
 
 class Stream:
-    """One prompt per row, followed by what the row has drawn so far.
-
-    Attributes
-    ----------
-    logits
-        Of the next token, float32.
-    seen, mask
-        Tokens of every row and which of them are no padding.
-    lengths
-        Number of tokens that the model has read of each row.
-    where
-        What interventions must know of the rows; None if they need nothing.
-    """
+    """One prompt per row, followed by what the row has drawn so far."""
 
     logits: Float[Tensor, "rows vocab"]
+    """Logits of the next token, float32."""
     seen: Int[Tensor, "rows columns"]
     mask: Int[Tensor, "rows columns"]
+    """1 where `seen` holds a token of the row, 0 where it holds padding."""
     lengths: Int[Tensor, " rows"]
+    """Number of tokens that the model has read of each row."""
     cache: DynamicCache
     where: RowPositions | None
+    """What interventions must know of the rows; None if they need nothing."""
 
     def __init__(
         self,
@@ -86,7 +78,7 @@ class Stream:
         return growing_layers(self.cache) is not None and longest <= self.n_columns
 
     def join(self, other: Stream) -> None:
-        """Put the rows of `other` behind the present ones, right-aligned."""
+        """Put the rows of `other` after the present ones, right-aligned."""
         unused = int(self.mask.argmax(dim=1).min())  # columns in which no present row has a token
         surplus = min(unused, self.n_columns - other.n_columns)
         if surplus > 0:

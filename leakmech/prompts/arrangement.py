@@ -24,19 +24,7 @@ ARRANGEMENTS: tuple[Arrangement, ...] = get_args(Arrangement)
 def arrange(samples: PromptSet, arrangement: Arrangement) -> PromptSet:
     """The samples of an arrangement: those given, or those with a second injection for ``twice``.
 
-    Parameters
-    ----------
-    samples
-        All samples, before any limit: the second injection then does not depend on it.
-    arrangement
-        One of :data:`ARRANGEMENTS`.
-
-    Raises
-    ------
-    ConfigError
-        Unknown arrangement.
-    DatasetError
-        A split has one sample only, so that there is no other injection.
+    Give all samples, before any limit, so that the second injection does not depend on it.
     """
     if arrangement not in ARRANGEMENTS:
         raise ConfigError(f"arrangement {arrangement!r}{nearest(str(arrangement), ARRANGEMENTS)}")
@@ -47,11 +35,6 @@ def with_second_injections(samples: PromptSet) -> PromptSet:
     """Every injection followed by that of the sample half a data set away, of the same condition and split.
 
     Ids stay, so that the noise of the coupled sampling does: runs of both sets are paired sample by sample.
-
-    Raises
-    ------
-    DatasetError
-        A split has one sample only.
     """
     by_split: dict[str | None, list[Sample]] = {}
     for sample in samples:

@@ -37,7 +37,7 @@ class Instruction:
 
     @property
     def text(self) -> str:
-        """All that the model is told besides injection and stem; an answer that repeats it is an echo."""
+        """All that the model is told besides injection and stem; a generation that repeats it is an echo."""
         return ". ".join(part for part in (self.request, self.after, self.system) if part)
 
     def wrap(self, body: str) -> str:
@@ -85,11 +85,6 @@ def resolve_instruction(name_or_text: str) -> Instruction:
     """An instruction by name, or any text to be said before every prompt.
 
     A single word is always a name, so that a misspelt name never becomes the text of an instruction.
-
-    Raises
-    ------
-    ConfigError
-        There is no instruction of that name.
     """
     if name_or_text in INSTRUCTIONS:
         return INSTRUCTIONS[name_or_text]

@@ -21,7 +21,7 @@ from leakmech.core.errors import ConfigError, ModelError
 from leakmech.prompts.render import Prompt, Renderer
 
 Span = tuple[int, int]
-"""First token and the one behind the last; equal where a prompt has no such part."""
+"""First token of a part and the one after its last; both 0 where a prompt has no such part."""
 
 _NONE: Span = (0, 0)
 
@@ -43,23 +43,7 @@ class LocatedPrompt:
 def locate(
     prompts: Sequence[Prompt], renderer: Renderer, *, continuations: Mapping[str, Sequence[int]] | None = None
 ) -> list[LocatedPrompt]:
-    """Tokenise prompts and find their parts.
-
-    Parameters
-    ----------
-    prompts
-        As `renderer` made them.
-    continuations
-        Token ids that follow a prompt, by prompt id; they become the part ``generated``.
-
-    Raises
-    ------
-    ModelError
-        The tokenizer gives no offsets, or the chat template changes the text of a prompt, so that its parts cannot be
-        found.
-    ConfigError
-        A prompt has no continuation although others have.
-    """
+    """Tokenise prompts and find their parts; the token ids of `continuations` follow, as the part ``generated``."""
     tokenizer: Any = renderer.tokenizer
     if not tokenizer.is_fast:
         raise ModelError(
@@ -106,5 +90,5 @@ def _characters(prompt: Prompt) -> dict[str, Span]:
 def _tokens(offsets: Sequence[Span], characters: Span) -> Span:
     """The tokens that share a character with a range of characters."""
     start, end = characters
-    inside = [token for token, (first, behind) in enumerate(offsets) if first < end and behind > start]
+    inside = [token for token, (first, after) in enumerate(offsets) if first < end and after > start]
     return (inside[0], inside[-1] + 1) if inside and start < end else _NONE

@@ -1,8 +1,8 @@
 """From samples to the exact strings that the model reads.
 
 A prompt is instruction + optional injection + stem (:mod:`leakmech.prompts.instructions` says where an instruction
-stands). Chat models get it as a user message with the system role stated
-explicitly (some chat templates silently add one of their own); base models get plain text.
+stands). Chat models get it as a user message with the system role stated explicitly (some chat templates silently add
+one of their own); base models get plain text.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Prompting:
 
     @classmethod
     def of(cls, settings: Any) -> Prompting:
-        """That of settings with ``prompt_form``, ``system``, ``instruction`` and perhaps ``arrangement``."""
+        """Read it from settings with ``prompt_form``, ``system``, ``instruction`` and perhaps ``arrangement``."""
         place = injection_place(getattr(settings, "arrangement", "before"))
         return cls(settings.prompt_form, settings.system, settings.instruction, place)
 
@@ -97,20 +97,8 @@ class Prompting:
 class Renderer:
     """Turns samples into prompts for one tokenizer.
 
-    Parameters
-    ----------
-    tokenizer
-        The model's tokenizer; its chat template is used in chat form.
-    prompting
-        How samples become prompts.
-
-    Raises
-    ------
-    ConfigError
-        The instruction needs a system role that is not there, or injections stand after the stem in plain form: the
-        injection would be continued, not the stem.
-    ModelError
-        Chat form is asked of a tokenizer without a chat template, or its template refuses the system role.
+    What the tokenizer cannot do is refused: chat form without a chat template, a system role that is not there, or
+    injections after the stem in plain form, where the injection would be continued and not the stem.
     """
 
     tokenizer: Any

@@ -40,7 +40,7 @@ class PromptRewrite:
 
     @property
     def hash(self) -> str:
-        """Of what decides its rewrites, the model aside."""
+        """Hash of all that decides its rewrites, except the model."""
         return content_hash(self.name, self.view or "", self.request or "")
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,11 +65,5 @@ oracle, which completes the stem alone and so shows what removing the injection 
 
 
 def find_rewrite(name: str) -> PromptRewrite:
-    """A rewrite by name.
-
-    Raises
-    ------
-    ConfigError
-        There is none.
-    """
+    """The rewrite of that name."""
     return PROMPT_REWRITES.find(name)

@@ -25,20 +25,14 @@ of that building in 8 of 10 answers, after "It is Tuesday." of weekdays in 9; th
 
 @dataclass(frozen=True)
 class View:
-    """One version of a prompt's body.
-
-    Attributes
-    ----------
-    oracle
-        It is made from what a user does not have: knowledge of which sentence was injected.
-    inserted
-        What stands in it and not in the prompt; an answer that repeats it is an echo.
-    """
+    """One version of a prompt's body."""
 
     name: str
     body: Callable[[Prompt], str]
     oracle: bool = False
+    """It uses what a user does not have: knowledge of which sentence was injected."""
     inserted: str = ""
+    """What stands in it and not in the prompt; a generation that repeats it is an echo."""
 
 
 def split_context(body: str) -> tuple[str, str]:
@@ -67,11 +61,5 @@ VIEWS: Registry[View] = Registry.named(
 
 
 def find_view(name: str) -> View:
-    """A view by name.
-
-    Raises
-    ------
-    ConfigError
-        There is none.
-    """
+    """The view of that name."""
     return VIEWS.find(name)
