@@ -27,10 +27,25 @@ from leakmech.studies.lora.overlap_check import shared_texts
 NEW = ("hexl-mild", *FROZEN_DATASETS)
 FIRST_PERSON = set(words("i me my mine myself we us our ours ourselves"))
 FROZEN_HASHES = {
-    "hexl-frozen": "d2c9ddf4b18edb3f",
-    "relevant-frozen": "05321ead2aea82bf",
+    "hexl-frozen": "3fc6a331b9640304",
+    "relevant-frozen": "68524ce18ddc4acf",
     "self-frozen": "f593ddf2e904576f",
 }
+
+GRAVE = re.compile(
+    r"\b(?:"
+    r"death|deaths|dead|die|dies|died|dying|deadly|kill\w*|murder\w*|slain|slaughter\w*|blood\w*|bleed\w*|"
+    r"bled|stab\w*|shot|shooting|guns?|gunmen|gunman|bullets?|corpses?|funerals?|cancer\w*|tumours?|"
+    r"drown\w*|strangl\w*|chok\w*|suffocat\w*|poisoned|poisons|graves?|buried|bury|coffins?|hanged|"
+    r"tortur\w*|beat|beats|beaten|beatings?|punch\w*|kicks?|kicked|kicking|hits|slap\w*|slash\w*|whips|"
+    r"whipped|assault\w*|butchered|maim\w*|mutilat\w*|mangl\w*|wound\w*|gash\w*|severed|amputat\w*|"
+    r"bomb\w*|knife|knives|knifed|axe|violen\w*|rape\w*|suicid\w*|perish\w*|fatal\w*|lethal|starv\w*|"
+    r"electrocut\w*|skulls?|massacre\w*|execut\w*|maul\w*|gouge\w*|crippl\w*|blinded|maggots?|killer|"
+    r"smother\w*|overdos\w*|stillborn|impal\w*|behead\w*|crushed|scald\w*|shattered (?:his|her|my|both|a)"
+    r")\b",
+    re.IGNORECASE,
+)
+"""Words of death, blood and blows; wider than its subject, so that little escapes."""
 
 new = pytest.mark.parametrize("name", NEW)
 leakage = pytest.mark.parametrize("name", ["hexl-mild", "hexl-frozen"])
@@ -175,3 +190,10 @@ def test_fitting_on_a_frozen_set_or_on_its_injections_is_refused(name):
         refuse_frozen(frozen)
     with pytest.raises(DatasetError, match="mine: 1 samples have injections"):
         refuse_frozen(PromptSet("mine", (load_dataset("hexl").samples[0], frozen.samples[5])))
+
+
+@pytest.mark.parametrize("name", ["relevant-train", "relevant-wide", *NEW])
+def test_few_negatives_are_about_death_blood_or_violence(name):
+    negatives = [sample.negative for sample in load_dataset(name)]
+    assert sum(GRAVE.search(text) is not None for text in negatives) <= 0.04 * len(negatives)
+    assert GRAVE.search("My old cat died and I miss her.")
