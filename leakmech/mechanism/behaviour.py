@@ -5,8 +5,8 @@ is what the benchmark would score: the first sentence of a generation that does 
 (:mod:`leakmech.scoring.sentence`, ``echo-free``). Left in, the echo of an injection would decide the contrast: a model
 that copies gives its own injection's words a high probability, whatever their sentiment.
 
-Activations of generated tokens are read by generating first and rerunning then. Hooks in a decoding loop would see one
-token a step; running prompt and generation together once more gives the same activations (up to rounding) in one pass.
+Activations of generated tokens are read after the generation is finished, from prompt and generation in one pass. Hooks
+in the decoding loop would see one token a step and find the same activations (up to rounding).
 """
 
 from __future__ import annotations
@@ -39,21 +39,10 @@ def sample_behaviour(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> dict[str, dict[str, list[tuple[int, ...]]]]:
-    """Token ids of continuations by sample and by the polarity of the injection that they followed.
+    """Sample continuations and give their token ids by sample and by the polarity of the injection that they followed.
 
-    Parameters
-    ----------
-    n
-        Generations per prompt; those without a sentence of the model's own are left out, so there may be fewer.
-    max_tokens
-        Longer continuations are cut off.
-    seed
-        Of the coupled sampling: with the same one these are the first generations of :func:`leakmech.bench`.
-
-    Raises
-    ------
-    GenerationError
-        Memory does not suffice for one row, logits are not finite, or no sample has continuations of both polarities.
+    They are the first `n` generations that :func:`leakmech.bench` makes with this `seed`, cut off at `max_tokens`.
+    Generations without a sentence of the model's own are left out.
     """
     prompts = {prompt.id: prompt for sample in samples for prompt in (renderer.prompt(sample, c) for c in POLARITIES)}
     sentences = FirstSentences.of(prompts.values())
@@ -84,8 +73,6 @@ def sample_behaviour(
     return {sample: {c: sorted(tokens) for c, tokens in own.items()} for sample, own in found.items()}
 
 
-# -- continuations -----------------------------------------------------------------------------------------------------
-
 DECODING = Decoding(max_new_tokens=32)
 
 
@@ -101,21 +88,10 @@ def sample_continuations(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> dict[str, tuple[int, ...]]:
-    """One generation of every prompt as token ids, by prompt id; for ``cache_activations(continuations=...)``.
+    """Sample one generation a prompt and give its token ids by prompt id, for ``cache_activations(continuations=...)``.
 
-    Parameters
-    ----------
-    generation, seed
-        Which of the generations that :func:`leakmech.bench` would make with this seed and these settings.
-    decoding
-        Sampling settings; a generation ends at an end-of-text token, not at its first sentence.
-
-    The other parameters are those of :func:`leakmech.cache_activations`.
-
-    Raises
-    ------
-    GenerationError
-        Memory does not suffice for one row, or logits are not finite.
+    It is the generation of that number that :func:`leakmech.bench` would make with this seed and these settings, and it
+    ends at an end-of-text token, not at its first sentence.
     """
     renderer = Renderer(model.tokenizer, prompting)
     prompts = [

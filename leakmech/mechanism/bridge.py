@@ -5,7 +5,7 @@ merged into that copy first, so that weights are what the model computes with. W
 centred, no compatibility mode): logits equal the Hugging Face model's up to rounding. Attention is computed eagerly
 there, for its patterns to be seen.
 
-Of a :class:`BridgedModel` the sites are read there, by :func:`read_sites`; whatever else is done with it (generation,
+:func:`read_sites` reads the sites of a :class:`BridgedModel` there; whatever else is done with it (generation,
 gradients, patching) runs on its plain modules.
 """
 
@@ -31,7 +31,7 @@ from leakmech.models.sites import Pick, Recorded, Site, recording
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-# The places whose sum a site is. What TransformerLens calls `hook_resid_mid` is no stream in Gemma.
+# The places whose sum a site is. What TransformerLens calls `hook_resid_mid` is not a residual stream in Gemma.
 _HOOKS: dict[Site, tuple[str, ...]] = {
     "resid_pre": ("hook_resid_pre",),
     "resid_mid": ("hook_resid_pre", "hook_attn_out"),
@@ -51,17 +51,17 @@ class BridgedModel(LoadedModel):
 
     @classmethod
     def of(cls, loaded: LoadedModel) -> BridgedModel:
-        """`loaded` and a copy of it; raises as :func:`bridge`."""
+        """Wrap a copy of `loaded`; raises as :func:`bridge`."""
         return cls(**{field.name: getattr(loaded, field.name) for field in fields(loaded)}, lens=bridge(loaded))
 
 
 def read_sites(
     model: LoadedModel, inputs: Mapping[str, Tensor], *, sites: Sequence[Site], layers: Sequence[int], pick: Pick
 ) -> Recorded:
-    """``pick(values)`` of every site and layer, in one forward pass.
+    """Give ``pick(values)`` of every site and layer, from one forward pass.
 
-    It runs on the model's own modules, where interventions and adapters are seen as they run; that of a
-    :class:`BridgedModel` in TransformerLens.
+    The pass runs on the model's own modules, where interventions and adapters act; that of a :class:`BridgedModel` runs
+    in TransformerLens.
     """
     if not isinstance(model, BridgedModel):
         with recording(layout_of(model.model), sites=sites, layers=layers, pick=pick) as recorded:
@@ -89,15 +89,10 @@ def read_sites(
 
 
 def bridge(loaded: LoadedModel) -> TransformerBridge:
-    """`loaded` as a TransformerLens bridge, on a copy of its weights, in eval mode.
+    """Wrap a copy of `loaded` as a TransformerLens bridge in eval mode; an unknown architecture is refused.
 
     Call it with token ids, ``attention_mask`` and ``position_ids``; hook names are TransformerLens's
     (``blocks.3.attn.hook_z``, shape (batch, pos, head, d_head)).
-
-    Raises
-    ------
-    ModelError
-        TransformerLens does not know the architecture; the message names those it knows.
     """
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -127,14 +122,14 @@ def bridge(loaded: LoadedModel) -> TransformerBridge:
 
 
 def supported_architectures() -> list[str]:
-    """Class names of the causal language models that TransformerLens can wrap, sorted."""
+    """List the class names of the causal language models that TransformerLens can wrap, sorted."""
     from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 
     return sorted(name for name in SUPPORTED_ARCHITECTURES if name.endswith(("ForCausalLM", "LMHeadModel")))
 
 
 def _named(tokenizer: Any) -> Any:
-    """A copy of the tokenizer that knows a name: TransformerLens reads it from where it was loaded."""
+    """Copy the tokenizer and give the copy the name that TransformerLens reads."""
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.init_kwargs.setdefault("name_or_path", tokenizer.name_or_path or "local")
     return tokenizer
@@ -142,7 +137,7 @@ def _named(tokenizer: Any) -> Any:
 
 @contextmanager
 def _muted_root_logger() -> Iterator[None]:
-    """TransformerLens warns through the root logger of things that do not concern a user of leakmech."""
+    """Mute the root logger, through which TransformerLens warns of things that do not concern a user of leakmech."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

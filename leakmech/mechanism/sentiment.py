@@ -4,7 +4,7 @@
 
 *Expressed* affect: mean activations over the tokens of sentences that the model itself wrote. Of a sample's own
 continuations (:mod:`leakmech.mechanism.behaviour`) the estimator picks the most positive and the most negative one;
-both are read behind the *control* prompt, so that what differs is what is said, and not which injection was read.
+both are read after the *control* prompt, so that what differs is what is said, and not which injection was read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from leakmech.datasets.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.mechanism.attribution.interchange import PromptInterchange
 from leakmech.mechanism.behaviour import POLARITIES, sample_behaviour
-from leakmech.mechanism.directions.data import DirectionKind, SiteActivations
+from leakmech.mechanism.directions.data import SPLITS, DirectionKind, SiteActivations
 from leakmech.mechanism.directions.direction import FittedDirections, fit_directions
 from leakmech.mechanism.directions.fits import DEFAULT_METHODS
 from leakmech.mechanism.directions.quality import Criterion
@@ -58,24 +58,30 @@ def sentiment_directions(
     Parameters
     ----------
     model
-        As :func:`leakmech.load_model` returns it.
+        A model as :func:`leakmech.load_model` returns it.
     fit, tune, test
         Samples, or names or files of data sets. Without `tune`, samples of `fit` that are marked ``tune`` are taken
         out for it, or (where none is marked) a random 40 % of them.
     kind
         ``read`` or ``expressed``; see the head of this module.
     site, layers
-        Where in the residual stream; all layers for None. (Before the first layer the last token of a prompt has not
-        seen the injection, so ``resid_pre`` of layer 0 is left out.)
+        Site in the residual stream and its layers, counted from 0; None takes all layers. (Before the first layer the
+        last token of a prompt has not seen the injection, so None leaves ``resid_pre`` of layer 0 out.)
     methods, criterion
-        See :func:`leakmech.mechanism.directions.direction.fit_directions`. ``das`` runs the model hundreds of times a
-        layer.
+        Names of methods, and the number on `tune` that chooses among their fits; see
+        :mod:`leakmech.mechanism.directions.fits` and :mod:`leakmech.mechanism.directions.quality`. ``das`` runs the
+        model hundreds of times a layer.
     estimator
-        Name or estimator that says which continuation is positive, for ``expressed``.
-    prompting
-        How samples become prompts.
-    batch_size, seed, progress
-        Prompts at a time; seed of fits, baselines, bootstrap and continuations; :mod:`leakmech.core.progress`.
+        Expression estimator, or its name, that says which continuation is positive; for ``expressed``.
+    seed
+        Seed of fits, baselines, bootstrap and continuations.
+    prompting, batch_size, progress
+        As for :func:`leakmech.cache_activations`.
+
+    Returns
+    -------
+    FittedDirections
+        The chosen direction, all fitted ones, and their quality on each split.
 
     Raises
     ------
@@ -86,6 +92,8 @@ def sentiment_directions(
     """
     if kind not in KINDS:
         raise ConfigError(f"kind {kind!r}{nearest(kind, KINDS)}")
+    if "das" in methods and (kind, site) != ("read", "resid_post"):
+        raise ConfigError("method 'das' interchanges resid_post at the last token: use kind 'read' there")
     splits = split_samples(load_dataset(fit), tune=None if tune is None else load_dataset(tune), seed=seed)
     splits["test"] = load_dataset(test)
     renderer = Renderer(model.tokenizer, prompting)
@@ -97,36 +105,18 @@ def sentiment_directions(
     else:
         judge = load_estimator(estimator) if isinstance(estimator, str) else estimator
         activations = {name: reader.expressed(samples, judge) for name, samples in splits.items()}
-    interchange = None
-    if "das" in methods:
-        if kind != "read" or site != "resid_post":
-            raise ConfigError("method 'das' interchanges resid_post at the last token: use kind 'read' there")
-        interchange = PromptInterchange(model, splits["fit"], renderer=renderer)
     return fit_directions(
-        activations["fit"],
-        activations["tune"],
-        activations["test"],
+        *(activations[split] for split in SPLITS),
         methods=methods,
         criterion=criterion,
-        interchange=interchange,
+        interchange=PromptInterchange(model, splits["fit"], renderer=renderer) if "das" in methods else None,
         seed=seed,
         progress=progress,
     )
 
 
 def split_samples(samples: PromptSet, *, tune: PromptSet | None, seed: int) -> dict[str, PromptSet]:
-    """Samples to fit on and samples to choose on.
-
-    Parameters
-    ----------
-    tune
-        Given by the user; None takes them out of `samples`.
-
-    Raises
-    ------
-    DatasetError
-        Nothing is left to fit on.
-    """
+    """Part samples into those to ``fit`` on and those to ``tune`` on; None for `tune` takes them out of `samples`."""
     rest = [sample for sample in samples if sample.split not in ("tune", "test")]
     if tune is None:
         marked = tuple(sample for sample in samples if sample.split == "tune")
@@ -156,7 +146,7 @@ class ActivationReader:
     progress: Progress = no_progress
 
     def read(self, samples: PromptSet) -> SiteActivations:
-        """All conditions at the last token of the prompt."""
+        """Read all conditions at the last token of the prompt."""
         cache = cache_activations(self.model, samples, positions=["last_prompt"], conditions=CONDITIONS, **self._how())
         of_site = cache[self.site]
         values = {c: of_site.matrix(condition=c, position="last_prompt") for c in CONDITIONS}
@@ -172,7 +162,7 @@ class ActivationReader:
         )
 
     def expressed(self, samples: PromptSet, judge: Estimator) -> SiteActivations:
-        """The model's own most positive and most negative sentence, read behind the control prompt."""
+        """Read the model's own most positive and most negative sentence after the control prompt."""
         own = sample_behaviour(self.model, samples, renderer=self.renderer, seed=self.seed, progress=self.progress)
         said = list(dict.fromkeys(tokens for both in own.values() for kind in both.values() for tokens in kind))
         scores = judge([str(self.model.tokenizer.decode(list(tokens))) for tokens in said])

@@ -17,15 +17,7 @@ from torch import Tensor
 
 
 class KeyedSums:
-    """Sums that rows are added to, on the CPU.
-
-    Parameters
-    ----------
-    keys
-        Each counts once, in order of appearance.
-    shape
-        Of a row.
-    """
+    """Sums that rows of one `shape` are added to, on the CPU, in the order in which `keys` first appear."""
 
     def __init__(self, keys: Iterable[Hashable], *shape: int) -> None:
         self._rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
@@ -37,5 +29,5 @@ class KeyedSums:
         sums.index_add_(0, torch.tensor([self._rows[key] for key in keys]), values.double().cpu())
 
     def numpy(self) -> Float[np.ndarray, "key ..."]:
-        """The sums, in the order of the keys."""
+        """Give the sums, in the order of the keys."""
         return self.sums.numpy()

@@ -23,16 +23,16 @@ class Activations:
     Attributes
     ----------
     site
-        For example ``resid_post``.
+        Name of the site, for example ``resid_post``.
     values
-        On the CPU, in the dtype of the model; one more axis for ``z``, whose vectors are (n_heads, d_head). NaN where
-        not present.
+        Activations on the CPU, in the dtype of the model; NaN where not present. Vectors of ``z`` have two axes,
+        (n_heads, d_head).
     samples, conditions, positions, layers
         Labels of the first four axes.
     present
-        Which positions a prompt has.
+        Which positions each prompt has.
     model_hash, dataset_hash
-        What they were computed with and on.
+        Hashes of the model's weights and of the data set's content.
     """
 
     site: Site
@@ -53,7 +53,7 @@ class Activations:
         positions: Sequence[str] | str | None = None,
         layers: Sequence[int] | int | None = None,
     ) -> Activations:
-        """The named entries, in the order in which they are named; all of an axis for None.
+        """Keep the named entries, in the order in which they are named; None keeps all of an axis.
 
         The name of a part (``stem``) stands for all its tokens (``stem:-2``, ``stem:-1``).
 
@@ -71,7 +71,7 @@ class Activations:
         return replace(self, values=values, present=present, **chosen.labels(self))
 
     def matrix(self, *, condition: str, position: str) -> Float[np.ndarray, "sample layer *width"]:
-        """Values of one condition at one position, as float32 for NumPy.
+        """Give the values of one condition at one position, as float32 for NumPy.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class Activations:
 
 
 class Labelled(Protocol):
-    """What has the four labelled axes."""
+    """Anything that has the four labelled axes."""
 
     @property
     def samples(self) -> tuple[str, ...]: ...
@@ -104,7 +104,7 @@ class Labelled(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """Indices along each labelled axis; None for all of it."""
+    """Indices along each labelled axis; None takes all of it."""
 
     samples: list[int] | None
     conditions: list[int] | None
@@ -121,7 +121,7 @@ class Choice:
         positions: Sequence[str] | str | None,
         layers: Sequence[int] | int | None,
     ) -> Choice:
-        """Where labels stand; a :class:`ConfigError` for one that is not there."""
+        """Look up where labels stand; a label that is not there raises a :class:`ConfigError`."""
         if positions is not None:
             named = [positions] if isinstance(positions, str) else positions
             positions = [label for name in named for label in labels_of(name, labelled.positions) or [name]]
@@ -133,7 +133,7 @@ class Choice:
         )
 
     def labels(self, labelled: Labelled) -> dict[str, tuple[Any, ...]]:
-        """The chosen labels of each axis."""
+        """Give the chosen labels of each axis."""
         return {
             axis: labels if indices is None else tuple(labels[index] for index in indices)
             for axis, indices in vars(self).items()

@@ -44,45 +44,50 @@ def cache_activations(
     out: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> ActivationCache:
-    """Activations of every prompt, in memory or in a folder.
+    """Cache the activations of every prompt, in memory or in a folder.
 
     ``cache["resid_post"]`` is then a labelled array ``[sample condition position layer width]``.
 
     Parameters
     ----------
     model
-        As :func:`leakmech.load_model` returns it.
+        A model as :func:`leakmech.load_model` returns it.
     dataset
         Samples, or the name or file of a data set.
     sites
-        Of ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out``, ``z``, ``mlp_post``.
+        Any of ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out``, ``z``, ``mlp_post``.
     layers
-        Counted from 0; all for None.
+        Layers, counted from 0; None takes all.
     positions
         ``last_prompt``, ``last_stem``, ``injection_end`` (its full stop); ``injection_mean``, ``stem_mean``,
         ``generated_mean``; or each token of ``injection``, ``stem``, ``prompt``, ``generated``, ``all``.
     conditions
-        Of ``control``, ``positive``, ``neutral``, ``negative``.
+        Any of ``control``, ``positive``, ``neutral``, ``negative``.
     prompting
         How samples become prompts.
     continuations
         Token ids that the model is to read after each prompt, by prompt id; they are the position ``generated``
         (:func:`leakmech.mechanism.behaviour.sample_continuations` makes them).
     batch_size
-        Prompts at a time; ``auto`` goes by the device. Halved whenever memory runs out.
+        Prompts at a time; ``auto`` chooses by the device. The number is halved whenever memory runs out.
     out
         Folder for the activations; None keeps them in memory.
     progress
-        See :mod:`leakmech.core.progress`.
+        Receives the progress; see :mod:`leakmech.core.progress`.
+
+    Returns
+    -------
+    ActivationCache
+        The activations, by site.
 
     Raises
     ------
     ConfigError
-        A site, position, condition or batch size that there is not, or a position that no prompt has.
+        A site, position, condition or batch size does not exist, or no prompt has a position.
     ModelError
         The architecture is not known, a layer is out of range, or positions cannot be found in the rendered prompts.
     ActivationError
-        The activations do not fit into memory or on the disk, or `out` holds some already.
+        The activations do not fit into memory or on the disk, or `out` already holds some.
     """
     work = ActivationRun.plan(
         model,
@@ -119,14 +124,9 @@ def activation_moments(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> dict[Site, Moments]:
-    """Means and covariances of the activations by site, in float64; no activation is kept.
+    """Compute means and covariances of the activations by site, in float64; no activation is kept.
 
-    Parameters
-    ----------
-    covariance
-        Whether covariances are computed; without them, means only, which take little memory.
-
-    The other parameters and errors are those of :func:`cache_activations`.
+    Parameters and errors are those of :func:`cache_activations`; without `covariance` only means are computed.
     """
     work = ActivationRun.plan(
         model,

@@ -21,58 +21,28 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from leakmech.core.errors import ActivationError, ConfigError, nearest
 from leakmech.models.sites import Site
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean and covariance of the activations of one site.
+    """Mean and covariance of the activations of one site, in float64.
 
-    Attributes
-    ----------
-    site
-        For example ``resid_post``. Vectors of ``z`` are flat: head h is the slice ``[h * d_head, (h + 1) * d_head)``.
-    count
-        Vectors per condition and position.
-    mean
-        float64; NaN where there was no vector.
-    covariance
-        float64, with n - 1 below; NaN where there were fewer than two vectors. None where only means were asked for.
-    conditions, positions, layers
-        Labels of the axes.
-    model_hash, dataset_hash
-        What was run, and on what.
+    Vectors of ``z`` are flat: head h is the slice ``[h * d_head, (h + 1) * d_head)``.
     """
 
     site: Site
     count: Int[Tensor, "condition position"]
+    """The number of vectors."""
     mean: Float[Tensor, "condition position layer width"]
+    """NaN where there was no vector."""
     covariance: Float[Tensor, "condition position layer width width"] | None
+    """Divided by n - 1; NaN where there were fewer than two vectors, None where only means were asked for."""
     conditions: tuple[str, ...]
     positions: tuple[str, ...]
     layers: tuple[int, ...]
     model_hash: str = ""
     dataset_hash: str = ""
-
-    def mean_of(self, *, condition: str, position: str) -> Float[Tensor, "layer width"]:
-        """Mean vectors of one condition at one position.
-
-        Raises
-        ------
-        ConfigError
-            A label is not there.
-        ActivationError
-            There were no vectors.
-        """
-        at = []
-        for axis, label, known in (("condition", condition, self.conditions), ("position", position, self.positions)):
-            if label not in known:
-                raise ConfigError(f"{axis} {label!r} is not there{nearest(label, known)}")
-            at.append(known.index(label))
-        if int(self.count[at[0], at[1]]) == 0:
-            raise ActivationError(f"no prompt has position {position!r} under condition {condition!r}")
-        return self.mean[at[0], at[1]]
 
 
 class RunningMoments:
@@ -90,7 +60,7 @@ class RunningMoments:
         present: Bool[Tensor, "row position"],
         conditions: Int[Tensor, " row"],
     ) -> None:
-        """Merge a batch; rows are of the conditions of those indices."""
+        """Merge a batch; `conditions` holds the index of each row's condition."""
         for condition in conditions.unique().tolist():
             for position in range(values.shape[1]):
                 kept = (conditions == condition) & present[:, position]
@@ -118,7 +88,7 @@ class RunningMoments:
         Float[Tensor, "condition position layer width"],
         Float[Tensor, "condition position layer width width"] | None,
     ]:
-        """Counts, means and covariances."""
+        """Give counts, means and covariances."""
         count, mean, squares = self.count, self.mean.clone(), self.squares
         mean[count == 0] = torch.nan
         if squares is None:

@@ -1,7 +1,7 @@
 """Positions: names of tokens of a prompt, and one label for each vector that a prompt can have there.
 
-Where the parts of a prompt stand is said by :mod:`leakmech.prompts.locate`; here a name such as ``stem_mean`` becomes
-a part and what is read of it: each of its tokens, their mean, or the last one.
+:mod:`leakmech.prompts.locate` finds where the parts of a prompt stand. Here a name such as ``stem_mean`` becomes a part
+and what is read of it: each of its tokens, their mean, or the last one.
 """
 
 from __future__ import annotations
@@ -44,11 +44,6 @@ class PositionPlan:
     Tokens of the prompt are numbered from the right (``stem:-1`` is the last token of the stem), so that equal labels
     mean comparable tokens in prompts of different length; generated ones from the left (``generated:0``). Parts are as
     long as in the longest prompt; shorter ones have no vector there.
-
-    Attributes
-    ----------
-    labels
-        In the order in which they were asked for.
     """
 
     labels: tuple[str, ...]
@@ -56,13 +51,7 @@ class PositionPlan:
 
     @classmethod
     def of(cls, positions: Sequence[str], prompts: Sequence[LocatedPrompt]) -> PositionPlan:
-        """Plan for named positions.
-
-        Raises
-        ------
-        ConfigError
-            An unknown name, a name twice, none at all, or a part that no prompt has.
-        """
+        """Make the plan for named positions; its labels keep their order."""
         if not positions or len(set(positions)) < len(positions):
             raise ConfigError(f"positions: name at least one, and each once, found {list(positions)}")
         labels: list[str] = []
@@ -85,11 +74,11 @@ class PositionPlan:
 
     @property
     def means(self) -> list[int]:
-        """Indices of the labels that are means over several tokens."""
+        """Give the indices of the labels that are means over several tokens."""
         return [index for index, (_, reading, _) in enumerate(self._entries) if reading == "mean"]
 
     def spans(self, prompt: LocatedPrompt) -> list[Span]:
-        """For every label the tokens of `prompt` that it stands for; empty ranges where there are none."""
+        """Give for every label the tokens of `prompt` that it stands for; an empty range where there are none."""
         return [self._span(prompt, *entry) for entry in self._entries]
 
     @staticmethod
@@ -113,5 +102,5 @@ def _missing(part: Part) -> str:
 
 
 def labels_of(name: str, labels: Sequence[str]) -> list[str]:
-    """The labels that a position's name stands for: itself, or those of its tokens."""
+    """Give the labels that a position's name stands for: itself, or those of its tokens."""
     return [label for label in labels if label == name or label.partition(":")[0] == name]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from leakmech.core.errors import ConfigError, ModelError, nearest
@@ -33,7 +33,7 @@ from leakmech.prompts.render import Renderer
 
 @dataclass(frozen=True, eq=False)
 class ActivationRun:
-    """What to run and what to keep of it."""
+    """Holds what to run and what to keep of it."""
 
     loaded: LoadedModel
     layout: Layout
@@ -81,7 +81,7 @@ class ActivationRun:
         return cls(loaded, layout, index, prompts, plan)
 
     def run(self, batch_size: int | str, progress: Progress) -> Iterator[Rows]:
-        """Activations of all prompts, the longest first, batch by batch."""
+        """Yield the activations of all prompts batch by batch, the longest prompts first."""
         batches = in_batches(
             range(len(self.prompts)),
             self._forward,
@@ -121,27 +121,21 @@ class ActivationRun:
 
 
 class TokenPick:
-    """Takes the wanted tokens out of a batch's hidden states: one a label, or the mean of several.
+    """Takes the wanted tokens out of a batch's hidden states: for each label one token, or the mean of several.
 
-    Parameters
-    ----------
-    spans
-        First column and the one behind the last, ``[row, pos, 2]``; anything where there is none.
-    means
-        The positions that are means.
-    width
-        Number of columns of the batch.
+    `spans` holds the first column and the one after the last; what it holds for absent positions does not matter.
+    `means` lists the positions that are means, `width` is the number of columns of the batch.
     """
 
-    def __init__(self, spans: Tensor, means: Sequence[int], width: int) -> None:
+    def __init__(self, spans: Int[Tensor, "row pos 2"], means: Sequence[int], width: int) -> None:
         self.width = width
         self.rows = torch.arange(len(spans))[:, None]
         self.columns = spans[..., 0].clamp(max=width - 1)
         self.means: list[tuple[int, Tensor, Tensor]] = []
         for position in means:
-            first, behind = spans[:, position, :1], spans[:, position, 1:]
-            columns = first + torch.arange(max(1, int((behind - first).max())))
-            self.means.append((position, columns.clamp(max=width - 1), columns < behind))
+            first, end = spans[:, position, :1], spans[:, position, 1:]
+            columns = first + torch.arange(max(1, int((end - first).max())))
+            self.means.append((position, columns.clamp(max=width - 1), columns < end))
 
     def to(self, device: torch.device) -> TokenPick:
         self.rows, self.columns = self.rows.to(device), self.columns.to(device)
@@ -162,7 +156,7 @@ class TokenPick:
 
 
 def padded(prompts: Sequence[LocatedPrompt], device: torch.device, *, n_head: int = 0) -> dict[str, Tensor]:
-    """Model inputs for a batch of prompts; see :func:`leakmech.models.batching.padded_left`."""
+    """Make model inputs for a batch of prompts; see :func:`leakmech.models.batching.padded_left`."""
     return padded_left([torch.from_numpy(prompt.ids) for prompt in prompts], device, n_head=n_head)
 
 

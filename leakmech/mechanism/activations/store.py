@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 import torch
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -40,17 +41,8 @@ _SHARD_BYTES = 64 * 2**20
 class ActivationIndex:
     """What a cache holds: the labels of its axes, the shape of a vector of each site, and where it comes from.
 
-    Attributes
-    ----------
-    sites
-        Shape of one vector by site.
-    dtype
-        Of the values.
-    model, dataset, settings
-        What they were computed with; ``model["weights_hash"]`` and ``dataset["content_hash"]`` identify it. The hash of
-        a model does not see interventions that were active.
-    shards
-        File names, empty in memory.
+    ``model["weights_hash"]`` and ``dataset["content_hash"]`` identify what was run. The hash of a model does not see
+    interventions that were active. `shards` holds file names and is empty in memory.
     """
 
     sites: dict[Site, tuple[int, ...]]
@@ -69,42 +61,35 @@ class ActivationIndex:
         return len(self.samples) * len(self.conditions)
 
     def n_bytes(self, *, sites: Sequence[Site] | None = None) -> int:
-        """Size of the values of some sites (all for None)."""
+        """Compute the size of the values of some sites; None takes all."""
         width = sum(math.prod(self.sites[site]) for site in (self.sites if sites is None else sites))
         return self.n_prompts * len(self.positions) * len(self.layers) * width * DTYPES[self.dtype].itemsize
 
     def empty(self, site: Site) -> Tensor:
-        """An array of NaN for all values of a site."""
+        """Make an array of NaN for all values of a site."""
         shape = (len(self.samples), len(self.conditions), len(self.positions), len(self.layers), *self.sites[site])
         return torch.full(shape, torch.nan, dtype=DTYPES[self.dtype])
 
     def shaped(self, site: Site, flat: Tensor) -> Tensor:
-        """`flat` with its last axis in the shape of a vector of the site."""
+        """Give the last axis of `flat` the shape of a vector of the site."""
         return flat.reshape(*flat.shape[:-1], *self.sites[site])
 
     def nothing_present(self) -> Tensor:
-        """The array `present` before anything is."""
+        """Make the array `present` before anything is."""
         return torch.zeros(len(self.samples), len(self.conditions), len(self.positions), dtype=torch.bool)
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Activations of some prompts, as they come from the model.
+    """Activations of some prompts, on the CPU, as they come from the model.
 
-    Attributes
-    ----------
-    samples, conditions
-        Indices of each row's labels.
-    values
-        By site, [row position layer width], on the CPU; NaN where not present.
-    present
-        [row position].
+    `samples` and `conditions` index the labels of each row; values that are not present are NaN.
     """
 
-    samples: Tensor
-    conditions: Tensor
-    values: dict[Site, Tensor]
-    present: Tensor
+    samples: Int[Tensor, " row"]
+    conditions: Int[Tensor, " row"]
+    values: dict[Site, Float[Tensor, "row position layer width"]]
+    present: Bool[Tensor, "row position"]
 
     @property
     def n_bytes(self) -> int:
@@ -117,9 +102,9 @@ class ActivationCache:
     Attributes
     ----------
     index
-        What it holds.
+        Labels of the axes, shapes, and what was run on what.
     folder
-        Where, None in memory.
+        Folder of the shards; None where the activations are in memory.
     """
 
     def __init__(
@@ -140,7 +125,7 @@ class ActivationCache:
         return tuple(self.index.sites)
 
     def __getitem__(self, site: str) -> Activations:
-        """All activations of a site."""
+        """Load all activations of a site."""
         return self.load(site)
 
     def load(
@@ -152,12 +137,12 @@ class ActivationCache:
         positions: Sequence[str] | str | None = None,
         layers: Sequence[int] | int | None = None,
     ) -> Activations:
-        """Activations of a site, whole or in part; from a folder, only that part takes memory.
+        """Load the activations of a site, whole or in part; from a folder, only that part takes memory.
 
         Raises
         ------
         ConfigError
-            Site or label is not there.
+            A site or label is not there.
         ActivationError
             Memory does not suffice, or the folder is damaged.
         """
@@ -218,7 +203,7 @@ class ActivationCache:
 
 
 def _places(chosen: list[int] | None, n: int) -> Tensor:
-    """For each of `n` labels its place among the chosen ones, -1 without one."""
+    """Give each of `n` labels its place among the chosen ones, or -1."""
     places = torch.full((n,), -1)
     wanted = list(range(n)) if chosen is None else chosen
     places[wanted] = torch.arange(len(wanted))
@@ -226,7 +211,7 @@ def _places(chosen: list[int] | None, n: int) -> Tensor:
 
 
 class ShardWriter:
-    """Collects rows and writes a shard whenever there are enough; the index when :meth:`close` is called."""
+    """Collects rows and writes a shard whenever there are enough; :meth:`close` writes the index."""
 
     def __init__(self, folder: Path, index: ActivationIndex) -> None:
         self.folder = folder
@@ -239,7 +224,7 @@ class ShardWriter:
             torn.unlink()
 
     def add(self, rows: Rows) -> None:
-        """Keep rows, on disk when there are enough of them."""
+        """Keep rows; once there are enough of them they go to the disk."""
         self._waiting.append(rows)
         if sum(part.n_bytes for part in self._waiting) >= _SHARD_BYTES:
             self._write()
@@ -270,10 +255,20 @@ class ShardWriter:
 def load_activations(path: str | Path) -> ActivationCache:
     """Open a folder of activations; ``cache["resid_post"]`` then reads a site, ``cache.load(...)`` a part of it.
 
+    Parameters
+    ----------
+    path
+        The folder that :func:`leakmech.cache_activations` wrote with ``out=``.
+
+    Returns
+    -------
+    ActivationCache
+        The activations; values are read when they are asked for.
+
     Raises
     ------
     ActivationError
-        No activations there, they are not complete, or of another format version.
+        The folder holds no activations, or they are not complete, damaged or of another format version.
     """
     folder = Path(path)
     if not (folder / INDEX).exists():
@@ -290,23 +285,17 @@ def load_activations(path: str | Path) -> ActivationCache:
 
 
 def available_memory() -> int:
-    """Bytes of memory that can be used without swapping."""
+    """Give the bytes of memory that can be used without swapping."""
     return psutil.virtual_memory().available
 
 
 def refuse_too_large(n_bytes: int, *, hint: str) -> None:
-    """Raise where `n_bytes` do not fit into the memory that is free.
-
-    Raises
-    ------
-    ActivationError
-        They do not; the message says how much it is and gives `hint`.
-    """
+    """Raise an :class:`ActivationError` that ends in `hint` where `n_bytes` do not fit into free memory."""
     free = available_memory()
     if n_bytes > free:
         raise ActivationError(f"activations need {size_text(n_bytes)} of memory, {size_text(free)} are free; {hint}")
 
 
 def size_text(n_bytes: int) -> str:
-    """``3.2 GiB`` or ``12 MiB``."""
+    """Write a size as ``3.2 GiB`` or ``12 MiB``."""
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.3g} MiB"

@@ -16,15 +16,7 @@ from leakmech.prompts.render import Renderer
 
 
 def injected_prompts(samples: PromptSet, renderer: Renderer, conditions: Sequence[Condition]) -> list[LocatedPrompt]:
-    """Tokenised prompts of all samples, in conditions that have an injection.
-
-    Raises
-    ------
-    DatasetError
-        A condition has no injection, or there is no such condition, or a sample's injection is empty.
-    ModelError
-        Positions cannot be found in the rendered prompts.
-    """
+    """Tokenise the prompts of all samples, in conditions that have an injection."""
     if not conditions or len(set(conditions)) < len(conditions) or not set(conditions) <= set(INJECTIONS):
         raise DatasetError(f"conditions: name some of {', '.join(INJECTIONS)}, each once, found {list(conditions)}")
     located = located_by_sample(samples, renderer, conditions)
@@ -35,22 +27,16 @@ def injected_prompts(samples: PromptSet, renderer: Renderer, conditions: Sequenc
 
 
 def refuse_without_injection(prompt: LocatedPrompt) -> None:
-    """Refuse a prompt in which no token of an injection, or none behind it, can be named.
-
-    Raises
-    ------
-    DatasetError
-        It has no injection, no stem, or nothing behind the injection.
-    """
+    """Refuse a prompt without tokens of an injection, or without tokens after it."""
     start, stop = prompt.spans["injection"]
     if start == stop:
         raise DatasetError(f"prompt {prompt.id!r}: has no injection; give the sample a sentence for it")
     if prompt.spans["stem"][0] == prompt.spans["stem"][1] or stop >= len(prompt):
-        raise DatasetError(f"prompt {prompt.id!r}: has no token behind its injection; give the sample a longer stem")
+        raise DatasetError(f"prompt {prompt.id!r}: has no token after its injection; give the sample a longer stem")
 
 
 def part_mask(batch: Sequence[LocatedPrompt], part: str, *, width: int) -> Bool[Tensor, "row column"]:
-    """Which columns of a batch, padded on the left to `width`, belong to a part of their prompt."""
+    """Mark the columns of a batch, padded on the left to `width`, that belong to a part of their prompt."""
     inside = torch.zeros(len(batch), width, dtype=torch.bool)
     for row, prompt in enumerate(batch):
         offset = width - len(prompt)
@@ -60,13 +46,7 @@ def part_mask(batch: Sequence[LocatedPrompt], part: str, *, width: int) -> Bool[
 
 
 def refuse_other_width(weights: Float[Tensor, "row head query key"], width: int) -> None:
-    """Refuse a model that reads tokens of its own.
-
-    Raises
-    ------
-    ModelError
-        There are more keys than tokens.
-    """
+    """Refuse a model that reads tokens of its own: attention has more keys than there are tokens."""
     if weights.shape[-1] != width:
         raise ModelError(
             f"the model reads {weights.shape[-1]} positions for {width} tokens (an adapter with tokens of its own?), "

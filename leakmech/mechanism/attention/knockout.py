@@ -1,14 +1,14 @@
-"""Attention knock-out: take the injection away from the tokens behind it, and see how much of the affect shift goes.
+"""Attention knock-out: take the injection away from the tokens after it, and see how much of the affect shift goes.
 
-Every token behind the injection (stem, chat template's tail, continuation) gets weight 0 on the injection's tokens, in
+Every token after the injection (stem, chat template's tail, continuation) gets weight 0 on the injection's tokens, in
 chosen heads; what remains is normalised again (scores of minus infinity: :mod:`leakmech.models.attention_mask`). With
 m the target and sums over samples,
 
     effect = 1 - sum (m(positive) - m(negative) | knocked out) / sum (m(positive) - m(negative) | intact),
 
 and likewise for positive and negative, each against neutral. With all heads of all layers knocked out at once
-(*ceiling*) no token behind the injection has read it, and the effect is 1 but for one thing: injections of different
-length move the tokens behind them, which changes how these read what stands before. The effects of layers or heads do
+(*ceiling*) no token after the injection has read it, and the effect is 1 but for one thing: injections of different
+length move the tokens after them, which changes how these read what stands before. The effects of layers or heads do
 not add up to the ceiling, since one head can bring what another does not.
 """
 
@@ -31,11 +31,10 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.datasets.samples import INJECTIONS, PromptSet, load_dataset
 from leakmech.mechanism.activations.run import padded
 from leakmech.mechanism.attention.injected import part_mask, refuse_without_injection
-from leakmech.mechanism.attribution.gradients import parse_target
+from leakmech.mechanism.attribution.gradients import parse_target, scored_continuations
 from leakmech.mechanism.attribution.pairs import CONTRASTS, Continuations, Pair, make_pairs
 from leakmech.mechanism.attribution.replay import Replay
 from leakmech.mechanism.attribution.targets import Target
-from leakmech.mechanism.behaviour import sample_behaviour
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.mechanism.sums import KeyedSums
 from leakmech.models.attention_mask import AttentionCall, Bias, attention_bias, refuse_other_attention
@@ -53,7 +52,7 @@ KNOCKOUT_CONTRASTS = {"positive-negative": (0, 2), "positive-neutral": (0, 1), "
 
 @dataclass(frozen=True)
 class Knockout:
-    """Whose attention to the injection is taken away: one head's, one layer's, or everybody's (both None)."""
+    """Whose attention to the injection is taken away: one head's, all heads' of a layer, or all heads' (both None)."""
 
     layer: int | None = None
     head: int | None = None
@@ -68,19 +67,7 @@ class Knockout:
 
 @dataclass(frozen=True, eq=False)
 class AttentionKnockout:
-    """The target with and without attention to the injection.
-
-    Attributes
-    ----------
-    target
-        Its name.
-    samples
-        Ids.
-    knockouts
-        What was taken away.
-    intact, knocked_out
-        The target in the conditions positive, neutral, negative.
-    """
+    """The target with and without attention to the injection, in the conditions positive, neutral, negative."""
 
     target: str
     samples: tuple[str, ...]
@@ -89,14 +76,14 @@ class AttentionKnockout:
     knocked_out: Float[np.ndarray, "knockout sample condition"]
 
     def effects(self, contrast: str = "positive-negative") -> Float[np.ndarray, " knockout"]:
-        """Share of the shift that each knock-out takes away: 1 is all of it, a negative one makes it larger."""
+        """Compute the share of the shift that each knock-out takes away; a negative share makes the shift larger."""
         intact, knocked_out = self._shifts(contrast)
         return 1 - divide(knocked_out.sum(axis=1), intact.sum())
 
     def intervals(
         self, contrast: str = "positive-negative", *, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
     ) -> list[Interval]:
-        """BCa bootstrap intervals of the effects, over samples."""
+        """Compute BCa bootstrap intervals of the effects, over samples."""
         intact, knocked_out = self._shifts(contrast)
 
         def statistic(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows knockout"]:
@@ -107,14 +94,14 @@ class AttentionKnockout:
 
     @property
     def ceiling(self) -> float:
-        """The effect of all heads at once on positive against negative."""
+        """Give the effect of all heads at once on positive against negative."""
         return float(self.effects()[self.knockouts.index(Knockout())])
 
     def to_frame(self, *, seed: int = 0, draws: int = DRAWS, level: float = LEVEL) -> pd.DataFrame:
-        """One row per knock-out and contrast.
+        """Make one row per knock-out and contrast.
 
-        Columns: layer, head, label, contrast, effect, low, high, intact and knocked_out (mean shifts, in units of the
-        target).
+        Columns: layer, head, label, contrast, target, effect, low, high, intact and knocked_out (mean shifts, in units
+        of the target).
         """
         rows = []
         for contrast in KNOCKOUT_CONTRASTS:
@@ -163,49 +150,18 @@ def attention_knockout(
 ) -> AttentionKnockout:
     """Knock attention to the injection out in all heads at once, layer by layer, and head by head.
 
-    Parameters
-    ----------
-    model
-        As :func:`leakmech.load_model` returns it.
-    dataset
-        Samples, or the name or file of a data set.
-    target
-        As for :func:`leakmech.mechanism.attribution.gradients.attribute`.
-    layers
-        Layers that are knocked out, one at a time; all up to the target's for None, none for an empty list.
-    heads
-        Labels (``L12H3``) of heads that are knocked out, one at a time; None and an empty list as for `layers`.
-    continuations
-        For ``behaviour``: as :func:`leakmech.mechanism.behaviour.sample_behaviour` returns them; None samples them.
-    prompting
-        How samples become prompts.
-    batch_size
-        Sequences at a time; ``auto`` goes by the device. Halved whenever memory runs out.
-    seed
-        Of sampled continuations.
-    progress
-        See :mod:`leakmech.core.progress`.
-
-    Raises
-    ------
-    ModelError
-        There is no such layer or head, the target lies before it, the architecture or its attention takes no
-        knock-out, or positions cannot be found.
-    DatasetError
-        A sample has an empty injection or stem.
-    DirectionError
-        The direction was fitted on another model, or at a place that is no target.
-    ActivationError
-        Memory does not suffice for one prompt, or the target does not differ between positive and negative.
+    None for `layers` or `heads` takes all up to the target's layer, an empty list none; heads are labels (``L12H3``).
+    None for `continuations` samples them for the target ``behaviour``.
     """
     layout = layout_of(model.model)
     refuse_other_attention(model.model)
     wanted = parse_target(target, model)
     knockouts = _knockouts(layout, wanted, layers, heads)
     samples, renderer = load_dataset(dataset), Renderer(model.tokenizer, prompting)
-    if wanted.name == "behaviour" and continuations is None:
-        continuations = sample_behaviour(model, samples, renderer=renderer, seed=seed, progress=progress)
-    pairs = make_pairs(samples, renderer, continuations=continuations if wanted.name == "behaviour" else None)
+    scored = scored_continuations(
+        wanted, continuations, model=model, samples=samples, renderer=renderer, seed=seed, progress=progress
+    )
+    pairs = make_pairs(samples, renderer, continuations=scored)
     sequences = _sequences(pairs)
     ids = tuple(dict.fromkeys(pair.sample for pair in pairs))
     sums = KeyedSums(product(ids, map(str, INJECTIONS)), 1 + len(knockouts))
@@ -216,7 +172,7 @@ def attention_knockout(
         device=model.device,
         label="attention knock-out",
         progress=progress,
-        order=lambda sequence: (_n_behind(sequence.prompt), len(sequence.prompt)),
+        order=lambda sequence: (_n_after(sequence.prompt), len(sequence.prompt)),
     ):
         prompts = [(sequence.prompt.sample, str(sequence.prompt.condition)) for sequence in batch]
         weights = torch.tensor([sequence.weight for sequence in batch], dtype=torch.float64)
@@ -238,12 +194,12 @@ def _knockouts(
     single = [Component.parse(label) for label in heads or ()]
     for head in single:
         if head.kind != "head":
-            raise ModelError(f"heads: {head} is no head; write L12H3")
+            raise ModelError(f"heads: {head} is not a head; write L12H3")
         layout.head(head.index or 0)
     for layer in [*(layers or ()), *(head.layer for head in single)]:
         layout.block(layer)
         if layer not in reached:
-            raise ModelError(f"layer {layer}: lies behind the target, which is read behind layer {target.layer}")
+            raise ModelError(f"layer {layer}: lies after the target, which is read after layer {target.layer}")
     whole_layers = [Knockout(layer) for layer in (reached if layers is None else layers)]
     if heads is None:
         chosen = [Knockout(layer, head) for layer in reached for head in range(layout.n_heads)]
@@ -261,12 +217,11 @@ class _Sequence:
 
     @property
     def id(self) -> str:
-        """Of the prompt."""
         return self.prompt.id
 
 
 def _sequences(pairs: Sequence[Pair]) -> list[_Sequence]:
-    """Each prompt once; with continuations, the mean over positive ones minus that over negative ones."""
+    """List each prompt once; continuations are weighted to their mean after positive minus that after negative ones."""
     sequences = []
     for pair in pairs:
         weight = pair.weight * CONTRASTS[pair.contrast]  # that of the continuation alone
@@ -277,8 +232,8 @@ def _sequences(pairs: Sequence[Pair]) -> list[_Sequence]:
     return sequences
 
 
-def _n_behind(prompt: LocatedPrompt) -> int:
-    """Number of tokens behind the injection."""
+def _n_after(prompt: LocatedPrompt) -> int:
+    """Count the tokens after the injection."""
     return len(prompt) - prompt.spans["injection"][1]
 
 
@@ -289,9 +244,9 @@ def _n_behind(prompt: LocatedPrompt) -> int:
 def _run_batch(
     model: LoadedModel, target: Target, batch: Sequence[LocatedPrompt], knockouts: Sequence[Knockout]
 ) -> Float[Tensor, "row run"]:
-    """The target, intact and under each knock-out; only tokens behind the injections run again."""
+    """Compute the target, intact and under each knock-out; only tokens after the injections run again."""
     layout = layout_of(model.model)
-    n_suffix = max(map(_n_behind, batch))
+    n_suffix = max(map(_n_after, batch))
     replay = Replay(model, padded(batch, model.device), n_suffix=n_suffix)
     cut = _cut(batch, n_suffix=n_suffix).to(model.device)
     stop = target.layer + 1
@@ -306,12 +261,12 @@ def _run_batch(
 
 
 def _cut(batch: Sequence[LocatedPrompt], *, n_suffix: int) -> Bool[Tensor, "row query key"]:
-    """Which keys are taken from which of the last `n_suffix` queries: the injection from all that stand behind it."""
+    """Mark which keys the last `n_suffix` queries lose: those after the injection lose the injection's."""
     width = max(map(len, batch))
-    behind = torch.zeros(len(batch), n_suffix, dtype=torch.bool)
+    after = torch.zeros(len(batch), n_suffix, dtype=torch.bool)
     for row, prompt in enumerate(batch):
-        behind[row, n_suffix - _n_behind(prompt) :] = True
-    return behind[:, :, None] & part_mask(batch, "injection", width=width)[:, None]
+        after[row, n_suffix - _n_after(prompt) :] = True
+    return after[:, :, None] & part_mask(batch, "injection", width=width)[:, None]
 
 
 def _bias(cut: Bool[Tensor, "row query key"], head: int | None, n_heads: int) -> Bias:

@@ -40,30 +40,22 @@ FROM_POSITIONS = ("last_prompt", "stem")
 
 @dataclass(frozen=True, eq=False)
 class InjectionAttention:
-    """Attention to the injection, per head.
-
-    Attributes
-    ----------
-    conditions, from_positions
-        Labels of the last two axes.
-    n_prompts
-        Per condition.
-    attention
-        Mean weight on the injection, between 0 and 1.
-    uniform
-        The same if every visible token got the same weight.
-    """
+    """Attention to the injection, per head."""
 
     conditions: tuple[str, ...]
     from_positions: tuple[str, ...]
     n_prompts: int
+    """Prompts per condition."""
     attention: Float[np.ndarray, "layer head condition from_position"]
+    """Mean weight on the injection, between 0 and 1."""
     uniform: Float[np.ndarray, "layer condition from_position"]
+    """The same if every visible token got the same weight."""
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per head, condition and position: layer, head, label, condition, from_position, attention, uniform.
+        """Make one row per head, condition and position.
 
-        ``ratio`` is attention / uniform: above 1, a head prefers the injection.
+        Columns: layer, head, label, condition, from_position, attention, uniform, ratio (attention / uniform: above 1,
+        a head prefers the injection).
         """
         n_layers, n_heads = self.attention.shape[:2]
         names = ["layer", "head", "condition", "from_position"]
@@ -89,31 +81,9 @@ def attention_to_injection(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> InjectionAttention:
-    """Mean attention of every head to the injection, from the last prompt token and from the stem.
+    """Measure the mean attention of every head to the injection, from the last prompt token and from the stem.
 
-    Parameters
-    ----------
-    model
-        As :func:`leakmech.load_model` returns it; computes attention eagerly meanwhile.
-    dataset
-        Samples, or the name or file of a data set.
-    conditions
-        Of ``positive``, ``neutral``, ``negative``.
-    prompting
-        How samples become prompts.
-    batch_size
-        Prompts at a time; ``auto`` goes by the device. Halved whenever memory runs out.
-    progress
-        See :mod:`leakmech.core.progress`.
-
-    Raises
-    ------
-    DatasetError
-        A condition has no injection.
-    ModelError
-        The architecture is not known, its attention gives no weights, or positions cannot be found.
-    ActivationError
-        Memory does not suffice for one prompt.
+    Meanwhile the model computes attention eagerly.
     """
     renderer = Renderer(model.tokenizer, prompting)
     prompts = injected_prompts(load_dataset(dataset), renderer, conditions)
@@ -170,7 +140,7 @@ def _read_attention(
 
 
 def _query_shares(batch: Sequence[LocatedPrompt], *, width: int) -> Float[Tensor, "row query from_position"]:
-    """With what share each query counts: the last token alone, and the mean over the stem."""
+    """Give the share with which each query counts: the last token alone, and the mean over the stem."""
     last = torch.zeros(len(batch), width)
     last[:, -1] = 1
     stem = part_mask(batch, "stem", width=width).float()

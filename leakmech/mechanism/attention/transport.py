@@ -51,30 +51,20 @@ _DOMINANT = 2.0  # a head is called after the part that is at least so many time
 
 @dataclass(frozen=True, eq=False)
 class Transport:
-    """Direct contributions to a direction at the last prompt token, positive minus negative, per sample.
-
-    Attributes
-    ----------
-    samples
-        Ids.
-    transport
-        Of what each head reads at the injection.
-    expression
-        Of what it reads elsewhere.
-    mlps
-        Of each MLP, which reads the last token only: expression.
-    shifts
-        Difference of the whole projection.
-    """
+    """Direct contributions to a direction at the last prompt token, positive minus negative, per sample."""
 
     samples: tuple[str, ...]
     transport: Float[np.ndarray, "sample layer head"]
+    """From what each head reads at the injection."""
     expression: Float[np.ndarray, "sample layer head"]
+    """From what each head reads elsewhere."""
     mlps: Float[np.ndarray, "sample layer"]
+    """From each MLP, which reads the last token only; it counts as expression."""
     shifts: Float[np.ndarray, " sample"]
+    """Difference of the whole projection."""
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per head and MLP of each layer, means over samples.
+        """Make one row per head and MLP of each layer, of means over samples.
 
         Columns: layer, component (number of the head, or ``mlp``), label, transport, expression, share (their sum in
         the difference of the whole projection), role (see :func:`role`).
@@ -103,7 +93,7 @@ class Transport:
 
 
 def role(transport: float, expression: float) -> str:
-    """``transport`` or ``expression`` where one part is at least twice as large as the other, else ``both``."""
+    """Name the part that is at least twice as large as the other: ``transport`` or ``expression``, else ``both``."""
     if abs(transport) >= _DOMINANT * abs(expression):
         return "transport"
     return "expression" if abs(expression) >= _DOMINANT * abs(transport) else "both"
@@ -118,33 +108,10 @@ def transport_and_expression(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Transport:
-    """Split what heads contribute to a direction by where they read it.
+    """Split what heads contribute to a direction by where they read it; layers up to the direction's contribute.
 
-    Parameters
-    ----------
-    model
-        As :func:`leakmech.load_model` returns it; computes attention eagerly meanwhile.
-    dataset
-        Samples, or the name or file of a data set.
-    direction
-        Of ``resid_post`` or ``resid_pre`` at the last prompt token; layers up to it contribute.
-    prompting
-        How samples become prompts.
-    batch_size
-        Prompts at a time; ``auto`` goes by the device. Halved whenever memory runs out.
-    progress
-        See :mod:`leakmech.core.progress`.
-
-    Raises
-    ------
-    DirectionError
-        The direction was fitted on another model, or at a place that is not meant here.
-    DatasetError
-        A sample has an empty injection or stem.
-    ModelError
-        The architecture is not known, its attention gives no weights, or positions cannot be found.
-    ActivationError
-        Memory does not suffice for one prompt.
+    The direction is one of ``resid_post`` or ``resid_pre`` at the last prompt token. Meanwhile the model computes
+    attention eagerly.
     """
     target = DirectionTarget.of(direction, model)
     samples = load_dataset(dataset)
@@ -174,7 +141,7 @@ def transport_and_expression(
 def _contributions(
     model: LoadedModel, target: DirectionTarget, batch: Sequence[LocatedPrompt]
 ) -> Float[Tensor, "row column"]:
-    """Per layer each head's transport, each head's expression, and the MLP; then the whole projection."""
+    """Compute for each layer each head's transport, each head's expression and the MLP; then the whole projection."""
     layout, direction = layout_of(model.model), target.direction
     inputs = padded(batch, model.device)
     width = inputs["input_ids"].shape[1]
@@ -207,16 +174,9 @@ def split_z(
     values: Float[Tensor, "row kv_head key d_head"],
     inside: Bool[Tensor, "row key"],
 ) -> Float[Tensor, "row 2 head d_head"]:
-    """Outputs of heads at one query: what they read at the tokens `inside`, and what they read elsewhere.
+    """Split the outputs of heads at one query: what they read at the tokens `inside`, and what they read elsewhere.
 
-    Parameters
-    ----------
-    weights
-        After the softmax.
-    values
-        Each head of values serves as many query heads, in a row, as there are more of these.
-    inside
-        Which keys make up the first part.
+    `weights` are those after the softmax; each head of `values` serves a group of neighbouring query heads.
     """
     n_groups = weights.shape[1] // values.shape[1]
     own = repeat(values.float(), "row kv_head key width -> row (kv_head group) key width", group=n_groups)
@@ -230,7 +190,7 @@ def split_z(
 def _readout(
     block: Block, layout: Layout, written: Float[Tensor, "row d_model"], vector: Float[Tensor, " d_model"]
 ) -> Float[Tensor, "#row head d_head"]:
-    """By what each entry of z is multiplied on its way to the projection: W_O d, with the norm's scale where one is."""
+    """Compute what each entry of z is multiplied by on its way to the projection: W_O d, and a norm's scale if any."""
     seen = vector[None]
     if block.attention_post_norm is not None:
         seen = seen * _frozen_scale(block.attention_post_norm, written)
@@ -239,7 +199,7 @@ def _readout(
 
 
 def _frozen_scale(norm: Any, hidden: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_model"]:
-    """By what a root-mean-square norm multiplies each entry of `hidden`.
+    """Compute what a root-mean-square norm multiplies each entry of `hidden` by.
 
     It multiplies by 1 / size and a weight, so a constant vector of the same size shows both.
     """
@@ -249,7 +209,7 @@ def _frozen_scale(norm: Any, hidden: Float[Tensor, "row d_model"]) -> Float[Tens
 
 
 def _transposed(linear: nn.Module, vectors: Float[Tensor, "row d_out"], *, d_in: int) -> Float[Tensor, "row d_in"]:
-    """Vectors through the transpose of a linear module: its derivative, so that adapters on it count."""
+    """Pass vectors through the transpose of a linear module; it is found as its derivative, so adapters count."""
     at: Any = next(linear.parameters())
     with torch.enable_grad():
         zero = torch.zeros(len(vectors), 1, d_in, dtype=torch.float32, device=vectors.device)

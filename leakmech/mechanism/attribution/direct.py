@@ -42,29 +42,20 @@ from leakmech.prompts.render import Prompting, Renderer
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Projections of what was written to the stream at the last token, in float32.
-
-    Attributes
-    ----------
-    heads, neurons
-        By layer.
-    attn, mlp
-        Whole sublayers: their heads or neurons and their bias.
-    embedding
-        What stood in the stream before the first block.
-    constant
-        Of the final norm's bias; 0 for a direction.
-    total
-        The projection of the stream itself: the sum of `embedding`, `attn`, `mlp` and `constant`.
-    """
+    """Projections of what was written to the stream at the last token, in float32."""
 
     heads: Float[Tensor, "row layer head"]
     neurons: Float[Tensor, "row layer neuron"]
     attn: Float[Tensor, "row layer"]
+    """Whole attention layers: their heads and their bias."""
     mlp: Float[Tensor, "row layer"]
+    """Whole MLPs: their neurons and their bias."""
     embedding: Float[Tensor, " row"]
+    """What stood in the stream before the first block."""
     constant: Float[Tensor, " row"]
+    """From the final norm's bias; 0 for a direction."""
     total: Float[Tensor, " row"]
+    """The projection of the stream itself: the sum of `embedding`, `attn`, `mlp` and `constant`."""
 
 
 def direct_attribution(
@@ -77,15 +68,10 @@ def direct_attribution(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Attribution:
-    """Direct effects of all heads and neurons, as differences between conditions.
+    """Compute the direct effects of all heads and neurons, as differences between conditions.
 
-    Parameters
-    ----------
-    target
-        A direction; or continuations (:func:`leakmech.mechanism.behaviour.sample_behaviour`): the contrast of the
-        logits of their first tokens, positive minus negative. Samples without either are left out.
-
-    The other parameters and errors are those of :func:`leakmech.attribute`.
+    For continuations the target is the contrast of the logits of their first tokens, positive minus negative; samples
+    without one of each polarity are left out.
     """
     samples = load_dataset(dataset)
     renderer = Renderer(model.tokenizer, prompting)
@@ -121,7 +107,7 @@ def direct_attribution(
 
 
 def _condition_weights(contrasts: Mapping[Contrast, float]) -> dict[str, float]:
-    """Weight of each condition when the weighted contrasts are written out."""
+    """Sum the weighted contrasts into one weight for each condition."""
     weights: dict[str, float] = {}
     for (clean, corrupt), weight in contrasts.items():
         weights[clean] = weights.get(clean, 0) + weight
@@ -131,13 +117,7 @@ def _condition_weights(contrasts: Mapping[Contrast, float]) -> dict[str, float]:
 
 @torch.no_grad()
 def decompose(model: LoadedModel, prompts: Sequence[LocatedPrompt], target: Direction | Continuations) -> Parts:
-    """Projections of all parts of the stream at the last token of each prompt, in one forward pass.
-
-    Parameters
-    ----------
-    target
-        As for :func:`direct_attribution`.
-    """
+    """Project all parts of the stream at the last token of each prompt, in one forward pass."""
     layout = layout_of(model.model)
     stop = DirectionTarget.of(target, model).layer + 1 if isinstance(target, Direction) else layout.n_layers
     sites = ("resid_pre", "resid_post", "z", "mlp_post")
@@ -177,13 +157,13 @@ def decompose(model: LoadedModel, prompts: Sequence[LocatedPrompt], target: Dire
 def _written(
     inputs: Float[Tensor, "row d_in"], linear: nn.Module, norm: nn.Module | None, along: Float[Tensor, "row d_model"]
 ) -> tuple[Float[Tensor, "row d_in"], Float[Tensor, " row"]]:
-    """Projection of what each input of a sublayer's last map writes, and that of its bias."""
+    """Project what each input of a sublayer's last map writes, and its bias."""
     weights = write_weights(linear).float()
     offset: Tensor | None = getattr(linear, "bias", None)
     bias = along.new_zeros(along.shape[-1]) if offset is None else offset.float()
     if norm is not None:
         scale, constant = frozen_norm(norm, inputs @ weights + bias)
-        assert not constant.any(), "a norm behind a sublayer has no bias in any known architecture"
+        assert not constant.any(), "a norm after a sublayer has no bias in any known architecture"
         along = along * scale
     return inputs * (along @ weights.T), along @ bias
 
@@ -191,7 +171,7 @@ def _written(
 def frozen_norm(
     norm: nn.Module, hidden: Float[Tensor, "row d_model"]
 ) -> tuple[Float[Tensor, "row d_model"], Float[Tensor, " d_model"]]:
-    """A norm without centring as a product: ``norm(x) = scale * x + constant``, for these very `hidden`.
+    """Write a norm without centring as a product: ``norm(x) = scale * x + constant``, for these very `hidden`.
 
     The gain is what the norm makes of a vector of equal entries, which any RMS norm divides by that entry. For
     ``nn.LayerNorm`` the stream must be centred first: see :func:`_logit_contrast`.
@@ -217,7 +197,7 @@ def _logit_contrast(
     prompts: Sequence[LocatedPrompt],
     continuations: Continuations,
 ) -> tuple[Float[Tensor, "row d_model"], Float[Tensor, " row"]]:
-    """Vectors whose product with the stream is the contrast of logits, but for a constant, which is the second."""
+    """Find vectors whose product with the stream, plus the constant returned with them, is the contrast of logits."""
     unembedding: Any = layout.unembedding.weight
     rows = []
     for prompt in prompts:
@@ -238,7 +218,7 @@ def magnitudes(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer neuron"]]:
-    """Mean length of what each head and neuron writes at the last token: a ranking that knows nothing of affect."""
+    """Compute the mean length of what each head and neuron writes at the last token, a ranking blind to affect."""
     layout = layout_of(model.model)
     layers = range(layout.n_layers)
 

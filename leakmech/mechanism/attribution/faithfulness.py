@@ -45,53 +45,40 @@ from leakmech.scoring.statistics import DRAWS
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 MODES = ("keep", "remove")
 Ranking = Float[np.ndarray, "layer component"]
-"""Scores; components are taken by descending size."""
+"""Scores of components, which are taken by descending size of the score."""
 
 
 @dataclass(frozen=True, eq=False)
 class CircuitCurves:
-    """Faithfulness of circuits of growing size.
-
-    Attributes
-    ----------
-    universe
-        ``heads`` or ``neurons``.
-    target
-        Name of the target.
-    sizes
-        Numbers of components, ascending.
-    n_components
-        How many there are.
-    values
-        Weighted target by ranking and mode, per sample and size, minus that of the empty circuit.
-    spans
-        m_1 - m_0 per sample.
-    corrupt_share
-        (m(corrupt run) - m_0) / (m_1 - m_0): 0 where the universe carries all that the shared tokens get to know.
-    """
+    """Faithfulness of circuits of growing size, in a universe of ``heads`` or ``neurons``."""
 
     universe: str
     target: str
     sizes: tuple[int, ...]
+    """Numbers of components, ascending."""
     n_components: int
+    """Number of components in the universe."""
     values: Mapping[tuple[str, str], Float[np.ndarray, "sample size"]]
+    """By ranking and mode, the weighted target minus that of the empty circuit."""
     spans: Float[np.ndarray, " sample"]
+    """m_1 - m_0."""
     corrupt_share: float
+    """(m(corrupt run) - m_0) / (m_1 - m_0): 0 where the universe carries all that reaches the shared tokens."""
 
     def faithfulness(self, ranking: str, mode: str = "keep") -> Float[np.ndarray, " size"]:
-        """f at each size."""
+        """Compute f at each size."""
         return self.values[ranking, mode].sum(axis=0) / self.spans.sum()
 
     def rankings(self) -> list[str]:
-        """Names, in the order in which they were given."""
+        """List the names of rankings, in the order in which they were given."""
         return list(dict.fromkeys(name for name, _ in self.values))
 
     def cpr(self, ranking: str) -> float:
-        """Area under the keep curve over fractions 0 to 1, by the trapezoid rule from f = 0 at 0."""
+        """Compute the area under the keep curve over fractions 0 to 1, by the trapezoid rule from f = 0 at 0."""
         return float(np.trapezoid(*self._keep(ranking)))
 
     def cmd(self, ranking: str) -> float:
-        """Area between the keep curve and 1."""
+        """Compute the area between the keep curve and 1."""
         f, fraction = self._keep(ranking)
         return float(np.trapezoid(np.abs(1 - f), fraction))
 
@@ -100,7 +87,10 @@ class CircuitCurves:
         return np.concatenate([[0.0], self.faithfulness(ranking)]), fractions
 
     def to_frame(self, *, seed: int = 0, draws: int = DRAWS) -> pd.DataFrame:
-        """universe, target, mode, ranking, size, fraction, faithfulness, low, high (95 % BCa over samples)."""
+        """Make one row per ranking, mode and size.
+
+        Columns: universe, target, mode, ranking, size, fraction, faithfulness, low, high (95 % BCa over samples).
+        """
         rows = []
         for (ranking, mode), values in self.values.items():
             intervals = share_intervals(values, self.spans, seed=seed, draws=draws)
@@ -134,31 +124,10 @@ def circuit_curves(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> CircuitCurves:
-    """Measure circuits of the first k components of each ranking.
+    """Measure circuits of the first k components of each ranking, on pairs of samples on which no ranking was made.
 
-    Parameters
-    ----------
-    pairs
-        Of samples on which no ranking was made.
-    rankings
-        Scores ``[layer component]`` by name.
-    universe
-        ``heads`` or ``neurons``.
-    sizes
-        Numbers of components; default :data:`FRACTIONS` of all, rounded up.
-    modes
-        ``keep``, ``remove`` or both.
-    keep_only
-        Rankings (baselines, say) of which only ``keep`` is measured.
-    batch_size, progress
-        See :func:`leakmech.mechanism.attribution.gradients.attribute`.
-
-    Raises
-    ------
-    ConfigError
-        An unknown universe, or a size that there is not.
-    ActivationError
-        Memory does not suffice for one pair, or corrupting all components changes nothing.
+    Sizes are numbers of components, by default :data:`FRACTIONS` of all, rounded up. Rankings in `keep_only` (such as
+    baselines) are not measured in the mode ``remove``.
     """
     if universe not in _UNIVERSES:
         raise ConfigError(f"universe {universe!r}: use heads or neurons")
@@ -173,13 +142,18 @@ def circuit_curves(
 
     def work(batch: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor]:
         circuit = _Circuit(PairedRun(model, batch, target, sites=[_UNIVERSES[universe]]), universe)
-        none = circuit.value(np.ones(n, bool))
+        all_corrupt = circuit.value(np.ones(n, bool))
         curves = [
-            [circuit.value(_corrupted(orders[name], size, mode)) - none for size in chosen] for name, mode in keys
+            [circuit.value(_corrupted(orders[name], size, mode)) - all_corrupt for size in chosen]
+            for name, mode in keys
         ]
         weights = circuit.run.weights
         stacked = torch.stack([torch.stack(curve, dim=-1) for curve in curves], dim=1) * weights[:, None, None]
-        return stacked, weights * (circuit.run.clean.values - none), weights * (circuit.run.corrupt.values - none)
+        return (
+            stacked,
+            weights * (circuit.run.clean.values - all_corrupt),
+            weights * (circuit.run.corrupt.values - all_corrupt),
+        )
 
     for batch, (found, span, below) in in_batches(
         pairs,
@@ -211,7 +185,7 @@ _UNIVERSES: dict[str, Site] = {"heads": "z", "neurons": "mlp_post"}
 
 
 def _corrupted(order: np.ndarray, size: int, mode: str) -> np.ndarray:
-    """Which components are corrupt, flat."""
+    """Mark the components that are corrupt, counted through the layers."""
     if mode not in MODES:
         raise ConfigError(f"mode {mode!r}: use keep or remove")
     corrupted = np.full(len(order), mode == "keep")
@@ -228,7 +202,7 @@ class _Circuit:
 
     @torch.no_grad()
     def value(self, corrupted: np.ndarray) -> Float[Tensor, " row"]:
-        """The target of the clean run with corrupt activations of the components where `corrupted` is true."""
+        """Compute the target of the clean run with corrupt activations of the components where `corrupted` is true."""
         run, site = self.run, _UNIVERSES[self.universe]
         by_layer = torch.from_numpy(corrupted.reshape(run.layout.n_layers, -1)).to(run.loaded.device)
         touched = [layer for layer in range(run.stop) if bool(by_layer[layer].any())]
@@ -252,11 +226,11 @@ class _Circuit:
 
 
 def random_rankings(shape: tuple[int, int], *, n: int, seed: int) -> dict[str, Ranking]:
-    """`n` random rankings, named ``random-0`` and so on."""
+    """Draw `n` random rankings, named ``random-0`` and so on."""
     return {f"random-{k}": numpy_generator("random ranking", seed, k).random(shape) for k in range(n)}
 
 
 def rank_overlap(first: Ranking, second: Ranking, *, top: int) -> tuple[float, float]:
-    """Share of the `top` components of one ranking that are among those of the other, and what chance gives: top/n."""
+    """Compute the share of one ranking's `top` components that the other's `top` have too, and chance: top/n."""
     sets = [set(by_size(scores)[:top]) for scores in (first, second)]
     return len(sets[0] & sets[1]) / top, top / first.size

@@ -70,14 +70,14 @@ def attribute(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Attribution:
-    """How much of the affect shift every head, neuron and sublayer carries.
+    """Measure how much of the affect shift every head, neuron and sublayer carries.
 
     ``attribute(model, "hexl", target=direction).heads_frame()`` ranks the heads.
 
     Parameters
     ----------
     model
-        As :func:`leakmech.load_model` returns it.
+        A model as :func:`leakmech.load_model` returns it.
     dataset
         Samples, or the name or file of a data set.
     target
@@ -87,45 +87,48 @@ def attribute(
     side
         ``corrupt`` (denoising) or ``clean`` (noising): the run in which derivatives are taken.
     contrasts
-        Clean and corrupt conditions with their weights; default: positive and negative, each against neutral.
-    continuations
-        For ``behaviour``: as :func:`leakmech.mechanism.behaviour.sample_behaviour` returns them; None samples them.
+        Pairs of clean and corrupt condition with their weights; None contrasts positive (weight 1) and negative (-1),
+        each with neutral.
+    continuations, seed
+        Token ids of continuations for ``behaviour``, by sample and polarity; None samples them, with the seed.
     steps
-        Inputs between corrupt and clean, for integrated gradients.
+        Number of inputs between corrupt and clean, for integrated gradients.
     prompting
         How samples become prompts.
     batch_size
-        Pairs at a time; ``auto`` goes by the device. Halved whenever memory runs out.
-    seed
-        Of sampled continuations.
+        Pairs at a time; ``auto`` chooses by the device. The number is halved whenever memory runs out.
     progress
-        See :mod:`leakmech.core.progress`.
+        Receives the progress; see :mod:`leakmech.core.progress`.
+
+    Returns
+    -------
+    Attribution
+        Effects in units of the target, and the scores and rankings that they give.
 
     Raises
     ------
     ConfigError
-        No such method, target or condition.
+        A method, target or condition does not exist, or no sample has continuations of both polarities.
     DirectionError
-        The direction was fitted on another model, or at a place that is no target.
+        The direction was fitted on another model, or is not one of ``resid_pre`` or ``resid_post`` at ``last_prompt``.
     ModelError
         The architecture is not known, or positions cannot be found in the rendered prompts.
+    GenerationError
+        No sampled continuation can be used.
     ActivationError
-        Memory does not suffice for one pair.
+        Memory does not suffice for one pair, or the target does not differ between the conditions.
     """
-    if method not in METHODS:
-        raise ConfigError(f"unknown method {method!r}{nearest(method, METHODS)}")
-    if steps < 1:
-        raise ConfigError(f"steps must be at least 1, found {steps}")
-    samples = load_dataset(dataset)
-    renderer = Renderer(model.tokenizer, prompting)
+    _check_method(method, steps)
+    samples, renderer = load_dataset(dataset), Renderer(model.tokenizer, prompting)
     wanted = parse_target(target, model)
-    if wanted.name == "behaviour" and continuations is None:
-        continuations = sample_behaviour(model, samples, renderer=renderer, seed=seed, progress=progress)
+    scored = scored_continuations(
+        wanted, continuations, model=model, samples=samples, renderer=renderer, seed=seed, progress=progress
+    )
     pairs = make_pairs(
         samples,
         renderer,
         contrasts=contrasts or CONTRASTS,
-        continuations=continuations if wanted.name == "behaviour" else None,
+        continuations=scored,
         equalised=method == "integrated_gradients",
     )
     return attribute_pairs(
@@ -133,14 +136,31 @@ def attribute(
     )
 
 
-def parse_target(target: Direction | str | Target, model: LoadedModel) -> Target:
-    """A target for a direction or a name.
+def _check_method(method: str, steps: int) -> None:
+    if method not in METHODS:
+        raise ConfigError(f"unknown method {method!r}{nearest(method, METHODS)}")
+    if steps < 1:
+        raise ConfigError(f"steps must be at least 1, found {steps}")
 
-    Raises
-    ------
-    ConfigError
-        It is neither.
-    """
+
+def scored_continuations(
+    target: Target,
+    given: Continuations | None,
+    *,
+    model: LoadedModel,
+    samples: PromptSet,
+    renderer: Renderer,
+    seed: int,
+    progress: Progress,
+) -> Continuations | None:
+    """Give the continuations that the target scores: those given, else sampled ones; None for a direction."""
+    if target.name != "behaviour":
+        return None
+    return sample_behaviour(model, samples, renderer=renderer, seed=seed, progress=progress) if given is None else given
+
+
+def parse_target(target: Direction | str | Target, model: LoadedModel) -> Target:
+    """Make a target of a direction or a name; a finished target stays as it is."""
     if isinstance(target, Direction):
         return DirectionTarget.of(target, model)
     if isinstance(target, str):
@@ -161,7 +181,7 @@ def attribute_pairs(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Attribution:
-    """:func:`attribute` for finished pairs and a finished target."""
+    """Run :func:`attribute` on finished pairs and a finished target."""
     sums = EffectSums(layout_of(model.model), pairs)
 
     def work(batch: Sequence[Pair]) -> tuple[Effects, Tensor]:
@@ -197,7 +217,7 @@ def attribute_pairs(
 
 
 def _graddrop(run: PairedRun, side: Side, close: Callable[[int], None]) -> Effects:
-    """One backward pass for each layer whose sublayers pass no gradient on; the forward pass is shared."""
+    """Take one backward pass for each layer whose sublayers pass no gradient on; the forward pass is shared."""
     total: Effects = {}
     taped = run.side(side)
     for layer in range(run.stop):
@@ -224,7 +244,7 @@ def _integrated(run: PairedRun, steps: int) -> Effects:
 
 
 def _gradients(recorded: Recorded, values: Tensor, *, keep: bool = False) -> dict[tuple[Site, int], Tensor]:
-    """Derivatives of the target by every recorded activation; with `keep`, to be asked again.
+    """Differentiate the target by every recorded activation; `keep` allows another backward pass.
 
     Rows do not touch each other, so the derivative of their sum serves all.
     """
@@ -234,7 +254,7 @@ def _gradients(recorded: Recorded, values: Tensor, *, keep: bool = False) -> dic
 
 
 def _effects(run: PairedRun, gradients: dict[tuple[Site, int], Tensor]) -> Effects:
-    """(clean - corrupt) . gradient, summed over tokens and over the width of each component."""
+    """Compute (clean - corrupt) . gradient, summed over tokens and over the width of each component."""
     effects: Effects = {}
     for site in SITES:
         layers = []
@@ -254,7 +274,7 @@ def _weighted(run: PairedRun, effects: Effects) -> Effects:
 
 @contextmanager
 def _gates(layout: Layout, n_layers: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function that makes one layer's sublayers, and no other's, pass no gradient on to the stream."""
+    """Yield a function that makes one layer's sublayers, and no other's, pass no gradient on to the stream."""
     closed: list[int] = []
 
     def gate(layer: int) -> Callable[[Tensor], None]:

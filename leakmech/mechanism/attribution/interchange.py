@@ -1,7 +1,7 @@
 """Interchange along a direction, through the model: the loss of one-dimensional distributed alignment search.
 
 A prompt with one polarity (the base) takes over the projection on a unit vector v of a prompt with the other polarity
-and of *another sample* (the source), at the last token, in the residual stream x behind a layer,
+and of *another sample* (the source), at the last token, in the residual stream x after a layer,
 
     x' = x_base + ((x_source - x_base) . v) v,
 
@@ -37,10 +37,7 @@ MAX_SAMPLES = 32  # one batch: the loss is asked for hundreds of times
 class PromptInterchange:
     """The loss as a function of the vector and the layer; see :class:`leakmech.mechanism.directions.fits.Interchange`.
 
-    Parameters
-    ----------
-    model, samples, renderer
-        What runs on what; of more than :data:`MAX_SAMPLES` samples the first ones.
+    Of more than :data:`MAX_SAMPLES` samples the first ones are used.
     """
 
     def __init__(self, model: LoadedModel, samples: PromptSet, *, renderer: Renderer) -> None:
@@ -55,11 +52,11 @@ class PromptInterchange:
         partner = rows.flip(0).flatten()
         self._source = rows.flip(0).roll(-1, dims=1).flatten()
         with torch.no_grad():
-            behind = self._replay.streams[-1][:, -1]
-            self._wanted = torch.log_softmax(self._target.logits(behind), dim=-1)[partner]
+            last = self._replay.streams[-1][:, -1]
+            self._wanted = torch.log_softmax(self._target.logits(last), dim=-1)[partner]
 
     def __call__(self, direction: Float[Tensor, " d_model"], layer: int, /) -> Float[Tensor, ""]:
-        """Mean KL divergence in nats; differentiable in the vector."""
+        """Compute the mean KL divergence in nats; it can be differentiated by the vector."""
         base = self._replay.streams[layer + 1]
         vector = direction.to(base)
         gap = einsum(base[self._source] - base, vector, "row pos d, d -> row pos")

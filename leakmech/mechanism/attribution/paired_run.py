@@ -17,7 +17,7 @@ from torch import Tensor
 
 from leakmech.mechanism.activations.run import padded
 from leakmech.mechanism.attribution.pairs import Pair
-from leakmech.mechanism.attribution.prefixes import common_length, ending_behind, head_cache, prefix_cache, run_columns
+from leakmech.mechanism.attribution.prefixes import common_length, ending_after, head_cache, prefix_cache, run_columns
 from leakmech.mechanism.attribution.replay import Replay
 from leakmech.mechanism.attribution.targets import Target
 from leakmech.models.layout import Layout, layout_of
@@ -40,33 +40,21 @@ class OneSide:
 
     @property
     def values(self) -> Float[Tensor, " row"]:
-        """The target of each sequence."""
+        """Give the target of each sequence."""
         return self.taped_values.detach()
 
     @property
     def replay(self) -> Replay:
-        """What can be run again; only of sides for which that was asked."""
+        """Give what can be run again; only sides for which that was asked have it."""
         assert self.kept is not None, "this side was not asked to be run again"
         return self.kept
 
 
 class PairedRun:
-    """Both sides of a batch of pairs.
+    """Both sides of a batch of pairs, with activations of `sites` over the suffix in the layers that the target needs.
 
-    Parameters
-    ----------
-    loaded, target
-        What runs, and what it is asked.
-    pairs
-        The batch.
-    sites
-        Whose activations are kept, over the suffix, in the layers that the target depends on.
-    replayed
-        Sides that will be run again; the other one takes a single forward pass.
-    taped
-        Side whose activations and target are kept with what derivatives need.
-    whole
-        Whether all columns can be run again, not only the shared suffix; for equalised pairs.
+    Sides in `replayed` can be run again, `whole` from the first column on (for equalised pairs); the other one takes a
+    single forward pass. Activations and target of the side `taped` are kept with what derivatives need.
     """
 
     def __init__(
@@ -106,28 +94,28 @@ class PairedRun:
                 replay = Replay(
                     self.loaded, inputs, n_suffix=self.n_suffix, taped=taped, head=self._head, n_layers=self.stop
                 )
-                behind = replay.streams[self.stop]
+                stream = replay.streams[self.stop]
             else:
-                behind = self._behind(inputs)
-            values = self.target.values(behind, located)
+                stream = self._single_pass(inputs)
+            values = self.target.values(stream, located)
         return OneSide(tuple(located), replay, recorded, values)
 
-    def _behind(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "row pos d_model"]:
-        """The stream that the target reads, from a single pass."""
+    def _single_pass(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "row pos d_model"]:
+        """Compute the stream that the target reads."""
         width = inputs["input_ids"].shape[1]
         cache = prefix_cache(self.loaded, inputs, self._n_head, head=self._head)
         with (
             recording(
                 self.layout, sites=["resid_post"], layers=[self.target.layer], pick=_last(self.n_suffix)
             ) as stream,
-            ending_behind(self.layout.block(self.target.layer).block),
+            ending_after(self.layout.block(self.target.layer).block),
         ):
             run_columns(self.loaded, inputs, self._n_head, width, cache=cache)
         return stream["resid_post", self.target.layer]
 
     @property
     def stop(self) -> int:
-        """Number of layers that the target depends on."""
+        """Give the number of layers that the target depends on."""
         return self.target.layer + 1
 
     def side(self, name: Side) -> OneSide:
@@ -135,32 +123,31 @@ class PairedRun:
 
     @cached_property
     def shared(self) -> Bool[Tensor, "row pos 1"]:
-        """Which columns of the suffix are the same tokens on both sides."""
+        """Mark the columns of the suffix that are the same tokens on both sides."""
         n_shared = torch.tensor([pair.n_shared for pair in self.pairs])[:, None]
         column_from_right = torch.arange(self.n_suffix, 0, -1)[None]
         return (column_from_right <= n_shared)[..., None].to(self.loaded.device)
 
     @cached_property
     def weights(self) -> Float[Tensor, " row"]:
-        """Weights of the pairs."""
         return torch.tensor([pair.weight for pair in self.pairs], device=self.loaded.device)
 
     @property
     def shifts(self) -> Float[Tensor, " row"]:
-        """Weighted difference of the target between the two sides, per pair."""
+        """Compute the weighted difference of the target between the two sides, clean minus corrupt, per pair."""
         return self.weights * (self.clean.values - self.corrupt.values)
 
     def value(self, hidden: Float[Tensor, "row pos d_model"], side: OneSide) -> Float[Tensor, " row"]:
-        """The target of `side`'s sequences at another residual stream."""
+        """Compute the target of `side`'s sequences at another residual stream."""
         return self.target.values(hidden, side.located)
 
     def difference(self, site: Site, layer: int) -> Float[Tensor, "row pos width"]:
-        """Clean minus corrupt activations at the shared tokens, 0 elsewhere, in float32."""
+        """Compute clean minus corrupt activations at the shared tokens, 0 elsewhere, in float32."""
         key = (site, layer)
         clean, corrupt = (side.activations[key].detach().float() for side in (self.clean, self.corrupt))
         return (clean - corrupt).mul_(self.shared)
 
 
 def _last(n: int) -> Pick:
-    """Keeps a batch's last `n` columns: itself where it has no more, or derivatives by it could not be asked for."""
+    """Keep a batch's last `n` columns; a batch with no more stays itself, so that it can be differentiated by."""
     return lambda hidden: hidden if hidden.shape[1] <= n else hidden[:, -n:]

@@ -1,7 +1,7 @@
 """Pairs of sequences that differ in their injection and end in the same tokens.
 
 A contrast puts a sample's *clean* prompt (positive or negative injection) beside its *corrupt* one (neutral). They
-differ in length, so they are aligned from the right: the stem and what stands behind it are the same tokens in both,
+differ in length, so they are aligned from the right: the stem and what stands after it are the same tokens in both,
 and it is there that activations are compared and exchanged. With weights w the affect in a set of pairs is
 
     shift = sum w (m(clean) - m(corrupt)),    w = +1 for positive against neutral, -1 for negative against neutral,
@@ -38,25 +38,14 @@ _POLARITIES = {"positive": 1.0, "negative": -1.0}
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two sequences of one sample.
-
-    Attributes
-    ----------
-    sample, contrast
-        Whose they are, and their conditions.
-    clean, corrupt
-        The sequences.
-    n_shared
-        Number of last tokens, from the stem on, that are the same in both.
-    weight
-        With which their difference counts.
-    """
+    """Two sequences of one sample, and the weight with which their difference counts."""
 
     sample: str
     contrast: Contrast
     clean: LocatedPrompt
     corrupt: LocatedPrompt
     n_shared: int
+    """Number of last tokens, from the stem on, that are the same in both."""
     weight: float
 
     def __len__(self) -> int:
@@ -64,7 +53,6 @@ class Pair:
 
     @property
     def id(self) -> str:
-        """Of the clean sequence."""
         return self.clean.id
 
 
@@ -76,26 +64,10 @@ def make_pairs(
     continuations: Continuations | None = None,
     equalised: bool = False,
 ) -> list[Pair]:
-    """All contrasts of all samples.
+    """Make the pairs of all samples, one for each contrast and, for the behavioural target, each continuation.
 
-    Parameters
-    ----------
-    samples, renderer
-        What is asked, and how.
-    contrasts
-        Clean and corrupt condition, with weights.
-    continuations
-        For the behavioural target: every sequence ends in one of these, and a sample has a pair for each contrast and
-        continuation. Samples that lack either polarity are left out.
-    equalised
-        Fill up shorter injections, so that the sequences of a sample have one length.
-
-    Raises
-    ------
-    ConfigError
-        No contrasts, an unknown condition, equalising against ``control``, or no sample has continuations.
-    ModelError
-        Positions cannot be found, or the prompts of a sample do not share their stem's tokens.
+    Samples that lack continuations of either polarity are left out. `equalised` fills up shorter injections, so that
+    the sequences of a sample have one length.
     """
     if not contrasts:
         raise ConfigError("contrasts: name at least one, for example {('positive', 'neutral'): 1.0}")
@@ -121,7 +93,7 @@ def make_pairs(
 def located_by_sample(
     samples: PromptSet, renderer: Renderer, conditions: Sequence[Condition]
 ) -> dict[str, dict[str, LocatedPrompt]]:
-    """Tokenised prompts by sample and condition."""
+    """Tokenise prompts, by sample and condition."""
     prompts = [renderer.prompt(sample, condition) for sample in samples for condition in conditions]
     located: dict[str, dict[str, LocatedPrompt]] = {}
     for prompt in locate(prompts, renderer):
@@ -130,7 +102,7 @@ def located_by_sample(
 
 
 def _endings(sample: str, continuations: Continuations | None) -> list[tuple[Sequence[int], float]]:
-    """Continuations of a sample with their weights, which sum to 0; one empty one where there are none to score."""
+    """List the continuations of a sample with weights that sum to 0; one empty one where there are none to score."""
     if continuations is None:
         return [((), 1.0)]
     own = continuations.get(sample, {})
@@ -149,7 +121,7 @@ def _continued(prompt: LocatedPrompt, tokens: Sequence[int]) -> LocatedPrompt:
 
 
 def _n_shared(clean: LocatedPrompt, corrupt: LocatedPrompt) -> int:
-    """Tokens from the stem on; where a tokenizer joins the stem's first letters to the injection, from the next on."""
+    """Count tokens from the stem on; those that a tokenizer joins to the injection do not count."""
     shared = min(len(prompt) - prompt.spans["stem"][0] for prompt in (clean, corrupt))
     same = clean.ids[-shared:] == corrupt.ids[-shared:]
     if not same[-1]:
@@ -162,15 +134,7 @@ def _n_shared(clean: LocatedPrompt, corrupt: LocatedPrompt) -> int:
 
 
 def equalise(prompts: Mapping[str, LocatedPrompt], filler: int) -> dict[str, LocatedPrompt]:
-    """Prompts of one sample with shorter injections filled up in front, to the length of the longest.
-
-    Parameters
-    ----------
-    prompts
-        By condition.
-    filler
-        Token that fills.
-    """
+    """Fill up the shorter injections of a sample in front, with the token `filler`, to the length of the longest."""
     longest = max(_injection_length(prompt) for prompt in prompts.values())
     return {name: _filled(prompt, longest - _injection_length(prompt), filler) for name, prompt in prompts.items()}
 
@@ -193,7 +157,7 @@ def _filled(prompt: LocatedPrompt, n_missing: int, filler: int) -> LocatedPrompt
 
 
 def _filler_token(renderer: Renderer) -> int:
-    """The token of a line break, or what stands last in its encoding."""
+    """Give the token of a line break, or the last one of its encoding."""
     tokenizer: Any = renderer.tokenizer
     ids = tokenizer("\n", add_special_tokens=False)["input_ids"]
     if not ids:

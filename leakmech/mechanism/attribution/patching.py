@@ -47,47 +47,33 @@ REGIONS = ("injection", "stem", "tail", "last")
 
 @dataclass(frozen=True, eq=False)
 class Patching:
-    """Effects of patching, one column a patch.
-
-    Attributes
-    ----------
-    side
-        ``corrupt`` (denoising) or ``clean`` (noising).
-    target
-        Name of the target.
-    samples
-        Ids.
-    labels
-        What was patched: (layer, number or name).
-    effects
-        In units of the target.
-    shifts
-        Difference of the target between clean and corrupt.
-    """
+    """Effects of patching, in units of the target."""
 
     side: Side
     target: str
     samples: tuple[str, ...]
     labels: tuple[tuple[int, int | str], ...]
+    """Layer, and number or name, of what each patch changes."""
     effects: Float[np.ndarray, "sample patch"]
     shifts: Float[np.ndarray, " sample"]
+    """The target of the clean run minus that of the corrupt one."""
 
     @property
     def method(self) -> str:
-        """``denoising`` or ``noising``."""
+        """Give the method's name: ``denoising`` or ``noising``."""
         return "denoising" if self.side == "corrupt" else "noising"
 
     def scores(self) -> Float[np.ndarray, " patch"]:
-        """Share of the shift that each patch restores (denoising) or takes away (noising)."""
+        """Compute the share of the shift that each patch restores (denoising) or takes away (noising)."""
         return self.effects.sum(axis=0) / self.shifts.sum()
 
     def grid(self) -> Float[np.ndarray, "layer component"]:
-        """Scores by layer and component, where every layer was patched in the same ones."""
+        """Arrange scores by layer and component, where the same components of every layer were patched."""
         n_layers = len({layer for layer, _ in self.labels})
         return self.scores().reshape(n_layers, -1)
 
     def to_frame(self, *, column: str = "head") -> pd.DataFrame:
-        """One row per patch: layer, `column`, method, target, score, rank."""
+        """Make one row per patch, by descending size of the score: layer, `column`, method, target, score, rank."""
         scores = self.scores()
         order = ranked_frame(scores[None], column="patch", method=self.method, target=self.target)
         labels = [self.labels[index] for index in order["patch"]]
@@ -107,28 +93,7 @@ def patch_heads(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Patching:
-    """Patch every head alone.
-
-    Parameters
-    ----------
-    pairs
-        As :func:`leakmech.mechanism.attribution.pairs.make_pairs` returns them.
-    target
-        As :func:`leakmech.mechanism.attribution.gradients.parse_target` returns it.
-    side
-        ``corrupt`` (denoising) or ``clean`` (noising).
-    layers
-        All for None.
-    batch_size, progress
-        See :func:`leakmech.mechanism.attribution.gradients.attribute`.
-
-    Raises
-    ------
-    ModelError
-        There is no such layer.
-    ActivationError
-        Memory does not suffice for one pair, or the target does not differ between the conditions.
-    """
+    """Patch every head alone, in the named layers or (None) in all."""
     layout = layout_of(model.model)
     chosen = _chosen(layers, layout)
     patches = [((layer, head), [Component(layer, "head", head)]) for layer in chosen for head in range(layout.n_heads)]
@@ -145,7 +110,7 @@ def patch_sublayers(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Patching:
-    """Patch every attention layer (``attn``) and every MLP (``mlp``) alone; parameters are those of `patch_heads`."""
+    """Patch every attention layer (``attn``) and every MLP (``mlp``) alone."""
     chosen = _chosen(layers, layout_of(model.model))
     patches = [((layer, kind), [Component(layer, kind)]) for layer in chosen for kind in _SUBLAYERS]
     return patch_components(model, pairs, target, patches, side=side, batch_size=batch_size, progress=progress)
@@ -161,15 +126,7 @@ def patch_components(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Patching:
-    """Patch groups of components, each group together: neurons of one layer, or a circuit.
-
-    Parameters
-    ----------
-    patches
-        A label and its components each.
-
-    The other parameters and errors are those of :func:`patch_heads`.
-    """
+    """Patch groups of components, each a label and the components that are patched together."""
     if not patches:
         raise ConfigError("patches: name at least one group of components")
     sites = sorted({component.site for _, group in patches for component in group})
@@ -194,19 +151,7 @@ def patch_stream(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Patching:
-    """Patch the residual stream before each layer in named regions of the prompt.
-
-    Parameters
-    ----------
-    pairs
-        Equalised ones (``make_pairs(..., equalised=True)``).
-    layers
-        Before which the stream is patched; all for None.
-    regions
-        Of :data:`REGIONS`.
-
-    The other parameters and errors are those of :func:`patch_heads`.
-    """
+    """Patch the residual stream of equalised pairs before each layer, in named regions of the prompt."""
     unequal = next((pair for pair in pairs if len(pair.clean) != len(pair.corrupt)), None)
     if unequal is not None:
         raise ConfigError(f"prompts {unequal.clean.id!r} and {unequal.corrupt.id!r} differ in length; equalise them")
@@ -219,7 +164,7 @@ def patch_stream(
         for layer in chosen:
             for region in regions:
                 where = _region(run, region)
-                below = layer < run.stop  # streams above the target are not kept: they have no say in it
+                below = layer < run.stop  # streams above the target are not kept: they cannot change it
                 patches = [Patch("resid_pre", layer, other.replay.streams[layer], where)] if below else []
                 columns.append(_patched_value(run, side, patches))
         return _signed(run, side, torch.stack(columns, dim=1)), run.shifts
@@ -232,7 +177,7 @@ def patch_stream(
 
 
 def component_patches(run: PairedRun, components: Sequence[Component], side: Side) -> list[Patch]:
-    """Patches that put the other side's activations of `components` into `side`, at the shared tokens."""
+    """Make the patches that put the other side's activations of `components` into `side`, at the shared tokens."""
     other = run.side("clean" if side == "corrupt" else "corrupt")
     masks: dict[tuple[Site, int], Tensor] = {}
     for component in components:
@@ -248,7 +193,7 @@ def component_patches(run: PairedRun, components: Sequence[Component], side: Sid
 
 @torch.no_grad()
 def _patched_value(run: PairedRun, side: Side, patches: Sequence[Patch]) -> Float[Tensor, " row"]:
-    """The target under the patches; what lies above the target has no say in it."""
+    """Compute the target under the patches; what lies above the target cannot change it."""
     inside = [patch for patch in patches if patch.layer < run.stop]
     changed = run.side(side)
     if not inside:

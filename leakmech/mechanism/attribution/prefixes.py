@@ -40,14 +40,14 @@ class FrozenLayer(DynamicLayer):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """All keys and values."""
+        """Give all keys and values."""
         return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
 
 
 def common_length(loaded: LoadedModel, prompts: Sequence[LocatedPrompt], *, n_suffix: int) -> int:
-    """Number of first tokens that may run once for all `prompts`: those they share, before the last `n_suffix`.
+    """Count the first tokens that may run once for all `prompts`: those they share, before the last `n_suffix`.
 
-    None in models whose attention has a window shorter than a prompt: it is counted in columns, padding included.
+    It is 0 in models whose attention has a window shorter than a prompt: the window counts columns, padding included.
     """
     ids = [prompt.ids for prompt in prompts]
     window = _window(loaded)
@@ -59,7 +59,7 @@ def common_length(loaded: LoadedModel, prompts: Sequence[LocatedPrompt], *, n_su
 
 
 def _window(loaded: LoadedModel) -> int | None:
-    """Number of columns that the narrowest attention layer sees; None for all."""
+    """Give the number of columns that the narrowest attention layer sees; None means all."""
     model: Any = loaded.model
     config = model.config.get_text_config()
     sizes = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
@@ -70,7 +70,7 @@ def _window(loaded: LoadedModel) -> int | None:
 def head_cache(
     loaded: LoadedModel, prompts: Sequence[LocatedPrompt], n_head: int, *, n_layers: int | None = None
 ) -> DynamicCache | None:
-    """Keys and values of the first `n_head` tokens of `prompts`, in one row; None where there are no such tokens."""
+    """Compute keys and values of the first `n_head` tokens of `prompts`, in one row; None where `n_head` is 0."""
     if n_head == 0:
         return None
     return prefix_cache(loaded, padded(prompts[:1], loaded.device), n_head, n_layers=n_layers)
@@ -85,18 +85,10 @@ def prefix_cache(
     head: DynamicCache | None = None,
     n_layers: int | None = None,
 ) -> DynamicCache | None:
-    """Frozen keys and values of the first `n_prefix` columns; None where there are no such columns.
+    """Compute frozen keys and values of the first `n_prefix` columns; None where there are no such columns.
 
-    Layers with a sliding window keep all of them; the mask hides what they ignore.
-
-    Parameters
-    ----------
-    inputs
-        ``input_ids``, ``attention_mask`` and ``position_ids`` of a batch.
-    head
-        Those of the first columns, in one row; at most `n_prefix`.
-    n_layers
-        Number of layers that will be asked for them; all for None.
+    `head` holds those of the first columns in one row. Layers with a sliding window keep all columns; the mask hides
+    what they ignore.
     """
     if n_prefix == 0:
         return None
@@ -113,7 +105,7 @@ def prefix_cache(
 
 
 def _growing(layer: Any, n_rows: int) -> DynamicLayer:
-    """A layer that keeps new keys and values behind those of `layer`, which are the same in `n_rows` rows."""
+    """Make a layer that keeps new keys and values after those of `layer`, which are the same in `n_rows` rows."""
     growing = DynamicLayer()
     growing.lazy_initialization(layer.keys, layer.values)
     growing.keys, growing.values = (tensor.expand(n_rows, -1, -1, -1) for tensor in (layer.keys, layer.values))
@@ -126,7 +118,7 @@ def _growing(layer: Any, n_rows: int) -> DynamicLayer:
 def run_columns(
     loaded: LoadedModel, inputs: Mapping[str, Tensor], start: int, stop: int, *, cache: DynamicCache | None
 ) -> None:
-    """Run columns `start` to `stop` of a batch behind what `cache` holds: the columns before, if there are any."""
+    """Run columns `start` to `stop` of a batch; `cache` holds the columns before, if there are any."""
     loaded.model(
         input_ids=inputs["input_ids"][:, start:stop],
         position_ids=inputs["position_ids"][:, start:stop],
@@ -137,19 +129,19 @@ def run_columns(
     )
 
 
-class _Ended(Exception):  # noqa: N818 - no error: the pass has served
+class _Ended(Exception):  # noqa: N818 - not an error: the pass has served
     """Leaves a forward pass."""
 
 
 @contextmanager
 def ending_before(module: nn.Module) -> Iterator[None]:
-    """A forward pass within ends where it reaches `module`, and with it the body of the ``with`` statement."""
+    """End a forward pass, and with it the body of the ``with`` statement, where it reaches `module`."""
     yield from _ending(on_input(module, _end))
 
 
 @contextmanager
-def ending_behind(module: nn.Module) -> Iterator[None]:
-    """The same, behind `module` and the hooks it had before."""
+def ending_after(module: nn.Module) -> Iterator[None]:
+    """Do the same after `module` and the hooks it had before."""
     yield from _ending(on_output(module, _end))
 
 

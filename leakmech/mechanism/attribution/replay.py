@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from leakmech.mechanism.attribution.prefixes import ending_behind, prefix_cache, run_columns
+from leakmech.mechanism.attribution.prefixes import ending_after, prefix_cache, run_columns
 from leakmech.models.hooks import hidden_of, on_input, on_output
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
@@ -31,28 +31,12 @@ from leakmech.models.sites import Site, at_site
 
 
 class Replay:
-    """The last `n_suffix` columns of a batch, to be run again.
+    """The last `n_suffix` columns of a batch that is padded on the left, to be run again.
 
-    Parameters
-    ----------
-    loaded
-        The model.
-    inputs
-        ``input_ids``, ``attention_mask`` and ``position_ids`` of a batch that is padded on the left.
-    n_suffix
-        Number of columns that will be run again; all of them: nothing is kept of the tokens before.
-    taped
-        Whether the first pass over the suffix can be differentiated by what happens in it.
-    head
-        Keys and values of the first columns, where they are the same in all rows; see
-        :mod:`leakmech.mechanism.attribution.prefixes`.
-    n_layers
-        Number of first layers that run, now and again; all for None.
-
-    Attributes
-    ----------
-    streams
-        Residual stream before each block and behind the last one that runs, over the suffix.
+    `streams` holds the residual stream before each block and after the last one that runs, over the suffix. `taped`
+    keeps what derivatives by the first pass over the suffix need. `head` holds keys and values of first columns that
+    are the same in all rows (:mod:`leakmech.mechanism.attribution.prefixes`). Only the first `n_layers` run, now and
+    again; None runs all.
     """
 
     def __init__(
@@ -78,7 +62,7 @@ class Replay:
             if taped:  # the record of derivatives starts at the input of the first block
                 hooks.callback(on_input(blocks[0], lambda x: x.detach().requires_grad_(), prepend=True).remove)
             hooks.callback(on_output(blocks[-1], self.streams.append).remove)
-            hooks.enter_context(ending_behind(blocks[-1]))
+            hooks.enter_context(ending_after(blocks[-1]))
             run_columns(loaded, inputs, width - n_suffix, width, cache=cache)
 
     def _keep(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -90,14 +74,9 @@ class Replay:
     def run(
         self, hidden: Float[Tensor, "row pos d_model"] | None = None, *, start: int = 0, stop: int | None = None
     ) -> Float[Tensor, "row pos d_model"]:
-        """The residual stream behind block `stop` - 1, when `hidden` stands before block `start`.
+        """Compute the residual stream after block `stop` - 1 when `hidden` stands before block `start`.
 
-        Parameters
-        ----------
-        hidden
-            None for what stood there before.
-        start, stop
-            Blocks that run: from `start` up to and without `stop` (all the rest for None).
+        None for `hidden` takes what stood there before, None for `stop` runs all blocks from `start` on.
         """
         hidden = self.streams[start] if hidden is None else hidden
         for layer in range(start, len(self._calls) if stop is None else stop):
@@ -111,17 +90,7 @@ class Replay:
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """Values that take the place of a site's own.
-
-    Attributes
-    ----------
-    site, layer
-        Where.
-    values
-        What stands there instead; heads of ``z`` side by side.
-    where
-        Which entries are replaced.
-    """
+    """Values that take the place of a site's own `where` it is true; heads of ``z`` stand side by side."""
 
     site: Site
     layer: int
@@ -134,7 +103,7 @@ class Patch:
 
 @contextmanager
 def patched(layout: Layout, patches: Sequence[Patch]) -> Iterator[None]:
-    """While this is entered, forward passes (of batches of the patches' shape) run with the patches."""
+    """Run forward passes within (of batches of the patches' shape) with the patches."""
     with ExitStack() as hooks:
         for patch in patches:
             hooks.enter_context(at_site(layout.block(patch.layer), patch.site, patch))

@@ -25,19 +25,21 @@ class Attribution:
 
     Attributes
     ----------
-    method, target, side
-        How, on what, and in which run ("corrupt": denoising, "clean": noising).
+    method, target
+        Names of the method and of the target.
+    side
+        The run in which effects are taken: ``corrupt`` (denoising) or ``clean`` (noising).
     samples
-        Ids.
+        Ids of the samples.
     heads
         Effect of each head in each sample, in units of the target.
     sublayers
-        The same of whole attention layers and MLPs: entries ``attn`` and ``mlp``.
+        Effects of whole attention layers and MLPs: entries ``attn`` and ``mlp``.
     neurons
-        Effects of neurons, summed over the samples of either half (even and odd places in `samples`): one array a
-        half, so that memory does not grow with the number of samples.
+        Effects of neurons, summed over the samples of each half (even and odd places in `samples`), so that memory does
+        not grow with the number of samples.
     shifts
-        What there is to explain in each sample: the difference of the target between clean and corrupt.
+        What there is to explain in each sample: the target of the clean run minus that of the corrupt one.
     """
 
     method: str
@@ -50,26 +52,23 @@ class Attribution:
     shifts: Float[np.ndarray, " sample"]
 
     def head_scores(self, rows: Sequence[int] | slice = slice(None)) -> Float[np.ndarray, "layer head"]:
-        """Share of the shift that each head carries, in all samples or those of the given rows."""
+        """Compute the share of the shift that each head carries, in all samples or those of the given rows."""
         return self.heads[rows].sum(axis=0) / self.shifts[rows].sum()
 
     def neuron_scores(self, half: int | None = None) -> Float[np.ndarray, "layer neuron"]:
-        """Share of the shift that each neuron carries, in all samples or one half of them."""
+        """Compute the share of the shift that each neuron carries, in all samples or one half (0 or 1) of them."""
         if half is None:
             return self.neurons.sum(axis=0) / self.shifts.sum()
         return self.neurons[half] / self.shifts[half::2].sum()
 
     def sublayer_scores(self) -> dict[str, Float[np.ndarray, " layer"]]:
-        """Share of the shift that each attention layer and MLP carries."""
+        """Compute the share of the shift that each attention layer and MLP carries."""
         return {name: values.sum(axis=0) / self.shifts.sum() for name, values in self.sublayers.items()}
 
     def heads_frame(self, *, intervals: bool = False, seed: int = 0, draws: int = DRAWS) -> pd.DataFrame:
-        """Heads by descending size of their score: layer, head, method, target, score, rank (1 is the largest).
+        """Rank heads by size of their score: layer, head, method, target, score, rank (1 is the largest).
 
-        Parameters
-        ----------
-        intervals
-            Add ``low`` and ``high``: 95 % BCa intervals over samples.
+        `intervals` adds ``low`` and ``high``: 95 % BCa intervals over samples.
         """
         scores = self.head_scores()
         frame = ranked_frame(scores, column="head", method=self.method, target=self.target)
@@ -82,11 +81,11 @@ class Attribution:
         return frame
 
     def neurons_frame(self, *, top: int | None = None) -> pd.DataFrame:
-        """Neurons by descending size of their score: layer, neuron, method, target, score, rank."""
+        """Rank neurons by size of their score: layer, neuron, method, target, score, rank."""
         return ranked_frame(self.neuron_scores(), column="neuron", method=self.method, target=self.target, top=top)
 
     def sublayers_frame(self) -> pd.DataFrame:
-        """Sublayers in the order of the layers: layer, sublayer, method, target, score."""
+        """List attention layers, then MLPs, in the order of the layers: layer, sublayer, method, target, score."""
         rows = [
             {"layer": layer, "sublayer": name, "method": self.method, "target": self.target, "score": float(score)}
             for name, scores in self.sublayer_scores().items()
@@ -98,7 +97,7 @@ class Attribution:
 def share_intervals(
     effects: Float[np.ndarray, "sample statistic"], shifts: Float[np.ndarray, " sample"], *, seed: int, draws: int
 ) -> list[Interval]:
-    """95 % BCa intervals of sum(effects) / sum(shifts) over samples; a sample's shift may be negative."""
+    """Compute 95 % BCa intervals of sum(effects) / sum(shifts) over samples; a sample's shift may be negative."""
 
     def shares(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows statistics"]:
         return divide(sums[:, :-1], sums[:, -1:])
@@ -107,14 +106,14 @@ def share_intervals(
 
 
 def by_size(scores: Float[np.ndarray, "layer component"]) -> Int[np.ndarray, " components"]:
-    """Places of components, counted through the layers, by descending |score|; ties by layer and number."""
+    """Order the places of components, counted through the layers, by descending |score|, then by place."""
     return np.argsort(-np.abs(scores), axis=None, kind="stable")
 
 
 def ranked_frame(
     scores: Float[np.ndarray, "layer component"], *, column: str, top: int | None = None, **labels: str
 ) -> pd.DataFrame:
-    """Components by descending |score|, ties by layer and number."""
+    """Rank components by descending |score|, then by layer and number."""
     order = by_size(scores)[:top]
     layers, numbers = np.unravel_index(order, scores.shape)
     frame = pd.DataFrame({"layer": layers, column: numbers})
@@ -135,7 +134,7 @@ class EffectSums:
         self._shifts = KeyedSums(self._samples)
 
     def add(self, items: Sequence[Pair | LocatedPrompt], effects: Mapping[Site, Tensor], shifts: Tensor) -> None:
-        """Add a batch; effects are ``[row layer component]`` of the first layers."""
+        """Add a batch; effects are ``[row layer component]``, those of the first layers suffice."""
         samples = [item.sample for item in items]
         for site, sums in self._per_sample.items():
             sums.add(samples, effects[site])
@@ -143,13 +142,7 @@ class EffectSums:
         self._shifts.add(samples, shifts)
 
     def finish(self, *, method: str, target: str, side: str) -> Attribution:
-        """The attribution.
-
-        Raises
-        ------
-        ActivationError
-            There is no shift to explain, or an effect is not a number.
-        """
+        """Make the attribution; without a shift to explain, or with an effect that is not finite, it is refused."""
         found = Attribution(
             method=method,
             target=target,

@@ -26,34 +26,22 @@ from leakmech.prompts.locate import LocatedPrompt
 
 
 class Target(Protocol):
-    """What attribution explains.
-
-    Attributes
-    ----------
-    name
-        ``direction`` or ``behaviour``.
-    layer
-        The last layer whose output it needs.
-    """
+    """What attribution explains."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """``direction`` or ``behaviour``."""
+        ...
 
     @property
-    def layer(self) -> int: ...
+    def layer(self) -> int:
+        """The last layer whose output is needed."""
+        ...
 
     def values(
         self, hidden: Float[Tensor, "row pos d_model"], located: Sequence[LocatedPrompt]
     ) -> Float[Tensor, " row"]:
-        """One number per row, in float32.
-
-        Parameters
-        ----------
-        hidden
-            Residual stream behind block :attr:`layer`; rows end in the last column.
-        located
-            The sequences of the rows.
-        """
+        """Compute one number per row, in float32, from the stream after :attr:`layer`; rows end in the last column."""
         ...
 
 
@@ -67,13 +55,7 @@ class DirectionTarget:
 
     @classmethod
     def of(cls, direction: Direction, loaded: LoadedModel) -> DirectionTarget:
-        """Target for a direction, checked against the model.
-
-        Raises
-        ------
-        DirectionError
-            It was fitted on another model, or at a site or position at which it is no target.
-        """
+        """Make a target of a direction after checking it against the model."""
         layout = layout_of(loaded.model)
         where = f"direction ({direction.method}, {direction.site} layer {direction.layer})"
         if direction.d_model != layout.d_model:
@@ -94,14 +76,14 @@ class DirectionTarget:
     def values(
         self, hidden: Float[Tensor, "row pos d_model"], located: Sequence[LocatedPrompt]
     ) -> Float[Tensor, " row"]:
-        behind = torch.tensor([len(prompt) - prompt.spans["prompt"][1] for prompt in located], device=hidden.device)
-        last = hidden[torch.arange(len(located), device=hidden.device), -1 - behind]
+        n_after = torch.tensor([len(prompt) - prompt.spans["prompt"][1] for prompt in located], device=hidden.device)
+        last = hidden[torch.arange(len(located), device=hidden.device), -1 - n_after]
         return self.direction.project(last.float())
 
 
 @dataclass(frozen=True, eq=False)
 class ContinuationTarget:
-    """Mean log-probability of the tokens behind the prompt, in nats a token."""
+    """Mean log-probability of the tokens after the prompt, in nats a token."""
 
     layout: Layout
     softcap: float | None = None
@@ -109,7 +91,7 @@ class ContinuationTarget:
 
     @classmethod
     def of(cls, loaded: LoadedModel) -> ContinuationTarget:
-        """Target for a model."""
+        """Make the target of a model."""
         config: Any = loaded.model.config
         return cls(layout_of(loaded.model), getattr(config.get_text_config(), "final_logit_softcapping", None))
 
@@ -139,6 +121,6 @@ class ContinuationTarget:
         return sums / torch.tensor(lengths, device=hidden.device)
 
     def logits(self, hidden: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocab"]:
-        """Logits of the next token, in float32."""
+        """Compute the logits of the next token, in float32."""
         logits = self.layout.unembedding(self.layout.final_norm(hidden)).float()
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)

@@ -28,27 +28,9 @@ MINIMUM_SAMPLES: dict[Split, int] = {"fit": 5, "tune": 3, "test": 3}
 
 @dataclass(frozen=True, eq=False)
 class SiteActivations:
-    """Activations of one site at one position, in several layers.
+    """Activations of one site at one position, in several layers; row j of each array belongs to sample j.
 
-    Attributes
-    ----------
-    sample_ids
-        One per row.
-    layers
-        The model's layer numbers, one per entry of the second axis.
-    positive, negative, neutral, control
-        Shape (samples, layers, d_model), any float type; row j of each belongs to sample j.
-    site, position
-        Names, for example ``resid_post`` and ``last_prompt``.
-    kind
-        ``read`` (the model reads an injection) or ``expressed`` (the model's own generations).
-    model_hash, data_hash
-        Hashes of the model's weights and of the data set; may be empty where there are none.
-
-    Raises
-    ------
-    DirectionError
-        Shapes do not fit, sample ids repeat, or an activation is NaN or infinite.
+    Shapes that do not fit, repeated sample ids and activations that are not finite raise a :class:`DirectionError`.
     """
 
     sample_ids: tuple[str, ...]
@@ -88,35 +70,28 @@ class SiteActivations:
 
     @property
     def d_model(self) -> int:
-        """Width of the vectors."""
         return self.positive.shape[-1]
 
     def __len__(self) -> int:
         return len(self.sample_ids)
 
     def where(self, layer: int | None = None) -> str:
-        """What is spoken of, for messages: ``resid_post layer 3 at last_prompt``."""
+        """Name what is spoken of, for messages: ``resid_post layer 3 at last_prompt``."""
         return f"{self.site}{'' if layer is None else f' layer {layer}'} at {self.position}"
 
     def conditions(self) -> Iterator[tuple[Condition, Float[np.ndarray, "samples layers d_model"]]]:
-        """The conditions that are there, in the order of :data:`CONDITIONS`, with their activations."""
+        """Yield the conditions that are there, in the order of :data:`CONDITIONS`, with their activations."""
         for condition in CONDITIONS:
             values = getattr(self, condition)
             if values is not None:
                 yield condition, values
 
     def layer(self, index: int, condition: Condition) -> Float[np.ndarray, "samples d_model"]:
-        """Activations of the `index`-th of the layers, in float64."""
+        """Give the activations of the `index`-th of the layers, in float64."""
         return np.asarray(getattr(self, condition)[:, index], np.float64)
 
     def rows(self, sample_ids: Sequence[str]) -> SiteActivations:
-        """The named samples, in that order.
-
-        Raises
-        ------
-        DirectionError
-            One of them is not there.
-        """
+        """Keep the named samples, in that order."""
         index = {sample: row for row, sample in enumerate(self.sample_ids)}
         missing = [sample for sample in sample_ids if sample not in index]
         if missing:
@@ -128,39 +103,25 @@ class SiteActivations:
         return replace(self, sample_ids=tuple(sample_ids), **taken)
 
     def swapped(self, swap: Sequence[bool] | np.ndarray) -> SiteActivations:
-        """The same with positive and negative exchanged in the samples where `swap` is true."""
+        """Exchange positive and negative in the samples where `swap` is true."""
         mask = np.asarray(swap, bool)[:, None, None]
         positive = np.where(mask, self.negative, self.positive)
         return replace(self, positive=positive, negative=np.where(mask, self.positive, self.negative))
 
     @property
     def samples_hash(self) -> str:
-        """Hash of the sample ids, whatever their order."""
+        """Hash the sample ids, whatever their order."""
         return content_hash(*sorted(self.sample_ids))
 
 
-def check_kind(kind: str, *, where: str) -> DirectionKind:
-    """`kind`, when it is one.
-
-    Raises
-    ------
-    DirectionError
-        It is not.
-    """
-    for known in get_args(DirectionKind):
-        if kind == known:
-            return known
-    raise DirectionError(f"{where}: unknown kind {kind!r}{nearest(kind, get_args(DirectionKind))}")
+def check_kind(kind: str, *, where: str) -> None:
+    """Refuse what is not a kind of direction."""
+    if kind not in get_args(DirectionKind):
+        raise DirectionError(f"{where}: unknown kind {kind!r}{nearest(kind, get_args(DirectionKind))}")
 
 
 def check_splits(splits: dict[Split, SiteActivations]) -> None:
-    """Refuse splits that share samples, are too small, or are not activations of the same thing.
-
-    Raises
-    ------
-    DirectionError
-        See above; the message names the split.
-    """
+    """Refuse splits that share samples, are too small, or are not activations of the same thing."""
     fit = splits["fit"]
     for split, part in splits.items():
         if len(part) < MINIMUM_SAMPLES[split]:

@@ -45,21 +45,29 @@ class Direction:
     Attributes
     ----------
     vector
-        float32 on the CPU, shape (d_model,), length 1; positive affect has the larger projection.
+        The unit vector, float32 on the CPU, shape (d_model,); positive affect has the larger projection.
     site, layer, position
-        Where it lives, for example ``resid_post``, 20, ``last_prompt``.
+        The place of the activations, for example ``resid_post``, 20, ``last_prompt``.
     method
         How it was found: a name of :data:`leakmech.mechanism.directions.fits.METHODS`.
     kind
-        ``read`` or ``expressed``.
+        ``read`` (affect of injections that the model reads) or ``expressed`` (of its own generations).
     stream_norm
-        Root mean square length of the activations that it was fitted on: the measure of a step along it.
+        Root mean square length of the activations that it was fitted on; steps along it are measured in it.
     projections
         Mean projection by condition, in the units of the stream: set points for interventions.
     threshold
         The projection above which an activation counts as positive.
     model_hash, data_hash, fit_hash
-        Of the model's weights, the data set, and the ids of the samples that were fitted on.
+        Hashes of the model's weights, of the data set, and of the ids of the samples that were fitted on.
+    format_version
+        Version of the format on disk.
+
+    Raises
+    ------
+    DirectionError
+        The vector is not a unit vector in float32 on the CPU, the kind or a condition is unknown, or a number is not
+        finite.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -98,20 +106,20 @@ class Direction:
 
     @property
     def d_model(self) -> int:
-        """Width of the residual stream."""
+        """Give the width of the residual stream."""
         return self.vector.shape[0]
 
     def project(self, activations: Float[Tensor, "*batch d_model"]) -> Float[Tensor, " *batch"]:
-        """Projections of activations on the direction, in their dtype and on their device."""
+        """Project activations on the direction, in their dtype and on their device."""
         return einsum(activations, self.vector.to(activations), "... d_model, d_model -> ...")
 
     def cosine(self, other: Direction) -> float:
-        """Cosine with another direction of the same model.
+        """Compute the cosine with another direction of the same model.
 
         Raises
         ------
         DirectionError
-            They are of two models.
+            The directions belong to two models.
         """
         if self.d_model != other.d_model or self.model_hash != other.model_hash:
             raise DirectionError(
@@ -126,7 +134,7 @@ class Direction:
         Raises
         ------
         DirectionError
-            `name` is more than letters, digits, dots, dashes and underscores.
+            `name` has characters other than letters, digits, dots, dashes and underscores.
         StorageError
             The file system refuses.
         """
@@ -137,7 +145,7 @@ class Direction:
         return path
 
     def description(self) -> dict[str, Any]:
-        """All but the vector, JSON-ready."""
+        """Give all but the vector, JSON-ready."""
         fields = {key: value for key, value in vars(self).items() if key != "vector"}
         return {"format_version": self.format_version, **fields, "d_model": self.d_model}
 
@@ -158,14 +166,19 @@ _SAVED_TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def load_direction(path: Path | str, *, model_hash: str | None = None) -> Direction:
-    """A saved direction.
+    """Load a saved direction.
 
     Parameters
     ----------
     path
         Either of its two files, or their path without suffix.
     model_hash
-        ``LoadedModel.weights_hash`` of the model that it is for; None: not compared.
+        ``LoadedModel.weights_hash`` of the model that it is for; None compares nothing.
+
+    Returns
+    -------
+    Direction
+        The direction, with what it was fitted on.
 
     Raises
     ------
@@ -200,7 +213,7 @@ class FittedDirections:
     table
         Separation on ``tune`` and ``test``, baselines, cosines, and the chosen row.
     fits
-        By method.
+        Unit vectors in all layers, by method.
     """
 
     table: DirectionTable
@@ -209,11 +222,11 @@ class FittedDirections:
 
     @property
     def chosen(self) -> Direction:
-        """The direction that was best on ``tune``."""
+        """Give the direction that was best on ``tune``."""
         return self.direction(self.table.chosen.method, self.table.chosen.layer)
 
     def direction(self, method: str, layer: int) -> Direction:
-        """The direction of one method in one layer.
+        """Give the direction of one method in one layer.
 
         Raises
         ------
@@ -229,7 +242,7 @@ class FittedDirections:
 
 
 def make_direction(fit: Fit, method: str, *, layer: int, activations: SiteActivations) -> Direction:
-    """The direction of `fit` in `layer`, with its scale taken from the activations that it was fitted on."""
+    """Make the direction of `fit` in `layer`, with its scale taken from the activations that it was fitted on."""
     index = activations.layers.index(layer)
     vector = fit.vectors[index]
     squares, projections = [], {}
@@ -270,32 +283,8 @@ def fit_directions(
 ) -> FittedDirections:
     """Fit directions on `fit`, choose layer and method on `tune`, report them on `test`.
 
-    Parameters
-    ----------
-    fit, tune, test
-        Activations of the same site, position and layers over disjoint samples.
-    methods
-        Names from :data:`leakmech.mechanism.directions.fits.METHODS`.
-    criterion
-        What the chosen one is best in on `tune`: ``auc``, ``d_z`` or ``accuracy``.
-    interchange, das_steps
-        For the method ``das``.
-    random_draws, shuffles
-        Numbers of random directions and of fits to shuffled labels; 0 leaves a baseline out.
-    seed
-        Of k-means, the baselines and the bootstrap.
-    draws
-        Of the bootstrap.
-    progress
-        Reports the layers of slow methods.
-
-    Raises
-    ------
-    DirectionError
-        Splits share samples, are too small or do not fit together; there is no such method; or a layer has nothing to
-        fit.
-    UsageError
-        There is no such criterion.
+    `random_draws` and `shuffles` are numbers of random directions and of fits to shuffled labels; 0 leaves a baseline
+    out. `interchange` and `das_steps` are for the method ``das``.
     """
     splits = dict(zip(SPLITS, (fit, tune, test), strict=True))
     check_splits(splits)
@@ -319,12 +308,6 @@ def fit_directions(
 
 
 def cosine_matrix(directions: dict[str, Direction]) -> pd.DataFrame:
-    """Cosines between named directions of one model, for example of *read* and *expressed* affect.
-
-    Raises
-    ------
-    DirectionError
-        They are of several models.
-    """
+    """Compute cosines between named directions of one model, for example of *read* and *expressed* affect."""
     values = [[a.cosine(b) for b in directions.values()] for a in directions.values()]
     return pd.DataFrame(values, index=list(directions), columns=list(directions))

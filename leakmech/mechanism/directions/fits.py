@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 STRENGTHS = tuple(float(c) for c in 10.0 ** np.arange(-4, 5))  # scikit-learn's C: the inverse of the penalty
 _FOLDS = 5
-_STARTS = 10  # of k-means
+_STARTS = 10  # runs of k-means
 
 
 class Interchange(Protocol):
@@ -53,27 +53,15 @@ class Interchange(Protocol):
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What the methods can be told.
-
-    Attributes
-    ----------
-    seed
-        Of the starts of k-means.
-    interchange
-        Needed by ``das``.
-    das_steps, das_rate
-        Number of steps of Adam, and their size as an angle in radians (about: before Adam's scaling settles).
-    strengths
-        One C of ``logistic`` per layer, to be used as it is; None: chosen by cross-validation within the samples.
-    progress
-        Reports the layers of slow methods.
-    """
+    """What the methods can be told; ``das`` needs an interchange, and `seed` sets the starts of k-means."""
 
     seed: int = 0
     interchange: Interchange | None = None
     das_steps: int = 60
     das_rate: float = 0.1
+    """Size of a step of Adam as an angle in radians (about: before Adam's scaling settles)."""
     strengths: tuple[float, ...] | None = None
+    """One C of ``logistic`` per layer; None chooses them by cross-validation within the samples."""
     progress: Progress = no_progress
 
 
@@ -87,43 +75,23 @@ class Fit:
 
 @dataclass(frozen=True)
 class Method:
-    """An entry of :data:`METHODS`.
-
-    Attributes
-    ----------
-    name, fit
-        What it is called; what computes it.
-    supervised
-        Whether the polarities choose more than the sign, so that shuffling them is a baseline.
-    """
+    """An entry of :data:`METHODS`."""
 
     name: str
     fit: Callable[[SiteActivations, FitOptions], Fit]
     supervised: bool = True
+    """Whether the polarities choose more than the sign, so that shuffling them is a baseline."""
 
 
 def fit_method(method: str, activations: SiteActivations, *, options: FitOptions | None = None) -> Fit:
-    """Unit vectors of `method` in every layer of `activations`.
-
-    Raises
-    ------
-    DirectionError
-        There is no such method, the two polarities do not differ in a layer, or ``das`` was given no interchange or
-        one whose loss is not finite.
-    """
+    """Fit unit vectors by `method` in every layer of `activations`."""
     found = METHODS.find(method)
     refuse_equal(activations)
     return found.fit(activations, options or FitOptions())
 
 
 def refuse_equal(activations: SiteActivations) -> None:
-    """Refuse layers in which positive and negative activations are the same: before the first attention layer, say.
-
-    Raises
-    ------
-    DirectionError
-        Names the first such layer.
-    """
+    """Refuse layers in which positive and negative activations are the same: before the first attention layer, say."""
     for index, layer in enumerate(activations.layers):
         if np.array_equal(activations.positive[:, index], activations.negative[:, index]):
             raise DirectionError(
@@ -133,18 +101,12 @@ def refuse_equal(activations: SiteActivations) -> None:
 
 
 def mean_difference(activations: SiteActivations) -> Float[np.ndarray, "layers d_model"]:
-    """Mean over samples of positive - negative, summed in float64."""
+    """Compute the mean over samples of positive - negative, summed in float64."""
     return activations.positive.mean(axis=0, dtype=np.float64) - activations.negative.mean(axis=0, dtype=np.float64)
 
 
 def unit(vectors: Float[np.ndarray, "... d_model"]) -> Float[np.ndarray, "... d_model"]:
-    """`vectors` with length 1; refuses those of length 0.
-
-    Raises
-    ------
-    DirectionError
-        A vector has no direction.
-    """
+    """Scale vectors to length 1; those of length 0 are refused."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     if not (lengths > 0).all():
         raise DirectionError("a fitted direction has length 0: the samples cancel out; add samples or leave layers out")
@@ -154,7 +116,7 @@ def unit(vectors: Float[np.ndarray, "... d_model"]) -> Float[np.ndarray, "... d_
 def _oriented(
     vectors: Float[np.ndarray, "layers d_model"], activations: SiteActivations
 ) -> Float[np.ndarray, "layers d_model"]:
-    """`vectors` of length 1, turned so that positive affect has the larger mean projection."""
+    """Scale vectors to length 1 and turn them so that positive affect has the larger mean projection."""
     vectors = unit(vectors)
     sign = np.where(np.einsum("ld,ld->l", vectors, mean_difference(activations)) < 0, -1.0, 1.0)
     return vectors * sign[:, None]
@@ -206,7 +168,7 @@ def _logistic(activations: SiteActivations, options: FitOptions) -> Fit:
 
 
 def _best_strength(points: Float[np.ndarray, "n rank"], labels: np.ndarray, samples: np.ndarray) -> float:
-    """The C with the lowest held-out log loss; both prompts of a sample are held out together."""
+    """Choose the C with the lowest held-out log loss; both prompts of a sample are held out together."""
     folds = samples % _FOLDS
     losses = [
         sum(_held_out_loss(points, labels, folds == fold, strength) for fold in range(_FOLDS)) for strength in STRENGTHS
@@ -231,7 +193,7 @@ def _regression(points: Float[np.ndarray, "n rank"], labels: np.ndarray, strengt
 def _reduced(
     points: Float[np.ndarray, "n d_model"],
 ) -> tuple[Float[np.ndarray, "n rank"], Float[np.ndarray, "rank d_model"]]:
-    """Coordinates of `points` in an orthonormal basis of their span, and the basis.
+    """Give the coordinates of `points` in an orthonormal basis of their span, and the basis.
 
     Distances and inner products stay, so nothing that depends only on them changes: k-means, and regression with an
     L2 penalty, whose weights lie in the span of its points. With fewer points than features it is far smaller.
@@ -269,16 +231,11 @@ def search_sphere(
     rate: float,
     where: str,
 ) -> tuple[Float[Tensor, " d_model"], float]:
-    """The unit vector with the lowest loss on a path of Adam over the unit sphere from `start`, and its loss.
+    """Find the unit vector with the lowest loss on a path of Adam over the unit sphere from `start`, and its loss.
 
     Each step follows the gradient's part along the sphere and returns to the sphere by normalising. Adam's
     step has the size of `rate` in every coordinate, so it is divided by sqrt(d_model), which makes it an angle, and
     falls to 0 along a cosine.
-
-    Raises
-    ------
-    DirectionError
-        The loss is not a finite scalar.
     """
     vector = (start / start.norm()).float().requires_grad_()
     optimiser = torch.optim.Adam([vector], lr=rate / vector.numel() ** 0.5)

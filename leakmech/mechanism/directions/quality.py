@@ -43,7 +43,7 @@ from leakmech.scoring.statistics import (
 Criterion = Literal["auc", "d_z", "accuracy"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 EXACT_SAMPLES = 500
-NO_INTERVAL = Interval(np.nan, np.nan)
+_NO_INTERVAL = Interval(np.nan, np.nan)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class DirectionQuality:
     shuffled: Baseline
 
     def flat(self) -> dict[str, object]:
-        """The row as columns ``tune_auc``, ``random_auc_p95`` and so on."""
+        """Give the row as columns ``tune_auc``, ``random_auc_p95`` and so on."""
         row: dict[str, object] = {}
         for name, value in asdict(self).items():
             parts = {f"{name}_{part}": number for part, number in value.items()} if isinstance(value, dict) else {}
@@ -93,15 +93,19 @@ class DirectionTable:
     Attributes
     ----------
     site, position, kind
-        What was fitted on.
+        The activations that were fitted on, for example ``resid_post``, ``last_prompt``, ``read``.
     rows
-        By method, then layer.
+        One row per method and layer, by method, then layer.
     chosen
         The row that was best on ``tune``.
     intervals
-        Of the chosen one: ``tune_auc``, ``test_d_z`` and so on.
+        95 % intervals of the chosen one: ``tune_auc``, ``test_d_z`` and so on.
+    methods, layers
+        Labels of the axes of the cosines.
     method_cosines
-        Shape (layers, methods, methods); ``layer_cosines`` is (methods, layers, layers).
+        Cosines between methods in each layer.
+    layer_cosines
+        Cosines between layers by each method.
     n_fit, n_tune, n_test
         Numbers of samples.
     """
@@ -121,17 +125,17 @@ class DirectionTable:
     n_test: int
 
     def row(self, method: str, layer: int) -> DirectionQuality:
-        """The row of one method in one layer."""
+        """Give the row of one method in one layer."""
         return next(row for row in self.rows if (row.method, row.layer) == (method, layer))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per method and layer; the ends of the intervals are NaN except for the chosen one."""
+        """Make one row per method and layer; the ends of the intervals are NaN except for the chosen one."""
         about = {"site": self.site, "position": self.position, "kind": self.kind}
         counts = {"n_fit": self.n_fit, "n_tune": self.n_tune, "n_test": self.n_test}
         rows = []
         for row in self.rows:
             ends = {
-                f"{name}_{end}": getattr(interval if row.chosen else NO_INTERVAL, end)
+                f"{name}_{end}": getattr(interval if row.chosen else _NO_INTERVAL, end)
                 for name, interval in self.intervals.items()
                 for end in ("low", "high")
             }
@@ -139,7 +143,7 @@ class DirectionTable:
         return pd.DataFrame(rows)
 
     def cosines_frame(self) -> pd.DataFrame:
-        """All cosines in long form: ``between`` (methods or layers), ``within`` (the layer or method), a, b, cosine."""
+        """List all cosines: ``between`` (methods or layers), ``within`` (the layer or method), a, b, cosine."""
         rows = []
         for index, layer in enumerate(self.layers):
             rows += _long(self.method_cosines[index], self.methods, between="methods", within=layer)
@@ -160,7 +164,7 @@ def _long(cosines: np.ndarray, names: Sequence[object], *, between: str, within:
 def paired_auc_interval(
     positive: Float[np.ndarray, " n"], negative: Float[np.ndarray, " n"], *, seed: int, draws: int = DRAWS
 ) -> Interval:
-    """BCa interval of the AUC over resampled samples, of which each brings both of its projections.
+    """Compute the BCa interval of the AUC over resampled samples, of which each brings both of its projections.
 
     Of more than :data:`EXACT_SAMPLES` samples, for which pairs take too much memory, the first-order part is resampled,
     a mean of one value per sample (DeLong et al. 1988).
@@ -172,7 +176,7 @@ def paired_auc_interval(
 
 
 def auc_influence(positive: Float[np.ndarray, " n"], negative: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """One value per sample whose mean is the AUC and whose spread over sqrt(n) is its standard error; O(n log n).
+    """Compute one value per sample; their mean is the AUC and their spread over sqrt(n) its standard error.
 
     (share of p- below p+_j) + (share of p+ above p-_j) - AUC: both projections of a sample count in full.
     """
@@ -190,12 +194,12 @@ def hits(
     negative: Float[np.ndarray, " n *directions"],
     threshold: Float[np.ndarray, " *directions"],
 ) -> Float[np.ndarray, " n *directions"]:
-    """Share of a sample's two prompts on their side of the threshold; on it counts 1/2."""
+    """Compute the share of a sample's two prompts on their side of the threshold; on it counts 1/2."""
     return (np.sign(positive - threshold) - np.sign(negative - threshold) + 2) / 4
 
 
 def thresholds(vectors: Float[np.ndarray, "layers d_model"], fit: SiteActivations) -> Float[np.ndarray, " layers"]:
-    """Midpoint of the mean projections of positive and negative on the fit samples, per layer."""
+    """Compute the midpoint of the mean projections of positive and negative on the fit samples, per layer."""
     middle = (fit.positive.mean(axis=0, dtype=np.float64) + fit.negative.mean(axis=0, dtype=np.float64)) / 2
     return np.einsum("ld,ld->l", vectors, middle)
 
@@ -211,21 +215,7 @@ def direction_table(
     seed: int,
     draws: int,
 ) -> DirectionTable:
-    """Judge fitted directions; see the head of this module.
-
-    Parameters
-    ----------
-    fits
-        By method, vectors in the layers of the splits.
-    splits
-        Checked by :func:`leakmech.mechanism.directions.data.check_splits`.
-    criterion
-        What is highest on ``tune`` for the chosen one; ties go by AUC, then d_z, then order.
-    random_draws, shuffles
-        Numbers of random directions and of fits to shuffled labels; 0 leaves a baseline out.
-    seed, draws
-        Of the bootstrap; the seed also sets the baselines.
-    """
+    """Judge fitted directions and choose the one best in `criterion` on ``tune``; ties go by AUC, d_z, then order."""
     fit, tune, test = splits["fit"], splits["tune"], splits["test"]
     vectors = np.stack([fits[name].vectors for name in fits])
     cuts = np.stack([thresholds(one, fit) for one in vectors])
@@ -268,7 +258,7 @@ def _separations(
     cuts: Float[np.ndarray, "methods layers"],
     split: SiteActivations,
 ) -> dict[tuple[int, ...], Separation]:
-    """The separation at every (method, layer), one layer's activations in float64 at a time."""
+    """Compute the separation at every (method, layer), one layer's activations in float64 at a time."""
     found: dict[tuple[int, ...], Separation] = {}
     for k in range(vectors.shape[1]):
         positive, negative = _projections(split, k, vectors[:, k])
@@ -306,7 +296,7 @@ def _intervals(
 
 
 def _random_baselines(fit: SiteActivations, test: SiteActivations, *, n_draws: int, seed: int) -> list[Baseline]:
-    """Per layer, from the same random directions in every layer."""
+    """Judge random directions in each layer, the same ones in every layer."""
     if n_draws == 0:
         return [Baseline()] * len(fit.layers)
     drawn = unit(numpy_generator("random directions", seed).standard_normal((n_draws, fit.d_model)))
@@ -331,7 +321,7 @@ def _baseline(positive: Float[np.ndarray, "n draws"], negative: Float[np.ndarray
 def _shuffled_baselines(
     method: str, fitted: Fit, splits: dict[Split, SiteActivations], shuffles: int, options: FitOptions, seed: int
 ) -> list[Baseline]:
-    """Per layer; ``logistic`` keeps the strength that it chose for the true labels."""
+    """Judge fits to shuffled labels in each layer; ``logistic`` keeps the strength chosen for the true labels."""
     fit, test = splits["fit"], splits["test"]
     if shuffles == 0 or not METHODS[method].supervised or method == "das":
         return [Baseline()] * len(fit.layers)

@@ -27,24 +27,10 @@ def token_projections(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
-    """The projection of every token of a sample's prompts.
+    """Project every token of a sample's prompts on the direction, after the direction's layer.
 
-    Parameters
-    ----------
-    loaded
-        The model that the direction belongs to.
-    sample
-        Its four prompts are run.
-    direction
-        Read at the residual stream after its layer.
-    prompting, batch_size, progress
-        See :func:`~leakmech.mechanism.activations.cache.cache_activations`.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``condition, position, token`` (decoded), ``projection`` and ``part`` (``prefix``, ``instruction``,
-        ``injection``, ``stem`` or ``tail``).
+    Columns: condition, position, token (decoded), projection, part (``prefix``, ``instruction``, ``injection``,
+    ``stem`` or ``tail``).
     """
     cache = cache_activations(
         loaded,

@@ -30,7 +30,7 @@ SAMPLES = PromptSet(
         Sample("c", "The train", "What joy!", "He sat.", "They wept for days… in vain."),
     ),
 )
-# TransformerLens's own names; what it calls `hook_resid_mid` is no stream in every architecture, see below.
+# TransformerLens's own names; what it calls `hook_resid_mid` is not a residual stream in every architecture, see below.
 TRANSFORMER_LENS = {
     "resid_pre": "hook_resid_pre",
     "resid_mid": "hook_resid_mid",

@@ -69,14 +69,14 @@ def whole_run(loaded, prompt, target: Direction, layers: range, head: int | None
         added[:, slice(None) if head is None else head, stop:, start:stop] = float("-inf")
         return added
 
-    behind: list[torch.Tensor] = []
+    after: list[torch.Tensor] = []
     hook = layout.block(target.layer).block.register_forward_hook(
-        lambda _, __, output: behind.append(output[0] if isinstance(output, tuple) else output)
+        lambda _, __, output: after.append(output[0] if isinstance(output, tuple) else output)
     )
     with torch.no_grad(), attention_bias(layout, dict.fromkeys(layers, bias)):
         loaded.model(torch.tensor(prompt.ids[None]).long())
     hook.remove()
-    return float(target.project(behind[0][0, -1]))
+    return float(target.project(after[0][0, -1]))
 
 
 def test_values_are_those_of_whole_runs_of_each_prompt_alone(tiny_loaded) -> None:
@@ -175,13 +175,13 @@ def test_effects_are_ratios_of_sums_with_intervals_over_samples() -> None:
 
 def test_requests_that_cannot_be_met_are_refused(llama) -> None:
     early = direction(llama, layer=1)
-    with pytest.raises(ModelError, match="layer 2: lies behind the target"):
+    with pytest.raises(ModelError, match="layer 2: lies after the target"):
         attention_knockout(llama, SAMPLES, target=early, heads=["L2H0"])
     with pytest.raises(ModelError, match="layer 3: this model has 3 layers"):
         attention_knockout(llama, SAMPLES, target=early, layers=[3])
     with pytest.raises(ModelError, match="head 4: this model has 4 heads"):
         attention_knockout(llama, SAMPLES, target=early, heads=["L0H4"])
-    with pytest.raises(ModelError, match=r"L0\.mlp is no head"):
+    with pytest.raises(ModelError, match=r"L0\.mlp is not a head"):
         attention_knockout(llama, SAMPLES, target=early, heads=["L0.mlp"])
     same = PromptSet("same", (Sample("a", "The café is", "We won.", "It was.", "We won."),))
     with pytest.raises(ActivationError, match="does not differ"):

@@ -45,7 +45,7 @@ def value_alone(loaded, located, target) -> float:
     ids = torch.from_numpy(located.ids.astype(np.int64))[None]
     output = loaded.model(ids, output_hidden_states=True)
     if isinstance(target, Direction):
-        # hidden_states[-1] is behind the final norm, so a direction in the last layer is read by a hook.
+        # hidden_states[-1] is after the final norm, so a direction in the last layer is read by a hook.
         seen = []
         handle = (
             layout_of(loaded.model)
@@ -178,7 +178,7 @@ def test_first_order_effects_are_the_slope_of_patching(tiny_loaded, side):
 
 
 def test_heads_of_a_layer_add_up_to_its_attention_sublayer(tiny_loaded):
-    """Both are first order, and without a norm behind the sublayer its output is linear in z."""
+    """Both are first order, and without a norm after the sublayer its output is linear in z."""
     if layout_of(tiny_loaded.model).blocks[0].attention_post_norm is not None:
         pytest.skip("a norm stands between z and the sublayer's output")
     found = attribute(tiny_loaded, SAMPLES, target=direction(tiny_loaded))
@@ -204,7 +204,7 @@ def test_effects_above_the_target_are_zero(tiny_loaded):
 
 
 def test_integrated_gradients_of_all_heads_add_up_better_with_more_steps(make_tiny, chat_tokenizer):
-    """What the attention of layer 0 changes in the target behind that layer, against patching it."""
+    """What the attention of layer 0 changes in the target after that layer, against patching it."""
     loaded = load_model(make_tiny("llama-mha"), tokenizer=chat_tokenizer, dtype="float32", device="cpu")
     one_layer = direction(loaded, layer=0)
     pairs = pairs_of(loaded, equalised=True)

@@ -156,7 +156,7 @@ def speaking(make_tiny, chat_tokenizer) -> LoadedModel:
     layout = layout_of(model)
     unembedding = layout.unembedding.weight
     with torch.no_grad():
-        # A read-out that dominated the stream would be the same number behind the last norm, however large.
+        # A read-out that dominated the stream would be the same number after the last norm, however large.
         layout.block(NEURON[0]).neurons_out.weight[READ_OUT, NEURON[1]] *= 0.02
         unembedding[:, FEATURE] = unembedding[:, CARRIED] = 0
         unembedding[chat_tokenizer("g")["input_ids"][0], READ_OUT] = 3

@@ -12,7 +12,7 @@ from leakmech.mechanism.attribution import paired_run
 from leakmech.mechanism.attribution.gradients import attribute_pairs, parse_target
 from leakmech.mechanism.attribution.pairs import make_pairs
 from leakmech.mechanism.attribution.patching import patch_heads
-from leakmech.mechanism.attribution.prefixes import common_length, ending_behind, head_cache
+from leakmech.mechanism.attribution.prefixes import common_length, ending_after, head_cache
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
@@ -89,7 +89,7 @@ def test_heads_end_where_prompts_differ_and_before_the_suffix(make_tiny, chat_to
     assert common_length(loaded, prompts, n_suffix=shortest + 5) == 0
 
 
-def test_padding_stands_behind_the_head_and_moves_no_position(tiny_loaded):
+def test_padding_stands_after_the_head_and_moves_no_position(tiny_loaded):
     prompts = sequences(make_pairs(SAMPLES, Renderer(tiny_loaded.tokenizer)))
     inputs = padded(prompts, tiny_loaded.device, n_head=20)
     for row, prompt in enumerate(prompts):
@@ -116,7 +116,7 @@ def test_passes_that_end_early_leave_no_hooks(tiny_loaded):
     prompts = sequences(make_pairs(SAMPLES, Renderer(tiny_loaded.tokenizer)))
     block = layout_of(tiny_loaded.model).block(1).block
     before = len(block._forward_hooks)
-    with torch.no_grad(), ending_behind(block):
+    with torch.no_grad(), ending_after(block):
         tiny_loaded.model(**padded(prompts, tiny_loaded.device))
         pytest.fail("the pass did not end")
     assert len(block._forward_hooks) == before
