@@ -12,12 +12,10 @@ from torch import Tensor
 
 from leakmech.core.progress import no_progress
 from leakmech.models.batching import in_batches
+from leakmech.scoring.leakage import LABELS
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
-
-LABELS = ("negative", "neutral", "positive")
-
 
 _NOTHING = np.zeros((0, len(LABELS)))
 
@@ -53,7 +51,7 @@ def in_text_batches(
 ) -> Float[np.ndarray, "n d"]:
     """Rows of `forward` for at least one text, in float64 and in the order of `texts`; the longest run first.
 
-    `device` is where `forward` runs. Texts of more than `max_tokens` tokens are cut there.
+    Texts of more than `max_tokens` tokens are cut there.
     """
     token_ids = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
     batches = in_batches(

@@ -54,7 +54,7 @@ _MAX_TOKENS = 512
 class Estimator(Protocol):
     """Anything that maps texts to sentiment.
 
-    Calling it with n texts returns an array of shape (n, 3), rows in the order ``negative, neutral, positive``, each
+    Calling it with n texts returns an array of shape (n, 3), columns in the order ``negative, neutral, positive``, each
     summing to 1; equal texts in one call get equal rows. `details` is what a run records of it (JSON values only).
     """
 
@@ -108,19 +108,13 @@ def estimator_hash(estimator: Estimator) -> str:
 
 
 def estimator_names(names: str) -> tuple[str, ...]:
-    """The names in a comma-separated list such as ``"embedded,vader"``.
-
-    Raises
-    ------
-    EstimatorError
-        A name is empty or stands there twice.
-    """
+    """The names in a comma-separated list such as ``"embedded,vader"``, each there once."""
     found = tuple(name.strip() for name in names.split(","))
     if not all(found):
         raise EstimatorError(f"estimators {names!r}: a name is empty; write them as a,b")
     for name in found:
         if found.count(name) > 1:
-            raise EstimatorError(f"estimators {names!r}: {name!r} stands there twice")
+            raise EstimatorError(f"estimators {names!r}: {name!r} is given twice")
     return found
 
 
@@ -147,23 +141,12 @@ class VaderEstimator:
 
 @dataclass(frozen=True, eq=False)
 class ClassifierEstimator:
-    """A Hugging Face sequence classifier whose three labels are known.
-
-    Attributes
-    ----------
-    name
-        The name that was asked for.
-    details
-        Provenance: hash of the model's files, its labels, the device.
-    order
-        Index of the negative, the neutral and the positive label among the model's outputs.
-    max_tokens
-        Longer texts are cut here.
-    """
+    """A Hugging Face sequence classifier whose three labels are known; texts longer than `max_tokens` are cut."""
 
     name: str
     details: Mapping[str, Any]
     order: tuple[int, int, int]
+    """Index of the negative, the neutral and the positive label among the model's outputs."""
     max_tokens: int
     _model: PreTrainedModel
     _tokenizer: PreTrainedTokenizerBase
@@ -222,7 +205,7 @@ def _load_classifier(where: str, encoder: SentenceEncoder | None, device: str | 
         raise EstimatorError(f"estimator {name!r}: {folder} cannot be loaded ({first_line(problem)})") from problem
     if tokenizer.pad_token is None:
         raise EstimatorError(f"estimator {name!r}: its tokenizer has no padding token")
-    # RoBERTa's positions start behind the padding index, so two of them hold no token.
+    # RoBERTa's positions start after the padding index, so two of them hold no token.
     window = getattr(config, "max_position_embeddings", _MAX_TOKENS + 2) - 2
     details = {
         "name": name,
@@ -243,11 +226,7 @@ def _load_classifier(where: str, encoder: SentenceEncoder | None, device: str | 
 def label_order(id2label: Mapping[int, str], *, name: str, model_id: str) -> tuple[int, int, int]:
     """Index of the negative, the neutral and the positive label among a classifier's outputs.
 
-    Raises
-    ------
-    EstimatorError
-        The labels are not exactly negative, neutral and positive (any order and case; neg, neu, pos), nor those of
-        a model that is known to number them.
+    Labels may have any order and case and be short (neg, neu, pos); numbers only where the model is known.
     """
     found = [id2label[index] for index in sorted(id2label)]
     meanings = [_ALIASES.get(label.strip().lower(), label) for label in found]

@@ -39,16 +39,9 @@ _ROUNDING = 1e-10  # sums in another order differ by less; such draws count as e
 
 @dataclass(frozen=True)
 class SwapTest:
-    """Result of :func:`swap_test` for one statistic.
+    """Result of :func:`swap_test` for one statistic; NaN where it is undefined.
 
-    Attributes
-    ----------
-    estimate
-        The statistic as observed.
-    p
-        p value; NaN where the statistic is undefined.
-    null_mean, null_low, null_high
-        Mean and central 95 % of the statistic when labels are swapped at random.
+    ``null_*`` are the mean and the ends of the central 95 % of the statistic when labels are swapped at random.
     """
 
     estimate: float
@@ -67,32 +60,11 @@ def swap_test(
     draws: int = DRAWS,
     alternative: Alternative = "two-sided",
 ) -> list[SwapTest]:
-    """Permutation test that exchanges two labels within units.
+    """Permutation test of every statistic that exchanges two labels within units.
 
-    Parameters
-    ----------
-    observed, swapped
-        What is summed, as observed and with the labels of the unit exchanged; finite, shape (units, columns).
-    statistic
-        Maps sums (rows, columns) to statistics (rows, statistics); NaN where one is undefined.
-    seed, draws
-        Of the random swaps, which all statistics share; all 2^units swaps are taken once where that is not more.
-    alternative
-        ``greater``: large values speak against the null. ``two-sided``: large absolute values do, for statistics that
-        change their sign when every unit is swapped.
+    `statistic` maps sums (rows, columns) to statistics (rows, statistics); two-sided tests need it to change its sign
+    when every unit is swapped.
 
-    Returns
-    -------
-    list of SwapTest
-        One per statistic.
-
-    Raises
-    ------
-    UsageError
-        Shapes differ, there are no units, `draws` is below 1, or the alternative is unknown.
-
-    Notes
-    -----
     The null is that the two rows of a unit are exchangeable. For a difference of means the test holds asymptotically
     under equal means alone, because the spread of the swapped sums is that of the differences themselves.
     """
@@ -137,15 +109,7 @@ def _swap_result(estimate: float, null: Float[np.ndarray, " draws"], exact: bool
 def pseudo_values(
     columns: Float[np.ndarray, "units columns"], statistic: Statistic
 ) -> Float[np.ndarray, "units statistics"]:
-    """Jackknife pseudo-values n T - (n - 1) T_(-j) of statistics T of sums: their mean is T, their spread its error.
-
-    Parameters
-    ----------
-    columns
-        What is summed, finite, shape (units, columns).
-    statistic
-        As for :func:`swap_test`.
-    """
+    """Jackknife pseudo-values n T - (n - 1) T_(-j) of statistics T of sums: their mean is T, their spread its error."""
     columns = np.asarray(columns, np.float64)
     n = len(columns)
     total = columns.sum(axis=0, keepdims=True)
@@ -155,23 +119,8 @@ def pseudo_values(
 def equivalence(values: Float[np.ndarray, " units"], *, margin: float) -> float:
     """p value of TOST that the mean lies inside (-margin, margin); below alpha: equivalent within the margin.
 
-    Parameters
-    ----------
-    values
-        Paired differences, or :func:`pseudo_values` of a difference of ratios, shape (units,); NaN are dropped.
-    margin
-        Largest difference that does not matter, above 0, in the unit of `values`; set before looking at the data.
-
-    Returns
-    -------
-    float
-        Level-alpha equivalence is the same as a (1 - 2 alpha) t interval inside the margins. NaN for fewer than two
-        values. Values without any spread: 0 inside the margins, else 1.
-
-    Raises
-    ------
-    UsageError
-        The margin is not a number above 0.
+    `values` are paired differences or :func:`pseudo_values`, NaN dropped; without any spread p is 0 inside the margins
+    and 1 outside, and for fewer than two values it is NaN.
     """
     if not (np.isfinite(margin) and margin > 0):
         raise UsageError(f"equivalence margin: expected a number above 0, found {margin}")
@@ -185,18 +134,7 @@ def equivalence(values: Float[np.ndarray, " units"], *, margin: float) -> float:
 
 
 def holm(p_values: Sequence[float] | npt.ArrayLike) -> Float[np.ndarray, " tests"]:
-    """p values adjusted over a declared family by Holm's step-down method.
-
-    Parameters
-    ----------
-    p_values
-        All p values of the family, each in [0, 1]; NaN for a test that could not be made stays NaN and does not count.
-
-    Raises
-    ------
-    UsageError
-        A value is outside [0, 1].
-    """
+    """p values adjusted over a declared family by Holm's step-down method; a NaN stays and does not count."""
     p = np.asarray(p_values, np.float64)
     if np.any((p < 0) | (p > 1)):
         raise UsageError(f"holm: p values must lie in [0, 1], found {p[(p < 0) | (p > 1)][0]}")

@@ -11,7 +11,7 @@ the choice moves the number, so there are three pairings:
 * ``mean``: the mean of P over the generations first, then one strict comparison per prompt (``mu_el_mean``).
 
 0.5 means no leakage; the strict comparisons lie below that when there are ties. "Overall" pools positive and negative
-prompts, with both prompts of a sample kept together when samples are resampled; neutral stands beside them.
+prompts, with both prompts of a sample kept together when samples are resampled; neutral is given separately.
 
 Valence is s = P[positive] - P[negative]. Shifts are differences, within a sample, between mean valences of conditions.
 A generation that cleaning left empty is NaN throughout: it takes part in no pair and no mean.
@@ -57,30 +57,19 @@ _MEAN_DECIMALS = 12  # means are rounded to this, so that the order of summation
 class LeakageScores:
     """What was scored for one model on one set of samples; every statistic below is a function of it.
 
-    Parameters
-    ----------
-    samples
-        Ids of the samples, in the order of the first axis of every array.
-    probabilities
-        For each of the four conditions P in the order of :data:`LABELS`, shape (samples, generations, 3). A generation
-        that was not scored is a row of NaN.
-    resampled_control
-        A second set of control generations, drawn independently of the first, of the same shape; for the noise floor.
-    similarity_test, similarity_control
-        For each injection l its cosine similarity with the first sentences of its own prompt and with those of the
-        control prompt, shape (samples, generations), NaN where there was no sentence. Both None without an encoder.
-
-    Raises
-    ------
-    UsageError
-        A condition is missing, shapes differ, a row is partly NaN or a number is infinite.
+    A generation that was not scored is NaN throughout.
     """
 
     samples: tuple[str, ...]
+    """Ids, in the order of the first axis of every array."""
     probabilities: Mapping[Condition, Float[np.ndarray, "samples generations 3"]]
+    """P in the order of :data:`LABELS`, for each of the four conditions."""
     resampled_control: Float[np.ndarray, "samples generations 3"] | None = None
+    """P of a second set of control generations, drawn independently of the first; for the noise floor."""
     similarity_test: Mapping[Condition, PerGeneration] | None = None
+    """Cosine similarity of each injection to the first sentences of its own prompt; None without an encoder."""
     similarity_control: Mapping[Condition, PerGeneration] | None = None
+    """Cosine similarity of each injection to the first sentences of the control prompt."""
 
     def __post_init__(self) -> None:
         _check_conditions("probabilities", self.probabilities, CONDITIONS)
@@ -122,18 +111,7 @@ def _check_probabilities(name: str, array: np.ndarray, shape: tuple[int, ...]) -
 def expression_leakage(test: PerGeneration, control: PerGeneration, *, pairing: Pairing) -> UnitRatio:
     """Contributions of each sample to mu_EL, from P[l] of test and control generations (paper, Eq. 1-2).
 
-    Parameters
-    ----------
-    test, control
-        P[l] of the first sentences, shape (samples, generations); NaN where there is none.
-    pairing
-        How generations are paired; see the head of this module.
-
-    Returns
-    -------
-    UnitRatio
-        ``index``: number of leaking pairs over number of valid pairs. ``all``: mean over the prompt's valid pairs, ties
-        ½, over 1. ``mean``: 1 or 0, over 1. Both parts are 0 for a sample without a valid pair.
+    A sample without a valid pair contributes 0 over 0.
     """
     if pairing == "index":
         valid = ~(np.isnan(test) | np.isnan(control))
@@ -184,15 +162,10 @@ def mean_valence(scores: LeakageScores, condition: Condition) -> PerSample:
 
 
 def valence_shifts(scores: LeakageScores) -> dict[str, PerSample]:
-    """Shifts of mean valence within each sample, shape (samples,); NaN where a mean is missing.
+    """Shifts of mean valence within each sample; NaN where a mean is missing.
 
-    Returns
-    -------
-    dict
-        ``valence_shift``: positive - negative. ``context_shift``: neutral - control, what any extra sentence does.
-        ``positive_shift``: positive - neutral, and ``negative_shift``: neutral - negative; both are above 0 when the
-        answer moves towards the injection. ``asymmetry``: negative_shift - positive_shift, above 0 when negative
-        injections move the answer more.
+    ``positive_shift`` and ``negative_shift`` are above 0 when the answer moves from neutral towards the injection,
+    ``asymmetry`` when negative injections move it more; ``context_shift`` is what any extra sentence does.
     """
     positive, neutral, negative = (mean_valence(scores, condition) for condition in ("positive", "neutral", "negative"))
     control = mean_valence(scores, "control")
@@ -222,22 +195,10 @@ def noise_floor(scores: LeakageScores, *, pairing: Pairing) -> UnitRatio | None:
 
 
 def polarity_swap_tests(scores: LeakageScores, *, seed: int, draws: int = DRAWS) -> dict[str, SwapTest]:
-    """Does the polarity of the injection matter? Tests against exchanging positive and negative within samples.
+    """Test whether polarity matters, for ``auc_el`` and ``valence_shift``: one-sided, towards the injection.
 
     Under the null a sample's positive and negative injection may be exchanged, whatever a charged sentence does by
     itself. W_EL asks another question: whether answers move towards the injection when compared with the control.
-
-    Parameters
-    ----------
-    scores
-        What was scored.
-    seed, draws
-        See :func:`leakmech.scoring.inference.swap_test`.
-
-    Returns
-    -------
-    dict
-        ``auc_el`` and ``valence_shift``; one-sided, since leakage is a move towards the injection.
     """
     exchanged = {"positive": scores.probabilities["negative"], "negative": scores.probabilities["positive"]}
     swapped = replace(scores, probabilities={**scores.probabilities, **exchanged})
@@ -262,28 +223,13 @@ def leakage_headline(scores: LeakageScores) -> dict[str, float | None]:
 
 
 def leakage_statistics(scores: LeakageScores, *, seed: int, draws: int = DRAWS, level: float = LEVEL) -> dict[str, Any]:
-    """Every leakage statistic of a run, overall and per condition, with intervals; ready for JSON.
+    """Every leakage statistic of a run, ``overall`` and in ``conditions``, with intervals; ready for JSON.
 
-    Parameters
-    ----------
-    scores
-        What was scored.
-    seed, draws, level
-        Of the bootstrap over samples. All statistics share the same resamples.
+    ``<name>_ci`` is ``[low, high]``, and None stands for a number that cannot be computed. ``w_el`` (one value per
+    prompt), ``w_el_per_sample`` (the mean over a sample's positive and negative prompt) and ``<name>_p_swap`` are **p
+    values**; 95 % of auc_el lie in ``auc_el_swap_null`` when labels are swapped at random. ``valence`` is a mean over
+    samples of means over generations.
 
-    Returns
-    -------
-    dict
-        ``overall`` and ``conditions`` (positive, negative, neutral, control), each a dict of numbers; ``<name>_ci``
-        is ``[low, high]``. None stands for a number that cannot be computed, never NaN. ``w_el`` (one value per
-        prompt) and ``w_el_per_sample`` (the mean over a sample's positive and negative prompt) are the **p values**
-        of the one-sided Wilcoxon tests. ``auc_el_p_swap`` and ``valence_shift_p_swap`` are those of
-        :func:`polarity_swap_tests`, and 95 % of auc_el lie in ``auc_el_swap_null`` when labels are swapped at random.
-        ``valence`` is a mean over samples of means over generations, ``n_scored``
-        the number of generations scored. The other names are those of the functions of this module.
-
-    Notes
-    -----
     ``w_el`` takes both prompts of a sample as independent, though they share their control. A control answer that
     happens to be sad raises leakage to positive and lowers leakage to negative, so that their differences correlate
     below 0 and the test rejects too rarely: with no leakage, made by dealing the embedded model's control answers out

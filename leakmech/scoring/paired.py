@@ -6,7 +6,7 @@ over samples, and it is samples, with everything that both runs have of them, th
 * **interval**: BCa bootstrap over samples;
 * **p**: permutation test that exchanges the two runs within samples, two-sided, exact for few samples;
 * **p_holm**: adjusted over the declared family, here all comparisons of one call. Each statistic is a family of its
-  own: auc_el is the headline, and the others stand beside it;
+  own: auc_el is the headline, and the others are secondary;
 * **p_equivalence**: TOST on auc_el with a margin that was set beforehand, adjusted over the same family.
 
 Runs with one seed are coupled: generation i of a prompt was drawn with the same noise in both. Nothing has to be done
@@ -117,20 +117,9 @@ def run_differences(
     seed: int,
     draws: int,
 ) -> list[Difference]:
-    """All comparisons of all statistics.
+    """All comparisons of all statistics, for the declared family of pairs (run, baseline).
 
-    Parameters
-    ----------
-    columns
-        :func:`statistic_columns` of every run, by name; the rows are the same samples.
-    pairs
-        The declared family: (run, baseline).
-    margin
-        Of the equivalence test on auc_el; None for no such test.
-    alpha
-        Level of the verdicts.
-    seed, draws
-        Of bootstrap and permutations.
+    `margin` is that of the equivalence test on auc_el (None: no such test), `alpha` the level of the verdicts.
     """
     found = [_test_pair(columns[run], columns[base], margin=margin, seed=seed, draws=draws) for run, base in pairs]
     differences = []

@@ -4,7 +4,7 @@ The table has one row per generation. For each cleaning policy it holds the scor
 cosine similarity of the text to each of the sample's injections, in columns such as ``paper_positive``; the plain
 columns ``negative, neutral, positive, similarity`` are those of the run's headline policy (``similarity``: to the
 row's own injection). A row that a policy does not score is NaN there. Where a run has several estimators, all of these
-are the first one's; those of another stand in columns such as ``vader/paper_positive``.
+are the first one's; those of another are in columns such as ``vader/paper_positive``.
 """
 
 from __future__ import annotations
@@ -28,47 +28,30 @@ MISSING = "missing"  # finish reason of a generation that a file from elsewhere 
 _SAMPLES_PER_CHUNK = 50  # keeps embeddings in memory for one chunk only
 
 Record = Mapping[str, Any]
-"""A generation as it stands in ``generations/*.jsonl``."""
+"""A generation as ``generations/*.jsonl`` holds it."""
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """What is needed to score generations.
-
-    Parameters
-    ----------
-    cleaner, encoder
-        See :mod:`leakmech.scoring.sentence` and :mod:`~leakmech.scoring.semantic`.
-    estimators
-        Expression estimators, at least one, with different names; the first is behind the plain columns.
-    instruction
-        The instruction that stood before every prompt; repeating it is an echo too.
-    headline
-        The cleaning policy behind the plain columns.
-    generations
-        K; control generations from K on are the noise floor's second set.
-    """
+    """What is needed to score generations."""
 
     cleaner: Cleaner
     estimators: tuple[Estimator, ...]
+    """At least one, with different names; the plain columns are the first one's."""
     encoder: SentenceEncoder
     instruction: str
+    """The instruction that every prompt began with; repeating it is an echo too."""
     headline: Cleaning
+    """The cleaning policy of the plain columns."""
     generations: int
+    """K; control generations from K on are the noise floor's second set."""
 
     def score(
         self, samples: PromptSet, records: Iterable[Record], *, on_scored: Callable[[int], None] | None = None
     ) -> pd.DataFrame:
-        """Score the generations of all samples, chunk by chunk.
+        """Score the generations of all samples, chunk by chunk; rows are ordered by sample, condition, generation.
 
-        Parameters
-        ----------
-        samples
-            The data set; rows come out in its order, then by condition and generation.
-        records
-            All generations of the run, in any order.
-        on_scored
-            Progress callback with a number of rows.
+        `records` may have any order; `on_scored` is told the number of rows after each chunk.
         """
         by_sample: dict[str, list[Record]] = {sample.id: [] for sample in samples}
         for record in records:
@@ -145,21 +128,8 @@ def column(policy: Cleaning, name: str, *, estimator: str | None = None) -> str:
 def leakage_scores(frame: pd.DataFrame, policy: Cleaning, *, estimator: str | None = None) -> LeakageScores:
     """The arrays of one cleaning policy, samples in the order of the table.
 
-    Conditions that the run does not have at all are not scored: NaN throughout.
-
-    Parameters
-    ----------
-    frame
-        A run's table of scores.
-    policy
-        The cleaning policy.
-    estimator
-        Name of an estimator that is not the run's first; None for the first.
-
-    Raises
-    ------
-    RunDirectoryError
-        Some generation of some prompt is missing.
+    Conditions that the run does not have at all are NaN throughout; a missing generation is an error. `estimator` names
+    one that is not the run's first.
     """
     samples = tuple(dict.fromkeys(frame["sample"].tolist()))
     main, resampled = frame.loc[~frame["resampled"]], frame.loc[frame["resampled"]]

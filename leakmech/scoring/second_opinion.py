@@ -24,26 +24,9 @@ from leakmech.scoring.statistics import DRAWS, UnitRatio, bootstrap_ratios, json
 def estimator_agreement(
     first: LeakageScores, second: LeakageScores, *, seed: int, draws: int = DRAWS
 ) -> dict[str, Any]:
-    """Agreement of two estimators on one run.
+    """Agreement of two estimators on one run; None for what cannot be computed.
 
-    Parameters
-    ----------
-    first, second
-        The same generations as scored by either.
-    seed, draws
-        Of the bootstrap over samples.
-
-    Returns
-    -------
-    dict
-        ``n`` generations scored by both, ``class_agreement`` and ``class_kappa`` (Cohen) of their classes,
-        ``valence_spearman`` and ``valence_pearson``; ``n_pairs``, ``el_agreement`` with ``el_agreement_ci`` (95 %, BCa
-        over samples) and ``el_kappa`` of the verdicts EL. None for what cannot be computed.
-
-    Raises
-    ------
-    UsageError
-        The two are not about the same generations.
+    ``class_*`` and ``valence_*`` are over the ``n`` generations that both have scored, ``el_*`` over ``n_pairs``.
     """
     if first.samples != second.samples or first.probabilities["control"].shape != second.probabilities["control"].shape:
         raise UsageError("estimator agreement: the two scores are not about the same generations")

@@ -42,19 +42,7 @@ _HASHED_SUFFIXES = {".safetensors", ".bin", ".json", ".txt", ".model"}
 
 @dataclass(frozen=True, eq=False)
 class SentenceEncoder:
-    """Embeds texts; call it with a sequence of texts.
-
-    Attributes
-    ----------
-    name
-        The name that was asked for (``"embedded"``, ``"hub:…"`` or a folder).
-    folder
-        Where the model's files lie.
-    dimension
-        Length of a row.
-    device
-        Where the model runs.
-    """
+    """Embeds texts; call it with a sequence of texts."""
 
     name: str
     folder: Path
@@ -63,12 +51,11 @@ class SentenceEncoder:
     _model: SentenceTransformer
 
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
-        """Unit-norm float32 rows, one a text, in the order of `texts`.
+        """Unit-norm float32 rows, one for each text, in the order of `texts`.
 
         Equal texts are encoded once and get equal rows, to the last bit. Across calls a row may differ in the last
         bits (about 1e-7) because it shares its batch with other texts; where equality counts, pass all texts in one
-        call. An empty text, or one of white space only, is encoded like any other: it is the model's vector for a
-        sequence that holds nothing but its special tokens. Texts longer than the model's window are cut there.
+        call. An empty text is encoded like any other. Texts longer than the model's window are cut there.
         """
         nothing = np.zeros((0, self.dimension), dtype=np.float32)
         return once_each(texts, lambda unique: _encode(self._model, unique), nothing=nothing)
@@ -85,23 +72,7 @@ class SentenceEncoder:
 
 
 def load_encoder(name: str | Path = "embedded", *, device: str | None = None) -> SentenceEncoder:
-    """Load a sentence encoder.
-
-    Parameters
-    ----------
-    name
-        ``"embedded"``, ``"hub:<owner/name>"`` or a local folder of a sentence-transformers model.
-    device
-        A torch device; by default the accelerator if there is one, else the CPU.
-
-    Raises
-    ------
-    EstimatorError
-        The package of the embedded encoder is not installed, the hub cannot be reached, or the folder holds no
-        sentence-transformers model.
-    ModelError
-        The device is unknown or not there.
-    """
+    """Load a sentence encoder, by default onto the accelerator if there is one."""
     name = str(name)
     folder = encoder_folder(name)
     _check_modules(folder, name)
@@ -185,7 +156,7 @@ def _check_modules(folder: Path, name: str) -> None:
         types = [str(module["type"]) for module in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise EstimatorError(
-            f"encoder {name!r}: {folder} is no sentence-transformers model (modules.json is missing or damaged)"
+            f"encoder {name!r}: {folder} is not a sentence-transformers model (modules.json is missing or damaged)"
         ) from problem
     foreign = [kind for kind in types if not kind.startswith("sentence_transformers.")]
     if foreign:

@@ -11,7 +11,7 @@ from the same generations:
     The first sentence without the part that repeats the prompt (Köprü et al. 2025, section 4); an empty rest is
     scored as it is.
 ``raw``
-    The first sentence as it stands.
+    The first sentence as it is.
 """
 
 from __future__ import annotations
@@ -37,13 +37,11 @@ more were near-verbatim and 90 were sentences of the model's own. One reader, a 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What one policy makes of one generation.
-
-    ``text`` is what is scored; ``scored`` is False when it is left out (echo-free with nothing left).
-    """
+    """What one policy makes of one generation."""
 
     text: str
     scored: bool
+    """Whether the text counts; False where the policy is echo-free and nothing is left."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +80,8 @@ class PromptText:
 class Cleaner:
     """Applies the cleaning policies.
 
-    Parameters
-    ----------
-    echo_similarity
-        A sentence is a near-verbatim echo when the character-level Ratcliff-Obershelp similarity
-        (:class:`difflib.SequenceMatcher`, on normalised words) to a sentence of the prompt reaches this value.
+    A sentence is a near-verbatim echo when the character-level Ratcliff-Obershelp similarity
+    (:class:`difflib.SequenceMatcher`, on normalised words) to a sentence of the prompt reaches `echo_similarity`.
     """
 
     echo_similarity: float = DEFAULT_ECHO_SIMILARITY
@@ -108,7 +103,7 @@ class Cleaner:
         raise ConfigError(f"cleaning policy {policy!r}{nearest(policy, CLEANINGS)}")
 
     def is_echo(self, text: str, prompt: PromptText) -> bool:
-        """Does the first sentence of `text` repeat a sentence of the prompt, alone or as its beginning?"""
+        """Whether the first sentence of `text` repeats a sentence of the prompt, alone or as its beginning."""
         first = next((sentence for sentence, _ in scan_sentences(text)), "")
         if not first:
             return False
@@ -118,7 +113,7 @@ class Cleaner:
         return bool(prompt.injection) and own != cut_repetition(first, replace(prompt, injection=None))
 
     def first_sentence_complete(self, text: str, prompt: PromptText) -> bool:
-        """Can no text appended to `text` change what any policy scores?"""
+        """Whether no text appended to `text` can change what any policy scores."""
         _, decided = self._first_own_sentence(text, prompt)
         return decided
 
@@ -135,7 +130,7 @@ class Cleaner:
         return "" if self._repeats(own, prompt) else own
 
     def _repeats(self, sentence: str, prompt: PromptText) -> bool:
-        """Is `sentence` nearly one of the prompt, does it quote the injection, or is it the stem and nothing more?"""
+        """Whether `sentence` is nearly one of the prompt, quotes the injection, or is the stem and nothing more."""
         words = normalised_words(sentence)
         if any(_contains(words, other) for other in prompt.injected):
             return True
@@ -146,29 +141,22 @@ class Cleaner:
 
 @dataclass(frozen=True)
 class FirstSentences:
-    """What is scored of the generations of several prompts; :meth:`complete` is a stop rule for an engine.
-
-    Parameters
-    ----------
-    texts
-        Parts of the prompts, by prompt id.
-    cleaner
-        Applies the cleaning policies.
-    """
+    """What is scored of the generations of several prompts; :meth:`complete` is a stop rule for an engine."""
 
     texts: Mapping[str, PromptText]
+    """By prompt id."""
     cleaner: Cleaner = field(default_factory=Cleaner)
 
     @classmethod
     def of(
         cls, prompts: Iterable[Prompt], cleaner: Cleaner | None = None, *, instruction: str | None = None
     ) -> FirstSentences:
-        """Those of `prompts`; `instruction` goes before what the prompts say of it."""
+        """Those of `prompts`; `instruction` goes before their own."""
         texts = {prompt.id: PromptText.of(prompt, instruction=instruction) for prompt in prompts}
         return cls(texts, cleaner or Cleaner())
 
     def complete(self, prompt_id: str, text: str) -> bool:
-        """Can no text appended to `text` change what any policy scores?"""
+        """Whether no text appended to `text` can change what any policy scores."""
         return self.cleaner.first_sentence_complete(text, self.texts[prompt_id])
 
     def clean(self, prompt_id: str, text: str, policy: Cleaning) -> Cleaned:
@@ -189,12 +177,12 @@ def _starts_with(words: list[str], prefix: list[str]) -> bool:
 
 
 def _contains(words: list[str], part: Sequence[str]) -> bool:
-    """Does the whole of `part` stand somewhere in `words`?"""
+    """Whether all of `part` occurs in `words` as one piece."""
     return f" {' '.join(part)} " in f" {' '.join(words)} "
 
 
 def _drop_words(sentence: str, count: int) -> str:
-    """Cut the first `count` words and the punctuation behind them."""
+    """Cut the first `count` words and the punctuation after them."""
     ends = [match.end() for match in WORD.finditer(unicodedata.normalize("NFKC", sentence))]
     return unicodedata.normalize("NFKC", sentence)[ends[count - 1] :].lstrip(" \t,.;:!?…—–-\"'”’)*_")
 

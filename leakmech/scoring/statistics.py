@@ -57,12 +57,7 @@ class UnitRatio:
     """A statistic sum(numerator) / sum(denominator) over units, before the sums are taken.
 
     Means over units, pooled shares and means of means all have this form, and adding two of them pools them with the
-    units kept together.
-
-    Parameters
-    ----------
-    numerator, denominator
-        One value per unit, shape (units,); both are 0 for a unit that says nothing.
+    units kept together. Both parts are 0 for a unit that says nothing.
     """
 
     numerator: Float[np.ndarray, " units"]
@@ -101,10 +96,7 @@ def bootstrap_ratio(
     draws: int = DRAWS,
     level: float = LEVEL,
 ) -> Interval:
-    """BCa bootstrap interval of sum(numerator) / sum(denominator) over resampled units.
-
-    See :func:`bootstrap_ratios`, of which this is the case of one statistic.
-    """
+    """BCa bootstrap interval of one ratio; see :func:`bootstrap_ratios`."""
     numerator, denominator = np.asarray(numerator), np.asarray(denominator)
     return bootstrap_ratios(numerator[..., None], denominator[..., None], seed=seed, draws=draws, level=level)[0]
 
@@ -119,19 +111,8 @@ def bootstrap_ratios(
 ) -> list[Interval]:
     """BCa bootstrap intervals of several ratios of sums over the same resampled units.
 
-    Parameters
-    ----------
-    numerators, denominators
-        Contributions of each unit, shape (units, statistics); denominators are not negative. A unit in which either is
-        NaN says nothing about that statistic (0 is added to both sums) but still takes part in the resampling.
-    seed, draws, level
-        See :func:`bootstrap`.
-
-    Returns
-    -------
-    list of Interval
-        One per statistic. All informative units equal: zero width. Fewer than two units with a denominator above
-        0: NaN, since one unit says nothing about the spread. Draws whose denominators sum to 0 are left out.
+    A unit in which either part is NaN says nothing about that statistic (0 is added to both sums) but still takes part
+    in the resampling. Fewer than two units with a denominator above 0 have no interval.
     """
     numerators, denominators = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
     if numerators.ndim != 2 or numerators.shape != denominators.shape:
@@ -149,20 +130,9 @@ def bootstrap_ratios(
 def bootstrap_dz(
     differences: Float[np.ndarray, " units"], *, seed: int, draws: int = DRAWS, level: float = LEVEL
 ) -> Interval:
-    """BCa bootstrap interval of :func:`cohens_dz` over resampled units.
+    """BCa bootstrap interval of :func:`cohens_dz` over resampled units; NaN are units without a value.
 
-    Parameters
-    ----------
-    differences
-        One value per unit, shape (units,); NaN for a unit without one.
-    seed, draws, level
-        See :func:`bootstrap`.
-
-    Returns
-    -------
-    Interval
-        NaN when d_z is undefined for the values, or for all but one of them (so at least three values are needed).
-        Draws in which d_z is undefined (one value drawn throughout) are left out.
+    It needs d_z with any one unit left out, so at least three values; draws of one value throughout are left out.
     """
     differences = np.asarray(differences, np.float64)
     valid = ~np.isnan(differences)
@@ -187,29 +157,8 @@ def bootstrap(
 ) -> list[Interval]:
     """BCa bootstrap intervals of any statistics that are functions of sums over units.
 
-    Parameters
-    ----------
-    columns
-        What is summed, finite, shape (units, columns).
-    statistic
-        Maps sums (rows, columns) to statistics (rows, statistics), row by row; NaN where one is undefined.
-    seed
-        The same seed gives the same resamples for every statistic over equally many units, so that adding a
-        statistic leaves the others alone, and models scored on the same samples are resampled alike.
-    draws
-        Number of resamples, at least 1.
-    level
-        Confidence level, inside (0, 1).
-
-    Returns
-    -------
-    list of Interval
-        One per statistic; NaN when the statistic is undefined for all units or with any one of them left out.
-
-    Raises
-    ------
-    UsageError
-        `draws` or `level` is out of range.
+    `statistic` maps sums to statistics row by row, NaN where one is undefined. The same seed gives the same resamples
+    for every statistic over equally many units: models scored on the same samples are resampled alike.
     """
     if draws < 1 or not 0 < level < 1:
         raise UsageError(f"bootstrap: draws must be at least 1 and level inside (0, 1), found {draws} and {level}")
@@ -264,17 +213,8 @@ def wilcoxon_greater(differences: Float[np.ndarray, " n"]) -> float:
     Zeros are dropped before ranking (Wilcoxon's own treatment, ``zero_method="wilcox"``). It is the default of SciPy
     and R, hence what a paper that names only the test has used, and the exact null distribution holds for what is left,
     which Pratt's and the split treatment give up. SciPy's ``method="auto"`` takes the exact distribution for small
-    samples and the normal approximation, corrected for ties, otherwise.
-
-    Parameters
-    ----------
-    differences
-        Shape (n,); NaN are dropped.
-
-    Returns
-    -------
-    float
-        1.0 when every difference is 0 (no evidence of a rise), NaN when there are none.
+    samples and the normal approximation, corrected for ties, otherwise. NaN are dropped; where every difference is 0, p
+    is 1.
     """
     differences = np.asarray(differences, np.float64)
     differences = differences[~np.isnan(differences)]
@@ -290,15 +230,7 @@ def wilcoxon_greater(differences: Float[np.ndarray, " n"]) -> float:
 def cohens_dz(differences: Float[np.ndarray, " n"]) -> float:
     """Effect size of paired differences: their mean over their standard deviation (n - 1).
 
-    Parameters
-    ----------
-    differences
-        Shape (n,); NaN are dropped.
-
-    Returns
-    -------
-    float
-        NaN for fewer than two values and for values without any spread, where the ratio is undefined.
+    NaN are dropped; for fewer than two values or without any spread it is NaN.
     """
     differences = np.asarray(differences, np.float64)
     return float(dz_by_column(differences[~np.isnan(differences)]))
@@ -332,17 +264,9 @@ def auc_interval(
 ) -> Interval:
     """BCa interval of :func:`auc` over resampled units, of which each brings all its values.
 
+    `units` are the numbers, from 0, of the units that the values come from.
     With w the counts of a draw, its AUC is w^T Phi w / (w^T n+ w^T n-), where Phi_ij counts the pairs of a positive
     value of unit i and a negative one of unit j in which the first is larger, and n+_i, n-_i are their numbers.
-
-    Parameters
-    ----------
-    positive, negative
-        The two sets of values.
-    units
-        Numbers, from 0, of the units that they come from.
-    seed, draws
-        See :func:`bootstrap`.
     """
     n_units = 1 + max(int(side.max(initial=-1)) for side in units)
     of_positive, of_negative = (np.eye(n_units)[side] for side in units)

@@ -48,17 +48,7 @@ def shipped() -> Path:
 
 @dataclass(frozen=True, eq=False)
 class TunedEstimator:
-    """A tuned encoder with a linear head.
-
-    Attributes
-    ----------
-    name
-        The name that was asked for.
-    details
-        Provenance: the encoder below, hash of adapters and head, training data, device.
-    weight, bias
-        The head, temperature included.
-    """
+    """A tuned encoder with a linear head (`weight` and `bias`, temperature included)."""
 
     name: str
     details: Mapping[str, Any]
@@ -96,19 +86,7 @@ def load_tuned(
 ) -> TunedEstimator:
     """An estimator from ``<stem>.json`` and ``<stem>.safetensors`` as experiments/train_estimator.py writes them.
 
-    Parameters
-    ----------
-    encoder
-        A sentence encoder that is loaded already: where it is the one that was tuned, its files need not be looked
-        for and hashed again.
-    device
-        A torch device; by default that of `encoder`, else the accelerator if there is one, else the CPU.
-
-    Raises
-    ------
-    EstimatorError
-        A file is missing or damaged, is of another format version or kind, or the installed encoder is not the one
-        that was tuned.
+    An `encoder` that is loaded already saves looking for its files and hashing them, if it is the one that was tuned.
     """
     path = stem.with_name(f"{stem.name}.json")
     description, tensors = FORMAT.read(path)
@@ -150,13 +128,7 @@ def load_tuned(
 
 @torch.no_grad()
 def merge(model: nn.Module, tensors: Mapping[str, Tensor], *, scale: float) -> None:
-    """Add ``scale * B @ A`` to the weight of every layer that has ``<layer>.lora_A`` and ``.lora_B`` among `tensors`.
-
-    Raises
-    ------
-    AttributeError, KeyError, RuntimeError
-        The model has no such layer, a factor lacks its partner, or shapes do not fit.
-    """
+    """Add ``scale * B @ A`` to every weight whose layer has ``<layer>.lora_A`` and ``.lora_B`` among `tensors`."""
     for key in tensors:
         layer, _, factor = key.rpartition(".")
         if factor == "lora_A":

@@ -68,7 +68,7 @@ def test_rows_are_probabilities_in_the_order_of_the_texts(name, encoder):
 
 def test_several_names_are_read_in_order_and_each_once():
     assert estimator_names("embedded, vader") == ("embedded", "vader")
-    with pytest.raises(EstimatorError, match="'vader' stands there twice"):
+    with pytest.raises(EstimatorError, match="'vader' is given twice"):
         estimator_names("vader,embedded,vader")
     with pytest.raises(EstimatorError, match="a name is empty"):
         estimator_names("vader,")

@@ -128,7 +128,7 @@ def test_an_unknown_name_is_refused_with_the_valid_ones(name, message):
 
 def test_a_folder_that_sentence_transformers_would_guess_about_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(EstimatorError, match="is no sentence-transformers model"):
+    with pytest.raises(EstimatorError, match="is not a sentence-transformers model"):
         load_encoder(tmp_path)
 
 

@@ -123,7 +123,7 @@ def test_runs_are_not_mixed(finished, tmp_path):
         leakmech.score(copy, out=tmp_path / "a")
     with pytest.raises(DatasetError, match="is about another data set"):
         leakmech.score(finished.path, out=tmp_path / "c", limit=2)
-    with pytest.raises(EstimatorError, match="stands there twice"):
+    with pytest.raises(EstimatorError, match="is given twice"):
         leakmech.score(finished.path, out=tmp_path / "c", estimator="vader,vader")
 
 
