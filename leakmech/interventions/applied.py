@@ -20,12 +20,7 @@ Mask = bool | Bool[Tensor, "rows columns"]
 class Applied:
     """Interventions in force, and what they know of the batch that the model is reading.
 
-    Attributes
-    ----------
-    interventions
-        In their order.
-    reading
-        Whether probes are read ahead in this call, in which nothing is changed.
+    While `reading` is true, probes are read ahead and nothing is changed.
     """
 
     def __init__(self, interventions: tuple[Intervention, ...], *, device: torch.device | str = "cpu") -> None:
@@ -51,14 +46,24 @@ class Applied:
     def positions(
         self, prompts: Sequence[PromptSpans] | RowPositions, *, n_generated: int | Sequence[int] = 0
     ) -> Iterator[RowPositions]:
-        """Say where the rows of the next calls stand.
+        """While this is entered, calls of the model read these rows.
 
         Parameters
         ----------
         prompts
-            One for each row of the batch, in order; or positions that are known already.
+            The prompt of each row of the batch, in order; or positions that are known already.
         n_generated
-            Tokens behind the prompt in the last column of the call, for all rows or one a row.
+            Number of tokens after the prompt up to the last column of the call, for all rows or of each row.
+
+        Yields
+        ------
+        RowPositions
+            Positions of the rows.
+
+        Raises
+        ------
+        InterventionError
+            There are no prompts, or not one count for each.
         """
         if isinstance(prompts, RowPositions):
             rows = prompts
@@ -75,13 +80,7 @@ class Applied:
     # -- what the hooks ask ----------------------------------------------------------------------------------------
 
     def rows(self, x: Float[Tensor, "rows columns width"]) -> RowPositions:
-        """Where the rows of `x` stand.
-
-        Raises
-        ------
-        InterventionError
-            Nobody has said, or for another number of rows.
-        """
+        """Positions of the rows of `x`; an error where they are not known."""
         rows = self.known_rows
         if rows is None:
             raise InterventionError("positions are not known: call the whole model, not one of its modules")
@@ -91,7 +90,7 @@ class Applied:
 
     @property
     def known_rows(self) -> RowPositions | None:
-        """As given, or worked out for the call that runs; None where nobody has said."""
+        """Positions as given, or as inferred for the call that runs; None where neither is there."""
         return self._given if self._given is not None or not self._calling else self._inferred
 
     def mask(self, rows: RowPositions, position: str, n_columns: int, device: torch.device) -> Mask:
@@ -103,13 +102,7 @@ class Applied:
         return self._masks[key]
 
     def where(self, rows: RowPositions, edit: Edit | AttentionEdit, n_columns: int, device: torch.device) -> Mask:
-        """The tokens at which an edit acts, in the rows in which its condition holds.
-
-        Raises
-        ------
-        InterventionError
-            Its probe has not read these prompts.
-        """
+        """Mask of the tokens at which an edit acts, in the rows in which its condition holds."""
         mask = self.mask(rows, edit.positions, n_columns, device)
         condition = edit.condition
         if condition is None or mask is False:
@@ -124,12 +117,12 @@ class Applied:
         return holds.expand(-1, n_columns) if mask is True else mask & holds
 
     def see_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Work out from the arguments of the model where its rows stand."""
+        """Infer the positions of the rows from the arguments of a model call."""
         self._masks = {}
         self._calling = True
         if self._given is None and self.needs_positions:
             self._inferred = inferred_positions(args, kwargs, self._inferred)
 
     def leave_call(self) -> None:
-        """What was worked out is for this call, whatever its end."""
+        """Forget what was inferred: it holds for one call, even if that fails."""
         self._calling = False

@@ -29,14 +29,19 @@ class DampenAttention(Intervention):
     Attributes
     ----------
     components
-        Heads (``L12H3``).
+        Labels of the heads (``L12H3``).
     span
-        The keys that are looked at less: ``injection`` or ``stem``.
+        The part of the prompt whose keys get other weights: ``injection`` or ``stem``.
     factor
-        By which attention weights are multiplied before they are normalised again; 0 takes the span away from the
-        heads, 1 changes nothing, more than 1 draws them to it.
+        Factor of the attention weights before they are normalised again: 0 takes the span away from the heads, 1
+        changes nothing, more than 1 draws them to it.
     positions
-        The queries, those within the span left out.
+        The queries; those within the span are left out.
+
+    Raises
+    ------
+    InterventionError
+        A field is out of range, or a component is not a head.
     """
 
     kind = "dampen_attention"

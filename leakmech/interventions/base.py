@@ -1,15 +1,15 @@
 """What an intervention is: a frozen value that says which numbers of a forward pass change, where and how.
 
-An intervention turns into edits. An edit stands at a site of a layer and maps the values x there to new ones,
+An intervention turns into edits. An edit belongs to a site of a layer and maps the values x there to new ones,
 
     x <- f(x)    at the tokens that `positions` names, in the rows in which `condition` holds,
 
-out of place. The sites are those of the residual stream and of what is added to it:
+and never in place. The sites are those of the residual stream and of what is added to it:
 
     resid_pre -> + attn_out -> resid_mid -> + mlp_out -> resid_post,    attn_out = z W_O,    mlp_out = mlp_post W_out.
 
 Values hold their tensors in float32 on the CPU. :mod:`leakmech.interventions.hooks` runs them, ``fold`` bakes them into
-weights, ``files`` writes them. A class of one's own needs a ``kind`` and a method ``edits``.
+weights, ``files`` writes them. A new kind needs a ``kind`` and a method ``edits``.
 """
 
 from __future__ import annotations
@@ -45,32 +45,39 @@ from leakmech.models.sites import SITE_ORDER, check_site
 PROBE_SITES = ("resid_pre", "resid_mid", "resid_post")
 
 Change = Callable[[Float[Tensor, "rows columns width"], RowPositions | None], Float[Tensor, "rows columns width"]]
-"""New values of a site. The positions are there only for edits that ask for them (``needs_rows``)."""
+"""Returns new values of a site; it gets the positions only if its edit asks for them (``needs_rows``)."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Probe:
     """A condition on the prompt: does it project far enough on a direction?
 
-    The stream is read once, at the prompt's last token or averaged over its stem or injection, as it is there when the
-    probe is reached; what it says holds for the whole row. It never fires for a prompt without the part that it reads.
-    An intervention can only act behind its probe, unless that is read ahead.
+    The stream is read once, at the prompt's last token or averaged over its stem or injection, as it is when the probe
+    is reached; the decision holds for the whole row. A probe never fires for a prompt without the part that it reads.
+    An intervention can only act after its probe, unless the probe is read ahead.
 
     Attributes
     ----------
     vector
         Unit vector, shape (d_model,).
-    layer, site
-        Where it is read: ``resid_pre``, ``resid_mid`` or ``resid_post``.
+    layer
+        Layer at which the stream is read, from 0.
     threshold
-        In the units of the stream.
+        Threshold of the projection, in units of the residual stream.
+    site
+        Site at which the stream is read: ``resid_pre``, ``resid_mid`` or ``resid_post``.
     position
-        ``last_prompt``; or ``stem`` or ``injection``: the mean over its tokens.
+        ``last_prompt``: the prompt's last token. ``stem``, ``injection``: the mean over the tokens of that part.
     fires
         ``above``: the intervention acts where the projection is larger than the threshold; ``below``: where it is not.
     ahead
-        Read in a pass of its own over the unchanged model, which ends at the probe's layer; then the intervention may
-        act in any layer, and prompts take that much longer.
+        Whether the stream is read beforehand, in a pass over the unchanged model that ends at the probe's layer. The
+        intervention may then act in any layer, and a prompt takes longer by that pass.
+
+    Raises
+    ------
+    InterventionError
+        A field is out of range, or the vector is not of length 1.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -95,30 +102,21 @@ class Probe:
 
     @property
     def name(self) -> str:
-        """Identifies what it says among the decisions on a row."""
+        """Identifies the probe's decision among those on a row."""
         where = f"{self.site}{self.layer}:{self.position}:{self.fires}:{self.threshold!r}{':ahead' * self.ahead}"
         return f"{where}:{content_hash(self.vector.numpy().tobytes())}"
 
     def decide(self, stream: Float[Tensor, "rows d_model"]) -> Bool[Tensor, " rows"]:
-        """For each row whether it fires; never for NaN."""
+        """Whether it fires, for each row; never for NaN."""
         projection = stream.float() @ self.vector.to(stream.device)
         return projection > self.threshold if self.fires == "above" else projection <= self.threshold
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A change at one site of one layer.
+    """A change at one site of one layer, at some tokens of the rows in which a condition holds.
 
-    Attributes
-    ----------
-    site, layer
-        Where.
-    change
-        What; see :data:`Change`.
-    positions, condition
-        Which tokens of which rows.
-    needs_rows
-        Whether `change` must be told where the rows stand.
+    `needs_rows` says whether `change` must get the positions of the rows.
     """
 
     site: str
@@ -131,18 +129,9 @@ class Edit:
 
 @dataclass(frozen=True, eq=False)
 class AttentionEdit:
-    """A weight factor for keys of a span, at one layer.
+    """A factor of the attention weights on the keys of a span, at one layer; queries within the span keep theirs.
 
-    Attributes
-    ----------
-    layer, heads
-        Where.
-    span
-        The keys: ``injection``, ``stem`` or ``prompt``.
-    factor
-        By which attention weights are multiplied before they are normalised again; 0 takes the keys away.
-    positions, condition
-        Which queries of which rows; never those within the span.
+    `span` is ``injection``, ``stem`` or ``prompt``. Weights are normalised again afterwards; 0 takes the keys away.
     """
 
     layer: int
@@ -165,18 +154,18 @@ class Intervention(ABC):
     Attributes
     ----------
     positions
-        Tokens at which it acts: ``all``, ``prompt``, ``injection``, ``stem``, ``last_prompt`` or ``generated``.
+        The tokens at which it acts: ``all``, ``prompt``, ``injection``, ``stem``, ``last_prompt`` or ``generated``.
     condition
-        Rows in which it acts; None: in all.
+        Decides in which rows it acts; None: in all.
     model_hash
         ``LoadedModel.weights_hash`` of the model that its tensors were fitted on; empty if it is for any model.
     """
 
     kind: ClassVar[str]
     operation: ClassVar[str] = ""
-    """What it does, as a formula; stands in saved files."""
+    """What it does, as a formula; written into saved files."""
     conventions: ClassVar[Mapping[str, str]] = {}
-    """Sign and units of its numbers; stand in saved files."""
+    """Sign and units of its numbers; written into saved files."""
 
     positions: Position = "all"
     condition: Probe | None = None
@@ -216,7 +205,7 @@ class Intervention(ABC):
         """
 
     def refuse_other_model(self, layout: Layout) -> None:
-        """:meth:`check_fit`, and the same for the condition and its order."""
+        """Refuse a model that neither it nor its condition fits, and a condition that is read too late."""
         try:
             self.check_fit(layout)
             if self.condition is not None:
@@ -228,7 +217,7 @@ class Intervention(ABC):
         self._refuse_late_probe(layout)
 
     def _refuse_late_probe(self, layout: Layout) -> None:
-        """What is changed before the probe is read would have to wait for it; generated tokens come after it."""
+        """Refuse changes before the probe is read, other than of generated tokens, which come after it."""
         if self.condition is None or self.condition.ahead or self.positions == "generated":
             return
         probe = (self.condition.layer, SITE_ORDER.index(self.condition.site))
@@ -248,7 +237,7 @@ class Intervention(ABC):
 
     @property
     def needs_positions(self) -> bool:
-        """Whether the hooks must know where rows stand."""
+        """Whether the hooks must know the positions of the rows."""
         return self.positions != "all" or self.condition is not None
 
     # -- JSON and tensors ------------------------------------------------------------------------------------------
@@ -335,7 +324,7 @@ def _decoded(value: Any, tensors: dict[str, Tensor], *, where: str) -> Any:
 def _probe(value: Any, kind: str) -> Probe:
     # Files that were written before probes could be read ahead do not say so.
     if not isinstance(value, Mapping) or {*value, "ahead"} != {field.name for field in fields(Probe)}:
-        raise InterventionError(f"{kind}: condition is no probe")
+        raise InterventionError(f"{kind}: condition is not a probe")
     return Probe(**value)
 
 

@@ -23,13 +23,7 @@ _COSINE_TOLERANCE = 1e-3
 
 
 def as_interventions(value: Intervention | Iterable[Intervention]) -> tuple[Intervention, ...]:
-    """One or several interventions as a tuple.
-
-    Raises
-    ------
-    InterventionError
-        Something else is among them.
-    """
+    """One or several interventions as a tuple."""
     interventions = (value,) if isinstance(value, Intervention) else tuple(value)
     for item in interventions:
         if not isinstance(item, Intervention):
@@ -40,22 +34,7 @@ def as_interventions(value: Intervention | Iterable[Intervention]) -> tuple[Inte
 def refuse_misfits(
     interventions: Sequence[Intervention], layout: Layout, *, model_hashes: Collection[str] | None = None
 ) -> None:
-    """Refuse interventions that do not fit a model or one another.
-
-    Parameters
-    ----------
-    interventions
-        In their order.
-    layout
-        Of the model.
-    model_hashes
-        ``LoadedModel.weights_hash`` of the model (and, where it has an adapter, of its base); None: not compared.
-
-    Raises
-    ------
-    InterventionError
-        The message names the intervention and what does not fit.
-    """
+    """Refuse interventions that do not fit a model or one another; None for `model_hashes` compares no weights."""
     for intervention in interventions:
         intervention.refuse_other_model(layout)
         fitted = intervention.model_hash
@@ -95,13 +74,7 @@ def fitting_layout(chosen: Sequence[Intervention], model: Any, *, under_adapter:
 
 
 def refuse_overlaps(interventions: Sequence[Intervention]) -> None:
-    """Refuse pairs of interventions that fix the same number.
-
-    Raises
-    ------
-    InterventionError
-        The message names both and what they share.
-    """
+    """Refuse pairs of interventions that fix the same number."""
     for first, second in combinations(interventions, 2):
         if not positions_overlap(first.positions, second.positions):
             continue

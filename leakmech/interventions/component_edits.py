@@ -8,7 +8,7 @@ that writes them (sites ``z`` and ``mlp_post``):
     ablate, resample  z_h <- a value that the head had at some token of the control prompts
     scale             z_h <- s_h z_h
 
-A sublayer is scaled where it is added to the stream (``attn_out``, ``mlp_out``; in Gemma behind the norm that follows).
+A sublayer is scaled where it is added to the stream (``attn_out``, ``mlp_out``; in Gemma after the norm that follows).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class _ComponentIntervention(Intervention):
 
     @abstractmethod
     def affine_maps(self, layout: Layout) -> list[AffineMap] | None:
-        """What it does as affine maps; None if it is not affine."""
+        """Its effect as affine maps; None if it is not affine."""
 
     def __str__(self) -> str:
         shown = ", ".join(map(str, self.components[:3]))
@@ -186,7 +186,7 @@ class _Ablate(_ComponentIntervention):
 
 
 class _Replace:
-    """Puts values into columns, by class of positions; of several values (draws) one a token."""
+    """Puts values into columns, by class of positions; each token gets one of several draws."""
 
     def __init__(self, columns: Placed, values: Mapping[str, Placed], *, seed: int) -> None:
         self.columns = columns
@@ -207,7 +207,7 @@ class _Replace:
         return x.index_copy(-1, columns, new)
 
     def _drawn(self, values: Float[Tensor, "draws width"], rows: RowPositions, n_columns: int) -> Tensor:
-        """All columns of a token come from one draw: what stood together stays together, in all layers."""
+        """Values of all columns, for each token from one draw: what belonged together stays together in all layers."""
         if len(values) == 1:
             return values
         address = mix(rows.keys[:, None] + mix(rows.tokens(n_columns) + self.seed)).to(values.device)
@@ -221,15 +221,21 @@ class AblateHeads(_Ablate):
     Attributes
     ----------
     components
-        Heads (``L12H3``; query heads).
+        Labels of the heads (``L12H3``; query heads).
     method
         ``zero``, ``mean`` or ``resample``.
     values
-        For ``mean``, by class of positions, shape (n_heads, d_head) in the order of `components`: ``{"all": ...}``, or
-        classes that together cover where it acts; a particular class (``injection``) goes before a general one
-        (``prompt``). For ``resample`` the same with draws in front, shape (n_draws, n_heads, d_head).
+        For ``mean``, means by class of positions, shape (n_heads, d_head) in the order of `components`:
+        ``{"all": ...}``, or classes that together cover the tokens at which it acts; a particular class
+        (``injection``) goes before a general one (``prompt``). For ``resample`` draws by class of positions, shape
+        (n_draws, n_heads, d_head).
     seed
-        Of the draws. A draw depends on the prompt's key, the token's number and the seed, on nothing else.
+        Seed of the draws. A draw depends on the prompt's key, the token's number and the seed alone.
+
+    Raises
+    ------
+    InterventionError
+        A field is out of range, values are missing or of another shape, or a component is not a head.
     """
 
     kind = "ablate_heads"
@@ -282,9 +288,14 @@ class ScaleHeads(_Scale):
     Attributes
     ----------
     components
-        Heads (``L12H3``).
+        Labels of the heads (``L12H3``).
     scales
-        One factor for all, or one a head; 1 leaves a head as it is.
+        One factor for all heads, or one for each; 1 leaves a head as it is.
+
+    Raises
+    ------
+    InterventionError
+        A scale is not a finite number, or a component is not a head.
     """
 
     kind = "scale_heads"
@@ -319,7 +330,7 @@ def _by_layer(components: Sequence[Component]) -> dict[int, list[int]]:
 
 
 def _columns(components: Sequence[Component], layout: Layout) -> Tensor:
-    """Columns of z or of the neurons (for a sublayer: of the stream) of components of one layer and kind."""
+    """Columns of z, of the neurons or (for a sublayer) of the stream that components of one layer and kind have."""
     every = torch.arange(_width(components[0], layout))
     return torch.cat([every[component.features(layout)] for component in components])
 

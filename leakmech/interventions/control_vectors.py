@@ -49,9 +49,9 @@ def export_control_vector(
     interventions
         :class:`Steer` values that add at all positions, at ``resid_post`` or ``resid_pre``.
     path
-        Of the GGUF file.
+        Path of the GGUF file to write.
     model
-        The model (or :class:`LoadedModel`) that they are for.
+        The model (or :class:`LoadedModel`) that the interventions are for.
 
     Raises
     ------

@@ -32,7 +32,7 @@ def whole(value: Any, where: str) -> int:
 
 
 def numbers(value: Any, count: int, where: str, *, least: float = -math.inf) -> tuple[float, ...]:
-    """`count` finite numbers; a single one stands for all."""
+    """`count` finite numbers; a single one is for all."""
     values = tuple(value) if isinstance(value, list | tuple) else (value,) * count
     if len(values) != count:
         raise InterventionError(f"{where}: give one number or {count}, found {len(values)}")

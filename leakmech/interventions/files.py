@@ -42,9 +42,10 @@ def save_interventions(
     interventions
         One or several, in their order.
     path
-        Of the description; must end with ``.json``.
+        Path of the description; must end with ``.json``.
     model
-        What they were fitted on. They are checked against it, and those with tensors get its hash if they have none.
+        The model that they were fitted on. They are checked against it, and those with tensors get its hash if they
+        have none.
 
     Raises
     ------
@@ -77,10 +78,15 @@ def load_interventions(path: str | Path, *, model: LoadedModel | None = None) ->
     Parameters
     ----------
     path
-        Of the description (``.json``).
+        Path of the description (``.json``).
     model
-        What they are for; they are checked against it: layers, heads, neurons, widths, and the hash of the weights that
-        their tensors were fitted on. None: not checked.
+        The model that they are for; layers, heads, neurons, widths and the hash of the weights that their tensors were
+        fitted on are checked against it. None: not checked.
+
+    Returns
+    -------
+    tuple of Intervention
+        In their order.
 
     Raises
     ------
@@ -107,7 +113,7 @@ def load_interventions(path: str | Path, *, model: LoadedModel | None = None) ->
 def _checked_path(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix != ".json":
-        raise InterventionError(f"{path}: name the .json file of the interventions (its tensors lie beside it)")
+        raise InterventionError(f"{path}: name the .json file of the interventions (its tensors are beside it)")
     return path
 
 
@@ -118,7 +124,7 @@ def _stamped(intervention: Intervention, model: LoadedModel) -> Intervention:
 
 
 def _stated(intervention: Intervention) -> dict[str, Any]:
-    """What a reader must not get wrong; compared when the file is read."""
+    """Operation, site and conventions: what a reader must not get wrong, compared when the file is read."""
     stated: dict[str, Any] = {"operation": intervention.operation, "conventions": dict(intervention.conventions)}
     layers: Sequence[int] | None = getattr(intervention, "layers", None)
     if layers:
@@ -129,7 +135,7 @@ def _stated(intervention: Intervention) -> dict[str, Any]:
 
 
 def _entries(description: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> list[dict[str, Any]]:
-    """What describes each intervention, of files that say what this version would say."""
+    """The entries of the interventions, of files that state what this version would state."""
     if description.get("counting") != _COUNTING:
         raise InterventionError(f"{path}: counts layers, heads or neurons in another way than this leakmech")
     entries = description.get("interventions")

@@ -49,7 +49,7 @@ def fold(model: Any, interventions: Intervention | Iterable[Intervention]) -> An
     model
         A Hugging Face or PEFT model (adapters are merged), or a :class:`LoadedModel`; it stays as it is.
     interventions
-        One or several.
+        One or several interventions.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def fold(model: Any, interventions: Intervention | Iterable[Intervention]) -> An
 
 
 def _refuse_unfoldable(intervention: Intervention) -> None:
-    """What depends on more than the numbers that a matrix reads."""
+    """Refuse what depends on more than the numbers that a matrix reads."""
     reason = None
     if intervention.positions != "all":
         reason = f"it acts at positions {intervention.positions!r} only"
@@ -119,14 +119,14 @@ class _Output:
         return self.scale * rows
 
     def affine(self, rows: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
-        """All of it."""
+        """The whole map, constant included."""
         rows = self.linear(rows)
         return rows if self.constant is None else rows + self.constant.to(rows)
 
 
 @dataclass(eq=False)
 class _Sublayer:
-    """What happens to one sublayer of one layer: inputs first, then outputs, then what is added to the stream."""
+    """Changes of one sublayer of one layer: of inputs first, then of outputs, then of what is added to the stream."""
 
     scale: Tensor | None = None
     shift: Tensor | None = None
@@ -134,7 +134,7 @@ class _Sublayer:
     constants: list[Tensor] = field(default_factory=list)
 
     def map_inputs(self, affine: AffineMap) -> None:
-        """Compose another map of the inputs behind those there are."""
+        """Compose another map of the inputs after those that are there."""
         scale = affine.scale.double()
         self.scale = scale if self.scale is None else self.scale * scale
         shift = affine.shift.double()
@@ -142,7 +142,7 @@ class _Sublayer:
 
     @property
     def has_constant(self) -> bool:
-        """Whether it needs a bias."""
+        """Whether the sublayer needs a bias."""
         constants = [self.shift, *(output.constant for output in self.outputs), *self.constants]
         return any(constant is not None and bool(constant.any()) for constant in constants)
 
@@ -168,7 +168,7 @@ class _Sublayer:
 
 
 class _Plan:
-    """Everything that happens, by sublayer; and to the embedding, in order."""
+    """All changes, by sublayer, and those of the embedding in their order."""
 
     def __init__(self) -> None:
         self.sublayers: dict[tuple[str, int], _Sublayer] = {}
@@ -177,7 +177,7 @@ class _Plan:
         self.first_constant: Intervention | None = None
 
     def needs_bias(self, part: str) -> bool:
-        """Does any layer's attention (``attn``) or MLP need one?"""
+        """Whether any layer's attention (``attn``) or MLP needs a bias."""
         return any(sublayer.has_constant for (name, _), sublayer in self.sublayers.items() if name == part)
 
     def take(self, intervention: Intervention, layout: Layout) -> None:
@@ -230,7 +230,7 @@ class _Plan:
         return self.sublayers.setdefault((part, layer), _Sublayer())
 
     def _output(self, intervention: Intervention, part: str, layer: int, layout: Layout) -> list[_Output]:
-        """Changes of what a sublayer adds, which a norm in between makes impossible."""
+        """The changes of what a sublayer adds; refused where a norm comes in between."""
         if _post_norm(layout, part, layer) is not None:
             raise InterventionError(
                 f"{intervention}: cannot be folded ({layout.architecture} normalises what its sublayers write before "

@@ -4,10 +4,10 @@
         model.generate(...)
 
 Every site of every layer gets one hook that runs its edits in the order of the interventions, out of place. Where an
-edit acts only at some positions, the hooks must know where the rows of a batch stand:
+edit acts only at some positions, the hooks must know the positions of a batch's rows:
 
 * ``all`` needs nothing.
-* ``prompt``, ``last_prompt`` and ``generated`` are worked out from the key-value cache, if the model is called with one
+* ``prompt``, ``last_prompt`` and ``generated`` are inferred from the key-value cache, if the model is called with one
   (as ``model.generate`` does): the first call with an empty cache is the prompt, calls of one token are generation.
 * ``injection`` and ``stem``, and any position without a cache, must be given with ``applied.positions([...])``; the
   decoder of :mod:`leakmech.generation` does so.
@@ -52,12 +52,12 @@ def apply(model: Any, interventions: Intervention | Iterable[Intervention]) -> I
         A Hugging Face or PEFT model, or a :class:`LoadedModel`; the latter is also compared with the model that the
         interventions were fitted on.
     interventions
-        One or several; at one site they act in this order.
+        One or several interventions; at one site they act in this order.
 
     Yields
     ------
     Applied
-        Tells the hooks where the rows of a batch stand, see :meth:`Applied.positions`.
+        Takes the positions of a batch's rows, see :meth:`Applied.positions`.
 
     Raises
     ------
@@ -105,9 +105,9 @@ class _Step:
         return new
 
     def _refuse_nan(self, x: Tensor, new: Tensor) -> None:
-        """Once: what is too strong is so at every token."""
+        """Check the first values only: what is too strong is so at every token."""
         self.checked = True
-        if bool(new.sum(dtype=torch.float32).isfinite()):  # one pass; a sum that overflows is looked into
+        if bool(new.sum(dtype=torch.float32).isfinite()):  # one pass; a sum that overflows is looked at again
             return
         if bool((x.isfinite() & ~new.isfinite()).any()):
             raise InterventionError(
@@ -117,7 +117,7 @@ class _Step:
 
 
 class _Read:
-    """Asks a probe about the prompts, when what it reads of them comes by."""
+    """Asks a probe about the prompts when their part that it reads is in the call."""
 
     def __init__(self, probe: Probe, applied: Applied) -> None:
         self.probe = probe
@@ -142,7 +142,7 @@ class _Read:
             rows.decisions[self.probe.name] = self.probe.decide(stream)
 
 
-class _AllRead(Exception):  # noqa: N818 - no error: it ends a pass
+class _AllRead(Exception):  # noqa: N818 - it ends a pass, nothing is wrong
     """The last of the probes that are read ahead has been read."""
 
 
@@ -154,7 +154,7 @@ class _Ahead:
         self.applied = applied
 
     def end(self, x: Tensor) -> Tensor:
-        """Stands behind the last probe."""
+        """End the pass after the last probe."""
         if self.applied.reading:
             raise _AllRead
         return x
@@ -176,7 +176,7 @@ class _Ahead:
 
 
 def _masked_mean(x: Float[Tensor, "rows columns width"], mask: Mask) -> Float[Tensor, "rows width"]:
-    """Mean over the columns of a mask; NaN where there is none."""
+    """Mean over the columns of a mask; NaN where the mask has none."""
     if isinstance(mask, bool):
         return x.float().mean(dim=1) if mask else x.float()[:, 0] * torch.nan
     weights = mask[..., None].float()
@@ -185,7 +185,7 @@ def _masked_mean(x: Float[Tensor, "rows columns width"], mask: Mask) -> Float[Te
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """Steps by (site, layer) and attention edits by layer, in the order of the interventions; what is read ahead."""
+    """Steps by (site, layer) and attention edits by layer, in the order of the interventions; probes read ahead."""
 
     steps: Mapping[tuple[str, int], list[Callable[[Tensor], Tensor]]]
     attention: Mapping[int, list[AttentionEdit]]

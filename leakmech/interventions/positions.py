@@ -6,7 +6,7 @@ tokens that row i has generated up to there. The column that lies o columns left
     p = g_i - o,    p <= 0: token of the prompt (0 is its last one),    p > 0: p-th generated token,
 
 whether the call sees the whole text or, under the key-value cache, only what is new. Spans of a prompt of n tokens are
-moved to the same places: its token t stands at p = t - (n - 1).
+moved to the same places: its token t is at p = t - (n - 1).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from leakmech.core.errors import InterventionError, nearest
 Position = Literal["all", "prompt", "injection", "stem", "last_prompt", "generated"]
 POSITIONS: tuple[str, ...] = get_args(Position)
 SPAN_POSITIONS = ("injection", "stem")
-"""Positions for which one must know more of a prompt than its length."""
+"""Positions that need more knowledge of a prompt than its length."""
 
 Span = tuple[int, int]
 Phase = Literal["prompt", "generating", "mixed"]
@@ -39,16 +39,21 @@ class Located(Protocol):
 
 @dataclass(frozen=True)
 class PromptSpans:
-    """Where the parts of one prompt stand, in tokens from its first one.
+    """Where the parts of one prompt are, in tokens from its first one.
 
     Attributes
     ----------
     length
-        Tokens of the prompt.
+        Number of tokens of the prompt.
     injection, stem
-        First token and the one behind the last; equal where the prompt has no such part, None where that is unknown.
+        First token and the one after the last; equal where the prompt has no such part, None where that is unknown.
     key
         Any number that identifies the prompt: what is drawn for it (resampling) depends on it.
+
+    Raises
+    ------
+    InterventionError
+        A span ends before it starts, or outside of the prompt.
     """
 
     length: int
@@ -64,52 +69,31 @@ class PromptSpans:
 
     @classmethod
     def of(cls, located: Located, *, key: int = 0) -> PromptSpans:
-        """From a located prompt, with or without a continuation."""
+        """The spans of a located prompt, with or without a continuation."""
         return cls(located.spans["prompt"][1], located.spans["injection"], located.spans["stem"], key)
 
 
 @dataclass(frozen=True, eq=False)
 class RowPositions:
-    """What the hooks know of the rows of a batch; rows can be repeated, dropped and joined as the batch does it.
-
-    Attributes
-    ----------
-    n_prompt
-        Tokens of each row's prompt, None where it is unknown.
-    n_text
-        Tokens of each row up to the last column of the call.
-    spans
-        Places p of injection and stem, first and the one behind the last; absent where unknown.
-    keys
-        One number a row, see :class:`PromptSpans`.
-    phase
-        ``prompt``: no row has generated a token; ``generating``: each has, and the call's last column is one.
-    decisions
-        What probes have said of each row's prompt; filled in while the model runs.
-    """
+    """What the hooks know of the rows of a batch; rows can be repeated, dropped and joined as the batch does it."""
 
     n_prompt: Int[Tensor, " rows"] | None
+    """Number of tokens of each prompt; None where it is unknown."""
     n_text: Int[Tensor, " rows"]
+    """Number of tokens of each row up to the last column of the call."""
     spans: Mapping[str, Int[Tensor, "rows 2"]]
+    """Places p of injection and stem, of the first token and of the one after the last; absent where unknown."""
     keys: Int[Tensor, " rows"]
     phase: Phase
+    """``prompt``: no row has generated a token. ``generating``: each has, and the call's last column is one."""
     decisions: dict[str, Bool[Tensor, " rows"]] = field(default_factory=dict)
+    """Decisions of probes by name; filled in while the model runs."""
 
     @classmethod
     def of(
         cls, prompts: Sequence[PromptSpans], *, n_generated: int | Sequence[int] = 0, device: torch.device | str = "cpu"
     ) -> RowPositions:
-        """For one row a prompt.
-
-        Parameters
-        ----------
-        prompts
-            In the order of the rows.
-        n_generated
-            Tokens behind the prompt in the last column of the call: one number for all rows, or one a row.
-        device
-            Of the model's inputs.
-        """
+        """Positions of one row for each prompt; `n_generated` counts the tokens after it, for all rows or of each."""
         counts = [n_generated] * len(prompts) if isinstance(n_generated, int) else list(n_generated)
         if not prompts or len(counts) != len(prompts) or min(counts) < 0:
             raise InterventionError(f"positions: {len(prompts)} prompts with {len(counts)} counts of generated tokens")
@@ -142,7 +126,7 @@ class RowPositions:
         )
 
     def joined(self, other: RowPositions) -> RowPositions:
-        """The rows of `other` behind these."""
+        """These rows, then those of `other`."""
         if self.n_prompt is None or other.n_prompt is None:
             raise InterventionError("positions: rows whose prompts are unknown cannot be joined")
         return RowPositions(
@@ -155,7 +139,7 @@ class RowPositions:
         )
 
     def advanced(self) -> RowPositions:
-        """Every row one token further; decisions are kept."""
+        """The same rows one token later; decisions are kept."""
         return replace(self, n_text=self.n_text + 1, phase="generating")
 
     # -- what the hooks ask ----------------------------------------------------------------------------------------
@@ -164,11 +148,6 @@ class RowPositions:
         """Which of the last `n_columns` columns are at `position`; True or False where all or none are.
 
         Padding may count as prompt: nothing looks at it.
-
-        Raises
-        ------
-        InterventionError
-            The position is not known for these rows.
         """
         if position == "all":
             return True
@@ -202,19 +181,9 @@ class RowPositions:
 def inferred_positions(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], before: RowPositions | None
 ) -> RowPositions | None:
-    """Positions from a model call's attention mask and cache; of an unknown prompt where they do not tell.
+    """Infer positions from a model call's attention mask and cache; prompts are unknown where these do not tell.
 
-    Parameters
-    ----------
-    args, kwargs
-        Of the call.
-    before
-        What was inferred for the call before.
-
-    Raises
-    ------
-    InterventionError
-        The batch is padded on the right.
+    `before` is what was inferred for the call before.
     """
     inputs = call_inputs(args, kwargs)
     if inputs is None:
@@ -247,19 +216,13 @@ def call_inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | No
 
 
 def check_position(position: str, *, where: str) -> None:
-    """Refuse names of positions that are none.
-
-    Raises
-    ------
-    InterventionError
-        With the nearest valid name.
-    """
+    """Refuse what does not name a position."""
     if position not in POSITIONS:
         raise InterventionError(f"{where}: unknown position {position!r}{nearest(str(position), POSITIONS)}")
 
 
 def positions_overlap(first: str, second: str) -> bool:
-    """Can a token be at both positions?"""
+    """Whether a token can be at both positions."""
     if first == second or "all" in (first, second):
         return True
     apart = ({"injection", "stem"}, {"injection", "last_prompt"})
@@ -277,6 +240,6 @@ def _joined(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[s
 def _unknown(position: str) -> InterventionError:
     hint = "spans of injection and stem" if position in SPAN_POSITIONS else "lengths of the prompts"
     return InterventionError(
-        f"position {position!r}: it is not known where it stands in this batch; give the {hint} with "
+        f"position {position!r}: its place in this batch is not known; give the {hint} with "
         "applied.positions([...]) (with apply(...) as applied) or to the rows that are decoded"
     )

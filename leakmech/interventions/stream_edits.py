@@ -49,7 +49,7 @@ class _StreamIntervention(Intervention):
 
     @property
     def n_places(self) -> int:
-        """How many numbers a per-layer setting has."""
+        """The number of values that a per-layer setting has."""
         return len(self.layers) or 1
 
     def check(self) -> None:
@@ -61,7 +61,7 @@ class _StreamIntervention(Intervention):
         object.__setattr__(self, "layers", layer_list(self.layers, self.kind))
 
     def _checked_vectors(self, value: Any, name: str) -> Tensor:
-        """One vector for all layers, or one a layer; of length 1."""
+        """Vectors of length 1, one for all layers or one for each."""
         n_dims = value.dim() if isinstance(value, Tensor) and value.dim() == 1 else 2
         vectors = tensor_field(value, f"{self.kind}: {name}", n_dims=n_dims)
         if n_dims == 2 and len(vectors) != self.n_places:
@@ -104,15 +104,20 @@ class AblateDirection(_StreamIntervention):
     vectors
         Unit vectors: one for all layers, shape (d_model,), or each layer's own, (n_layers, d_model).
     layers
-        Where; ascending. None for the site ``everywhere``.
+        Layers at which it acts, ascending; None for the site ``everywhere``.
     site
         A site of the residual stream or of what is added to it; or ``everywhere``: out of the embedding and out of
         everything that any layer adds, so that the stream never has it. Only that one is a change of weights alone.
     strength
-        Share of the way to the set point, one number or one a layer: 1 gets there, 0 does nothing.
+        Share of the way to the set point, one number for all layers or one for each: 1 gets there, 0 does nothing.
     set_point
-        The projection to reach, in the units of the stream, one number or one a layer; 0 projects out. With
-        ``everywhere``, the projection that the whole stream keeps.
+        The projection to reach, in units of the residual stream, one number for all layers or one for each; 0 projects
+        out. With ``everywhere``, the projection that the whole stream keeps.
+
+    Raises
+    ------
+    InterventionError
+        A field is out of range, or vectors are not of length 1 or not as many as layers.
     """
 
     kind = "ablate_direction"
@@ -143,12 +148,12 @@ class AblateDirection(_StreamIntervention):
 
     @property
     def strengths(self) -> tuple[float, ...]:
-        """One a layer."""
+        """One for each layer."""
         return numbers(self.strength, self.n_places, self.kind)
 
     @property
     def set_points(self) -> tuple[float, ...]:
-        """One a layer."""
+        """One for each layer."""
         return numbers(self.set_point, self.n_places, self.kind)
 
     def places(self, layout: Layout) -> list[tuple[str, int, int, float]]:
@@ -206,18 +211,27 @@ class Steer(_StreamIntervention):
     ----------
     vectors
         Unit vectors v: one for all layers, shape (d_model,), or each layer's own, (n_layers, d_model).
-    layers, site
-        Where.
+    layers
+        Layers at which it acts, ascending.
+    site
+        A site of the residual stream or of what is added to it.
     mode
         ``add``, ``rotate_by`` or ``rotate_to``.
     strength
-        For ``add``: step along v as a share of the stream's RMS length, one number or one a layer.
+        For ``add``: step along v as a share of the stream's RMS length, one number for all layers or one for each.
     stream_norm
-        For ``add``: that RMS length (root mean square of the length of the activations), one number or one a layer.
+        For ``add``: that RMS length (root mean square of the length of the activations), in units of the residual
+        stream, one number for all layers or one for each.
     second
-        For rotations: w of the plane, orthogonal to v, shaped as `vectors`.
+        For rotations: unit vectors w of the plane, orthogonal to v, shaped as `vectors`.
     angle
-        For rotations: degrees from v towards w, one number or one a layer.
+        For rotations: angle from v towards w in degrees, one number for all layers or one for each.
+
+    Raises
+    ------
+    InterventionError
+        A field is out of range or missing in this mode, or vectors are not of length 1, not orthogonal or not as many
+        as layers.
     """
 
     kind = "steer"
@@ -263,17 +277,17 @@ class Steer(_StreamIntervention):
 
     @property
     def strengths(self) -> tuple[float, ...]:
-        """One a layer."""
+        """One for each layer."""
         return numbers(self.strength, self.n_places, self.kind)
 
     @property
     def stream_norms(self) -> tuple[float, ...]:
-        """One a layer."""
+        """One for each layer."""
         return numbers(self.stream_norm, self.n_places, self.kind)
 
     @property
     def angles(self) -> tuple[float, ...]:
-        """One a layer, in degrees."""
+        """One for each layer, in degrees."""
         return numbers(self.angle, self.n_places, self.kind)
 
     def step(self, place: int) -> Float[Tensor, " d_model"]:
