@@ -46,20 +46,7 @@ Bias = Callable[[AttentionCall], Float[Tensor, "#batch #head #query #key"] | Non
 
 @contextmanager
 def attention_bias(layout: Layout, biases: Mapping[int, Bias]) -> Iterator[None]:
-    """While this is entered, the attention of each layer adds its bias to its scores.
-
-    Parameters
-    ----------
-    layout
-        Of the model that will run.
-    biases
-        By layer.
-
-    Raises
-    ------
-    ModelError
-        There is no such layer, or (when the model runs) its attention takes no mask of scores.
-    """
+    """While this is entered, the attention of each layer in `biases` adds its bias to its scores."""
     with ExitStack() as hooks:
         for layer, bias in biases.items():
             module = layout.block(layer).attention
@@ -69,13 +56,7 @@ def attention_bias(layout: Layout, biases: Mapping[int, Bias]) -> Iterator[None]
 
 
 def refuse_other_attention(model: nn.Module) -> None:
-    """Refuse models whose attention takes no mask of scores.
-
-    Raises
-    ------
-    ModelError
-        It is neither eager nor PyTorch's scaled dot product attention.
-    """
+    """Refuse models whose attention takes no mask of scores."""
     config: Any = getattr(model, "config", None)
     name = getattr(config, "_attn_implementation", "eager")
     if name not in _IMPLEMENTATIONS:
@@ -110,7 +91,7 @@ def _n_cached(kwargs: Mapping[str, Any], layer: int) -> int:
 def _scores(mask: Tensor | None, call: AttentionCall, dtype: torch.dtype, added: Tensor) -> Tensor:
     """The mask as numbers that are added to the scores, with `added` on top; nothing below the least number."""
     least = torch.finfo(dtype).min
-    if mask is None:  # causal: query i stands at key n_keys - n_queries + i
+    if mask is None:  # causal: query i is at key n_keys - n_queries + i
         shape = (1, 1, call.n_queries, call.n_keys)
         mask = torch.ones(shape, dtype=torch.bool, device=call.device).tril(call.n_keys - call.n_queries)
     if mask.dtype == torch.bool:

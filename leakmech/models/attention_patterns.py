@@ -22,40 +22,20 @@ from leakmech.models.layout import Layout
 
 @dataclass(frozen=True, eq=False)
 class AttentionPattern:
-    """What one layer's attention did in one forward pass.
-
-    Attributes
-    ----------
-    layer
-        From 0.
-    weights
-        After the softmax; each row of keys sums to 1.
-    visible
-        Which keys each query may read: not padding, not later than the query, inside a sliding window.
-    written
-        The output of the attention module, before a norm that may follow it.
-    """
+    """What one layer's attention did in one forward pass."""
 
     layer: int
     weights: Float[Tensor, "row head query key"]
+    """After the softmax; each row of keys sums to 1."""
     visible: Bool[Tensor, "#row query key"]
+    """Which keys each query may read: not padding, not later than the query, inside a sliding window."""
     written: Float[Tensor, "row query d_model"]
+    """The output of the attention module, before a norm that may follow it."""
 
 
 @contextmanager
 def eager_attention(model: nn.Module) -> Iterator[None]:
-    """While this is entered, `model` computes attention step by step, so that its weights exist.
-
-    Parameters
-    ----------
-    model
-        A Hugging Face model, or a PEFT model around one.
-
-    Raises
-    ------
-    ModelError
-        Its attention cannot be switched.
-    """
+    """While this is entered, `model` computes attention step by step, so that its weights exist."""
     base = base_of(model)
     before = base.config._attn_implementation
     if before == "eager":
@@ -74,21 +54,9 @@ def eager_attention(model: nn.Module) -> Iterator[None]:
 def watching_attention(
     layout: Layout, see: Callable[[AttentionPattern], None], *, layers: Sequence[int]
 ) -> Iterator[None]:
-    """While this is entered, forward passes show the attention of each layer to `see`.
+    """While this is entered, forward passes show the attention of `layers` to `see`; it must be eager.
 
-    Parameters
-    ----------
-    layout
-        Of the model that will run, with eager attention (:func:`eager_attention`).
-    see
-        Called inside the forward pass; what it does not keep takes no memory.
-    layers
-        Which are shown.
-
-    Raises
-    ------
-    ModelError
-        There is no such layer, or (when the model runs) its attention gives no weights.
+    `see` is called inside the forward pass; what it does not keep takes no memory.
     """
     with ExitStack() as hooks:
         for layer in layers:

@@ -38,22 +38,7 @@ def in_batches(
 ) -> Iterator[tuple[Sequence[Item], Result]]:
     """Batches of `items` with the results of `work` on them; a batch is halved when memory runs out.
 
-    Parameters
-    ----------
-    batch_size
-        Items at a time; ``auto`` goes by `device`.
-    label, progress
-        What the progress bar says; see :mod:`leakmech.core.progress`.
-    order
-        Items run in descending order of it, by default of their length: items of like length stand together, and what
-        does not fit is seen at once.
-    name
-        What an item is called, for messages; by default ``prompt`` and its ``id``.
-
-    Raises
-    ------
-    ActivationError
-        Memory does not suffice for one item.
+    Items run in descending order of `order`: those of like length share a batch, and what does not fit is seen at once.
     """
     items = sorted(items, key=order, reverse=True)
     size = parse_batch_size(batch_size) or default_batch_size(device)
@@ -80,7 +65,7 @@ def in_batches(
 
 
 def default_batch_size(device: str | torch.device) -> int:
-    """Items in a batch on that device."""
+    """Number of items in a batch on that device."""
     return _BATCH_SIZES.get(torch.device(device).type, _BATCH_SIZE_ELSEWHERE)
 
 
@@ -110,25 +95,19 @@ def padded_left(
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """While this is entered, no parameter of `model` wants a gradient, so none is kept in memory for it."""
-    wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in wanting:
+    """While this is entered, no parameter of `model` requires a gradient, so nothing is kept in memory for one."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in wanting:
+        for parameter in trained:
             parameter.requires_grad_(True)
 
 
 def parse_batch_size(value: int | str) -> int | None:
-    """A number of rows, or None for ``"auto"``.
-
-    Raises
-    ------
-    ConfigError
-        It is neither ``auto`` nor a positive whole number.
-    """
+    """A number of rows, or None for ``"auto"``."""
     if str(value) == "auto":
         return None
     if not str(value).isdecimal() or int(value) < 1:
@@ -137,7 +116,7 @@ def parse_batch_size(value: int | str) -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Did an allocator (CUDA, MPS or CPU) refuse?"""
+    """Whether an allocator (CUDA, MPS or CPU) refused."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
@@ -145,6 +124,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory() -> None:
-    """Give what an allocator keeps back to the device; outside the handler, whose traceback holds the tensors."""
+    """Give what an allocator keeps back to the device; call it outside the handler, whose traceback holds tensors."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

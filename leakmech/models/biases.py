@@ -30,20 +30,7 @@ _LLAMA_ALIKE = ("qwen2", "mistral")
 
 
 def with_output_biases(model: PreTrainedModel, *, attention: bool, mlp: bool) -> PreTrainedModel:
-    """`model` itself if it has the biases that are asked for, else a new model that computes the same and has them.
-
-    Parameters
-    ----------
-    model
-        A Hugging Face causal language model; its weights are not changed (a new model may share them).
-    attention, mlp
-        Which sublayers need a bias on what they write.
-
-    Raises
-    ------
-    ModelError
-        The architecture can have no such bias.
-    """
+    """`model` itself if it has the biases that are asked for, else a new model (it may share weights) that has them."""
     lacks_attention = attention and any(b.heads_out.bias is None for b in layout_of(model).blocks)
     lacks_mlp = mlp and any(b.neurons_out.bias is None for b in layout_of(model).blocks)
     if not (lacks_attention or lacks_mlp):
@@ -82,7 +69,7 @@ def _config_with_biases(config: Any, *, attention: bool, mlp: bool) -> Any:
     switches = _SWITCHES.get(name, (None, None))
     for needed, switch, part in zip((attention, mlp), switches, ("attention", "MLP"), strict=True):
         if needed and switch is None:
-            raise ModelError(f"{config.model_type}: what its {part} adds can have no bias in this architecture")
+            raise ModelError(f"{config.model_type}: what its {part} adds cannot have a bias in this architecture")
         if needed and switch is not None:
             setattr(new, switch, True)
     return new
@@ -92,5 +79,5 @@ def _refuse_windows(config: Any) -> None:
     windowed = "sliding_attention" in (getattr(config, "layer_types", None) or ())
     if windowed or (config.model_type == "mistral" and config.sliding_window is not None):
         raise ModelError(
-            f"{config.model_type} with sliding windows: what it adds can have no bias in this architecture"
+            f"{config.model_type} with sliding windows: what it adds cannot have a bias in this architecture"
         )

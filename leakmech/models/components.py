@@ -23,22 +23,7 @@ _SITES: dict[ComponentKind, str] = {"head": "z", "neuron": "mlp_post", "attn": "
 
 @dataclass(frozen=True, order=True)
 class Component:
-    """A head, a neuron or a sublayer.
-
-    Attributes
-    ----------
-    layer
-        From 0.
-    kind
-        ``head``, ``neuron``, ``attn`` (the whole attention sublayer) or ``mlp``.
-    index
-        Which head or neuron of the layer; None for a sublayer.
-
-    Raises
-    ------
-    ModelError
-        A number is missing or negative, or a sublayer has an index.
-    """
+    """A head, a neuron or a sublayer of one layer; `index` is None for a sublayer (``attn``, ``mlp``)."""
 
     layer: int
     kind: ComponentKind
@@ -61,13 +46,7 @@ class Component:
 
     @classmethod
     def parse(cls, label: str | Component) -> Component:
-        """The component that a label names; a component is returned as it is.
-
-        Raises
-        ------
-        ModelError
-            The label is of none of the four forms.
-        """
+        """The component that a label names; a component is returned as it is."""
         if isinstance(label, Component):
             return label
         match = _LABEL.fullmatch(label)
@@ -80,30 +59,18 @@ class Component:
 
     @property
     def site(self) -> str:
-        """Where its activations stand: ``z``, ``mlp_post``, ``attn_out`` or ``mlp_out``."""
+        """The site of its activations: ``z``, ``mlp_post``, ``attn_out`` or ``mlp_out``."""
         return _SITES[self.kind]
 
     def features(self, layout: Layout) -> slice:
-        """Its part of the last axis of its site.
-
-        Raises
-        ------
-        ModelError
-            The model has no such layer, head or neuron.
-        """
+        """Its part of the last axis of its site."""
         self.validate(layout)
         if self.index is None:
             return slice(None)
         return layout.head(self.index) if self.kind == "head" else slice(self.index, self.index + 1)
 
     def validate(self, layout: Layout) -> None:
-        """Refuse what a model does not have.
-
-        Raises
-        ------
-        ModelError
-            There is no such layer, head or neuron; the message names what there is.
-        """
+        """Refuse a component that a model does not have."""
         if self.layer >= layout.n_layers:
             raise ModelError(f"{self}: this model has {layout.n_layers} layers, 0 to {layout.n_layers - 1}")
         sizes = {"head": (layout.n_heads, "heads"), "neuron": (layout.d_mlp, "neurons")}
@@ -111,19 +78,13 @@ class Component:
             return
         size, name = sizes[self.kind]
         if self.index >= size:
-            raise ModelError(f"{self}: this model has {size} {name} a layer, 0 to {size - 1}")
+            raise ModelError(f"{self}: this model has {size} {name} in each layer, 0 to {size - 1}")
 
 
 def parse_components(
     labels: Iterable[str | Component], *, kinds: Iterable[ComponentKind] = ("head", "neuron", "attn", "mlp")
 ) -> tuple[Component, ...]:
-    """Components from labels, each once, of the kinds that are allowed.
-
-    Raises
-    ------
-    ModelError
-        There is none, one is named twice, or one is of another kind.
-    """
+    """Components from labels, each once, of the kinds that are allowed."""
     if isinstance(labels, str):
         raise ModelError(f"components: give a list of labels, found the text {labels!r}")
     components = tuple(Component.parse(label) for label in labels)
@@ -132,7 +93,7 @@ def parse_components(
     kinds = tuple(kinds)
     for place, component in enumerate(components):
         if component.kind not in kinds:
-            raise ModelError(f"{component}: is no {' or '.join(kinds)}")
+            raise ModelError(f"{component}: must be of kind {' or '.join(kinds)}")
         if component in components[:place]:
             raise ModelError(f"{component}: is named twice")
     return components

@@ -44,13 +44,7 @@ def default_dtype(device: torch.device) -> torch.dtype:
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, *, device: torch.device) -> torch.dtype:
-    """The dtype for a name (``"bfloat16"``, ``"bf16"`` …), a dtype, or the default for None and ``"auto"``.
-
-    Raises
-    ------
-    ModelError
-        Another name, or a dtype that is none of the three.
-    """
+    """The dtype for a name (``"bfloat16"``, ``"bf16"`` …), a dtype, or the default for None and ``"auto"``."""
     if dtype is None or dtype == "auto":
         return default_dtype(device)
     name = dtype_name(dtype) if isinstance(dtype, torch.dtype) else dtype
@@ -66,13 +60,7 @@ def available_devices() -> tuple[str, ...]:
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """The device for a name such as ``"cuda:1"``, or the best one for None and ``"auto"``.
-
-    Raises
-    ------
-    ModelError
-        An unknown name, or a device that this machine lacks.
-    """
+    """The device for a name such as ``"cuda:1"``, or the best one for None and ``"auto"``."""
     if device is None or device == "auto":
         return torch.device(available_devices()[0])
     name = str(device)
@@ -90,5 +78,5 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 def rng_devices(device: torch.device) -> list[torch.device]:
-    """Those whose random state ``torch.random.fork_rng`` is to keep beside the CPU's."""
+    """Devices whose random state ``torch.random.fork_rng`` must keep besides that of the CPU."""
     return [device] if device.type == "cuda" else []

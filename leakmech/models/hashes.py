@@ -43,13 +43,8 @@ _CALL_STATE = frozenset({"padding", "truncation"})
 def hash_weights(model: torch.nn.Module) -> str:
     """Hash of names, shapes, dtypes and bytes of all weights of `model`, and of its settings and adapters.
 
-    Independent of the device, the name and the folder that the model was loaded from. A copy in another dtype has
+    It does not depend on the device, the name or the folder that the model was loaded from. A copy in another dtype has
     another hash.
-
-    Raises
-    ------
-    ModelError
-        Some weights are not in memory (device ``meta``).
     """
     return _hash_model(model, None)
 
@@ -72,13 +67,8 @@ def _hash_model(model: torch.nn.Module, dtype: torch.dtype | None) -> str:
 def hash_base(model: torch.nn.Module) -> str:
     """Hash of a model's weights rounded to bfloat16, and of its settings: copies in float32 and bfloat16 share it.
 
-    For what belongs to a model in whatever dtype it is loaded, such as an adapter. float16 rounds otherwise, so a copy
-    in float16 has another hash.
-
-    Raises
-    ------
-    ModelError
-        Some weights are not in memory (device ``meta``).
+    It is for what belongs to a model in whatever dtype that is loaded, such as an adapter. float16 rounds differently,
+    so a copy in float16 has another hash.
     """
     return _hash_model(model, torch.bfloat16)
 

@@ -1,7 +1,7 @@
 """Hooks that see or replace the tensor that goes into a module or comes out of it.
 
 Modules take hidden states as their first argument or by name, and return a tensor or a tuple that starts with one. A
-function that stands there gets the tensor; what it returns takes the tensor's place, and None leaves it. Nothing is
+hooked function gets the tensor; what it returns takes the tensor's place, and None leaves the tensor. No tensor is
 changed in place.
 """
 
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 See = Callable[[Tensor], Tensor | None]
-"""Is shown a tensor; returns another one in its place, or None."""
+"""Gets a tensor; returns another one in its place, or None."""
 
 
 def on_input(module: nn.Module, see: See, *, prepend: bool = False) -> RemovableHandle:
-    """Show `see` what goes into `module`, behind the hooks there are; with `prepend` before them."""
+    """Show `see` what goes into `module`, after the hooks that are there; with `prepend` before them."""
 
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         new = see(args[0] if args else kwargs["hidden_states"])
@@ -30,7 +30,7 @@ def on_input(module: nn.Module, see: See, *, prepend: bool = False) -> Removable
 
 
 def on_output(module: nn.Module, see: See) -> RemovableHandle:
-    """Show `see` what comes out of `module`, behind the hooks there are."""
+    """Show `see` what comes out of `module`, after the hooks that are there."""
 
     def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         new = see(hidden_of(output))

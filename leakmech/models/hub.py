@@ -62,7 +62,7 @@ def hub_reachable(*, timeout: float = 3.0) -> bool:
         except Exception:  # whatever the HTTP client raises means the same here: no answer
             return
 
-    # A name server that does not answer can hold the call past its timeout; the thread is then left behind.
+    # A name server that does not answer can hold the call past its timeout; the thread is then abandoned.
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
     thread.join(timeout)
@@ -74,21 +74,7 @@ def fetch(
 ) -> Path:
     """The folder of a model or adapter from the hub: the cached one if it is complete, else a download.
 
-    Parameters
-    ----------
-    repo_id
-        ``name`` or ``organisation/name``.
-    revision
-        Branch, tag or commit; the default branch for None.
-    tokenizer
-        Whether a cached copy without a tokenizer counts as incomplete.
-    error
-        The class of error to raise.
-
-    Raises
-    ------
-    LeakmechError
-        No such model or revision, gated, or neither in the cache nor reachable; the class is `error`.
+    With `tokenizer` a cached copy without a tokenizer is incomplete; `error` is the class of error to raise.
     """
     try:
         validate_repo_id(repo_id)

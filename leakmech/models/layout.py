@@ -2,7 +2,7 @@
 
 A block adds two things to the residual stream, what its attention writes and what its MLP writes. Both are linear in
 something that can be named: the concatenated head outputs z, of which head h is the slice ``[h * d_head, (h + 1) *
-d_head)``, and the neuron activations behind the non-linearity (for a gated MLP the product of gate and input). The
+d_head)``, and the neuron activations after the non-linearity (for a gated MLP the product of gate and input). The
 modules that take z and the neurons to the stream are ``heads_out`` and ``neurons_out``:
 
     attention writes  z @ W_O (+ b),    MLP writes  neurons @ W_out (+ b),
@@ -27,106 +27,63 @@ from leakmech.models.adapters import base_of
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """The modules of one transformer block.
-
-    Attributes
-    ----------
-    block
-        The whole block: its input is the residual stream before it (`resid_pre`), its output that behind it.
-    attention, mlp
-        The sublayers.
-    heads_out
-        Maps z, shape (..., n_heads * d_head), to d_model.
-    neurons_out
-        Maps neuron activations, shape (..., d_mlp), to d_model.
-    attention_post_norm, mlp_post_norm
-        Norms between a sublayer and the stream (Gemma), else None.
-    """
+    """The modules of one transformer block."""
 
     block: nn.Module
+    """The whole block; its input is the site `resid_pre`, its output `resid_post`."""
     attention: nn.Module
     mlp: nn.Module
     heads_out: nn.Module
+    """Maps z, shape (..., n_heads * d_head), to d_model."""
     neurons_out: nn.Module
+    """Maps neuron activations, shape (..., d_mlp), to d_model."""
     attention_post_norm: nn.Module | None = None
+    """Norm between a sublayer and the stream (Gemma)."""
     mlp_post_norm: nn.Module | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A model's blocks and sizes.
-
-    Attributes
-    ----------
-    architecture
-        ``model_type`` of its configuration.
-    blocks
-        One entry a layer.
-    embedding, final_norm, unembedding
-        What stands before and behind the blocks.
-    n_heads, n_kv_heads
-        Query heads, and heads of keys and values.
-    d_head, d_model, d_mlp
-        Widths.
-    position_embedding
-        What is added to the embedding, by position (GPT-2), else None.
-    embedding_scale
-        Factor between the rows of the embedding and the stream (Gemma), else 1.
-    parallel
-        Whether attention and MLP read the same stream (GPT-NeoX), so that there is no `resid_mid`.
-    """
+    """A model's blocks and sizes."""
 
     architecture: str
+    """``model_type`` of its configuration."""
     blocks: tuple[Block, ...]
     embedding: nn.Module
     final_norm: nn.Module
     unembedding: nn.Module
     n_heads: int
+    """Query heads, also where several share keys and values."""
     n_kv_heads: int
     d_head: int
     d_model: int
     d_mlp: int
     position_embedding: nn.Module | None = None
+    """Added to the embedding, by position (GPT-2)."""
     embedding_scale: float = 1.0
+    """Factor between the rows of the embedding and the stream (Gemma)."""
     parallel: bool = False
+    """Whether attention and MLP read the same stream (GPT-NeoX), so that there is no `resid_mid`."""
 
     @property
     def n_layers(self) -> int:
         return len(self.blocks)
 
     def block(self, layer: int) -> Block:
-        """The block of a layer, counted from 0.
-
-        Raises
-        ------
-        ModelError
-            There is no such layer.
-        """
+        """The block of a layer, counted from 0."""
         if not 0 <= layer < self.n_layers:
             raise ModelError(f"layer {layer}: this model has {self.n_layers} layers, 0 to {self.n_layers - 1}")
         return self.blocks[layer]
 
     def head(self, head: int) -> slice:
-        """Where a head stands in z.
-
-        Raises
-        ------
-        ModelError
-            There is no such head.
-        """
+        """The part of z that a head has."""
         if not 0 <= head < self.n_heads:
-            raise ModelError(f"head {head}: this model has {self.n_heads} heads a layer, 0 to {self.n_heads - 1}")
+            raise ModelError(f"head {head}: this model has {self.n_heads} heads in each layer, 0 to {self.n_heads - 1}")
         return slice(head * self.d_head, (head + 1) * self.d_head)
 
 
 def layout_of(model: nn.Module) -> Layout:
-    """The layout of a Hugging Face causal language model, or of one inside a PEFT model.
-
-    Raises
-    ------
-    ModelError
-        The architecture is unknown; the message names those that are known.
-    """
+    """The layout of a Hugging Face causal language model, or of one inside a PEFT model."""
     model = base_of(model)  # layers of PEFT wrap those of the base model and go by the same names
     config: Any = getattr(model, "config", None)
     architecture = str(getattr(config, "model_type", type(model).__name__))

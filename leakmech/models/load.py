@@ -42,15 +42,15 @@ class LoadedModel:
     model
         A Hugging Face model, or a PEFT model around one.
     tokenizer
-        Has a pad token that the model's embedding knows; no vocabulary was added to.
+        Its tokenizer, with a pad token that the model's embedding has; its vocabulary is unchanged.
     name
         The name under which it was asked for.
     device, dtype
-        Of the weights.
+        Device and dtype of the weights.
     revision
-        The hub's commit, None for anything else.
+        The hub's commit; None for what does not come from the hub.
     adapter
-        The folder of the PEFT adapter, None without.
+        The folder of the PEFT adapter; None without one.
     """
 
     model: AnyModel
@@ -68,7 +68,7 @@ class LoadedModel:
 
     @cached_property
     def base_hash(self) -> str:
-        """The same for the weights rounded to bfloat16: one hash for copies in float32 and bfloat16."""
+        """Hash of the weights rounded to bfloat16, and of the settings; float32 and bfloat16 copies share it."""
         return hash_base(self.model)
 
     @cached_property
@@ -106,7 +106,7 @@ class LoadedModel:
         }
 
     def info(self) -> dict[str, Any]:
-        """Where the model comes from and what it is, JSON-ready."""
+        """Name, origin, sizes and hashes of the model, JSON-ready."""
         return {
             "name": self.name,
             "revision": self.revision,
@@ -140,10 +140,10 @@ def load_model(
         ``embedded:<name>``, a local folder, a hub id (each may hold a PEFT adapter), or a model in memory. The
         latter is not copied: it is put into eval mode, and moved only where `device` or `dtype` ask for it.
     tokenizer
-        Instead of the one beside the weights. For a model in memory the default is the one of the name or folder that
-        it was loaded from.
+        A tokenizer to use instead of the one beside the weights. For a model in memory the default is that of the name
+        or folder that the model was loaded from.
     device
-        ``"cuda"``, ``"cuda:1"``, ``"mps"``, ``"cpu"``; None and ``"auto"`` take the first that there is.
+        ``"cuda"``, ``"cuda:1"``, ``"mps"``, ``"cpu"``; None and ``"auto"`` take the best that there is.
     dtype
         ``"float32"``, ``"bfloat16"``, ``"float16"``; None and ``"auto"`` take bfloat16 where the device multiplies it
         in hardware, else float32 (see :mod:`leakmech.models.device`).
@@ -152,11 +152,18 @@ def load_model(
     trust_remote_code
         Whether Python code that comes with the weights may be run.
 
+    Returns
+    -------
+    LoadedModel
+        Model and tokenizer, in eval mode.
+
     Raises
     ------
     ModelError
-        The model is not found or cannot be had, is damaged, is no causal language model, has no tokenizer, or does not
-        fit on the device; or device or dtype are unknown.
+        The model is not found or cannot be downloaded, is damaged, is not a causal language model, has no tokenizer, or
+        does not fit on the device; or device or dtype are unknown.
+    StorageError
+        The copy of an embedded model cannot be written into the cache.
     """
     if not isinstance(source, str | Path):
         return _from_memory(source, tokenizer=tokenizer, device=device, dtype=dtype)
@@ -188,35 +195,17 @@ def load_adapter(loaded: LoadedModel, path: str | Path) -> LoadedModel:
 
     The model is copied first, which takes its memory a second time. The tokenizer is kept, so that base and adapted
     model read the same prompts.
-
-    Parameters
-    ----------
-    loaded
-        The base model, without an adapter.
-    path
-        Folder or hub id of the adapter.
-
-    Raises
-    ------
-    ModelError
-        No adapter there, it does not fit the model, or the model has one already.
     """
     if is_peft(loaded.model):
         raise ModelError(f"{loaded.name}: has an adapter already; merge it before adding {path}")
     folder = _locate(str(path), revision=None, needs_tokenizer=False)
     if not _is_adapter(folder):
-        raise ModelError(f"{folder}: is no PEFT adapter (it has no {ADAPTER_CONFIG})")
+        raise ModelError(f"{folder}: is not a PEFT adapter (it has no {ADAPTER_CONFIG})")
     return replace(loaded, model=attach_adapter(copy.deepcopy(loaded.model), folder), adapter=str(folder))
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of ``embedded:<name>``, a local folder or a hub id, without its model.
-
-    Raises
-    ------
-    ModelError
-        There is no such model, or it has no tokenizer.
-    """
+    """The tokenizer of ``embedded:<name>``, a local folder or a hub id, without its model."""
     return read_tokenizer(_locate(name, revision=None, needs_tokenizer=True), trust_remote_code=False)
 
 
@@ -317,7 +306,7 @@ def _from_memory(
     base = base_of(model)
     name = base.config._name_or_path or type(base).__name__
     if base.config.is_encoder_decoder or not base.can_generate():
-        raise ModelError(f"{type(base).__name__} is no causal language model")
+        raise ModelError(f"{type(base).__name__} is not a causal language model")
     if any(parameter.is_meta for parameter in base.parameters()):
         raise ModelError(f"{name}: its weights are not in memory (device 'meta')")
     if tokenizer is None:

@@ -30,7 +30,7 @@ ADAPTER_CARD = "adapter_card.json"
 
 @contextmanager
 def reading(failure: str, folder: Path) -> Iterator[None]:
-    """Whatever third-party readers raise on a file of the user's is one line; ``--debug`` shows the rest."""
+    """Turn whatever third-party readers raise on a user's file into one line; ``--debug`` shows the rest."""
     try:
         with quiet():
             yield
@@ -44,13 +44,13 @@ def reading(failure: str, folder: Path) -> Iterator[None]:
 
 
 def require_config(folder: Path) -> None:
-    """Raises a :class:`ModelError` where `folder` holds no model."""
+    """Refuse a folder that does not hold a model."""
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{folder}: holds no model (it has no {CONFIG}) and no adapter (no {ADAPTER_CONFIG})")
 
 
 def read_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`; a :class:`ModelError` where there is none, or one without a vocabulary."""
+    """The tokenizer in `folder`; one without a vocabulary is refused."""
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise ModelError(f"{folder}: has no tokenizer; save one there or pass tokenizer=")
     with reading("the tokenizer cannot be read", folder):
@@ -62,7 +62,7 @@ def read_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokeni
 
 
 def read_model(folder: Path, *, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
-    """The model in `folder`, on the CPU; a :class:`ModelError` where it is no whole causal language model."""
+    """The model in `folder`, on the CPU; anything but a whole causal language model is refused."""
     require_config(folder)
     with reading(f"{CONFIG} cannot be read", folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -79,18 +79,18 @@ def read_model(folder: Path, *, dtype: torch.dtype, trust_remote_code: bool) -> 
 
 
 def _require_causal(config: Any, folder: Path, *, trust_remote_code: bool) -> None:
-    """Transformers would put a random head on an encoder; what its authors saved decides instead."""
+    """Refuse other models by what their authors saved; transformers would put a random head on an encoder."""
     saved = list(config.architectures or [])
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
-            f"{folder}: {' '.join(saved) or config.model_type} is an encoder-decoder, no causal language model"
+            f"{folder}: {' '.join(saved) or config.model_type} is an encoder-decoder, not a causal language model"
         )
     if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}) and trust_remote_code:
         return
     causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     known = causal.intersection(saved) if saved else config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if not known:
-        raise ModelError(f"{folder}: {' '.join(saved) or config.model_type} is no causal language model")
+        raise ModelError(f"{folder}: {' '.join(saved) or config.model_type} is not a causal language model")
 
 
 def attach_adapter(model: Any, folder: Path) -> Any:

@@ -5,11 +5,11 @@ With x the residual stream and l a layer,
     resid_pre -> + attn_out -> resid_mid -> + mlp_out -> resid_post,
     attn_out = z W_O (+ b),    mlp_out = mlp_post W_out (+ b),
 
-where z are the concatenated outputs of the heads and mlp_post the neurons behind the non-linearity (for gated MLPs the
-product). ``attn_out`` and ``mlp_out`` are what is added to the stream: in Gemma that is behind the norm that follows
+where z are the concatenated outputs of the heads and mlp_post the neurons after the non-linearity (for gated MLPs the
+product). ``attn_out`` and ``mlp_out`` are what is added to the stream: in Gemma that is after the norm that follows
 the sublayer. Where attention and MLP read the same stream (GPT-NeoX) there is no ``resid_mid``.
 
-Hooks stand on the modules of :mod:`leakmech.models.layout` and see what changed modules compute, so a model under
+Hooks are on the modules of :mod:`leakmech.models.layout` and see what changed modules compute, so a model under
 interventions or with an adapter is read as it runs. TransformerLens calls the same places ``hook_resid_pre``,
 ``hook_z`` and so on; the tests compare both.
 """
@@ -46,15 +46,7 @@ Recorded = dict[tuple[Site, int], Tensor]
 
 
 def parse_sites(sites: Sequence[str], layout: Layout) -> tuple[Site, ...]:
-    """Check the names of sites.
-
-    Raises
-    ------
-    ConfigError
-        An unknown name, a name twice, or none at all.
-    ModelError
-        ``resid_mid`` of a model that has none.
-    """
+    """Check the names of sites."""
     if isinstance(sites, str):
         raise ConfigError(f"sites: give a list of names, found the text {sites!r}")
     if not sites or len(set(sites)) < len(sites):
@@ -68,13 +60,7 @@ def parse_sites(sites: Sequence[str], layout: Layout) -> tuple[Site, ...]:
 
 
 def check_site(site: Site, layout: Layout) -> None:
-    """Refuse ``resid_mid`` where there is none.
-
-    Raises
-    ------
-    ModelError
-        Attention and MLP read the same stream.
-    """
+    """Refuse ``resid_mid`` where there is none."""
     if site == "resid_mid" and layout.parallel:
         raise ModelError(
             f"site 'resid_mid': {layout.architecture} runs attention and MLP in parallel and has none; "
@@ -90,7 +76,7 @@ def site_shape(layout: Layout, site: Site) -> tuple[int, ...]:
 
 
 def site_module(block: Block, site: Site) -> tuple[nn.Module, Literal["input", "output"]]:
-    """The module of a block at which a site stands, and which side of it. All but ``resid_mid`` have one::
+    """The module of a block that has a site, and on which side. All sites but ``resid_mid`` have one::
 
     resid_pre                             input of block
         |---> norm, queries, keys, values
@@ -117,21 +103,14 @@ def site_module(block: Block, site: Site) -> tuple[nn.Module, Literal["input", "
             return block.heads_out, "input"
         case "mlp_post":
             return block.neurons_out, "input"
-    raise AssertionError(f"site {site!r} stands at no single module")
+    raise AssertionError(f"site {site!r} has no single module")
 
 
 @contextmanager
 def at_site(block: Block, site: Site, see: See) -> Iterator[None]:
     """While this is entered, `see` is shown the values of a site, and what it returns, if anything, replaces them.
 
-    Parameters
-    ----------
-    block
-        One layer of the model that will run.
-    site
-        Where. At ``resid_mid`` the sum is shown, and a change of it is made to what attention adds.
-    see
-        Called inside the forward pass, behind functions that stood there before.
+    At ``resid_mid`` the sum is shown, and a change of it is made to what attention adds.
     """
     with ExitStack() as hooks:
         if site == "resid_mid":
@@ -167,14 +146,7 @@ def _around(stream: list[Tensor], see: See) -> See:
 def recording(layout: Layout, *, sites: Sequence[Site], layers: Sequence[int], pick: Pick) -> Iterator[Recorded]:
     """While this is entered, forward passes leave ``pick(values)`` of every site and layer in the yielded mapping.
 
-    Parameters
-    ----------
-    layout
-        Of the model that will run.
-    sites, layers
-        What to record.
-    pick
-        Chooses what to keep; called inside the forward pass, so what it leaves out takes no memory.
+    `pick` is called inside the forward pass, so what it leaves out takes no memory.
     """
     recorded: Recorded = {}
     with ExitStack() as hooks:

@@ -36,8 +36,8 @@ def test_other_labels_are_refused(label):
     ("label", "message"),
     [
         ("L3H0", "3 layers, 0 to 2"),
-        ("L0H4", "4 heads a layer"),
-        ("L0N64", "64 neurons a layer"),
+        ("L0H4", "4 heads in each layer"),
+        ("L0N64", "64 neurons in each layer"),
         ("L9.mlp", "3 layers"),
     ],
 )

@@ -86,7 +86,9 @@ def test_a_peft_model_has_the_layout_of_its_base(make_tiny):
     assert hasattr(layout.block(0).heads_out, "lora_A")
 
 
-@pytest.mark.parametrize(("call", "message"), [("block", "3 layers, 0 to 2"), ("head", "4 heads a layer, 0 to 3")])
+@pytest.mark.parametrize(
+    ("call", "message"), [("block", "3 layers, 0 to 2"), ("head", "4 heads in each layer, 0 to 3")]
+)
 @pytest.mark.parametrize("number", [-1, 4])
 def test_layers_and_heads_out_of_range_are_refused(make_tiny, call, message, number):
     with pytest.raises(ModelError, match=message):

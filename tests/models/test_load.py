@@ -187,22 +187,25 @@ def test_encoders_and_encoder_decoders_are_no_causal_models(tmp_path, plain_toke
     bert = BertConfig(vocab_size=264, **SMALL_BERT)
     t5 = T5Config(vocab_size=264, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4, decoder_start_token_id=0)
     for model, said in (
-        (BertModel(bert), "BertModel is no causal language model"),
-        (BertForMaskedLM(bert), "BertForMaskedLM is no causal language model"),
-        (T5ForConditionalGeneration(t5), "T5ForConditionalGeneration is an encoder-decoder, no causal language model"),
+        (BertModel(bert), "BertModel is not a causal language model"),
+        (BertForMaskedLM(bert), "BertForMaskedLM is not a causal language model"),
+        (
+            T5ForConditionalGeneration(t5),
+            "T5ForConditionalGeneration is an encoder-decoder, not a causal language model",
+        ),
     ):
         folder = _save(model, tmp_path / type(model).__name__, plain_tokenizer)
         assert _message(folder) == f"{folder}: {said}"
-        assert _message(model, tokenizer=plain_tokenizer).endswith("is no causal language model")
+        assert _message(model, tokenizer=plain_tokenizer).endswith("is not a causal language model")
 
 
 def test_headless_models_are_refused_instead_of_getting_a_random_head(tmp_path, make_tiny, plain_tokenizer):
     llama = make_tiny("llama-gqa")
     headless = LlamaModel(llama.config)
     folder = _save(headless, tmp_path / "headless", plain_tokenizer)
-    assert _message(folder) == f"{folder}: LlamaModel is no causal language model"
+    assert _message(folder) == f"{folder}: LlamaModel is not a causal language model"
     assert _message(GPT2Model(make_tiny("gpt2").config), tokenizer=plain_tokenizer) == (
-        "GPT2Model is no causal language model"
+        "GPT2Model is not a causal language model"
     )
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForCausalLM"]}))
@@ -378,7 +381,7 @@ def test_adapter_of_another_model_is_refused(save_tiny, make_tiny, tmp_path, pla
         with pytest.raises(ModelError) as caught:
             load_adapter(load_model(make_tiny(name), tokenizer=plain_tokenizer), folder)
         assert str(caught.value).startswith(f"{folder}: the adapter does not fit the model ({said}")
-    with pytest.raises(ModelError, match="is no PEFT adapter"):
+    with pytest.raises(ModelError, match="is not a PEFT adapter"):
         load_adapter(load_model(make_tiny("gpt2"), tokenizer=plain_tokenizer), tmp_path)
 
 
