@@ -47,20 +47,10 @@ def refuse_misfits(
 
 
 def fitting_layout(chosen: Sequence[Intervention], model: Any, *, under_adapter: bool = False) -> Layout:
-    """The layout of a model, which interventions fit.
+    """The layout of a model that the interventions fit, else an error.
 
-    Parameters
-    ----------
-    model
-        A Hugging Face or PEFT model, or a :class:`LoadedModel`; the latter is also compared with the model that they
-        were fitted on.
-    under_adapter
-        Whether those that were fitted on the base of an adapted model fit too.
-
-    Raises
-    ------
-    InterventionError
-        See :func:`refuse_misfits`.
+    A :class:`LoadedModel` is also compared with the model that they were fitted on; with `under_adapter` that may be
+    the base of an adapted model.
     """
     hashes = None
     if isinstance(model, LoadedModel):

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def is_peft(model: Any) -> bool:
-    """Without importing PEFT, which takes two seconds: where it was never imported nothing is a PEFT model."""
+    """Whether `model` is a PEFT model; PEFT takes two seconds to import, so it is only looked at if it is imported."""
     peft = sys.modules.get("peft")
     return peft is not None and isinstance(model, peft.PeftModel)
 

@@ -74,10 +74,7 @@ def padded_left(
 ) -> dict[str, Int[Tensor, "row column"]]:
     """Model inputs for a batch: ids padded on the left with each row's first token, mask and position ids.
 
-    Parameters
-    ----------
-    n_head
-        Number of first tokens that stand before the padding.
+    The first `n_head` tokens of each row go before the padding.
     """
     width = max(map(len, rows))
     ids = torch.empty(len(rows), width, dtype=torch.long)

@@ -97,7 +97,7 @@ class LoadedModel:
         return bool(self.tokenizer.chat_template)
 
     def fingerprint(self) -> dict[str, str]:
-        """What a run goes by to tell whether it is continued with this model: three hashes, and the dtype."""
+        """The hashes of weights, tokenizer and template, and the dtype: a run is continued only if they agree."""
         return {
             "weights": self.weights_hash,
             "tokenizer": self.tokenizer_hash,
