@@ -1,4 +1,4 @@
-"""One exception tree for everything that can go wrong by the user's hand or the machine's.
+"""One exception tree for everything that a user or a machine can get wrong.
 
 The command line prints the message of a :class:`LeakmechError` as one line on stderr and exits with its
 ``exit_code``; anything else is a bug and keeps its traceback.
@@ -63,7 +63,7 @@ class GenerationError(LeakmechError):
 
 
 class TrainingError(LeakmechError):
-    """Training cannot go on (a loss that is no number), or changed what it must leave alone."""
+    """Training cannot go on (a loss that is not a number), or changed what it must leave alone."""
 
 
 class StorageError(LeakmechError):

@@ -1,4 +1,4 @@
-"""Where things that leakmech does not carry itself lie on this machine: the user's cache and installed packages."""
+"""Places on this machine of what leakmech does not carry itself: the user's cache and installed packages."""
 
 from __future__ import annotations
 

@@ -72,5 +72,5 @@ def _lines(console: Console, label: str, total: int | None, done: int) -> Iterat
 
 
 def _marks(done: int, total: int | None) -> int:
-    """How many of the points at which a line is printed are passed."""
+    """The number of points passed at which a line is printed."""
     return done.bit_length() if total is None else done * 10 // max(total, 1)

@@ -1,6 +1,6 @@
 """Things by name: built-in ones, those that a user adds, and those that installed packages bring.
 
-All come in by one door, a name can be taken once, and a name that is not there is answered with the nearest one. A
+All are registered in one way, a name can be taken once, and the error for an unknown name says the nearest one. A
 package registers under an entry-point group; what it registers is imported when it is asked for.
 """
 
@@ -18,18 +18,8 @@ Value = TypeVar("Value")
 class Registry(Mapping[str, Value]):
     """A mapping of names that can be added to.
 
-    Parameters
-    ----------
-    what
-        What is registered, for messages: ``estimator``.
-    entries
-        Built-in ones.
-    error
-        Raised for names that are not there or taken.
-    unknown
-        What is said of a name that is not there, with ``{name}`` in quotes; the nearest name follows.
-    group
-        Entry-point group under which installed packages register; None for none.
+    Messages begin with `what` (``estimator``), or with `unknown` and its ``{name}`` for a name that is not there.
+    Installed packages register under the entry-point group `group`.
     """
 
     def __init__(
@@ -60,45 +50,24 @@ class Registry(Mapping[str, Value]):
         return registry
 
     def add(self, name: str, value: Value, *, replace: bool = False) -> None:
-        """Register `value`; with `replace`, also in place of what was registered under that name.
-
-        Raises
-        ------
-        LeakmechError
-            The name is taken.
-        """
+        """Register `value`; with `replace`, also in place of what was registered under that name."""
         if name in self._own and not replace:
             raise self._error(f"{self._what} {name!r}: the name is taken")
         self._own[name] = value
 
     def find(self, name: str) -> Value:
-        """What is registered under `name`.
-
-        Raises
-        ------
-        LeakmechError
-            There is no such name (the message has the nearest one), or a package brings something that cannot be
-            imported or takes a name that is taken.
-        """
+        """What is registered under `name`, else an error with the nearest name."""
         if name not in self:
             raise self.missing(name)
         return self[name]
 
     def missing(self, name: str, *, valid: Iterable[str] | None = None, hint: str = "") -> LeakmechError:
-        """The error for a name that is not there.
-
-        Parameters
-        ----------
-        valid
-            Names to choose from; all for None.
-        hint
-            What is said last.
-        """
+        """The error for a name that is not there; `valid` are the names to choose from, by default all."""
         names = self if valid is None else valid
         return self._error(f"{self._unknown.format(name=repr(name))}{nearest(name, names)}{hint}")
 
     def place(self, name: str) -> str:
-        """What `name` is and whose, for messages: ``estimator 'acme' of package acme-sentiment``."""
+        """A name with its owner, for messages: ``estimator 'acme' of package acme-sentiment``."""
         plugin = self._plugins().get(name)
         return f"{self._what} {name!r}" + (f" of package {_package(plugin)}" if plugin else "")
 
@@ -122,7 +91,7 @@ class Registry(Mapping[str, Value]):
         return len(self._own) + len(self._plugins())
 
     def _plugins(self) -> dict[str, EntryPoint]:
-        """What installed packages register, by name; a name that is taken is an error, whoever asks for what."""
+        """What installed packages register, by name; a taken name is an error, even if another name was asked for."""
         found: dict[str, EntryPoint] = {}
         for entry in entry_points(group=self._group) if self._group else ():
             other = "leakmech itself" if entry.name in self._own else None

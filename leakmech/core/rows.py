@@ -16,15 +16,10 @@ _DELIMITERS = ",;\t"
 
 
 def user_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, fields) of every row, one at a time; a table exactly if the file's name ends in .csv or .tsv.
+    """Yield (line number, fields) of every row; the file is a table if its name ends in .csv or .tsv, else JSON lines.
 
-    The cells of a table are texts, those that a short line lacks are None. They are divided by commas, semicolons or
-    tabs, whichever its header has most of: spreadsheets write semicolons where numbers have decimal commas.
-
-    Raises
-    ------
-    DatasetError
-        The file cannot be read, or a line is malformed; the message names file and line.
+    The cells of a table are texts; those that a short line lacks are None. They are divided by commas, semicolons or
+    tabs, whichever the header has most of: spreadsheets write semicolons where numbers have decimal commas.
     """
     path = Path(path)
     try:
@@ -85,14 +80,7 @@ Item = TypeVar("Item", bound=_WithId)
 
 
 def read_items(path: Path, kind: type[Item]) -> tuple[Item, ...]:
-    """A `kind` for every row of a file; an empty cell of a table is a field that is not there.
-
-    Raises
-    ------
-    DatasetError
-        The file cannot be read or is empty, an id occurs twice, or a row is no `kind`; the message names file, line
-        and field.
-    """
+    """A `kind` for every row of a file; an empty cell of a table is a field that is not there."""
     items: list[Item] = []
     seen: dict[str, int] = {}
     table = Path(path).suffix.lower() in TABLES
@@ -104,5 +92,5 @@ def read_items(path: Path, kind: type[Item]) -> tuple[Item, ...]:
         seen[item.id] = number
         items.append(item)
     if not items:
-        raise DatasetError(f"{path}: is empty; expected one {kind.__name__} a line")
+        raise DatasetError(f"{path}: is empty; expected one {kind.__name__} in each line")
     return tuple(items)

@@ -1,4 +1,4 @@
-"""Counter-based randomness: noise that depends on what is drawn, never on when or beside what.
+"""Counter-based randomness: noise that depends on what is drawn, never on when or together with what.
 
 A draw is addressed by (seed, prompt, generation, step, token). A 64-bit mixing function (the finaliser of
 SplitMix64, Steele et al. 2014) turns the address into a uniform number, so there is no generator state to carry

@@ -30,13 +30,7 @@ def _storage_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; on success it replaces `path`, on failure it is removed.
-
-    Raises
-    ------
-    StorageError
-        The file system refuses (full disk, no permission).
-    """
+    """Yield a temporary path in the folder of `path`; on success it replaces `path`, on failure it is removed."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _storage_errors(path):
@@ -62,7 +56,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, atomically."""
+    """Write one JSON object in each line, atomically."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -97,13 +91,7 @@ def _drop_torn_line(file: Any) -> None:
 
 
 def read_jsonl_shard(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of an append-only shard; a last line without its newline is torn and dropped.
-
-    Raises
-    ------
-    RunDirectoryError
-        A complete line is no JSON object: the shard was changed by something else.
-    """
+    """Rows of an append-only shard; a last line without its newline is torn and dropped."""
     with Path(path).open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
@@ -118,13 +106,7 @@ def read_jsonl_shard(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file that must exist and parse.
-
-    Raises
-    ------
-    RunDirectoryError
-        The file is missing or damaged.
-    """
+    """Read a JSON file that must exist and parse."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:

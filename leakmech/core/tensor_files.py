@@ -25,34 +25,23 @@ from leakmech.core.store import atomic_path, content_hash, write_json
 
 @dataclass(frozen=True)
 class TensorFormat:
-    """How one kind of value is stored.
-
-    Attributes
-    ----------
-    what
-        What such files describe, for messages: ``a direction``.
-    version
-        Of the format that is written and read.
-    error
-        Raised for files that cannot be used.
-    kind
-        What the description says under ``kind``; None: it is not compared.
-    hash_key
-        Where the description holds the hash of the tensors.
-    metadata
-        Of the safetensors file.
-    """
+    """How one kind of value is stored."""
 
     what: str
+    """What such files describe, for messages: ``a direction``."""
     version: int
     error: type[LeakmechError]
+    """Raised for files that cannot be used."""
     kind: str | None = None
+    """The value of ``kind`` in the description; None: it is not compared."""
     hash_key: str = "tensors_hash"
+    """The key under which the description holds the hash of the tensors."""
     metadata: Mapping[str, str] | None = None
+    """Metadata of the safetensors file."""
 
     @property
     def head(self) -> dict[str, Any]:
-        """With what a description begins."""
+        """The first entries of a description."""
         return {"format_version": self.version} | ({} if self.kind is None else {"kind": self.kind})
 
     def write(self, path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -68,7 +57,7 @@ class TensorFormat:
         return description, self._read_tensors(path, description.get(self.hash_key))
 
     def read_description(self, path: Path) -> dict[str, Any]:
-        """The description in `path`, of the version and kind that are read here."""
+        """The description in `path`; one of another version or kind is refused."""
         try:
             description = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:

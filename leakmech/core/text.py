@@ -1,6 +1,6 @@
 """Sentences and words of a text.
 
-Sentences are found by a scanner that decides a boundary from the characters up to the first visible one behind it.
+Sentences are found by a scanner that decides a boundary from the characters up to the first visible one after it.
 Its decisions never change when text is appended, which is what lets generation stop early.
 """
 
@@ -45,7 +45,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 def scan_sentences(text: str) -> Iterator[tuple[str, bool]]:
-    """(sentence, decided): decided means that no text appended to `text` can change this sentence."""
+    """Yield (sentence, decided): decided means that no text appended to `text` can change this sentence."""
     start = 0
     for end in _boundaries(text):
         sentence = text[start:end].strip()
@@ -58,7 +58,7 @@ def scan_sentences(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _boundaries(text: str) -> Iterator[int]:
-    """Ends of sentences that are certain from `text` alone, in order."""
+    """Yield the ends of sentences that are certain from `text` alone, in order."""
     position, length = 0, len(text)
     while position < length:
         character = text[position]
@@ -78,7 +78,7 @@ def _boundaries(text: str) -> Iterator[int]:
 
 
 def _end_of_closing(text: str, position: int) -> int:
-    """Behind the closing quotes and brackets and the emojis that belong to the sentence that ends at `position`."""
+    """The place after the closing quotes, brackets and emojis of the sentence whose mark ends at `position`."""
     while position < len(text) and text[position] in _CLOSERS:
         position += 1
     ahead = position
@@ -94,7 +94,7 @@ def is_emoji(character: str) -> bool:
 
 
 def _is_boundary(text: str, *, mark: int, after_marks: int, end: int) -> bool:
-    """Does the sentence end here? False also when that cannot be known yet."""
+    """Whether the sentence ends here; False also while that cannot be known."""
     if text[mark] in "。！？":  # scripts without spaces between sentences
         return end < len(text)
     gap = end
@@ -105,7 +105,7 @@ def _is_boundary(text: str, *, mark: int, after_marks: int, end: int) -> bool:
     if text[gap] == "\n":
         return True
     if gap == end and not is_emoji(text[end - 1]):
-        return False  # no space behind it: a decimal, a web address, an abbreviation such as "U.S"
+        return False  # no space after it: a decimal, a web address, an abbreviation such as "U.S"
     while gap < len(text) and (text[gap] in _OPENERS or text[gap] in " \t"):
         gap += 1
     if gap == len(text):
@@ -120,7 +120,7 @@ def _is_boundary(text: str, *, mark: int, after_marks: int, end: int) -> bool:
 
 
 def _full_stop_ends(text: str, mark: int, *, following: str) -> bool:
-    """A single full stop ends a sentence unless it belongs to an abbreviation, an initial or a list number."""
+    """Whether a single full stop ends a sentence: not after an abbreviation, an initial or a list number."""
     line = text[text.rfind("\n", 0, mark) + 1 : mark].lstrip(" \t")
     if _NUMBERING.fullmatch(line):
         return False

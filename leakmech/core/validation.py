@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from leakmech.core.errors import DatasetError, LeakmechError, nearest
 
 CLOSED = ConfigDict(extra="forbid")
-"""For ``model_config`` of a model or ``__pydantic_config__`` of a dataclass: a typo cannot pass silently."""
+"""For ``model_config`` of a model or ``__pydantic_config__`` of a dataclass: unknown names are refused."""
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 """A text that is not empty, without the white space around it."""
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def whole(least: int = 0, most: int | None = None) -> BeforeValidator:
-    """For ``Annotated``: a whole number in a range; true and false are none."""
+    """For ``Annotated``: a whole number in a range; true and false are refused."""
 
     def check(value: Any) -> int:
         if type(value) is not int or value < least or (most is not None and value > most):
@@ -52,7 +52,7 @@ def checked(
     error: type[LeakmechError] = DatasetError,
     noun: Noun = "field",
 ) -> T:
-    """A `kind` with these values; or an `error` that says where it is, which field is wrong and what is allowed."""
+    """A `kind` with these values, or an `error` that says which field is wrong, where, and what is allowed."""
     try:
         return _adapter(kind).validate_python(values)
     except ValidationError as problem:
@@ -65,7 +65,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _first(problem: ValidationError, kind: Any, noun: Noun) -> str:
-    """What is wrong first: unknown names before missing ones (a typo is both), then in the order of the fields."""
+    """The first problem: unknown names before missing ones (a typo is both), then in the order of the fields."""
     order = {"extra_forbidden": 0, "unexpected_keyword_argument": 0, "missing": 1}
     found = min(problem.errors(), key=lambda detail: order.get(detail["type"], 2))
     path, known = _place(kind, found["loc"])
@@ -94,7 +94,7 @@ def _named(name: str, noun: Noun) -> str:
 
 
 def _place(kind: Any, location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
-    """The names that lead to a value, and those of the group that it stands in; places in lists are left out."""
+    """The names that lead to a value, and the names of the group that holds it; places in lists are left out."""
     path: list[str] = []
     known = here = _hints(kind)
     annotation = kind
@@ -110,7 +110,7 @@ def _place(kind: Any, location: tuple[int | str, ...]) -> tuple[list[str], list[
 
 
 def _hints(kind: Any) -> dict[str, Any]:
-    """Names and annotations of the fields of a model or dataclass, or of the one that an annotation is about."""
+    """Names and annotations of the fields of a model or dataclass, or of the one inside an annotation."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {name: field.annotation for name, field in kind.model_fields.items()}
     if isinstance(kind, type) and is_dataclass(kind):
