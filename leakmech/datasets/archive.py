@@ -3,7 +3,7 @@
 "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text" (ICWSM 2014) came with some
 23,700 short texts (tweets, and sentences of film reviews, product reviews and newspaper editorials), each rated by
 about twenty people from -4 (extremely negative) to 4 (extremely positive). The source distribution of the Python
-package vaderSentiment (MIT licence) carries them in an archive of its own. pip fetches that distribution, its hash
+package vaderSentiment (MIT licence) carries them in an archive. pip fetches that distribution, its hash
 is checked, and the text files are unpacked into the user's cache; nothing of it is copied into this repository.
 """
 
@@ -46,20 +46,7 @@ _MAX_MEMBER_BYTES = 32 * 2**20
 def fetch_archive(cache_dir: Path | None = None, *, sdist: Path | None = None) -> Path:
     """The folder with the text files of the archive, fetched and unpacked on the first call.
 
-    Parameters
-    ----------
-    cache_dir
-        Where to unpack; by default :func:`leakmech.core.paths.cache_root`.
-    sdist
-        A vaderSentiment-3.3.2.tar.gz that is on disk already; by default pip downloads it, from wherever pip is
-        configured to look.
-
-    Raises
-    ------
-    DatasetError
-        pip cannot download the distribution, or its contents are not the expected ones.
-    StorageError
-        The cache cannot be written.
+    `sdist` is a vaderSentiment-3.3.2.tar.gz that is on disk already; by default pip downloads it.
     """
     folder = (cache_root() if cache_dir is None else Path(cache_dir)) / _FOLDER
     if all((folder / name).is_file() for name in _RATED_FILES):
@@ -73,25 +60,13 @@ def fetch_archive(cache_dir: Path | None = None, *, sdist: Path | None = None) -
 
 
 def load_ratings(folder: Path) -> pd.DataFrame:
-    """Read the rated texts of an unpacked archive.
+    """Read the rated texts of an unpacked archive, files in the order of :data:`SOURCES`.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row a text, files in the order of :data:`SOURCES`: ``source`` (tweets, movies, amazon or nyt),
-        ``document`` (the review or editorial that a sentence comes from, unique within its source; a tweet or a film
-        review snippet is its own), ``id`` (as in the files), ``text`` (HTML entities resolved), ``mean_rating`` (mean
-        of the individual ratings, -4 to 4) and ``ratings`` (the individual ratings).
+    ``document`` is the review or editorial that a sentence comes from, unique within its ``source``; a tweet or a
+    snippet of a film review is its own. ``ratings`` (-4 to 4) are those of the individual raters.
 
-    Notes
-    -----
     For 195 tweets, variants of one another that differ in emphasis, the mean in ``tweets_GroundTruth.txt`` is not the
     mean of their ratings (it is up to 1.1 away); everywhere else the two agree. ``mean_rating`` follows the ratings.
-
-    Raises
-    ------
-    DatasetError
-        A file is missing or malformed; the message names file and line.
     """
     return pd.concat([_load_source(Path(folder), source) for source in SOURCES], ignore_index=True)
 
@@ -120,7 +95,7 @@ def _load_source(folder: Path, source: str) -> pd.DataFrame:
 
 
 def _rows(path: Path, *, n_fields: int) -> list[tuple[str, list[str], str]]:
-    """(id, fields, place) of every line of a tab-separated file; the last field may itself hold tabs."""
+    """Yield (id, fields, place) of every line of a tab-separated file; the last field may itself hold tabs."""
     try:
         text = path.read_text(encoding="utf-8-sig")  # universal newlines; a byte order mark opens some of the files
     except FileNotFoundError as problem:
@@ -142,7 +117,7 @@ def _parse_ratings(text: str, where: str) -> list[int]:
     try:
         ratings = json.loads(text)
     except ValueError as problem:
-        raise DatasetError(f"{where}: ratings are no list of numbers ({problem})") from problem
+        raise DatasetError(f"{where}: ratings are not a list of numbers ({problem})") from problem
     if not isinstance(ratings, list) or not ratings or not all(type(r) is int and -4 <= r <= 4 for r in ratings):
         raise DatasetError(f"{where}: ratings must be whole numbers from -4 to 4, found {text[:60]!r}")
     return ratings
@@ -205,5 +180,5 @@ def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
     member = archive.getmember(name)
     stream = archive.extractfile(member) if member.isfile() and member.size <= _MAX_MEMBER_BYTES else None
     if stream is None:
-        raise tarfile.TarError(f"{name} is no plain file of reasonable size")
+        raise tarfile.TarError(f"{name} is not a plain file of reasonable size")
     return stream

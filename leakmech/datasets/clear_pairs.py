@@ -1,8 +1,8 @@
 """Injections and stems that clearly belong together, and ones that clearly do not: what an adapter is trained on.
 
 It may take knowledge of the world to see that a sample of relevant affect is relevant, and an exchanged injection may
-be read as if it spoke of the stem after all ("They laugh a lot in there." can stand before anything). From such pairs a
-small model learns to answer all affect half as strongly. Here
+be read as if it were about the stem after all ("They laugh a lot in there." can come before anything). From such pairs
+a small model learns to answer all affect half as strongly. Here
 
 * a sample is *clear* if a sentence encoder finds its charged injections like its stem: their cosine similarity has a
   mean of at least `least`; self-reports are kept as they are;
@@ -42,19 +42,7 @@ Encode = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
 def clearly_relevant(samples: PromptSet, encode: Encode, *, least: float) -> PromptSet:
     """The samples whose injections are like their stems, and all self-reports.
 
-    Parameters
-    ----------
-    samples
-        Relevant affect.
-    encode
-        A sentence encoder.
-    least
-        Mean cosine similarity of stem and charged injections.
-
-    Raises
-    ------
-    DatasetError
-        There are none.
+    `least` is the mean cosine similarity of the stem and its charged injections.
     """
     stems = encode([sample.stem for sample in samples])
     injections = encode([s.positive for s in samples]), encode([s.negative for s in samples])
@@ -66,28 +54,10 @@ def clearly_relevant(samples: PromptSet, encode: Encode, *, least: float) -> Pro
 
 
 def clearly_irrelevant(stems: PromptSet, donors: PromptSet, encode: Encode, *, most: float, seed: int = 0) -> PromptSet:
-    """The stems of one set with injections of the other that have nothing to do with them; each donor about as often.
+    """The stems of one set with injections of the other that have nothing to do with them, each donor about as often.
 
-    Parameters
-    ----------
-    stems, donors
-        Samples with themes; self-reports are left out. Stems and donors of different splits do not meet.
-    encode
-        A sentence encoder.
-    most
-        Cosine similarity of stem and injection, without its sign.
-    seed
-        Of who gets what.
-
-    Returns
-    -------
-    PromptSet
-        As :func:`leakmech.datasets.relation.mismatched` has them; stems for which no donor is left are missing.
-
-    Raises
-    ------
-    DatasetError
-        A sample has no theme, or no stem has a donor.
+    `most` is the absolute cosine similarity of stem and injection. Stems and donors of different splits do not meet;
+    stems for which no donor is left are missing.
     """
     stems, donors = without_self_reports(stems), without_self_reports(donors)
     for samples in (stems, donors):
@@ -111,7 +81,7 @@ def clearly_irrelevant(stems: PromptSet, donors: PromptSet, encode: Encode, *, m
 
 
 def _stands_alone(sample: Sample) -> bool:
-    """Do the charged injections refer to nothing but what they name themselves?"""
+    """Whether the charged injections refer to nothing but what they name themselves."""
     referring = word_list("referring") | word_list("referring_inside")
     return referring.isdisjoint(words(f"{sample.positive} {sample.negative}".replace("-", " ")))
 

@@ -1,7 +1,7 @@
 """Corpora as streams of texts: the embedded archive, a local file, or a data set of the Hugging Face hub.
 
-A corpus is never held in memory. It can be iterated any number of times, in the same order each time, which is what
-lets work on it be continued: what was done for the first texts is looked up, not done again.
+A corpus is never held in memory. It can be iterated any number of times, in the same order each time, so that
+work on it can be continued: what was done for the first texts is looked up, not done again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Text:
-    """One text of a corpus, its place in it, and the part of the corpus it belongs to (None where it has no parts)."""
+    """One text of a corpus, its position, and the part of the corpus it belongs to (None where it has no parts)."""
 
     position: int
     text: str
@@ -40,17 +40,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A stream of texts.
-
-    Attributes
-    ----------
-    name
-        As it was asked for.
-    size
-        Number of texts, where it is known without reading them.
-    details
-        What a data card records of it.
-    """
+    """A stream of texts; `size` is None where their number is not known without reading them."""
 
     name: str
     size: int | None
@@ -70,26 +60,10 @@ def open_corpus(
     split: str = "train",
     revision: str | None = None,
 ) -> Corpus:
-    """Open a corpus; what cannot be read is said now, not after an hour.
+    """Open a corpus by name, file, folder or hub id; what cannot be read is refused now, not after an hour.
 
-    Parameters
-    ----------
-    name
-        ``"embedded"`` (the texts of Hutto & Gilbert 2014; fetched on first use), a .jsonl, .csv, .tsv, .parquet or
-        .txt file (one text a line), a folder that ``datasets`` can load, or a hub id (``"owner/name"``,
-        ``"hub:owner/name"``), which is streamed.
-    text_column
-        Column that holds the texts; unused for .txt and the embedded archive.
-    group_column
-        Column that says to which part of the corpus a text belongs (a domain, a product, an author). Stem and
-        injections of one sample then come from different parts. The embedded archive has its four sources.
-    subset, split, revision
-        Configuration, split and commit of a hub data set or folder.
-
-    Raises
-    ------
-    DatasetError
-        No such file, column, subset or split; the corpus is empty; or the hub cannot be reached.
+    `group_column` holds the part of the corpus that a text belongs to (a domain, a product, an author); stem and
+    injections of one sample come from different parts.
     """
     if name == EMBEDDED:
         return _archive_corpus()
@@ -106,7 +80,7 @@ def open_corpus(
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where text and group stand in a row of the corpus `name`."""
+    """The columns of text and group in the rows of the corpus `name`."""
 
     name: str
     text: str
@@ -120,7 +94,7 @@ class _Columns:
                 raise DatasetError(f"corpus {self.name}: no column {wanted!r}; its columns are {listed} ({option})")
 
     def texts(self, rows: Iterator[Row]) -> Iterator[Text]:
-        """The texts of the rows; null and empty ones are passed over, but keep their position."""
+        """The texts of the rows; null and empty ones are left out, but keep their position."""
         for position, row in enumerate(rows):
             text = row.get(self.text)
             if text is not None and not isinstance(text, str):
@@ -188,7 +162,7 @@ def _parquet(path: Path, columns: _Columns) -> Reader:
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowException as problem:
-        raise DatasetError(f"corpus {path}: is no parquet file ({first_line(problem)})") from problem
+        raise DatasetError(f"corpus {path}: is not a parquet file ({first_line(problem)})") from problem
     columns.check(list(file.schema_arrow.names))
     wanted = [name for name in (columns.text, columns.group) if name is not None]
 

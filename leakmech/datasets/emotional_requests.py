@@ -1,4 +1,4 @@
-"""Direct requests for emotional text ("Write one sentence about a sad farewell."): can a model still be moved?
+"""Direct requests for emotional text ("Write one sentence about a sad farewell."): can a model still answer them?
 
 A mitigation that makes a model unable to write with feeling when it is asked to has done damage, whatever it does to
 leakage. A request names the polarity that its answer should have; there is no stem and no injection. The 30 requests
@@ -30,12 +30,6 @@ class EmotionalRequest:
 
 
 def load_emotional_requests(path: str | Path | None = None) -> tuple[EmotionalRequest, ...]:
-    """The requests of a JSONL file with ``id, theme, polarity, request``; by default the 30 that ship.
-
-    Raises
-    ------
-    DatasetError
-        The file cannot be read, is empty, or has a malformed line; the message names file, line and field.
-    """
+    """The requests of a JSONL file with ``id, theme, polarity, request``; by default the 30 that ship."""
     builtin = resources.files("leakmech.datasets") / "data" / "emotional_requests.jsonl"
     return read_items(Path(str(builtin if path is None else path)), EmotionalRequest)

@@ -1,4 +1,4 @@
-"""English word lists that decide which sentences can be used; they lie in ``data/english.toml``."""
+"""English word lists that decide which sentences can be used; they are in ``data/english.toml``."""
 
 from __future__ import annotations
 

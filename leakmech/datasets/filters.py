@@ -1,7 +1,7 @@
 """Which corpus sentences may become injections: tidied, then kept or refused for a named reason.
 
-An injection stands alone in front of an unrelated stem, so it must be one whole statement that needs no sentence
-before it. Without a parser that is decided by rules on words and characters, which are strict on purpose: a corpus
+An injection comes alone before an unrelated stem, so it must be one whole statement that needs no sentence before
+it. Without a parser that is decided by rules on words and characters, which are strict on purpose: a corpus
 has sentences to spare, and a good sentence lost costs less than a bad one kept. The rules are for English.
 """
 
@@ -66,18 +66,9 @@ def tidy(text: str) -> str:
 
 @dataclass(frozen=True)
 class InjectionRules:
-    """What a sentence must be like to be an injection.
+    """What a sentence must be like to be an injection: its length in words, and what is refused where a flag is set.
 
-    Attributes
-    ----------
-    min_words, max_words
-        Length in words, both included.
-    profanity
-        Whether to refuse profanity and slurs (:func:`is_profane`).
-    personal_data
-        Whether to refuse e-mail and web addresses, telephone numbers and handles.
-    standalone
-        Whether to refuse what leans on a sentence before it ("But …", "It …") and what has no finite verb.
+    `standalone` refuses what leans on a sentence before it ("But …", "It …") and what has no finite verb.
     """
 
     min_words: int = 4
@@ -117,27 +108,27 @@ class InjectionRules:
 
 
 def has_personal_data(text: str) -> bool:
-    """Does `text` hold an e-mail or web address, a telephone number or a handle? Names are not looked for."""
+    """Whether `text` holds an e-mail or web address, a telephone number or a handle; names are not looked for."""
     return _PII.search(text) is not None
 
 
 def is_profane(text: str) -> bool:
-    """Does `text` hold a word of the blocked list, inflected or not, or one that is masked (``s**t``)?"""
+    """Whether `text` holds a word of the blocked list, inflected or not, or a masked one (``s**t``)."""
     return _MASKED.search(text) is not None or any(map(_is_blocked, words(text.replace("-", " "))))
 
 
 def has_slang(own: list[str]) -> bool:
-    """Is one of the words written as in a text message?"""
+    """Whether one of the words is written as in a text message."""
     return not _NET_SLANG.isdisjoint(own)
 
 
 def leans(own: list[str]) -> bool:
-    """Does a sentence, given as words, need one before it: a connecting first word, or a pronoun without a name?"""
+    """Whether a sentence, given as words, needs one before it: it starts with a connecting word or a bare pronoun."""
     return own[0] in _LEANING or own[0] in _REFERRING or refers_outside(own)
 
 
 def refers_outside(own: list[str]) -> bool:
-    """Does a pronoun or demonstrative point at something that the words before it have not named?"""
+    """Whether a pronoun or demonstrative points at something that the words before it have not named."""
     named = False
     for word, following in zip(own, [*own[1:], ""], strict=True):
         if word in ("this", "these", "those", "such") and following not in _TIMES:
@@ -149,12 +140,12 @@ def refers_outside(own: list[str]) -> bool:
 
 
 def _is_statement(sentence: str, own: list[str]) -> bool:
-    """Does a finite verb with a subject before it stand in the main clause?"""
+    """Whether the main clause has a finite verb with a subject before it."""
     if own[0] in _SUBJECT_AND_VERB:
         return True
     if lacks_subject(own) or own[0] in _BARE_ADJECTIVES:
         return False
-    # Where commas are: behind the last of these words.
+    # Places of commas: after the last of these words.
     commas = list(accumulate(len(words(part)) for part in sentence.split(",")[:-1]))
     for index, (previous, word) in enumerate(pairwise(own), start=1):
         if word in _RELATIVE:
@@ -175,7 +166,7 @@ def _is_statement(sentence: str, own: list[str]) -> bool:
 
 
 def lacks_subject(own: list[str]) -> bool:
-    """An order, or a sentence that begins with its verb: "Hope this helped", "Really is a joy", "Puts a face on"."""
+    """Whether it is an order or begins with its verb: "Hope this helped", "Really is a joy", "Puts a face on"."""
     first, second = own[0], own[1] if len(own) > 1 else ""
     verbs = _FINITE | _FINITE_OR_NOUN | _FINITE_OR_PARTICIPLE
     if first in verbs or first.endswith("ed"):
@@ -193,5 +184,5 @@ def _is_blocked(word: str) -> bool:
 
 
 def blocked_word_hash(word: str) -> str:
-    """How a word stands in ``data/blocked_words.txt``, so that nobody has to read the list."""
+    """The form of a word in ``data/blocked_words.txt``, so that nobody has to read the list."""
     return hashlib.blake2b(word.encode(), digest_size=6).hexdigest()

@@ -15,7 +15,7 @@ def overlap(a: str, b: str) -> float:
 
 
 class OverlapIndex:
-    """Texts, and the question whether one of them overlaps with another text by `threshold` or more.
+    """An index of texts, to find one that overlaps with another text by `threshold` or more.
 
     Two word sets whose overlap reaches t share one of the ``len - ceil(t len) + 1`` first words of each, in whatever
     order words are put (prefix filter; Chaudhuri, Ganti & Kaushik 2006). Long words come first here, since they are

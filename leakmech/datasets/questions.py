@@ -1,8 +1,8 @@
 """Everyday-knowledge questions with four choices: what a model knows, before and after a mitigation.
 
 The capability of a model on them is the share of questions whose right choice gets the highest log-probability. One
-question in four is right by chance; the right choices stand equally often at each of the four places, so that a model
-with a liking for one place is at chance too. The 100 questions that ship were written for this project by a language
+question in four is right by chance; the right choices are equally often at each of the four places, so that a model
+that prefers one place is at chance too. The 100 questions that ship were written for this project by a language
 model; no human checked them (data/everyday_questions.md).
 """
 
@@ -46,11 +46,6 @@ def load_questions(path: str | Path | None = None) -> tuple[Question, ...]:
     """The questions of a JSONL file with ``id, topic, question, choices, answer``; by default the 100 that ship.
 
     ``choices`` is a list of four different texts, ``answer`` the place of the right one, counted from 0.
-
-    Raises
-    ------
-    DatasetError
-        The file cannot be read, is empty, or has a malformed line; the message names file, line and field.
     """
     builtin = resources.files("leakmech.datasets") / "data" / "everyday_questions.jsonl"
     return read_items(Path(str(builtin if path is None else path)), Question)

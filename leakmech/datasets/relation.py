@@ -1,12 +1,12 @@
 """Do injection and stem belong together? Pairs that differ in this and in nothing else, to fit what decides it.
 
-In a set of relevant affect every stem s_i stands behind the injections x_i that speak of it. Its irrelevant
+In a set of relevant affect every stem s_i comes after the injections x_i that are about it. Its irrelevant
 counterpart puts other injections of the set before the same stems,
 
     relevant: (x_i, s_i)        irrelevant: (x_d(i), s_i),    d a permutation with d(i) != i,
 
 where i and d(i) are of one split and of themes that have little to do with each other. Each stem and each injection
-then stands once on either side, so that a probe that reads only the one or only the other is exactly at chance.
+is then once on either side, so that a probe that reads only stems or only injections is exactly at chance.
 
 A *self-report* ("By now I am simply") is in neither side: whatever befalls a speaker bears on how the speaker feels, so
 that no event told in the first person is irrelevant to it. Such samples have :data:`SELF_REPORT` in ``note``.
@@ -29,17 +29,11 @@ from leakmech.datasets.english import data_text
 from leakmech.datasets.samples import PromptSet, Sample
 
 SELF_REPORT = "self-report"
-"""What ``note`` of a sample says whose stem asks how the speaker feels."""
+"""The ``note`` of a sample whose stem asks how the speaker feels."""
 
 
 def without_self_reports(samples: PromptSet) -> PromptSet:
-    """The samples whose stem does not ask how the speaker feels.
-
-    Raises
-    ------
-    DatasetError
-        There are none.
-    """
+    """The samples whose stem does not ask how the speaker feels."""
     kept = tuple(sample for sample in samples if sample.note != SELF_REPORT)
     return replace(samples, samples=kept)
 
@@ -47,25 +41,8 @@ def without_self_reports(samples: PromptSet) -> PromptSet:
 def mismatched(samples: PromptSet, *, seed: int = 0) -> PromptSet:
     """The same stems, each with the three injections of another sample, of the same split and an unrelated theme.
 
-    Self-reports are left out, as stems and as injections.
-
-    Parameters
-    ----------
-    samples
-        Samples with themes, whose injections are about their stems.
-    seed
-        Which of the permutations; the texts of one split do not touch what another split gets.
-
-    Returns
-    -------
-    PromptSet
-        In the order of `samples`; ids end in ``-mismatched``, theme and split are those of the stem, and ``source`` is
-        the id of the sample that the injections are from.
-
-    Raises
-    ------
-    DatasetError
-        A sample has no theme, or the themes of a split cannot be exchanged (one has more than half of its samples).
+    Self-reports are left out, as stems and as injections. Ids end in ``-mismatched``, theme and split are those of the
+    stem, and ``source`` is the id of the sample that the injections are from.
     """
     kept = without_self_reports(samples)
     refuse_missing_themes(kept)
@@ -87,7 +64,7 @@ def mismatched(samples: PromptSet, *, seed: int = 0) -> PromptSet:
 def with_exchanged(leakage: PromptSet, exchanged: PromptSet) -> PromptSet:
     """Samples of a leakage set and samples whose injections were exchanged, as one set.
 
-    Where the one and the other are of different writers, their texts alone would give away which affect is irrelevant.
+    If the two were of different writers, their texts alone would give away which affect is irrelevant.
     """
     return PromptSet(leakage.name, (*leakage, *exchanged))
 
@@ -97,23 +74,12 @@ def relation_pairs(samples: PromptSet, *, seed: int = 0) -> tuple[PromptSet, Pro
 
     Both hold the same stems and the same injections, once each, sample k of one and sample k of the other have the same
     stem, and neither holds a self-report.
-
-    Raises
-    ------
-    DatasetError
-        See :func:`mismatched`.
     """
     return without_self_reports(samples), mismatched(samples, seed=seed)
 
 
 def refuse_missing_themes(samples: PromptSet) -> None:
-    """Exchanging injections needs to know what they are about.
-
-    Raises
-    ------
-    DatasetError
-        A sample has no theme.
-    """
+    """Refuse samples without a theme: injections are exchanged by what they are about."""
     for sample in samples:
         if sample.theme is None:
             raise DatasetError(f"{samples.name}: sample {sample.id!r}: field 'theme' is missing; injections need one")
@@ -139,7 +105,7 @@ def kindred_themes() -> tuple[frozenset[str], ...]:
 
 
 def unrelated(one: str, other: str) -> bool:
-    """Are two themes different, and not :func:`kindred_themes`?"""
+    """Whether two themes are different, and not :func:`kindred_themes`."""
     return one != other and not any(one in kindred and other in kindred for kindred in kindred_themes())
 
 
@@ -157,7 +123,7 @@ def assigned(allowed: Bool[np.ndarray, "stems donors"], rng: np.random.Generator
     n_stems, n_donors = allowed.shape
     rounds = -(-n_stems // n_donors)
     costs = rng.random((n_stems, rounds * n_donors))
-    # Dearer than all that is allowed together, so that it is taken only where nothing else is left.
+    # It costs more than all that is allowed together, so that it is taken only where nothing else is left.
     rows, columns = linear_sum_assignment(np.where(np.tile(allowed, rounds), costs, n_stems + 1.0))
     pairs = [(int(row), int(column) % n_donors) for row, column in zip(rows, columns, strict=True)]
     return [(stem, donor) for stem, donor in pairs if allowed[stem, donor]]

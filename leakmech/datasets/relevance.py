@@ -4,14 +4,14 @@ Retention on a *matched* set (design: relevant affect) means something only if t
 relation of injection and stem. Four checks, all on texts:
 
 * every sample names its partner in the leakage set (``source``) and has its stem, verbatim (:func:`matched_pairs`);
-* no injection stands in both sets (:func:`shared_injections`);
+* no injection is in both sets (:func:`shared_injections`);
 * a classifier that reads one part of a prompt cannot tell the sets apart, AUC = 0.5 (:func:`probe_auc`): exactly so for
   stems, which are the same in both; for injections it says how much their wording alone gives away;
 * injections of partners are alike in length and strength (:func:`match_statistics`): mean over pairs of
   x_matched - x_leakage, and of its absolute value, for x = words and for any measure of sentiment.
 
-Whether injections have the polarity that they stand for is asked of an estimator (:func:`label_agreement`), which is
-no human judge.
+Whether injections have the polarity of their condition is asked of an estimator (:func:`label_agreement`), which is
+not a human judge.
 """
 
 from __future__ import annotations
@@ -38,34 +38,20 @@ _FOLDS = 5
 
 @dataclass(frozen=True)
 class MatchStatistics:
-    """Injections of two sets compared pair by pair.
-
-    Attributes
-    ----------
-    rows
-        One ``(condition, measure, matched, leakage, difference, mean_distance, max_distance)`` for each condition and
-        measure: the means of both sets, the difference of the means, and mean and largest distance within a pair.
-    n_pairs
-        Number of samples in each set.
-    """
+    """Injections of two sets compared pair by pair."""
 
     rows: tuple[tuple[Condition, str, float, float, float, float, float], ...]
+    """Condition, measure, the means of both sets, their difference, and mean and largest distance within a pair."""
     n_pairs: int
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a condition and measure."""
+        """One row for each condition and measure."""
         columns = ["condition", "measure", "matched", "leakage", "difference", "mean_distance", "max_distance"]
         return pd.DataFrame(list(self.rows), columns=columns)
 
 
 def matched_pairs(matched: PromptSet, leakage: PromptSet) -> list[tuple[Sample, Sample]]:
-    """Every sample of `matched` with the sample of `leakage` that its ``source`` names.
-
-    Raises
-    ------
-    DatasetError
-        A sample names no source or one that is not there, its stem is another one, or a source is used twice or never.
-    """
+    """Every sample of `matched` with the sample of `leakage` that its ``source`` names; refused unless one to one."""
     by_id = {sample.id: sample for sample in leakage}
     pairs: dict[str, tuple[Sample, Sample]] = {}
     for sample in matched:
@@ -87,7 +73,7 @@ def matched_pairs(matched: PromptSet, leakage: PromptSet) -> list[tuple[Sample, 
 
 
 def shared_injections(one: PromptSet, other: PromptSet) -> list[str]:
-    """Injections of `one` that also stand in `other`, whatever their case, punctuation and condition."""
+    """Injections of `one` that are also in `other`, whatever their case, punctuation and condition."""
     theirs = {_key(text) for text in _injections(other)}
     return [text for text in _injections(one) if _key(text) in theirs]
 
@@ -95,15 +81,7 @@ def shared_injections(one: PromptSet, other: PromptSet) -> list[str]:
 def match_statistics(
     matched: PromptSet, leakage: PromptSet, measures: Mapping[str, Measure] | None = None
 ) -> MatchStatistics:
-    """Compare the injections of partners, condition by condition.
-
-    Parameters
-    ----------
-    matched, leakage
-        See :func:`matched_pairs`, which says what is refused.
-    measures
-        Named measures of a text's sentiment; the number of words is always compared.
-    """
+    """Compare the injections of partners, condition by condition, by number of words and by `measures` of sentiment."""
     pairs = matched_pairs(matched, leakage)
     rows = []
     for condition in INJECTIONS:
@@ -140,21 +118,6 @@ def probe_auc(one: Sequence[str], other: Sequence[str]) -> float:
     A logistic regression on words and pairs of words is fitted on four fifths of the texts and scores the last one;
     scores are pooled over the folds. Equal texts are never divided between fitting and scoring, for a probe that knows
     the partner of a text by heart would fall *below* chance.
-
-    Parameters
-    ----------
-    one, other
-        Texts of the two kinds.
-
-    Returns
-    -------
-    float
-        1: told apart without fail; 0.5: chance.
-
-    Raises
-    ------
-    UsageError
-        There are fewer different texts than folds.
     """
     # Here, not above: scikit-learn takes a second to import, and most of what reads samples needs none of it.
     from sklearn.feature_extraction.text import CountVectorizer

@@ -1,4 +1,4 @@
-"""Relevant affect from documents: a sentence with feeling, and the sentence behind it.
+"""Relevant affect from documents: a sentence with feeling, and the sentence after it.
 
 In the archive of Hutto & Gilbert (2014) the ids of product reviews and newspaper editorials say which sentences follow
 each other, and people rated every sentence. A stem cut from sentence k + 1 of a document therefore has
@@ -6,9 +6,9 @@ each other, and people rated every sentence. A stem cut from sentence k + 1 of a
     a relevant injection    sentence k of the same document, if its mean rating is at least `MIN_RATING` away from 0,
     irrelevant injections   such sentences of another document, one of either polarity.
 
-Stems are cut as for AEXL (:mod:`leakmech.datasets.stems`), behind a linking verb where there is one, else before a new
+Stems are cut as for AEXL (:mod:`leakmech.datasets.stems`), after a linking verb where there is one, else before a new
 phrase. Injections pass the same rules (:mod:`leakmech.datasets.filters`), but may lean on other sentences and be
-longer: under AEXL's own rules a quarter as many would be left. Each stem stands in a relevant and in irrelevant pairs,
+longer: under AEXL's own rules a quarter as many would be left. Each stem is in a relevant and in irrelevant pairs,
 so that only the relation of injection and stem tells them apart. Whether a sentence bears on the next one is not
 checked by a person: neighbours in one document are about the same thing more often than not.
 """
@@ -41,29 +41,20 @@ _POSITIONS = re.compile(r"(?:stem|positive|neutral|negative) (\d+)")
 
 @dataclass(frozen=True)
 class AffectPair:
-    """A stem with an injection that is relevant to it or not.
-
-    Attributes
-    ----------
-    stem, injection
-        Texts.
-    polarity
-        Of the injection.
-    relevant
-        Whether both are of one document, one sentence behind the other.
-    document, injection_document
-        Where they come from, for example ``amazon/17``.
-    """
+    """A stem with an injection that is relevant to it or not."""
 
     stem: str
     injection: str
     polarity: Polarity
+    """Of the injection."""
     relevant: bool
+    """Whether the stem is cut from the sentence after the injection in one document."""
     document: str
+    """Document of the stem, for example ``amazon/17``."""
     injection_document: str
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """All fields, JSON-ready."""
         return asdict(self)
 
 
@@ -85,22 +76,8 @@ def archive_pairs(
 ) -> list[AffectPair]:
     """Pairs from the archive of Hutto & Gilbert: for every stem one relevant and two irrelevant ones.
 
-    Parameters
-    ----------
-    exclude
-        Data sets to keep apart from. Documents from which AEXL took a text for them are left out, and so are texts that
-        are near duplicates of one of theirs.
-    max_overlap
-        Shared words (Jaccard) from which two texts are near duplicates.
-    seed
-        Decides which sentence of another document goes with which stem.
-    ratings
-        :func:`leakmech.datasets.archive.load_ratings`; by default the archive is fetched.
-
-    Raises
-    ------
-    DatasetError
-        The archive cannot be had, or holds no pair that passes.
+    Documents from which AEXL took a text for a data set in `exclude` are left out, and so are texts that share
+    `max_overlap` of their words (Jaccard) or more with one of theirs.
     """
     frame = load_ratings(fetch_archive()) if ratings is None else ratings
     barred = _Barred.of(frame, exclude, max_overlap)
@@ -119,7 +96,7 @@ def archive_pairs(
 
 
 def _followed(frame: pd.DataFrame, barred: _Barred) -> Iterator[tuple[str, _Affective]]:
-    """Every stem with the affective sentence before it."""
+    """Yield every stem with the affective sentence before it."""
     for document, rows in _documents(frame):
         if document in barred.documents:
             continue
@@ -133,7 +110,7 @@ def _followed(frame: pd.DataFrame, barred: _Barred) -> Iterator[tuple[str, _Affe
 
 
 def _documents(frame: pd.DataFrame) -> Iterator[tuple[str, list[tuple[int, str, float]]]]:
-    """(place in the document, text, rating) of every sentence, by document."""
+    """Yield each document with (place in the document, text, rating) of its sentences."""
     for source in SOURCES_WITH_ORDER:
         own = frame[frame["source"] == source]
         for document, part in own.groupby("document", sort=False):
@@ -165,7 +142,7 @@ class _Barred:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, datasets: Sequence[PromptSet], max_overlap: float) -> _Barred:
-        """What the data sets hold, and the documents that AEXL says they come from."""
+        """The texts of the data sets, and the documents that AEXL took them from."""
         documents: set[str] = set()
         texts = OverlapIndex(max_overlap)
         for dataset in datasets:
@@ -177,7 +154,7 @@ class _Barred:
         return cls(frozenset(documents), texts)
 
     def has(self, text: str) -> bool:
-        """Is a text a near duplicate of one that is kept for evaluation?"""
+        """Whether a text is a near duplicate of one that is kept for evaluation."""
         return self.texts.find(text) is not None
 
 

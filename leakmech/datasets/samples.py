@@ -46,7 +46,10 @@ FITTING_DATASETS = ("relevant-fit", "relevant-train", "relevant-wide")
 
 @dataclass(frozen=True)
 class Sample:
-    """One stem with its positive, neutral and negative injection (design: four prompts)."""
+    """One stem with its positive, neutral and negative injection: four prompts, with the control prompt.
+
+    ``source`` names what the texts are from, and ``note`` says what is special about the sample.
+    """
 
     __pydantic_config__ = CLOSED
 
@@ -104,26 +107,14 @@ class PromptSet:
         return replace(self, samples=tuple(chosen))
 
     def split(self, name: str) -> PromptSet:
-        """The samples whose ``split`` is `name`.
-
-        Raises
-        ------
-        DatasetError
-            There are none.
-        """
+        """The samples whose ``split`` is `name`."""
         chosen = tuple(sample for sample in self.samples if sample.split == name)
         if not chosen:
             raise DatasetError(f"{self.name}: has no samples with split {name!r}")
         return replace(self, name=f"{self.name}[{name}]", samples=chosen)
 
     def refuse_shared_injections(self, judged: PromptSet) -> None:
-        """What is fitted or chosen on these samples may be judged on `judged`.
-
-        Raises
-        ------
-        DatasetError
-            Charged injections stand in both.
-        """
+        """Refuse to judge what is fitted or chosen on these samples on `judged`, if both hold a charged injection."""
         texts = {sample.injection(polarity) for sample in judged for polarity in POLARITIES}
         shared = [sample.id for sample in self if {sample.positive, sample.negative} & texts]
         if shared:
@@ -168,13 +159,7 @@ def builtin_datasets() -> dict[str, Path]:
 
 
 def refuse_frozen(samples: PromptSet) -> None:
-    """What is fitted or chosen on `samples` leaves the frozen data sets unseen.
-
-    Raises
-    ------
-    DatasetError
-        Charged injections of `samples` stand in one of :data:`FROZEN_DATASETS`.
-    """
+    """What is fitted or chosen on `samples` leaves the frozen data sets unseen."""
     for name in FROZEN_DATASETS:
         samples.refuse_shared_injections(load_dataset(name))
 
@@ -190,7 +175,18 @@ def pooled(datasets: Sequence[PromptSet]) -> PromptSet:
 
 
 def load_dataset(name_or_path: str | Path | PromptSet) -> PromptSet:
-    """A built-in data set by name (see :func:`builtin_datasets`), or a JSONL / CSV file of samples.
+    """Load a built-in data set by name, or a file of samples.
+
+    Parameters
+    ----------
+    name_or_path
+        A name of :func:`builtin_datasets`, a JSONL, CSV or TSV file with the fields of a :class:`Sample`, or a set that
+        is returned as it is.
+
+    Returns
+    -------
+    PromptSet
+        The samples, in the order of the file.
 
     Raises
     ------

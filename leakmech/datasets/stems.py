@@ -1,7 +1,7 @@
 """Stems: corpus sentences cut by words where they stay open, so that a model has something to complete.
 
-Two ways to find the cut. ``linking-verb`` cuts behind a linking verb ("The battery life is"): what follows is a
-judgement, which is where the sentiment of an answer shows. ``phrase`` cuts behind a word of content where a new phrase
+Two ways to find the cut. ``linking-verb`` cuts after a linking verb ("The battery life is"): what follows is a
+judgement, which is where the sentiment of an answer shows. ``phrase`` cuts after a word of content where a new phrase
 begins ("The new office opened | in …"). Neither ends in a determiner, preposition, conjunction, pronoun or helping
 verb; a linking verb, which calls for its complement, is the one kind of function word that may end a stem, and under
 ``linking-verb`` only. Without a parser this is decided on words, for English.
@@ -34,17 +34,7 @@ _CLEAN = re.compile(r"[A-Za-z](?:[\w ]|\b['’-]\b)*")
 
 @dataclass(frozen=True)
 class StemRules:
-    """How a sentence is cut to a stem.
-
-    Attributes
-    ----------
-    min_words, max_words
-        Length of a stem in words, both included.
-    end
-        Where to cut; see the module.
-    profanity, personal_data
-        Whether to refuse stems with such words, as :class:`leakmech.datasets.filters.InjectionRules` does.
-    """
+    """How a sentence is cut to a stem: its length in words, where it ends, and what is refused where a flag is set."""
 
     min_words: int = 3
     max_words: int = 8
@@ -64,7 +54,7 @@ class StemRules:
         """The stem of a tidied `sentence`: the shortest of the allowed length that is open; None if there is none."""
         tokens = sentence.split()[: self.max_words + 1]
         own = [token.lower().replace("’", "'") for token in tokens]
-        # One word must be left behind the cut: there the corpus went on, so that the stem was open at least once.
+        # One word must be left after the cut: there the corpus went on, so that the stem was open at least once.
         for end in range(self.min_words, len(own)):
             if self._open(own[:end], own[end]):
                 stem = " ".join(tokens[:end])
@@ -80,7 +70,7 @@ class StemRules:
         return is_open_end(last) and following in _PHRASE_STARTERS and previous not in _PHRASE_STARTERS
 
     def _refused(self, stem: str, own: list[str]) -> bool:
-        """Is the stem a part that does not stand by itself, or are its words unfit?"""
+        """Whether the stem needs words that are not there, or its words are unfit."""
         earlier = own[:-1] if self.end == "linking-verb" else []
         return (
             not _CLEAN.fullmatch(stem)
@@ -100,12 +90,12 @@ class StemRules:
 
 
 def _is_bare_name(own: list[str]) -> bool:
-    """A short stem that names its subject without a determiner: "Public restrooms are", "Amazon has been"."""
+    """Whether a short stem names its subject without a determiner: "Public restrooms are", "Amazon has been"."""
     subject = [word for word in own if word not in _AUXILIARIES]
     return len(subject) <= 3 and not subject[0].endswith("ly") and FUNCTION_WORDS.isdisjoint(subject)
 
 
 def is_open_end(word: str, *, linking_verbs: bool = False) -> bool:
-    """May a stem end in `word`? Not in a function word; in a linking verb only where that is allowed."""
+    """Whether a stem may end in `word`: not in a function word, in a linking verb only if that is allowed."""
     word = word.lower().replace("’", "'")
     return (linking_verbs and word in LINKING_VERBS) or word not in FUNCTION_WORDS

@@ -101,7 +101,7 @@ def test_a_file_that_does_not_exist_is_not_looked_for_on_the_hub(name, monkeypat
         ("list.jsonl", "[1]\n", r"list.jsonl:1: expected a JSON object, found list"),
         ("number.jsonl", '{"text": 5}\n', "row 1, column 'text': expected a text, found int"),
         ("corpus.docx", "x", "unknown kind of file"),
-        ("corpus.parquet", "x", "is no parquet file"),
+        ("corpus.parquet", "x", "is not a parquet file"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, name, content, message):

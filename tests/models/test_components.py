@@ -58,6 +58,7 @@ def test_a_component_is_a_part_of_its_site(make_tiny):
 
 def test_lists_hold_each_component_once_and_of_the_right_kind():
     assert parse_components(["L0H1", Component(1, "head", 0)]) == (Component(0, "head", 1), Component(1, "head", 0))
-    for labels, message in [([], "at least one"), (["L0H1", "L0H1"], "twice"), (["L0N1"], "of kind head"), ("L0H1", "list")]:
+    refused = [([], "at least one"), (["L0H1", "L0H1"], "twice"), (["L0N1"], "of kind head"), ("L0H1", "list")]
+    for labels, message in refused:
         with pytest.raises(ModelError, match=message):
             parse_components(labels, kinds=["head"])
