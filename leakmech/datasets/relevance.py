@@ -104,14 +104,6 @@ def label_agreement(samples: PromptSet, classify: Classify) -> dict[Condition, f
     return {condition: float(np.mean(found[:, index] == condition)) for index, condition in enumerate(INJECTIONS)}
 
 
-def stem_probe_auc(one: PromptSet, other: PromptSet) -> float:
-    """AUC of a probe that sees only the stem in telling samples of `one` from samples of `other`.
-
-    0.5 (chance) exactly where both have the same stems; see :func:`probe_auc`.
-    """
-    return probe_auc([sample.stem for sample in one], [sample.stem for sample in other])
-
-
 def probe_auc(one: Sequence[str], other: Sequence[str]) -> float:
     """AUC of a bag-of-words probe in telling two lists of texts apart, cross-validated.
 

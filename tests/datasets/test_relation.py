@@ -17,7 +17,7 @@ from leakmech.datasets.relation import (
     unrelated,
     without_self_reports,
 )
-from leakmech.datasets.relevance import probe_auc, stem_probe_auc
+from leakmech.datasets.relevance import probe_auc
 from leakmech.datasets.samples import FITTING_DATASETS, INJECTIONS, PromptSet, Sample, load_dataset
 from leakmech.scoring.sentence import Cleaner, PromptText
 from leakmech.studies.aexl.check import check_dataset
@@ -190,7 +190,7 @@ def test_both_sides_hold_the_same_texts(fitting, split):
         ours, theirs = ([s.injection(condition) for s in side] for side in (relevant, irrelevant))
         assert Counter(ours) == Counter(theirs)
         assert probe_auc(ours, theirs) == 0.5
-    assert stem_probe_auc(relevant, irrelevant) == 0.5
+    assert probe_auc([s.stem for s in relevant], [s.stem for s in irrelevant]) == 0.5
 
 
 def test_self_reports_are_on_neither_side(fitting):
