@@ -1,7 +1,7 @@
 """Things by name: built-in ones, those that a user adds, and those that installed packages bring.
 
 All are registered in one way, a name can be taken once, and the error for an unknown name says the nearest one. A
-package registers under an entry-point group; what it registers is imported when it is asked for.
+package registers under an entry-point group; what it registers is imported on first use.
 """
 
 from __future__ import annotations

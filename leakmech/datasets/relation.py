@@ -8,8 +8,8 @@ counterpart puts other injections of the set before the same stems,
 where i and d(i) are of one split and of themes that have little to do with each other. Each stem and each injection
 is then once on either side, so that a probe that reads only stems or only injections is exactly at chance.
 
-A *self-report* ("By now I am simply") is in neither side: whatever befalls a speaker bears on how the speaker feels, so
-that no event told in the first person is irrelevant to it. Such samples have :data:`SELF_REPORT` in ``note``.
+A *self-report* ("By now I am simply") is on neither side: whatever happens to a speaker bears on how the speaker feels,
+so that no event told in the first person is irrelevant to it. Such samples have :data:`SELF_REPORT` in ``note``.
 """
 
 from __future__ import annotations

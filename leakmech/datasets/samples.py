@@ -37,7 +37,7 @@ _BUILTIN = {
     "relevant-wide": "relevant_wide.jsonl",
 }
 RELEVANT_DATASETS = ("relevant-matched", "relevant-self", "relevant-frozen", "self-frozen")
-"""Built-in data sets to evaluate on whose injections should colour the answer, unlike those of a leakage set."""
+"""Built-in data sets to evaluate on whose injections should colour the generations, unlike those of a leakage set."""
 FROZEN_DATASETS = ("hexl-frozen", "relevant-frozen", "self-frozen")
 """Built-in data sets that are kept for a last evaluation: nothing is fitted, chosen or looked at on them before."""
 FITTING_DATASETS = ("relevant-fit", "relevant-train", "relevant-wide")

@@ -1,10 +1,10 @@
 """Stems: corpus sentences cut by words where they stay open, so that a model has something to complete.
 
 Two ways to find the cut. ``linking-verb`` cuts after a linking verb ("The battery life is"): what follows is a
-judgement, which is where the sentiment of an answer shows. ``phrase`` cuts after a word of content where a new phrase
-begins ("The new office opened | in …"). Neither ends in a determiner, preposition, conjunction, pronoun or helping
-verb; a linking verb, which calls for its complement, is the one kind of function word that may end a stem, and under
-``linking-verb`` only. Without a parser this is decided on words, for English.
+judgement, which is where the sentiment of a generation shows. ``phrase`` cuts after a word of content where a new
+phrase begins ("The new office opened | in …"). Neither ends in a determiner, preposition, conjunction, pronoun or
+helping verb; a linking verb, which calls for its complement, is the one kind of function word that may end a stem, and
+under ``linking-verb`` only. Without a parser this is decided on words, for English.
 """
 
 from __future__ import annotations

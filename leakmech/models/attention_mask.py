@@ -1,4 +1,4 @@
-"""Bias attention scores of chosen heads, on any architecture, by way of the attention mask.
+"""Bias attention scores of chosen heads, on any architecture, through the attention mask.
 
 A head's weights are softmax_k(score_qk + mask_qk). What is added here is a bias b per head, query and key,
 

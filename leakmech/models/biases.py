@@ -30,7 +30,7 @@ _LLAMA_ALIKE = ("qwen2", "mistral")
 
 
 def with_output_biases(model: PreTrainedModel, *, attention: bool, mlp: bool) -> PreTrainedModel:
-    """`model` itself if it has the biases that are asked for, else a new model (it may share weights) that has them."""
+    """`model` itself if it has the wanted biases, else a new model (it may share weights) that has them."""
     lacks_attention = attention and any(b.heads_out.bias is None for b in layout_of(model).blocks)
     lacks_mlp = mlp and any(b.neurons_out.bias is None for b in layout_of(model).blocks)
     if not (lacks_attention or lacks_mlp):

@@ -84,7 +84,7 @@ class Layout:
 
 def layout_of(model: nn.Module) -> Layout:
     """The layout of a Hugging Face causal language model, or of one inside a PEFT model."""
-    model = base_of(model)  # layers of PEFT wrap those of the base model and go by the same names
+    model = base_of(model)  # layers of PEFT wrap those of the base model under the same names
     config: Any = getattr(model, "config", None)
     architecture = str(getattr(config, "model_type", type(model).__name__))
     return _FAMILIES.find(architecture)(model, config)

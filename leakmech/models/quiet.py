@@ -14,8 +14,8 @@ from transformers.utils import logging
 def quiet() -> Iterator[None]:
     """Silence transformers' progress bars and warnings; afterwards both are as they were.
 
-    The hub's own bars stay: whoever waits for a download of gigabytes wants to see it move. What transformers only
-    warns of and what would falsify a result (weights that are missing and drawn at random) is checked by the callers.
+    The hub's own bars stay, so that a download of gigabytes is seen to move. What transformers only warns of and what
+    would falsify a result (weights that are missing and drawn at random) is checked by the callers.
     """
     verbosity, bars, hub_bars = logging.get_verbosity(), logging.is_progress_bar_enabled(), _hub_bars()
     logging.set_verbosity_error()

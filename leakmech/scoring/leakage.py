@@ -164,8 +164,8 @@ def mean_valence(scores: LeakageScores, condition: Condition) -> PerSample:
 def valence_shifts(scores: LeakageScores) -> dict[str, PerSample]:
     """Shifts of mean valence within each sample; NaN where a mean is missing.
 
-    ``positive_shift`` and ``negative_shift`` are above 0 when the answer moves from neutral towards the injection,
-    ``asymmetry`` when negative injections move it more; ``context_shift`` is what any extra sentence does.
+    ``positive_shift`` and ``negative_shift`` are above 0 when generations move from neutral towards the injection,
+    ``asymmetry`` when negative injections move them more; ``context_shift`` is what any extra sentence does.
     """
     positive, neutral, negative = (mean_valence(scores, condition) for condition in ("positive", "neutral", "negative"))
     control = mean_valence(scores, "control")
@@ -198,7 +198,7 @@ def polarity_swap_tests(scores: LeakageScores, *, seed: int, draws: int = DRAWS)
     """Test whether polarity matters, for ``auc_el`` and ``valence_shift``: one-sided, towards the injection.
 
     Under the null a sample's positive and negative injection may be exchanged, whatever a charged sentence does by
-    itself. W_EL asks another question: whether answers move towards the injection when compared with the control.
+    itself. W_EL asks another question: whether generations move towards the injection when compared with the control.
     """
     exchanged = {"positive": scores.probabilities["negative"], "negative": scores.probabilities["positive"]}
     swapped = replace(scores, probabilities={**scores.probabilities, **exchanged})
@@ -230,10 +230,10 @@ def leakage_statistics(scores: LeakageScores, *, seed: int, draws: int = DRAWS, 
     values**; 95 % of auc_el lie in ``auc_el_swap_null`` when labels are swapped at random. ``valence`` is a mean over
     samples of means over generations.
 
-    ``w_el`` takes both prompts of a sample as independent, though they share their control. A control answer that
+    ``w_el`` takes both prompts of a sample as independent, though they share their control. A control generation that
     happens to be sad raises leakage to positive and lowers leakage to negative, so that their differences correlate
-    below 0 and the test rejects too rarely: with no leakage, made by dealing the embedded model's control answers out
-    at random to the three conditions (4,000 times, 60 samples x 6 generations), in 2.6 % instead of 5 %, and
+    below 0 and the test rejects too rarely: with no leakage, made by dealing the embedded model's control generations
+    out at random to the three conditions (4,000 times, 60 samples x 6 generations), in 2.6 % instead of 5 %, and
     ``w_el_per_sample`` in 3.8 % (simulated runs: 4.0 % and 4.2 %). An estimator under which P[positive] and
     P[negative] rise together would make it reject too often: rely on the test per sample.
 

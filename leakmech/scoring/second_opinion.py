@@ -1,9 +1,9 @@
 """How far two expression estimators agree on the same generations.
 
-The estimator that scores the answers may also have selected the injections (AEXL), and then its mistakes enter twice. A
-second one that was made from other data shows how much of the leakage is the estimator's. Compared are the classes
-(largest P), the valence s = P[positive] - P[negative], and what leakage is made of: the verdicts EL = [P_t[l] > P_c[l]]
-of index pairs (paper, Eq. 1), for positive and negative injections.
+The estimator that scores the generations may also have selected the injections (AEXL), and then its mistakes enter
+twice. A second one that was made from other data shows how much of the leakage is the estimator's. Compared are the
+classes (largest P), the valence s = P[positive] - P[negative], and what leakage is made of: the verdicts EL = [P_t[l] >
+P_c[l]] of index pairs (paper, Eq. 1), for positive and negative injections.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which text of a generation is scored: sentence boundaries, echoes of the prompt, cleaning policies.
 
-An *echo* is a sentence of the answer that repeats a sentence of the prompt, verbatim or nearly so, alone or quoted in
+An *echo* is a sentence of a generation that repeats a sentence of the prompt, verbatim or nearly so, alone or quoted in
 a frame of its own ('The original sentence is: "I lost my keys."'). Three policies say what is scored, all computed
 from the same generations:
 
@@ -46,7 +46,7 @@ class Cleaned:
 
 @dataclass(frozen=True)
 class PromptText:
-    """The parts of one prompt that an answer may repeat."""
+    """The parts of one prompt that a generation may repeat."""
 
     stem: str
     injection: str | None = None
