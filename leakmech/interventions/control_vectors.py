@@ -53,6 +53,11 @@ def export_control_vector(
     model
         The model (or :class:`LoadedModel`) that the interventions are for.
 
+    Returns
+    -------
+    Path
+        The path of the file.
+
     Raises
     ------
     InterventionError

@@ -47,6 +47,11 @@ def save_interventions(
         The model that they were fitted on. They are checked against it, and those with tensors get its hash if they
         have none.
 
+    Returns
+    -------
+    Path
+        The path of the description.
+
     Raises
     ------
     InterventionError

@@ -81,6 +81,11 @@ def load_estimator(
     device
         A torch device; by default the accelerator if there is one, else the CPU.
 
+    Returns
+    -------
+    Estimator
+        Maps n texts to an array of shape (n, 3), columns in the order negative, neutral, positive.
+
     Raises
     ------
     EstimatorError

@@ -154,7 +154,11 @@ def test_ratings_are_joined_by_id_with_document_text_and_mean_of_the_raters(tmp_
     [
         ("tweets_GroundTruth.txt", b"1\t2.5\tgood\r\n2\t1", r"tweets_GroundTruth\.txt:2: expected 3 tab-separated"),
         ("tweets_GroundTruth.txt", b"9\t2.5\tgood", r"tweets_GroundTruth\.txt:1: id '9' has no ratings in tweets_anon"),
-        ("tweets_anonDataRatings.txt", b"1\t0\t0\t[1]\r\n2\t0\t0\t[1,", r"anonDataRatings\.txt:2: ratings are no list"),
+        (
+            "tweets_anonDataRatings.txt",
+            b"1\t0\t0\t[1]\r\n2\t0\t0\t[1,",
+            r"anonDataRatings\.txt:2: ratings are not a list",
+        ),
         ("tweets_anonDataRatings.txt", b"1\t0\t0\t[5]", r"anonDataRatings\.txt:1: ratings must be whole numbers"),
         ("tweets_anonDataRatings.txt", b"1\t0\t0\t[]", r"anonDataRatings\.txt:1: ratings must be whole numbers"),
         ("nytEditorialSnippets_GroundTruth.txt", b"", r"nytEditorialSnippets_GroundTruth\.txt: holds no texts"),
