@@ -37,6 +37,9 @@ def test_train_then_merge(recipe, tmp_path) -> None:
     assert json.loads((tmp_path / "a" / "summary.json").read_text())["kind"] == "train"
     assert json.loads((tmp_path / "a" / "adapter_config.json").read_text())["r"] == 2
     assert (tmp_path / "a" / "figures" / "loss.png").stat().st_size > 1000
+    named = runner.invoke(app, ["train-lora", "--out", str(tmp_path / "a")], catch_exceptions=False)
+    assert named.exit_code == 0
+    assert "6 plain" in named.stdout
     merged = ["merge-lora", str(tmp_path / "a"), "--out", str(tmp_path / "merged"), "--dtype", "bfloat16"]
     assert runner.invoke(app, merged, catch_exceptions=False).exit_code == 0
     assert load_model(tmp_path / "merged", device="cpu").adapter is None
