@@ -142,6 +142,21 @@ def test_an_unfinished_run_of_every_kind_says_how_to_go_on(runs, name, marker, w
     assert str(refused.value) == f"{name}: is not finished; continue it with: {way_on}"
 
 
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [
+        ("bench", "bench"),
+        ("score-file", "score"),
+        ("score-run", "score"),
+        ("diagnose", "diagnose"),
+    ],
+)
+def test_an_old_run_is_opened_by_its_name_alone(runs, idle_model, name, by):
+    before = [(runs / name / file).read_bytes() for file in ("run.json", "summary.json")]
+    command(by, "--out", name, "--device", "cpu")
+    assert [(runs / name / file).read_bytes() for file in ("run.json", "summary.json")] == before
+
+
 def test_pairs_of_old_annotations_are_what_an_import_finds(runs):
     before = leakmech.load_result("annotation")
     pd.testing.assert_frame_equal(
