@@ -1,8 +1,8 @@
 """AEXL from any corpus: read, score, select, combine, check, write, with a data card beside the samples.
 
-:mod:`leakmech.studies.aexl.selection` says what is computed. Here the parts are put together: the corpus is streamed once, usable
-sentences are scored in chunks whose scores stay in the user's cache, and memory holds one chunk, the best `m`
-sentences of each class and a pool of stems, however long the corpus is. A build that was interrupted is begun again
+:mod:`leakmech.studies.aexl.selection` says what is computed. Here the parts are put together: the corpus is streamed
+once, usable sentences are scored in chunks whose scores stay in the user's cache, and memory holds one chunk, the best
+`m` sentences of each class and a pool of stems, however long the corpus is. A build that was interrupted is begun again
 with the same call: chunks that were scored are read, not scored.
 """
 
