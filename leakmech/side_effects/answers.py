@@ -18,59 +18,38 @@ from leakmech.scoring.records import MISSING, Record
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Generations of one model, one entry each, sorted by sample, condition and generation.
-
-    Attributes
-    ----------
-    samples, conditions, generations
-        Where each belongs; samples in the order of the run's shard.
-    texts
-        The whole generation.
-    answers
-        Its scored sentence under the run's cleaning policy; empty where cleaning left nothing.
-    n_tokens
-        Length of the whole generation; NaN where it is not known (texts from elsewhere).
-    """
+    """Generations of one model, one entry each, sorted by sample, condition and generation."""
 
     samples: tuple[str, ...]
     conditions: tuple[str, ...]
     generations: tuple[int, ...]
     texts: tuple[str, ...]
+    """Whole generations."""
     answers: tuple[str, ...]
+    """Their scored sentences under the run's cleaning policy; empty where cleaning left nothing."""
     n_tokens: Float[np.ndarray, " answers"]
+    """Lengths of whole generations; NaN where they are not known (texts from elsewhere)."""
 
     def __len__(self) -> int:
         return len(self.texts)
 
     @property
     def prompts(self) -> tuple[tuple[str, str], ...]:
-        """(sample, condition) of each."""
+        """Give (sample, condition) of each entry."""
         return tuple(zip(self.samples, self.conditions, strict=True))
 
     @property
     def units(self) -> tuple[str, ...]:
-        """Their samples, each once, sorted by id: what is resampled."""
+        """Give their samples, which are what is resampled, each once and sorted by id."""
         return tuple(sorted(set(self.samples)))
 
     @classmethod
     def of_records(
         cls, records: Iterable[Record], *, generations: int | None = None, conditions: Sequence[str] = CONDITIONS
     ) -> Answers:
-        """Answers of generations as they stand in ``generations/*.jsonl``.
+        """Collect generations as they stand in ``generations/*.jsonl``, of each prompt the first `generations` ones.
 
-        Parameters
-        ----------
-        records
-            In any order. Those that a file from elsewhere does not hold are left out.
-        generations
-            K; later generations (the noise floor's second set of control prompts) are left out. None keeps all.
-        conditions
-            Those to keep.
-
-        Raises
-        ------
-        UsageError
-            Nothing is left.
+        None keeps all, also the noise floor's second set of control generations. Records without a text are left out.
         """
         kept = [
             record
@@ -94,26 +73,14 @@ class Answers:
 
     @classmethod
     def of_run(cls, run: str | Path | Result, *, conditions: Sequence[str] = CONDITIONS) -> Answers:
-        """Answers of a finished benchmark run, without the second set of control generations.
-
-        Raises
-        ------
-        RunDirectoryError
-            It is no run, or not finished.
-        """
+        """Collect the generations of a finished benchmark run, without the second set of control generations."""
         result = run if isinstance(run, Result) else Result.load(run).of_kind("bench")
         records = result.files.generations()
         return cls.of_records(records, generations=result.summary["generations"], conditions=conditions)
 
 
 def require_same_prompts(base: Answers, changed: Answers) -> None:
-    """Refuse answers to other prompts.
-
-    Raises
-    ------
-    UsageError
-        The two have different samples or conditions.
-    """
+    """Refuse answers to other prompts."""
     ours, theirs = set(base.prompts), set(changed.prompts)
     if ours != theirs:
         example = "/".join(min(ours ^ theirs))

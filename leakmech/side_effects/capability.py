@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from leakmech.core.errors import DatasetError, UsageError
 from leakmech.core.progress import Progress, no_progress
@@ -59,31 +59,23 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Capability:
-    """How well a model answers.
-
-    Attributes
-    ----------
-    ids
-        Of the questions.
-    scores
-        s(c) of every choice, in nats, shape (questions, choices).
-    answers
-        Position of the right choice, shape (questions,).
-    """
+    """How well a model answers questions."""
 
     ids: tuple[str, ...]
     scores: Float[np.ndarray, "questions choices"]
-    answers: np.ndarray
+    """s(c) of every choice, in nats."""
+    answers: Int[np.ndarray, " questions"]
+    """Position of the right choice."""
 
     @property
     def correct(self) -> Float[np.ndarray, " questions"]:
-        """1 for a right answer, 0 for a wrong one, 1/n for a right one among n that tie for the first place."""
+        """Give 1 for a right answer, 0 for a wrong one, 1/n for a right one among n that tie for the first place."""
         best = self.scores == self.scores.max(axis=1, keepdims=True)
         return best[np.arange(len(best)), self.answers] / best.sum(axis=1)
 
     @property
     def margins(self) -> Float[np.ndarray, " questions"]:
-        """s of the right choice minus the best other one, in nats: moves long before the accuracy does."""
+        """Compute s of the right choice minus the best other one, in nats; it moves long before the accuracy does."""
         rows = np.arange(len(self.scores))
         others = self.scores.copy()
         others[rows, self.answers] = -np.inf
@@ -91,42 +83,30 @@ class Capability:
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers."""
+        """Compute the share of right answers."""
         return float(self.correct.mean())
 
     def estimate(self, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
-        """Accuracy with its bootstrap interval over questions."""
+        """Compute the accuracy with its bootstrap interval over questions."""
         return estimate(with_count(self.correct), mean_ratio, seed=seed, draws=draws)
 
     def difference(self, base: Capability, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
-        """Accuracy minus that of `base` on the same questions, with its paired bootstrap interval.
-
-        Raises
-        ------
-        UsageError
-            The questions are not the same.
-        """
+        """Compute the accuracy minus that of `base` on the same questions, with its paired bootstrap interval."""
         require_same_questions(base, self)
         return estimate(with_count(self.correct - base.correct), mean_ratio, seed=seed, draws=draws)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per question."""
+        """Make one row per question."""
         return pd.DataFrame({"id": self.ids, "correct": self.correct, "margin": self.margins})
 
 
 def with_count(values: Float[np.ndarray, " units"]) -> Float[np.ndarray, "units 2"]:
-    """Values and ones: the mean as a ratio of sums."""
+    """Put ones beside values, so that the mean is a ratio of sums."""
     return np.stack([values, np.ones_like(values)], axis=1)
 
 
 def require_same_questions(base: Capability, changed: Capability) -> None:
-    """Refuse results on different questions.
-
-    Raises
-    ------
-    UsageError
-        Ids or right answers differ.
-    """
+    """Refuse results on different questions."""
     if base.ids != changed.ids or not np.array_equal(base.answers, changed.answers):
         raise UsageError("capability: base and changed model were asked different questions")
 
@@ -139,25 +119,8 @@ def capability(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Capability:
-    """Let a model choose the answers.
-
-    Parameters
-    ----------
-    variant
-        The model.
-    questions
-        At least one, each with four different choices.
-    renderer
-        Of the model's tokenizer; its form and system role are used, its instruction is not.
-    batch_size, progress
-        See :func:`leakmech.side_effects.likelihood.log_likelihoods`, which also says what is raised.
-
-    Raises
-    ------
-    DatasetError
-        There are no questions, one id is used twice, or a question is malformed.
-    """
-    answers = _check(questions)
+    """Let a model choose the answers; the renderer's form and system role are used, its instruction is not."""
+    answers = _right_choices(questions)
     continuations = [
         Continuation(f"{question.id}/{number}", question.id, prompt, tokens)
         for question in questions
@@ -181,8 +144,8 @@ def _choices(question: AnyQuestion, renderer: Renderer) -> list[tuple[int, ...]]
     return [plain_ids(renderer.tokenizer, space + choice) for choice in question.choices]
 
 
-def _check(questions: Sequence[AnyQuestion]) -> np.ndarray:
-    """Positions of the right answers."""
+def _right_choices(questions: Sequence[AnyQuestion]) -> Int[np.ndarray, " questions"]:
+    """Find the positions of the right choices; malformed questions are refused."""
     if not questions:
         raise DatasetError("capability: no questions")
     seen: set[str] = set()
@@ -197,7 +160,7 @@ def _check(questions: Sequence[AnyQuestion]) -> np.ndarray:
         answer = question.answer
         position = answer if isinstance(answer, int) else choices.index(answer) if answer in choices else -1
         if not 0 <= position < N_CHOICES:
-            raise DatasetError(f"{where}: answer {answer!r} is none of its choices")
+            raise DatasetError(f"{where}: answer {answer!r} is not one of its choices")
         seen.add(question.id)
         answers.append(position)
     return np.array(answers)

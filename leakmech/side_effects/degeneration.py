@@ -11,8 +11,8 @@ time are both seen. With words in lower case, without punctuation:
     looping         share of generations that end in a loop
 
 A text *ends in a loop* when some period p repeats to its end: with white space and case normalised, its last
-L >= max(3 p - 1, 24) characters satisfy s[i] = s[i - p] (the space behind the last period is not there). So a loop
-shows at least three times and over 24 characters; "no, no, no" is none.
+L >= max(3 p - 1, 24) characters satisfy s[i] = s[i - p] (the space after the last period is not there). So a loop
+shows at least three times and over 24 characters; "no, no, no" is not one.
 
 Every measure is a ratio of sums over prompts, kept per sample: a prompt without n-grams says nothing of them.
 """
@@ -44,41 +44,28 @@ Columns = Float[np.ndarray, "samples 2"]
 
 @dataclass(frozen=True, eq=False)
 class Degeneration:
-    """Degeneration of one model's generations.
-
-    Attributes
-    ----------
-    samples
-        Ids, sorted.
-    columns
-        For each of :data:`MEASURES` numerator and denominator of every sample, shape (samples, 2).
-    """
+    """Degeneration of one model's generations."""
 
     samples: tuple[str, ...]
     columns: dict[str, Columns]
+    """For each of :data:`MEASURES` numerator and denominator of every sample."""
 
     def value(self, measure: str) -> float:
-        """One measure over all samples; NaN where nothing says anything about it."""
+        """Compute one measure over all samples; NaN where nothing says anything about it."""
         return float(mean_ratio(self.columns[measure].sum(axis=0, keepdims=True))[0, 0])
 
     def estimates(self, *, seed: int = 0, draws: int = DRAWS) -> dict[str, Estimate]:
-        """Every measure with its bootstrap interval over samples."""
+        """Compute every measure with its bootstrap interval over samples."""
         return {name: estimate(c, mean_ratio, seed=seed, draws=draws) for name, c in self.columns.items()}
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per sample, one column per measure."""
+        """Make one row per sample, one column per measure."""
         values = {name: mean_ratio(columns)[:, 0] for name, columns in self.columns.items()}
         return pd.DataFrame({"sample": self.samples, **values})
 
 
 def degeneration(answers: Answers) -> Degeneration:
-    """Measure the whole texts of a model's generations.
-
-    Parameters
-    ----------
-    answers
-        What it wrote.
-    """
+    """Measure the whole texts of a model's generations."""
     lengths = answers.n_tokens
     if np.isnan(lengths).any():
         lengths = np.array([len(normalised_words(text)) for text in answers.texts], dtype=np.float64)
@@ -96,7 +83,7 @@ def degeneration(answers: Answers) -> Degeneration:
 
 
 def _measure(texts: Sequence[str], lengths: Float[np.ndarray, " texts"]) -> dict[str, tuple[float, float]]:
-    """Numerator and denominator of every measure for the generations of one prompt."""
+    """Compute numerator and denominator of every measure for the generations of one prompt."""
     words = [normalised_words(text) for text in texts]
     found: dict[str, tuple[float, float]] = {f"distinct_{n}": distinct(words, n) for n in DISTINCT}
     within = [distinct([one], _REPEATED) for one in words]
@@ -109,13 +96,13 @@ def _measure(texts: Sequence[str], lengths: Float[np.ndarray, " texts"]) -> dict
 
 
 def distinct(texts: Sequence[Sequence[str]], n: int) -> tuple[int, int]:
-    """Number of different n-grams of words in all texts together, and number of n-grams."""
+    """Count the different n-grams of words in all texts together, and all n-grams."""
     grams = [tuple(words[i : i + n]) for words in texts for i in range(len(words) - n + 1)]
     return len(set(grams)), len(grams)
 
 
 def compression(texts: Sequence[str]) -> tuple[int, int]:
-    """Bytes of the texts, each a line, and bytes that DEFLATE needs for them; (0, 0) when all are empty."""
+    """Count the bytes of the texts, each a line, and those that DEFLATE needs for them; (0, 0) when all are empty."""
     data = "\n".join(text for text in texts if text.strip()).encode()
     if not data:
         return 0, 0
@@ -124,12 +111,12 @@ def compression(texts: Sequence[str]) -> tuple[int, int]:
 
 
 def is_empty(text: str) -> bool:
-    """Does it hold neither a word nor an emoji?"""
+    """Say whether a text holds neither a word nor an emoji."""
     return not normalised_words(text) and not any(map(is_emoji, text))
 
 
 def ends_in_loop(text: str) -> bool:
-    """Does some period repeat to the end of the text? See the head of this module."""
+    """Say whether some period repeats to the end of the text; see the head of this module."""
     characters = " ".join(text.lower().split())[::-1]
     for period, matched in enumerate(_prefix_matches(characters)):
         if period and matched + period >= max(_LOOP_PERIODS * period - 1, _LOOP_CHARACTERS):
@@ -138,7 +125,7 @@ def ends_in_loop(text: str) -> bool:
 
 
 def _prefix_matches(text: str) -> list[int]:
-    """For every place the length of the longest common prefix of the text and its rest from there (Z function)."""
+    """Give for every place the length of the longest common prefix of the text and its rest from there (Z function)."""
     n = len(text)
     matches = [n, *[0] * (n - 1)] if n else []
     left = right = 0

@@ -17,7 +17,7 @@ margin, and a one-sided test of harm against zero (two-sided where a move to eit
 
 "All side effects are equivalent" needs no adjustment for their number: each must be shown on its own.
 
-A number with its bootstrap interval, from contributions of units to sums.
+:class:`Estimate` is a number with its bootstrap interval, from contributions of units to sums.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Margins:
     perplexity
         Ratio of perplexities, of the base model's control generations and of neutral text.
     kl
-        KL(base || changed), nats a token. With 0.1 the base model's own tokens are, in the geometric mean, 10 % less
+        KL(base || changed) in nats a token. With 0.1 the base model's own tokens are, in the geometric mean, 10 % less
         probable.
     distinct
         Difference of distinct-1, -2 and -3.
@@ -100,35 +100,19 @@ class Margins:
                 raise ConfigError(f"margins: {field.name} must be {kind}, found {value}")
 
     def to_dict(self) -> dict[str, float]:
-        """For the configuration of a run."""
+        """Give the margins by name, for the configuration of a run."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class SideEffect:
-    """One measure of damage, base against changed.
-
-    Attributes
-    ----------
-    name, scale
-        What, and whether `effect`, `low`, `high` and `margin` are differences or ratios.
-    base, changed
-        The measure's values (perplexities for ``perplexity``).
-    effect, low, high
-        Effect and its paired 95 % bootstrap interval over units.
-    margin
-        Of the equivalence test.
-    p_equivalence, p_harm
-        p values of TOST and of the test of harm.
-    verdict
-        See the head of this module.
-    n_units
-        Number of samples, documents, questions or rounds.
-    """
+    """One measure of damage, base against changed; None for what cannot be computed."""
 
     name: str
     scale: Literal["difference", "ratio"]
+    """What `effect`, `low`, `high` (its paired 95 % bootstrap interval over units) and `margin` are."""
     base: float | None
+    """The measure's value under the base model, such as a perplexity."""
     changed: float | None
     effect: float | None
     low: float | None
@@ -138,6 +122,7 @@ class SideEffect:
     p_harm: float | None
     verdict: Verdict
     n_units: int
+    """Number of samples, documents, questions or rounds."""
 
 
 def side_effect(
@@ -152,27 +137,9 @@ def side_effect(
     seed: int,
     draws: int,
 ) -> SideEffect:
-    """Test one measure.
+    """Test one measure on the same units of both models.
 
-    Parameters
-    ----------
-    name
-        For tables.
-    base, changed
-        Numerator and denominator of every unit, the same units for both.
-    scale, harm
-        How the effect is taken, and which direction of it is harm.
-    margin
-        A ratio above 1 for ``ratio`` and ``perplexity``, a difference above 0 else.
-    alpha
-        Level of the verdict.
-    seed, draws
-        Of the bootstrap.
-
-    Raises
-    ------
-    UsageError
-        The margin is out of range.
+    The margin is a ratio above 1 for the scales ``ratio`` and ``perplexity``, a difference above 0 else.
     """
 
     def effect(sums: Float[np.ndarray, "rows 4"]) -> Float[np.ndarray, "rows 1"]:
@@ -218,7 +185,7 @@ def _verdict(p_equivalence: float, p_harm: float, p_gain: float, alpha: float) -
 
 
 def _one_sided(values: Float[np.ndarray, " units"], harm: Harm) -> tuple[float, float]:
-    """p values of harm, and of its opposite (1 where there is none)."""
+    """Compute the p values of harm and of its opposite (1 where there is none)."""
     values = values[~np.isnan(values)]
     if values.size < 2:
         return float("nan"), float("nan")
@@ -244,11 +211,11 @@ class Estimate:
     high: float
 
     def mapped(self, rising: Callable[[float], float]) -> Estimate:
-        """The same for a rising function of the statistic, of which BCa ends are those of the function."""
+        """Map the statistic by a rising function, under which the ends of a BCa interval go along."""
         return Estimate(*(float(rising(number)) for number in (self.value, self.low, self.high)))
 
     def to_dict(self) -> dict[str, float | None]:
-        """JSON-ready; None for NaN."""
+        """Make it JSON-ready; None stands for NaN."""
         return {"value": json_number(self.value), "low": json_number(self.low), "high": json_number(self.high)}
 
 
@@ -260,15 +227,7 @@ def estimates(
     draws: int = DRAWS,
     level: float = LEVEL,
 ) -> list[Estimate]:
-    """Statistics of sums over units, each with its BCa bootstrap interval.
-
-    Parameters
-    ----------
-    columns
-        What is summed, finite, shape (units, columns).
-    statistic, seed, draws, level
-        See :func:`leakmech.scoring.statistics.bootstrap`.
-    """
+    """Compute statistics of sums over units, each with its BCa bootstrap interval."""
     columns = np.asarray(columns, np.float64)
     values = statistic(columns.sum(axis=0, keepdims=True))[0]
     intervals = bootstrap(columns, statistic, seed=seed, draws=draws, level=level)
@@ -283,17 +242,17 @@ def estimate(
     draws: int = DRAWS,
     level: float = LEVEL,
 ) -> Estimate:
-    """:func:`estimates` for a single statistic."""
+    """Run :func:`estimates` for a single statistic."""
     return estimates(columns, statistic, seed=seed, draws=draws, level=level)[0]
 
 
 def mean_ratio(sums: Float[np.ndarray, "rows 2"]) -> Float[np.ndarray, "rows 1"]:
-    """First column over the second, a :data:`~leakmech.scoring.statistics.Statistic`; NaN where the latter is 0."""
+    """Divide the first column by the second, NaN where that is 0; a :data:`~leakmech.scoring.statistics.Statistic`."""
     return divide(sums[:, :1], sums[:, 1:])
 
 
 def per_unit(units: Sequence[str], values: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "units columns"]:
-    """Sums of the rows of each unit, units in order of appearance."""
+    """Sum the rows of each unit, units in order of appearance."""
     place = {unit: i for i, unit in enumerate(dict.fromkeys(units))}
     sums = np.zeros((len(place), values.shape[1]))
     np.add.at(sums, [place[unit] for unit in units], values)

@@ -5,14 +5,14 @@
 with all sums over the scored answers of all prompts, injected ones included (a change that acts under an injection only
 must not go unseen), and a = changed, b = base:
 
-    perplexity part    min(1, PPL_b / PPL_a);  PPL is the perplexity of the answers under the *base* model, behind the
+    perplexity part    min(1, PPL_b / PPL_a);  PPL is the perplexity of the answers under the *base* model, after the
                        control prompt of their sample, whatever prompt they were given to
     repetition part    min(1, D_a / D_b);  D is the mean of distinct-1, -2 and -3 over the answers to one prompt
     length part        min(1, F_a / F_b) min(l, 1 / l);  F is the share of answers that are not empty after cleaning
                        and l the mean length of those in tokens (the base tokenizer's), changed over base
 
-Behind the control prompt, because an answer that keeps free of the injection *should* differ from what the base model
-writes under it: judged behind the injected prompt, every mitigation would lose fluency by working.
+They are judged after the control prompt, because an answer that keeps free of the injection *should* differ from what
+the base model writes under it: judged after the injected prompt, every mitigation would lose fluency by working.
 
 Each part lies in [0, 1], is 1 for the base model's own answers, and falls as perplexity rises, as variety falls, as
 empty answers become more and as lengths move away from the base model's in either direction. Being better than the
@@ -51,25 +51,15 @@ Sums = Float[np.ndarray, "rows columns"]
 
 @dataclass(frozen=True, eq=False)
 class AnswerQuality:
-    """What fluency needs to know of one model's answers, summed per sample.
-
-    Attributes
-    ----------
-    answers
-        What was judged.
-    samples
-        Ids, sorted.
-    columns
-        Shape (samples, :data:`N_COLUMNS`): negative log-likelihood, tokens, answers that are not empty, answers, and
-        for n = 1, 2, 3 different n-grams and n-grams.
-    """
+    """What fluency needs to know of one model's answers, summed per sample."""
 
     answers: Answers
     samples: tuple[str, ...]
     columns: Columns
+    """Negative log-likelihood, tokens, answers that are not empty, answers; different and all n-grams, n = 1, 2, 3."""
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per sample."""
+        """Make one row per sample."""
         return pd.DataFrame(self.columns, columns=list(_NAMES)).assign(sample=list(self.samples))
 
 
@@ -83,11 +73,11 @@ class Fluency:
     length: Estimate
 
     def to_dict(self) -> dict[str, dict[str, float | None]]:
-        """JSON-ready."""
+        """Make it JSON-ready."""
         return {name: getattr(self, name).to_dict() for name in ("fluency", "perplexity", "repetition", "length")}
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for fluency and for each part."""
+        """Make one row for fluency and for each part."""
         return pd.DataFrame([{"part": name, **values} for name, values in self.to_dict().items()])
 
 
@@ -100,21 +90,7 @@ def answer_quality(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> AnswerQuality:
-    """Judge answers by the base model.
-
-    Parameters
-    ----------
-    base
-        The base model, whoever wrote the answers.
-    answers
-        Scored answers of one model.
-    controls
-        Control prompt of every sample, by sample.
-    renderer
-        What rendered them.
-    batch_size, progress
-        See :func:`leakmech.side_effects.likelihood.log_likelihoods`, which also says what is raised.
-    """
+    """Judge answers by the base model, whoever wrote them; `controls` holds the control prompt of every sample."""
     found = log_likelihoods(
         base,
         answer_continuations(answers, controls, renderer),
@@ -131,7 +107,7 @@ def answer_quality(
 
 
 def _variety(answers: Answers, samples: Sequence[str]) -> Columns:
-    """Different n-grams and n-grams of the answers to each prompt, summed per sample."""
+    """Count different and all n-grams of the answers to each prompt, summed per sample."""
     by_prompt: dict[tuple[str, str], list[list[str]]] = {}
     for prompt, text in zip(answers.prompts, answers.answers, strict=True):
         by_prompt.setdefault(prompt, []).append(normalised_words(text))
@@ -143,20 +119,7 @@ def _variety(answers: Answers, samples: Sequence[str]) -> Columns:
 
 
 def fluency(base: AnswerQuality, changed: AnswerQuality, *, seed: int = 0, draws: int = DRAWS) -> Fluency:
-    """Fluency of a changed model relative to the base model.
-
-    Parameters
-    ----------
-    base, changed
-        Answers of both to the same prompts, judged by the base model.
-    seed, draws
-        Of the bootstrap over samples, which both models share.
-
-    Raises
-    ------
-    UsageError
-        They answered different prompts, or the base model gave no answer at all.
-    """
+    """Compute the fluency of a changed model relative to the base model, from answers to the same prompts."""
     require_same_prompts(base.answers, changed.answers)
     if not base.columns[:, 2].any():
         raise UsageError("fluency: the base model's answers are all empty after cleaning, so nothing is relative to it")
@@ -165,7 +128,7 @@ def fluency(base: AnswerQuality, changed: AnswerQuality, *, seed: int = 0, draws
 
 
 def fluency_of_sums(sums: Sums) -> Float[np.ndarray, "rows 4"]:
-    """Fluency, and its perplexity, repetition and length parts, from the sums of both models' columns side by side."""
+    """Compute fluency and its perplexity, repetition and length parts from the sums of both models' columns."""
     base, changed = np.split(sums, 2, axis=1)
     with np.errstate(over="ignore"):
         perplexity = np.exp(divide(base[:, 0], base[:, 1]) - divide(changed[:, 0], changed[:, 1]))
@@ -186,7 +149,7 @@ def fluency_of_sums(sums: Sums) -> Float[np.ndarray, "rows 4"]:
 
 
 def _share(changed: Sums, base: Sums) -> Float[np.ndarray, " rows"]:
-    """Mean distinct-n of the changed model over that of the base model, over the n of which both have n-grams."""
+    """Divide the changed model's mean distinct-n by the base model's, over the n of which both have n-grams."""
     variety = [divide(side[:, 4::2], side[:, 5::2]) for side in (changed, base)]
     known = ~np.isnan(variety[0]) & ~np.isnan(variety[1])
     totals = [np.where(known, values, 0.0).sum(axis=1) for values in variety]

@@ -6,7 +6,7 @@ For continuations c of prompts x (n tokens in all), with natural logarithms thro
     ratio          perplexity(changed) / perplexity(base) on the same tokens; 1: nothing has changed
     KL             1/n sum_c sum_t sum_v p(v | x, c_<t) log(p(v | x, c_<t) / q(v | x, c_<t)),    in nats a token
 
-p is the base model, q the changed one. Both read the same texts, batch by batch (behind other prompts, where it is the
+p is the base model, q the changed one. Both read the same texts, batch by batch (after other prompts, where it is the
 prompt that a mitigation changes), and only numbers per text are kept. Logits are taken as the model computes them
 (bfloat16 too); softmax, differences and sums are taken in float64 (float32 on devices without it), a few rows of the
 vocabulary at a time, so memory does not grow with the vocabulary or the number of texts.
@@ -43,72 +43,56 @@ Item = tuple[Continuation, ...]
 
 @dataclass(frozen=True, eq=False)
 class Likelihoods:
-    """How probable texts are under one model.
-
-    Attributes
-    ----------
-    ids, units
-        Of the continuations.
-    n_tokens
-        Tokens of each, shape (continuations,).
-    log_likelihood
-        Sum of their log-probabilities, in nats; 0 for an empty one.
-    """
+    """How probable continuations are under one model."""
 
     ids: tuple[str, ...]
     units: tuple[str, ...]
     n_tokens: Int[np.ndarray, " continuations"]
     log_likelihood: Float[np.ndarray, " continuations"]
+    """Sum over tokens, in nats; 0 for an empty continuation."""
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean negative log-likelihood of all tokens; NaN without tokens."""
+        """Compute exp of the mean negative log-likelihood of all tokens; NaN without tokens."""
         total = self.n_tokens.sum()
         return float(np.exp(-self.log_likelihood.sum() / total)) if total else float("nan")
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per continuation."""
+        """Make one row per continuation."""
         columns = {"id": self.ids, "unit": self.units, "n_tokens": self.n_tokens}
         return pd.DataFrame(columns | {"log_likelihood": self.log_likelihood})
 
 
 @dataclass(frozen=True, eq=False)
 class LikelihoodComparison:
-    """The same texts under a base model and a changed one.
-
-    Attributes
-    ----------
-    base, changed
-        Likelihoods under each.
-    kl
-        Sum over the tokens of a text of KL(base || changed) at the places that predict them, in nats.
-    """
+    """The same continuations under a base model and a changed one."""
 
     base: Likelihoods
     changed: Likelihoods
     kl: Float[np.ndarray, " continuations"]
+    """KL(base || changed) summed over the tokens, at the places that predict them, in nats."""
 
     @property
     def nats_columns(self) -> tuple[Float[np.ndarray, "units 2"], Float[np.ndarray, "units 2"]]:
-        """Per unit: negative log-likelihood, and tokens, of base and changed model."""
+        """Sum negative log-likelihood and tokens per unit, for base and changed model."""
         return self._per_unit(-self.base.log_likelihood), self._per_unit(-self.changed.log_likelihood)
 
     @property
     def kl_columns(self) -> Float[np.ndarray, "units 2"]:
-        """Per unit: KL, and tokens; the ratio of their sums is the KL in nats a token."""
+        """Sum KL and tokens per unit; the ratio of their sums is the KL in nats a token."""
         return self._per_unit(self.kl)
 
     def perplexity_ratio(self, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
-        """perplexity(changed) / perplexity(base) with its paired bootstrap interval over units."""
+        """Compute perplexity(changed) / perplexity(base) with its paired bootstrap interval over units."""
         lost = self.base.log_likelihood - self.changed.log_likelihood
         return estimate(self._per_unit(lost), mean_ratio, seed=seed, draws=draws).mapped(np.exp)
 
     def kl_per_token(self, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
-        """KL(base || changed) in nats a token with its bootstrap interval over units."""
+        """Compute KL(base || changed) in nats a token with its bootstrap interval over units."""
         return estimate(self.kl_columns, mean_ratio, seed=seed, draws=draws)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per continuation."""
+        """Make one row per continuation."""
         frame = self.base.to_frame().rename(columns={"log_likelihood": "base_log_likelihood"})
         return frame.assign(changed_log_likelihood=self.changed.log_likelihood, kl=self.kl)
 
@@ -124,30 +108,10 @@ def log_likelihoods(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Likelihoods:
-    """Log-likelihood of every continuation given its prompt.
+    """Compute the log-likelihood of every continuation given its prompt; equal ones run once.
 
-    Parameters
-    ----------
-    variant
-        The model.
-    continuations
-        Equal ones are run once.
-    share_prompts
-        Read a prompt once for all of its continuations that stand in one batch; the model must be without a change.
-    batch_size
-        Rows of a forward pass; ``auto`` goes by device and size of the vocabulary. Fewer are taken where memory runs
-        out. In bfloat16, results depend on it in their last digits.
-    progress
-        Where to report progress.
-
-    Raises
-    ------
-    GenerationError
-        Logits are NaN or infinite.
-    ActivationError
-        Memory does not suffice for a single row.
-    UsageError
-        Prompts are to be shared, and the model has a change.
+    `share_prompts` reads a prompt once for its continuations in one batch and needs a model without a change. In
+    bfloat16 the last digits depend on `batch_size`.
     """
 
     def work(rows: Sequence[Item], keep: int) -> Float[Tensor, "row 1"]:
@@ -160,7 +124,7 @@ def log_likelihoods(
         found = []
         for prompt, group in groupby((own for (own,) in rows), key=lambda own: own.prompt):
             texts = [own.tokens for own in group]
-            logits = variant.logits_behind(prompt, texts)
+            logits = variant.logits_after(prompt, texts)
             found += [_summed(_token_log_likelihood, text, logits[i, : len(text)]) for i, text in enumerate(texts)]
         return torch.stack(found)
 
@@ -189,24 +153,8 @@ def compare_likelihoods(
 ) -> LikelihoodComparison:
     """Run base and changed model on the same batches: likelihoods under both, and KL(base || changed).
 
-    Parameters
-    ----------
-    base, changed
-        Models with one vocabulary; they may share their module.
-    changed_prompts
-        By id what the changed model reads in place of a continuation: the same tokens behind another prompt, where a
-        mitigation is an instruction or a rewritten prompt.
-    continuations, batch_size, progress
-        See :func:`log_likelihoods`.
-
-    Raises
-    ------
-    ModelError
-        The models have vocabularies of different size.
-    GenerationError, ActivationError
-        See :func:`log_likelihoods`.
-    UsageError
-        The changed prompt of a continuation has other tokens behind it.
+    Where a mitigation changes prompts, `changed_prompts` says by id what the changed model reads in place of a
+    continuation: the same tokens after another prompt.
     """
     if base.vocabulary != changed.vocabulary:
         raise ModelError(
@@ -217,9 +165,7 @@ def compare_likelihoods(
     items = [(own, (changed_prompts or {}).get(own.id, own)) for own in continuations]
     for own, other in items:
         if own.tokens != other.tokens:
-            raise UsageError(
-                f"continuation {own.id!r}: what the changed model reads has other tokens behind its prompt"
-            )
+            raise UsageError(f"continuation {own.id!r}: what the changed model reads has other tokens after its prompt")
 
     def work(rows: Sequence[Item], keep: int) -> Float[Tensor, "row 3"]:
         before = base.logits(Batch.of([own for own, _ in rows], device=base.device), keep=keep)
@@ -260,7 +206,7 @@ def _run(
     progress: Progress,
     order: Callable[[Item], Any],
 ) -> Float[np.ndarray, "continuations values"]:
-    """Values of every continuation; those of the highest `order` run first, equal ones once, empty ones not at all."""
+    """Compute values of every continuation: highest in `order` first, equal ones once, empty ones not at all."""
     distinct = {_key(item): item for item in continuations if item[0].tokens}
     items = list(distinct.values())
     values: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
@@ -290,7 +236,7 @@ def _run(
 
 
 def _key(item: Item) -> tuple[tuple[int, ...], ...]:
-    """Equal items give equal numbers and are run once."""
+    """Give what makes items equal: equal ones give equal numbers and are run once."""
     return (*(part for each in item for part in (each.prompt, each.injection, each.stem)), item[0].tokens)
 
 
@@ -299,7 +245,7 @@ def _by_length(item: Item) -> int:
 
 
 def _by_prompt(item: Item) -> tuple[int, tuple[int, ...], int]:
-    """Those of one prompt together, longest prompts and, of each, longest continuations first."""
+    """Order those of one prompt together, longest prompts and, of each, longest continuations first."""
     own = item[0]
     return len(own.prompt), own.prompt, len(own.tokens)
 
@@ -309,7 +255,7 @@ def _name(item: Item) -> str:
 
 
 def _rows(variant: ModelVariant, items: Sequence[Item], batch_size: int | str) -> int:
-    """Rows of a forward pass, so that its logits stay within bounds."""
+    """Choose the rows of a forward pass so that its logits stay within bounds."""
     asked = parse_batch_size(batch_size)
     if asked:
         return asked
@@ -322,12 +268,12 @@ def _rows(variant: ModelVariant, items: Sequence[Item], batch_size: int | str) -
 
 
 def _predicting(logits: Float[Tensor, "row keep vocab"], row: int, item: Continuation) -> Rows:
-    """The logits that predict the tokens of `item`: those one column before each."""
+    """Give the logits that predict the tokens of `item`: those one column before each."""
     return logits[row, -1 - len(item.tokens) : -1]
 
 
 def _summed(measure: Callable[..., Tensor], tokens: Sequence[int], *logits: Rows) -> Float[Tensor, " values"]:
-    """Sum of a measure over tokens, a few rows of the vocabulary at a time."""
+    """Sum a measure over tokens, a few rows of the vocabulary at a time."""
     total: Tensor | None = None
     for start, stop in _chunks(len(tokens), logits[0].shape[-1]):
         wanted = torch.tensor(tokens[start:stop], device=logits[0].device)
@@ -354,7 +300,7 @@ def _token_log_likelihood(tokens: Int[Tensor, " token"], log_p: Rows) -> Float[T
 
 
 def _token_comparison(tokens: Int[Tensor, " token"], log_p: Rows, log_q: Rows) -> Float[Tensor, " 3"]:
-    """Log-likelihood under p and q, and KL(p || q)."""
+    """Compute the log-likelihood under p and q, and KL(p || q)."""
     picked = [log.gather(-1, tokens[:, None]).sum() for log in (log_p, log_q)]
     p = log_p.exp()
     # A token of probability 0 contributes nothing, whatever q makes of it.

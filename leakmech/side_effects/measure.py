@@ -72,27 +72,15 @@ class Measurements:
 
 @dataclass(frozen=True, eq=False)
 class SideEffects:
-    """Every side effect of one changed model.
-
-    Attributes
-    ----------
-    effects
-        In the order of the table at the head of this module.
-    fluency
-        None where it was not measured.
-    quality
-        What fluency was computed from, for :func:`leakmech.side_effects.selectivity.selectivity`: base and changed.
-    measurements
-        What everything was computed from.
-    margins
-        Of the verdicts.
-    """
+    """Every side effect of one changed model, in the order of the table at the head of this module."""
 
     effects: tuple[SideEffect, ...]
     margins: Margins
     measurements: Measurements
     fluency: Fluency | None = None
+    """None where it was not measured."""
     quality: tuple[AnswerQuality, AnswerQuality] | None = None
+    """What fluency was computed from, base and changed; for :func:`leakmech.side_effects.selectivity.selectivity`."""
 
     def __getitem__(self, name: str) -> SideEffect:
         found = {effect.name: effect for effect in self.effects}
@@ -102,15 +90,15 @@ class SideEffects:
 
     @property
     def damaged(self) -> tuple[str, ...]:
-        """Names of what is worse."""
+        """Name what is worse."""
         return tuple(effect.name for effect in self.effects if effect.verdict == "worse")
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per side effect."""
+        """Make one row per side effect."""
         return pd.DataFrame([asdict(effect) for effect in self.effects])
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Make it JSON-ready."""
         return {
             "margins": self.margins.to_dict(),
             "effects": [asdict(effect) for effect in self.effects],
@@ -131,17 +119,7 @@ class _Test:
 def judge(
     measurements: Measurements, *, margins: Margins | None = None, seed: int = 0, draws: int = DRAWS
 ) -> tuple[SideEffect, ...]:
-    """A verdict on everything that was measured.
-
-    Parameters
-    ----------
-    measurements
-        What was measured.
-    margins
-        Default: :class:`Margins` as it stands.
-    seed, draws
-        Of the bootstrap.
-    """
+    """Give a verdict on everything that was measured, by default with :class:`Margins` as it stands."""
     margins = margins or Margins()
     return tuple(
         side_effect(
@@ -164,8 +142,8 @@ def _tests(found: Measurements, margins: Margins) -> list[_Test]:
     if found.control is not None:
         tests.append(_perplexity("perplexity_control", found.control, margins))
         kl = found.control.kl_columns
-        none = np.stack([np.zeros(len(kl)), kl[:, 1]], axis=1)
-        tests.append(_Test("kl", "difference", "up", margins.kl, none, kl))
+        no_kl = np.stack([np.zeros(len(kl)), kl[:, 1]], axis=1)
+        tests.append(_Test("kl", "difference", "up", margins.kl, no_kl, kl))
     if found.neutral is not None:
         tests.append(_perplexity("perplexity_neutral", found.neutral, margins))
     if found.degeneration is not None:
@@ -209,30 +187,8 @@ def _degeneration(base: Degeneration, changed: Degeneration, margins: Margins) -
 class SideEffectSuite:
     """Everything that measures side effects, set up once for a base model and then used on any number of changes.
 
-    Attributes
-    ----------
-    base
-        The base model.
-    renderer
-        Of the benchmark.
-    samples
-        The samples that both models answered.
-    base_answers
-        The base model's answers to them.
-    controls
-        Control generations of the base model (:func:`leakmech.side_effects.texts.prompt_continuations`).
-    neutral
-        Neutral texts (:func:`leakmech.side_effects.texts.neutral_continuations`).
-    questions
-        Everyday-knowledge questions.
-    encoder
-        Of relevance. Empty texts or questions, or no encoder: not measured.
-    margins
-        Of the verdicts.
-    seed, draws
-        Of all bootstraps.
-    batch_size
-        Of forward passes.
+    The base model and the changed ones answered the prompts of the same samples. What has no texts (`controls`,
+    `neutral`), no questions or no encoder is not measured.
     """
 
     base: ModelVariant
@@ -240,7 +196,9 @@ class SideEffectSuite:
     samples: PromptSet
     base_answers: Answers
     controls: Sequence[Continuation] = ()
+    """Control generations of the base model (:func:`leakmech.side_effects.texts.prompt_continuations`)."""
     neutral: Sequence[Continuation] = ()
+    """Neutral texts (:func:`leakmech.side_effects.texts.neutral_continuations`)."""
     questions: Sequence[AnyQuestion] = ()
     encoder: SentenceEncoder | None = None
     margins: Margins = field(default_factory=Margins)
@@ -250,17 +208,17 @@ class SideEffectSuite:
 
     @cached_property
     def control_prompts(self) -> dict[str, Prompt]:
-        """Control prompt of every sample, by sample."""
+        """Render the control prompt of every sample."""
         return {sample.id: self.renderer.prompt(sample, "control") for sample in self.samples}
 
     @cached_property
     def base_quality(self) -> AnswerQuality:
-        """The base model's answers, judged by itself; computed once."""
+        """Judge the base model's answers by itself, once."""
         return self._quality(self.base_answers, no_progress)
 
     @cached_property
     def base_capability(self) -> Capability:
-        """The base model's answers to the questions; computed once."""
+        """Let the base model answer the questions, once."""
         return capability(self.base, self.questions, renderer=self.renderer, batch_size=self.batch_size)
 
     def measure(
@@ -272,27 +230,10 @@ class SideEffectSuite:
         speed: Speed | None = None,
         progress: Progress = no_progress,
     ) -> SideEffects:
-        """Measure one changed model.
+        """Measure one changed model, whose `answers` are to the prompts that the base model answered.
 
-        Parameters
-        ----------
-        changed
-            The changed model; None where only prompts or decoding change, and likelihoods say nothing.
-        answers
-            Its answers to the prompts that the base model answered.
-        renderer
-            Where the mitigation changes prompts (an instruction): what renders them for the changed model.
-        speed
-            See :func:`leakmech.side_effects.speed.measure_speed`.
-        progress
-            Where to report progress.
-
-        Raises
-        ------
-        UsageError
-            The models answered different prompts.
-        GenerationError
-            The changed model's logits are NaN or infinite.
+        None for `changed` measures no likelihoods, where only prompts or decoding change and they say nothing.
+        `renderer` is given where a mitigation changes prompts: it renders them for the changed model.
         """
         require_same_prompts(self.base_answers, answers)
         measurements = Measurements(
@@ -317,7 +258,7 @@ class SideEffectSuite:
         )
 
     def quality(self, answers: Answers, *, progress: Progress = no_progress) -> tuple[AnswerQuality, AnswerQuality]:
-        """Both models' answers, judged by the base model."""
+        """Judge both models' answers by the base model."""
         return self.base_quality, self._quality(answers, progress)
 
     def _compare(
@@ -339,7 +280,7 @@ class SideEffectSuite:
         )
 
     def _changed_prompts(self, renderer: Renderer | None) -> dict[str, Continuation]:
-        """The control generations behind the changed model's own prompts."""
+        """Put the control generations after the changed model's own prompts."""
         if renderer is None or not self.controls:
             return {}
         prompts = [renderer.prompt(sample, "control") for sample in self.samples]

@@ -33,22 +33,14 @@ Columns = Float[np.ndarray, "samples 2"]
 
 @dataclass(frozen=True, eq=False)
 class Relevance:
-    """Similarities of two models' answers to stem and to the base model's answers.
-
-    Attributes
-    ----------
-    samples
-        Ids, sorted.
-    base, changed
-        For ``to_stem`` and ``to_base`` the sum of similarities and their number in each sample, shape (samples, 2).
-    """
+    """Sums of similarities, and their numbers, of two models' answers to the stem and to the base model's answers."""
 
     samples: tuple[str, ...]
     base: Mapping[Kind, Columns]
     changed: Mapping[Kind, Columns]
 
     def difference(self, kind: Kind, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
-        """Mean similarity of the changed model minus the base model's, with its paired bootstrap interval."""
+        """Compute the changed model's mean similarity minus the base model's, with its paired bootstrap interval."""
 
         def statistic(sums: Float[np.ndarray, "rows 4"]) -> Float[np.ndarray, "rows 1"]:
             return mean_ratio(sums[:, 2:]) - mean_ratio(sums[:, :2])
@@ -56,29 +48,14 @@ class Relevance:
         return estimate(np.hstack([self.base[kind], self.changed[kind]]), statistic, seed=seed, draws=draws)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per sample: mean similarities; NaN where an answer is missing."""
+        """Make one row per sample, of mean similarities; NaN where an answer is missing."""
         sides = {"base": self.base, "changed": self.changed}
         values = {f"{side}_{kind}": mean_ratio(c[kind])[:, 0] for side, c in sides.items() for kind in KINDS}
         return pd.DataFrame({"sample": self.samples, **values})
 
 
 def relevance(base: Answers, changed: Answers, *, stems: Mapping[str, str], encoder: SentenceEncoder) -> Relevance:
-    """Compare the answers of two models with the stems and with one another.
-
-    Parameters
-    ----------
-    base, changed
-        Scored answers to the same prompts; empty ones say nothing about relevance and are left out.
-    stems
-        Stem of every sample, by sample.
-    encoder
-        See :func:`leakmech.scoring.semantic.load_encoder`.
-
-    Raises
-    ------
-    UsageError
-        They answered different prompts, or a sample has no stem.
-    """
+    """Compare the answers of two models with the stems (by sample) and with one another; empty answers are left out."""
     require_same_prompts(base, changed)
     samples = base.units
     missing = [sample for sample in samples if sample not in stems]
@@ -103,7 +80,7 @@ def relevance(base: Answers, changed: Answers, *, stems: Mapping[str, str], enco
 def _by_prompt(
     answers: Answers, vectors: Mapping[str, Float[np.ndarray, " d"]]
 ) -> dict[tuple[str, str], dict[int, Float[np.ndarray, " d"]]]:
-    """For every prompt the vectors of its answers that are not empty, by generation."""
+    """Give for every prompt the vectors of its answers that are not empty, by generation."""
     found: dict[tuple[str, str], dict[int, np.ndarray]] = {prompt: {} for prompt in answers.prompts}
     for prompt, generation, text in zip(answers.prompts, answers.generations, answers.answers, strict=True):
         if text.strip():
@@ -112,6 +89,6 @@ def _by_prompt(
 
 
 def _cross(first: Mapping[int, np.ndarray], second: Mapping[int, np.ndarray]) -> tuple[float, int]:
-    """Sum and number of the similarities of all pairs of different generations."""
+    """Sum and count the similarities of all pairs of different generations."""
     pairs = [(i, j) for i in first for j in second if i != j]
     return sum(float(first[i] @ second[j]) for i, j in pairs), len(pairs)

@@ -35,31 +35,24 @@ NEGATIVE, POSITIVE = 0, 2
 
 @dataclass(frozen=True, eq=False)
 class RequestAnswers:
-    """What a model answered to requests.
-
-    Attributes
-    ----------
-    ids, positive
-        Of the requests, and whether their answer should be positive; one entry each.
-    texts
-        Scored sentences, by request and generation.
-    valence
-        Mean over the generations that have a scored sentence, shape (requests,); NaN where none has.
-    """
+    """What a model answered to requests."""
 
     ids: tuple[str, ...]
     positive: tuple[bool, ...]
+    """Whether the answer should be positive; else it should be negative."""
     texts: tuple[tuple[str, ...], ...]
+    """Scored sentences, by request and generation."""
     valence: Float[np.ndarray, " requests"]
+    """Mean over the generations that have a scored sentence; NaN where none has."""
 
     @property
     def shift(self) -> float:
-        """Positive minus negative requests."""
+        """Compute the mean valence of positive requests minus that of negative ones."""
         return float(_shift(self._columns.sum(axis=0, keepdims=True))[0, 0])
 
     @property
     def _columns(self) -> Float[np.ndarray, "requests 4"]:
-        """Valence and number, of positive and of negative requests."""
+        """Give valence and number, of positive and of negative requests."""
         positive = np.array(self.positive)
         there = np.isfinite(self.valence)
         valence = np.where(there, self.valence, 0.0)
@@ -81,22 +74,10 @@ def answer_requests(
     applied: Applied | None = None,
     seed: int = 0,
 ) -> RequestAnswers:
-    """Let a model answer, and score the answers.
+    """Let a model answer requests and score the first sentence that does not echo the request.
 
-    Parameters
-    ----------
-    engine
-        That of the model; hooks of interventions are entered by the caller, who hands on what they know as `applied`.
-    requests
-        What is asked.
-    renderer
-        Form and system role; an instruction stands around the request as it does around a stem.
-    estimator
-        Scores the first sentence that is no echo of the request.
-    generations, decoding, seed
-        As of the benchmark; draws depend on request, generation, step and token only.
-    cleaner, cleaning
-        What is scored.
+    An instruction stands around the request as it does around a stem. The caller enters the hooks of interventions and
+    hands on what they know as `applied`.
     """
     instruction = renderer.resolved_instruction
     asked = {request.id: _around(request.request, instruction) for request in requests}
@@ -119,7 +100,7 @@ def answer_requests(
 
 
 def request_retention(base: RequestAnswers, changed: RequestAnswers, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
-    """Shift of the changed model over that of the base model; NaN where the latter is not above 0."""
+    """Divide the changed model's shift by the base model's; NaN where the latter is not above 0."""
     columns = np.hstack([base._columns, changed._columns])
 
     def statistic(sums: Float[np.ndarray, "rows 8"]) -> Float[np.ndarray, "rows 1"]:
@@ -130,7 +111,7 @@ def request_retention(base: RequestAnswers, changed: RequestAnswers, *, seed: in
 
 
 def _around(request: str, instruction: Any) -> str:
-    """The request with what the instruction says before and after it, without the task of completing a sentence."""
+    """Put what the instruction says around the request, without the task of completing a sentence."""
     before = f"{instruction.before}. " if instruction.before else ""
     after = f"\n\n{instruction.after}." if instruction.after else ""
     return f"{before}{request}{after}"

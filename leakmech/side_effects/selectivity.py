@@ -33,13 +33,7 @@ Values = Float[np.ndarray, "rows statistics"]
 
 @dataclass(frozen=True)
 class Pair:
-    """Scores of the base model and of the mitigated one on the same samples.
-
-    Raises
-    ------
-    UsageError
-        The samples differ.
-    """
+    """Scores of the base model and of the mitigated one on the same samples; other samples are refused."""
 
     base: LeakageScores
     mitigated: LeakageScores
@@ -68,7 +62,7 @@ class Selectivity:
     selectivity: Estimate
 
     def to_dict(self) -> dict[str, float]:
-        """``<name>``, ``<name>_low`` and ``<name>_high`` for each, flat: a row of a table."""
+        """Give ``<name>``, ``<name>_low`` and ``<name>_high`` for each, flat: a row of a table."""
         return {
             name if end == "value" else f"{name}_{end}": number
             for name, ends in asdict(self).items()
@@ -76,43 +70,22 @@ class Selectivity:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per part."""
+        """Make one row per part."""
         return pd.DataFrame([{"part": name, **ends} for name, ends in asdict(self).items()])
 
 
 def leakage_reduction(pair: Pair, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
-    """1 - (auc_el(mitigated) - 1/2) / (auc_el(base) - 1/2) over positive and negative prompts.
+    """Compute the leakage reduction over positive and negative prompts; NaN where the base model does not leak.
 
-    Parameters
-    ----------
-    pair
-        Scores on the leakage set.
-    seed, draws
-        Of the bootstrap over samples.
-
-    Returns
-    -------
-    Estimate
-        1: no leakage is left; 0: as much as before; below 0: more. NaN when the base model does not leak at all
-        (auc_el of 1/2 or less), where there is nothing to reduce.
+    It is 1 where no leakage is left, 0 where there is as much as before, and below 0 where there is more.
     """
     return estimate(_leakage_columns(pair), reduction_of_sums, seed=seed, draws=draws)
 
 
 def retention(pair: Pair, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
-    """Valence shift of the mitigated model over that of the base model.
+    """Divide the mitigated model's valence shift by the base model's; NaN where the latter is not above 0.
 
-    Parameters
-    ----------
-    pair
-        Scores on a set of relevant affect.
-    seed, draws
-        Of the bootstrap over samples.
-
-    Returns
-    -------
-    Estimate
-        1: as responsive as before; 0: tone-deaf. NaN when the base model's own shift is not above 0.
+    It is 1 for a model that is as responsive to relevant affect as before, 0 for one that is tone-deaf.
     """
     return estimate(_shift_columns(pair), retention_of_sums, seed=seed, draws=draws)
 
@@ -125,22 +98,10 @@ def selectivity(
     seed: int = 0,
     draws: int = DRAWS,
 ) -> Selectivity:
-    """All three parts and their harmonic mean.
+    """Compute all three parts and their harmonic mean.
 
-    Parameters
-    ----------
-    leakage, relevant
-        Scores on the leakage set and on the set of relevant affect (headline: the matched one).
-    quality
-        Base and changed model's answers on the leakage set, see
-        :func:`leakmech.side_effects.fluency.answer_quality`.
-    seed, draws
-        Of the bootstrap over samples.
-
-    Raises
-    ------
-    UsageError
-        The two qualities are about different samples.
+    `leakage` and `relevant` are scores on the leakage set and on a set of relevant affect, `quality` the base and the
+    changed model's answers on the leakage set (:func:`leakmech.side_effects.fluency.answer_quality`).
     """
     base, changed = quality
     if base.samples != changed.samples:
@@ -163,26 +124,26 @@ def selectivity(
 
 
 def harmonic_mean(parts: Float[np.ndarray, "rows parts"]) -> Float[np.ndarray, " rows"]:
-    """Harmonic mean of parts clipped to [0, 1]; 0 where one is 0, NaN where one is NaN."""
+    """Compute the harmonic mean of parts clipped to [0, 1]; 0 where one is 0, NaN where one is NaN."""
     clipped = np.clip(parts, 0, 1)
     with np.errstate(divide="ignore"):
         return parts.shape[1] / (1 / clipped).sum(axis=1)
 
 
 def reduction_of_sums(sums: Sums) -> Values:
-    """Leakage reduction from the sums of what both models contribute to auc_el."""
+    """Compute the leakage reduction from the sums of what both models contribute to auc_el."""
     base, mitigated = _both(sums)
     return 1 - _over_positive(mitigated - 0.5, base - 0.5)
 
 
 def retention_of_sums(sums: Sums) -> Values:
-    """Retention from the sums of what both models contribute to the mean valence shift."""
+    """Compute the retention from the sums of what both models contribute to the mean valence shift."""
     base, mitigated = _both(sums)
     return _over_positive(mitigated, base)
 
 
 def _over_positive(numerator: Values, denominator: Values) -> Values:
-    """A ratio that means nothing unless its denominator is above 0: NaN elsewhere."""
+    """Divide where the denominator is above 0; elsewhere the ratio means nothing and is NaN."""
     return divide(numerator, np.where(denominator > 0, denominator, 0.0))
 
 
@@ -197,14 +158,14 @@ def _leakage_columns(pair: Pair) -> Sums:
 
 
 def _shift_columns(pair: Pair) -> Sums:
-    """Only samples for which both models have a shift: a mean over other samples is no retention."""
+    """Take only samples for which both models have a shift: a mean over others would not be a retention."""
     shifts = [valence_shifts(scores)["valence_shift"] for scores in (pair.base, pair.mitigated)]
     missing = np.isnan(shifts[0]) | np.isnan(shifts[1])
     return np.hstack([ratio_columns([UnitRatio.mean_of(np.where(missing, np.nan, shift))]) for shift in shifts])
 
 
 def _side_by_side(parts: Sequence[tuple[Sequence[str], Sums]]) -> Sums:
-    """Columns of several sets over the union of their units, with zeros for what a unit does not have."""
+    """Put the columns of several sets side by side over the union of their units, with zeros where a unit has none."""
     place: Mapping[str, int] = {unit: i for i, unit in enumerate(dict.fromkeys(u for units, _ in parts for u in units))}
     blocks = []
     for units, columns in parts:

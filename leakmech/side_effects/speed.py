@@ -22,41 +22,30 @@ from leakmech.core.errors import UsageError
 
 @dataclass(frozen=True, eq=False)
 class Speed:
-    """Seconds per generation of both models in every round, each of shape (rounds,)."""
+    """Seconds per generation of both models in every round."""
 
     base: Float[np.ndarray, " rounds"]
     changed: Float[np.ndarray, " rounds"]
 
     @property
     def ratio(self) -> float:
-        """Median over rounds of base over changed."""
+        """Compute the median over rounds of base over changed."""
         return float(np.median(self.base / self.changed))
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """Median seconds per generation of base and changed model."""
+        """Compute the median seconds per generation of base and changed model."""
         return float(np.median(self.base)), float(np.median(self.changed))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per round."""
+        """Make one row per round."""
         return pd.DataFrame({"base": self.base, "changed": self.changed, "ratio": self.base / self.changed})
 
 
 def measure_speed(base: Callable[[], int], changed: Callable[[], int], *, rounds: int = 3) -> Speed:
-    """Time two ways to generate.
+    """Time two ways to generate, each of which makes some generations and returns how many.
 
-    Parameters
-    ----------
-    base, changed
-        Each makes some generations and returns how many (above 0). For a fair ratio, both make those of the same
-        prompts. Each is run once before the clock starts.
-    rounds
-        How often each is timed.
-
-    Raises
-    ------
-    UsageError
-        `rounds` is below 1, or nothing was generated.
+    Each runs once before the clock starts. For a fair ratio, both make generations of the same prompts.
     """
     if rounds < 1:
         raise UsageError(f"speed: at least one round is needed, found {rounds}")
@@ -79,6 +68,6 @@ def _seconds(way: Callable[[], int]) -> float:
 
 
 def run_seconds(summary: Mapping[str, Any]) -> float:
-    """Seconds per generation of a benchmark run, from its summary; NaN where nothing was generated in its last call."""
+    """Compute seconds per generation from a benchmark run's summary; NaN where its last call generated nothing."""
     rate = summary.get("timing", {}).get("generations_per_second", 0.0)
     return 1 / rate if rate else float("nan")

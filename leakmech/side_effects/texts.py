@@ -24,51 +24,26 @@ _MIN_WORDS = 8
 def prompt_continuations(
     prompts: Iterable[Prompt], renderer: Renderer, *, tokens: Mapping[str, Sequence[int]]
 ) -> list[Continuation]:
-    """Rendered prompts, each followed by token ids: for the base model's own control generations.
-
-    Parameters
-    ----------
-    prompts
-        As `renderer` made them; those without an entry in `tokens` are left out.
-    tokens
-        Generated token ids by prompt id, as :func:`leakmech.mechanism.behaviour.sample_continuations` gives them.
-
-    Raises
-    ------
-    UsageError
-        None of the prompts has tokens.
-    """
+    """Put generated token ids after rendered prompts, by prompt id; prompts without an entry are left out."""
     kept = [prompt for prompt in prompts if prompt.id in tokens]
     if not kept:
         raise UsageError("continuations: none of the prompts has generated tokens; give them by prompt id")
-    return [_behind(located, located.id, tuple(tokens[located.id])) for located in locate(kept, renderer)]
+    return [_continued(located, located.id, tuple(tokens[located.id])) for located in locate(kept, renderer)]
 
 
-def _behind(located: LocatedPrompt, name: str, tokens: tuple[int, ...]) -> Continuation:
+def _continued(located: LocatedPrompt, name: str, tokens: tuple[int, ...]) -> Continuation:
     spans = located.spans
     ids = tuple(located.ids.tolist())
     return Continuation(name, located.sample, ids, tokens, injection=spans["injection"], stem=spans["stem"])
 
 
 def answer_continuations(answers: Answers, controls: Mapping[str, Prompt], renderer: Renderer) -> list[Continuation]:
-    """Every scored answer behind the *control* prompt of its sample.
+    """Put every scored answer after the *control* prompt of its sample.
 
     What a model answers after an injection is judged as an answer to the stem alone: an answer that keeps free of the
     injection is then as probable as one that was never tempted.
-
-    Parameters
-    ----------
-    answers
-        What a model wrote, under any condition; empty answers have no tokens.
-    controls
-        The control prompt of every sample, by sample.
-
-    Raises
-    ------
-    UsageError
-        A sample has no control prompt.
     """
-    # A chat template ends with a line break or a special token; plain text goes on behind a space.
+    # A chat template ends with a line break or a special token; plain text goes on after a space.
     space = " " if renderer.resolved_form == "plain" else ""
     missing = [sample for sample in answers.samples if sample not in controls]
     if missing:
@@ -81,42 +56,24 @@ def answer_continuations(answers: Answers, controls: Mapping[str, Prompt], rende
     ):
         if text not in encoded:
             encoded[text] = plain_ids(renderer.tokenizer, space + text)
-        found.append(_behind(prompts[sample], f"{sample}/{condition}#{number}", encoded[text]))
+        found.append(_continued(prompts[sample], f"{sample}/{condition}#{number}", encoded[text]))
     return found
 
 
 def plain_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Token ids of a text without special tokens."""
+    """Tokenise a text without special tokens."""
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def neutral_continuations(
     tokenizer: Any, source: str = EMBEDDED, *, limit: int = 200, max_tokens: int = 128, text_column: str = "text"
 ) -> list[Continuation]:
-    """Neutral texts, the first token of each given and the others scored.
+    """Choose `limit` neutral texts, evenly spaced over the source; the first token of each is given, the others scored.
 
-    Where the tokenizer puts a beginning-of-text token before a text, that is what is given.
-
-    Parameters
-    ----------
-    source
-        ``"embedded"``: sentences of newspaper editorials from the archive of Hutto & Gilbert (2014) whose mean human
-        rating lies within 0.5 of neutral (on a scale from -4 to 4) and that have 8 words or more; all sentences of
-        one editorial are one unit. Else a corpus as :func:`leakmech.datasets.corpus.open_corpus` reads it, each text a
-        unit.
-    limit
-        Number of texts, evenly spaced over the source.
-    max_tokens
-        Longer texts are cut there.
-    text_column
-        Column of a table that holds the texts.
-
-    Raises
-    ------
-    DatasetError
-        The archive cannot be fetched, the source cannot be read, or none of its texts has two tokens.
-    UsageError
-        `limit` or `max_tokens` is too small.
+    Where the tokenizer puts a beginning-of-text token before a text, that is what is given. The source ``embedded``
+    holds sentences of newspaper editorials from the archive of Hutto & Gilbert (2014) whose mean human rating lies
+    within 0.5 of neutral (on a scale from -4 to 4) and that have 8 words or more; an editorial is one unit. Any other
+    source is a corpus (:func:`leakmech.datasets.corpus.open_corpus`), each text a unit.
     """
     if limit < 1 or max_tokens < 2:
         raise UsageError(
@@ -136,7 +93,7 @@ def neutral_continuations(
 
 
 def _editorials() -> list[tuple[str, str]]:
-    """(editorial, sentence) of the neutral sentences."""
+    """List (editorial, sentence) of the neutral sentences."""
     frame = load_ratings(fetch_archive())
     frame = frame[(frame["source"] == _SOURCE) & (frame["mean_rating"].abs() <= _NEUTRAL)]
     rows = zip(frame["document"].tolist(), frame["text"].tolist(), strict=True)

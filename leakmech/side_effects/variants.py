@@ -24,29 +24,17 @@ from leakmech.models.load import LoadedModel
 
 @dataclass(frozen=True)
 class Continuation:
-    """Token ids of a prompt and of what follows it; the latter are scored, the former are given.
-
-    Attributes
-    ----------
-    id
-        For error messages.
-    unit
-        What is resampled for intervals: the id of a sample, a document, a question.
-    prompt
-        At least one token.
-    tokens
-        May be empty: it then has no tokens to say anything about.
-    injection, stem
-        First token of these parts of the prompt and the one behind the last, for changes that act there; equal where
-        there is no such part.
-    """
+    """Token ids of a prompt (at least one), which are given, and of what follows (perhaps none), which are scored."""
 
     id: str
     unit: str
+    """What is resampled for intervals: the id of a sample, a document, a question."""
     prompt: tuple[int, ...] = field(repr=False)
     tokens: tuple[int, ...] = field(repr=False)
     injection: tuple[int, int] = (0, 0)
+    """First token of this part of the prompt and the one after the last; equal where there is no such part."""
     stem: tuple[int, int] = (0, 0)
+    """As `injection`; changes that act at a part find it by these."""
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -58,15 +46,7 @@ class Continuation:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Continuations side by side, padded on the left: every row ends in the last column.
-
-    Attributes
-    ----------
-    rows
-        What stands in the rows. Token t of a row of n tokens is in column ``width - n + t``.
-    ids, mask, positions
-        Token ids, attention mask and position ids, shape (rows, width). Padding repeats a row's first token.
-    """
+    """Continuations side by side, padded on the left: token t of a row of n tokens is in column ``width - n + t``."""
 
     rows: tuple[Continuation, ...]
     ids: Int[Tensor, "row pos"]
@@ -75,7 +55,7 @@ class Batch:
 
     @classmethod
     def of(cls, rows: Sequence[Continuation], *, device: torch.device) -> Batch:
-        """Pad and stack."""
+        """Pad continuations and stack them."""
         inputs = padded_left([torch.tensor([*row.prompt, *row.tokens]) for row in rows], device)
         return cls(tuple(rows), inputs["input_ids"], inputs["attention_mask"], inputs["position_ids"])
 
@@ -86,16 +66,10 @@ Change = Callable[[Batch], AbstractContextManager[object]]
 
 @dataclass(frozen=True, eq=False)
 class ModelVariant:
-    """A model with a change, or without one.
+    """A model (an adapter on it is part of it) with a change, or without one.
 
-    Parameters
-    ----------
-    loaded
-        The model; an adapter on it is part of it.
-    change
-        Entered around every forward pass; None runs the module as it is. It is told the batch, so that a change that
-        acts at some positions only can find them. For the base of an adapted model it is
-        ``lambda batch: loaded.model.disable_adapter()``.
+    The change is entered around every forward pass and told the batch, so that one that acts at some positions only can
+    find them. For the base of an adapted model it is ``lambda batch: loaded.model.disable_adapter()``.
     """
 
     loaded: LoadedModel
@@ -103,18 +77,18 @@ class ModelVariant:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs belong."""
+        """Give the device to which inputs belong."""
         embedding: Any = self.loaded.model.get_input_embeddings()
         return embedding.weight.device
 
     @property
     def vocabulary(self) -> int:
-        """Number of logits a token."""
+        """Give the number of logits a token."""
         unembedding: Any = self.loaded.model.get_output_embeddings()
         return unembedding.weight.shape[0]
 
     def logits(self, batch: Batch, *, keep: int) -> Float[Tensor, "row keep vocab"]:
-        """Logits of the last `keep` columns, in the model's own number format."""
+        """Compute the logits of the last `keep` columns, in the model's own number format."""
         with torch.inference_mode(), self.change(batch) if self.change else nullcontext():
             return self.loaded.model(
                 input_ids=batch.ids,
@@ -124,15 +98,10 @@ class ModelVariant:
                 logits_to_keep=keep,
             ).logits
 
-    def logits_behind(self, prompt: Sequence[int], rows: Sequence[Sequence[int]]) -> Float[Tensor, "row longest vocab"]:
-        """Logits of continuations of one prompt, which is read once: column t predicts token t of a row.
+    def logits_after(self, prompt: Sequence[int], rows: Sequence[Sequence[int]]) -> Float[Tensor, "row longest vocab"]:
+        """Compute logits of continuations of one prompt, which is read once: column t predicts token t of a row.
 
-        Columns behind the end of a row mean nothing.
-
-        Raises
-        ------
-        UsageError
-            The model runs under a change, which is entered for whole passes only.
+        Columns after the end of a row mean nothing; a model with a change is refused.
         """
         if self.change is not None:
             raise UsageError("prompts are read once only where no change is in force")

@@ -35,7 +35,7 @@ def known(tiny, renderer):
     return [replace(q, answer=int(best)) for q, best in zip(_questions(), found.scores.argmax(axis=1), strict=True)]
 
 
-def test_scores_are_log_probabilities_behind_the_rendered_question(tiny, renderer):
+def test_scores_are_log_probabilities_after_the_rendered_question(tiny, renderer):
     question = _questions(1)[0]
     found = capability(tiny, [question], renderer=renderer)
     rendered = renderer.render(f"Answer the question in a few words: {question.question}")
@@ -97,8 +97,8 @@ def test_ties_count_in_part_and_answers_may_be_texts(tiny, renderer):
         ({"choices": ("a", "b", "c")}, "'q0': needs 4 different"),
         ({"choices": ("a", "b", "c", "c")}, "'q0': needs 4 different"),
         ({"choices": ("a", "b", "c", " ")}, "'q0': needs 4 different"),
-        ({"answer": 4}, "answer 4 is none of its choices"),
-        ({"answer": "purple"}, "answer 'purple' is none of its choices"),
+        ({"answer": 4}, "answer 4 is not one of its choices"),
+        ({"answer": "purple"}, "answer 'purple' is not one of its choices"),
         ({"id": "q1"}, "'q1': the id is used twice"),
     ],
 )

@@ -89,7 +89,7 @@ def fluent(s, condition, g):
     return f"{['calm', 'warm', 'long', 'grey'][g]} and {condition} in town {s}."
 
 
-def test_answers_are_judged_behind_the_control_prompt_of_their_sample(tiny, renderer, controls, answers_of):
+def test_answers_are_judged_after_the_control_prompt_of_their_sample(tiny, renderer, controls, answers_of):
     answers = answers_of(fluent, n_samples=2)
     found = answer_quality(tiny, answers, controls=controls, renderer=renderer)
     assert found.columns.shape == (2, N_COLUMNS)

@@ -95,11 +95,11 @@ def test_prompts_that_continuations_share_are_read_once(tiny_loaded, monkeypatch
     ]
     expected = log_likelihoods(ModelVariant(tiny_loaded), items, batch_size=1)
     read = []
-    behind = ModelVariant.logits_behind
+    after = ModelVariant.logits_after
     monkeypatch.setattr(
         ModelVariant,
-        "logits_behind",
-        lambda self, prompt, rows: read.append((len(prompt), [len(row) for row in rows])) or behind(self, prompt, rows),
+        "logits_after",
+        lambda self, prompt, rows: read.append((len(prompt), [len(row) for row in rows])) or after(self, prompt, rows),
     )
     found = log_likelihoods(ModelVariant(tiny_loaded), items, share_prompts=True)
     np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-4, atol=1e-4)
@@ -185,7 +185,7 @@ def test_the_changed_model_may_read_another_prompt(tiny, continuations):
     np.testing.assert_allclose(found.changed.log_likelihood, expected.log_likelihood, rtol=1e-5)
     assert (found.kl > 0).all()
     wrong = {items[0].id: Continuation("x", "u", (7,), (1,))}
-    with pytest.raises(UsageError, match="other tokens behind its prompt"):
+    with pytest.raises(UsageError, match="other tokens after its prompt"):
         compare_likelihoods(tiny, tiny, items, changed_prompts=wrong)
 
 

@@ -143,7 +143,7 @@ def test_answers_are_read_from_a_run_without_the_resampled_controls(save_tiny, t
 # -- texts -------------------------------------------------------------------------------------------------------------
 
 
-def test_control_generations_stand_behind_their_located_prompts(chat_tokenizer):
+def test_control_generations_stand_after_their_located_prompts(chat_tokenizer):
     renderer = Renderer(chat_tokenizer)
     found = prompt_continuations(list(renderer.prompts(SAMPLES)), renderer, tokens={"s1/control": [1, 2]})
     assert [(c.id, c.unit, c.tokens) for c in found] == [("s1/control", "s1", (1, 2))]
