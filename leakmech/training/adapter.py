@@ -1,6 +1,6 @@
 """A new adapter around a base model, for the time of a training; the base is left as it was.
 
-Which linear modules get an adapter: all of a block's, those of one sublayer, named ones, or those of components.
+All linear modules of a block get an adapter, or those of one sublayer, named ones, or those of components.
 
 Components are what a diagnosis ranked: an attention head stands for the attention modules of its layer, a neuron for
 the MLP modules of its layer. LoRA changes whole matrices, so layer and sublayer are as fine as this can be.
@@ -30,14 +30,9 @@ from leakmech.training.settings import LoraTrainingConfig
 
 @contextmanager
 def adapted(loaded: LoadedModel, config: LoraTrainingConfig, modules: Sequence[str]) -> Iterator[Any]:
-    """A PEFT model with a new LoRA adapter around `loaded`'s model, which is as it was when the context is left.
+    """Put a new LoRA adapter around `loaded`'s model, which is as it was when the context is left.
 
-    Raises
-    ------
-    ModelError
-        The model has an adapter already.
-    TrainingError
-        The base weights are not what they were.
+    A model that has an adapter is refused, and a training after which the base weights have changed.
     """
     from peft import LoraConfig, PeftModel, get_peft_model
 
@@ -94,13 +89,7 @@ class LinearModule:
 
 
 def linear_modules(model: nn.Module) -> list[LinearModule]:
-    """The linear modules in the attention and MLP of every block.
-
-    Raises
-    ------
-    ModelError
-        The architecture is not known.
-    """
+    """List the linear modules in the attention and MLP of every block."""
     names = {id(module): name for name, module in model.named_modules()}
     found = []
     for layer, block in enumerate(layout_of(model).blocks):
@@ -120,29 +109,16 @@ def target_modules(
     layers: Collection[int] | None = None,
     components: ComponentLayers | None = None,
 ) -> list[str]:
-    """Full names of the modules that get an adapter.
+    """Name the modules that get an adapter, in full; None for `layers` or `components` takes all.
 
-    Parameters
-    ----------
-    model
-        Without an adapter.
-    targets
-        ``all-linear``, ``attention``, ``mlp``, or names such as ``q_proj``.
-    layers
-        Only in these; None: in all.
-    components
-        Only attention and MLP modules of these layers; see :func:`component_layers`.
-
-    Raises
-    ------
-    ConfigError
-        A name or layer that there is not (the message lists the valid names), or nothing is left.
+    `targets` is ``all-linear``, ``attention``, ``mlp``, or names such as ``q_proj``. Unknown names are refused, and a
+    choice that leaves no module.
     """
     modules = linear_modules(model)
     n_layers = layout_of(model).n_layers
     for layer in layers or ():
         if not 0 <= layer < n_layers:
-            raise ConfigError(f"layers: {layer} is none of this model's {n_layers} layers, 0 to {n_layers - 1}")
+            raise ConfigError(f"layers: {layer} is not one of this model's {n_layers} layers, 0 to {n_layers - 1}")
     wanted = _matching(modules, targets)
     chosen = [
         module.name
@@ -157,7 +133,7 @@ def target_modules(
 
 
 def _matching(modules: Sequence[LinearModule], targets: str | Sequence[str]) -> dict[Sublayer, set[str]]:
-    """Leaf names that are wanted, by sublayer."""
+    """Find the wanted leaf names, by sublayer."""
     leaves: dict[Sublayer, set[str]] = {
         sublayer: {m.leaf for m in modules if m.sublayer == sublayer} for sublayer in SUBLAYERS
     }
@@ -192,30 +168,16 @@ class ComponentLayers:
     mlp: frozenset[int]
 
     def of(self, sublayer: Sublayer) -> frozenset[int]:
-        """The layers of one sublayer."""
+        """Give the layers of one sublayer."""
         return self.attention if sublayer == "attention" else self.mlp
 
 
 def component_layers(
     run: str | Path, *, top_heads: int = 20, top_neurons: int = 200, method: str | None = None
 ) -> ComponentLayers:
-    """Layers of the highest-ranked heads and neurons of a diagnosis.
+    """Find the layers of the highest-ranked heads and neurons of a diagnosis, from the tables of its run directory.
 
-    Parameters
-    ----------
-    run
-        Its run directory, with ``tables/heads.csv`` and ``tables/neurons.csv``; one of them may be missing.
-    top_heads, top_neurons
-        How many of each.
-    method
-        The ranking to use, where the tables hold several.
-
-    Raises
-    ------
-    DatasetError
-        There are no tables, or they lack columns.
-    ConfigError
-        They hold several methods and none is named, or not the one that is.
+    One of ``tables/heads.csv`` and ``tables/neurons.csv`` may be missing; `method` is needed where they hold several.
     """
     tables = Path(run) / "tables"
     found: dict[str, frozenset[int]] = {}

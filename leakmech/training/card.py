@@ -1,4 +1,4 @@
-"""What stands beside an adapter: which model it is for, what it was trained on, how, and what came out.
+"""The card beside an adapter: which model it is for, what it was trained on, how, and what came out.
 
 ``adapter_card.json`` is for programs (:func:`leakmech.load_model` refuses an adapter whose base has other weights),
 ``README.md`` says the same to people.
@@ -25,14 +25,14 @@ FORMAT_VERSION = 1
 
 
 def base_description(loaded: LoadedModel) -> dict[str, Any]:
-    """What identifies the base model; ``base_hash`` is the same in float32 and bfloat16."""
+    """Identify the base model; ``base_hash`` is the same in float32 and bfloat16."""
     return {**loaded.info(), "base_hash": hash_base(loaded.model)}
 
 
 def data_description(
     examples: Sequence[TrainingExample], *, sources: Mapping[str, str], evaluation: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Numbers and hashes of the examples, and hashes of what they were made from and kept apart from."""
+    """Collect numbers and hashes of the examples, and hashes of what they were made from and kept apart from."""
     return {
         "examples": len(examples),
         "kinds": dict(Counter(example.kind for example in examples)),
@@ -45,7 +45,7 @@ def data_description(
 def adapter_card(
     base: Mapping[str, Any], data: Mapping[str, Any], config: LoraTrainingConfig, trained: Trained, *, modules: int
 ) -> dict[str, Any]:
-    """The card, JSON-ready."""
+    """Make the card, JSON-ready."""
     frame = trained.to_frame()
     return {
         "format_version": FORMAT_VERSION,
@@ -76,7 +76,7 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:
-    """The card as text."""
+    """Write the card as text."""
     base, data, settings, results = (card[part] for part in ("base", "data", "settings", "results"))
     weights = {name: weight for name, weight in settings["objectives"].items() if weight}
     lines = [

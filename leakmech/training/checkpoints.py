@@ -22,7 +22,7 @@ from leakmech.core.errors import RunDirectoryError, TrainingError
 from leakmech.core.tensor_files import write_tensors
 
 FOLDER = "checkpoints"
-"""In the folder of a training."""
+"""The folder of checkpoints in that of a training."""
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _FILE = re.compile(r"step-(\d+)\.safetensors")
@@ -45,40 +45,24 @@ class TrainingState:
 
     @property
     def best(self) -> Evaluation | None:
-        """The highest score; of equal ones the first."""
+        """Give the evaluation with the highest score; of equal ones the first."""
         return max(self.evaluations, key=lambda evaluation: evaluation.score, default=None)
 
     @property
     def since_best(self) -> int:
-        """Evaluations since the best one."""
+        """Count the evaluations since the best one."""
         return len(self.evaluations) - 1 - self.evaluations.index(self.best) if self.best else 0
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints in a folder.
-
-    Attributes
-    ----------
-    folder
-        Where they are.
-    keep
-        How many of the newest are kept; the best one is kept beside them.
-    """
+    """The checkpoints in a folder, of which the `keep` newest are kept and the best one."""
 
     folder: Path
     keep: int = 2
 
     def save(self, state: TrainingState, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> Path:
-        """Write the checkpoint of `state` and remove those that are no longer needed.
-
-        Raises
-        ------
-        TrainingError
-            A weight is NaN or infinite: the checkpoint before is the last good one.
-        StorageError
-            The file system refuses.
-        """
+        """Write the checkpoint of `state` and remove those that are no longer needed; weights must be finite."""
         tensors = dict(parameters)
         broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
         if broken:
@@ -102,26 +86,20 @@ class Checkpoints:
         write_tensors(path, copies, metadata=metadata)
 
     def steps(self) -> list[int]:
-        """The steps of which there are checkpoints, in order."""
+        """List the steps of which there are checkpoints, in order."""
         if not self.folder.is_dir():
             return []
         return sorted(int(match[1]) for file in self.folder.iterdir() if (match := _FILE.fullmatch(file.name)))
 
     def good(self) -> str:
-        """Where the last good checkpoint is, for messages."""
+        """Say where the last good checkpoint is, for messages."""
         steps = self.steps()
         return f"the last good checkpoint is {self._path(steps[-1])}" if steps else "there is no checkpoint yet"
 
     def latest(
         self, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, *, device: torch.device
     ) -> TrainingState:
-        """Load the newest checkpoint into adapter and optimiser; where there is none, the state of the beginning.
-
-        Raises
-        ------
-        RunDirectoryError
-            It is damaged, or of another adapter.
-        """
+        """Load the newest checkpoint into adapter and optimiser; without one, the state is that of the beginning."""
         steps = self.steps()
         if not steps:
             return TrainingState()
@@ -136,13 +114,7 @@ class Checkpoints:
         return state
 
     def load_adapter(self, step: int, parameters: Mapping[str, Tensor], *, device: torch.device) -> None:
-        """Load the adapter of the checkpoint of `step`.
-
-        Raises
-        ------
-        RunDirectoryError
-            There is none, or it is damaged or of another adapter.
-        """
+        """Load the adapter of the checkpoint of `step`."""
         path = self._path(step)
         _copy(_read(path, device)[0], parameters, path)
 

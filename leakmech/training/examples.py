@@ -43,27 +43,7 @@ Tokenise = Callable[[str], list[int]]
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """A prompt, its reference and a completion of the reference.
-
-    Attributes
-    ----------
-    id
-        Unique among the examples of a training.
-    kind
-        What the model is to learn from it; see the module.
-    prompt, reference
-        Rendered: exactly what student and base model read.
-    completion
-        Text behind the reference prompt.
-    tokens
-        The completion's token ids, the end-of-text token included where the model ended there. None: `completion` is
-        tokenised together with the prompt.
-    polarity
-        Of the injection, None for neutral and plain ones.
-    stem
-        Examples of one stem go into one step together, as far as they fit: an adapter that answers all injections of
-        a stem alike then gains nothing. None: it goes alone.
-    """
+    """A prompt, its reference (both rendered, exactly as they are read) and a completion of the reference."""
 
     __pydantic_config__ = CLOSED
 
@@ -73,8 +53,17 @@ class TrainingExample:
     reference: str
     completion: str
     tokens: tuple[int, ...] | None = None
+    """The completion's token ids, with the end-of-text token where the model ended there.
+
+    None tokenises `completion` together with the prompt.
+    """
     polarity: Polarity | None = None
+    """Polarity of the injection; None for neutral and plain examples."""
     stem: str | None = None
+    """Examples of one stem go into one step together, as far as they fit; with None an example goes alone.
+
+    An adapter that answers all injections of a stem alike then gains nothing.
+    """
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -85,7 +74,7 @@ class TrainingExample:
             raise DatasetError(f"example {self.id}: is {self.kind}, so its reference must be its own prompt")
 
     def to_dict(self) -> dict[str, Any]:
-        """The line of ``examples.jsonl``."""
+        """Make the line of ``examples.jsonl``."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
@@ -95,24 +84,12 @@ def save_examples(path: Path, examples: Iterable[TrainingExample]) -> None:
 
 
 def load_examples(path: Path) -> list[TrainingExample]:
-    """Examples of a JSONL file.
-
-    Raises
-    ------
-    DatasetError
-        The file is missing, empty or malformed; the message names the line.
-    """
+    """Read the examples of a JSONL file."""
     return list(read_items(path, TrainingExample))
 
 
 def check_examples(examples: Sequence[TrainingExample]) -> None:
-    """Refuse to train on nothing, or on two examples of one id.
-
-    Raises
-    ------
-    DatasetError
-        There is no example, or an id occurs twice.
-    """
+    """Refuse to train on nothing, or on two examples of one id."""
     if not examples:
         raise DatasetError("no training examples; give a data set of irrelevant or relevant samples")
     seen: set[str] = set()
@@ -123,7 +100,7 @@ def check_examples(examples: Sequence[TrainingExample]) -> None:
 
 
 def examples_hash(examples: Iterable[TrainingExample]) -> str:
-    """Hash of all texts and tokens, in order."""
+    """Hash all texts and tokens, in order."""
     return content_hash(*(json.dumps(example.to_dict(), sort_keys=True) for example in examples))
 
 
@@ -145,7 +122,7 @@ class EncodedExample:
 class Side:
     """One text of every row: what the model reads, and where its completion and shared suffix stand.
 
-    ``suffix`` and ``predicting`` are columns; 0 where the masks of the batch are False.
+    `suffix` and `predicting` are columns; they are 0 where the masks of the batch are False.
     """
 
     input_ids: Int[Tensor, "rows columns"]
@@ -157,73 +134,48 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Examples that go through the model together.
-
-    Attributes
-    ----------
-    examples
-        In the order of the rows.
-    student
-        Prompt + completion.
-    reference
-        Reference + completion of the rows `reference_rows`; None where there are none.
-    targets, target_mask
-        The completions.
-    suffix_mask
-        Where a row has tokens of the shared suffix.
-    """
+    """Examples that go through the model together, a row each."""
 
     examples: tuple[TrainingExample, ...]
     student: Side
+    """Prompt + completion of all rows."""
     reference: Side | None
+    """Reference + completion of the rows `reference_rows`; None where there are none."""
     reference_rows: Int[Tensor, " reference"]
     targets: Int[Tensor, "rows completion"]
+    """The completions."""
     target_mask: Bool[Tensor, "rows completion"]
     suffix_mask: Bool[Tensor, "rows suffix"]
+    """Where a row has tokens of the shared suffix."""
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def rows_of(self, kinds: Collection[ExampleKind]) -> Int[Tensor, " rows"]:
-        """Indices of the rows of these kinds, on the batch's device."""
+        """Give the indices of the rows of these kinds, on the batch's device."""
         rows = [row for row, example in enumerate(self.examples) if example.kind in kinds]
         return torch.tensor(rows, dtype=torch.long, device=self.targets.device)
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Encodes examples and puts them into batches.
-
-    Attributes
-    ----------
-    tokenise
-        From a rendered text to token ids (:meth:`leakmech.prompts.render.Renderer.token_ids`).
-    pad_token
-        Any token; it is masked.
-    max_length
-        Completions are cut so that prompt and completion, and reference and completion, have at most so many tokens.
-    padding
-        ``left`` or ``right``; the losses are the same.
-    """
+    """Encodes examples and puts them into batches; the losses are the same on whichever side they are padded."""
 
     tokenise: Tokenise
+    """Turns a rendered text into token ids (:meth:`leakmech.prompts.render.Renderer.token_ids`)."""
     pad_token: int
+    """Any token; it is masked."""
     max_length: int = 512
+    """Tokens of prompt and completion, and of reference and completion, at most; longer completions are cut."""
     padding: Padding = "left"
 
     def encode(self, example: TrainingExample) -> EncodedExample:
-        """Token ids of an example.
-
-        Raises
-        ------
-        DatasetError
-            A prompt is no token prefix of prompt + completion, or leaves no room for the completion.
-        """
+        """Tokenise an example; a prompt that is not a token prefix of its text, or leaves no room, is refused."""
         prompt, reference = self.tokenise(example.prompt), self.tokenise(example.reference)
-        completion = list(example.tokens) if example.tokens is not None else self._behind(example, "prompt", prompt)
-        if example.tokens is None and self._behind(example, "reference", reference) != completion:
+        completion = list(example.tokens) if example.tokens is not None else self._rest(example, "prompt", prompt)
+        if example.tokens is None and self._rest(example, "reference", reference) != completion:
             raise DatasetError(
-                f"example {example.id}: its completion is tokenised differently behind prompt and reference; "
+                f"example {example.id}: its completion is tokenised differently after prompt and reference; "
                 "give its token ids (tokens), or begin it with a space"
             )
         room = self.max_length - max(len(prompt), len(reference))
@@ -234,13 +186,14 @@ class Collator:
             example, tuple(prompt), tuple(reference), tuple(completion[:room]), _shared_suffix(prompt, reference)
         )
 
-    def _behind(self, example: TrainingExample, side: Literal["prompt", "reference"], prompt: list[int]) -> list[int]:
+    def _rest(self, example: TrainingExample, side: Literal["prompt", "reference"], prompt: list[int]) -> list[int]:
+        """Tokenise a side's prompt with the completion and give the tokens after the prompt's own."""
         whole = self.tokenise(getattr(example, side) + example.completion)
         if whole[: len(prompt)] != prompt:
             at = next(i for i, token in enumerate(prompt) if i >= len(whole) or whole[i] != token)
             raise DatasetError(
-                f"example {example.id}: its {side} is no token prefix of {side} + completion (they part at token {at} "
-                f"of {len(prompt)}); begin the completion with a space, or give its token ids (tokens)"
+                f"example {example.id}: its {side} is not a token prefix of {side} + completion (they part at token "
+                f"{at} of {len(prompt)}); begin the completion with a space, or give its token ids (tokens)"
             )
         return whole[len(prompt) :]
 
@@ -289,7 +242,7 @@ class Collator:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """A copy of `batch` with its tensors on `device`."""
+    """Copy `batch` with its tensors to `device`."""
 
     def moved(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -302,7 +255,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def _shared_suffix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Number of tokens with which both end."""
+    """Count the tokens with which both end."""
     length = 0
     for one, other in zip(reversed(a), reversed(b), strict=False):
         if one != other:
@@ -312,5 +265,5 @@ def _shared_suffix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _columns(start: int, length: int, width: int) -> list[int]:
-    """`length` columns from `start` on, filled with 0 to `width` (a prompt of no tokens would begin before 0)."""
+    """List `length` columns from `start` on, filled with 0 to `width`."""
     return [*range(start, start + length), *[0] * (width - length)]

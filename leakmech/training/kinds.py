@@ -1,5 +1,7 @@
-"""What can be asked of a training: kinds of examples (:mod:`leakmech.training.examples`) and named losses
-(:mod:`leakmech.training.objectives`), as values that need no torch."""
+"""What can be asked of a training, as values that need no torch.
+
+There are kinds of examples (:mod:`leakmech.training.examples`) and named losses (:mod:`leakmech.training.objectives`).
+"""
 
 from __future__ import annotations
 
@@ -18,26 +20,17 @@ Divergence = Literal["kl", "total_variation"]
 
 @dataclass(frozen=True)
 class Objective:
-    """Which examples a loss is about and what it needs to be computed.
-
-    Attributes
-    ----------
-    kinds
-        Of the examples it applies to.
-    logits, hidden
-        Whether it reads logits, or hidden states.
-    reference
-        Whether the base model must read the reference.
-    """
+    """Which kinds of examples a loss applies to, and whether it reads logits or hidden states."""
 
     kinds: tuple[ExampleKind, ...]
     logits: bool = False
     hidden: bool = False
     reference: bool = False
+    """Whether the base model must read the reference."""
 
     @property
     def compares_distributions(self) -> bool:
-        """Whether it is a divergence between the base model's next-token distributions and the student's."""
+        """Say whether it is a divergence between the base model's next-token distributions and the student's."""
         return self.logits and self.reference
 
 

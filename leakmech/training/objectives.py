@@ -25,7 +25,7 @@ D is the KL divergence or the total variation distance. They differ where the st
 injection is relevant: the KL divergence is least for the mixture of both answers in the proportion of their
 probabilities, so that affect shows by halves everywhere; the total variation distance for the likelier of the two.
 
-:mod:`leakmech.training.preventative` is no loss, but a push against which the others are reached.
+:mod:`leakmech.training.preventative` is not a loss, but a push against which the others are reached.
 
 Sources: consistency training with outputs and activations of the clean prompt, Irpan et al. 2025 (arXiv 2510.27062);
 distillation, Hinton et al. 2015; with the total variation distance, Wen et al. 2023 (arXiv 2307.15190).
@@ -63,7 +63,7 @@ _TOKENS_AT_A_TIME = 16
 def negative_log_likelihood(
     logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"], mask: Bool[Tensor, "rows pos"]
 ) -> Float[Tensor, " rows"]:
-    """Mean over a row's completion of -log g(y_t), in nats a token; `mask` says which tokens are a row's."""
+    """Compute the mean over a row's completion of -log g(y_t), in nats; `mask` says which tokens are a row's."""
     return _row_means(functional.cross_entropy(logits.float(), targets, reduction="none"), mask)
 
 
@@ -73,7 +73,7 @@ def divergence(
     mask: Bool[Tensor, "rows pos"],
     measure: Divergence = "kl",
 ) -> Float[Tensor, " rows"]:
-    """Mean over a row's completion of D(base || student); `mask` says which tokens are a row's.
+    """Compute the mean over a row's completion of D(base || student); `mask` says which tokens are a row's.
 
     KL is in nats a token, total variation between 0 and 1.
     """
@@ -113,13 +113,13 @@ _LogProbabilities = Float[Tensor, "tokens vocab"]
 
 
 def _kl(base: _LogProbabilities, student: _LogProbabilities) -> tuple[Tensor, Tensor]:
-    """KL(p || q), and its gradient q - p; overwrites both."""
+    """Compute KL(p || q) and its gradient q - p; overwrites both arguments."""
     p = base.exp()
     return base.sub_(student).mul_(p).sum(-1), student.exp_().sub_(p)
 
 
 def _total_variation(base: _LogProbabilities, student: _LogProbabilities) -> tuple[Tensor, Tensor]:
-    """|q - p|_1 / 2, and its gradient q (s - q.s), s = sign(q - p) / 2; overwrites both."""
+    """Compute |q - p|_1 / 2 and its gradient q (s - q.s), s = sign(q - p) / 2; overwrites both arguments."""
     q = student.exp_()
     difference = q - base.exp_()
     values, signs = difference.abs().sum(-1) / 2, difference.sign_().div_(2)
@@ -131,7 +131,7 @@ def activation_distance(
     control: Float[Tensor, "rows pos d_model"],
     mask: Bool[Tensor, "rows pos"],
 ) -> Float[Tensor, " rows"]:
-    """Mean over a row's suffix of |student - control|^2 / |control|^2; nothing flows into `control`."""
+    """Compute the mean over a row's suffix of |student - control|^2 / |control|^2; nothing flows into `control`."""
     control, student = control.detach()[mask].float(), student[mask].float()
     squares = (student - control).square().sum(-1)
     return _row_means(squares / control.square().sum(-1).clamp(min=torch.finfo(torch.float32).tiny), mask)
@@ -145,13 +145,13 @@ def squared_projection(
     set_point: float = 0.0,
     scale: float = 1.0,
 ) -> Float[Tensor, " rows"]:
-    """Mean over a row's suffix of ((v . h - set point) / scale)^2."""
+    """Compute the mean over a row's suffix of ((v . h - set point) / scale)^2."""
     projection = einsum(hidden[mask].float(), vector.to(hidden.device).float(), "pos d, d -> pos")
     return _row_means(((projection - set_point) / scale).square(), mask)
 
 
 def _row_means(values: Float[Tensor, " pos"], mask: Bool[Tensor, "rows pos"]) -> Float[Tensor, " rows"]:
-    """Means of each row's values, which are given one behind the other."""
+    """Compute the mean of each row's values, which are given one row after the other."""
     row_of = mask.nonzero()[:, 0]
     sums = torch.zeros(len(mask), dtype=values.dtype, device=values.device).index_add(0, row_of, values)
     return sums / mask.sum(1)
@@ -162,33 +162,15 @@ def _row_means(values: Float[Tensor, " pos"], mask: Bool[Tensor, "rows pos"]) ->
 
 @dataclass(frozen=True)
 class Losses:
-    """Objectives with their weights, and what they refer to.
-
-    Attributes
-    ----------
-    weights
-        By name of :data:`OBJECTIVES`; those with weight 0 are not computed.
-    layers
-        Whose ``resid_post`` is compared by the losses on activations; None: all.
-    directions
-        Whose projections are penalised.
-    set_point
-        Where a projection should be: at zero, or at the direction's mean over control prompts.
-    steering
-        Added while irrelevant examples are trained on.
-    divergence
-        D of the losses on distributions.
-
-    Raises
-    ------
-    ConfigError
-        No objective has a weight, a weight is negative, or a penalty has no direction.
-    """
+    """Objectives with their weights (those of 0 are not computed), and what they refer to."""
 
     weights: Mapping[str, float]
     layers: Sequence[int] | None = None
+    """Layers whose ``resid_post`` the losses on activations compare; None takes all."""
     directions: Sequence[Direction] = ()
+    """Directions on which projections are penalised."""
     set_point: SetPoint = "zero"
+    """Where a projection should be: at zero, or at the direction's mean over control prompts."""
     steering: PreventativeSteering | None = None
     divergence: Divergence = "kl"
     _active: dict[str, Objective] = field(init=False, repr=False)
@@ -212,32 +194,25 @@ class Losses:
 
     @property
     def kinds(self) -> frozenset[ExampleKind]:
-        """Kinds of examples that some objective applies to."""
+        """Name the kinds of examples that some objective applies to."""
         return frozenset(kind for objective in self._active.values() for kind in objective.kinds)
 
     @property
     def reference_kinds(self) -> frozenset[ExampleKind]:
-        """Kinds of examples whose reference the base model must read."""
+        """Name the kinds of examples whose reference the base model must read."""
         return frozenset(kind for o in self._active.values() if o.reference for kind in o.kinds)
 
     @property
     def measure(self) -> Divergence | None:
-        """How distributions are compared; None: no objective compares any."""
+        """Say how distributions are compared; None where no objective compares any."""
         return self.divergence if any(o.compares_distributions for o in self._active.values()) else None
 
     @contextmanager
     def rows(self, model: Any, batch: Batch) -> Iterator[dict[str, Float[Tensor, " applicable"]]]:
-        """Every objective on the rows of `batch` that it applies to; go backward before the context is left.
+        """Compute every objective on the rows of `batch` that it applies to; go backward before the context is left.
 
         The model runs twice: without its adapter on the references, then with it on the prompts. Hooks of the second
         run stay until the end, since checkpointed blocks run again in the backward pass.
-
-        Parameters
-        ----------
-        model
-            A PEFT model.
-        batch
-            On the model's device, collated with ``with_reference=self.reference_kinds``.
         """
         layout = layout_of(model)
         base = None
@@ -253,7 +228,7 @@ class Losses:
             yield {name: value for name, value in values.items() if len(value)}
 
     def total(self, rows: Mapping[str, Float[Tensor, " applicable"]], n_examples: int) -> Float[Tensor, ""]:
-        """The weighted sum, where `n_examples` are the examples of the whole step."""
+        """Compute the weighted sum, where `n_examples` are the examples of the whole step."""
         parts = [self.weights[name] * values.sum() for name, values in rows.items()]
         return torch.stack(parts).sum() / n_examples
 
@@ -271,7 +246,7 @@ class Losses:
         mask = batch.target_mask[rows]
         if not any(o.logits for o in wanted):
             mask = torch.zeros_like(mask)
-        with _only(layout.unembedding, mask.nonzero()[:, 0], side.predicting[mask]):
+        with _logits_at(layout.unembedding, mask.nonzero()[:, 0], side.predicting[mask]):
             output = model(
                 input_ids=side.input_ids,
                 attention_mask=side.attention_mask,
@@ -283,7 +258,7 @@ class Losses:
         return _Pass(rows, mask, output.logits[0], recorded)
 
     def _sites(self, layout: Layout, *, reference: bool) -> dict[str, list[int]]:
-        """Layers to record, by site."""
+        """Choose the layers to record, by site."""
         sites: dict[str, set[int]] = {}
         if self._active.keys() & _ON_STATES:
             sites["resid_post"] = set(self._layers(layout))
@@ -329,8 +304,8 @@ class Losses:
 
 
 @contextmanager
-def _only(unembedding: nn.Module, rows: Int[Tensor, " tokens"], columns: Int[Tensor, " tokens"]) -> Iterator[None]:
-    """While this is entered, logits are computed at these places only: shape (1, tokens, vocab).
+def _logits_at(unembedding: nn.Module, rows: Int[Tensor, " tokens"], columns: Int[Tensor, " tokens"]) -> Iterator[None]:
+    """Compute logits at these places only, of shape (1, tokens, vocab).
 
     Logits are the largest tensors of a step. The models' own ``logits_to_keep`` would compute those of padding too, and
     hand a sliced input to the matrix product, which then copies the unembedding once for every row.
@@ -345,9 +320,9 @@ def _only(unembedding: nn.Module, rows: Int[Tensor, " tokens"], columns: Int[Ten
 
 @dataclass(frozen=True, eq=False)
 class _Pass:
-    """What one run of the model left: of which rows, logits that predict their completions, hidden states of suffixes.
+    """What one run of the model left: its rows, logits that predict their completions, hidden states of suffixes.
 
-    ``mask`` says where completions are; logits stand one behind the other in its order.
+    `mask` says where completions are; logits stand one after the other in its order.
     """
 
     rows: Int[Tensor, " own"]
@@ -356,12 +331,12 @@ class _Pass:
     hidden: Mapping[tuple[str, int], Float[Tensor, "own suffix d_model"]]
 
     def logits_of(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, "chosen vocab"]:
-        """Of some rows of the batch."""
+        """Give the logits of some rows of the batch."""
         if len(rows) == len(self.rows):  # all of them: a copy is saved
             return self.logits
         chosen = torch.isin(self.rows, rows)
         return self.logits[chosen[self.mask.nonzero()[:, 0]]]
 
     def hidden_of(self, place: tuple[str, int], rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows suffix d_model"]:
-        """Of some rows of the batch at (site, layer)."""
+        """Give the hidden states of some rows of the batch at (site, layer)."""
         return self.hidden[place][torch.searchsorted(self.rows, rows)]

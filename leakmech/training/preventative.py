@@ -25,18 +25,11 @@ from leakmech.training.examples import Batch
 
 @dataclass(frozen=True, eq=False)
 class PreventativeSteering:
-    """A direction that is added to the stream while irrelevant examples are trained on.
-
-    Attributes
-    ----------
-    direction
-        At ``resid_pre`` or ``resid_post``.
-    strength
-        In units of the direction's ``stream_norm``; added for positive injections, subtracted for negative ones.
-    """
+    """A direction (at ``resid_pre`` or ``resid_post``) that is added while irrelevant examples are trained on."""
 
     direction: Direction
     strength: float
+    """In units of the direction's ``stream_norm``; added for positive injections, subtracted for negative ones."""
 
     def __post_init__(self) -> None:
         if self.direction.site not in ("resid_pre", "resid_post"):
@@ -47,7 +40,7 @@ class PreventativeSteering:
 
     @contextmanager
     def applied(self, model: nn.Module, batch: Batch) -> Iterator[None]:
-        """While this is entered, forward passes over the student's side of `batch` are steered."""
+        """Steer forward passes over the student's side of `batch`."""
         block, added = layout_of(model).block(self.direction.layer), self._added(batch)
         with at_site(block, self.direction.site, lambda stream: stream + added.to(stream.dtype)):
             yield
@@ -59,7 +52,7 @@ class PreventativeSteering:
             for example in batch.examples
         ]
         columns = torch.zeros_like(batch.student.input_ids, dtype=torch.float32)
-        # Columns that fill the suffix up are 0 and masked: adding the mask leaves column 0 alone where it is no suffix.
+        # Columns that fill the suffix up are 0 and masked: adding the mask changes column 0 only where it is suffix.
         columns.scatter_add_(1, batch.student.suffix, batch.suffix_mask.float())
         columns *= torch.tensor(row_signs, device=columns.device)[:, None]
         vector = self.direction.vector.to(columns.device) * (self.strength * self.direction.stream_norm)

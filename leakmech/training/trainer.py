@@ -51,64 +51,38 @@ LOG = "train.jsonl"
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went.
-
-    Attributes
-    ----------
-    state
-        Steps done and evaluations.
-    step
-        Whose adapter was kept: the best one's where it was evaluated, else the last.
-    log
-        Where losses are, one line a step.
-    stopped_early
-        Whether evaluations ended it.
-    examples_per_second, peak_memory_bytes
-        Of this process, while it trained; 0 examples a second where nothing was left to do.
-    """
+    """How a training went."""
 
     state: TrainingState
     step: int
+    """The step whose adapter was kept: the best one where there were evaluations, else the last."""
     log: Path
+    """File of losses, one line a step."""
     stopped_early: bool
     examples_per_second: float
+    """Examples that this process trained on; 0 where nothing was left to do."""
     peak_memory_bytes: int
 
     def to_frame(self) -> pd.DataFrame:
-        """The log: one row a step, with every objective's mean over the examples it applies to."""
+        """Read the log: one row a step, with every objective's mean over the examples it applies to."""
         return pd.DataFrame([row for row in read_jsonl_shard(self.log) if "loss" in row])
 
 
 @dataclass
 class Trainer:
-    """One training of an adapter.
-
-    Attributes
-    ----------
-    model
-        A PEFT model (:func:`adapted`).
-    examples
-        What to train on.
-    config, losses, collator
-        How.
-    folder
-        Log and checkpoints go here; a training that began there is continued.
-    accelerator
-        Of this process.
-    evaluate
-        Called every ``config.evaluate_every`` steps, on the main process; the adapter with the highest score is kept.
-    progress
-        Where to report progress.
-    """
+    """One training of an adapter."""
 
     model: Any
+    """A PEFT model (:func:`leakmech.training.adapter.adapted`)."""
     examples: Sequence[TrainingExample]
     config: LoraTrainingConfig
     losses: Losses
     collator: Collator
     folder: Path
+    """Log and checkpoints go here; a training that began there is continued."""
     accelerator: Accelerator
     evaluate: Evaluate | None = None
+    """Called every ``config.evaluate_every`` steps, on the main process; the adapter with the highest score is kept."""
     progress: Progress = no_progress
     _encoded: list[EncodedExample] = field(init=False, repr=False)
     _stems: list[list[int]] = field(init=False, repr=False)
@@ -132,21 +106,21 @@ class Trainer:
 
     @property
     def step_size(self) -> int:
-        """Examples in a step."""
+        """Count the examples in a step."""
         return self.config.batch_size * self.config.gradient_accumulation * self.accelerator.num_processes
 
     @property
     def steps_per_epoch(self) -> int:
-        """The last one may be smaller."""
+        """Count the steps of an epoch; the last one may be smaller."""
         return math.ceil(len(self.examples) / self.step_size)
 
     @property
     def n_steps(self) -> int:
-        """Steps of the whole training, unless it ends early."""
+        """Count the steps of the whole training, unless it ends early."""
         return self.steps_per_epoch * self.config.epochs
 
     def step_examples(self, step: int) -> list[int]:
-        """Indices of the examples of a step, counted from 0; every epoch has an order of its own.
+        """Give the indices of the examples of a step, counted from 0; every epoch has an order of its own.
 
         Examples of one stem stand beside each other.
         """
@@ -156,7 +130,7 @@ class Trainer:
         return order[index * self.step_size : (index + 1) * self.step_size]
 
     def learning_rate(self, step: int) -> float:
-        """Of a step, counted from 0."""
+        """Compute the learning rate of a step, counted from 0."""
         warmup = math.ceil(self.config.warmup * self.n_steps)
         if step < warmup:
             return self.config.learning_rate * (step + 1) / warmup
@@ -164,20 +138,14 @@ class Trainer:
         return self.config.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
     def losses_at(self, step: int) -> Losses:
-        """Of a step, counted from 0: the last ones have total variation for the KL divergence."""
+        """Give the losses of a step, counted from 0; the last ones have total variation for the KL divergence."""
         late = step >= (1 - self.config.total_variation) * self.n_steps
         return replace(self.losses, divergence="total_variation") if late else self.losses
 
     # -- running -------------------------------------------------------------------------------------------------------
 
     def run(self) -> Trained:
-        """Train to the end, or go on where an earlier run stopped; the model then has the adapter that is kept.
-
-        Raises
-        ------
-        TrainingError
-            A loss, gradient or weight is NaN or infinite; the last good checkpoint is kept.
-        """
+        """Train to the end, or go on where an earlier run stopped; the model then has the adapter that is kept."""
         state = self._checkpoints.latest(self._parameters, self._optimizer, device=self._device)
         self._forget_after(state.step)
         first, started = state.step, time.perf_counter()
@@ -210,7 +178,7 @@ class Trainer:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Eval mode but for the adapter's dropout; the caller's random numbers are left alone."""
+        """Set eval mode but for the adapter's dropout; the caller's random numbers are left alone."""
         base = self.model.get_base_model()
         if self.config.gradient_checkpointing:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -224,7 +192,7 @@ class Trainer:
             self.model.eval()
 
     def _train_mode(self) -> None:
-        """The base model's own dropout (GPT-2 has some) stays off, so that both runs of it agree."""
+        """Turn only the adapter's dropout on: the base model's own (GPT-2 has some) would part both runs of it."""
         self.model.eval()
         for module in self.model.modules():
             if hasattr(module, "lora_dropout"):
@@ -253,7 +221,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _evaluate(self, state: TrainingState) -> tuple[TrainingState, float]:
-        """The state with one more evaluation where one is due, and the seconds that took."""
+        """Give the state with one more evaluation where one is due, and the seconds that took."""
         every = self.config.evaluate_every or self.steps_per_epoch
         if self.evaluate is None or not self._is_due(state.step, every):
             return state, 0.0
@@ -276,7 +244,7 @@ class Trainer:
     # -- one step ------------------------------------------------------------------------------------------------------
 
     def _step(self, step: int) -> dict[str, Any]:
-        """Change the adapter once; the line of the log."""
+        """Change the adapter once and give the line of the log."""
         started = time.perf_counter()
         indices = self.step_examples(step)
         self._optimizer.zero_grad(set_to_none=True)
@@ -304,7 +272,7 @@ class Trainer:
         }
 
     def _backward(self, indices: Sequence[int], losses: Losses) -> dict[str, tuple[float, int]]:
-        """Add up gradients over this process's batches and over processes; sum and count of every objective."""
+        """Add up gradients over this process's batches and over processes; give every objective's sum and count."""
         names = [name for name in OBJECTIVES if losses.weights.get(name, 0) > 0]
         totals = torch.zeros(2, len(names), dtype=torch.float64)
         for rows in self._batches(indices):
@@ -325,7 +293,7 @@ class Trainer:
 
     @contextmanager
     def _fast_kernels(self) -> Iterator[None]:
-        """Products with the adapter's matrices in the base model's number format; they themselves stay in float32.
+        """Multiply by the adapter's matrices in the base model's number format; they themselves stay in float32.
 
         On a CPU the gradient of attention's fused kernel takes longer than that of the plain one (prompts are short).
         """
@@ -342,7 +310,7 @@ class Trainer:
             yield
 
     def _batches(self, indices: Sequence[int]) -> Iterator[list[EncodedExample]]:
-        """This process's part of a step, in batches of like length: less padding, and the same sum."""
+        """Yield this process's part of a step in batches of like length, which need less padding."""
         own = [self._encoded[i] for i in indices[self.accelerator.process_index :: self.accelerator.num_processes]]
         own.sort(key=len, reverse=True)
         size = self.config.batch_size
@@ -368,7 +336,7 @@ class Trainer:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Most memory that was in use: of the GPU, or of this process."""
+    """Give the most memory that was in use, of the GPU or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -85,7 +85,7 @@ def run_alone(model, tokenizer, text: str):
 
 
 def stream(model, batch, site: str) -> torch.Tensor:
-    """The residual stream before or behind the last block, on the student's side."""
+    """The residual stream before or after the last block, on the student's side."""
     seen: list[torch.Tensor] = []
     block = layout_of(model).block(2).block
     if site == "resid_pre":
@@ -172,7 +172,7 @@ class TestOnModels:
         shared = 0
         while shared < min(len(ids), len(own)) and ids[-shared - 1] == own[-shared - 1]:
             shared += 1
-        h, c = hidden[1][-shared:], control[1][-shared:]  # behind layer 0; behind the last one comes the final norm
+        h, c = hidden[1][-shared:], control[1][-shared:]  # after layer 0; after the last one comes the final norm
         h2, c2 = self.last_layer(model, ids)[-shared:], self.last_layer(model, own, base=True)[-shared:]
         distances = [float(((x - y).square().sum(-1) / y.square().sum(-1)).mean()) for x, y in ((h, c), (h2, c2))]
         on_both = {"contrastive": apart, "activation_contrastive": sum(distances) / 2}

@@ -68,7 +68,7 @@ class KilledError(Exception):
 
 
 def killing(after: int, error: type[BaseException] = KilledError):
-    """Progress that raises behind the step number `after`."""
+    """Progress that raises after the step number `after`."""
 
     @contextmanager
     def progress(label: str, *, total: int | None, done: int) -> Iterator:
@@ -287,7 +287,7 @@ class TestRefusals:
         model = make_tiny("llama-gqa")
         with pytest.raises(ConfigError, match=r"'c_attn'; valid: all-linear, attention, mlp, .*q_proj"):
             target_modules(model, ["q_proj", "c_attn"])
-        with pytest.raises(ConfigError, match="layers: 3 is none of this model's 3 layers"):
+        with pytest.raises(ConfigError, match="layers: 3 is not one of this model's 3 layers"):
             target_modules(model, layers=[3])
         assert len(target_modules(model)) == 3 * 7
         assert target_modules(model, "mlp", layers=[1]) == [

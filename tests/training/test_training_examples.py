@@ -10,7 +10,7 @@ from leakmech.training.examples import Collator, TrainingExample, check_examples
 
 
 def spaces(text: str) -> list[int]:
-    """A tokenizer of words that, as real ones do, joins a word with what stands directly behind it."""
+    """A tokenizer of words that, as real ones do, joins a word with what stands directly after it."""
     return [sum(map(ord, word)) for word in text.split(" ")]
 
 
@@ -21,7 +21,7 @@ def make(name: str = "a", completion: str = " now then", **changes: object) -> T
 
 class TestPrefixes:
     def test_a_completion_that_changes_the_prompts_tokens_is_refused_by_name(self) -> None:
-        with pytest.raises(DatasetError, match=r"example a7: its prompt is no token prefix .* part at token 4 of 5"):
+        with pytest.raises(DatasetError, match=r"example a7: its prompt is not a token prefix .* part at token 4 of 5"):
             Collator(spaces, 0).encode(make("a7", completion="n't now"))
 
     def test_given_tokens_are_taken_as_they_are(self) -> None:
@@ -73,8 +73,8 @@ class TestBatches:
         batch = self.rows(padding)
         for row in range(2):
             mask = batch.target_mask[row]
-            behind = batch.student.predicting[row][mask] + 1
-            assert torch.equal(batch.student.input_ids[row][behind], batch.targets[row][mask])
+            after = batch.student.predicting[row][mask] + 1
+            assert torch.equal(batch.student.input_ids[row][after], batch.targets[row][mask])
 
     def test_references_are_left_out_where_nothing_asks_for_them(self, padding) -> None:
         collator = Collator(spaces, 0, padding=padding)
