@@ -126,7 +126,7 @@ def expression_leakage(test: PerGeneration, control: PerGeneration, *, pairing: 
 
 def condition_leakage(scores: LeakageScores, condition: Condition, *, pairing: Pairing) -> UnitRatio:
     """EL of one injected condition against control, on the condition's own label."""
-    test, control = _own_label(scores, condition)
+    test, control = own_label(scores, condition)
     return expression_leakage(test, control, pairing=pairing)
 
 
@@ -151,7 +151,7 @@ def semantic_leakage(scores: LeakageScores, condition: Condition) -> UnitRatio |
 
 def leakage_differences(scores: LeakageScores, condition: Condition) -> PerSample:
     """d_j = mean_i P_t[l] - mean_i P_c[l], one value per prompt: what W_EL tests. NaN where either mean is missing."""
-    test, control = _own_label(scores, condition)
+    test, control = own_label(scores, condition)
     return np.round(_mean(test) - _mean(control), _MEAN_DECIMALS)
 
 
@@ -322,7 +322,7 @@ def _with_intervals(
     return sections
 
 
-def _own_label(scores: LeakageScores, condition: Condition) -> tuple[PerGeneration, PerGeneration]:
+def own_label(scores: LeakageScores, condition: Condition) -> tuple[PerGeneration, PerGeneration]:
     """P[l] of the test and of the control generations, for the label l of `condition`."""
     label = LABELS.index(condition)
     return scores.probabilities[condition][:, :, label], scores.probabilities["control"][:, :, label]

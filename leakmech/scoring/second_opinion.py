@@ -17,7 +17,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from leakmech.core.errors import UsageError
 from leakmech.datasets.samples import CONDITIONS, POLARITIES
-from leakmech.scoring.leakage import LABELS, LeakageScores
+from leakmech.scoring.leakage import LABELS, LeakageScores, own_label
 from leakmech.scoring.statistics import DRAWS, UnitRatio, bootstrap_ratios, json_number
 
 
@@ -59,8 +59,7 @@ def _verdicts(
     """EL of every index pair, positive then negative prompts of each sample, and which pairs are valid."""
     verdicts, valid = [], []
     for condition in POLARITIES:
-        label = LABELS.index(condition)
-        test, control = scores.probabilities[condition][:, :, label], scores.probabilities["control"][:, :, label]
+        test, control = own_label(scores, condition)
         verdicts.append(test > control)
         valid.append(~(np.isnan(test) | np.isnan(control)))
     return np.hstack(verdicts), np.hstack(valid)
