@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from pathlib import Path
@@ -50,7 +50,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class AexlResult:
-    """What was built.
+    """The data set that was built.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class AexlResult:
     files
         The file of each split.
     card
-        Everything the data card says (also in the .json file beside the samples).
+        Everything that the data card says (also in the .json file beside the samples).
     """
 
     samples: PromptSet
@@ -135,21 +135,13 @@ def build_aexl(
         samples = combine(drawn, stems, sizes=chosen.sizes, combining=combining)
     check_disjoint(samples, chosen.max_overlap)
     files = _write_samples(path, samples, chosen)
-    card = {
-        "format_version": FORMAT_VERSION,
-        "kind": "dataset",
-        "settings": chosen.identity(),
-        "corpus": dict(corpus.details) | {"texts": found.n_texts, "hash": found.hash},
-        "estimator": dict(cache.estimator.details),
-        "encoder": encoder.details if encoder else None,
-        "counts": found.counts,
-        "tokenizer": tokenizer,
-        "lengths": _lengths(drawn, samples, tokenizer),
-        "files": {
-            split: {"file": file.name, "samples": chosen.sizes[split], "sha256": _sha256(file)}
-            for split, file in files.items()
-        },
-    }
+    card = _card(
+        found,
+        files,
+        encoder=encoder.details if encoder else None,
+        tokenizer=tokenizer,
+        lengths=_lengths(drawn, samples, tokenizer),
+    )
     write_text(path.with_suffix(".md"), card_markdown(card))
     write_json(path.with_suffix(".json"), card)
     return AexlResult(PromptSet(path.stem, tuple(samples)), files, card)
@@ -263,7 +255,7 @@ def _select(
         distinct = drop_near_duplicates(best[label], injections)
         if len(distinct) < settings.n:
             raise DatasetError(
-                f"corpus {settings.corpus}: of m = {settings.m} {label} sentences {len(distinct)} are no near "
+                f"corpus {settings.corpus}: of m = {settings.m} {label} sentences {len(distinct)} are not near "
                 f"duplicates, fewer than n = {settings.n}; raise --m, lower --n, or raise --max-overlap"
             )
         drawn[label] = draw_in_proportion(distinct, settings.n, seed=settings.seed)
@@ -318,7 +310,7 @@ def _neutral_stems(found: _Scan, settings: AexlSettings, cache: ScoreCache) -> l
 
 
 def _refuse_other(path: Path, settings: AexlSettings) -> None:
-    """Refuse to write over a data set that was built with other settings, or over a file that is none of ours."""
+    """Refuse to write over a data set that was built with other settings, or over a file of another origin."""
     card = path.with_suffix(".json")
     if not path.exists() and not card.exists():
         return
@@ -334,6 +326,33 @@ def _write_samples(path: Path, samples: Sequence[Sample], settings: AexlSettings
         own = tuple(sample for sample in samples if sample.split == split)
         PromptSet(files[split].stem, own).save(files[split])
     return files
+
+
+def _card(
+    found: _Scan,
+    files: Mapping[str, Path],
+    *,
+    encoder: Mapping[str, Any] | None,
+    tokenizer: str | None,
+    lengths: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything that the data card says."""
+    settings = found.settings
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": "dataset",
+        "settings": settings.identity(),
+        "corpus": dict(found.corpus.details) | {"texts": found.n_texts, "hash": found.hash},
+        "estimator": dict(found.cache.estimator.details),
+        "encoder": encoder,
+        "counts": found.counts,
+        "tokenizer": tokenizer,
+        "lengths": lengths,
+        "files": {
+            split: {"file": file.name, "samples": settings.sizes[split], "sha256": _sha256(file)}
+            for split, file in files.items()
+        },
+    }
 
 
 def _sha256(path: Path) -> str:

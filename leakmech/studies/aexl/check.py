@@ -4,9 +4,9 @@ Three things are checked. *Form*: every line parses, no stem and no injection oc
 independent), every text is one sentence where it should be. *Length*: tokens per condition, and how far the three
 injections of one sample lie apart. *Meaning*: the sentiment class that the expression estimator gives every injection,
 and the cosine similarity of injection and stem, which is low when the injection is irrelevant to the stem. In a set of
-relevant affect, where it should not be, a high similarity is no reason for a warning.
+relevant affect, where it should not be, a high similarity is not a reason for a warning.
 
-What makes samples unusable is a problem; what deserves a look is a warning. An estimator is no human judge, so that
+What makes samples unusable is a problem; what deserves a look is a warning. An estimator is not a human judge, so that
 its disagreement with a label is never more than a warning.
 
 Every check adds rows to one frame (:data:`COLUMNS`), one for each text that it looks at; problems, warnings and tables
@@ -55,23 +55,12 @@ Row = dict[Hashable, Any]
 
 @dataclass(frozen=True, eq=False)
 class DatasetReport:
-    """What :func:`check_dataset` found.
-
-    Attributes
-    ----------
-    name
-        The data set as it was asked for.
-    path
-        Its file.
-    rows
-        A frame with :data:`COLUMNS`; of a file that cannot be read, its first problem alone.
-    tokenizer, estimator, encoder
-        Names of what measured.
-    """
+    """What :func:`check_dataset` found: the data set as it was asked for, its file, and the names of what measured."""
 
     name: str
     path: Path
     rows: pd.DataFrame
+    """A frame with :data:`COLUMNS`; of a file that cannot be read, its first problem alone."""
     tokenizer: str
     estimator: str
     encoder: str
@@ -125,29 +114,7 @@ def check_dataset(
 ) -> DatasetReport:
     """Check a data set: form, lengths, sentiment class of every injection, similarity of injection and stem.
 
-    Parameters
-    ----------
-    name_or_path
-        A built-in name (``"hexl"``), or a JSONL / CSV file of samples.
-    tokenizer
-        Model whose tokenizer counts tokens, as :func:`leakmech.load_model` takes it; default: the embedded model.
-    estimator, encoder
-        See :func:`leakmech.load_estimator` and :func:`leakmech.scoring.semantic.load_encoder`.
-    relevant
-        Whether injections are meant to be about their stem, so that a similarity is no warning; by default, yes for the
-        built-in sets of relevant affect and no for every other.
-
-    Returns
-    -------
-    DatasetReport
-        A file with a malformed line gives a report with that one problem and nothing measured.
-
-    Raises
-    ------
-    DatasetError
-        There is no such file and no such built-in data set.
-    ModelError, EstimatorError
-        The tokenizer, the estimator or the encoder cannot be loaded.
+    `relevant`: injections are meant to be about their stem, so that a similarity is not a warning; None asks the name.
     """
     path = builtin_datasets().get(str(name_or_path), Path(name_or_path))
     tokenizer = tokenizer or DEFAULT_MODEL
@@ -308,7 +275,7 @@ def _class_table(report: DatasetReport) -> Table:
         header=("written as", *LABELS, "agrees"),
         rows=rows,
         notes=[
-            "The estimator is no human judge: a disagreement asks for a look, it is no error.",
+            "The estimator is not a human judge: a disagreement asks for a look, it is not an error.",
             *shown,
             *([f"and {left_out} more"] if left_out else []),
         ],

@@ -44,13 +44,7 @@ class ScoreCache:
         self.identity = estimator_hash(self.estimator)
 
     def scores(self, texts: Sequence[str]) -> Float32[np.ndarray, "n 3"]:
-        """Scores of a chunk of texts (any number of them; the caller's division into chunks is what is kept).
-
-        Raises
-        ------
-        StorageError
-            The cache cannot be written, or holds a damaged file.
-        """
+        """Scores of a chunk of texts (any number of them; the caller's division into chunks is what is kept)."""
         if not texts:
             return np.zeros((0, len(LABELS)), dtype=np.float32)
         root = cache_root() / "scores" if self.folder is None else self.folder

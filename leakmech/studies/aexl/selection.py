@@ -5,7 +5,7 @@
 2. From these, `n` are drawn without replacement, in proportion to confidence: the injections
    (:func:`draw_in_proportion`). Drawing proportionally to w is taking the n largest of log w + g with standard Gumbel
    noise g, and g depends on seed and sentence only.
-3. Control stems are cut from corpus sentences (leakmech/prompts/stems.py); a bounded random pool of them is kept
+3. Control stems are cut from corpus sentences (:mod:`leakmech.datasets.stems`); a bounded random pool of them is kept
    (:class:`StemPool`).
 4. `k` combinations of one stem with one injection of every class are the samples (:func:`combine`). Here the paper
    leaves freedom, and three things are asked for: injections of one sample of equal length (in words), stem and
@@ -36,27 +36,17 @@ Embed = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sentence (or stem) of the corpus.
-
-    Attributes
-    ----------
-    text
-        As it will stand in a prompt.
-    position
-        Index of the corpus text that it comes from.
-    confidence
-        The estimator's probability of its class; for a stem that of neutral.
-    group
-        The part of the corpus that it comes from, where the corpus says so.
-    origin
-        For a stem, the whole sentence.
-    """
+    """A sentence (or stem) of the corpus, as it will stand in a prompt."""
 
     text: str
     position: int
+    """Index of the corpus text that it comes from."""
     confidence: float = 0.0
+    """The estimator's probability of its class; for a stem that of neutral."""
     group: str | None = None
+    """The part of the corpus that it comes from, where the corpus says so."""
     origin: str = ""
+    """For a stem, the whole sentence."""
 
     @property
     def key(self) -> str:
@@ -159,27 +149,16 @@ def _uniform(*address: object) -> float:
 
 @dataclass(frozen=True)
 class Combining:
-    """How stems and injections become samples.
-
-    Attributes
-    ----------
-    name
-        The samples' ids begin with it.
-    seed
-        Decides every choice.
-    match_length
-        Whether the injections of a sample are chosen to have the same number of words.
-    max_similarity
-        Largest cosine similarity of stem and injection in meaning; 1 for any.
-    embed
-        Texts to unit vectors; not called where any similarity will do.
-    """
+    """How stems and injections become samples, whose ids begin with `name`."""
 
     name: str
     seed: int
     match_length: bool
+    """Whether the injections of a sample are chosen to have the same number of words."""
     max_similarity: float
+    """Largest cosine similarity of stem and injection in meaning; 1 for any."""
     embed: Embed
+    """Texts to unit vectors; not called if any similarity will do."""
 
 
 Triple = Mapping[str, Candidate]
@@ -195,11 +174,6 @@ def combine(
     """Samples for every split, ``sizes[split]`` of them; no stem and no injection stands in two splits.
 
     Every split gets its share of the injections. Where a split gets fewer than it has samples, they recur within it.
-
-    Raises
-    ------
-    DatasetError
-        Stems run out: too few are in the pool, or too few fit any injections.
     """
     total = sum(sizes.values())
     fits = _Fits(stems, combining)
@@ -331,11 +305,6 @@ def check_disjoint(samples: Iterable[Sample], max_overlap: float = 1.0) -> None:
     """Check that no text of one split stands in another, nor one whose words overlap by `max_overlap` or more.
 
     Stems are compared with stems and injections with injections; a text is never both stem and injection.
-
-    Raises
-    ------
-    DatasetError
-        One does; the message names both texts.
     """
     samples = list(samples)
     stems = [(sample.split, sample.stem) for sample in samples]

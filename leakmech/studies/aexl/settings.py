@@ -45,7 +45,7 @@ class InjectionSettings(Settings):
     title: ClassVar[str] = "Samples and injections"
 
     estimator: str = Field("embedded", description="expression estimator that selects: embedded, vader, hub:<id>")
-    encoder: str = Field("embedded", description="sentence encoder behind --max-similarity")
+    encoder: str = Field("embedded", description="sentence encoder that --max-similarity is measured with")
     samples: int = Field(200, ge=1, description="samples of the split test, with three test prompts each")
     fit: int = Field(0, ge=0, description="samples of the split fit, which shares no text with the others")
     tune: int = Field(0, ge=0, description="samples of the split tune, which shares no text with the others")
@@ -90,7 +90,7 @@ class FilterSettings(Settings):
     profanity_filter: bool = Field(True, description="refuse profanity and slurs")
     personal_data_filter: bool = Field(True, description="refuse e-mail and web addresses, telephone numbers, handles")
     standalone_filter: bool = Field(
-        True, description="refuse injections that lean on another sentence or are no statement"
+        True, description="refuse injections that lean on another sentence or are not a statement"
     )
 
 
@@ -108,13 +108,7 @@ class AexlSettings(FilterSettings, StemSettings, InjectionSettings, CorpusSettin
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "build-aexl") -> Self:
-        """Check `values` and fill in what follows from them.
-
-        Raises
-        ------
-        ConfigError
-            A name is unknown, or a value out of range.
-        """
+        """Check `values`, and derive `m`, `n` and `stem_pool` from the number of samples if they are not given."""
         settings = super().parse(values, where=where)
         total = settings.total
         derived = {"m": -(-3 * total // 2), "n": -(-5 * total // 4), "stem_pool": 20 * total}

@@ -53,11 +53,7 @@ def majority(votes: Ratings) -> Float[np.ndarray, " items"]:
 def raw_agreement(ratings: Ratings) -> dict[str, Float[np.ndarray, " items"]]:
     """Per item, the parts of raw agreement, to be summed over items.
 
-    Returns
-    -------
-    dict
-        ``pairs`` of raters that both rated the item and ``equal`` ones among them; ``complete`` (1 if every rater
-        rated it) and ``unanimous`` (1 if, besides, all ratings are equal).
+    ``pairs`` of raters that both rated it, ``equal`` ones among these; 1 if ``complete`` (all rated it), ``unanimous``.
     """
     rater_pairs = np.array(list(combinations(range(ratings.shape[1]), 2))).reshape(-1, 2)
     first, second = ratings[:, rater_pairs[:, 0]], ratings[:, rater_pairs[:, 1]]
@@ -71,22 +67,10 @@ def raw_agreement(ratings: Ratings) -> dict[str, Float[np.ndarray, " items"]]:
 
 
 def chance_agreement(ratings: Ratings, categories: Sequence[int]) -> dict[str, float]:
-    """Raw agreement to be expected of raters who do not look at the items.
+    """Raw agreement to be expected of raters who do not look at the items; NaN if no item was rated by two (by all).
 
-    Parameters
-    ----------
-    ratings
-        At least two raters.
-    categories
-        All ratings that could have been given.
-
-    Returns
-    -------
-    dict
-        ``pairwise`` and ``unanimous``: independent raters, each with the habits (shares of each rating) of one of
-        ours, for two raters (mean over pairs, weighted by the items that both rated) and for all of them at once (over
-        the items that all rated). ``pairwise_uniform`` and ``unanimous_uniform``: every rating equally likely. NaN
-        where no item was rated by two (by all).
+    ``pairwise`` (mean over pairs, weighted by the items that both rated) and ``unanimous`` (all at once, over the items
+    that all rated) are of independent raters with the habits of ours; ``…_uniform``: every rating is equally likely.
     """
     n_raters, n_categories = ratings.shape[1], len(categories)
     expected, weights = [], []
@@ -119,21 +103,9 @@ def cohen(
     categories: Sequence[int],
     weights: str | None = None,
 ) -> float:
-    """Cohen's kappa of two raters over the items that both rated.
+    """Cohen's kappa of two raters over the items that both rated; NaN if there is none, or one rating throughout.
 
-    Parameters
-    ----------
-    first, second
-        Ratings, NaN where missing.
-    categories
-        All ratings that could have been given, in order.
-    weights
-        ``"quadratic"``: a disagreement by two steps counts four times one by one step. None: all count alike.
-
-    Returns
-    -------
-    float
-        NaN where it is undefined: no common item, or both say one thing throughout.
+    With the weights ``"quadratic"`` a disagreement by two steps of `categories` counts four times one by one step.
     """
     both = ~(np.isnan(first) | np.isnan(second))
     a, b = first[both].astype(int), second[both].astype(int)
@@ -145,14 +117,7 @@ def cohen(
 def krippendorff_alpha(ratings: Ratings, *, categories: Sequence[int], level: str = "ordinal") -> float:
     """Krippendorff's alpha; NaN where it is undefined (no item with two ratings, or one rating throughout).
 
-    Parameters
-    ----------
-    ratings
-        NaN where missing; items with fewer than two ratings say nothing.
-    categories
-        All ratings that could have been given, in order.
-    level
-        ``"ordinal"``, ``"nominal"``, or another level of measurement of the library `krippendorff`.
+    `level` is a level of measurement of the library `krippendorff`; `categories` stand in their order.
     """
     paired = ratings[(~np.isnan(ratings)).sum(axis=1) >= 2]
     if len(np.unique(paired[~np.isnan(paired)])) < 2:
@@ -194,28 +159,9 @@ def rater_agreement(
     seed: int,
     draws: int = DRAWS,
 ) -> dict[str, Any]:
-    """Everything about how far raters agree on one kind of rating.
+    """How far `raters` agree on one kind of rating, as ``agreement.json`` has it; None for what cannot be computed.
 
-    Parameters
-    ----------
-    ratings
-        Shape (items, raters), NaN where missing; at least two raters.
-    categories
-        All ratings that could have been given, in order.
-    raters
-        Their names.
-    groups
-        What each item belongs to (its sample); groups are what is resampled.
-    seed, draws
-        Of the bootstrap.
-
-    Returns
-    -------
-    dict
-        ``n_complete`` (items that all rated), ``pairwise_agreement`` and ``unanimous_agreement`` with ``…_ci``,
-        ``chance`` (see :func:`chance_agreement`), ``fleiss_kappa``, ``krippendorff_alpha`` (ordinal) with ``…_ci``, and
-        ``pairs``: for each two raters ``n``, ``agreement``, ``kappa`` and ``weighted_kappa`` (quadratic). None for what
-        cannot be computed.
+    Intervals resample `groups`, which name the sample of each item.
     """
     parts = raw_agreement(ratings)
     found: dict[str, Any] = {"n_complete": int(parts["complete"].sum())}
@@ -247,25 +193,8 @@ def estimator_against_people(
 ) -> dict[str, Any]:
     """How far an expression estimator agrees with what people say about the same pairs of sentences.
 
-    Parameters
-    ----------
-    difference
-        P_t[l] - P_c[l] of each pair; its EL is 1 where this is above 0.
-    valence_difference
-        s_t - s_c, with s = P[positive] - P[negative].
-    verdict
-        The majority's: 1 moved towards the injection, 0 did not, NaN no majority.
-    mean_rating
-        Mean rating "test more positive than control"; NaN where nobody rated.
-    groups, seed, draws
-        See :func:`rater_agreement`.
-
-    Returns
-    -------
-    dict
-        ``n`` pairs with a verdict; ``auc`` of the difference for the verdict; ``agreement`` of EL and verdict,
-        ``chance_agreement`` of the two and their ``kappa``; ``spearman`` of valence difference and mean rating over
-        ``n_rated`` pairs. Each coefficient with ``…_ci``; None for what cannot be computed.
+    `difference` is P_t[l] - P_c[l], `valence_difference` s_t - s_c. `verdict` is the majority's (1 moved towards the
+    injection, 0 did not, NaN no majority), `mean_rating` "test more positive than control" (NaN where nobody rated).
     """
     settings: dict[str, Any] = {"seed": seed, "draws": draws}
     judged, rated = ~np.isnan(verdict), ~np.isnan(mean_rating)

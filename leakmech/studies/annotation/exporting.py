@@ -1,7 +1,7 @@
 """Pairs of a finished run on blinded sheets, and the key.
 
 Texts are those of the echo-free cleaning policy, whatever the run's headline is: a sentence that repeats the injection
-would show it. What the blinding cannot hide is an answer that goes on about the injected sentence in other words.
+would show it. What the blinding cannot hide is a generation that goes on about the injected sentence in other words.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def export_annotation(
     Raises
     ------
     RunDirectoryError
-        `run` is no finished benchmark run.
+        `run` is not a finished benchmark run.
     UsageError
         `annotators` or `n` is below 1, the run has too few scored pairs, or `out` is in use.
     """
@@ -100,11 +100,6 @@ def choose_pairs(
 
     Every sample gives one pair before any gives a second. The polarities go through samples and generations in
     opposite orders, so that together they use more samples, and a control sentence twice only where they must.
-
-    Raises
-    ------
-    UsageError
-        There are too few valid pairs of a polarity.
     """
     shares = generator.permutation([n - n // 2, n // 2])
     samples = generator.permutation(valid.shape[1])

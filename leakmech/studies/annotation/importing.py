@@ -38,13 +38,7 @@ class AnnotationResult(Result):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """What was imported into the folder `path` last.
-
-        Raises
-        ------
-        RunDirectoryError
-            No answers have been imported yet.
-        """
+        """Read what was imported into the folder `path` last."""
         file = Path(path) / AGREEMENT_FILE
         if not file.exists():
             raise RunDirectoryError(f"{path}: is not finished; continue it with: leakmech annotate import {path}")
@@ -85,12 +79,12 @@ def import_annotation(
     sheets
         The CSV files; by default all of ``folder/sheets``.
     seed, draws
-        Of the bootstrap over samples.
+        Seed and number of resamples of the bootstrap over samples.
 
     Raises
     ------
     DatasetError
-        `folder` is no export, a sheet does not belong to it or has impossible answers (the message names file, line
+        `folder` is not an export, a sheet does not belong to it or has impossible answers (the message names file, line
         and column), or no sheet has an answer.
     """
     folder = Path(folder)

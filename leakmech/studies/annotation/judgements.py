@@ -33,14 +33,7 @@ def annotation_report(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """The content of ``agreement.json``, and a table with one row per item.
 
-    Parameters
-    ----------
-    key
-        Of the export.
-    ratings
-        By annotator and item, see :func:`leakmech.studies.annotation.sheets.read_sheets`; at least one.
-    seed, draws
-        Of the bootstrap over samples.
+    `ratings` by annotator and item are those of :func:`leakmech.studies.annotation.sheets.read_sheets`, at least one.
     """
     raters = [name for name in key.annotators if ratings.get(name)]
     matrix = np.array([[ratings[name].get(item, np.nan) for name in raters] for item in key.items], dtype=np.float64)

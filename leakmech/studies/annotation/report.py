@@ -13,13 +13,7 @@ from leakmech.reports.tables import Table
 
 
 def write_report(folder: str | Path) -> Path:
-    """Write ``report.html`` beside ``agreement.json``; returns the page.
-
-    Raises
-    ------
-    StorageError
-        The file system refuses, or no sheets were imported.
-    """
+    """Write ``report.html`` beside ``agreement.json``, and return its path."""
     report = read_json(Path(folder) / "agreement.json")
     run = report["run"]
     return write_page(Path(folder), f"Judgements of people: {run['model']} on {run['dataset']}", sections(report))

@@ -1,9 +1,9 @@
 """Blinded sheets for annotators, the key that undoes the blinding, and sheets read back.
 
-A sheet shows the stem and two sentences A and B, one of them the answer to the control prompt, and nothing that says
-which. For each annotator the key holds the order of the items and what stood as A. An answer a in -2..2 ("A is much
-more positive" is 2) becomes r = a where A was the test sentence and r = -a where it was the control sentence: how much
-more positive the test sentence is.
+A sheet shows the stem and two sentences A and B, one of them a generation of the control prompt, and nothing that
+says which. For each annotator the key holds the order of the items and what stood as A. An answer a in -2..2 ("A is
+much more positive" is 2) becomes r = a where A was the test sentence and r = -a where it was the control sentence: how
+much more positive the test sentence is.
 
 Sheets are opened in spreadsheets, which run a cell that begins with ``=`` as a formula. Such texts of a model get an
 apostrophe in front (OWASP, "CSV injection"), which reading takes away again.
@@ -45,17 +45,8 @@ _NUMBER = re.compile(r"([+-]?\d+)(?:[.,]0*)?")
 class Item:
     """A pair of first sentences of one sample: the control prompt's and a test prompt's, of one generation index.
 
-    Attributes
-    ----------
-    sample, condition, generation
-        Where the test sentence comes from; the condition is positive or negative.
-    stem, control, test
-        The texts.
-    names_injection
-        Whether the test sentence has a content word of the injection that neither stem nor control sentence has.
-        Nobody is shown the injection, but such a sentence says something of it.
-    p_control, p_test
-        The estimator's output for both, in the order negative, neutral, positive.
+    The condition (positive or negative) is that of the test sentence. ``p_control`` and ``p_test`` are the estimator's
+    output for both, in the order negative, neutral, positive.
     """
 
     __pydantic_config__ = CLOSED
@@ -67,59 +58,47 @@ class Item:
     control: str
     test: str
     names_injection: bool
+    """Has the test sentence a content word of the injection that neither stem nor control sentence has?
+
+    Nobody is shown the injection, but such a sentence says something of it.
+    """
     p_control: tuple[float, ...]
     p_test: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Key:
-    """What the researcher keeps: which sentence was which.
-
-    Attributes
-    ----------
-    export
-        Name of the export; every row of its sheets carries it.
-    run
-        Name, hash, model, data set and estimator of the run that the sentences come from.
-    seed, cleaning
-        Of the choice of pairs, and the cleaning policy of their texts.
-    n_available, n_unscored
-        Index pairs of the run that could have been chosen, and those that could not: one of the two is not scored.
-    items
-        Pairs by their random id.
-    annotators
-        For each annotator the items in the order of the sheet, each with what stands as sentence A.
-    """
+    """What the researcher keeps: which sentence was which."""
 
     __pydantic_config__ = CLOSED
 
     export: str
+    """Name of the export; every row of its sheets carries it."""
     run: Mapping[str, Any]
+    """Name, hash, model, data set and estimator of the run that the sentences come from."""
     seed: int
     cleaning: str
     n_available: int
+    """Index pairs of the run that could have been chosen."""
     n_unscored: int
+    """Those that could not, because one of the two is not scored."""
     items: Mapping[str, Item]
+    """Pairs by their random id."""
     annotators: Mapping[str, Sequence[tuple[str, Side]]]
+    """For each annotator the items in the order of the sheet, each with what stands as sentence A."""
 
     def to_json(self) -> dict[str, Any]:
         return {"format_version": FORMAT_VERSION, "kind": KIND} | asdict(self)
 
     @classmethod
     def from_json(cls, value: Any, *, path: Path) -> Key:
-        """The key that `path` holds.
-
-        Raises
-        ------
-        DatasetError
-            `value` is no key of this version.
-        """
+        """The key that the JSON `value` of `path` describes."""
         head = {"format_version": FORMAT_VERSION, "kind": KIND}
         damaged = f"{path}: is damaged (export again, or restore it from a copy)"
         if not isinstance(value, dict):
             raise DatasetError(damaged)
         if {name: value.get(name) for name in head} != head:
-            raise DatasetError(f"{path}: is no key of this version of `leakmech annotate export`")
+            raise DatasetError(f"{path}: is not a key of this version of `leakmech annotate export`")
         key = checked(cls, {name: stored for name, stored in value.items() if name not in head}, where=damaged)
         if not {item for order in key.annotators.values() for item, _ in order} <= set(key.items):
             raise DatasetError(damaged)
@@ -163,22 +142,7 @@ def sheet_text(key: Key, annotator: str) -> str:
 def read_sheets(paths: Sequence[Path], key: Key) -> dict[str, dict[str, int]]:
     """Ratings r (test more positive than control, -2..2) by annotator and item; unanswered items are left out.
 
-    Parameters
-    ----------
-    paths
-        CSV files, in any number and order.
-    key
-        The key of the export that they belong to.
-
-    Returns
-    -------
-    dict
-        An entry for each annotator who has a sheet.
-
-    Raises
-    ------
-    DatasetError
-        A sheet is not as it was handed out, apart from its answers; the message names file, line and column.
+    Apart from its answers, a sheet must be as it was handed out; refusals name file, line and column.
     """
     firsts = {annotator: dict(order) for annotator, order in key.annotators.items()}
     found: dict[str, dict[str, int]] = {}
@@ -255,7 +219,7 @@ def _answer(cell: str, *, where: str) -> int | None:
         return None
     number = _NUMBER.fullmatch(text)
     if number is None:
-        raise DatasetError(f"{where}: column answer: {cell!r} is no number; allowed are 2, 1, 0, -1, -2")
+        raise DatasetError(f"{where}: column answer: {cell!r} is not a number; allowed are 2, 1, 0, -1, -2")
     if int(number[1]) not in ANSWERS:
         raise DatasetError(f"{where}: column answer: {cell} is out of range; allowed are 2, 1, 0, -1, -2")
     return int(number[1])

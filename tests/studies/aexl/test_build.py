@@ -203,7 +203,7 @@ def test_fewer_sentences_than_m_are_named_with_the_counts_of_all(build):
 
 
 def test_near_duplicates_can_leave_too_few(build):
-    with pytest.raises(DatasetError, match="are no near duplicates, fewer than n = 14; raise --m, lower --n"):
+    with pytest.raises(DatasetError, match="are not near duplicates, fewer than n = 14; raise --m, lower --n"):
         build(max_overlap=0.4)
 
 

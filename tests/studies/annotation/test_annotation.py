@@ -354,8 +354,8 @@ BAD_SHEETS = {
         r"annotator-1\.csv:22: column item: '\w+' of annotator-1 stands in .*annotator-1\.csv:2 already",
     ),
     "out of range": (_edit(1, answer="3"), r"csv:3: column answer: 3 is out of range; allowed are 2, 1, 0, -1, -2"),
-    "half a step": (_edit(1, answer="1.5"), r"csv:3: column answer: '1.5' is no number"),
-    "not a number": (_edit(1, answer="A"), r"csv:3: column answer: 'A' is no number; allowed are 2, 1, 0, -1, -2"),
+    "half a step": (_edit(1, answer="1.5"), r"csv:3: column answer: '1.5' is not a number"),
+    "not a number": (_edit(1, answer="A"), r"csv:3: column answer: 'A' is not a number; allowed are 2, 1, 0, -1, -2"),
     "unknown annotator": (
         _edit(0, annotator="anotator-1"),
         r"csv:2: column annotator: unknown 'anotator-1'; did you mean 'annotator-1'",
@@ -438,7 +438,7 @@ def test_a_folder_that_is_no_export_and_sheets_without_answers_are_refused(expor
         with pytest.raises(DatasetError, match=message):
             leakmech.import_annotation(export.path)
     key.write_text(json.dumps(stored | {"format_version": 99}))
-    with pytest.raises(DatasetError, match="is no key of this version"):
+    with pytest.raises(DatasetError, match="is not a key of this version"):
         leakmech.import_annotation(export.path)
     for path in (export.path / "sheets").glob("*.csv"):
         path.unlink()
