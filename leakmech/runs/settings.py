@@ -196,7 +196,7 @@ class StatisticsSettings(Settings):
     title: ClassVar[str] = "Seed and statistics"
 
     seed: int = Field(0, description="seed of everything that is drawn, and of the bootstrap")
-    bootstrap_draws: int = Field(2_000, ge=100, description="bootstrap resamples behind every interval")
+    bootstrap_draws: int = Field(2_000, ge=100, description="bootstrap resamples of every interval")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

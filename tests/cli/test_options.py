@@ -95,7 +95,7 @@ def test_help_groups_options_and_shows_defaults() -> None:
     assert "--model TEXT" in by_heading["Model"]
     assert "--temperature NUMBER sampling temperature; 0 is greedy [default: 1.0]" in by_heading["Decoding"]
     assert "[default: hooks]" in by_heading["Benchmark"]
-    assert "bootstrap resamples behind every interval [default: 10000]" in by_heading["Seed and statistics"]
+    assert "bootstrap resamples of every interval [default: 10000]" in by_heading["Seed and statistics"]
     assert "--fit TEXT" in help_of("diagnose")
     assert "[required]" in help_of("diagnose")
 

@@ -53,7 +53,7 @@ class Comparison(Result):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """The comparison that :meth:`save` wrote into the folder `path`."""
+        """Read the comparison that :meth:`save` wrote into the folder `path`."""
         return cls(Path(path), read_json(Path(path) / COMPARISON_FILE))
 
     @property
@@ -234,7 +234,7 @@ def _load(runs: Sequence[str | Path | BenchResult]) -> list[_Run]:
 def _position(baseline: int | str, runs: Sequence[_Run]) -> int:
     if isinstance(baseline, int):
         if not -len(runs) <= baseline < len(runs):
-            raise UsageError(f"compare: baseline {baseline} is no position among {len(runs)} runs")
+            raise UsageError(f"compare: baseline {baseline} is not a position among {len(runs)} runs")
         return baseline
     for position, run in enumerate(runs):
         if baseline == run.name or Path(baseline).resolve() == run.path.resolve():

@@ -76,13 +76,7 @@ def draw_comparison(comparison: Content, path: Path) -> list[Path]:
 
 
 def write_report(out: str | Path) -> Path:
-    """Draw the forest plot and write ``report.html`` beside ``comparison.json``; returns the page.
-
-    Raises
-    ------
-    StorageError
-        The file system refuses, or there is no comparison.
-    """
+    """Draw the forest plot and write ``report.html`` beside ``comparison.json``; return its path."""
     out = Path(out)
     comparison = read_json(out / "comparison.json")
     draw_comparison(comparison, out / "forest.png")

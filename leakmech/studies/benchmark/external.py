@@ -23,31 +23,22 @@ Key = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class ExternalGenerations:
-    """Generations as a run keeps them.
-
-    Attributes
-    ----------
-    texts
-        Text by (sample, condition, generation), generations counted from 0; None for one that is not there.
-    samples
-        The samples that have generations.
-    generations
-        K.
-    n_missing
-        How many of `texts` are None.
-    n_silent_samples
-        Samples of the data set that have no generations at all, and are not among `samples`.
-    """
+    """Generations as a run keeps them."""
 
     texts: Mapping[Key, str | None]
+    """Text by (sample, condition, generation), generations counted from 0; None for one that is not there."""
     samples: PromptSet
+    """The samples that have generations."""
     generations: int
+    """K."""
     n_missing: int
+    """How many of `texts` are None."""
     n_silent_samples: int
+    """Samples of the data set that have no generations at all, and are not among `samples`."""
 
     @property
     def content_hash(self) -> str:
-        """Hash of all texts and of what they answer."""
+        """Hash of all texts and of the prompts that they complete."""
         return content_hash(*(json.dumps([*key, text]) for key, text in self.texts.items()))
 
 
@@ -60,28 +51,10 @@ def read_generations(
     columns: Mapping[str, str] | None = None,
     allow_missing: bool = False,
 ) -> ExternalGenerations:
-    """Check generations and put them in order.
+    """Check the generations of (line number, fields) and put them in order; `name` says in messages where they stand.
 
-    Parameters
-    ----------
-    rows
-        Line number and fields of every generation, e.g. of :func:`leakmech.core.rows.user_rows`.
-    samples
-        The samples that are wanted.
-    name
-        What the rows come from, for messages.
-    known
-        Ids of samples that may stand in the file but are not wanted.
-    columns
-        What the file calls a field, e.g. ``{"text": "completion"}``.
-    allow_missing
-        Accept that generations of a sample are missing (or their text is null), and samples that are not there.
-
-    Raises
-    ------
-    DatasetError
-        A column is missing, a value is of the wrong kind, a sample or condition is unknown, a generation is there
-        twice, or some are missing; the message names the line.
+    `columns` says what the file calls a field; samples in `known` may stand in it and are left out if not wanted.
+    `allow_missing` accepts missing generations (or null texts) and samples that are not there.
     """
     found: dict[Key, str | None] = {}
     lines: dict[Key, int] = {}
@@ -102,13 +75,7 @@ def read_generations(
 
 
 def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
-    """``["text=completion"]`` as ``{"text": "completion"}``.
-
-    Raises
-    ------
-    DatasetError
-        A pair has no ``=``, or its field is none of :data:`FIELDS`.
-    """
+    """Read ``["text=completion"]`` as ``{"text": "completion"}``."""
     columns = {}
     for pair in pairs:
         field, equals, name = pair.partition("=")

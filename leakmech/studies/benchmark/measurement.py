@@ -27,28 +27,19 @@ from leakmech.studies.benchmark.settings import ScoringConfig
 
 @dataclass(frozen=True)
 class Measurement:
-    """What scores the generations of a run, loaded.
-
-    Parameters
-    ----------
-    config
-        The settings.
-    samples
-        The data set, or the part of it that the run is about.
-    estimators
-        Expression estimators, the headline's first.
-    encoder
-        Sentence encoder of mu_L.
-    """
+    """What scores the generations of a run, loaded."""
 
     config: ScoringConfig
     samples: PromptSet
+    """The data set, or the part of it that the run is about."""
     estimators: tuple[Estimator, ...]
+    """Expression estimators, the headline's first."""
     encoder: SentenceEncoder
+    """Sentence encoder of mu_L."""
 
     @classmethod
     def load(cls, config: ScoringConfig, samples: PromptSet) -> Measurement:
-        """Load estimators and encoder; raises what their loaders raise."""
+        """Load estimators and encoder."""
         device = None if config.device == "auto" else config.device
         encoder = load_encoder(config.encoder, device=device)
         names = estimator_names(config.estimator)
@@ -79,18 +70,8 @@ class Measurement:
     ) -> dict[str, Any]:
         """Score all generations of a run, write its ``scores.parquet``, and return every number of its summary.
 
-        Parameters
-        ----------
-        files
-            The files of a run with all its generations.
-        instruction_text
-            What stood before injection and stem; an answer that repeats it is an echo.
-        generations
-            K; control generations from K on are the noise floor.
-        n_rows
-            Number of generations, for the progress bar.
-        progress
-            Where to report progress.
+        Control generations from K = `generations` on are the noise floor. A generation that repeats `instruction_text`,
+        which stood before injection and stem, is an echo.
         """
         scorer = Scorer(
             cleaner=self.cleaner,

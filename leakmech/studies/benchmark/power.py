@@ -49,7 +49,7 @@ class PowerResult:
     power
         Probability of p < alpha in a two-sided t test over samples, in [0, 1].
     standard_error
-        Of the estimated effect, in units of auc_el.
+        Standard error of the estimated effect, in units of auc_el.
     samples_needed
         Fewest samples with a power of 0.8 for `effect`, the generations kept; None above a million.
     detectable_effect
@@ -73,7 +73,7 @@ class PowerResult:
         return asdict(self)
 
     def to_table(self) -> Table:
-        """The answer and what it rests on."""
+        """The power, and the numbers that it rests on."""
         c, detectable = self.components, self.detectable_effect
         smallest = "none" if detectable is None else number(detectable, decimals=3)
         runs = self.against == "runs"
@@ -138,7 +138,7 @@ def power(
     UsageError
         A number is out of range, or both `run` and `components` are given.
     RunDirectoryError
-        `run` is no finished run.
+        `run` is not a finished run.
     """
     if against not in get_args(Against):
         raise UsageError(f"power: unknown comparison {against!r}{nearest(str(against), get_args(Against))}")

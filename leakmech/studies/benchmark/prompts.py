@@ -91,7 +91,7 @@ class RunPrompts:
 
     @property
     def instruction_text(self) -> str:
-        """All that the model is told besides injection and stem; an answer that repeats it is an echo."""
+        """All that the model is told besides injection and stem; a generation that repeats it is an echo."""
         return ". ".join(part for part in (self.renderer.instruction_text, self.inserted) if part)
 
     # -- rows ----------------------------------------------------------------------------------------------------

@@ -28,15 +28,7 @@ Summary = Mapping[str, Any]
 
 
 def write_report(run: str | Path) -> Path:
-    """Write ``report.html`` into the directory of a finished benchmark run; returns the page.
-
-    Raises
-    ------
-    RunDirectoryError
-        `run` is no finished benchmark run.
-    StorageError
-        The page cannot be written.
-    """
+    """Write ``report.html`` into the directory of a finished benchmark run, and return its path."""
     result = Result.load(run).of_kind("bench")
     about = f"{short(result.summary['model'])} on {short(result.summary['dataset'])}"
     return write_page(result.path, f"Expression leakage of {about}", sections(result))

@@ -208,7 +208,7 @@ class _Benchmark:
     # -- opening -----------------------------------------------------------------------------------------------
 
     def _fingerprint(self) -> dict[str, str]:
-        """Hashes of everything that decides a generation; a changed model never gets another model's answers."""
+        """Hashes of everything that decides a generation; a changed model never gets another model's."""
         interventions = {"interventions": interventions_key(self.interventions)} if self.interventions else {}
         engine = {"engine": self.engine.name} if self.engine.name != HFEngine.name else {}
         return {
@@ -285,7 +285,7 @@ class _Benchmark:
         }
 
     def _summarise(self) -> dict[str, Any]:
-        """Every number of ``summary.json`` but the timing."""
+        """Every number of ``summary.json`` except the timing."""
         c = self.config
         found = self.measurement.measure(
             self.files,

@@ -38,7 +38,7 @@ class ScoringConfig(StatisticsSettings, ScoringSettings, InstructionSettings, Ar
     title: ClassVar[str] = "Scoring"
 
     echo_similarity: float = Field(DEFAULT_ECHO_SIMILARITY, gt=0, le=1, description="threshold of near-verbatim echoes")
-    bootstrap_draws: int = Field(10_000, ge=100, description="bootstrap resamples behind every interval")
+    bootstrap_draws: int = Field(10_000, ge=100, description="bootstrap resamples of every interval")
     device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")
 
 

@@ -31,16 +31,16 @@ class VarianceComponents:
     Attributes
     ----------
     between
-        Between samples: their true auc_el differ.
+        Variance between samples, whose true auc_el differ.
     test, control
-        Within a sample, over one test generation per prompt and over one control generation.
+        Variance within a sample, over one test generation per prompt and over one control generation.
     pair
         Interaction of test and control generation.
     shared_control
         The part of `control` that is there because both prompts share their control; below 0 where a control sentence
         that makes leakage to positive look large makes leakage to negative look small.
     source
-        Where the numbers come from.
+        Text that says where the numbers come from.
     """
 
     between: float
@@ -60,24 +60,9 @@ class VarianceComponents:
 
 
 def variance_components(scores: LeakageScores, *, source: str = "") -> VarianceComponents:
-    """Variance components of auc_el of a scored run.
+    """Variance components of auc_el of a scored run; negative estimates are set to 0, except `shared_control`.
 
-    Parameters
-    ----------
-    scores
-        What was scored; generations that were not scored are left out of their row or column.
-    source
-        Text that says where the scores come from.
-
-    Returns
-    -------
-    VarianceComponents
-        Negative estimates are set to 0 (only `shared_control` can be negative).
-
-    Raises
-    ------
-    UsageError
-        Fewer than two samples have at least two scored generations in each of control, positive and negative.
+    Generations that were not scored are left out of their row or column.
     """
     tables = np.stack([_comparisons(scores, LABELS.index(condition), condition) for condition in POLARITIES])
     n_test = (~np.isnan(tables).all(axis=3)).sum(axis=2)

@@ -49,27 +49,7 @@ def sample_completions(
 ) -> dict[Draw, Completion]:
     """Completions of rendered prompts; those that were sampled before are read from the cache.
 
-    Parameters
-    ----------
-    loaded
-        The base model.
-    draws
-        What to sample.
-    renderer
-        Turns a rendered prompt into tokens.
-    decoding, seed
-        As in a benchmark.
-    batch_size
-        Rows that step together.
-    cache_dir
-        By default :func:`leakmech.core.paths.cache_root`.
-    progress
-        Where to report progress.
-
-    Raises
-    ------
-    GenerationError
-        Memory does not suffice for one row, or logits are not finite.
+    Without `cache_dir` the cache is :func:`leakmech.core.paths.cache_root`.
     """
     wanted = list(dict.fromkeys(draws))
     path = (

@@ -7,7 +7,7 @@ also counts fluency: here an adapter that breaks the text is left to the final c
 stems of relevant samples with injections of other themes, so does R: an adapter that tells sets of texts apart, and not
 whether injection and stem belong together, has a low score.
 
-How samples of relevant affect become the two sides of what an adapter is to tell apart.
+:class:`Pairing` makes the two sides of what an adapter is to tell apart from samples of relevant affect.
 """
 
 from __future__ import annotations
@@ -40,23 +40,10 @@ _DRAWS = 100  # the intervals are not used
 
 
 class TuneSelectivity:
-    """Scores an adapted model.
+    """Scores an adapted model on the samples that ``config.tune`` names.
 
-    :meth:`measure_base` comes first, before the base model gets an adapter: that changes its modules in place.
-
-    Parameters
-    ----------
-    loaded
-        The base model, without an adapter.
-    config
-        Its ``tune`` says on what.
-    folder
-        Where the base model's runs, the samples and every score with its two parts (:data:`SCORES`) are kept.
-
-    Raises
-    ------
-    DatasetError
-        The relevant set has no samples marked ``tune``.
+    Call :meth:`measure_base` before the base model gets an adapter, which changes its modules in place. `folder` keeps
+    the base model's runs, the samples, and every score with its two parts (:data:`SCORES`).
     """
 
     def __init__(self, loaded: LoadedModel, config: LoraTrainingConfig, folder: Path) -> None:
@@ -121,41 +108,25 @@ class TuneSelectivity:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Pairs of injections and stems.
-
-    Attributes
-    ----------
-    clear
-        Bounds for pairs that leave no doubt (:mod:`leakmech.datasets.clear_pairs`); None: all pairs.
-    seed
-        Of who gets whose injections.
-    """
+    """Pairs of injections and stems; `seed` decides which stem gets whose injections."""
 
     clear: ClearPairs | None = None
+    """Bounds for pairs that leave no doubt (:mod:`leakmech.datasets.clear_pairs`); None: all pairs."""
     seed: int = 0
 
     @classmethod
     def of(cls, config: LoraTrainingConfig) -> Pairing:
-        """The one that is configured."""
+        """Read it from the settings of a training."""
         return cls(config.clear_pairs, config.seed)
 
     def relevant(self, samples: PromptSet) -> PromptSet:
-        """The samples whose injections should show.
-
-        Raises as :func:`leakmech.datasets.clear_pairs.clearly_relevant`.
-        """
+        """The samples whose injections should show."""
         if self.clear is None:
             return samples
         return clearly_relevant(samples, _encode(self.clear.encoder), least=self.clear.relevant)
 
     def irrelevant(self, samples: PromptSet, *, number: int = 0) -> PromptSet:
-        """Stems that :meth:`relevant` keeps, with injections of other samples; another `number` gives other pairs.
-
-        Raises
-        ------
-        DatasetError
-            See :func:`leakmech.datasets.relation.mismatched` and :mod:`leakmech.datasets.clear_pairs`.
-        """
+        """Stems that :meth:`relevant` keeps, with injections of other samples; another `number` gives other pairs."""
         seed = self.seed + number
         if self.clear is None:
             return mismatched(samples, seed=seed)

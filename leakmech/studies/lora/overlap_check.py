@@ -35,14 +35,7 @@ def shared_texts(
 ) -> list[SharedText]:
     """Texts of training that stand in an evaluation set: the same words, or a near duplicate of the same role.
 
-    Parameters
-    ----------
-    training
-        (role, text), where the role is ``stem`` or ``injection``.
-    evaluation
-        Data sets that will be measured on.
-    max_overlap
-        Shared words (Jaccard) from which texts count as near duplicates.
+    Texts are near duplicates from a share `max_overlap` of shared words (Jaccard).
     """
     near: dict[Role, OverlapIndex] = {"stem": OverlapIndex(max_overlap), "injection": OverlapIndex(max_overlap)}
     same: dict[str, str] = {}
@@ -67,13 +60,7 @@ def shared_texts(
 def refuse_shared_texts(
     training: Iterable[tuple[Role, str]], evaluation: Sequence[PromptSet], *, max_overlap: float = 0.7
 ) -> None:
-    """Refuse training data that overlaps with evaluation data; see :func:`shared_texts`.
-
-    Raises
-    ------
-    DatasetError
-        It does; the first five texts are listed.
-    """
+    """Refuse training data that overlaps with evaluation data (:func:`shared_texts`), and list the first five texts."""
     _refuse(shared_texts(training, evaluation, max_overlap=max_overlap))
 
 
@@ -83,11 +70,6 @@ def refuse_shared_prompts(
     """Refuse examples whose prompt or reference is one that is evaluated, or holds an evaluated injection.
 
     This looks at what the model reads, whatever it was made from.
-
-    Raises
-    ------
-    DatasetError
-        There are some; the first five are listed.
     """
     prompts = {
         prompt.rendered: (dataset, prompt.text) for dataset in evaluation for prompt in renderer.prompts(dataset)

@@ -15,15 +15,7 @@ from leakmech.training.settings import LoraTrainingConfig
 
 
 def write_report(run: str | Path) -> Path:
-    """Draw the losses and write ``report.html`` into the folder of an adapter; returns the page.
-
-    Raises
-    ------
-    RunDirectoryError
-        `run` is not a finished training.
-    StorageError
-        The file system refuses.
-    """
+    """Draw the losses and write ``report.html`` into the folder of an adapter; return its path."""
     result = LoraResult.load(run)
     loss_figure(result.to_frame(), result.path / "figures" / "loss")
     return write_page(result.path, f"LoRA adapter for {result.card['base']['name']}", sections(result))

@@ -253,13 +253,7 @@ class _LoraTraining:
 
 
 def training_sources(config: LoraTrainingConfig, evaluation: Sequence[PromptSet]) -> TrainingSources:
-    """What examples are made from: the configured data sets, their exchanged pairs, and pairs of the archive.
-
-    Raises
-    ------
-    DatasetError
-        A data set is missing or malformed, or its injections cannot be exchanged.
-    """
+    """What examples are made from: the configured data sets, their exchanged pairs, and pairs of the archive."""
     pairing, relevant, mismatched = Pairing.of(config), [], []
     if config.relevant:
         samples = pooled([_to_fit(load_dataset(name)) for name in config.relevant])
@@ -276,7 +270,7 @@ def training_sources(config: LoraTrainingConfig, evaluation: Sequence[PromptSet]
 
 
 def _to_fit(samples: PromptSet) -> PromptSet:
-    """Those marked ``fit``, where any is; all the others are for choosing."""
+    """The samples marked ``fit``, if there are any: the others are for choosing."""
     return samples.split("fit") if any(sample.split == "fit" for sample in samples) else samples
 
 
@@ -326,7 +320,7 @@ def merge_lora(adapter: str | Path, out: str | Path, *, base: str | None = None,
     if loaded is None:
         loaded = load_adapter(load_model(str(base), dtype=dtype, device="cpu"), adapter)
     if loaded.adapter is None:
-        raise ModelError(f"{adapter}: is a plain model, no adapter; there is nothing to merge")
+        raise ModelError(f"{adapter}: is a plain model, not an adapter; there is nothing to merge")
     merged: Any = loaded.model
     plain = merged.merge_and_unload(safe_merge=True)
     plain.config.__dict__.pop("quantization_config", None)

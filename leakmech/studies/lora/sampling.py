@@ -33,25 +33,19 @@ from leakmech.training.kinds import KINDS, ExampleKind
 
 @dataclass(frozen=True)
 class TrainingSources:
-    """Where examples come from.
-
-    Attributes
-    ----------
-    irrelevant
-        Samples whose injections have nothing to do with the stem.
-    relevant
-        Samples whose injections are about what the stem asks. Beside an irrelevant set each of their stems is also
-        given the injections of a sample of that set, so that stems occur with both.
-    mismatched
-        Relevant samples whose injections were exchanged (:func:`leakmech.datasets.relation.mismatched`): irrelevant
-        prompts of the very stems and injections that relevant prompts have.
-    pairs
-        See :mod:`leakmech.datasets.relevant_pairs`.
-    """
+    """Where examples come from."""
 
     irrelevant: PromptSet | None = None
+    """Samples whose injections have nothing to do with the stem."""
     relevant: Sequence[PromptSet] = ()
+    """Samples whose injections are about what the stem asks.
+
+    Beside an irrelevant set each of their stems is also given the injections of a sample of that set, so that stems
+    occur with both.
+    """
     mismatched: Sequence[PromptSet] = ()
+    """Relevant samples whose injections were exchanged (:func:`leakmech.datasets.relation.mismatched`): irrelevant
+    prompts of the very stems and injections that relevant prompts have."""
     pairs: Sequence[AffectPair] = ()
 
     def texts(self) -> Iterator[tuple[Role, str]]:
@@ -107,37 +101,8 @@ def build_training_examples(
 ) -> list[TrainingExample]:
     """Examples of every kind in the asked proportion, with completions that the base model samples.
 
-    Parameters
-    ----------
-    loaded
-        The base model.
-    sources
-        Samples and pairs.
-    shares
-        Of each kind, in proportion.
-    n_examples
-        How many in all; None: as many as the scarcest kind allows.
-    completions
-        Most completions of one prompt.
-    polarities
-        Which injections irrelevant and relevant examples have.
-    evaluation, max_overlap
-        Data sets that training must share no text with; the frozen ones are always among them.
-    renderer
-        By default the tokenizer's form of prompt.
-    decoding
-        Of completions; by default the benchmark's, with at most 64 tokens.
-    seed
-        Of completions and of what is drawn.
-    batch_size, cache_dir, progress
-        See :func:`leakmech.studies.lora.completions.sample_completions`.
-
-    Raises
-    ------
-    DatasetError
-        Training and evaluation share a text (the first five are listed), or there is no example.
-    UsageError
-        There are not enough samples for the asked number and shares.
+    Without `n_examples`, as many as the scarcest kind allows; `completions` is the most of one prompt. Training must
+    share no text with `evaluation` and the frozen data sets.
     """
     frozen = [load_dataset(name) for name in FROZEN_DATASETS]
     refuse_shared_texts(sources.texts(), [*evaluation, *frozen], max_overlap=max_overlap)
