@@ -49,19 +49,9 @@ _TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 
 def write_report(run: str | Path, summary: Summary | None = None) -> Path:
-    """Draw the figures and write ``report.html`` into the directory of a diagnosis; returns the page.
+    """Draw the figures and write ``report.html`` into the directory of a diagnosis; return its path.
 
-    Parameters
-    ----------
-    run
-        The run directory.
-    summary
-        What ``summary.json`` will hold, where it is not written yet.
-
-    Raises
-    ------
-    StorageError
-        The file system refuses, or there is no summary.
+    Give the `summary` if ``summary.json`` is not written yet.
     """
     run = Path(run)
     known: Summary = read_json(run / "summary.json") if summary is None else summary
@@ -102,7 +92,7 @@ def _pictures(folder: Path) -> list[Section]:
 
 
 def headline(summary: Summary) -> str:
-    """What was found, in a sentence; empty where the summary holds no direction and no area."""
+    """What was found, in a sentence; empty if the summary holds neither a direction nor an area."""
     parts = []
     directions = [(name, values) for name, values in _directions(summary).items() if is_number(values.get("auc"))]
     if directions:
@@ -118,7 +108,7 @@ def headline(summary: Summary) -> str:
 
 
 def main_numbers(summary: Summary) -> Table | None:
-    """Agreement, areas and directions, each beside its baseline; None where the summary has none of them."""
+    """Agreement, areas and directions, each beside its baseline; None if the summary has none of them."""
     asked: list[tuple[str, Summary, Mapping[str, tuple[str, str]]]] = [("", summary, _NUMBERS)]
     asked += [(f"{name}: ", values, _DIRECTION_NUMBERS) for name, values in _directions(summary).items()]
     rows = [

@@ -101,13 +101,7 @@ def _about(bench: Workbench) -> Fragment:
 
 
 def load_splits(config: DiagnoseConfig) -> dict[str, PromptSet]:
-    """Samples to fit on, to choose on and to report on.
-
-    Raises
-    ------
-    DatasetError
-        They share samples or injections, or hold those of a frozen data set.
-    """
+    """Samples to fit on, to choose on and to report on, which share nothing with each other or the frozen sets."""
     splits = split_samples(
         load_dataset(config.fit), tune=load_dataset(config.tune) if config.tune else None, seed=config.seed
     )

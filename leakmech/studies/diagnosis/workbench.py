@@ -43,7 +43,7 @@ class Workbench:
 
     @cached_property
     def reading(self) -> LoadedModel:
-        """The model whose activations are read, by the configured backend; all else is done with `loaded`."""
+        """The model whose activations are read, by the configured backend; everything else is done with `loaded`."""
         return self.loaded if self.config.backend == "hf" else BridgedModel.of(self.loaded)
 
     @cached_property
@@ -75,10 +75,7 @@ class Workbench:
     def continuations(self, name: str) -> Continuations:
         """The model's own continuations for ``tune`` or ``test``; sampled once, kept in the run.
 
-        Raises
-        ------
-        GenerationError
-            The model has none of its own.
+        Where the model has none of its own, the refusal is kept and raised again.
         """
         stored = self.run.part(f"continuations-{name}", lambda: self._sample(name))
         if "none" in stored:

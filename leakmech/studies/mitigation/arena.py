@@ -56,41 +56,25 @@ _WITHOUT_OWN_LIKELIHOOD = ("rewrite", "decoding", "oracle")
 
 @dataclass(frozen=True, eq=False)
 class Arena:
-    """What all mitigations of a comparison share.
-
-    Attributes
-    ----------
-    loaded
-        The base model.
-    config
-        The benchmark on the leakage set.
-    relevant
-        Data sets of relevant affect, the headline first.
-    files
-        The run directory that all of it is kept in.
-    split
-        ``tune`` or ``test``: a name for tables and folders.
-    margins
-        Of side effects.
-    damage
-        Whether side effects are measured (fluency always is), and answers to direct requests for emotional text.
-    arrangements
-        Others of the leakage set (``after``, ``twice``), in which leakage is measured as well.
-    draws
-        Bootstrap resamples.
-    progress
-        See :mod:`leakmech.core.progress`.
-    """
+    """What all mitigations of a comparison share; it is kept in the run directory `files`."""
 
     loaded: LoadedModel
+    """The base model."""
     config: BenchConfig
+    """The benchmark on the leakage set."""
     relevant: tuple[str, ...]
+    """Data sets of relevant affect, the headline first."""
     files: RunDirectory
     split: str = "test"
+    """``tune`` or ``test``: a name for tables and folders."""
     margins: Margins = field(default_factory=Margins)
+    """Margins within which a side effect counts as none."""
     damage: bool = True
+    """Whether side effects are measured (fluency always is), and direct requests for emotional text."""
     arrangements: tuple[Arrangement, ...] = ()
+    """Other arrangements of the leakage set (``after``, ``twice``), in which leakage is measured as well."""
     draws: int = 2_000
+    """Bootstrap resamples."""
     progress: Progress = no_progress
 
     # -- cells ---------------------------------------------------------------------------------------------------
@@ -113,7 +97,7 @@ class Arena:
         return f"{self.split}/{slug(mitigation.name)}-{self.key(mitigation)[:8]}"
 
     def folder(self, mitigation: Mitigation) -> Path:
-        """Of a cell."""
+        """The folder of a cell."""
         return self.files.cell(self.cell(mitigation))
 
     def bench(self, mitigation: Mitigation, dataset: str) -> BenchResult:
@@ -131,7 +115,7 @@ class Arena:
         return bench_under(mitigation, config, model=self.loaded, out=out, progress=self.progress)
 
     def row(self, run: Run, mitigation: Mitigation) -> dict[str, Any]:
-        """All numbers of a cell, flat; measured if they are not there yet."""
+        """All numbers of a cell, flat; they are measured if they are not there yet."""
         return run.cell(self.cell(mitigation), lambda: self._measure(mitigation))
 
     def scores(self, mitigation: Mitigation, dataset: str | None = None) -> LeakageScores:
@@ -230,7 +214,7 @@ class Arena:
 
     @cached_property
     def estimator(self) -> Estimator:
-        """The headline's."""
+        """The estimator of the headline."""
         return load_estimator(estimator_names(self.config.estimator)[0], encoder=self.encoder)
 
     @cached_property
@@ -249,7 +233,7 @@ class Arena:
 
     @staticmethod
     def _damage(effects: SideEffects) -> dict[str, Any]:
-        """The columns of ``tables/mitigations.csv``, and all else under its own name; None for what is not measured."""
+        """The columns of ``tables/mitigations.csv``, and everything else under its own name; None: not measured."""
         found = {effect.name: effect for effect in effects.effects}
         headline = {"kl": "kl", "perplexity_ratio": "perplexity_neutral", "capability": "capability"}
         row: dict[str, Any] = dict.fromkeys(headline)
@@ -276,7 +260,7 @@ class Arena:
 
     @cached_property
     def suite(self) -> SideEffectSuite:
-        """Measures of answers, and of the model itself where damage is measured."""
+        """Measures of generations, and of the model itself if damage is measured."""
         renderer = self._renderer(BASE)
         return SideEffectSuite(
             base=ModelVariant(self.loaded),
@@ -293,7 +277,7 @@ class Arena:
         )
 
     def _controls(self, renderer: Renderer) -> list[Continuation]:
-        """The base model's first control generation of every sample, behind its prompt."""
+        """The base model's first control generation of every sample, after its prompt."""
         prompts = {sample.id: renderer.prompt(sample, "control") for sample in self.samples}
         tokens = {}
         for record in self.bench(BASE, self.config.dataset).files.generations():
@@ -310,7 +294,7 @@ class Arena:
         return ModelVariant(loaded, _change(loaded, mitigation, interventions))
 
     def _changed_model(self, mitigation: Mitigation) -> tuple[LoadedModel, tuple[Intervention, ...]]:
-        """With its adapter, and the interventions that it runs under."""
+        """The model with the mitigation's adapter, and the interventions that it runs under."""
         config = mitigation.configure(self.config)
         loaded = load_adapter(self.loaded, config.adapter) if config.adapter else self.loaded
         interventions = mitigation.interventions
@@ -336,5 +320,5 @@ def _change(loaded: LoadedModel, mitigation: Mitigation, interventions: tuple[In
 
 
 def _number(value: Any) -> Any:
-    """None for NaN, which JSON does not know."""
+    """`value`, or None for NaN, which JSON does not know."""
     return None if isinstance(value, float) and value != value else value

@@ -88,11 +88,11 @@ def evaluate_mitigations(
     out
         Run directory; default ``runs/mitigations-<model>-<dataset>-seed<seed>``. Finished cells are kept.
     margins
-        Within which a side effect counts as none; set them before looking at results.
+        Margins within which a side effect counts as none; set them before looking at results.
     damage
         False leaves out side effects other than fluency.
     arrangements
-        Others of the leakage set (``after``, ``twice``), in which leakage is measured as well.
+        Other arrangements of the leakage set (``after``, ``twice``), in which leakage is measured as well.
     draws, alpha
         Bootstrap resamples; level of the tests.
     progress
@@ -136,13 +136,7 @@ def evaluate_mitigations(
 
 
 def as_mitigations(items: Sequence[Measurable] | Mapping[str, Measurable]) -> list[Mitigation]:
-    """Mitigations from all that can be measured, under different names.
-
-    Raises
-    ------
-    ConfigError
-        There is none, something else is among them, or two have one name.
-    """
+    """Turn all that can be measured into mitigations, each under a name of its own."""
     named = items.items() if isinstance(items, Mapping) else [(None, item) for item in items]
     found = [_as_mitigation(item, name) for name, item in named]
     if not found:
@@ -193,13 +187,7 @@ def _version(function: Any) -> str:
 def measure_all(
     run: Run, arena: Arena, mitigations: Sequence[Mitigation], *, alpha: float = 0.05
 ) -> list[dict[str, Any]]:
-    """Rows of the base model and of all mitigations, cell by cell, with tests over the whole family.
-
-    Raises
-    ------
-    InterruptedRunError
-        Ctrl-C or SIGTERM; says how many cells are finished.
-    """
+    """Rows of the base model and of all mitigations, cell by cell, with tests over the whole family."""
     rows: list[dict[str, Any]] = []
     everything = [BASE, *mitigations]
 

@@ -7,7 +7,7 @@ is chosen on ``tune`` samples. Baselines do the same with arbitrary directions a
 ``set-point-*``      moves the projection to its mean over control prompts instead of to zero
 ``*-if-unrelated``   the same, only where a probe finds that the stem is not about the injection; the strength is the
                      share of held-out irrelevant prompts that the probe catches
-``ignore-*``         takes attention to the injection away, from every token behind it (strength: share)
+``ignore-*``         takes attention to the injection away, from every token after it (strength: share)
 ``heads-*``, ``neurons-*``   the components that the diagnosis ranks first, at their mean over control prompts (their
                      number), or scaled (the factor)
 ``steer-against``    adds the direction against the sign of the affect that a probe reads (share of the stream's length)
@@ -36,26 +36,17 @@ Build = Callable[[FittedParts, float], Sequence[Intervention]]
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of mitigation at several strengths.
-
-    Attributes
-    ----------
-    name, kind, note
-        Of its mitigations; the strength is added to the name.
-    strengths
-        Those to try; None for what has none.
-    make
-        A mitigation at a strength.
-    """
+    """One kind of mitigation at several strengths, each of which is added to the name."""
 
     name: str
     kind: MitigationKind
     note: str
     strengths: tuple[float | None, ...]
+    """The strengths to try; None for a mitigation that has none."""
     make: Callable[[FittedParts, float | None], Mitigation]
 
     def members(self, parts: FittedParts, fitted: Path) -> list[Mitigation]:
-        """All strengths.
+        """The mitigations at all strengths.
 
         Interventions are saved in the folder `fitted` and read from there the next time: fitted again, with another
         number of threads, they would differ in their last digits, and what was measured with them would not be theirs.
@@ -245,11 +236,5 @@ BASELINES: tuple[Family, ...] = (
 
 
 def chosen_families(names: Sequence[str] | None) -> list[Family]:
-    """Families by name; all for None.
-
-    Raises
-    ------
-    ConfigError
-        There is no such family.
-    """
+    """The families of these names; all of them for None, or none given."""
     return [FAMILIES.find(name) for name in names or FAMILIES]

@@ -44,27 +44,18 @@ METHOD = "difference_of_means"
 
 @dataclass(frozen=True, eq=False)
 class FittedParts:
-    """Parts of interventions for one model; each is fitted when it is first asked for.
-
-    Attributes
-    ----------
-    loaded
-        The model that was diagnosed.
-    config
-        Of the diagnosis.
-    path
-        Its directory.
-    relevant
-        Relevant affect to fit on, marked ``fit`` and ``tune``.
-    seed, progress
-        Of baselines; :mod:`leakmech.core.progress`.
-    """
+    """Parts of interventions for one model; each is fitted when it is first asked for."""
 
     loaded: LoadedModel
+    """The model that was diagnosed."""
     config: DiagnoseConfig
+    """Settings of the diagnosis."""
     path: Path
+    """Directory of the diagnosis."""
     relevant: PromptSet
+    """Relevant affect to fit on, marked ``fit`` and ``tune``."""
     seed: int = 0
+    """Seed of the baselines."""
     progress: Progress = no_progress
 
     @cached_property
@@ -86,7 +77,7 @@ class FittedParts:
 
     @property
     def source_hash(self) -> str:
-        """Of all that the parts are fitted on, beside the model."""
+        """Hash of all that the parts are fitted on, except the model."""
         c = self.config
         samples = (self.splits["fit"].content_hash, self.splits["tune"].content_hash, self.relevant.content_hash)
         tables = [(self.path / "tables" / f"{name}.csv").read_bytes() for name in ("heads", "neurons")]
@@ -96,14 +87,14 @@ class FittedParts:
 
     @cached_property
     def activations(self) -> SiteActivations:
-        """At the last token of the prompts to fit on."""
+        """Activations at the last token of the prompts to fit on."""
         return ActivationReader(
             self.loaded, self._renderer, site="resid_post", seed=self.seed, progress=self.progress
         ).read(self.splits["fit"])
 
     @cached_property
     def directions(self) -> list[Direction]:
-        """Of read affect, one a layer."""
+        """Directions of read affect, one a layer."""
         return self._directions(self.activations)
 
     @cached_property
@@ -124,7 +115,7 @@ class FittedParts:
 
     @property
     def upper_layers(self) -> range:
-        """The upper two thirds."""
+        """The upper two thirds of the layers."""
         return range(self.layout.n_layers // 3, self.layout.n_layers)
 
     # -- components --------------------------------------------------------------------------------------------------
@@ -134,7 +125,7 @@ class FittedParts:
         return self._ranked("head", n)
 
     def top_neurons(self, n: int) -> list[Component]:
-        """The neurons that carry most of it."""
+        """The neurons that carry most of the affect shift."""
         return self._ranked("neuron", n)
 
     def _ranked(self, kind: ComponentKind, n: int) -> list[Component]:
@@ -183,7 +174,7 @@ class FittedParts:
 
     @cached_property
     def relation_probe(self) -> RelationProbe:
-        """Does the stem have to do with the injection?"""
+        """The probe that says whether a stem has to do with its injection."""
         return fit_relation_probe(
             self.loaded,
             self.relevant,
@@ -205,13 +196,7 @@ def _over_tokens(moments: Moments) -> Float[Tensor, "layer width"]:
 def load_fitted(
     path: str | Path, loaded: LoadedModel, *, relevant: Sequence[str], seed: int = 0, progress: Progress = no_progress
 ) -> FittedParts:
-    """Parts from the diagnosis in `path`.
-
-    Raises
-    ------
-    RunDirectoryError
-        It is no finished diagnosis, it has no samples to choose on, or it is one of another model.
-    """
+    """Parts from the diagnosis in `path`, which must be of this model and have samples to choose on."""
     record = Diagnosis.load(path).record
     path = record.path
     if not record.fact("samples").get("tune"):

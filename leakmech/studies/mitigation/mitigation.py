@@ -46,7 +46,7 @@ class Mitigation:
     kind
         What it is. ``base`` is the model as it is, ``baseline`` something arbitrary of equal size (a random direction)
         that a mitigation must beat. ``oracle`` marks what uses knowledge that a user does not have (which sentence was
-        injected): a bound for mitigations, and none itself.
+        injected): a bound for mitigations, and not one itself.
     settings
         Fields of :class:`leakmech.studies.benchmark.settings.BenchConfig` that it sets. Settings of ``decoding`` are
         merged into those of the run.
@@ -90,7 +90,7 @@ class Mitigation:
 
     @property
     def oracle(self) -> bool:
-        """Is it a bound for mitigations, and none itself?"""
+        """Is it a bound for mitigations, and not one itself?"""
         return self.kind == "oracle"
 
     @property
@@ -133,7 +133,7 @@ class Mitigation:
 
     @property
     def hash(self) -> str:
-        """Of what a hook does, by its name."""
+        """Hash of a hook's name and version."""
         return content_hash(self.name, self.hook_version)
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,12 +152,12 @@ class Mitigation:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Mitigation:
-        """What :meth:`to_dict` made.
+        """Read what :meth:`to_dict` made.
 
         Raises
         ------
         ConfigError
-            It is none of a mitigation, or of another version.
+            It is not a mitigation, or of another version.
         """
         version = values.get("format_version")
         if version != FORMAT_VERSION:
@@ -195,23 +195,9 @@ def bench_under(
     out: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> BenchResult:
-    """Run the benchmark under a mitigation, or continue that run.
+    """Run the benchmark `config` under a mitigation, or continue that run.
 
-    Parameters
-    ----------
-    mitigation
-        What to measure.
-    config
-        The run without it.
-    model
-        The model that `config` names, if it is loaded already.
-    out, progress
-        As of :func:`leakmech.bench`.
-
-    Raises
-    ------
-    UsageError
-        As :func:`leakmech.bench`, or the mitigation does not fit the configuration.
+    `model` is the model that `config` names, if it is loaded already.
     """
     changed = mitigation.configure(config)
     if mitigation.hook is not None and model is None:

@@ -1,21 +1,16 @@
-"""Mitigations that change how an answer is decoded, or the prompt that it is decoded from; and the oracle.
+"""Mitigations that need nothing fitted: rules of decoding, rewritten prompts, instructions, and the oracle.
 
-Formulas of the contrastive rules stand in :mod:`leakmech.generation.contrast`, the policy for failed rewrites in
-:mod:`leakmech.generation.rewriting`; the versions of a prompt that both use in :mod:`leakmech.prompts.views`. They lie
-below the benchmark, because a run can have any of them (``bench --contrast NAME``, ``bench --prompt-rewrite NAME``).
+A benchmark run can have any of them (``bench --contrast NAME``, ``--prompt-rewrite NAME``, ``--instruction NAME``), so
+what they do is told in the rooms below: formulas of the contrastive rules in :mod:`leakmech.generation.contrast`, the
+policy for failed rewrites in :mod:`leakmech.generation.rewriting`, the versions of a prompt that both use in
+:mod:`leakmech.prompts.views`, and texts and places of the instructions in :mod:`leakmech.prompts.instructions`.
+Köprü et al. (2025) report that leakage cannot be mitigated by prompting; the instructions ask whether place or wording
+changes that.
 
-The oracle completes the control prompt in place of the injected one, under the injected prompt's id: its answers are
-independent draws from the distribution of the control's, so its leakage is the null by construction and no method can
-have less. It needs to know which sentence was injected. It keeps nothing of relevant affect either, which is why it
+The oracle completes the control prompt in place of the injected one, under the injected prompt's id. Its generations
+are independent draws from the distribution of the control's, so its leakage is the null by construction and no method
+can have less. It needs to know which sentence was injected. It keeps nothing of relevant affect either, which is why it
 bounds leakage reduction and not selectivity.
-
-The mitigations that come with leakmech and need nothing fitted, by name.
-
-Instructions as mitigations: the model is told to let nothing irrelevant show.
-
-The texts and their places stand in one registry, :data:`leakmech.prompts.instructions.INSTRUCTIONS`, because a
-benchmark run can have any of them (``bench --instruction NAME``). Köprü et al. (2025) report that leakage cannot be
-mitigated by prompting; the variants ask whether place or wording changes that.
 """
 
 from __future__ import annotations
@@ -49,19 +44,9 @@ ORACLE = Mitigation("oracle-control-prompt", "oracle", {"prompt_rewrite": "contr
 
 
 def contrast_mitigation(preset: str, *, strength: float | None = None, plausibility: float | None = None) -> Mitigation:
-    """A contrastive decoding rule as a mitigation, of kind ``oracle`` where its reference is the control prompt.
+    """A rule of :data:`~leakmech.generation.contrast.CONTRASTS` as a mitigation, with the preset's values by default.
 
-    Parameters
-    ----------
-    preset
-        A name from :data:`leakmech.generation.contrast.CONTRASTS`.
-    strength, plausibility
-        In place of the preset's.
-
-    Raises
-    ------
-    ConfigError
-        There is no such preset, or a value is out of range.
+    Its kind is ``oracle`` if its reference is the control prompt.
     """
     contrast = CONTRASTS.find(preset)
     settings = contrast.to_dict()
@@ -75,13 +60,7 @@ def contrast_mitigation(preset: str, *, strength: float | None = None, plausibil
 
 
 def rewrite_mitigation(name: str) -> Mitigation:
-    """A rewriting of the prompt as a mitigation; ``control`` is the :data:`ORACLE`.
-
-    Raises
-    ------
-    ConfigError
-        There is no such rewriting.
-    """
+    """Turn a rewriting of the prompt into a mitigation; ``control`` is the :data:`ORACLE`."""
     rewrite = find_rewrite(name)
     if rewrite.name == "control":
         return ORACLE
@@ -89,13 +68,7 @@ def rewrite_mitigation(name: str) -> Mitigation:
 
 
 def decoding_mitigations(*, strengths: Sequence[float] | None = None) -> tuple[Mitigation, ...]:
-    """Every named rule and rewriting, the oracle first.
-
-    Parameters
-    ----------
-    strengths
-        Contrastive rules at each of these; default: each at its own strength only.
-    """
+    """Every named rule and rewriting, the oracle first; rules are made at each of `strengths`, or at their own."""
     rewrites = ("self", "self-examples", "last-sentence", "neutral-context")
     rules = [name for name in CONTRASTS if name != "placebo"]
     return (
@@ -110,22 +83,16 @@ def decoding_mitigations(*, strengths: Sequence[float] | None = None) -> tuple[M
 
 
 def builtin_mitigations(*, system_role: bool = True) -> dict[str, Mitigation]:
-    """By name, the oracle first.
+    """All of this module's mitigations by name, the oracle first.
 
-    `system_role` says whether prompts have one; without it instructions that stand there are left out.
+    `system_role` says whether prompts have one; without it, instructions that stand there are left out.
     """
     found = (*decoding_mitigations(), *instruction_mitigations(system_role=system_role))
     return {mitigation.name: mitigation for mitigation in found}
 
 
 def find_mitigation(name: str) -> Mitigation:
-    """A mitigation of :func:`builtin_mitigations` by name.
-
-    Raises
-    ------
-    ConfigError
-        There is none.
-    """
+    """The mitigation of that name among :func:`builtin_mitigations`."""
     return Registry("mitigation", builtin_mitigations()).find(name)
 
 
@@ -133,20 +100,7 @@ def find_mitigation(name: str) -> Mitigation:
 
 
 def instruction_mitigation(name_or_text: str, *, name: str | None = None) -> Mitigation:
-    """An instruction as a mitigation.
-
-    Parameters
-    ----------
-    name_or_text
-        A name from the registry, or any text to be said before every prompt.
-    name
-        Name of the mitigation; default: that of the instruction.
-
-    Raises
-    ------
-    ConfigError
-        There is no such instruction.
-    """
+    """A named instruction, or any text to be said before every prompt, as a mitigation."""
     instruction = resolve_instruction(name_or_text)
     return Mitigation(
         name or f"instruction-{instruction.name}", "instruction", {"instruction": name_or_text}, note=instruction.text
@@ -154,7 +108,7 @@ def instruction_mitigation(name_or_text: str, *, name: str | None = None) -> Mit
 
 
 def instruction_mitigations(*, system_role: bool = True) -> tuple[Mitigation, ...]:
-    """Every named instruction; without those that stand in the system role where prompts have none."""
+    """Every named instruction, without those that stand in the system role if prompts have none."""
     return tuple(
         instruction_mitigation(instruction.name)
         for instruction in INSTRUCTIONS.values()

@@ -41,33 +41,25 @@ Rows = Float[np.ndarray, "rows layers d_model"]
 
 @dataclass(frozen=True, eq=False)
 class RelationProbe:
-    """A fitted probe.
-
-    Attributes
-    ----------
-    layer
-        Whose ``resid_post`` it reads.
-    vector
-        Unit vector, shape (d_model,), float32.
-    irrelevant, relevant
-        Projections of held-out prompts.
-    auc_by_layer
-        On held-out prompts.
-    """
+    """A fitted probe, which reads ``resid_post`` of `layer`."""
 
     layer: int
     vector: torch.Tensor
+    """Unit vector, shape (d_model,), float32."""
     irrelevant: Float[np.ndarray, " n"]
+    """Projections of held-out irrelevant prompts."""
     relevant: Float[np.ndarray, " m"]
+    """Projections of held-out relevant prompts."""
     auc_by_layer: dict[int, float]
+    """AUC of each layer's vector on held-out prompts."""
 
     @property
     def auc(self) -> float:
-        """On held-out prompts; of the layer that was chosen on them."""
+        """AUC on held-out prompts of the layer that was chosen on them."""
         return self.auc_by_layer[self.layer]
 
     def probe(self, caught: float) -> Probe:
-        """Fires for irrelevant prompts: for the share `caught` of the held-out ones.
+        """A probe that fires for irrelevant prompts: for the share `caught` of the held-out ones.
 
         It is read ahead: in the layers below it, what a stem's tokens take from the injection would stay.
         """
@@ -101,27 +93,10 @@ def fit_relation_probe(
     seed: int = 0,
     **prompting: Any,
 ) -> RelationProbe:
-    """Fit a probe of relevance.
+    """Fit a probe of relevance on samples marked ``fit``, and choose its layer on those marked ``tune``.
 
-    Parameters
-    ----------
-    model
-        As :func:`leakmech.load_model` returns it.
-    relevant
-        Samples marked ``fit`` and ``tune``, with themes (``relevant-fit``).
-    irrelevant_fit, irrelevant_tune
-        Leakage samples to fit on and to hold out.
-    pairings
-        How often stems are paired with other injections.
-    seed
-        Of the pairings.
-    **prompting
-        How prompts are rendered and run, as for :func:`leakmech.cache_activations`.
-
-    Raises
-    ------
-    DatasetError
-        A split is empty.
+    `relevant` have themes (``relevant-fit``); stems are paired `pairings` times with injections of other themes.
+    `prompting` goes to :func:`leakmech.cache_activations`.
     """
     last = round(_DEEPEST * int(model.model.config.get_text_config().num_hidden_layers))
     layers = range(1, last)

@@ -29,13 +29,7 @@ _CAPTION = (
 
 
 def write_report(run: str | Path) -> Path:
-    """Draw the figure and write ``report.html`` into the directory of a comparison of mitigations; returns the page.
-
-    Raises
-    ------
-    StorageError
-        The file system refuses, or the comparison is not finished.
-    """
+    """Draw the figure and write ``report.html`` into the directory of a comparison of mitigations; return its path."""
     run = Path(run)
     summary = read_json(run / "summary.json")
     draw_mitigations(pd.read_csv(run / "tables" / "mitigations.csv"), run / "figures")
@@ -62,7 +56,7 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
 
 
 def headline(tested: Frame) -> str:
-    """What the most selective mitigation does, in a sentence; empty where none has a selectivity."""
+    """What the most selective mitigation does, in a sentence; empty if none has a selectivity."""
     found = tested[~tested["kind"].isin(_NOT_JUDGED) & tested["selectivity"].notna()]
     if found.empty:
         return ""
@@ -75,24 +69,9 @@ def headline(tested: Frame) -> str:
 
 
 def draw_mitigations(frame: pd.DataFrame, folder: str | Path) -> list[Path]:
-    """``pareto.png``, ``.pdf`` and ``.csv``: retention against leakage reduction.
+    """Draw retention against leakage reduction as ``pareto.png``, ``.pdf`` and ``.csv``.
 
-    Parameters
-    ----------
-    frame
-        Rows of ``tables/mitigations.csv``.
-    folder
-        Where the files go.
-
-    Returns
-    -------
-    list of Path
-        Empty where no mitigation has both numbers: the base model did not leak, or had no relevant affect to keep.
-
-    Raises
-    ------
-    FigureError
-        A column is missing or holds no numbers.
+    No file is drawn if no mitigation has both: the base model did not leak, or had no relevant affect to keep.
     """
     kept = frame.loc[frame["leakage_reduction"].notna() & frame["retention"].notna() & (frame["kind"] != "base")]
     if kept.empty:  # where the base model does not leak there is nothing to take out

@@ -164,8 +164,11 @@ def _bench_config(config: MitigateConfig, dataset: str, generations: int, limit:
 
 
 def _tune_arena(config: MitigateConfig, parts: FittedParts, run: RunDirectory, progress: Progress) -> Arena:
-    """Relevant affect that no probe was fitted on; the samples that the diagnosis chose on, and as many in which the
-    relevant stems have injections of other themes: leakage that only what decides by relevance can lower alone."""
+    """What strengths are chosen on: relevant affect that no probe was fitted on, and two kinds of leakage samples.
+
+    These are the samples that the diagnosis chose on, and as many in which the relevant stems have injections of other
+    themes: leakage that only what decides by relevance can lower alone.
+    """
     number = config.tune_samples
     relevant = without_self_reports(parts.relevant).split("tune")
     exchanged = mismatched(relevant, seed=config.seed).take(number)
@@ -182,13 +185,7 @@ def _tune_arena(config: MitigateConfig, parts: FittedParts, run: RunDirectory, p
 
 
 def refuse_misfit_files(config: MitigateConfig, loaded: LoadedModel) -> None:
-    """Before hours are spent: do the adapters and interventions that were asked for fit the model?
-
-    Raises
-    ------
-    UsageError
-        There is no such file, or it belongs to another model.
-    """
+    """Refuse adapters and interventions that are not there or do not fit the model, before hours are spent."""
     hashes = {loaded.weights_hash, loaded.base_hash}
     for path in config.interventions:
         refuse_misfits(load_interventions(path), layout_of(loaded.model), model_hashes=hashes)
@@ -231,7 +228,7 @@ def _uses_probe(families: list[Family]) -> bool:
 
 
 def _probe_facts(parts: FittedParts, fitted: Path) -> dict[str, Any]:
-    """About the probe of relevance in the interventions that were saved."""
+    """What a summary says of the probe of relevance in the interventions that were saved."""
     file = fitted / "relation_probe.json"
     if not file.exists():
         write_json(file, parts.relation_probe.to_dict())

@@ -65,8 +65,8 @@ class MitigateConfig(
     tune_samples: int = Field(40, ge=3, description="samples of either set on which strengths are chosen")
     margins: Annotated[dict[str, float], Spelling("--margin")] = Field(
         default_factory=dict,
-        description="within which a side effect counts as none: perplexity, kl, distinct, repeated, compression, "
-        "length, empty, looping, relevance, capability, seconds, alpha",
+        description="margins within which a side effect counts as none: perplexity, kl, distinct, repeated, "
+        "compression, length, empty, looping, relevance, capability, seconds, alpha",
     )
     alpha: float = Field(0.05, gt=0, lt=1, description="level of the tests")
 
@@ -83,13 +83,7 @@ class MitigateConfig(
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
-        """Validate `values`.
-
-        Raises
-        ------
-        ConfigError
-            A key is unknown (the nearest valid one is named), a value is out of range, or there is nothing to judge.
-        """
+        """Validate `values`; see :meth:`Settings.parse`."""
         config = super().parse(values, where=where)
         if config.diagnosis is None and config.families:
             raise ConfigError(

@@ -29,13 +29,7 @@ _COLUMNS: Mapping[str, Column] = {
 
 
 def mitigations_table(frame: pd.DataFrame, *, title: str = "Mitigations") -> Table:
-    """One row per mitigation of one split: the base model first, then by selectivity; bounds and baselines last.
-
-    Parameters
-    ----------
-    frame
-        Rows of ``tables/mitigations.csv``.
-    """
+    """One row per mitigation of one split: the base model first, then by selectivity; bounds and baselines last."""
     ordered = frame.assign(place=[_place(kind) for kind in frame["kind"]]).sort_values(
         ["place", "selectivity"], ascending=[True, False], kind="stable"
     )
