@@ -21,7 +21,7 @@ from leakmech.core.errors import ConfigError, ModelError
 from leakmech.prompts.render import Prompt, Renderer
 
 Span = tuple[int, int]
-"""First token of a part and the one after its last; both 0 where a prompt has no such part."""
+"""First token of a part and the one after its last; both 0 if a prompt has no such part."""
 
 _NONE: Span = (0, 0)
 

@@ -15,13 +15,13 @@ _RESULTS = {
     "mitigate": ("mitigation.result", "MitigationComparison"),
     "train": ("lora.result", "LoraResult"),
 }
-"""By kind of run, where its result is; imported when it is asked for."""
+"""Where the result of each kind of run is; it is imported when it is asked for."""
 
 _FOLDERS = {
     "comparison.json": ("benchmark.comparison", "Comparison"),
     "key.json": ("annotation.importing", "AnnotationResult"),
 }
-"""What is made in one go has no record of a run: by the file that tells it."""
+"""What is made in one go has no record of a run: by the file that says what it is."""
 
 
 def load_result(path: str | Path) -> Result:

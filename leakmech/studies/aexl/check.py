@@ -72,7 +72,7 @@ class DatasetReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What deserves a look, each with file and line where it has one."""
+        """What deserves a look, each with file and line if it has one."""
         others, injections = len(self.disagreements()), len(self.measured("class"))
         by_class = (
             f"{self.path}: estimator {self.estimator!r} puts {others} of {injections} injections in another class than "

@@ -44,7 +44,7 @@ class Candidate:
     confidence: float = 0.0
     """The estimator's probability of its class; for a stem that of neutral."""
     group: str | None = None
-    """The part of the corpus that it comes from, where the corpus says so."""
+    """The part of the corpus that it comes from, if the corpus says so."""
     origin: str = ""
     """For a stem, the whole sentence."""
 

@@ -120,7 +120,7 @@ def _parse(row: Mapping[str, Any], where: str, known: set[str]) -> tuple[Key, st
 
 
 def _from_zero(texts: dict[Key, str | None]) -> dict[Key, str | None]:
-    """The same with generations counted from 0 where the file counts from 1 throughout."""
+    """The same with generations counted from 0 if the file counts from 1 throughout."""
     if min(generation for _, _, generation in texts) != 1:
         return texts
     return {(sample, condition, generation - 1): text for (sample, condition, generation), text in texts.items()}

@@ -184,7 +184,7 @@ class RunPrompts:
         return prompt.to_dict() | changed | {"rewrite_status": found.status}
 
     def summary(self) -> dict[str, Any]:
-        """What ``summary.json`` says of rewriting and contrast, where there is any."""
+        """What ``summary.json`` says of rewriting and contrast, if there is any."""
         changes: dict[str, Any] = {"oracle": True} if self.config.oracle else {}
         if self.config.contrast is not None:
             changes["contrast"] = self.config.contrast.to_dict()

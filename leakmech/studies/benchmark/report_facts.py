@@ -51,7 +51,7 @@ def facts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _changes(summary: Summary) -> list[tuple[str, str]]:
-    """How prompts and decoding were changed, where they were."""
+    """How prompts and decoding were changed, if they were."""
     rows = []
     if "prompt_rewrite" in summary:
         failed = percent(summary["rewrites"]["overall"]["failed_share"], decimals=0)

@@ -64,7 +64,7 @@ def bench(
     out
         Run directory. One that holds the same run is continued; default ``runs/<model>-<dataset>-seed<seed>``.
     progress
-        Where to report progress; silent by default (:class:`leakmech.core.progress.RichProgress` draws bars).
+        Where to report progress; silent by default (:func:`leakmech.core.progress.rich_progress` draws bars).
     **settings
         Fields of :class:`leakmech.studies.benchmark.settings.BenchConfig`, e.g. ``dataset="hexl", generations=10,
         seed=0``.
@@ -139,7 +139,7 @@ def run_benchmark(
 
 
 def _adapted(base: LoadedModel, config: BenchConfig, interventions: tuple[Intervention, ...]) -> LoadedModel:
-    """The model with its adapter and, where they are to be folded, its interventions."""
+    """The model with its adapter and, if they are to be folded, its interventions."""
     loaded = load_adapter(base, config.adapter) if config.adapter else base
     if not interventions:
         return loaded

@@ -248,7 +248,7 @@ def _example(
     candidate: _Candidate, draw: Draw, completion: Completion, renderer: Renderer, end: int
 ) -> TrainingExample:
     prompt = _rendered(renderer, candidate)
-    # Where the model ended by itself, that is part of what it said; where it was cut off, it is not.
+    # If the model ended by itself, that is part of what it said; if it was cut off, it is not.
     tokens = (*completion.tokens, end) if completion.finish_reason == "stop" else completion.tokens
     return TrainingExample(
         id=f"{candidate.kind}/{content_hash(prompt)}/{draw[1]}",

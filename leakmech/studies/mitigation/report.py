@@ -74,7 +74,7 @@ def draw_mitigations(frame: pd.DataFrame, folder: str | Path) -> list[Path]:
     No file is drawn if no mitigation has both: the base model did not leak, or had no relevant affect to keep.
     """
     kept = frame.loc[frame["leakage_reduction"].notna() & frame["retention"].notna() & (frame["kind"] != "base")]
-    if kept.empty:  # where the base model does not leak there is nothing to take out
+    if kept.empty:  # if the base model does not leak, there is nothing to take out
         return []
     return trade_off(
         kept,

@@ -207,7 +207,7 @@ def _given(config: MitigateConfig) -> list[Mitigation]:
 
 
 def _names(kind: str, paths: Sequence[str]) -> dict[str, str]:
-    """Paths by name: their last part, or all of them where another has that name already.
+    """Paths by name: their last part, or all parts if another has that name already.
 
     Names of earlier paths do not depend on later ones, so that a run that takes in more keeps its cells.
     """

@@ -201,7 +201,7 @@ def test_different_estimators_are_refused_unless_asked_for(make_run):
         ({"runs": "a"}, "at least two runs are needed"),
         ({"runs": ["a", "b", "a/../a"]}, "is given twice"),
         ({"baseline": "bb"}, "none of the runs; did you mean 'b'"),
-        ({"baseline": 2}, "no position among 2 runs"),
+        ({"baseline": 2}, "not a position among 2 runs"),
         ({"baseline": 0, "all_pairs": True}, "no common baseline"),
         ({"cleaning": "clean"}, "cleaning: unknown 'clean'"),
         ({"margin": 0.0}, "margin must be greater than 0, found 0.0"),
