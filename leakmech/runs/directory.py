@@ -65,28 +65,14 @@ class RunDirectory:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What ``run.json`` says: how a run was made.
-
-    Attributes
-    ----------
-    path
-        The run directory.
-    values
-        All of it.
-    """
+    """What ``run.json`` in the run directory `path` says: how a run was made."""
 
     path: Path
     values: Mapping[str, Any]
 
     @classmethod
     def read(cls, path: str | Path) -> RunRecord:
-        """The record of the run in `path`.
-
-        Raises
-        ------
-        RunDirectoryError
-            There is no run, or its record is damaged.
-        """
+        """The record of the run in `path`; RunDirectoryError if there is no run."""
         found = cls.find(path)
         if found is None:
             raise RunDirectoryError(f"{path}: is not a leakmech run (it has no {RUN_FILE})")
@@ -137,10 +123,7 @@ class RunRecord:
 def stored_settings(path: str | Path, *, command: str = "bench") -> dict[str, Any]:
     """The settings of the run in `path`, so that naming a run is enough to continue it; none if there is no run.
 
-    Raises
-    ------
-    RunDirectoryError
-        It is a run of another command.
+    A run of another command is refused with a RunDirectoryError.
     """
     record = RunRecord.find(path)
     if record is None:

@@ -15,17 +15,9 @@ from leakmech.core.errors import InterruptedRunError
 def interruptible(where: object, saved: Callable[[], str], how_to_continue: str) -> Iterator[None]:
     """Turn an interruption of the block, or of a run inside it, into one InterruptedRunError.
 
+    `saved` is called after an interruption and says what is on disk.
     SIGTERM interrupts as Ctrl-C does, unless the program has its own handler for it or this is not the main thread,
     where Python delivers no signals.
-
-    Parameters
-    ----------
-    where
-        What was interrupted: a path.
-    saved
-        Says what is on disk; called after an interruption.
-    how_to_continue
-        A command, or ``the same call``.
     """
     own = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if own:

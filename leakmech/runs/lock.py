@@ -1,7 +1,7 @@
 """One process a run directory: a lock that goes when its process does, however that ends.
 
-The lock is the kernel's (``flock`` on the file ``.lock`` in the directory), so that a killed process leaves none
-behind, on whatever machine the next one runs. What the file holds is only for those who are refused: who has the
+The lock is the kernel's (``flock`` on the file ``.lock`` in the directory), so that a killed process leaves no
+lock, on whatever machine the next one runs. What the file holds is only for those who are refused: who has the
 directory, and since when.
 """
 
@@ -33,15 +33,7 @@ class DirectoryLock:
 
     @classmethod
     def acquire(cls, folder: Path, command: str) -> DirectoryLock:
-        """Lock `folder`, which is made if it is missing; `command` is what others are told.
-
-        Raises
-        ------
-        RunDirectoryError
-            Another process has it.
-        StorageError
-            The file system refuses.
-        """
+        """Lock `folder`, which is made if it is missing; `command` is what others are told."""
         path = folder / LOCK
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -33,36 +33,21 @@ _REQUIRED = PydanticUndefined
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a command.
-
-    Attributes
-    ----------
-    path
-        The setting: its name, or those of a group and of a field in it.
-    names
-        ``("--name",)``, or both names of a switch.
-    kind
-        How values are written.
-    shown
-        What stands for a value in ``--help``.
-    help
-        The field's description.
-    default
-        JSON-ready.
-    heading
-        What the setting is about.
-    role
-        ``group`` of a switch that turns a group on or off, ``preset`` of an option that names one.
-    """
+    """One option of a command."""
 
     path: tuple[str, ...]
+    """The setting: its name, or those of a group and of a field in it."""
     names: tuple[str, ...]
+    """``("--name",)``, or both names of a switch."""
     kind: Kind
+    """How values are written."""
     shown: str
+    """What stands for a value in ``--help``."""
     help: str
     default: Any = field(compare=False)
     heading: str = field(compare=False)
     role: Literal["field", "group", "preset"] = "field"
+    """``group`` of a switch that turns a group on or off, ``preset`` of an option that names one."""
 
     @property
     def parameter(self) -> str:
@@ -236,14 +221,7 @@ def gathered(
     """What a command is to do: what the run in `out` stored, over it the file, over it the options.
 
     An option for one field of a group leaves the group's other fields as they are. Repeated options add to what a run
-    may take in more of (``Settings.grows``).
-
-    Raises
-    ------
-    ConfigError
-        The file cannot be read or has an unknown key, or an option is about a group that is not there.
-    RunDirectoryError
-        `out` holds a run of another command.
+    may take in more of (``Settings.grows``). ConfigError says which key or option is wrong.
     """
     values = settings.stored(out) if out else {}
     if file is not None:

@@ -16,18 +16,9 @@ _NOT_STORED = object()
 def reproduction(
     settings: type[Settings], config: Mapping[str, Any], *, arguments: Sequence[str] = (), place: Mapping[str, Any]
 ) -> str:
-    """The command that makes a run once more.
+    """The command that makes a run once more, from the settings that it stored.
 
-    Parameters
-    ----------
-    settings
-        The settings of its command.
-    config
-        Those that the run stored (:meth:`leakmech.runs.settings.Settings.identity`).
-    arguments
-        What stands before the options: what the command works on, and options that are not settings.
-    place
-        Where it ran, as far as that decides its numbers: ``dtype``.
+    `arguments` stand before the options; `place` says where it ran, as far as that decides its numbers (``dtype``).
     """
     words = [word for option, value in _said(options_of(settings), {**config, **place}) for word in option.words(value)]
     return shlex.join(["leakmech", *settings.command.split(), *arguments, *words])

@@ -72,16 +72,16 @@ class Result:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """Of a run with generations: one row for each, see :mod:`leakmech.scoring.records`."""
+        """One row per generation, if the run has any; see :mod:`leakmech.scoring.records`."""
         return self.files.scores()
 
     def table(self, name: str) -> pd.DataFrame:
-        """``tables/<name>.csv``.
+        """The table ``tables/<name>.csv``.
 
         Raises
         ------
         RunDirectoryError
-            There is no such table; the names of those there are is said.
+            There is no such table; the nearest name is said.
         """
         names = sorted(file.stem for file in (self.path / "tables").glob("*.csv"))
         if name not in names:

@@ -37,17 +37,7 @@ _SAMPLES = ("dataset", "fit", "tune")
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory that this process has opened.
-
-    Attributes
-    ----------
-    path
-        The directory.
-    settings
-        What the run was opened with.
-    record
-        What ``run.json`` says.
-    """
+    """A run directory that this process has opened with `settings`; `record` is what ``run.json`` says."""
 
     path: Path
     settings: Settings
@@ -58,13 +48,7 @@ class Run:
 
     @staticmethod
     def check(path: str | Path, settings: Settings, *, lock: bool = True) -> None:
-        """Before anything is loaded: could a run with these settings be opened in `path`? Arguments as of :meth:`open`.
-
-        Raises
-        ------
-        RunDirectoryError
-            It is a file, holds something else or a run with other settings, or another process is using it.
-        """
+        """Raise RunDirectoryError, before anything is loaded, if :meth:`open` would refuse this directory."""
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise RunDirectoryError(f"{path}: is a file, not a run directory")
@@ -89,25 +73,8 @@ class Run:
     ) -> Run:
         """Begin the run in `path`, or open it to go on; until it is closed no other process can.
 
-        Parameters
-        ----------
-        path
-            Empty, missing, or with a run of the same settings (:meth:`check`).
-        settings
-            The settings of the run.
-        fingerprint
-            Hashes of what settings do not say: weights, data sets, estimators.
-        lock
-            False for the other processes of a run that several make together; the first one holds the directory.
-        **facts
-            What else ``run.json`` tells about a new run.
-
-        Raises
-        ------
-        RunDirectoryError
-            The directory holds another run, or another process is using it.
-        StorageError
-            The file system refuses.
+        `fingerprint` has the hashes of what settings do not say (weights, data sets, estimators); `facts` is what else
+        ``run.json`` tells about a new run. `lock` is False for the other processes of a run that several make together.
         """
         path = Path(path)
         cls.check(path, settings, lock=False)
@@ -143,11 +110,11 @@ class Run:
         return self.files.is_complete()
 
     def part(self, name: str, make: Callable[[], Fragment]) -> Fragment:
-        """What `make` returns, kept in ``stages/<name>.json``; what is there is not made again."""
+        """Return what `make` returns and keep it in ``stages/<name>.json``; what is there is not made again."""
         return _made_once(self.path / "stages" / f"{name}.json", make)
 
     def cell(self, key: str, make: Callable[[], Fragment]) -> Fragment:
-        """The same for one of many alike; `key` is its folder in ``cells/`` and names everything that decides it."""
+        """Do the same for one of many alike; `key` is its folder in ``cells/`` and names all that decides it."""
         return _made_once(self.files.cell(key) / "cell.json", make)
 
     def save_table(self, name: str, frames: pd.DataFrame | Sequence[pd.DataFrame]) -> None:
@@ -172,7 +139,7 @@ class Run:
     # -- ending ------------------------------------------------------------------------------------------------------
 
     def interruptible(self, saved: Callable[[], str]) -> AbstractContextManager[None]:
-        """In this block Ctrl-C and SIGTERM raise InterruptedRunError: what is `saved`, and how to go on."""
+        """Let Ctrl-C and SIGTERM raise InterruptedRunError in this block: what is `saved`, and how to go on."""
         return interruptible(self.path, saved, self.record.how_to_continue())
 
     def finish(self, summary: Fragment, timing: Mapping[str, float] | None = None, *, result: type[R]) -> R:

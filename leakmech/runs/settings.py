@@ -27,24 +27,16 @@ DEFAULT_MODEL = "embedded:smollm2-135m-instruct"
 
 @dataclass(frozen=True)
 class Spelling:
-    """For ``Annotated``: how a setting is spelled as an option, where that does not follow from its name and type.
-
-    Attributes
-    ----------
-    names
-        ``--name``, or ``--yes/--no`` of a switch.
-    prefix
-        What the options of a group's fields begin with; by default the group's name.
-    preset
-        The group may also be given by the name of a preset.
-    repeated
-        Several values are given by repeating the option, not with commas, because they may be paths.
-    """
+    """For ``Annotated``: how a setting is spelled as an option, if that does not follow from its name and type."""
 
     names: str = ""
+    """``--name``, or ``--yes/--no`` of a switch."""
     prefix: str | None = None
+    """What the options of a group's fields begin with; by default the group's name."""
     preset: bool = False
+    """The group may also be given by the name of a preset."""
     repeated: bool = False
+    """Several values are given by repeating the option, not with commas, because they may be paths."""
 
 
 class Settings(BaseModel):
@@ -66,24 +58,12 @@ class Settings(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
-        """Validate `values`.
-
-        Raises
-        ------
-        ConfigError
-            A key is unknown (the nearest valid one is named) or a value is out of range.
-        """
+        """Validate `values`; ConfigError names a value out of range, or an unknown key and the nearest valid one."""
         return checked(cls, dict(values), where=where, error=ConfigError, noun="key")
 
     @classmethod
     def stored(cls, out: Path) -> dict[str, Any]:
-        """The settings of the run in `out`, so that naming it is enough to continue it; none if there is no run.
-
-        Raises
-        ------
-        RunDirectoryError
-            It is a run of another command.
-        """
+        """The settings of the run in `out`, so that naming it is enough to continue it; none if there is no run."""
         from leakmech.runs.directory import stored_settings  # here: it needs more than settings do
 
         return stored_settings(out, command=cls.command)
@@ -200,13 +180,7 @@ class StatisticsSettings(Settings):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a configuration file.
-
-    Raises
-    ------
-    ConfigError
-        It is missing, no valid YAML, or no mapping.
-    """
+    """Read a configuration file; ConfigError if it is missing, or not a mapping in YAML."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
