@@ -40,7 +40,10 @@ _ENOUGH_DISK = 2 * _GB
 
 @dataclass(frozen=True)
 class DoctorLine:
-    """One check: what was looked at, what was found, and what to do if that is not enough."""
+    """One check: what was looked at, what was found, and what to do if that is not enough.
+
+    With status ``warn`` leakmech works, but slower or with less; with ``missing`` something cannot run.
+    """
 
     status: Status
     what: str
@@ -71,13 +74,7 @@ class DoctorReport:
 
 
 def diagnose_environment() -> DoctorReport:
-    """Look at everything that decides whether and how fast leakmech runs here; at most a few seconds.
-
-    Returns
-    -------
-    DoctorReport
-        Lines with status ``ok``, ``warn`` (works, but slower or with less) or ``missing`` (something cannot run).
-    """
+    """Look at everything that decides whether and how fast leakmech runs here; at most a few seconds."""
     return DoctorReport((*_versions(), *_hardware(), *_embedded(), _cache(), _hub()))
 
 
