@@ -32,7 +32,7 @@ _SHOWN_ORDER: tuple[Condition, ...] = ("control", "neutral", "positive", "negati
 
 @dataclass(frozen=True)
 class SampleBrowser(Section):
-    """The embedded samples as JSON, a sentence that says which ones they are, and the run that they are of."""
+    """The embedded samples as JSON, a sentence that says which ones they are, and their run."""
 
     kind = "samples"
     json: Markup
@@ -68,9 +68,10 @@ def sample_browser(
 
 
 def choose_samples(shifts: Float[np.ndarray, " samples"], number: int) -> list[int]:
-    """Indices of `number` samples in their own order: half those that shift most, either way, half a random rest.
+    """Indices of `number` samples in their own order: half are those that shift most, either way.
 
-    The random half is drawn with a fixed seed; a smaller `number` gives a subset of a larger one's samples.
+    The other half is drawn from the rest with a fixed seed; a smaller `number` gives a subset of the
+    samples of a larger one.
     """
     by_size = np.argsort(-np.abs(np.nan_to_num(shifts)), kind="stable")
     if number >= len(shifts):
@@ -94,7 +95,7 @@ def _selection(number: int, n_samples: int) -> str:
 
 
 def _generations(result: Result, wanted: set[str]) -> dict[str, dict[str, list[list[Any]]]]:
-    """``[sample][condition]``: scored text, full text where it is another, remark and P of each generation."""
+    """``[sample][condition]``: scored text, full text if it is another, remark and P of each generation."""
     policy = result.summary["cleaning"]
     scores = result.scores
     frame = scores.loc[~scores["resampled"] & scores["sample"].isin(list(wanted))]

@@ -19,7 +19,7 @@ _MINUS = re.compile(r"(?<![\w.])-(?=[\d.])|(?<=\de)-(?=\d)")
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number and no truth value."""
+    """Whether `value` is a finite number, and not a truth value."""
     return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -35,7 +35,7 @@ signed = partial(number, signed=True)
 def significant(value: float, *, digits: int = 3, signed: bool = False, zeros: bool = False) -> str:
     """A number of unknown size with `digits` digits; whole numbers are not cut to powers of ten.
 
-    `zeros` keeps the last digits where they are zero, so that the numbers of a column are equally precise.
+    `zeros` keeps the last digits if they are zero, so that the numbers of a column are equally precise.
     """
     style = ",.0f" if 10**digits - 0.5 <= abs(value) < 1e6 else f"{'#' if zeros else ''}.{digits}g"
     return f"{value:{'+' if signed else ''}{style}}".rstrip(".")
@@ -47,7 +47,7 @@ def percent(share: Any, *, decimals: int = 1) -> str:
 
 
 def p_value(p: Any) -> str:
-    """A p value with two digits, and with one where it is below 0.001."""
+    """A p value with two digits, and with one if it is below 0.001."""
     if _is_missing(p):
         return DASH
     if p >= 1e-3:
@@ -69,7 +69,7 @@ def cell(value: Any) -> str:
 
 
 def with_interval(value: Any, low: Any, high: Any, show: Callable[[Any], str] = number) -> str:
-    """A value and, where both its ends are known, its interval."""
+    """A value and, if both its ends are known, its interval."""
     if any(map(_is_missing, (value, low, high))):
         return show(value)
     return f"{show(value)} [{show(low)}, {show(high)}]"

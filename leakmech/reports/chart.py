@@ -48,15 +48,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class IntervalChart(Section):
-    """Rows of points with intervals, and a line where there is no effect.
-
-    Attributes
-    ----------
-    quantity, null_label
-        Labels of the axis and of the line at `null`.
-    caption
-        Text under the chart.
-    """
+    """Rows of points with intervals on an axis called `quantity`, and a line at `null`, where there is no effect."""
 
     kind = "chart"
     rows: Sequence[ChartRow]

@@ -41,10 +41,7 @@ class SampleTexts:
 def sample_texts(result: Result) -> dict[str, SampleTexts]:
     """Stem and injections of every sample, by id, in the order of the data set.
 
-    Raises
-    ------
-    RunDirectoryError
-        ``prompts.jsonl`` lacks a condition of a sample.
+    A run that lacks a condition of a sample is refused with a RunDirectoryError.
     """
     path = result.files.prompts_file
     # Every prompt is instruction, optional injection and stem; the first is known, and control has no second.
@@ -75,32 +72,10 @@ def _injection(body: str, stem: str) -> str:
 def examples_table(
     run: str | Path, *, number: int = 5, sample: str | None = None, generation: int = 0
 ) -> list[Padding]:
-    """Generations of some samples in all four conditions, for printing on a terminal.
+    """Generations of some samples in all four conditions, for printing on a terminal: a caption, then a table a sample.
 
-    Parameters
-    ----------
-    run
-        Directory of a finished benchmark run.
-    number
-        How many samples, evenly spaced in the order of the data set.
-    sample
-        Id of the one sample to show instead.
-    generation
-        Index of the generation to show, from 0 to K - 1.
-
-    Returns
-    -------
-    list
-        A caption that says what is shown and how it was chosen, then a table for each sample: injection, scored
-        first sentence and its valence P[positive] - P[negative]. Texts of the model are literal: no markup, no
-        control characters.
-
-    Raises
-    ------
-    RunDirectoryError
-        `run` is no finished benchmark run.
-    UsageError
-        There is no such sample or generation.
+    The `number` samples are evenly spaced in the order of the data set; `sample` is the id of the one to show instead.
+    Texts of the model are literal: no markup, no control characters.
     """
     result = Result.load(run).of_kind("bench")
     summary, texts = result.summary, sample_texts(result)
@@ -186,7 +161,7 @@ def _table(texts: SampleTexts, rows: Mapping[Condition, Record], *, policy: str)
 
 
 def _wrapping(text: str, *, style: str = "") -> Text:
-    """A text that wraps at words even where the console prints without wrapping."""
+    """A text that wraps at words even if the console prints without wrapping."""
     return Text(printable(text), style=style, no_wrap=False, overflow="fold")
 
 

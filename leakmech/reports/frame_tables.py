@@ -15,18 +15,9 @@ MAX_ROWS = 20
 
 
 def frame_table(frame: pd.DataFrame, file: str, *, columns: tuple[str, ...] = ()) -> Table:
-    """The first rows of a table of results.
+    """The first rows of a table of results whose rows all are in `file`, or the chosen rows if it says which were.
 
-    Parameters
-    ----------
-    frame
-        Rows are shown in their order; of one with a column ``chosen`` the chosen rows only. ``x_low`` and ``x_high``
-        become the interval of ``x``, plain ``low`` and ``high`` that of a score or effect; layer and index of a head or
-        neuron its name.
-    file
-        Where all rows are, for the title.
-    columns
-        Those that are shown if the frame has them, with their intervals; none: all.
+    ``x_low`` and ``x_high`` become the interval of ``x``, plain ``low`` and ``high`` that of a score or effect.
     """
     drawn: Frame = frame
     count = f"{len(drawn):,} rows"

@@ -110,12 +110,8 @@ class Code(Section):
 class Shown(Section):
     """A table with its title above and its notes below.
 
-    Attributes
-    ----------
-    total
-        First cell of the row that is set in bold.
-    style
-        ``texts`` if all cells hold sentences, ``meaning`` if those of the last column do.
+    The row whose first cell is `total` is set in bold; `style` is ``texts`` if all cells hold sentences, ``meaning`` if
+    those of the last column do.
     """
 
     kind = "table"
@@ -137,13 +133,7 @@ class Picture(Section):
 
     @classmethod
     def of(cls, path: Path, caption: str = "", *, heading: str = "") -> Self:
-        """A PNG file; the PDF and the CSV beside it are named.
-
-        Raises
-        ------
-        FigureError
-            It is missing or no PNG image.
-        """
+        """A PNG file; the PDF and the CSV beside it are named."""
         try:
             data = path.read_bytes()
             with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
@@ -154,7 +144,7 @@ class Picture(Section):
         except FileNotFoundError as problem:
             raise FigureError(f"{path}: no such figure; draw it before the page is made") from problem
         except (UnidentifiedImageError, OSError, SyntaxError) as problem:
-            raise FigureError(f"{path}: no PNG image ({problem}); draw it again") from problem
+            raise FigureError(f"{path}: is not a PNG image ({problem}); draw it again") from problem
         beside = [file.name for suffix in (".pdf", ".csv") if (file := path.with_suffix(suffix)).exists()]
         caption += f" For print and as data: {', '.join(beside)}." if beside else ""
         source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
@@ -210,15 +200,7 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """The page as HTML.
-
-    Parameters
-    ----------
-    title
-        What it is about, and of which model and data.
-    sections
-        In the order of the page; at most one is a sample browser.
-    """
+    """The page as HTML; at most one section is a sample browser."""
     kinds = {section.kind for section in sections}
     chapters = [section for section in sections if section.heading]
     return render(
@@ -232,13 +214,7 @@ def page(title: str, sections: Sequence[Section]) -> str:
 
 
 def write_page(run: Path, title: str, sections: Sequence[Section]) -> Path:
-    """Write the page of a run, ``report.html``; returns its path.
-
-    Raises
-    ------
-    StorageError
-        The file system refuses.
-    """
+    """Write the page of a run, ``report.html``, and return its path."""
     path = run / "report.html"
     write_text(path, page(title, sections))
     return path
@@ -249,18 +225,7 @@ def render(
 ) -> str:
     """The page of ``<template>.html.j2`` with style sheets and script inside, and a policy that allows nothing else.
 
-    Parameters
-    ----------
-    template
-        Its name.
-    styles
-        Style sheets after that of all pages.
-    script
-        File of the script, if the page has one.
-    images
-        Whether the page may show images that it holds.
-    values
-        What the template inserts; it also gets ``style``, ``script`` and ``content_security_policy``.
+    The template also gets `values`; `images` says whether the page may show images that it holds.
     """
     style = "\n".join(map(_asset, ("page.css", *styles)))
     code = _asset(script) if script else ""

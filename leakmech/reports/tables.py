@@ -68,7 +68,7 @@ class Table:
 
 
 def _literal(text: str) -> Text:
-    """Text in which square brackets are no markup."""
+    """Text in which square brackets are not markup."""
     return Text(text, no_wrap=False, overflow="fold")
 
 
@@ -143,7 +143,7 @@ def cleaning_table(summary: Summary) -> Table:
 
 
 def estimator_table(summary: Summary) -> Table | None:
-    """The same generations as each expression estimator sees them; None where there is only one."""
+    """The same generations as each expression estimator sees them; None if there is only one."""
     if "by_estimator" not in summary:
         return None
     first = summary["estimator"]

@@ -56,5 +56,5 @@ def test_a_missing_figure_and_a_file_that_is_none_are_refused(tmp_path):
     with pytest.raises(FigureError, match="no such figure; draw it before"):
         Picture.of(tmp_path / "x.png")
     (tmp_path / "x.png").write_text("<svg/>")
-    with pytest.raises(FigureError, match="no PNG image"):
+    with pytest.raises(FigureError, match="is not a PNG image"):
         Picture.of(tmp_path / "x.png")

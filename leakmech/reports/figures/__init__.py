@@ -1,9 +1,9 @@
-"""Figures: one message each, drawn from tables of plain columns; what study a table comes from they do not know.
+"""Figures: one message each, drawn from tables of plain columns; they do not know which study a table comes from.
 
 What is the same in every function:
 
 frame
-    The table. A missing column, no rows, two rows for one place of the drawing or a value that is no number are
+    The table. A missing column, no rows, two rows for one place of the drawing or a value that is not a number are
     refused by name with FigureError, before anything is drawn (:mod:`leakmech.reports.figures.frames`).
 path
     Where to save; its suffix is ignored. PNG, PDF and the drawn rows as CSV are written, and their paths returned.

@@ -1,8 +1,8 @@
-"""Figures: one message each, with intervals, drawn without touching the state of the caller's matplotlib.
+"""The look of all figures, drawn without touching the state of the caller's matplotlib.
 
 Figures are made as objects (no pyplot, no global settings) and saved as PNG, to be looked at, and as PDF, for print.
 Colours are of Okabe & Ito's palette, which colour-blind readers can tell apart; positive is blue and negative
-vermilion in every figure. Texts of models and users are drawn letter by letter: a dollar sign starts no formula.
+vermilion in every figure. Texts of models and users are drawn letter by letter: a dollar sign does not start a formula.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 def new_panels(
     width: float, height: float, *, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Figure, list[list[Axes]]]:
-    """As :func:`new_figure` with `rows` x `columns` pairs of axes; `options` as of ``Figure.subplots``."""
+    """A figure with `rows` x `columns` pairs of axes; `options` are those of ``Figure.subplots``."""
     figure = Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, **options)
     for axes in panels.flat:
@@ -88,7 +88,7 @@ def add_titles(figure: Figure, title: str, subtitle: str = "") -> None:
 
 
 def add_color_bar(mesh: Any, axes: Axes, label: str) -> None:
-    """What the colours of `mesh` mean, at the right of `axes`."""
+    """Say what the colours of `mesh` mean, at the right of `axes`."""
     figure: Any = axes.get_figure(root=True)
     width, height = figure.get_size_inches()
     bar = figure.colorbar(mesh, ax=axes, fraction=min(0.06, 0.4 / width), pad=0.03, aspect=height / 0.17)
@@ -106,7 +106,7 @@ def draw_cells(
     label: str,
     colors: Colormap = DIVERGING,
 ) -> None:
-    """A matrix with its colour bar and, if given, a text in every cell."""
+    """Draw a matrix with its colour bar and, if given, a text in every cell."""
     mesh = axes.pcolormesh(values, cmap=colors, vmin=limits[0], vmax=limits[1], edgecolors="white", linewidth=0.5)
     add_color_bar(mesh, axes, label)
     axes.set_facecolor(RULE)
@@ -151,12 +151,7 @@ def label_points(
 ) -> None:
     """Name some points of a scatter where the names hide as little as possible; call it when all else is drawn.
 
-    Parameters
-    ----------
-    points, names
-        What is named, the most important first.
-    others
-        Every point of the scatter, shape (points, 2): names avoid them.
+    The most important point comes first; names also avoid `others`, of shape (points, 2).
     """
     figure: Any = axes.get_figure(root=True)
     figure.draw_without_rendering()
@@ -206,13 +201,7 @@ def _hidden(box: Bbox, frame: Bbox, taken: Sequence[Bbox], marks: np.ndarray) ->
 
 
 def save_with_data(figure: Figure, path: str | Path, frame: pd.DataFrame, *, index: bool = False) -> list[Path]:
-    """Save as PNG and PDF, and what is drawn as CSV beside them. Returns the three paths, in this order.
-
-    Raises
-    ------
-    StorageError
-        The file system refuses.
-    """
+    """Save as PNG and PDF, and what is drawn as CSV beside them; return the three paths, in this order."""
     files = save_figure(figure, path)
     data = Path(path).with_suffix(".csv")
     with atomic_path(data) as temporary:
@@ -221,13 +210,7 @@ def save_with_data(figure: Figure, path: str | Path, frame: pd.DataFrame, *, ind
 
 
 def save_figure(figure: Figure, path: str | Path) -> list[Path]:
-    """Save as PNG and as PDF; the suffix of `path` is ignored. Returns both paths.
-
-    Raises
-    ------
-    StorageError
-        The file system refuses.
-    """
+    """Save as PNG and as PDF and return both paths; the suffix of `path` is ignored."""
     files = []
     for suffix, options in _FORMATS.items():
         file = Path(path).with_suffix(suffix)

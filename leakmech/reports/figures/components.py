@@ -41,14 +41,9 @@ def neuron_ranking(
     title: str | None = None,
     subtitle: str = "",
 ) -> list[Path]:
-    """The neurons with the largest scores, and what share of the total |score| the first k hold.
+    """Draw the `top` neurons with the largest scores, and what share of the total |score| the first k hold.
 
-    Parameters
-    ----------
-    frame
-        Columns ``layer, neuron, score`` of *all* neurons (the share is of their total), optionally ``low, high``.
-    top
-        How many neurons get a bar.
+    The table has *all* neurons: the share is of their total.
     """
     ranked = checked(
         frame,
@@ -128,18 +123,10 @@ def method_agreement(
     title: str | None = None,
     subtitle: str = "",
 ) -> list[Path]:
-    """A fast method against an exact one, a point a head, and their rank correlation.
+    """Draw a fast method against an exact one, a point a head, and say their rank correlation.
 
-    Parameters
-    ----------
-    frame
-        Columns ``layer, head, fast, exact``.
-    spearman
-        Rank correlation as reported elsewhere; None: of the points drawn.
-    top
-        How many heads are named: those with the largest exact effect.
-    names, unit
-        Of the two methods and of their numbers, for the axes.
+    `spearman` is that correlation as reported elsewhere (None: of the points drawn). The `top` heads with the largest
+    exact effect are named.
     """
     drawn = checked(
         frame, "method_agreement", key=("layer", "head"), whole=("layer", "head"), numbers=("fast", "exact")
@@ -180,17 +167,9 @@ def transport_scatter(
     title: str | None = None,
     subtitle: str = "",
 ) -> list[Path]:
-    """Components that bring affect from the injection, against those that write it out.
+    """Draw components that bring affect from the injection against those that write it out, the `top` of each named.
 
-    Parameters
-    ----------
-    frame
-        Columns ``layer, component, transport, expression``; component is ``H3``, ``attn``, ``mlp``, ``N873`` or a whole
-        name such as ``L12H3``.
-    top
-        How many components are named in each of the two.
-    quantities
-        What the two numbers are, with units: the labels of the axes.
+    A component is ``H3``, ``attn``, ``mlp``, ``N873`` or a whole name such as ``L12H3``.
     """
     drawn = checked(
         frame,

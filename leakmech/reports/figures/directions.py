@@ -36,17 +36,12 @@ _SPREAD = ("random_{}_p95", "shuffled_{}_p95", "test_{}_low", "test_{}_high", "t
 
 
 def layer_curves(frame: pd.DataFrame, path: str | Path, *, title: str | None = None, subtitle: str = "") -> list[Path]:
-    """How well directions separate positive from negative, layer by layer and method by method.
+    """Draw how well directions separate positive from negative, layer by layer and method by method.
+
+    Each site, position and kind gets a row of panels.
 
     Random directions are a grey area from chance to their 95th percentile, fits with shuffled labels dotted lines at
     theirs; a ring marks the direction that was chosen on ``tune``, a thin line how its method did there.
-
-    Parameters
-    ----------
-    frame
-        Columns ``site, position, kind, method, layer, test_auc, test_d_z`` and, drawn where they are there, ``chosen``,
-        ``random_auc_p95, shuffled_auc_p95, test_auc_low, test_auc_high, tune_auc`` and the same of ``d_z``. Each site,
-        position and kind gets a row of panels.
     """
     drawn = checked(
         frame,
@@ -169,13 +164,7 @@ def _chosen_title(drawn: Frame) -> str:
 def cosine_heat_map(
     frame: pd.DataFrame, path: str | Path, *, title: str | None = None, subtitle: str = ""
 ) -> list[Path]:
-    """Cosines between directions; numbers stand in the cells where they fit.
-
-    Parameters
-    ----------
-    frame
-        Square, with the same labels as index and as columns.
-    """
+    """Draw cosines between directions from a square table; numbers stand in the cells if they fit."""
     labels = [str(label) for label in frame.columns]
     if not labels or labels != [str(label) for label in frame.index]:
         raise FigureError(

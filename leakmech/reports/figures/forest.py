@@ -18,18 +18,9 @@ _difference = partial(number, decimals=3, signed=True)
 def forest_plot(
     rows: Sequence[Mapping[str, Any]], path: str | Path, *, quantity: str, margin: float | None = None
 ) -> list[Path]:
-    """Differences with their intervals, a line at no difference, and the margin of equivalence.
+    """Draw differences with their intervals, a line at no difference, and the margin of equivalence.
 
-    Parameters
-    ----------
-    rows
-        ``label``, ``difference``, ``low`` and ``high`` of each; None for what could not be computed.
-    path
-        Where to save; see :func:`~leakmech.reports.figures.canvas.save_figure`.
-    quantity
-        Label of the axis, with unit.
-    margin
-        Differences below it are none, and are shaded.
+    A row has ``label``, ``difference``, ``low`` and ``high``; None stands for what could not be computed.
     """
     figure, axes = new_figure(7.5, 1.3 + 0.34 * len(rows))
     if margin is not None:

@@ -1,7 +1,7 @@
 """What figures are drawn from: plain columns, checked before anything is drawn.
 
-A figure draws a table as it is. A missing column, no rows, a value that is no number or two rows for one place of the
-drawing are refused by name, for each of them would give a figure that looks finished and is wrong.
+A figure draws a table as it is. A missing column, no rows, a value that is not a number or two rows for one place of
+the drawing are refused by name, for each of them would give a figure that looks finished and is wrong.
 """
 
 from __future__ import annotations
@@ -33,23 +33,8 @@ def checked(
 ) -> Frame:
     """The columns that `figure` draws, in the order given here, with rows numbered from 0.
 
-    Parameters
-    ----------
-    key
-        Columns that together name a row: no two rows may share them.
-    whole
-        Columns of whole numbers from 0 (layers, heads, positions).
-    texts
-        Columns of names; made texts.
-    numbers
-        Columns of finite numbers.
-    optional
-        Columns of numbers that may be absent, or missing in some rows. ``low`` and ``high`` come together.
-
-    Raises
-    ------
-    FigureError
-        As above; the message names figure, column and row.
+    No two rows share all of `key`. Numbers are finite, `whole` ones count from 0; `optional` numbers may be absent, or
+    missing in some rows, and ``low`` and ``high`` come together.
     """
     wanted = [*whole, *texts, *numbers]
     for column in wanted:

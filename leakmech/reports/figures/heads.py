@@ -35,15 +35,7 @@ def head_heat_map(
     title: str | None = None,
     subtitle: str = "",
 ) -> list[Path]:
-    """The score of every head, layer by layer; those with the largest size are numbered and named beside the map.
-
-    Parameters
-    ----------
-    frame
-        Columns ``layer, head, score``, one row a head.
-    top
-        How many heads are named; the title says what share of the total |score| they hold.
-    """
+    """Draw the score of every head, layer by layer; the `top` largest in size are numbered and named beside the map."""
     drawn = checked(frame, "head_heat_map", key=("layer", "head"), whole=("layer", "head"), numbers=("score",))
     drawn = drawn.sort_values(["layer", "head"], ignore_index=True)
     if title is None:
@@ -65,13 +57,7 @@ def attention_map(
     title: str | None = None,
     subtitle: str = "",
 ) -> list[Path]:
-    """The share of its attention that every head pays to a span.
-
-    Parameters
-    ----------
-    frame
-        Columns ``layer, head, attention``; attention between 0 and 1, drawn in percent.
-    """
+    """Draw the share of its attention, between 0 and 1 in the table, that every head pays to a span."""
     drawn = checked(frame, "attention_map", key=("layer", "head"), whole=("layer", "head"), numbers=("attention",))
     drawn = drawn.sort_values(["layer", "head"], ignore_index=True)
     if title is None:
@@ -110,7 +96,7 @@ def _head_map(
     titles: tuple[str, str],
     scale: float = 1,
 ) -> list[Path]:
-    """Cells, colour bar, and beside them the list of the largest, whose numbers stand in their cells."""
+    """Draw cells, colour bar, and beside them the list of the largest, whose numbers stand in their cells."""
     n_layers, n_heads = int(drawn["layer"].max()) + 1, int(drawn["head"].max()) + 1
     cells = np.full((n_layers, n_heads), np.nan)
     cells[drawn["layer"], drawn["head"]] = scale * drawn[column]

@@ -14,15 +14,7 @@ _SMOOTHED_SHARE = 20  # a moving mean over a twentieth of the steps
 
 
 def loss_figure(log: pd.DataFrame, path: str | Path) -> list[Path]:
-    """The loss and each objective by step, faint, with moving means; dotted where another divergence begins.
-
-    Parameters
-    ----------
-    log
-        One row a step: ``step``, ``loss``, and a column for each objective.
-    path
-        Where to save; see :func:`leakmech.reports.figures.canvas.save_figure`.
-    """
+    """Draw the loss and each objective by step, faint, with moving means; dotted where another divergence begins."""
     objectives = [name for name in log.columns if name not in _NOT_LOSSES]
     figure, axes = new_figure(7.0, 3.6)
     window = max(1, len(log) // _SMOOTHED_SHARE)

@@ -36,13 +36,9 @@ def patching_map(
     title: str | None = None,
     subtitle: str = "",
 ) -> list[Path]:
-    """What patching the residual stream does, layer by layer and region by region.
+    """Draw what patching the residual stream does, layer by layer and region by region.
 
-    Parameters
-    ----------
-    frame
-        Columns ``layer, position, effect``; position is a named region (``injection, stem, tail, last`` come in this
-        order, others after them), effect a share: 1 is the whole effect, drawn as 100 %.
+    An effect of 1 is the whole effect, drawn as 100 %.
     """
     drawn = checked(
         frame, "patching_map", key=("layer", "position"), whole=("layer",), texts=("position",), numbers=("effect",)
@@ -86,18 +82,10 @@ def faithfulness_curves(
     title: str | None = None,
     subtitle: str = "",
 ) -> list[Path]:
-    """How much of the effect the first k components keep, and how much is left when they are removed.
+    """Draw how much of the effect the first k components keep, and how much is left when they are removed.
 
-    Parameters
-    ----------
-    frame
-        Columns ``mode`` (``keep`` or ``remove``), ``ranking`` (a method, ``random`` or ``magnitude``), ``fraction`` of
-        the components in (0, 1], ``faithfulness`` (1: as the whole model, 0: as without any), optionally ``low, high``.
-    areas
-        By ranking, the areas that belong to its curves, such as ``{"random": {"CPR": 0.4, "CMD": 0.6}}``; they stand in
-        the legend.
-    components
-        What is kept or removed, for the axis.
+    A ranking is a method, ``random`` or ``magnitude``; `areas` are said in its legend, such as
+    ``{"random": {"CPR": 0.4, "CMD": 0.6}}``. Faithfulness is 1 as the whole model, 0 as without any component.
     """
     drawn = checked(
         frame,

@@ -56,16 +56,10 @@ def token_projection(
     title: str | None = None,
     subtitle: str = "",
 ) -> list[Path]:
-    """Where affect enters a prompt and how far it travels: a line a condition, the shared tokens under each other.
+    """Draw where affect enters a prompt and how far it travels: a line a condition, shared tokens under each other.
 
-    Parameters
-    ----------
-    frame
-        Columns ``condition, position`` (index of the token in its prompt), ``token`` (its text, decoded),
-        ``projection``, ``part`` (``prefix``, ``instruction``, ``injection``, ``stem`` or ``tail``), optionally
-        ``low, high``.
-    leading
-        Tokens drawn before the injection; earlier ones (of a chat template, the same in every prompt) are left out.
+    ``position`` is the index of a token in its prompt. `leading` tokens are drawn before the injection; earlier ones
+    (of a chat template, the same in every prompt) are left out.
     """
     drawn = checked(
         frame,

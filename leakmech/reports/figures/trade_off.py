@@ -39,26 +39,12 @@ def trade_off(
     title: str,
     subtitle: str = "",
 ) -> list[Path]:
-    """What each of many changes gives in one number and keeps in another, and which of them nothing else beats in both.
+    """Draw what each of many changes gives in one number and keeps in another, and which of them nothing beats in both.
 
     Filled marks are measured on test samples, with their intervals; thin lines with small marks join the strengths of a
-    family on the samples on which they are chosen. The dashed line is the Pareto front of what was tested.
-
-    Parameters
-    ----------
-    frame
-        Columns ``name, kind, split`` (``test`` or ``tune``) and those of both axes, with ``<column>_low`` and
-        ``<column>_high`` where they are known. A name's family is what stands before its last hyphen.
-    x, y
-        Column and label of the axes; 0 is nothing, 1 all.
-    kinds
-        Every kind that may occur, in the order of colours and marks.
-    bounds
-        Kinds that are not candidates, so that the front leaves them out.
-    goal
-        Value that both numbers should reach at once: the shaded corner.
-    beside
-        Other columns of numbers that belong into the CSV.
+    family on the samples on which they are chosen. The dashed line is the Pareto front of what was tested,
+    without kinds that are `bounds`; `goal` is what both numbers should reach at once. A name's family is what stands
+    before its last hyphen; columns `beside` only go into the CSV.
     """
     columns = (x[0], y[0])
     optional = [f"{name}_{end}" for name in columns for end in ("low", "high")]
