@@ -7,7 +7,7 @@ vermilion in every figure. Texts of models and users are drawn letter by letter:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,10 @@ DIVERGING = LinearSegmentedColormap.from_list(
 )
 SEQUENTIAL = LinearSegmentedColormap.from_list("none-much", ["#f7f7f7", "#56b4e9", "#0072b2", "#00304d"])
 TITLE_SIZE, SUBTITLE_SIZE = 10.5, 8.5
+_NAME_PLACES = tuple(
+    (side * right, up) for right, up in ((4, 2), (4, -8), (4, 10), (4, -17), (9, -3)) for side in (1, -1)
+)
+"""Where a point's name may begin (or end, at its left), in points from it; the best place first."""
 _FORMATS: dict[str, dict[str, Any]] = {
     # Without dates and versions inside, the same figure is the same file.
     ".png": {"dpi": 200, "metadata": {"Software": None}},
@@ -43,22 +47,21 @@ _FORMATS: dict[str, dict[str, Any]] = {
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of `width` x `height` inches with one pair of axes in leakmech's look."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=INK, labelsize=9)
+    figure, [[axes]] = new_panels(width, height, tick_size=9)
     return figure, axes
 
 
 def new_panels(
-    width: float, height: float, *, rows: int = 1, columns: int = 1, **options: Any
+    width: float, height: float, *, rows: int = 1, columns: int = 1, tick_size: float = 8, **options: Any
 ) -> tuple[Figure, list[list[Axes]]]:
     """A figure with `rows` x `columns` pairs of axes; `options` are those of ``Figure.subplots``."""
     figure = Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, **options)
     for axes in panels.flat:
         axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(colors=INK, labelsize=8)
+        axes.tick_params(colors=INK, labelsize=tick_size)
+        axes.xaxis.label.set_size(9)
+        axes.yaxis.label.set_size(9)
     return figure, panels.tolist()
 
 
@@ -87,7 +90,7 @@ def add_titles(figure: Figure, title: str, subtitle: str = "") -> None:
         )
 
 
-def add_color_bar(mesh: Any, axes: Axes, label: str) -> None:
+def _add_color_bar(mesh: Any, axes: Axes, label: str) -> None:
     """Say what the colours of `mesh` mean, at the right of `axes`."""
     figure: Any = axes.get_figure(root=True)
     width, height = figure.get_size_inches()
@@ -105,24 +108,31 @@ def draw_cells(
     *,
     label: str,
     colors: Colormap = DIVERGING,
+    gap: float = 0.5,
 ) -> None:
     """Draw a matrix with its colour bar and, if given, a text in every cell."""
-    mesh = axes.pcolormesh(values, cmap=colors, vmin=limits[0], vmax=limits[1], edgecolors="white", linewidth=0.5)
-    add_color_bar(mesh, axes, label)
-    axes.set_facecolor(RULE)
+    mesh = axes.pcolormesh(values, cmap=colors, vmin=limits[0], vmax=limits[1], edgecolors="white", linewidth=gap)
+    _add_color_bar(mesh, axes, label)
+    axes.set_facecolor(RULE)  # cells without a value
     axes.spines[["left", "bottom"]].set_visible(False)
     for (row, column), value in np.ndenumerate(values):
         if texts is not None and np.isfinite(value):
-            dark = abs(value) > 0.45 * max(map(abs, limits))
-            axes.text(
-                column + 0.5,
-                row + 0.5,
-                typeset(texts[int(row)][int(column)]),
-                fontsize=6.5,
-                ha="center",
-                va="center",
-                color="white" if dark else INK,
-            )
+            text = typeset(texts[int(row)][int(column)])
+            write_in_cell(axes, (column + 0.5, row + 0.5), text, value=value, limits=limits)
+
+
+def write_in_cell(
+    axes: Axes, place: tuple[float, float], text: str, *, value: float, limits: tuple[float, float], **style: Any
+) -> None:
+    """Write in the middle of a cell, white if its colour is dark."""
+    color = "white" if abs(value) > 0.45 * max(map(abs, limits)) else INK
+    axes.text(*place, text, fontsize=6.5, ha="center", va="center", color=color, **style)
+
+
+def name_cells(set_ticks: Callable[..., Any], labels: Sequence[Any], *, step: int = 1, **style: Any) -> None:
+    """Write under or beside cells what they are, every `step` of them; `set_ticks` is that of the axis."""
+    shown = range(0, len(labels), step)
+    set_ticks([place + 0.5 for place in shown], [str(labels[place]) for place in shown], parse_math=False, **style)
 
 
 def wrapped(text: str, width: float, *, size: float, weight: str = "normal") -> list[str]:
@@ -160,27 +170,12 @@ def label_points(
     taken: list[Bbox] = []
     for (x, y), name in zip(axes.transData.transform(points), names, strict=True):
         wide, high = text_width(name, size=size) * figure.dpi, size * unit
-        boxes = [
-            (
-                right,
-                up,
-                Bbox.from_bounds(x + (right * unit if right > 0 else right * unit - wide), y + up * unit, wide, high),
-            )
-            for right, up in (
-                (4, 2),
-                (-4, 2),
-                (4, -8),
-                (-4, -8),
-                (4, 10),
-                (-4, 10),
-                (4, -17),
-                (-4, -17),
-                (9, -3),
-                (-9, -3),
-            )
-        ]
-        right, up, best = min(boxes, key=lambda found: _hidden(found[2], axes.bbox, taken, marks))
-        taken.append(best)
+        boxes = {
+            (right, up): Bbox.from_bounds(x + (right * unit - wide * (right < 0)), y + up * unit, wide, high)
+            for right, up in _NAME_PLACES
+        }
+        right, up = min(boxes, key=lambda place: _hidden(boxes[place], axes.bbox, taken, marks))
+        taken.append(boxes[right, up])
         axes.annotate(
             name,
             tuple(axes.transData.inverted().transform((x, y))),

@@ -48,7 +48,6 @@ def neuron_ranking(
     ranked = checked(
         frame,
         "neuron_ranking",
-        key=("layer", "neuron"),
         whole=("layer", "neuron"),
         numbers=("score",),
         optional=("low", "high"),
@@ -60,7 +59,7 @@ def neuron_ranking(
         8.2, max(0.19 * rows + 0.7, 2.6), columns=2, gridspec_kw={"width_ratios": [1.15, 1]}
     )
     _draw_bars(bars, best)
-    bars.set_xlabel(quantity, fontsize=9)
+    bars.set_xlabel(quantity)
     curve.plot(drawn["rank"], 100 * drawn["share"], color=SERIES_COLORS[0], linewidth=1.6, label="these neurons")
     curve.plot(
         drawn["rank"],
@@ -78,8 +77,7 @@ def neuron_ranking(
     curve.legend(fontsize=8, frameon=False, loc="upper left")
     curve.set(xscale="log", ylim=(0, 102), xlim=(1, max(len(ranked), 2)))
     curve.xaxis.set_major_formatter(lambda rank, _: f"{rank:,.0f}")
-    curve.set_xlabel("first k neurons by |score| (log scale)", fontsize=9)
-    curve.set_ylabel("share of the total |score| (%)", fontsize=9)
+    curve.set(xlabel="first k neurons by |score| (log scale)", ylabel="share of the total |score| (%)")
     if title is None:
         title = f"{rows} of {len(ranked):,} neurons hold {held:.1f} % of the total |score|"
     add_titles(figure, title, subtitle)
@@ -106,7 +104,7 @@ def _draw_bars(axes: Axes, best: Frame) -> None:
     names = [neuron_name(layer, neuron) for layer, neuron in zip(best["layer"], best["neuron"], strict=True)]
     axes.set_yticks(places, names, fontsize=8)
     axes.set_ylim(len(best) - 0.4, -0.6)
-    axes.set_ylabel("neuron (layer, index)" + ("; line: 95 % interval" if has_interval(best) else ""), fontsize=9)
+    axes.set_ylabel("neuron (layer, index)" + ("; line: 95 % interval" if has_interval(best) else ""))
 
 
 # -- scatters --------------------------------------------------------------------------------------------------------
@@ -128,9 +126,7 @@ def method_agreement(
     `spearman` is that correlation as reported elsewhere (None: of the points drawn). The `top` heads with the largest
     exact effect are named.
     """
-    drawn = checked(
-        frame, "method_agreement", key=("layer", "head"), whole=("layer", "head"), numbers=("fast", "exact")
-    )
+    drawn = checked(frame, "method_agreement", whole=("layer", "head"), numbers=("fast", "exact"))
     if spearman is None and len(drawn) > 2 and drawn[["fast", "exact"]].nunique().min() > 1:
         found: Any = stats.spearmanr(drawn["fast"], drawn["exact"])
         spearman = float(found.statistic)
@@ -140,8 +136,7 @@ def method_agreement(
     _draw_zero(axes)
     axes.scatter(drawn["exact"], drawn["fast"], s=16, color=SERIES_COLORS[0], alpha=0.6, linewidths=0)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
-    axes.set_xlabel(f"{names[1]} ({unit})", fontsize=9)
-    axes.set_ylabel(f"{names[0]} ({unit})", fontsize=9)
+    axes.set(xlabel=f"{names[1]} ({unit})", ylabel=f"{names[0]} ({unit})")
     if title is None:
         value = "not defined" if spearman is None or np.isnan(spearman) else number(spearman)
         title = f"{names[0]} against {names[1]} over {len(drawn):,} heads: Spearman {value}"
@@ -174,7 +169,6 @@ def transport_scatter(
     drawn = checked(
         frame,
         "transport_scatter",
-        key=("layer", "component"),
         whole=("layer",),
         texts=("component",),
         numbers=("transport", "expression"),
@@ -197,8 +191,7 @@ def transport_scatter(
                 label=f"{kind} ({len(points):,})",
             )
     axes.legend(fontsize=8, frameon=False, loc="best")
-    axes.set_xlabel(quantities[0], fontsize=9)
-    axes.set_ylabel(quantities[1], fontsize=9)
+    axes.set(xlabel=quantities[0], ylabel=quantities[1])
     orders = {column: drawn[column].abs().argsort(kind="stable")[::-1] for column in ("transport", "expression")}
     if title is None:
         first = {column: ", ".join(names[row] for row in order[: min(top, 3)]) for column, order in orders.items()}

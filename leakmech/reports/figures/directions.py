@@ -24,6 +24,7 @@ from leakmech.reports.figures.canvas import (
     SOFT,
     add_titles,
     draw_cells,
+    name_cells,
     new_panels,
     save_with_data,
     text_width,
@@ -46,7 +47,6 @@ def layer_curves(frame: pd.DataFrame, path: str | Path, *, title: str | None = N
     drawn = checked(
         frame,
         "layer_curves",
-        key=(*_PLACE, "method", "layer"),
         whole=("layer",),
         texts=(*_PLACE, "method"),
         numbers=("test_auc", "test_d_z"),
@@ -64,11 +64,11 @@ def layer_curves(frame: pd.DataFrame, path: str | Path, *, title: str | None = N
     for axes_pair, (place, rows) in zip(panels, places, strict=True):
         for axes, (statistic, label) in zip(axes_pair, _STATISTICS.items(), strict=True):
             _draw_layers(axes, rows, statistic, methods)
-            axes.set_ylabel(label, fontsize=9)
+            axes.set_ylabel(label)
         if len(places) > 1:
             axes_pair[0].set_title(", ".join(map(str, place)), fontsize=9, color=SOFT, loc="left", parse_math=False)
     for axes in panels[-1]:
-        axes.set_xlabel("layer (0 = first)", fontsize=9)
+        axes.set_xlabel("layer (0 = first)")
     _layer_legend(figure, panels, drawn)
     add_titles(figure, _chosen_title(drawn) if title is None else title, subtitle)
     return save_with_data(figure, path, drawn)
@@ -187,9 +187,9 @@ def cosine_heat_map(
     texts = [[number(value) for value in row] for row in values]
     draw_cells(axes, values, (-1, 1), texts if cell >= 0.35 else None, label="cosine")
     axes.set_aspect("equal")
-    shown = range(0, count, max(1, int(np.ceil(0.14 / cell))))
-    axes.set_xticks([place + 0.5 for place in shown], [labels[place] for place in shown], rotation=90, parse_math=False)
-    axes.set_yticks([place + 0.5 for place in shown], [labels[place] for place in shown], parse_math=False)
+    step = max(1, int(np.ceil(0.14 / cell)))
+    name_cells(axes.set_xticks, labels, step=step, rotation=90)
+    name_cells(axes.set_yticks, labels, step=step)
     axes.invert_yaxis()
     add_titles(figure, _cosine_title(values, labels) if title is None else title, subtitle)
     return save_with_data(

@@ -32,7 +32,7 @@ def forest_plot(
     axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.margins(x=0.08)
-    axes.set_xlabel(quantity, fontsize=9)
+    axes.set_xlabel(quantity)
     return save_figure(figure, path)
 
 

@@ -25,7 +25,7 @@ def checked(
     frame: pd.DataFrame,
     figure: str,
     *,
-    key: Sequence[str] = (),
+    key: Sequence[str] | None = None,
     whole: Sequence[str] = (),
     texts: Sequence[str] = (),
     numbers: Sequence[str] = (),
@@ -33,8 +33,8 @@ def checked(
 ) -> Frame:
     """The columns that `figure` draws, in the order given here, with rows numbered from 0.
 
-    No two rows share all of `key`. Numbers are finite, `whole` ones count from 0; `optional` numbers may be absent, or
-    missing in some rows, and ``low`` and ``high`` come together.
+    No two rows share all of `key`, by default the `whole` numbers and the texts. Numbers are finite, `whole` ones count
+    from 0; `optional` numbers may be absent, or missing in some rows, and ``low`` and ``high`` come together.
     """
     wanted = [*whole, *texts, *numbers]
     for column in wanted:
@@ -54,8 +54,9 @@ def checked(
     for column in present:
         _check_numbers(drawn, figure, column, whole=False, missing_allowed=True)
     drawn = drawn.astype(dict.fromkeys(whole, int) | dict.fromkeys(texts, str))
-    repeated = drawn.duplicated(list(key)) if key else None
-    if repeated is not None and repeated.any():
+    key = [*whole, *texts] if key is None else key
+    repeated = drawn.duplicated(list(key))
+    if repeated.any():
         row = drawn[repeated].iloc[:1]
         raise FigureError(
             f"{figure}: several rows for {', '.join(f'{name} {row[name].iloc[0]}' for name in key)}; keep one of them "

@@ -13,13 +13,14 @@ from leakmech.reports.cells import number, percent, significant, typeset
 from leakmech.reports.figures.canvas import (
     DIVERGING,
     INK,
-    RULE,
     SEQUENTIAL,
     SOFT,
-    add_color_bar,
     add_titles,
+    draw_cells,
+    name_cells,
     new_panels,
     save_with_data,
+    write_in_cell,
 )
 from leakmech.reports.figures.frames import Frame, checked, head_name
 
@@ -36,11 +37,11 @@ def head_heat_map(
     subtitle: str = "",
 ) -> list[Path]:
     """Draw the score of every head, layer by layer; the `top` largest in size are numbered and named beside the map."""
-    drawn = checked(frame, "head_heat_map", key=("layer", "head"), whole=("layer", "head"), numbers=("score",))
+    drawn = checked(frame, "head_heat_map", whole=("layer", "head"), numbers=("score",))
     drawn = drawn.sort_values(["layer", "head"], ignore_index=True)
     if title is None:
         size = drawn["score"].abs()
-        title = f"{_first(top, drawn)} of {len(drawn):,} heads hold {_share(size, top)} of the total |score|"
+        title = f"{min(top, len(drawn))} of {len(drawn):,} heads hold {_share(size, top)} of the total |score|"
     limit = float(drawn["score"].abs().max()) or 1.0
     texts = _aligned(drawn["score"], top)
     return _head_map(
@@ -58,7 +59,7 @@ def attention_map(
     subtitle: str = "",
 ) -> list[Path]:
     """Draw the share of its attention, between 0 and 1 in the table, that every head pays to a span."""
-    drawn = checked(frame, "attention_map", key=("layer", "head"), whole=("layer", "head"), numbers=("attention",))
+    drawn = checked(frame, "attention_map", whole=("layer", "head"), numbers=("attention",))
     drawn = drawn.sort_values(["layer", "head"], ignore_index=True)
     if title is None:
         best = drawn.loc[drawn["attention"].idxmax()]
@@ -105,15 +106,11 @@ def _head_map(
     figure, [[axes, key]] = new_panels(
         width + 2.6, height + 0.6, columns=2, gridspec_kw={"width_ratios": [width + 0.9, 1.5]}
     )
-    mesh = axes.pcolormesh(cells, cmap=colors, vmin=limits[0], vmax=limits[1], edgecolors="white", linewidth=0.4)
-    add_color_bar(mesh, axes, label)
-    axes.set_facecolor(RULE)  # cells without a row
-    for centre, count in ((axes.set_xticks, n_heads), (axes.set_yticks, n_layers)):
+    draw_cells(axes, cells, limits, None, label=label, colors=colors, gap=0.4)
+    for set_ticks, count in ((axes.set_xticks, n_heads), (axes.set_yticks, n_layers)):
         step = next(step for step in (1, 2, 4, 5, 10, 20, 50) if count / step <= 17 or step == 50)
-        centre([place + 0.5 for place in range(0, count, step)], [str(place) for place in range(0, count, step)])
-    axes.set_xlabel("head", fontsize=9)
-    axes.set_ylabel("layer (0 = first)", fontsize=9)
-    axes.spines[["left", "bottom"]].set_visible(False)
+        name_cells(set_ticks, range(count), step=step)
+    axes.set(xlabel="head", ylabel="layer (0 = first)")
     _name_largest(axes, key, drawn, column, texts=texts, top=top, limits=limits, scale=scale, height=height)
     add_titles(figure, *titles)
     return save_with_data(figure, path, drawn)
@@ -138,17 +135,8 @@ def _name_largest(
         key.text(0.0, 0.05, f"largest {len(order)}", fontsize=8, color=SOFT, va="center")
     for rank, row in enumerate(order, start=1):
         layer, head = drawn["layer"][row], drawn["head"][row]
-        dark = abs(scale * drawn[column][row]) > 0.45 * max(map(abs, limits))
-        axes.text(
-            head + 0.5,
-            layer + 0.48,
-            str(rank),
-            fontsize=6.5,
-            ha="center",
-            va="center",
-            fontweight="bold",
-            color="white" if dark else INK,
-        )
+        place, value = (head + 0.5, layer + 0.48), scale * drawn[column][row]
+        write_in_cell(axes, place, str(rank), value=value, limits=limits, fontweight="bold")
         line = 0.08 + _LINE * rank
         for x, text, side, color in (
             (0.12, rank, "right", SOFT),
@@ -171,7 +159,3 @@ def _aligned(scores: Frame, top: int) -> list[str]:
         return [significant(score, digits=2, signed=True) for score in scores]
     decimals = max(1 - int(np.floor(np.log10(size.min()))), 0)
     return [number(score, decimals=decimals, signed=True) for score in scores]
-
-
-def _first(top: int, drawn: Frame) -> int:
-    return min(top, len(drawn))

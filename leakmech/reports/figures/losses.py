@@ -31,8 +31,7 @@ def loss_figure(log: pd.DataFrame, path: str | Path) -> list[Path]:
         step, divergence = phase[["step", "divergence"]].iloc[0]
         axes.axvline(step, color=INK, linestyle=":", linewidth=0.8)
         axes.text(step, axes.get_ylim()[1], f" {_label(divergence)}", fontsize=8, va="top")
-    axes.set_xlabel("step", fontsize=9)
-    axes.set_ylabel("loss a step (lines: moving means)", fontsize=9)
+    axes.set(xlabel="step", ylabel="loss a step (lines: moving means)")
     axes.legend(frameon=False, fontsize=8)
     return save_figure(figure, path)
 

@@ -19,6 +19,7 @@ from leakmech.reports.figures.canvas import (
     SOFT,
     add_titles,
     draw_cells,
+    name_cells,
     new_panels,
     save_with_data,
     text_width,
@@ -40,9 +41,7 @@ def patching_map(
 
     An effect of 1 is the whole effect, drawn as 100 %.
     """
-    drawn = checked(
-        frame, "patching_map", key=("layer", "position"), whole=("layer",), texts=("position",), numbers=("effect",)
-    )
+    drawn = checked(frame, "patching_map", whole=("layer",), texts=("position",), numbers=("effect",))
     regions = sorted(dict.fromkeys(drawn["position"]), key=lambda name: REGIONS.index(name) if name in REGIONS else 99)
     layers = sorted(set(drawn["layer"].tolist()))  # only those that were patched
     n_layers = len(layers)
@@ -55,12 +54,9 @@ def patching_map(
     figure, [[axes]] = new_panels(wide * len(regions) + 1.9, max(high * n_layers, 1.5) + 0.6)
     texts = [["" if np.isnan(cell) else f"{cell:.0f}".replace("-0", "0") for cell in row] for row in cells]
     draw_cells(axes, cells, (-limit, limit), texts if high > 0.14 else None, label=quantity)
-    axes.set_xticks([place + 0.5 for place in range(len(regions))], regions, parse_math=False)
-    step = max(1, round(n_layers / 16))
-    shown = range(0, n_layers, step)
-    axes.set_yticks([place + 0.5 for place in shown], [str(layers[place]) for place in shown])
-    axes.set_xlabel("patched region of the prompt", fontsize=9)
-    axes.set_ylabel("layer (0 = first)", fontsize=9)
+    name_cells(axes.set_xticks, regions)
+    name_cells(axes.set_yticks, layers, step=max(1, round(n_layers / 16)))
+    axes.set(xlabel="patched region of the prompt", ylabel="layer (0 = first)")
     if title is None:
         best = drawn.loc[drawn.groupby("position")["effect"].idxmax()].set_index("position")
         parts = [f"{name} {100 * best['effect'][name]:.0f} % (layer {best['layer'][name]})" for name in regions]
@@ -111,8 +107,8 @@ def faithfulness_curves(
         axes.set(xscale="log", xlim=(min(0.1, low), 110))
         axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
         axes.set_title(_MODES[mode], fontsize=9, loc="left")
-        axes.set_xlabel(f"k: share of all {components} (%, log scale)", fontsize=9)
-    panels[0].set_ylabel("faithfulness (1 = whole model)", fontsize=9)
+        axes.set_xlabel(f"k: share of all {components} (%, log scale)")
+    panels[0].set_ylabel("faithfulness (1 = whole model)")
     handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     add_titles(figure, _faithfulness_title(drawn, rankings) if title is None else title, subtitle)

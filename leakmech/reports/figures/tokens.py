@@ -81,7 +81,7 @@ def token_projection(
     _write_tokens(axes, rows, depth)
     axes.set_xlim(-0.6, n_columns - 0.4)
     axes.set_xticks(range(n_columns), [""] * n_columns)
-    axes.set_ylabel(quantity, fontsize=9)
+    axes.set_ylabel(quantity)
     _axis_label(axes, drawn, depth, left_out)
     axes.legend(
         fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1.085), borderaxespad=0, borderpad=0, ncols=4
@@ -221,7 +221,7 @@ def _axis_label(axes: Axes, drawn: Frame, depth: Sequence[float], left_out: int)
     if left_out:
         text += f"; {left_out} tokens before these are left out"
     width = max(_COLUMN * (float(drawn["column"].max()) + 1), _MIN_WIDTH - 1.1)
-    axes.set_xlabel("\n".join(wrapped(text, width, size=9)), fontsize=9, labelpad=72 * sum(depth))
+    axes.set_xlabel("\n".join(wrapped(text, width, size=9)), labelpad=72 * sum(depth))
 
 
 def _gap_title(drawn: Frame) -> str:
