@@ -31,13 +31,7 @@ SIGNS = {"positive": 1, "neutral": 0, "negative": -1}
 
 
 def rated(samples: PromptSet, ratings: Float[np.ndarray, " texts"]) -> dict[str, Float[np.ndarray, " samples"]]:
-    """Mean human rating of the text behind every injection, by condition.
-
-    Raises
-    ------
-    DatasetError
-        A sample does not say which text of the archive its injections come from.
-    """
+    """Mean human rating of the text that every injection comes from, by condition."""
     found: dict[str, list[float]] = {condition: [] for condition in INJECTIONS}
     for sample in samples:
         for condition in INJECTIONS:

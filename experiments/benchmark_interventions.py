@@ -5,7 +5,7 @@ On the same HEXL prompts, in the same process and number format, with the same s
 * ``base``: our engine on the model as it is;
 * ``copy``: on a copy of it, which does the same work: how far its ratio is from 1 says how far to trust the others;
 * ``folded``: one direction projected out everywhere, baked into the weights;
-* ``hooked``: per-layer directions projected out of the stream behind the upper two thirds of the layers;
+* ``hooked``: per-layer directions projected out of the stream after the upper two thirds of the layers;
 * ``TransformerLens``: ``generate`` of its bridge under the same hooks, on left-padded batches with an attention mask;
 * ``steering-vectors``: Hugging Face's ``generate`` under the ablation operator of that package, if it is installed.
 
@@ -85,16 +85,10 @@ def main() -> None:
 
 
 class Bench:
-    """The model, the rows to generate, and the interventions.
+    """The model, the rows to generate (K for each prompt; `many_rows` if rows end by themselves), the interventions.
 
-    Attributes
-    ----------
-    rows
-        K for each prompt; `many_rows` is what our engine gets where rows end by themselves.
-    everywhere, hooked
-        The intervention that is folded, and the one that is hooked.
-    differences
-        By alternative: the largest difference of the logits behind the prompts from ours under the same hooks.
+    `everywhere` is folded, `hooked` is hooked; `differences` holds, by alternative, the largest difference of its
+    logits after the prompts from ours under the same hooks.
     """
 
     def __init__(self, loaded: LoadedModel, arguments: argparse.Namespace) -> None:

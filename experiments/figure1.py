@@ -32,7 +32,7 @@ _PAPER_MEANS = "paper's AEXL: 12.7, 15.7 and 9.8 on average"
 
 
 def load_counter(fallback: str) -> tuple[str, Any]:
-    """The paper's tokenizer, or the fallback where there is no hub; and its name."""
+    """The paper's tokenizer, or the fallback if there is no hub; and its name."""
     try:
         return PAPER_TOKENIZER, load_tokenizer(PAPER_TOKENIZER)
     except ModelError:

@@ -39,17 +39,7 @@ _MARKERS = "osD^vP*X"
 
 @dataclass(frozen=True, eq=False)
 class Expressions:
-    """Leakage of every injected expression in every run.
-
-    Attributes
-    ----------
-    models
-        Name of each run's model.
-    polarities, samples, injections, stems
-        What each expression is.
-    leakage
-        auc_el of the expression's prompt, shape (expressions, runs); NaN where nothing was scored.
-    """
+    """Leakage of every injected expression in every run."""
 
     models: tuple[str, ...]
     polarities: tuple[str, ...]
@@ -57,6 +47,7 @@ class Expressions:
     injections: tuple[str, ...]
     stems: tuple[str, ...]
     leakage: Float[np.ndarray, "expressions runs"]
+    """auc_el of the expression's prompt; NaN if nothing was scored."""
 
     def ranking(self, polarity: str) -> list[int]:
         """Expressions of one polarity, strongest first, by their mean over the runs that scored them."""
@@ -81,13 +72,7 @@ class Expressions:
 
 
 def expression_leakage(runs: Sequence[Path]) -> Expressions:
-    """Read the runs.
-
-    Raises
-    ------
-    RunDirectoryError
-        A run is not finished, or the runs are over different data sets.
-    """
+    """Read finished runs, which have to be over the same data set."""
     results = [leakmech.load_result(run) for run in runs]
     datasets = [result.record.fingerprint["dataset"] for result in results]
     for run, dataset in zip(runs, datasets, strict=True):

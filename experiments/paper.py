@@ -42,13 +42,7 @@ class PaperNumbers:
 
     @classmethod
     def read(cls, path: Path | None) -> PaperNumbers:
-        """Read ``--paper FILE``.
-
-        Raises
-        ------
-        DatasetError
-            The file cannot be read, lacks a column, or holds something else than a number; the line is named.
-        """
+        """Read ``--paper FILE``; DatasetError names the line that is wrong."""
         if path is None:
             return cls({})
         numbers = {}
@@ -68,15 +62,7 @@ class PaperNumbers:
 
 
 def load_rows(runs: Iterable[str | Path], paper: PaperNumbers) -> list[Row]:
-    """One row a run, in the order of model family, size, data set and instruction.
-
-    Raises
-    ------
-    UsageError
-        There are no runs.
-    RunDirectoryError
-        One is not finished or is no run.
-    """
+    """One row a run, in the order of model family, size, data set and instruction."""
     rows = []
     for path in runs:
         summary = leakmech.load_result(path).summary

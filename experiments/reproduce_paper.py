@@ -48,13 +48,7 @@ class Reproduction(BaseModel):
 
     @classmethod
     def read(cls, path: Path, **given: Any) -> Reproduction:
-        """The file, under what is given beside it; a setting that is wrong is found before anything runs.
-
-        Raises
-        ------
-        ConfigError
-            The file cannot be read, or a key or value is wrong.
-        """
+        """The file, under what is given beside it; a setting that is wrong is found before anything runs."""
         values = read_yaml(path) | {name: value for name, value in given.items() if value is not None}
         wanted = checked(cls, values, where=str(path), error=ConfigError, noun="key")
         BenchConfig.parse(wanted.settings, where=f"{path}: settings")
