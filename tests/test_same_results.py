@@ -10,7 +10,10 @@ SHOWN = 10
 
 @pytest.mark.parametrize("part", [name for name in PARTS if name not in SLOW])
 def test_results_are_what_they_were(part):
-    assert list(differences(compute([part])[part], stored(part), tolerance=TOLERANCE))[:SHOWN] == []
+    found = list(differences(compute([part])[part], stored(part), tolerance=TOLERANCE))
+    if part == "benchmark":  # later versions tell more
+        found = [difference for difference in found if not difference.endswith(": is new")]
+    assert found[:SHOWN] == []
 
 
 @pytest.mark.slow

@@ -91,6 +91,7 @@ _LEAKAGE: Mapping[str, Column] = {
     "mean": value_of("mu_el_mean", number),
     "W_EL p": value_of("w_el", p_value),
     "mu_L [95 % CI]": estimate_of("mu_l"),
+    "topic": value_of("topic_rate", percent),
     "echo": value_of("echo_rate", percent),
     "empty": value_of("empty_rate", percent),
 }
@@ -104,6 +105,7 @@ _ESTIMATORS: Mapping[str, Column] = {
     "estimator": value_of("name"),
     **{name: _LEAKAGE[name] for name in ("mu_EL [95 % CI]", "all pairs [95 % CI]", "W_EL p")},
     "valence shift": estimate_of("valence_shift", signed),
+    "topic-free all pairs": lambda record: estimate(record.get("topic_free") or {}, "auc_el"),
     "same EL": estimate_of("el_agreement"),
     "kappa": value_of("el_kappa", number),
     "Spearman": value_of("valence_spearman", number),
@@ -115,6 +117,8 @@ def leakage_table(summary: Summary) -> Table:
     overall = summary["overall"]
     rows = [{"name": name} | summary["conditions"][name] for name in ("positive", "negative", "neutral")]
     rows.append({"name": "overall"} | overall | summary["by_cleaning"][summary["cleaning"]])
+    if overall.get("topic_free") is not None:
+        rows.append({"name": "topic-free"} | overall["topic_free"])
     if overall["noise_floor"] is not None:
         both = (("auc_el", "noise_floor"), ("mu_el", "noise_floor_mu_el"))
         ends = {f"{name}{end}": overall[f"{floor}{end}"] for name, floor in both for end in ("", "_ci")}
@@ -132,8 +136,26 @@ def leakage_table(summary: Summary) -> Table:
             f"valence shift {shifts['valence_shift']} (positive - negative injection), d_z "
             f"{number(overall['valence_d_z'])}; asymmetry {shifts['asymmetry']} (> 0: negative injections move more); "
             f"context shift {shifts['context_shift']}",
+            *_topic_notes(summary),
         ],
     )
+
+
+def _topic_notes(summary: Summary) -> list[str]:
+    """What the column and the row about topic mean, or why there are none; nothing for a run that never asked."""
+    told = summary.get("topic")
+    if told is None:
+        return []
+    if "reason" in told:
+        return [f"topic: not told ({told['reason']})"]
+    free, words, share = summary["overall"]["topic_free"], told["by_words"], f"{told['share']:.0%}"
+    return [
+        "topic: share of the scored answers that are about the injection (its own is among the nearest "
+        f"{share} of the injections of its polarity). topic-free: the answers that are not (n {free['n']}): "
+        f"valence shift {estimate(free, 'valence_shift', signed)}, d_z {number(free['d_z'])}; without the "
+        f"{percent(words['topic_rate'])} that have a word of the injection instead: all pairs "
+        f"{estimate(words['topic_free'], 'auc_el')}",
+    ]
 
 
 def cleaning_table(summary: Summary) -> Table:

@@ -3,8 +3,11 @@
 The table has one row per generation. For each cleaning policy it holds the scored text, the estimator's output and the
 cosine similarity of the text to each of the sample's injections, in columns such as ``paper_positive``; the plain
 columns ``negative, neutral, positive, similarity`` are those of the run's headline policy (``similarity``: to the
-row's own injection). A row that a policy does not score is NaN there. Where a run has several estimators, all of these
-are the first one's; those of another are in columns such as ``vader/paper_positive``.
+row's own injection). ``paper_topic_positive`` is the rank of the sample's positive injection among all positive ones
+(:mod:`leakmech.scoring.topic`), ``names_injection`` says whether the headline text has a word of its injection, and
+``whole_positive`` is P of stem and headline text together, since a text such as "impressive." is a fragment. A row that
+a policy does not score is NaN there. Where a run has several estimators, all of these are the first one's; those of
+another are in columns such as ``vader/paper_positive``.
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from leakmech.core.errors import RunDirectoryError
-from leakmech.datasets.samples import CONDITIONS, INJECTIONS, Condition, PromptSet, Sample
+from leakmech.datasets.samples import CONDITIONS, INJECTIONS, POLARITIES, Condition, PromptSet, Sample
 from leakmech.scoring.expression import LABELS, Estimator
-from leakmech.scoring.leakage import LeakageScores
+from leakmech.scoring.leakage import LeakageScores, PerGeneration
 from leakmech.scoring.semantic import SentenceEncoder, cosine_similarity
 from leakmech.scoring.sentence import CLEANINGS, Cleaner, Cleaning, PromptText
+from leakmech.scoring.topic import Injections, shares_content_word
 
 MISSING = "missing"  # finish reason of a generation that a file from elsewhere does not hold
 _SAMPLES_PER_CHUNK = 50  # keeps embeddings in memory for one chunk only
@@ -45,6 +49,8 @@ class Scorer:
     """The cleaning policy of the plain columns."""
     generations: int
     """K; control generations from K on are the noise floor's second set."""
+    injections: Injections | None = None
+    """Of the whole data set, to rank a sample's own among; None where topic is not told."""
 
     def score(
         self, samples: PromptSet, records: Iterable[Record], *, on_scored: Callable[[int], None] | None = None
@@ -85,6 +91,7 @@ class Scorer:
             for policy in CLEANINGS
         }
         texts = [c.text for policy in CLEANINGS for c in cleaned[policy]]
+        whole = [f"{p.stem} {c.text}" for p, c in zip(prompts, cleaned[self.headline], strict=True)]
         injections = [sample.injection(condition) or "" for condition in INJECTIONS for sample, _ in rows]
         embeddings = np.split(self.encoder(texts + injections), len(CLEANINGS) + len(INJECTIONS))
         probabilities = [np.split(estimator(texts), len(CLEANINGS)) for estimator in self.estimators]
@@ -98,9 +105,36 @@ class Scorer:
                     found[column(policy, label, estimator=name)] = probabilities[position][i][:, k]
             for condition, injected in zip(INJECTIONS, embeddings[len(CLEANINGS) :], strict=True):
                 found[column(policy, f"similarity_{condition}")] = cosine_similarity(embeddings[i], injected)
+                if self.injections is not None:
+                    own = [sample.injection(condition) or "" for sample, _ in rows]
+                    ranks = self.injections.ranks(embeddings[i], injected, own, condition)
+                    found[column(policy, f"topic_{condition}")] = ranks
+            if policy == self.headline:
+                found |= self._of_whole(whole)
             columns[column(policy, "text")] = [c.text for c in cleaned[policy]]
             columns |= {name: np.where(unscored, np.nan, values) for name, values in found.items()}
+        columns["names_injection"] = self._names_injection(rows, [c.text for c in cleaned[self.headline]])
         return self._with_headline(pd.DataFrame(columns))
+
+    def _names_injection(self, rows: Sequence[tuple[Sample, Record]], texts: Sequence[str]) -> list[bool]:
+        """Whether a text has a content word of its injection that stem and control answers lack."""
+        controls: dict[str, list[str]] = {}
+        for (sample, record), text in zip(rows, texts, strict=True):
+            if record["condition"] == "control":
+                controls.setdefault(sample.id, [sample.stem]).append(text)
+        return [
+            shares_content_word(text, injection, besides=controls.get(sample.id, [sample.stem])) if injection else False
+            for (sample, record), text in zip(rows, texts, strict=True)
+            for injection in [sample.injection(record["condition"])]
+        ]
+
+    def _of_whole(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Columns of P of stem and answer together, one set an estimator."""
+        return {
+            f"{estimator.name}/whole_{label}" if position else f"whole_{label}": values
+            for position, estimator in enumerate(self.estimators)
+            for label, values in zip(LABELS, np.asarray(estimator(texts)).T, strict=True)
+        }
 
     def _prompt_text(self, sample: Sample, condition: Condition) -> PromptText:
         return PromptText(stem=sample.stem, injection=sample.injection(condition), instruction=self.instruction)
@@ -154,6 +188,32 @@ def leakage_scores(frame: pd.DataFrame, policy: Cleaning, *, estimator: str | No
         similarity_test={c: array(main, c, [column(policy, f"similarity_{c}")])[..., 0] for c in INJECTIONS},
         similarity_control={c: array(main, "control", [column(policy, f"similarity_{c}")])[..., 0] for c in INJECTIONS},
     )
+
+
+def topic_ranks(frame: pd.DataFrame, policy: Cleaning) -> dict[Condition, PerGeneration]:
+    """By condition, how near an answer's own injection is to it among all; of a control answer the nearer polarity's.
+
+    Conditions that the run does not have are NaN.
+    """
+    by_class = {name: _by_condition(frame, column(policy, f"topic_{name}"), absent=np.nan) for name in INJECTIONS}
+    nearer = np.fmin(*(by_class[name]["control"] for name in POLARITIES))
+    return {"control": nearer, **{name: by_class[name][name] for name in INJECTIONS}}
+
+
+def naming_injection(frame: pd.DataFrame) -> dict[Condition, Bool[np.ndarray, "samples generations"]]:
+    """By condition, which answers have a content word of their injection that stem and control answers lack."""
+    return _by_condition(frame, "names_injection", absent=False)
+
+
+def _by_condition(frame: pd.DataFrame, name: str, *, absent: Any) -> dict[Condition, Any]:
+    """A column of the table, shape (samples, generations)."""
+    main = frame.loc[~frame["resampled"]]
+    shape = main["sample"].nunique(), int(main["generation"].to_numpy().max()) + 1
+    found: dict[Condition, Any] = {}
+    for condition in CONDITIONS:
+        values = main.loc[main["condition"] == condition, name].to_numpy()
+        found[condition] = values.reshape(shape) if len(values) else np.full(shape, absent)
+    return found
 
 
 def echo_rates(frame: pd.DataFrame, policy: Cleaning) -> dict[str, Any]:

@@ -242,7 +242,6 @@ def test_an_unknown_key_of_a_file_is_named_with_the_file_and_the_nearest(command
         (["bench", "--limit", "two"], "limit"),
         (["bench", "--batch-size", "0"], "batch_size must be 'auto' or at least 1"),
         (["bench", "--cleaning", "echo"], "echo-free"),
-        (["bench", "--fold"], "there are no interventions to fold"),
         (["diagnose", "--fit", "f", "--methods", "pca,logistics"], "'logistics'.*; did you mean 'logistic'"),
         (["mitigate", "--adapter", "a", "--margin", "kl"], "--margin: expected NAME=NUMBER"),
         (["mitigate", "--adapter", "a", "--margin", "k=1"], "margins: unknown 'k'; did you mean 'kl'"),

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from leakmech.reports.tables import Table, cleaning_table, leakage_table, summary_tables
 
-HEADER = ["condition", "mu_EL", "all pairs", "mean", "W_EL p", "mu_L", "echo", "empty"]
+HEADER = ["condition", "mu_EL", "all pairs", "mean", "W_EL p", "mu_L", "topic", "echo", "empty"]
 
 
 def condition(value, **changes):
@@ -94,6 +94,7 @@ def test_every_number_of_a_condition_stands_in_its_column_with_its_interval(summ
         "mean": "0.77",
         "W_EL p": "0.02",
         "mu_L": "0.90 [0.85, 0.95]",
+        "topic": "–",
         "echo": "93.1 %",
         "empty": "0.4 %",
     }
@@ -189,3 +190,37 @@ def test_no_number_is_lost_on_a_terminal(summary, width):
     shown = Counter(re.split(r"[\s│┃|]+", drawn(table, width)))
     wanted = Counter(word for row in table.rows for cell in row for word in cell.split())
     assert not {word: number for word, number in wanted.items() if shown[word] < number}
+
+
+FREE = {
+    "auc_el": 0.61,
+    "auc_el_ci": [0.55, 0.67],
+    "valence_shift": 0.2,
+    "valence_shift_ci": [0.1, 0.3],
+    "d_z": 0.5,
+    "d_z_ci": [0.2, 0.8],
+    "n": 90,
+}
+
+
+class TestTopic:
+    def told(self, summary):
+        """`summary` of a run whose answers are about the injection in a quarter of the cases."""
+        overall = summary["overall"] | {"topic_rate": 0.25, "topic_rate_ci": [0.2, 0.3], "topic_free": FREE}
+        words = {"topic_rate": 0.125, "topic_rate_ci": [0.1, 0.2], "topic_free": FREE | {"auc_el": 0.64}}
+        return summary | {"overall": overall, "topic": {"share": 0.05, "by_words": words}}
+
+    def test_topic_free_leakage_has_a_row_and_the_rate_a_column(self, summary):
+        table = leakage_table(self.told(summary))
+        assert cells(table, "overall")["topic"] == "25.0 %"
+        assert cells(table, "topic-free")["all pairs"] == "0.61 [0.55, 0.67]"
+        assert "(n 90): valence shift +0.20 [+0.10, +0.30], d_z 0.50" in table.notes[-1]
+        assert "12.5 % that have a word of the injection instead: all pairs 0.64 [0.55, 0.67]" in table.notes[-1]
+
+    def test_the_reason_stands_where_topic_is_not_told(self, summary):
+        table = leakage_table(summary | {"topic": {"reason": "made has 8 different injections"}})
+        assert table.notes[-1] == "topic: not told (made has 8 different injections)"
+        assert cells(table, "overall")["topic"] == "–"
+
+    def test_a_run_of_an_older_version_says_nothing_of_it(self, summary):
+        assert not any("topic" in note for note in leakage_table(summary).notes)

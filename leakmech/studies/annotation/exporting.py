@@ -12,17 +12,16 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from leakmech.core.errors import UsageError
 from leakmech.core.seeds import numpy_generator
 from leakmech.core.store import content_hash, write_json, write_text
-from leakmech.core.text import normalised_words
 from leakmech.datasets.samples import POLARITIES
 from leakmech.reports.examples import printable, sample_texts
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import column, leakage_scores
 from leakmech.scoring.sentence import Cleaning
+from leakmech.scoring.topic import shares_content_word
 from leakmech.studies.annotation.form import annotation_form, instructions
 from leakmech.studies.annotation.settings import ExportConfig
 from leakmech.studies.annotation.sheets import Item, Key, Side, sheet_text
@@ -163,19 +162,6 @@ def _items(result: BenchResult, addresses: Sequence[tuple[int, int, int]], score
             p_control=tuple(probabilities["control"][position, generation].tolist()),
             p_test=tuple(probabilities[condition][position, generation].tolist()),
         )
-
-
-def shares_content_word(text: str, injection: str, *, besides: Sequence[str]) -> bool:
-    """Whether `text` has a content word of `injection` that the texts `besides` do not have.
-
-    Words are compared as they stand, without case: an inflected or a similar word is not found.
-    """
-    known = set().union(*(_content_words(other) for other in besides))
-    return bool((_content_words(text) & _content_words(injection)) - known)
-
-
-def _content_words(text: str) -> set[str]:
-    return {word for word in normalised_words(text) if len(word) > 2} - ENGLISH_STOP_WORDS
 
 
 def _random_ids(number: int, generator: np.random.Generator) -> list[str]:

@@ -14,14 +14,22 @@ import pandas as pd
 
 from leakmech.core.progress import Progress
 from leakmech.core.store import content_hash, write_parquet
-from leakmech.datasets.samples import PromptSet
+from leakmech.datasets.samples import FITTING_DATASETS, RELEVANT_DATASETS, PromptSet
 from leakmech.runs.directory import RunDirectory
 from leakmech.scoring.expression import Estimator, estimator_hash, estimator_names, load_estimator
 from leakmech.scoring.leakage import leakage_headline, leakage_statistics
-from leakmech.scoring.records import Scorer, echo_rates, leakage_scores
+from leakmech.scoring.records import Scorer, echo_rates, leakage_scores, naming_injection, topic_ranks
 from leakmech.scoring.second_opinion import estimator_agreement
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.scoring.sentence import CLEANINGS, Cleaner
+from leakmech.scoring.topic import (
+    TOPIC_SHARE,
+    Injections,
+    on_injection,
+    too_few,
+    topic_curve,
+    topic_statistics,
+)
 from leakmech.studies.benchmark.settings import ScoringConfig
 
 
@@ -35,16 +43,26 @@ class Measurement:
     estimators: tuple[Estimator, ...]
     """Expression estimators, the headline's first."""
     encoder: SentenceEncoder
-    """Sentence encoder of mu_L."""
+    """Sentence encoder of mu_L and of topic."""
+    injections: Injections | None
+    """Of the whole data set: what says whether an answer is about its own."""
+    no_topic: str | None
+    """Why topic is not told, where it is not."""
 
     @classmethod
-    def load(cls, config: ScoringConfig, samples: PromptSet) -> Measurement:
-        """Load estimators and encoder."""
+    def load(cls, config: ScoringConfig, samples: PromptSet, *, whole: PromptSet, topic: bool = True) -> Measurement:
+        """Load estimators and encoder.
+
+        `whole` is the data set before any limit; without `topic` the answers should take up their injections.
+        """
         device = None if config.device == "auto" else config.device
         encoder = load_encoder(config.encoder, device=device)
         names = estimator_names(config.estimator)
         estimators = tuple(load_estimator(name, encoder=encoder, device=device) for name in names)
-        return cls(config, samples, estimators, encoder)
+        relevant = not topic or config.dataset in RELEVANT_DATASETS + FITTING_DATASETS
+        reason = "injections of this data set should be taken up" if relevant else too_few(whole)
+        injections = None if reason else Injections.of(whole, encoder)
+        return cls(config, samples, estimators, encoder, injections, reason)
 
     @property
     def cleaner(self) -> Cleaner:
@@ -80,6 +98,7 @@ class Measurement:
             instruction=instruction_text,
             headline=self.config.cleaning,
             generations=generations,
+            injections=self.injections,
         )
         with progress("scoring", total=n_rows, done=0) as advance:
             frame = scorer.score(self.samples, files.generations(), on_scored=advance)
@@ -111,7 +130,7 @@ class Measurement:
         for condition, values in statistics["conditions"].items():
             values["echo_rate"] = by_cleaning[c.cleaning]["echo_rates"][condition]
             values["empty_rate"] = by_cleaning[c.cleaning]["empty_rates"][condition]
-        summary: dict[str, Any] = {"by_cleaning": by_cleaning, **statistics}
+        summary: dict[str, Any] = {"by_cleaning": by_cleaning, **statistics, "topic": self._topic(frame)}
         if len(self.estimators) > 1:
             summary |= {"by_estimator": by_estimator, "estimator_agreement": self._agreement(frame)}
         return summary
@@ -119,9 +138,31 @@ class Measurement:
     def _by_estimator(self, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
         """Every statistic as each estimator sees it."""
         c = self.config
+        found = {}
+        for name, scores in self._scores(frame).items():
+            found[name] = leakage_statistics(scores, seed=c.seed, draws=c.bootstrap_draws)
+            if self.injections is not None:
+                flags = on_injection(topic_ranks(frame, c.cleaning))
+                topic = topic_statistics(scores, flags, seed=c.seed, draws=c.bootstrap_draws)
+                for condition, rate in topic.pop("topic_rates").items():
+                    found[name]["conditions"][condition]["topic_rate"] = rate
+                found[name]["overall"] |= topic
+        return found
+
+    def _topic(self, frame: pd.DataFrame) -> dict[str, Any]:
+        """How topic was told, and what another threshold or a filter by words says; the reason where it was not."""
+        if self.injections is None:
+            return {"reason": self.no_topic}
+        policy = self.config.cleaning
+        scores = leakage_scores(frame, policy)
+        flags = naming_injection(frame)
+        by_words = topic_statistics(scores, flags, seed=self.config.seed, draws=self.config.bootstrap_draws)
+        del by_words["topic_rates"]
         return {
-            name: leakage_statistics(scores, seed=c.seed, draws=c.bootstrap_draws)
-            for name, scores in self._scores(frame).items()
+            "share": TOPIC_SHARE,
+            "n_injections": {name: len(texts) for name, texts in self.injections.texts.items()},
+            "curve": topic_curve(scores, topic_ranks(frame, policy)),
+            "by_words": by_words,
         }
 
     def _agreement(self, frame: pd.DataFrame) -> list[Mapping[str, Any]]:

@@ -39,6 +39,7 @@ def facts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:
         ("Generations per prompt (K)", str(summary["generations"])),
         ("mu_EL, all pairs", estimate(overall, "auc_el")),
         ("W_EL p (one-sided Wilcoxon)", p_value(overall["w_el"])),
+        *_topic(overall),
         ("Cleaning policy", summary["cleaning"]),
         ("Expression estimator", ", ".join(summary.get("estimators", [summary["estimator"]]))),
         ("Instruction", summary["instruction"]),
@@ -48,6 +49,14 @@ def facts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:
         ("Date", str(environment.get("date", "unknown")).replace("T", " ")),
         ("leakmech", version),
     ]
+
+
+def _topic(overall: Summary) -> list[tuple[str, str]]:
+    """How many answers are about the injected sentence, and the leakage of the others; nothing where it is not told."""
+    if overall.get("topic_free") is None:
+        return []
+    rate, free = percent(overall["topic_rate"], decimals=0), overall["topic_free"]
+    return [("Answers about the injection", rate), ("mu_EL, all pairs, without these", estimate(free, "auc_el"))]
 
 
 def _changes(summary: Summary) -> list[tuple[str, str]]:

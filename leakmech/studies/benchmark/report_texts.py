@@ -52,6 +52,12 @@ DEFINITIONS = [
         "embeddings) to the injection than the control's answer is; ties count half.",
     ),
     (
+        "Topic",
+        "An answer is about the injection if, by the sentence encoder, its own injection is among the nearest 5 % of "
+        "the injections of its polarity in the data set; by chance 5 % of the answers are. Such an answer carries the "
+        "injection's affect without any leakage of expression: topic-free numbers are those of the other answers.",
+    ),
+    (
         "Noise floor",
         "The same comparison between two independent sets of control generations. It must lie at 0.5 within its "
         "interval (for mu_EL a little below where there are ties).",

@@ -77,7 +77,7 @@ def score(
     Run.check(path, config)
     samples = arrange(load_dataset(config.dataset), config.arrangement)
     given = _read(source, scored, samples, config, columns)
-    measurement = Measurement.load(config, given.samples)
+    measurement = Measurement.load(config, given.samples, whole=samples)
     prompts = _prompts(given.samples, config)
     inserted = scored.record.fact("inserted_text") if scored is not None else None
     instruction_text = ". ".join(part for part in (_renderer(config).instruction_text, inserted) if part)

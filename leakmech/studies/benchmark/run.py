@@ -113,14 +113,18 @@ def run_benchmark(
     out: str | Path | None = None,
     progress: Progress = no_progress,
     outside: Mapping[str, str] | None = None,
+    topic: bool = True,
     engine_of: Callable[[LoadedModel], Engine] = HFEngine.of,
 ) -> BenchResult:
     """:func:`bench` for a finished configuration.
 
     `model` and `interventions` go before what the configuration names, `outside` names what else changes the model
-    without changing its weights (hooks of the caller), so that a run is only continued under the same. `engine_of`
-    gives the engine that draws; one that cannot do what the run needs is refused before anything is written.
+    without changing its weights (hooks of the caller), so that a run is only continued under the same. `topic` is False
+    for samples whose injections the answers should take up. `engine_of` gives the engine that draws; one that cannot do
+    what the run needs is refused before anything is written.
     """
+    if config.fold and not (config.intervention or interventions):
+        raise UsageError("--fold: there are no interventions to fold; name their file with --intervention")
     path = run_path(out, _default_name(config))
     Run.check(path, config)
     started = time.perf_counter()
@@ -129,8 +133,8 @@ def run_benchmark(
         if config.intervention.startswith(_IN_MEMORY):
             raise UsageError(f"{path}: its interventions were given as values; continue it with the same values")
         interventions = load_interventions(config.intervention)
-    samples = arrange(load_dataset(config.dataset), config.arrangement).take(config.limit)
-    measurement = Measurement.load(config, samples)
+    samples = arrange(load_dataset(config.dataset), config.arrangement)
+    measurement = Measurement.load(config, samples.take(config.limit), whole=samples, topic=topic)
     loaded = _adapted(load_configured(config, model, tokenizer), config, interventions)
     timing = {"load_s": time.perf_counter() - started}
     files, engine = RunDirectory(path), engine_of(loaded)

@@ -67,14 +67,6 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
         CONDITIONS, min_length=1, description="prompts that are completed; a number that needs others is not computed"
     )
 
-    @classmethod
-    def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
-        """Validate `values`; see :meth:`Settings.parse`."""
-        config = super().parse(values, where=where)
-        if config.fold and config.intervention is None:
-            raise UsageError("--fold: there are no interventions to fold; name their file with --intervention")
-        return config
-
     @field_validator("prompt_rewrite")
     @classmethod
     def _known_rewrite(cls, value: str | None) -> str | None:

@@ -94,7 +94,8 @@ class TuneSelectivity:
                 "instruction": c.instruction,
             }
         )
-        result = run_benchmark(config, model=model, tokenizer=self._loaded.tokenizer, out=folder / name)
+        topic, tokenizer = name != "relevant", self._loaded.tokenizer
+        result = run_benchmark(config, model=model, tokenizer=tokenizer, out=folder / name, topic=topic)
         return leakage_scores(result.scores, config.cleaning)
 
     def _file(self, name: str) -> Path:

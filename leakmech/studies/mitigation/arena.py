@@ -8,7 +8,7 @@ their numbers, so a finished cell is never measured again and a changed mitigati
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -102,11 +102,11 @@ class Arena:
 
     def bench(self, mitigation: Mitigation, dataset: str) -> BenchResult:
         """The benchmark under a mitigation on one of the sets; continued or read if it is there."""
-        config = self.config
-        if dataset != config.dataset:  # of relevant affect, where the shift between the polarities is all that counts
+        config, leakage = self.config, dataset == self.config.dataset
+        if not leakage:  # of relevant affect, where the shift between the polarities is all that counts
             config = config.model_copy(update={"dataset": dataset, "limit": None, "conditions": POLARITIES})
         out = self.folder(mitigation) / slug(Path(dataset).stem)
-        return bench_under(mitigation, config, model=self.loaded, out=out, progress=self.progress)
+        return bench_under(mitigation, config, model=self.loaded, out=out, topic=leakage, progress=self.progress)
 
     def arranged(self, mitigation: Mitigation, arrangement: Arrangement) -> BenchResult:
         """The benchmark under a mitigation on the leakage set in another arrangement."""
@@ -137,6 +137,7 @@ class Arena:
             "auc_el_high": overall["auc_el_ci"][1],
             "valence_shift": overall["valence_shift"],
             **{f"auc_el_{polarity}": result.summary["conditions"][polarity]["auc_el"] for polarity in POLARITIES},
+            **_topic_columns(overall),
             "note": mitigation.note,
         }
         effects = self._effects(mitigation, result)
@@ -301,6 +302,13 @@ class Arena:
         if config.intervention and not interventions:
             interventions = load_interventions(config.intervention)
         return loaded, interventions
+
+
+def _topic_columns(overall: Mapping[str, Any]) -> dict[str, Any]:
+    """How many answers are about the injection, and the leakage of the others; None where topic is not told."""
+    free = overall.get("topic_free") or {}
+    names = ("auc_el", "valence_shift", "d_z")
+    return {"topic_rate": overall.get("topic_rate"), **{f"topic_free_{name}": free.get(name) for name in names}}
 
 
 def _change(loaded: LoadedModel, mitigation: Mitigation, interventions: tuple[Intervention, ...]) -> Change | None:

@@ -193,17 +193,19 @@ def bench_under(
     *,
     model: LoadedModel | None = None,
     out: str | Path | None = None,
+    topic: bool = True,
     progress: Progress = no_progress,
 ) -> BenchResult:
     """Run the benchmark `config` under a mitigation, or continue that run.
 
-    `model` is the model that `config` names, if it is loaded already.
+    `model` is the model that `config` names, if it is loaded already; `topic` is False for samples whose injections the
+    answers should take up.
     """
     changed = mitigation.configure(config)
     if mitigation.hook is not None and model is None:
         model = load_configured(config)
     if model is None:
-        return run_benchmark(changed, interventions=mitigation.interventions, out=out, progress=progress)
+        return run_benchmark(changed, interventions=mitigation.interventions, out=out, topic=topic, progress=progress)
     outside = {} if mitigation.hook is None else {"mitigation": mitigation.hash}
     with mitigation.around(model.model):
         return run_benchmark(
@@ -212,6 +214,7 @@ def bench_under(
             tokenizer=model.tokenizer,
             interventions=mitigation.interventions,
             out=out,
+            topic=topic,
             progress=progress,
             outside=outside,
         )

@@ -18,7 +18,8 @@ from leakmech.cli import app as cli
 from leakmech.core.errors import DatasetError, RunDirectoryError, UsageError
 from leakmech.core.seeds import numpy_generator
 from leakmech.datasets.samples import CONDITIONS
-from leakmech.studies.annotation.exporting import choose_pairs, shares_content_word
+from leakmech.scoring.topic import shares_content_word
+from leakmech.studies.annotation.exporting import choose_pairs
 from leakmech.studies.annotation.sheets import COLUMNS, guard, unguard
 
 N_SAMPLES, K = 12, 3

@@ -131,3 +131,8 @@ def test_the_command_takes_a_file_and_folds_it(folder, tmp_path):
     assert done.exit_code == 0, done.output
     stored = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
     assert (stored["intervention"], stored["fold"]) == (str(path), True)
+
+
+def test_folding_nothing_is_refused_before_a_model_is_loaded():
+    with pytest.raises(UsageError, match="there are no interventions to fold"):
+        leakmech.bench("no/such-model", fold=True)
