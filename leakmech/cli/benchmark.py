@@ -112,6 +112,7 @@ def power(
     from leakmech.studies.benchmark.power import power as compute
 
     question: Any = against
+    more: dict[str, Any] = {} if shared is None else {"shared": shared}
     found = compute(
         effect,
         samples=samples,
@@ -119,7 +120,7 @@ def power(
         run=run,
         against=question,
         alpha=alpha,
-        **({} if shared is None else {"shared": shared}),
+        **more,
     )
     console.print(found.to_table().to_rich())
 
