@@ -1,6 +1,6 @@
 """What this machine offers to leakmech: versions, devices, number format, embedded packages, cache, hub.
 
-Every check reports what it found and, where something is missing, what to do about it; none of them loads a model or
+Every check reports what it found and, if something is missing, what to do about it; none of them loads a model or
 raises.
 """
 

@@ -12,7 +12,7 @@ _WIDTH, _LEFT, _RIGHT, _TOP, _ROW_HEIGHT = 520, 96, 372, 22, 30
 
 @dataclass(frozen=True)
 class ChartRow:
-    """A value in [0, 1] with its interval; None where there is none. `text` says the same in numbers."""
+    """A value in [0, 1] with its interval; None if there is none. `text` says the same in numbers."""
 
     label: str
     text: str

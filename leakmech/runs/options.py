@@ -3,11 +3,11 @@
     setting                    option
     number, text, choice       --name VALUE
     yes or no                  --name/--no-name
-    several values             --name A,B or, where they may be paths, --name A --name B
+    several values             --name A,B or, if they may be paths, --name A --name B
     numbers by name            --name KEY=NUMBER, repeated
     group of settings          an option for each of its fields; --group/--no-group, or --group PRESET
 
-:class:`leakmech.runs.settings.Spelling` says where an option is called otherwise. The command line shows options and
+:class:`leakmech.runs.settings.Spelling` says when an option is called otherwise. The command line shows options and
 reads them (:meth:`Option.read`), a report writes them (:meth:`Option.words`), and :func:`gathered` is the one place
 where they are laid over a file and over what a run stored.
 """

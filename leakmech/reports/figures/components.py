@@ -45,13 +45,7 @@ def neuron_ranking(
 
     The table has *all* neurons: the share is of their total.
     """
-    ranked = checked(
-        frame,
-        "neuron_ranking",
-        whole=("layer", "neuron"),
-        numbers=("score",),
-        optional=("low", "high"),
-    )
+    ranked = checked(frame, "neuron_ranking", whole=("layer", "neuron"), numbers=("score",), optional=("low", "high"))
     drawn = _ranked_neurons(ranked, top)
     best = drawn[drawn["rank"] <= top]
     rows = len(best)
@@ -167,11 +161,7 @@ def transport_scatter(
     A component is ``H3``, ``attn``, ``mlp``, ``N873`` or a whole name such as ``L12H3``.
     """
     drawn = checked(
-        frame,
-        "transport_scatter",
-        whole=("layer",),
-        texts=("component",),
-        numbers=("transport", "expression"),
+        frame, "transport_scatter", whole=("layer",), texts=("component",), numbers=("transport", "expression")
     )
     names = [_component_name(layer, part) for layer, part in zip(drawn["layer"], drawn["component"], strict=True)]
     figure, [[axes]] = new_panels(6.2, 4.8)

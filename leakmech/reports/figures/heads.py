@@ -39,13 +39,13 @@ def head_heat_map(
     """Draw the score of every head, layer by layer; the `top` largest in size are numbered and named beside the map."""
     drawn = checked(frame, "head_heat_map", whole=("layer", "head"), numbers=("score",))
     drawn = drawn.sort_values(["layer", "head"], ignore_index=True)
+    scores, size = drawn["score"], drawn["score"].abs()
     if title is None:
-        size = drawn["score"].abs()
         title = f"{min(top, len(drawn))} of {len(drawn):,} heads hold {_share(size, top)} of the total |score|"
-    limit = float(drawn["score"].abs().max()) or 1.0
-    texts = _aligned(drawn["score"], top)
+    limit = float(size.max()) or 1.0
+    texts = _aligned(scores, top)
     return _head_map(
-        drawn, "score", path, DIVERGING, (-limit, limit), top=top, texts=texts, label=quantity, titles=(title, subtitle)
+        drawn, scores, path, DIVERGING, (-limit, limit), top=top, texts=texts, label=quantity, titles=(title, subtitle)
     )
 
 
@@ -68,25 +68,17 @@ def attention_map(
             f"{name} looks most at the injection: {percent(best['attention'], decimals=0)} of its attention (median of "
             f"all heads {percent(drawn['attention'].median())})"
         )
-    limits = (0.0, 100 * float(drawn["attention"].max()) or 1.0)
+    shares = 100 * drawn["attention"]
+    limits = (0.0, float(shares.max()) or 1.0)
     texts = [percent(value, decimals=0) for value in drawn["attention"]]
     return _head_map(
-        drawn,
-        "attention",
-        path,
-        SEQUENTIAL,
-        limits,
-        top=top,
-        texts=texts,
-        label=quantity,
-        titles=(title, subtitle),
-        scale=100,
+        drawn, shares, path, SEQUENTIAL, limits, top=top, texts=texts, label=quantity, titles=(title, subtitle)
     )
 
 
 def _head_map(
     drawn: Frame,
-    column: str,
+    values: Frame,
     path: str | Path,
     colors: Colormap,
     limits: tuple[float, float],
@@ -95,12 +87,11 @@ def _head_map(
     texts: list[str],
     label: str,
     titles: tuple[str, str],
-    scale: float = 1,
 ) -> list[Path]:
     """Draw cells, colour bar, and beside them the list of the largest, whose numbers stand in their cells."""
     n_layers, n_heads = int(drawn["layer"].max()) + 1, int(drawn["head"].max()) + 1
     cells = np.full((n_layers, n_heads), np.nan)
-    cells[drawn["layer"], drawn["head"]] = scale * drawn[column]
+    cells[drawn["layer"], drawn["head"]] = values
     wide, high = float(np.clip(6 / n_heads, 0.13, 0.36)), float(np.clip(6 / n_layers, 0.13, 0.26))
     width, height = max(wide * n_heads, 2.2), max(high * n_layers, _LINE * (top + 1.5), 1.6)
     figure, [[axes, key]] = new_panels(
@@ -111,7 +102,7 @@ def _head_map(
         step = next(step for step in (1, 2, 4, 5, 10, 20, 50) if count / step <= 17 or step == 50)
         name_cells(set_ticks, range(count), step=step)
     axes.set(xlabel="head", ylabel="layer (0 = first)")
-    _name_largest(axes, key, drawn, column, texts=texts, top=top, limits=limits, scale=scale, height=height)
+    _name_largest(axes, key, drawn, values, texts=texts, top=top, limits=limits, height=height)
     add_titles(figure, *titles)
     return save_with_data(figure, path, drawn)
 
@@ -120,23 +111,22 @@ def _name_largest(
     axes: Axes,
     key: Axes,
     drawn: Frame,
-    column: str,
+    values: Frame,
     *,
     texts: list[str],
     top: int,
     limits: tuple[float, float],
-    scale: float,
     height: float,
 ) -> None:
     key.set_axis_off()
     key.set(xlim=(0, 1), ylim=(height, 0))
-    order = drawn[column].abs().sort_values(ascending=False, kind="stable").index[:top]
+    order = values.abs().sort_values(ascending=False, kind="stable").index[:top]
     if len(order):
         key.text(0.0, 0.05, f"largest {len(order)}", fontsize=8, color=SOFT, va="center")
     for rank, row in enumerate(order, start=1):
         layer, head = drawn["layer"][row], drawn["head"][row]
-        place, value = (head + 0.5, layer + 0.48), scale * drawn[column][row]
-        write_in_cell(axes, place, str(rank), value=value, limits=limits, fontweight="bold")
+        place = (head + 0.5, layer + 0.48)
+        write_in_cell(axes, place, str(rank), value=values[row], limits=limits, fontweight="bold")
         line = 0.08 + _LINE * rank
         for x, text, side, color in (
             (0.12, rank, "right", SOFT),
