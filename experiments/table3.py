@@ -24,37 +24,31 @@ from paper import (
     write_table,
 )  # fmt: skip
 
-from leakmech.reports.cells import estimate, number, p_value
-from leakmech.reports.tables import Table
+from leakmech.reports.cells import number, p_value
+from leakmech.reports.tables import Table, estimate_of, value_of
+
+COLUMNS = {
+    "model": value_of("model"),
+    "data set": value_of("dataset"),
+    "mu_EL [95 % CI]": estimate_of("mu_el"),
+    "paper's cleaning": value_of("mu_el_paper_cleaning", number),
+    "mu_EL in the paper": value_of("paper_mu_el", number),
+    "all pairs": value_of("auc_el", number),
+    "W_EL p": value_of("w_el", p_value),
+    "positive": value_of("mu_el_positive", number),
+    "negative": value_of("mu_el_negative", number),
+    "mu_L": value_of("mu_l", number),
+    "mu_L in the paper": value_of("paper_mu_l", number),
+}
 
 
 def table3(runs: Sequence[Row]) -> Table:
     """The rows without an instruction."""
     plain = without_instruction(runs)
-    rows = [
-        (
-            row["model"],
-            row["dataset"],
-            estimate(row, "mu_el"),
-            number(row["mu_el_paper_cleaning"]),
-            number(row["paper_mu_el"]),
-            number(row["auc_el"]),
-            p_value(row["w_el"]),
-            number(row["mu_el_positive"]),
-            number(row["mu_el_negative"]),
-            number(row["mu_l"]),
-            number(row["paper_mu_l"]),
-        )
-        for row in plain
-    ]
     notes = [*claim_of_size(runs), claim_of_polarity(runs)]
     if all(row["paper_mu_el"] is None for row in plain):
         notes.append("The paper's numbers are not part of leakmech; --paper FILE puts them in.")
-    header = (
-        "model", "data set", "mu_EL [95 % CI]", "paper's cleaning", "mu_EL in the paper", "all pairs", "W_EL p",
-        "positive", "negative", "mu_L", "mu_L in the paper",
-    )  # fmt: skip
-    return Table(title="Table 3: expression leakage by model and data set", header=header, rows=rows, notes=notes)
+    return Table.of("Table 3: expression leakage by model and data set", plain, COLUMNS, notes)
 
 
 def main() -> None:

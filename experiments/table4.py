@@ -19,8 +19,22 @@ from paper import PaperNumbers, Row, load_rows, run_script, without_instruction,
 
 import leakmech
 from leakmech.reports.cells import number, p_value, with_interval
-from leakmech.reports.tables import Table
+from leakmech.reports.tables import Table, value_of
 from leakmech.scoring.inference import holm
+
+_difference = partial(number, decimals=3)
+COLUMNS = {
+    "model": value_of("model"),
+    "data set": value_of("dataset"),
+    "instruction": value_of("instruction"),
+    "mu_EL without": value_of("mu_el_without", number),
+    "mu_EL with": value_of("mu_el_with", number),
+    "paper without": value_of("paper_mu_el_without", number),
+    "paper with": value_of("paper_mu_el_with", number),
+    "difference [95 % CI]": lambda row: with_interval(row["difference"], row["low"], row["high"], _difference),
+    "p (Holm)": value_of("p_holm", p_value),
+    "TOST p": value_of("p_equivalence", p_value),
+}
 
 
 def instruction_effects(runs: Sequence[Row], *, margin: float) -> list[Row]:
@@ -54,33 +68,14 @@ def instruction_effects(runs: Sequence[Row], *, margin: float) -> list[Row]:
 
 def table4(effects: Sequence[Row], *, margin: float) -> Table:
     """The effects as a table."""
-    rows = [
-        (
-            row["model"],
-            row["dataset"],
-            row["instruction"],
-            number(row["mu_el_without"]),
-            number(row["mu_el_with"]),
-            number(row["paper_mu_el_without"]),
-            number(row["paper_mu_el_with"]),
-            with_interval(row["difference"], row["low"], row["high"], partial(number, decimals=3)),
-            p_value(row["p_holm"]),
-            p_value(row["p_equivalence"]),
-        )
-        for row in effects
-    ]
     notes = [
         "difference: all-pairs leakage with the instruction minus without; below 0 it helps. TOST p: of the hypothesis "
         f"that the difference is {margin:g} or more.",
         "paper: prompting does not take leakage away.",
     ]
-    if not rows:
+    if not effects:
         notes.insert(0, "No model was run both with an instruction and without.")
-    header = (
-        "model", "data set", "instruction", "mu_EL without", "mu_EL with", "paper without", "paper with",
-        "difference [95 % CI]", "p (Holm)", "TOST p",
-    )  # fmt: skip
-    return Table(title="Table 4: leakage with and without an instruction", header=header, rows=rows, notes=notes)
+    return Table.of("Table 4: leakage with and without an instruction", effects, COLUMNS, notes)
 
 
 def main() -> None:
