@@ -18,7 +18,7 @@ from leakmech.core.errors import ConfigError
 from leakmech.core.progress import rich_progress
 from leakmech.runs.settings import read_yaml
 from leakmech.studies.lora.run import train_lora
-from leakmech.studies.mitigation.compare import evaluate_mitigations
+from leakmech.studies.mitigation.evaluation import evaluate_mitigations
 from leakmech.studies.mitigation.mitigation import Mitigation
 from leakmech.studies.mitigation.tables import mitigations_table
 from leakmech.training.settings import LoraTrainingConfig

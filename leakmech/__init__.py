@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from leakmech.studies.benchmark.run import bench
     from leakmech.studies.diagnosis.run import diagnose
     from leakmech.studies.lora.run import merge_lora, train_lora
-    from leakmech.studies.mitigation.compare import MitigationComparison, evaluate_mitigations
+    from leakmech.studies.mitigation.evaluation import MitigationComparison, evaluate_mitigations
     from leakmech.studies.mitigation.mitigation import Mitigation
     from leakmech.studies.mitigation.run import mitigate
     from leakmech.studies.results import load_result
@@ -95,8 +95,8 @@ __all__ = [
 
 _HOMES = {
     "mitigate": "leakmech.studies.mitigation.run",
-    "evaluate_mitigations": "leakmech.studies.mitigation.compare",
-    "MitigationComparison": "leakmech.studies.mitigation.compare",
+    "evaluate_mitigations": "leakmech.studies.mitigation.evaluation",
+    "MitigationComparison": "leakmech.studies.mitigation.evaluation",
     "Mitigation": "leakmech.studies.mitigation.mitigation",
     "AblateDirection": "leakmech.interventions.types",
     "AblateHeads": "leakmech.interventions.types",

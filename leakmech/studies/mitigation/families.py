@@ -1,6 +1,6 @@
 """Families of mitigations that ``leakmech mitigate`` tries: one kind of edit each, at several strengths.
 
-Every family is built from a diagnosis (:mod:`leakmech.studies.mitigation.fitted`) or from nothing at all; its strength
+Every family is built from a diagnosis (:mod:`leakmech.studies.mitigation.parts`) or from nothing at all; its strength
 is chosen on ``tune`` samples. Baselines do the same with arbitrary directions and components.
 
 ``project-*``        takes per-layer directions of read affect out of the upper two thirds of the layers (share)
@@ -27,8 +27,8 @@ from leakmech.interventions.base import Intervention, Probe
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons, DampenAttention, ScaleHeads, Steer
 from leakmech.mechanism.directions.direction import Direction
-from leakmech.studies.mitigation.fitted import FittedParts
 from leakmech.studies.mitigation.mitigation import Mitigation, MitigationKind
+from leakmech.studies.mitigation.parts import FittedParts
 from leakmech.studies.mitigation.prompting import contrast_mitigation, instruction_mitigations, rewrite_mitigation
 
 Build = Callable[[FittedParts, float], Sequence[Intervention]]

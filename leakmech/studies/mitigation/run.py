@@ -8,7 +8,7 @@
 Without a diagnosis nothing is fitted and nothing chosen: adapters and interventions that were asked for are measured
 beside the base model and the oracle.
 
-Everything is kept cell by cell (:mod:`leakmech.studies.mitigation.arena`), so an interrupted run goes on where it was.
+Everything is kept cell by cell (:mod:`leakmech.studies.mitigation.cells`), so an interrupted run goes on where it was.
 The interventions that were chosen are saved as files that ``leakmech bench --intervention`` takes.
 """
 
@@ -32,11 +32,11 @@ from leakmech.runs.directory import SCRIPT, RunDirectory
 from leakmech.runs.run import Run, run_path
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
-from leakmech.studies.mitigation.arena import Arena
-from leakmech.studies.mitigation.compare import finish, measure_all
+from leakmech.studies.mitigation.cells import Cells
+from leakmech.studies.mitigation.evaluation import finish, measure_all
 from leakmech.studies.mitigation.families import BASELINES, Family, chosen_families
-from leakmech.studies.mitigation.fitted import FittedParts, load_fitted
 from leakmech.studies.mitigation.mitigation import Mitigation
+from leakmech.studies.mitigation.parts import FittedParts, load_fitted
 from leakmech.studies.mitigation.prompting import ORACLE
 from leakmech.studies.mitigation.report import write_report
 from leakmech.studies.mitigation.result import MitigationComparison
@@ -96,7 +96,7 @@ def mitigate(
         used = BASELINES if config.baselines else ()
         fitted = path / "fitted"
         baselines = [member for family in used for member in family.members(parts, fitted)] if parts else []
-        test = Arena(
+        test = Cells(
             loaded=loaded, config=bench, relevant=config.relevant, files=run.files, split="test",
             margins=Margins(**config.margins), arrangements=config.arrangements, draws=config.bootstrap_draws,
             progress=progress,
@@ -139,7 +139,7 @@ def _choose(
 ) -> tuple[dict[str, Mitigation], list[Row]]:
     """The most selective member of each family, by its name and saved, and the rows of all that were tried."""
     members = {family.name: family.members(parts, run.path / "fitted") for family in families}
-    tune = _tune_arena(config, parts, run.files, progress)
+    tune = _tune_cells(config, parts, run.files, progress)
     tuned = measure_all(run, tune, [member for group in members.values() for member in group])
     chosen = {name: best_of(group, tuned) for name, group in members.items()}
     _save_chosen(run.path, chosen)
@@ -163,7 +163,7 @@ def _bench_config(config: MitigateConfig, dataset: str, generations: int, limit:
     return BenchConfig.parse(shared, where="mitigate")
 
 
-def _tune_arena(config: MitigateConfig, parts: FittedParts, run: RunDirectory, progress: Progress) -> Arena:
+def _tune_cells(config: MitigateConfig, parts: FittedParts, run: RunDirectory, progress: Progress) -> Cells:
     """What strengths are chosen on: relevant affect that no probe was fitted on, and two kinds of leakage samples.
 
     These are the samples that the diagnosis chose on, and as many in which the relevant stems have injections of other
@@ -177,7 +177,7 @@ def _tune_arena(config: MitigateConfig, parts: FittedParts, run: RunDirectory, p
     for name, samples in {"leakage": leakage, "relevant": relevant.take(number)}.items():
         samples.save(data / f"tune-{name}.jsonl")
     bench = _bench_config(config, str(data / "tune-leakage.jsonl"), config.tune_generations, None)
-    return Arena(
+    return Cells(
         loaded=parts.loaded, config=bench, relevant=(str(data / "tune-relevant.jsonl"),), files=run,
         split="tune", margins=Margins(**config.margins), damage=False,
         draws=min(500, config.bootstrap_draws), progress=progress,

@@ -28,7 +28,7 @@ from leakmech.runs.run import Run, run_path
 from leakmech.scoring.paired import run_differences, statistic_columns
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
-from leakmech.studies.mitigation.arena import BASE, Arena
+from leakmech.studies.mitigation.cells import BASE, Cells
 from leakmech.studies.mitigation.mitigation import Mitigation
 from leakmech.studies.mitigation.result import MitigationComparison
 
@@ -116,7 +116,7 @@ def evaluate_mitigations(
     path = run_path(out, f"mitigations-{slug(config.model)}-{slug(dataset)}-seed{config.seed}")
     Run.check(path, config)
     loaded = model if isinstance(model, LoadedModel) else load_configured(config, model, tokenizer)
-    arena = Arena(
+    cells = Cells(
         loaded=loaded,
         config=config,
         relevant=tuple(relevant),
@@ -127,9 +127,9 @@ def evaluate_mitigations(
         draws=draws,
         progress=progress,
     )
-    with Run.open(path, config, {"base": arena.key(BASE), "weights": loaded.weights_hash}) as run:
-        rows = measure_all(run, arena, chosen, alpha=alpha)
-        return finish(run, rows, {"model": config.model, "dataset": dataset, "relevant": list(relevant)}, arena)
+    with Run.open(path, config, {"base": cells.key(BASE), "weights": loaded.weights_hash}) as run:
+        rows = measure_all(run, cells, chosen, alpha=alpha)
+        return finish(run, rows, {"model": config.model, "dataset": dataset, "relevant": list(relevant)}, cells)
 
 
 # -- what is compared -------------------------------------------------------------------------------------------------
@@ -185,37 +185,37 @@ def _version(function: Any) -> str:
 
 
 def measure_all(
-    run: Run, arena: Arena, mitigations: Sequence[Mitigation], *, alpha: float = 0.05
+    run: Run, cells: Cells, mitigations: Sequence[Mitigation], *, alpha: float = 0.05
 ) -> list[dict[str, Any]]:
     """Rows of the base model and of all mitigations, cell by cell, with tests over the whole family."""
     rows: list[dict[str, Any]] = []
     everything = [BASE, *mitigations]
 
     def saved() -> str:
-        done = f"{len(rows)} of {len(everything)} cells of {arena.split} are finished"
+        done = f"{len(rows)} of {len(everything)} cells of {cells.split} are finished"
         return f"{done} and what the next one generated is saved"
 
     with (
         run.interruptible(saved),
-        arena.progress(f"mitigations, {arena.split}", total=len(everything), done=0) as advance,
+        cells.progress(f"mitigations, {cells.split}", total=len(everything), done=0) as advance,
     ):
         for mitigation in everything:
-            rows.append(arena.row(run, mitigation))
+            rows.append(cells.row(run, mitigation))
             advance(1)
-    _add_tests(rows, arena, everything, alpha)
+    _add_tests(rows, cells, everything, alpha)
     return rows
 
 
-def _add_tests(rows: list[dict[str, Any]], arena: Arena, mitigations: Sequence[Mitigation], alpha: float) -> None:
+def _add_tests(rows: list[dict[str, Any]], cells: Cells, mitigations: Sequence[Mitigation], alpha: float) -> None:
     """p values of a difference in auc_el from the base model, Holm-adjusted over what is meant to mitigate."""
-    columns = {mitigation.name: statistic_columns(arena.scores(mitigation)) for mitigation in mitigations}
+    columns = {mitigation.name: statistic_columns(cells.scores(mitigation)) for mitigation in mitigations}
     groups = ([m for m in mitigations if m.mitigates], [m for m in mitigations if not m.mitigates and m != BASE])
     by_name = {row["name"]: row for row in rows}
     for group in groups:
         pairs = [(mitigation.name, BASE.name) for mitigation in group]
         if not pairs:
             continue
-        found = run_differences(columns, pairs, margin=None, alpha=alpha, seed=arena.config.seed, draws=arena.draws)
+        found = run_differences(columns, pairs, margin=None, alpha=alpha, seed=cells.config.seed, draws=cells.draws)
         for difference in found:
             if difference.statistic == "auc_el":
                 by_name[difference.run] |= {"p": difference.p, "p_holm": difference.p_holm}
@@ -225,7 +225,7 @@ def finish(
     run: Run,
     rows: Sequence[Mapping[str, Any]],
     facts: Mapping[str, Any],
-    arena: Arena,
+    cells: Cells,
     timing: Mapping[str, float] | None = None,
 ) -> MitigationComparison:
     """Write ``tables/mitigations.csv`` and ``summary.json``."""
@@ -234,11 +234,11 @@ def finish(
     run.save_table("mitigations", frame.reindex(columns=columns))
     summary = {
         **facts,
-        "n_samples": len(load_dataset(arena.config.dataset).take(arena.config.limit)),
-        "generations": arena.config.generations,
-        "seed": arena.config.seed,
-        "margins": arena.margins.to_dict(),
+        "n_samples": len(load_dataset(cells.config.dataset).take(cells.config.limit)),
+        "generations": cells.config.generations,
+        "seed": cells.config.seed,
+        "margins": cells.margins.to_dict(),
         "base": dict(rows[0]),
-        "mitigations": {row["name"]: dict(row) for row in rows[1:] if row["split"] == arena.split},
+        "mitigations": {row["name"]: dict(row) for row in rows[1:] if row["split"] == cells.split},
     }
     return run.finish(summary, timing, result=MitigationComparison)

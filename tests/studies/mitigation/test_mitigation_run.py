@@ -65,12 +65,12 @@ def test_each_family_is_tuned_and_its_choice_is_tested_once(finished):
 
 
 def test_a_run_takes_in_more_and_measures_only_that(finished, files, diagnosis, monkeypatch):
-    from leakmech.studies.mitigation import arena
+    from leakmech.studies.mitigation import cells
 
     measured = []
-    measure = arena.Arena._measure
+    measure = cells.Cells._measure
     monkeypatch.setattr(
-        arena.Arena, "_measure", lambda self, m: measured.append((self.split, m.name)) or measure(self, m)
+        cells.Cells, "_measure", lambda self, m: measured.append((self.split, m.name)) or measure(self, m)
     )
     settings = {
         "relevant": (str(files / "relevant.jsonl"),),
@@ -88,12 +88,12 @@ def test_a_run_takes_in_more_and_measures_only_that(finished, files, diagnosis, 
 
 
 def test_what_was_fitted_is_read_when_a_run_is_continued(finished, files, diagnosis, monkeypatch):
-    from leakmech.studies.mitigation import fitted
+    from leakmech.studies.mitigation import parts
 
     def refit(*_, **__):
         raise AssertionError("fitted again")
 
-    monkeypatch.setattr(fitted, "fit_relation_probe", refit)
+    monkeypatch.setattr(parts, "fit_relation_probe", refit)
     settings = {"relevant": (str(files / "relevant.jsonl"),), "relevant_fit": (str(files / "relevant-fit.jsonl"),)}
     before = finished.summary
     again = mitigate(files / "model", diagnosis=diagnosis, out=finished.path, **settings | QUICK).summary

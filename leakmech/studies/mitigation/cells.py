@@ -55,7 +55,7 @@ _WITHOUT_OWN_LIKELIHOOD = ("rewrite", "decoding", "oracle")
 
 
 @dataclass(frozen=True, eq=False)
-class Arena:
+class Cells:
     """What all mitigations of a comparison share; it is kept in the run directory `files`."""
 
     loaded: LoadedModel

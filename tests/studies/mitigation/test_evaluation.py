@@ -12,8 +12,8 @@ import leakmech
 from leakmech import Mitigation, ScaleHeads, Steer, evaluate_mitigations
 from leakmech.core.errors import ConfigError, InterventionError, RunDirectoryError
 from leakmech.datasets.samples import PromptSet, load_dataset
-from leakmech.studies.mitigation import arena as arena_module
-from leakmech.studies.mitigation.compare import COLUMNS
+from leakmech.studies.mitigation import cells as cells_module
+from leakmech.studies.mitigation.evaluation import COLUMNS
 
 QUICK = {
     "dtype": "float32", "limit": 4, "generations": 2, "decoding": {"max_new_tokens": 12}, "estimator": "vader",
@@ -106,7 +106,7 @@ def test_finished_cells_are_not_measured_again(finished, folder, relevant, monke
     def refuse(*_):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(arena_module.Arena, "_measure", refuse)
+    monkeypatch.setattr(cells_module.Cells, "_measure", refuse)
     again = evaluate_mitigations(
         {"nothing": NOTHING, "silenced": SILENCED}, model=folder, relevant=[relevant], out=finished.path, **QUICK
     )
@@ -123,7 +123,7 @@ def test_other_settings_do_not_mix_with_a_finished_comparison(finished, folder, 
 
 
 def test_an_interrupted_comparison_ends_as_an_uninterrupted_one(finished, folder, relevant, tmp_path, monkeypatch):
-    measure = arena_module.Arena._measure
+    measure = cells_module.Cells._measure
 
     def interrupt(self, mitigation):
         if mitigation.name == "silenced":
@@ -133,7 +133,7 @@ def test_an_interrupted_comparison_ends_as_an_uninterrupted_one(finished, folder
     chosen = {"nothing": NOTHING, "silenced": SILENCED}
     quick = {**QUICK, "damage": False}
     with monkeypatch.context() as patch:
-        patch.setattr(arena_module.Arena, "_measure", interrupt)
+        patch.setattr(cells_module.Cells, "_measure", interrupt)
         with pytest.raises(leakmech.core.errors.InterruptedRunError, match="2 of 3 cells"):
             evaluate_mitigations(chosen, model=folder, relevant=[relevant], out=tmp_path / "run", **quick)
     result = evaluate_mitigations(chosen, model=folder, relevant=[relevant], out=tmp_path / "run", **quick)
