@@ -63,13 +63,18 @@ def export_annotation(
     run
         Directory of a finished benchmark run.
     annotators
-        How many people; everybody judges all pairs, each in another order.
+        Number of people; everybody judges all pairs, each in another order.
     n
         Number of pairs.
     out
         A folder that does not exist or is empty; by default ``annotation`` in the run.
     seed
-        The same run, seed and numbers give the same files.
+        Seed of the choice and the orders; the same run, seed and numbers give the same files.
+
+    Returns
+    -------
+    AnnotationExport
+        ``.path`` (the folder) and ``.key`` (which sentence was which).
 
     Raises
     ------

@@ -81,6 +81,11 @@ def import_annotation(
     seed, draws
         Seed and number of resamples of the bootstrap over samples.
 
+    Returns
+    -------
+    AnnotationResult
+        ``.summary`` (what ``agreement.json`` holds), ``.pairs`` (data frame, one row per item), ``.to_markdown()``.
+
     Raises
     ------
     DatasetError

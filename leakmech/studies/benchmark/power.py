@@ -133,6 +133,11 @@ def power(
     cleaning
         Cleaning policy of the scores of `run`; default: the headline policy of the run.
 
+    Returns
+    -------
+    PowerResult
+        ``.power``, ``.samples_needed``, ``.detectable_effect``, ``.to_table()``.
+
     Raises
     ------
     UsageError

@@ -42,6 +42,11 @@ def diagnose(
         Fields of :class:`leakmech.studies.diagnosis.settings.DiagnoseConfig`; ``fit`` is needed: samples on which
         directions are fitted.
 
+    Returns
+    -------
+    Diagnosis
+        ``.summary`` (dict), ``.table(name)`` (data frame), ``.to_markdown()``; directions and figures lie in ``.path``.
+
     Raises
     ------
     UsageError

@@ -64,21 +64,26 @@ def train_lora(
     Parameters
     ----------
     config
-        What to train on what, and how.
+        Settings of the training.
     out
         The folder of the adapter, its log and its checkpoints.
     model
-        Instead of the configured one; it is left as it was.
+        A loaded model to train on instead of the configured one; it is left as it was.
     examples
-        Instead of the configured data.
+        Training examples instead of the configured data.
     evaluate
-        Called with the PEFT model every ``evaluate_every`` steps; higher is better. The adapter with the highest score
-        is kept, and training stops after ``patience`` evaluations without a new best. By default the selectivity on
-        ``config.tune``, if that is set.
+        Function that is called with the PEFT model every ``evaluate_every`` steps; higher is better. The adapter with
+        the highest score is kept, and training stops after ``patience`` evaluations without a new best. By default the
+        selectivity on ``config.tune``, if that is set.
     cache_dir
         Where completions are kept; by default the user's cache.
     progress
         Where to report progress.
+
+    Returns
+    -------
+    LoraResult
+        ``.path`` (the adapter's folder), ``.card`` (dict), ``.to_frame()`` (one row a step).
 
     Raises
     ------

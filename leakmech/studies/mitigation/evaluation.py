@@ -100,6 +100,11 @@ def evaluate_mitigations(
     **settings
         Fields of :class:`leakmech.studies.benchmark.settings.BenchConfig`, e.g. ``generations=4, seed=0``.
 
+    Returns
+    -------
+    MitigationComparison
+        ``.to_frame()`` (one row per mitigation, the base model first), ``.to_markdown()``, ``.report()``.
+
     Raises
     ------
     UsageError
@@ -107,11 +112,7 @@ def evaluate_mitigations(
     InterruptedRunError
         Ctrl-C or SIGTERM; finished cells and generations are in `out` and the same call continues it.
     """
-    name = model.name if isinstance(model, LoadedModel) else model if isinstance(model, str | Path) else None
-    config = _Comparison.parse(
-        {"noise_floor": False, "dataset": dataset, **({"model": str(name)} if name else {}), **settings},
-        where="evaluate_mitigations",
-    )
+    config = _settings(model, dataset, settings)
     chosen = as_mitigations(mitigations)
     path = run_path(out, f"mitigations-{slug(config.model)}-{slug(dataset)}-seed{config.seed}")
     Run.check(path, config)
@@ -130,6 +131,15 @@ def evaluate_mitigations(
     with Run.open(path, config, {"base": cells.key(BASE), "weights": loaded.weights_hash}) as run:
         rows = measure_all(run, cells, chosen, alpha=alpha)
         return finish(run, rows, {"model": config.model, "dataset": dataset, "relevant": list(relevant)}, cells)
+
+
+def _settings(model: Any, dataset: str, given: Mapping[str, Any]) -> _Comparison:
+    """Settings of the benchmark runs, with the name of the model if it has one."""
+    name = model.name if isinstance(model, LoadedModel) else model if isinstance(model, str | Path) else None
+    return _Comparison.parse(
+        {"noise_floor": False, "dataset": dataset, **({"model": str(name)} if name else {}), **given},
+        where="evaluate_mitigations",
+    )
 
 
 # -- what is compared -------------------------------------------------------------------------------------------------

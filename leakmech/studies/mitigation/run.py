@@ -69,6 +69,11 @@ def mitigate(
     **settings
         Fields of :class:`leakmech.studies.mitigation.settings.MitigateConfig`.
 
+    Returns
+    -------
+    MitigationComparison
+        ``.to_frame()`` (one row per mitigation and split, the base model first), ``.to_markdown()``, ``.report()``.
+
     Raises
     ------
     UsageError
