@@ -44,7 +44,7 @@ Ratings = Float[np.ndarray, "items raters"]
 
 
 def majority(votes: Ratings) -> Float[np.ndarray, " items"]:
-    """What more than half of the given votes (0 or 1) of each item say; NaN for a tie and where there is no vote."""
+    """What more than half of the given votes (0 or 1) of each item say; NaN for a tie and if there is no vote."""
     given = (~np.isnan(votes)).sum(axis=1)
     twice = 2 * np.nansum(votes, axis=1)
     return np.where(twice == given, np.nan, (twice > given).astype(np.float64))

@@ -69,6 +69,6 @@ There are {n} items. You have two files with the same content; use one of them.
 
 {answers}
 
-  Change nothing else, do not sort, and save it as CSV (UTF-8). An apostrophe in front of a sentence is no
+  Change nothing else, do not sort, and save it as CSV (UTF-8). An apostrophe in front of a sentence is not
   part of it.
 """

@@ -10,7 +10,7 @@ SHARE = Markup(
 )
 HEXL = (
     "The built-in data set “hexl” is a re-creation: it was written for leakmech after the description in the paper, "
-    "whose own samples are not public, and no human judged it. Its numbers are no replication of the published ones."
+    "whose own samples are not public, and no human judged it. Its numbers do not replicate the published ones."
 )
 CHART = (
     "mu_EL with 95 % intervals (bootstrap over samples). Overall pools positive and negative injections; neutral "

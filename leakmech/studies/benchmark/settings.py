@@ -79,7 +79,7 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
 
     @property
     def oracle(self) -> bool:
-        """Does the run use what a user does not have, so that it bounds mitigations and is none itself?"""
+        """Does the run use what a user does not have, so that it bounds mitigations and is not one itself?"""
         by_rewrite = self.prompt_rewrite is not None and find_rewrite(self.prompt_rewrite).oracle
         return by_rewrite or (self.contrast is not None and self.contrast.oracle)
 
