@@ -45,9 +45,9 @@ class Measurement:
     encoder: SentenceEncoder
     """Sentence encoder of mu_L and of topic."""
     injections: Injections | None
-    """Of the whole data set: what says whether an answer is about its own."""
+    """Injections of the whole data set, by which an answer is or is not about its own; None if topic is not told."""
     no_topic: str | None
-    """Why topic is not told, where it is not."""
+    """The reason if topic is not told."""
 
     @classmethod
     def load(cls, config: ScoringConfig, samples: PromptSet, *, whole: PromptSet, topic: bool = True) -> Measurement:
@@ -150,7 +150,7 @@ class Measurement:
         return found
 
     def _topic(self, frame: pd.DataFrame) -> dict[str, Any]:
-        """How topic was told, and what another threshold or a filter by words says; the reason where it was not."""
+        """How topic was told, and what another threshold or a filter by words says; the reason if it was not."""
         if self.injections is None:
             return {"reason": self.no_topic}
         policy = self.config.cleaning

@@ -52,7 +52,7 @@ def facts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _topic(overall: Summary) -> list[tuple[str, str]]:
-    """How many answers are about the injected sentence, and the leakage of the others; nothing where it is not told."""
+    """How many answers are about the injected sentence, and the leakage of the others; nothing if that is not told."""
     if overall.get("topic_free") is None:
         return []
     rate, free = percent(overall["topic_rate"], decimals=0), overall["topic_free"]

@@ -305,7 +305,7 @@ class Cells:
 
 
 def _topic_columns(overall: Mapping[str, Any]) -> dict[str, Any]:
-    """How many answers are about the injection, and the leakage of the others; None where topic is not told."""
+    """How many answers are about the injection, and the leakage of the others; None if topic is not told."""
     free = overall.get("topic_free") or {}
     names = ("auc_el", "valence_shift", "d_z")
     return {"topic_rate": overall.get("topic_rate"), **{f"topic_free_{name}": free.get(name) for name in names}}
