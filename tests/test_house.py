@@ -53,11 +53,6 @@ def imports(module: str) -> set[str]:
     return _imports(ast.walk(_tree(module)))
 
 
-def _imports_at_once(module: str) -> set[str]:
-    """What is imported while the module itself is being imported."""
-    return _imports(iter(_tree(module).body))
-
-
 def room(module: str) -> str:
     """The folder right under the package; empty for the package's own files."""
     parts = module.split(".")
@@ -99,7 +94,7 @@ def test_no_module_imports_itself_by_way_of_others():
     def visit(module: str, way: tuple[str, ...]) -> None:
         assert module not in way, " -> ".join((*way[way.index(module) :], module))
         if module not in done:
-            for other in sorted(_imports_at_once(module)):
+            for other in sorted(imports(module)):
                 visit(other, (*way, module))
             done.add(module)
 

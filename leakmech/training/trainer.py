@@ -49,6 +49,11 @@ Evaluate = Callable[[Any], float]
 LOG = "train.jsonl"
 
 
+def read_log(folder: Path) -> pd.DataFrame:
+    """One row for each step: loss, every objective's mean, learning rate, length of the gradient."""
+    return pd.DataFrame([row for row in read_jsonl_shard(folder / LOG) if "loss" in row])
+
+
 @dataclass(frozen=True)
 class Trained:
     """How a training went."""

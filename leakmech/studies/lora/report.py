@@ -6,28 +6,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from leakmech.core.store import read_json
+from leakmech.models.reading import ADAPTER_CARD
 from leakmech.reports.cells import number
 from leakmech.reports.figures.losses import loss_figure
 from leakmech.reports.page import Details, Picture, Section, Shown, how_it_was_made, write_page
 from leakmech.reports.tables import Table
-from leakmech.studies.lora.result import LoraResult
+from leakmech.runs.result import Result
 from leakmech.training.settings import LoraTrainingConfig
+from leakmech.training.trainer import read_log
 
 
 def write_report(run: str | Path) -> Path:
     """Draw the losses and write ``report.html`` into the folder of an adapter; return its path."""
-    result = LoraResult.load(run)
-    loss_figure(result.to_frame(), result.path / "figures" / "loss")
-    return write_page(result.path, f"LoRA adapter for {result.card['base']['name']}", sections(result))
+    result = Result.load(run).of_kind("train")
+    card = read_json(result.path / ADAPTER_CARD)
+    loss_figure(read_log(result.path), result.path / "figures" / "loss")
+    return write_page(result.path, f"LoRA adapter for {card['base']['name']}", sections(result, card))
 
 
-def sections(result: LoraResult) -> list[Section]:
+def sections(result: Result, card: Mapping[str, Any]) -> list[Section]:
     """Main numbers, losses, and everything that the card says."""
     losses = result.path / "figures" / "loss.png"
     return [
-        Shown(adapter_table(result.card), heading="Main numbers"),
+        Shown(adapter_table(card), heading="Main numbers"),
         Picture.of(losses, "Faint: every step. Lines: moving means.", heading="Losses"),
-        Details.of(result.card, heading="Everything in adapter_card.json"),
+        Details.of(card, heading="Everything in adapter_card.json"),
         *how_it_was_made(result.path, result.summary, LoraTrainingConfig),
     ]
 

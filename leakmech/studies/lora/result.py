@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.core.store import read_json, read_jsonl_shard
+from leakmech.core.store import read_json
 from leakmech.models.reading import ADAPTER_CARD
 from leakmech.reports.tables import Table
 from leakmech.runs.result import Result
-from leakmech.training.trainer import LOG
+from leakmech.training.trainer import read_log
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class LoraResult(Result):
         return read_json(self.path / ADAPTER_CARD)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a step: loss, every objective's mean, learning rate, length of the gradient."""
-        return pd.DataFrame([row for row in read_jsonl_shard(self.path / LOG) if "loss" in row])
+        """One row for each step: loss, every objective's mean, learning rate, length of the gradient."""
+        return read_log(self.path)
 
     def tables(self) -> list[Table]:
         """The main numbers of the card."""
