@@ -132,5 +132,5 @@ def stored_settings(path: str | Path, *, command: str = "bench") -> dict[str, An
         scored = (record.command, command) == ("score", "bench")
         hint = "which has no model to continue with" if scored else "choose another --out"
         raise RunDirectoryError(f"{path}: holds a run of `leakmech {record.command}`, {hint}")
-    dtype = record.fingerprint.get("dtype")
+    dtype = record.fingerprint.get("dtype") or record.fact("dtype")
     return record.config | ({"dtype": dtype} if dtype else {})

@@ -26,6 +26,7 @@ from leakmech.datasets.relation import mismatched, with_exchanged, without_self_
 from leakmech.datasets.samples import load_dataset, refuse_frozen
 from leakmech.interventions.checks import refuse_misfits
 from leakmech.interventions.files import load_interventions, save_interventions
+from leakmech.models.device import dtype_name
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
 from leakmech.runs.directory import SCRIPT, RunDirectory
@@ -96,7 +97,8 @@ def mitigate(
     parts = _fitted_parts(config, loaded, progress)
     fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
     fingerprint |= {"fitted_on": parts.source_hash} if parts else {}
-    with Run.open(path, config, fingerprint, **({} if by_name else {SCRIPT: True})) as run:
+    facts = {"dtype": dtype_name(loaded.dtype)} | ({} if by_name else {SCRIPT: True})
+    with Run.open(path, config, fingerprint, **facts) as run:
         chosen, tuned = _choose(config, parts, families, run, progress) if parts else ({}, [])
         used = BASELINES if config.baselines else ()
         fitted = path / "fitted"
@@ -108,7 +110,7 @@ def mitigate(
         )  # fmt: skip
         judged = [*chosen.values(), *given]
         rows = measure_all(run, test, [*judged, ORACLE, *baselines], alpha=config.alpha)
-        facts = {
+        found = {
             "model": config.model,
             "dataset": config.dataset,
             "relevant": list(config.relevant),
@@ -117,7 +119,7 @@ def mitigate(
             "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
         }
         timing = {"total_s": round(time.perf_counter() - started, 1)}
-        result = finish(run, [*rows, *tuned], facts, test, timing)
+        result = finish(run, [*rows, *tuned], found, test, timing)
         write_report(path)
     return result
 

@@ -13,6 +13,7 @@ import leakmech
 from leakmech import Mitigation, diagnose, mitigate
 from leakmech.core.errors import ConfigError, InterventionError, ModelError, RunDirectoryError
 from leakmech.datasets.samples import PromptSet, load_dataset
+from leakmech.runs.directory import stored_settings
 from leakmech.studies.mitigation.run import _names, best_of
 
 DIAGNOSIS = {
@@ -105,6 +106,11 @@ def test_what_was_fitted_is_read_when_a_run_is_continued(finished, files, diagno
     with pytest.raises(RunDirectoryError, match="fitted_on"):
         mitigate(files / "model", diagnosis=diagnosis, out=finished.path, **settings | QUICK)
     ranks.write_text(ranked)
+
+
+def test_naming_a_run_is_enough_to_go_on_in_its_number_format(finished):
+    assert QUICK["dtype"] == "float32"
+    assert stored_settings(finished.path, command="mitigate")["dtype"] == "float32"
 
 
 def test_the_page_shows_tables_figure_and_answers(finished):
