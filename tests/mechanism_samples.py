@@ -1,7 +1,8 @@
-"""Samples and a random direction that the tests of ``mechanism`` share."""
+"""Samples, a random direction and a comparison of tables that the tests of mechanisms share."""
 
 from __future__ import annotations
 
+import pandas as pd
 import torch
 
 from leakmech.datasets.samples import PromptSet, Sample
@@ -25,3 +26,10 @@ def direction(loaded, *, layer: int = 2, seed: int = 0) -> Direction:
         vector=vector / vector.norm(), site="resid_post", layer=layer, position="last_prompt", method="random",
         kind="read", stream_norm=1.0, projections={}, threshold=0.0, model_hash=loaded.weights_hash,
     )  # fmt: skip
+
+
+def assert_same_tables(theirs: pd.DataFrame, ours: pd.DataFrame) -> None:
+    """Equal to 1e-4; to 1e-2 at the ends of intervals, which a handful of samples makes of the last digits."""
+    ends = [name for name in ours.columns if str(name).endswith(("low", "high"))]
+    pd.testing.assert_frame_equal(theirs.drop(columns=ends), ours.drop(columns=ends), rtol=1e-4, atol=1e-4)
+    pd.testing.assert_frame_equal(theirs[ends], ours[ends], rtol=1e-2, atol=1e-2)

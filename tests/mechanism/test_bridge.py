@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import torch
+from mechanism_samples import assert_same_tables
 from peft import LoraConfig, get_peft_model
 
 from leakmech.core.errors import ModelError
@@ -115,7 +116,7 @@ def test_tables_of_directions_and_direct_attribution_are_the_same(bridged):
         values = [direct.head_scores(), direct.neuron_scores(), *(x.numpy() for x in magnitudes(model, prompts))]
         tables.append([quality, *map(pd.DataFrame, values)])
     for ours, theirs in zip(*tables, strict=True):
-        pd.testing.assert_frame_equal(theirs, ours, check_exact=False, rtol=1e-4, atol=1e-4)
+        assert_same_tables(theirs, ours)
 
 
 def test_a_bridged_model_is_read_in_transformer_lens_and_nowhere_else(bridged, batch, monkeypatch):

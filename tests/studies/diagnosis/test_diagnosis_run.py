@@ -6,6 +6,7 @@ import json
 
 import pandas as pd
 import pytest
+from mechanism_samples import assert_same_tables
 from typer.testing import CliRunner
 
 from leakmech import diagnose
@@ -109,7 +110,7 @@ def test_transformer_lens_gives_the_same_diagnosis_and_says_what_it_read(
     assert again.summary["backend"].startswith("transformer-lens for activations, direct attribution")
     for name in ("directions", "cosines", "heads", "neurons"):
         ours, theirs = (run.table(name).drop(columns="chosen", errors="ignore") for run in (finished, again))
-        pd.testing.assert_frame_equal(theirs, ours, rtol=1e-4, atol=1e-4)
+        assert_same_tables(theirs, ours)
     with pytest.raises(RunDirectoryError, match="backend is 'hf' there and 'transformer-lens' here"):
         diagnose(
             model,
