@@ -97,7 +97,7 @@ def mitigate(
     parts = _fitted_parts(config, loaded, progress)
     fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
     fingerprint |= {"fitted_on": parts.source_hash} if parts else {}
-    facts = {"dtype": dtype_name(loaded.dtype)} | ({} if by_name else {SCRIPT: True})
+    facts: dict[str, Any] = {"dtype": dtype_name(loaded.dtype)} | ({} if by_name else {SCRIPT: True})
     with Run.open(path, config, fingerprint, **facts) as run:
         chosen, tuned = _choose(config, parts, families, run, progress) if parts else ({}, [])
         used = BASELINES if config.baselines else ()
