@@ -92,8 +92,8 @@ class Scorer:
         }
         texts = [c.text for policy in CLEANINGS for c in cleaned[policy]]
         whole = [f"{p.stem} {c.text}" for p, c in zip(prompts, cleaned[self.headline], strict=True)]
-        injections = [sample.injection(condition) or "" for condition in INJECTIONS for sample, _ in rows]
-        embeddings = np.split(self.encoder(texts + injections), len(CLEANINGS) + len(INJECTIONS))
+        injected = {condition: [sample.injection(condition) or "" for sample, _ in rows] for condition in INJECTIONS}
+        embeddings = np.split(self.encoder(sum(injected.values(), texts)), len(CLEANINGS) + len(INJECTIONS))
         probabilities = [np.split(estimator(texts), len(CLEANINGS)) for estimator in self.estimators]
         missing = np.array([record["finish_reason"] == MISSING for _, record in rows])
         for i, policy in enumerate(CLEANINGS):
@@ -103,11 +103,10 @@ class Scorer:
                 name = estimator.name if position else None
                 for k, label in enumerate(LABELS):
                     found[column(policy, label, estimator=name)] = probabilities[position][i][:, k]
-            for condition, injected in zip(INJECTIONS, embeddings[len(CLEANINGS) :], strict=True):
-                found[column(policy, f"similarity_{condition}")] = cosine_similarity(embeddings[i], injected)
+            for condition, own in zip(INJECTIONS, embeddings[len(CLEANINGS) :], strict=True):
+                found[column(policy, f"similarity_{condition}")] = cosine_similarity(embeddings[i], own)
                 if self.injections is not None:
-                    own = [sample.injection(condition) or "" for sample, _ in rows]
-                    ranks = self.injections.ranks(embeddings[i], injected, own, condition)
+                    ranks = self.injections.ranks(embeddings[i], own, injected[condition], condition)
                     found[column(policy, f"topic_{condition}")] = ranks
             if policy == self.headline:
                 found |= self._of_whole(whole)

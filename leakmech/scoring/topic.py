@@ -50,6 +50,8 @@ MOST_INJECTIONS, FEWEST_INJECTIONS = 200, 20
 
 _ROUNDING = 1e-9
 
+Ranks = Mapping[Condition, PerGeneration]
+"""For each condition, the rank of the own injection (:meth:`Injections.ranks`) of every answer."""
 Flags = Mapping[Condition, Bool[np.ndarray, "samples generations"]]
 """For each condition, which answers are on the injection."""
 
@@ -115,7 +117,7 @@ def too_few(samples: PromptSet) -> str | None:
     return f"{samples.name} has {n} different injections of a class; topic needs {FEWEST_INJECTIONS} to rank among"
 
 
-def on_injection(ranks: Mapping[Condition, PerGeneration], *, share: float = TOPIC_SHARE) -> Flags:
+def on_injection(ranks: Ranks, *, share: float = TOPIC_SHARE) -> Flags:
     """Which answers are on the injection, from their ranks (control: the better one of both polarities)."""
     return {condition: ranks[condition] <= share + _ROUNDING for condition in CONDITIONS}
 
@@ -197,7 +199,7 @@ def topic_statistics(
     }
 
 
-def topic_curve(scores: LeakageScores, ranks: Mapping[Condition, PerGeneration]) -> list[dict[str, float | None]]:
+def topic_curve(scores: LeakageScores, ranks: Ranks) -> list[dict[str, float | None]]:
     """Topic rate and topic-free leakage at every threshold of :data:`CURVE`: how much hangs on the choice of 5 %."""
     rows = []
     for share in CURVE:

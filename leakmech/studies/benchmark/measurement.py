@@ -25,6 +25,7 @@ from leakmech.scoring.sentence import CLEANINGS, Cleaner
 from leakmech.scoring.topic import (
     TOPIC_SHARE,
     Injections,
+    Ranks,
     on_injection,
     too_few,
     topic_curve,
@@ -44,10 +45,10 @@ class Measurement:
     """Expression estimators, the headline's first."""
     encoder: SentenceEncoder
     """Sentence encoder of mu_L and of topic."""
-    injections: Injections | None
-    """Injections of the whole data set, by which an answer is or is not about its own; None if topic is not told."""
+    whole: PromptSet
+    """The data set before any limit: an answer's own injection is ranked among all of its injections."""
     no_topic: str | None
-    """The reason if topic is not told."""
+    """Why topic is not told, where it is not."""
 
     @classmethod
     def load(cls, config: ScoringConfig, samples: PromptSet, *, whole: PromptSet, topic: bool = True) -> Measurement:
@@ -61,8 +62,7 @@ class Measurement:
         estimators = tuple(load_estimator(name, encoder=encoder, device=device) for name in names)
         relevant = not topic or config.dataset in RELEVANT_DATASETS + FITTING_DATASETS
         reason = "injections of this data set should be taken up" if relevant else too_few(whole)
-        injections = None if reason else Injections.of(whole, encoder)
-        return cls(config, samples, estimators, encoder, injections, reason)
+        return cls(config, samples, estimators, encoder, whole, reason)
 
     @property
     def cleaner(self) -> Cleaner:
@@ -91,6 +91,7 @@ class Measurement:
         Control generations from K = `generations` on are the noise floor. A generation that repeats `instruction_text`,
         which stood before injection and stem, is an echo.
         """
+        injections = None if self.no_topic else Injections.of(self.whole, self.encoder)
         scorer = Scorer(
             cleaner=self.cleaner,
             estimators=self.estimators,
@@ -98,12 +99,12 @@ class Measurement:
             instruction=instruction_text,
             headline=self.config.cleaning,
             generations=generations,
-            injections=self.injections,
+            injections=injections,
         )
         with progress("scoring", total=n_rows, done=0) as advance:
             frame = scorer.score(self.samples, files.generations(), on_scored=advance)
         write_parquet(files.scores_file, frame)
-        return self._settings(generations) | self._statistics(frame)
+        return self._settings(generations) | self._statistics(frame, injections)
 
     def _settings(self, generations: int) -> dict[str, Any]:
         c = self.config
@@ -120,48 +121,46 @@ class Measurement:
             "cleaning": c.cleaning,
         }
 
-    def _statistics(self, frame: pd.DataFrame) -> dict[str, Any]:
+    def _statistics(self, frame: pd.DataFrame, injections: Injections | None) -> dict[str, Any]:
         c = self.config
+        ranks = None if injections is None else topic_ranks(frame, c.cleaning)
         by_cleaning: dict[str, dict[str, Any]] = {
             policy: leakage_headline(leakage_scores(frame, policy)) | echo_rates(frame, policy) for policy in CLEANINGS
         }
-        by_estimator = self._by_estimator(frame)
+        by_estimator = self._by_estimator(frame, ranks)
         statistics = by_estimator[self.estimators[0].name]
         for condition, values in statistics["conditions"].items():
             values["echo_rate"] = by_cleaning[c.cleaning]["echo_rates"][condition]
             values["empty_rate"] = by_cleaning[c.cleaning]["empty_rates"][condition]
-        summary: dict[str, Any] = {"by_cleaning": by_cleaning, **statistics, "topic": self._topic(frame)}
+        told = None if injections is None or ranks is None else self._topic(frame, ranks, injections)
+        summary: dict[str, Any] = {"by_cleaning": by_cleaning, **statistics, "topic": told or {"reason": self.no_topic}}
         if len(self.estimators) > 1:
             summary |= {"by_estimator": by_estimator, "estimator_agreement": self._agreement(frame)}
         return summary
 
-    def _by_estimator(self, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-        """Every statistic as each estimator sees it."""
+    def _by_estimator(self, frame: pd.DataFrame, ranks: Ranks | None) -> dict[str, dict[str, Any]]:
+        """Every statistic as each estimator sees it; topic does not depend on the estimator."""
         c = self.config
+        flags = None if ranks is None else on_injection(ranks)
         found = {}
         for name, scores in self._scores(frame).items():
             found[name] = leakage_statistics(scores, seed=c.seed, draws=c.bootstrap_draws)
-            if self.injections is not None:
-                flags = on_injection(topic_ranks(frame, c.cleaning))
+            if flags is not None:
                 topic = topic_statistics(scores, flags, seed=c.seed, draws=c.bootstrap_draws)
                 for condition, rate in topic.pop("topic_rates").items():
                     found[name]["conditions"][condition]["topic_rate"] = rate
                 found[name]["overall"] |= topic
         return found
 
-    def _topic(self, frame: pd.DataFrame) -> dict[str, Any]:
-        """How topic was told, and what another threshold or a filter by words says; the reason if it was not."""
-        if self.injections is None:
-            return {"reason": self.no_topic}
-        policy = self.config.cleaning
-        scores = leakage_scores(frame, policy)
-        flags = naming_injection(frame)
+    def _topic(self, frame: pd.DataFrame, ranks: Ranks, injections: Injections) -> dict[str, Any]:
+        """How topic was told, and what another threshold or a filter by words says."""
+        scores, flags = leakage_scores(frame, self.config.cleaning), naming_injection(frame)
         by_words = topic_statistics(scores, flags, seed=self.config.seed, draws=self.config.bootstrap_draws)
         del by_words["topic_rates"]
         return {
             "share": TOPIC_SHARE,
-            "n_injections": {name: len(texts) for name, texts in self.injections.texts.items()},
-            "curve": topic_curve(scores, topic_ranks(frame, policy)),
+            "n_injections": {name: len(texts) for name, texts in injections.texts.items()},
+            "curve": topic_curve(scores, ranks),
             "by_words": by_words,
         }
 
