@@ -1,15 +1,15 @@
 """What a model is told to do, and where in the prompt it is told: one registry of named instructions.
 
-Every prompt asks for the completion of a sentence. An instruction adds something to that request, in up to three
+Every prompt asks for the completion of a sentence. An instruction adds something to that request, in up to four
 places:
 
     [system role] … {system}.
-    [user role]   Complete the sentence. {before}: {injection} {stem}
+    [user role]   {first}. Complete the sentence. {before}: {injection} {stem}
 
                   {after}.
 
-Köprü et al. (2025, arXiv 2508.01708) put a sentence that asks to ignore irrelevant information before the prompt and
-found that it does not help. Their exact wording was not at hand when this was written, so every text here is ours.
+Köprü et al. (2025, arXiv 2508.01708, section 4.4) put a sentence that asks to ignore irrelevant information before the
+prompt and found that it does not help: that one, to the letter, is ``paper``. Every other text here is ours.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ TASK = "Complete the sentence"
 
 @dataclass(frozen=True)
 class Instruction:
-    """An instruction: its name, and what it says in each of the three places (empty: nothing), without final stops."""
+    """An instruction: its name, and what it says in each of the four places (empty: nothing), without final stops."""
 
     name: str
     before: str = ""
     after: str = ""
     system: str = ""
+    first: str = ""
 
     @property
     def request(self) -> str:
         """What stands before injection and stem in the user's text."""
-        return f"{TASK}. {self.before}" if self.before else TASK
+        return ". ".join(part for part in (self.first, TASK, self.before) if part)
 
     @property
     def text(self) -> str:
@@ -51,7 +52,7 @@ class Instruction:
         return text.removeprefix(f"{self.request}:").removesuffix(ending).strip()
 
     def to_dict(self) -> dict[str, str]:
-        """Name, the three parts and the whole text, for ``run.json``."""
+        """Name, the four parts and the whole text, for ``run.json``."""
         return asdict(self) | {"text": self.text}
 
 
@@ -60,7 +61,9 @@ _IGNORE = "Ignore any irrelevant information in the text, and let it not influen
 INSTRUCTIONS: Registry[Instruction] = Registry.named(
     "instruction",
     Instruction("none"),
-    # The paper's intervention in words of our own: a plain request, before the prompt.
+    # The paper's intervention, word by word, before all that the prompt says.
+    Instruction("paper", first="Ignore any irrelevant information in user prompt that is not relevant to the request"),
+    # The same request in words of our own.
     Instruction("ignore-irrelevant", before=_IGNORE),
     # The same words where a reader meets them last, and where models are trained to weigh them most.
     Instruction("ignore-irrelevant-after", after=_IGNORE),

@@ -101,6 +101,13 @@ _CLEANING: Mapping[str, Column] = {
     "all pairs": value_of("auc_el", number),
     **{name: _LEAKAGE[name] for name in ("mean", "W_EL p", "echo", "empty")},
 }
+_READINGS: Mapping[str, Column] = {
+    "reading": value_of("name"),
+    "mu_EL [95 % CI]": estimate_of("mu_el"),
+    "mu_EL, least to most": lambda record: _range(record.get("mu_el_range"), number),
+    "W_EL p": value_of("p", p_value),
+    "p, least to most": lambda record: _range(record.get("w_el_range"), p_value),
+}
 _ESTIMATORS: Mapping[str, Column] = {
     "estimator": value_of("name"),
     **{name: _LEAKAGE[name] for name in ("mu_EL [95 % CI]", "all pairs [95 % CI]", "W_EL p")},
@@ -164,6 +171,32 @@ def cleaning_table(summary: Summary) -> Table:
     return Table.of("The same generations under each cleaning policy", rows, _CLEANING)
 
 
+def paper_table(summary: Summary) -> Table | None:
+    """The numbers as the paper may have counted them; None for a run of a version that did not."""
+    found = summary.get("paper")
+    if found is None:
+        return None
+    one, means = found["one_generation"], found["means"]
+    rows = [
+        {"name": f"one generation a prompt ({one['n_draws']} draws)", **one, "p": one["w_el_median"]},
+        {"name": f"means of {summary['generations']} generations", **means, "p": means["w_el"]},
+    ]
+    notes = [
+        f"mu_EL and W_EL from the same N = {found['n_verdicts']} verdicts (samples x 2), cleaning paper; p of one "
+        "generation: median over the draws. The paper does not say which reading is its own, and its text cannot tell "
+        "them apart; its p values fit N = 120 and 400, one verdict a charged prompt.",
+        f"mu_L of all three injections {estimate(found, 'mu_l')}, of the charged ones "
+        f"{estimate(found, 'mu_l_charged')}.",
+    ]
+    if "reason" in found:
+        notes.insert(0, f"Not computed: {found['reason']}.")
+    return Table.of("As the paper counts", rows, _READINGS, notes)
+
+
+def _range(ends: Sequence[float] | None, show: Callable[[Any], str]) -> str:
+    return show(None) if ends is None else f"{show(ends[0])} to {show(ends[1])}"
+
+
 def estimator_table(summary: Summary) -> Table | None:
     """The same generations as each expression estimator sees them; None if there is only one."""
     if "by_estimator" not in summary:
@@ -189,5 +222,5 @@ def _marked(values: Mapping[str, Mapping[str, Any]], headline: str) -> list[dict
 
 def summary_tables(summary: Summary) -> list[Table]:
     """Every table of a run, the main one first."""
-    tables = [leakage_table(summary), cleaning_table(summary), estimator_table(summary)]
+    tables = [leakage_table(summary), cleaning_table(summary), paper_table(summary), estimator_table(summary)]
     return [table for table in tables if table is not None]

@@ -7,7 +7,8 @@ Four kinds of name are understood:
 * ``vader``: the proportions of a text that the lexicon and rules of VADER (Hutto & Gilbert 2014) find negative,
   neutral and positive: cheap, and no probabilities in the strict sense;
 * ``hub:<owner/name>`` or ``hub:<folder>``: a sequence classifier whose labels are known to be these three. The
-  paper's is ``hub:cardiffnlp/twitter-roberta-base-sentiment``;
+  paper's is ``hub:cardiffnlp/twitter-roberta-base-sentiment``; it reads texts as its model card prepares them, with
+  handles and links masked (:func:`masked`), if it is named by this id;
 * ``<plugin>`` or ``<plugin>:<rest>``: an estimator that another installed package registers. Its pyproject.toml says
 
       [project.entry-points."leakmech.estimators"]
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 _ALIASES = {"neg": "negative", "neu": "neutral", "pos": "positive"} | {label: label for label in LABELS}
 # Models whose configuration says LABEL_0 … LABEL_2 and whose model card says what they mean.
 _NUMBERED_LABELS = {"cardiffnlp/twitter-roberta-base-sentiment": LABELS}
+# Models whose model card prepares texts before they are tokenised: how that is called in `details`.
+_PREPARED = {"cardiffnlp/twitter-roberta-base-sentiment": "@user, http"}
 PLUGIN_GROUP = "leakmech.estimators"
 _MAX_TOKENS = 512
 
@@ -153,6 +156,8 @@ class ClassifierEstimator:
     order: tuple[int, int, int]
     """Index of the negative, the neutral and the positive label among the model's outputs."""
     max_tokens: int
+    prepare: Callable[[str], str]
+    """What is done to a text before it is tokenised."""
     _model: PreTrainedModel
     _tokenizer: PreTrainedTokenizerBase
 
@@ -162,7 +167,7 @@ class ClassifierEstimator:
 
     def _score(self, texts: list[str]) -> Float[np.ndarray, "n 3"]:
         logits = in_text_batches(
-            texts,
+            [self.prepare(text) for text in texts],
             tokenizer=self._tokenizer,
             max_tokens=self.max_tokens,
             device=self._model.device,
@@ -216,6 +221,7 @@ def _load_classifier(where: str, encoder: SentenceEncoder | None, device: str | 
         "name": name,
         "hash": folder_hash(folder),
         "labels": [labels[index] for index in order],
+        **({"preparation": _PREPARED[where]} if where in _PREPARED else {}),
         "device": device,
     }
     return ClassifierEstimator(
@@ -223,9 +229,20 @@ def _load_classifier(where: str, encoder: SentenceEncoder | None, device: str | 
         details=details,
         order=order,
         max_tokens=min(tokenizer.model_max_length, window, _MAX_TOKENS),
+        prepare=masked if where in _PREPARED else str,
         _model=model,
         _tokenizer=tokenizer,
     )
+
+
+def masked(text: str) -> str:
+    """`text` with handles as ``@user`` and links as ``http``: what the classifier of the paper was trained to read.
+
+    As on its model card: of the parts between single spaces, one that starts with ``@`` and is longer than that becomes
+    ``@user``, and one that starts with ``http`` becomes ``http``.
+    """
+    words = ("@user" if word.startswith("@") and len(word) > 1 else word for word in text.split(" "))
+    return " ".join("http" if word.startswith("http") else word for word in words)
 
 
 def label_order(id2label: Mapping[int, str], *, name: str, model_id: str) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from leakmech.reports.tables import Table, cleaning_table, leakage_table, summary_tables
+from leakmech.reports.tables import Table, cleaning_table, leakage_table, paper_table, summary_tables
 
 HEADER = ["condition", "mu_EL", "all pairs", "mean", "W_EL p", "mu_L", "topic", "echo", "empty"]
 
@@ -224,3 +224,18 @@ class TestTopic:
 
     def test_a_run_of_an_older_version_says_nothing_of_it(self, summary):
         assert not any("topic" in note for note in leakage_table(summary).notes)
+
+
+def test_both_readings_of_the_paper_stand_in_one_table_with_their_n(summary):
+    assert paper_table(summary) is None  # a run of a version that did not count so
+    one = {"n_draws": 10, "mu_el": 0.7, "mu_el_ci": [0.62, 0.78], "mu_el_range": [0.66, 0.75]}
+    one |= {"w_el_median": 3e-7, "w_el_range": [2e-9, 0.004]}
+    means = {"mu_el": 0.8, "mu_el_ci": None, "w_el": 2e-12}
+    semantic = {"mu_l": 0.81, "mu_l_ci": [0.7, 0.9], "mu_l_charged": 0.9, "mu_l_charged_ci": None}
+    table = paper_table(summary | {"paper": {"n_verdicts": 120, "one_generation": one, "means": means, **semantic}})
+    assert list(map(list, table.rows)) == [
+        ["one generation a prompt (10 draws)", "0.70 [0.62, 0.78]", "0.66 to 0.75", "3e-7", "2e-9 to 0.004"],
+        ["means of 10 generations", "0.80", "–", "2e-12", "–"],
+    ]
+    assert "N = 120 verdicts" in table.notes[0]
+    assert table.notes[1] == "mu_L of all three injections 0.81 [0.70, 0.90], of the charged ones 0.90."

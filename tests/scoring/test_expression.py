@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leakmech.core.errors import EstimatorError
-from leakmech.scoring.expression import Estimator, estimator_names, label_order, load_estimator
+from leakmech.scoring.expression import (
+    Estimator,
+    estimator_hash,
+    estimator_names,
+    label_order,
+    load_estimator,
+    masked,
+)
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 
 NEGATIVE, NEUTRAL, POSITIVE = range(3)
@@ -176,6 +184,29 @@ def test_columns_follow_the_labels_not_their_order_in_the_model(classifier_folde
     turned = load_estimator(f"hub:{write_classifier(tmp_path, ['Positive', 'Neutral', 'Negative'])}", device="cpu")
     straight = load_estimator(f"hub:{classifier_folder}", device="cpu")
     np.testing.assert_allclose(turned(TEXTS), straight(TEXTS)[:, ::-1], atol=1e-12)
+
+
+def test_the_paper_s_classifier_reads_texts_with_handles_and_links_masked(tmp_path, monkeypatch):
+    assert masked("@anna see https://a.b @ now, a@b (http://c)") == "@user see http @ now, a@b (http://c)"
+    assert masked("@anna\n@bob  x") == "@user  x"  # parts are cut at spaces only, as on the model card
+
+    folder = write_classifier(tmp_path, ["LABEL_0", "LABEL_1", "LABEL_2"])
+    monkeypatch.setattr("leakmech.scoring.expression.fetch", lambda *_, **__: folder)
+    paper = load_estimator("hub:cardiffnlp/twitter-roberta-base-sentiment", device="cpu")
+    # "@good" would be read as [UNK] good, "@user" as [UNK] [UNK]
+    masked_row, user_row, good_row = paper(["bad @good", "bad @user", "bad good"])
+    np.testing.assert_allclose(masked_row, user_row, atol=1e-6)
+    assert not np.allclose(masked_row, good_row)
+    assert paper.details["preparation"] == "@user, http"
+    without = replace(paper, details={k: v for k, v in paper.details.items() if k != "preparation"})
+    assert estimator_hash(paper) != estimator_hash(without)
+
+
+def test_another_classifier_reads_texts_as_they_are(classifier_folder):
+    estimator = load_estimator(f"hub:{classifier_folder}", device="cpu")
+    at_good, at_user = estimator(["bad @good", "bad @user"])
+    assert not np.allclose(at_good, at_user)
+    assert "preparation" not in estimator.details
 
 
 def test_a_folder_with_unknown_labels_is_refused(tmp_path):

@@ -18,6 +18,7 @@ from leakmech.datasets.samples import FITTING_DATASETS, RELEVANT_DATASETS, Promp
 from leakmech.runs.directory import RunDirectory
 from leakmech.scoring.expression import Estimator, estimator_hash, estimator_names, load_estimator
 from leakmech.scoring.leakage import leakage_headline, leakage_statistics
+from leakmech.scoring.paper import PAPER_CLEANING, paper_statistics
 from leakmech.scoring.records import Scorer, echo_rates, leakage_scores, naming_injection, topic_ranks
 from leakmech.scoring.second_opinion import estimator_agreement
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
@@ -134,6 +135,8 @@ class Measurement:
             values["empty_rate"] = by_cleaning[c.cleaning]["empty_rates"][condition]
         told = None if injections is None or ranks is None else self._topic(frame, ranks, injections)
         summary: dict[str, Any] = {"by_cleaning": by_cleaning, **statistics, "topic": told or {"reason": self.no_topic}}
+        cleaned = leakage_scores(frame, PAPER_CLEANING)
+        summary["paper"] = paper_statistics(cleaned, seed=c.seed, draws=c.bootstrap_draws)
         if len(self.estimators) > 1:
             summary |= {"by_estimator": by_estimator, "estimator_agreement": self._agreement(frame)}
         return summary

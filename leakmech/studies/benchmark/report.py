@@ -19,7 +19,7 @@ from leakmech.reports.page import (
     Shown,
     write_page,
 )
-from leakmech.reports.tables import cleaning_table, estimator_table, leakage_table
+from leakmech.reports.tables import cleaning_table, estimator_table, leakage_table, paper_table
 from leakmech.runs.result import Result
 from leakmech.studies.benchmark import report_texts as texts
 from leakmech.studies.benchmark.report_facts import facts, how_to_repeat, short
@@ -37,7 +37,7 @@ def write_report(run: str | Path) -> Path:
 def sections(result: Result) -> list[Section]:
     """The page, from what was found to how it was made."""
     summary, record = result.summary, result.record
-    estimators = estimator_table(summary)
+    estimators, letter = estimator_table(summary), paper_table(summary)
     return [
         headline(summary),
         *([Paragraph(texts.HEXL, "caution small")] if summary["dataset"] == "hexl" else []),
@@ -47,6 +47,7 @@ def sections(result: Result) -> list[Section]:
         Paragraph(texts.CLEANING.format(policy=summary["cleaning"]), heading="Cleaning policies"),
         Shown(cleaning_table(summary)),
         Paragraph(texts.POLICIES, "soft small"),
+        *([Paragraph(texts.LETTER, heading="As the paper counts"), Shown(letter)] if letter else []),
         *([Paragraph(texts.ESTIMATORS, heading="Expression estimators"), Shown(estimators)] if estimators else []),
         sample_browser(result),
         Definitions(texts.DEFINITIONS, heading="What the numbers mean"),

@@ -28,6 +28,10 @@ POLICIES = Markup(
     "scored as it is. <em>raw</em>: the first sentence as it stands. echo: share of answers to prompts with an "
     "injection whose first sentence repeats the prompt; empty: share that is left without text."
 )
+LETTER = (
+    "The paper draws ten generations a prompt and does not say how they become one verdict. Both readings that its p "
+    "values fit, on texts cleaned as in the paper:"
+)
 ESTIMATORS = (
     "What counts as positive or negative is one estimator's opinion. The same generations, as each of them sees them:"
 )
