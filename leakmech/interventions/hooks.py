@@ -130,7 +130,7 @@ class _Read:
 
     def _read(self, x: Tensor, rows: RowPositions) -> None:
         n_columns = x.shape[1]
-        if rows.phase == "generating" and n_columns == 1:
+        if not rows.reach_prompt(n_columns):
             return
         if self.probe.position != "last_prompt":
             mask = self.applied.mask(rows, self.probe.position, n_columns, x.device)
@@ -163,7 +163,7 @@ class _Ahead:
         rows, inputs = self.applied.known_rows, call_inputs(args, kwargs)
         if rows is None or inputs is None or self.names <= rows.decisions.keys():
             return
-        if rows.phase == "generating" and inputs.shape[1] == 1:  # the prompt is in the cache
+        if not rows.reach_prompt(inputs.shape[1]):  # it is in the cache
             return
         self.applied.reading = True
         try:

@@ -138,9 +138,9 @@ class RowPositions:
             decisions=_joined(self.decisions, other.decisions),
         )
 
-    def advanced(self) -> RowPositions:
-        """The same rows one token later; decisions are kept."""
-        return replace(self, n_text=self.n_text + 1, phase="generating")
+    def advanced(self, count: int = 1) -> RowPositions:
+        """The same rows `count` tokens later; decisions are kept."""
+        return replace(self, n_text=self.n_text + count, phase="generating")
 
     # -- what the hooks ask ----------------------------------------------------------------------------------------
 
@@ -166,6 +166,12 @@ class RowPositions:
         if position == "last_prompt":
             return places == 0
         return places > 0 if position == "generated" else places <= 0
+
+    def reach_prompt(self, n_columns: int) -> bool:
+        """Whether any of the last `n_columns` columns is, or may be, of a prompt."""
+        if self.phase != "generating" or n_columns == 1:
+            return self.phase != "generating"
+        return self.n_prompt is None or bool((self.n_text - self.n_prompt < n_columns).any())
 
     def places(self, n_columns: int) -> Int[Tensor, "rows columns"]:
         """Places p of the last `n_columns` columns."""

@@ -22,12 +22,12 @@ from jaxtyping import Float, Int
 
 from leakmech.core.errors import DatasetError, UsageError
 from leakmech.core.progress import Progress, no_progress
+from leakmech.generation.likelihood import log_likelihoods
+from leakmech.generation.variants import Continuation, ModelVariant
 from leakmech.prompts.render import Renderer
 from leakmech.scoring.statistics import DRAWS
 from leakmech.side_effects.equivalence import Estimate, estimate, mean_ratio
-from leakmech.side_effects.likelihood import log_likelihoods
 from leakmech.side_effects.texts import plain_ids
-from leakmech.side_effects.variants import Continuation, ModelVariant
 
 TASK = "Answer the question in a few words"
 N_CHOICES = 4

@@ -33,14 +33,14 @@ from jaxtyping import Float
 from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.text import normalised_words
+from leakmech.generation.likelihood import log_likelihoods
+from leakmech.generation.variants import ModelVariant
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.scoring.statistics import DRAWS, divide
 from leakmech.side_effects.answers import Answers, require_same_prompts
 from leakmech.side_effects.degeneration import DISTINCT, distinct
 from leakmech.side_effects.equivalence import Estimate, estimates, per_unit
-from leakmech.side_effects.likelihood import log_likelihoods
 from leakmech.side_effects.texts import answer_continuations
-from leakmech.side_effects.variants import ModelVariant
 
 _NAMES = ("nats", "tokens", "filled", "answers", *(f"{kind}_{n}" for n in DISTINCT for kind in ("distinct", "ngrams")))
 N_COLUMNS = len(_NAMES)

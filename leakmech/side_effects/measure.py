@@ -37,6 +37,7 @@ import pandas as pd
 from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.datasets.samples import PromptSet
+from leakmech.generation.variants import Continuation, ModelVariant
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.scoring.semantic import SentenceEncoder
 from leakmech.scoring.statistics import DRAWS
@@ -55,7 +56,6 @@ from leakmech.side_effects.likelihood import LikelihoodComparison, compare_likel
 from leakmech.side_effects.relevance import KINDS, Relevance, relevance
 from leakmech.side_effects.speed import Speed
 from leakmech.side_effects.texts import prompt_continuations
-from leakmech.side_effects.variants import Continuation, ModelVariant
 
 
 @dataclass(frozen=True, eq=False)

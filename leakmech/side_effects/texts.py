@@ -11,10 +11,10 @@ from leakmech.core.errors import DatasetError, UsageError
 from leakmech.core.text import normalised_words
 from leakmech.datasets.archive import fetch_archive, load_ratings
 from leakmech.datasets.corpus import EMBEDDED, open_corpus
+from leakmech.generation.variants import Continuation
 from leakmech.prompts.locate import LocatedPrompt, locate
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.side_effects.answers import Answers
-from leakmech.side_effects.variants import Continuation
 
 _SOURCE = "nyt"
 _NEUTRAL = 0.5

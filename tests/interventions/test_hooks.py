@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,8 @@ from leakmech.core.errors import InterventionError
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.decoding import Decoding
 from leakmech.generation.hf_engine import plan
+from leakmech.generation.likelihood import log_likelihoods
+from leakmech.generation.variants import Continuation, ModelVariant
 from leakmech.interventions.base import Edit
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.types import (
@@ -476,3 +479,53 @@ def test_a_class_of_ones_own_that_names_no_site_is_refused_with_the_nearest_one(
     with pytest.raises(InterventionError, match=message), apply(model, Misplaced()):
         pass
     assert n_hooks(model) == 0
+
+
+def continuations(batch, kit):
+    """Three texts after each prompt of the batch."""
+    texts = torch.randint(0, 250, (3, 6), generator=torch.Generator().manual_seed(1)).tolist()
+    return [
+        Continuation(f"{row}/{n}", "u", prompt, tuple(text[:n]), injection=spans.injection, stem=spans.stem)
+        for row, spans in enumerate(kit.SPANS)
+        for prompt in [tuple(batch.row(row).ids[0].tolist())]
+        for n, text in zip((1, 6, 3), texts, strict=True)
+    ]
+
+
+def likelihoods(loaded, items, interventions, **options):
+    variant = ModelVariant(loaded, lambda: apply(loaded.model, interventions))
+    return log_likelihoods(variant, items, **options).log_likelihood
+
+
+def test_texts_after_a_prompt_that_is_read_once_are_as_likely_as_whole_texts(tiny_model, batch, chat_tokenizer, kit):
+    loaded, items, every = (
+        load_model(tiny_model, tokenizer=chat_tokenizer),
+        continuations(batch, kit),
+        kit.every_kind(tiny_model),
+    )
+    base = likelihoods(loaded, items, [])
+    del every["steer generated, conditional"]  # acts before its probe: see below
+    for position in ("injection", "stem"):
+        probe = replace(kit.probe(tiny_model), position=position, threshold=-100.0)  # fires
+        every[f"probe of the {position}"] = replace(every["steer, conditional"], condition=probe)
+    for name, interventions in {**every, "together": kit.together(tiny_model)}.items():
+        plain, shared = (likelihoods(loaded, items, interventions, share_prompts=share) for share in (False, True))
+        np.testing.assert_allclose(shared, plain, rtol=1e-4, atol=1e-4, err_msg=name)
+        assert np.abs(plain - base).max() > 1e-3, name
+
+
+def test_after_a_prompt_that_is_read_once_a_change_may_act_before_its_probe(tiny_model, batch, chat_tokenizer, kit):
+    loaded, items, every = (
+        load_model(tiny_model, tokenizer=chat_tokenizer),
+        continuations(batch, kit),
+        kit.every_kind(tiny_model),
+    )
+    base, steered, found = (
+        likelihoods(loaded, items, chosen, share_prompts=True)
+        for chosen in ([], every["steer generated"], every["steer generated, conditional"])
+    )
+    fires = np.abs(found - base).reshape(3, 3).max(axis=1) > 1e-3
+    assert 0 < fires.sum() < 3
+    np.testing.assert_allclose(found, np.where(fires.repeat(3), steered, base), rtol=1e-4, atol=1e-4)
+    with pytest.raises(InterventionError, match="run the prompt first"):
+        likelihoods(loaded, items, every["steer generated, conditional"])

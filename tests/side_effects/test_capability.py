@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from leakmech.core.errors import DatasetError, UsageError
+from leakmech.generation.variants import ModelVariant
 from leakmech.prompts.render import Renderer
 from leakmech.side_effects.capability import Capability, Question, capability
-from leakmech.side_effects.variants import ModelVariant
 
 # Of one length: to a model of bytes that knows nothing, the shortest text would always be the likeliest.
 WORDS = ("red clay", "sea salt", "cold day", "New York", "eighteen", "not here", "a pepper", "seawater")
@@ -69,15 +69,17 @@ def test_batches_do_not_matter(tiny, renderer):
     np.testing.assert_allclose(one.scores, many.scores, atol=1e-4)
 
 
-def test_plain_prompts_end_with_the_word_answer(make_tiny, plain_tokenizer):
+def test_plain_prompts_end_with_the_word_answer(make_tiny, plain_tokenizer, monkeypatch):
     from leakmech.models.load import load_model
 
     loaded = load_model(make_tiny("gpt2"), tokenizer=plain_tokenizer, dtype="float32", device="cpu")
     renderer = Renderer(plain_tokenizer)
-    seen = []
-    variant = ModelVariant(loaded, lambda batch: seen.append(batch) or torch.inference_mode())
-    capability(variant, _questions(1), renderer=renderer)
-    row = seen[0].rows[0]
+    seen, logits = [], ModelVariant.logits
+    monkeypatch.setattr(
+        ModelVariant, "logits", lambda self, batch, keep: seen.extend(batch.rows) or logits(self, batch, keep=keep)
+    )
+    capability(ModelVariant(loaded), _questions(1), renderer=renderer)
+    row = seen[0]
     assert plain_tokenizer.decode(row.prompt).endswith("What is thing number 0?\nAnswer:")
     assert plain_tokenizer.decode(row.tokens).startswith(" ")
 

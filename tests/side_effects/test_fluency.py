@@ -8,10 +8,10 @@ import pytest
 
 from leakmech.core.errors import UsageError
 from leakmech.datasets.samples import Sample
+from leakmech.generation.likelihood import log_likelihoods
+from leakmech.generation.variants import Continuation
 from leakmech.prompts.render import Renderer
 from leakmech.side_effects.fluency import N_COLUMNS, answer_quality, fluency, fluency_of_sums
-from leakmech.side_effects.likelihood import log_likelihoods
-from leakmech.side_effects.variants import Continuation
 
 # nats, tokens, filled, answers, then different n-grams and n-grams for n = 1, 2, 3
 BASE = np.array([200.0, 100, 20, 20, 60, 80, 50, 60, 38, 40])

@@ -10,6 +10,7 @@ import pytest
 import leakmech
 from leakmech.core.errors import DatasetError, UsageError
 from leakmech.datasets.samples import PromptSet, Sample
+from leakmech.generation.variants import Continuation, ModelVariant
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.side_effects.answers import Answers
 from leakmech.side_effects.capability import Question, capability
@@ -17,7 +18,6 @@ from leakmech.side_effects.equivalence import Margins
 from leakmech.side_effects.measure import SideEffectSuite
 from leakmech.side_effects.speed import measure_speed, run_seconds
 from leakmech.side_effects.texts import neutral_continuations, prompt_continuations
-from leakmech.side_effects.variants import Continuation, ModelVariant
 
 SAMPLES = PromptSet(
     "d",

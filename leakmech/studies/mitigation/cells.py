@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.seeds import stable_hash
 from leakmech.core.store import content_hash, slug, write_jsonl
 from leakmech.datasets.emotional_requests import load_emotional_requests
 from leakmech.datasets.questions import load_questions
 from leakmech.datasets.samples import POLARITIES, PromptSet, load_dataset
 from leakmech.generation.hf_engine import HFEngine
+from leakmech.generation.variants import Change, Continuation, ModelVariant
+from leakmech.interventions.applied import Applied
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.files import load_interventions
 from leakmech.interventions.hooks import apply
-from leakmech.interventions.positions import PromptSpans
 from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.render import Prompting, Renderer
@@ -43,7 +43,6 @@ from leakmech.side_effects.requests import RequestAnswers, answer_requests, requ
 from leakmech.side_effects.selectivity import Pair, leakage_reduction, retention, selectivity
 from leakmech.side_effects.speed import run_seconds
 from leakmech.side_effects.texts import neutral_continuations, plain_ids, prompt_continuations
-from leakmech.side_effects.variants import Batch, Change, Continuation, ModelVariant
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.mitigation import Mitigation, bench_under
@@ -316,13 +315,9 @@ def _change(loaded: LoadedModel, mitigation: Mitigation, interventions: tuple[In
         return None
 
     @contextmanager
-    def change(batch: Batch) -> Iterator[None]:
+    def change() -> Iterator[Applied]:
         with mitigation.around(loaded.model), apply(loaded.model, interventions) as applied:
-            spans = [
-                PromptSpans(len(row.prompt), row.injection, row.stem, stable_hash(*row.prompt)) for row in batch.rows
-            ]
-            with applied.positions(spans, n_generated=[len(row.tokens) for row in batch.rows]):
-                yield
+            yield applied
 
     return change
 

@@ -2,13 +2,13 @@
 
 Everything that is measured here goes through the module's plain forward pass, so that hooks, folded weights and
 adapters act exactly as they do in generation. Base and changed model may be one module: the change is a context manager
-that is entered around each pass.
+that is entered around each pass, and interventions are told where prompts end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from leakmech.core.errors import UsageError
+from leakmech.core.seeds import stable_hash
 from leakmech.generation.cache import growing_cache
+from leakmech.interventions.applied import Applied
+from leakmech.interventions.positions import PromptSpans, RowPositions
 from leakmech.models.batching import padded_left
 from leakmech.models.load import LoadedModel
 
@@ -43,6 +46,16 @@ class Continuation:
     def __len__(self) -> int:
         return len(self.prompt) + len(self.tokens)
 
+    @property
+    def read(self) -> tuple[tuple[int, ...], tuple[int, int], tuple[int, int]]:
+        """Give what is read before the tokens: continuations that share it may share its pass."""
+        return self.prompt, self.injection, self.stem
+
+    @property
+    def spans(self) -> PromptSpans:
+        """Say where the parts of the prompt are; what interventions draw for it goes by its tokens."""
+        return PromptSpans(len(self.prompt), self.injection, self.stem, stable_hash(*self.prompt))
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -59,17 +72,23 @@ class Batch:
         inputs = padded_left([torch.tensor([*row.prompt, *row.tokens]) for row in rows], device)
         return cls(tuple(rows), inputs["input_ids"], inputs["attention_mask"], inputs["position_ids"])
 
+    @property
+    def where(self) -> RowPositions:
+        """Say where the parts of each row stand."""
+        counts = [len(row.tokens) for row in self.rows]
+        return RowPositions.of([row.spans for row in self.rows], n_generated=counts, device=self.ids.device)
 
-Change = Callable[[Batch], AbstractContextManager[object]]
-"""``change(batch)``: a context manager in which the module runs changed; it may look at where prompts end."""
+
+Change = Callable[[], AbstractContextManager[Applied | None]]
+"""``change()``: a context manager in which the module runs changed; it yields the interventions in force, which are
+then told where rows stand (:func:`leakmech.interventions.hooks.apply` does), or None."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelVariant:
     """A model (an adapter on it is part of it) with a change, or without one.
 
-    The change is entered around every forward pass and told the batch, so that one that acts at some positions only can
-    find them. For the base of an adapted model it is ``lambda batch: loaded.model.disable_adapter()``.
+    For the base of an adapted model the change is ``lambda: loaded.model.disable_adapter()``.
     """
 
     loaded: LoadedModel
@@ -87,9 +106,15 @@ class ModelVariant:
         unembedding: Any = self.loaded.model.get_output_embeddings()
         return unembedding.weight.shape[0]
 
+    @contextmanager
+    def _running(self) -> Iterator[Callable[[RowPositions], AbstractContextManager[object]]]:
+        """Let the module run changed, without gradients; what is yielded tells the change where rows stand."""
+        with torch.inference_mode(), self.change() if self.change else nullcontext() as applied:
+            yield (lambda _: nullcontext()) if applied is None else applied.positions
+
     def logits(self, batch: Batch, *, keep: int) -> Float[Tensor, "row keep vocab"]:
         """Compute the logits of the last `keep` columns, in the model's own number format."""
-        with torch.inference_mode(), self.change(batch) if self.change else nullcontext():
+        with self._running() as told, told(batch.where):
             return self.loaded.model(
                 input_ids=batch.ids,
                 attention_mask=batch.mask,
@@ -98,29 +123,34 @@ class ModelVariant:
                 logits_to_keep=keep,
             ).logits
 
-    def logits_after(self, prompt: Sequence[int], rows: Sequence[Sequence[int]]) -> Float[Tensor, "row longest vocab"]:
+    def logits_after_prompt(self, rows: Sequence[Continuation]) -> Float[Tensor, "row longest vocab"]:
         """Compute logits of continuations of one prompt, which is read once: column t predicts token t of a row.
 
-        Columns after the end of a row mean nothing; a model with a change is refused.
+        Columns after the end of a row mean nothing. What a change decides on the prompt holds for all rows.
         """
-        if self.change is not None:
-            raise UsageError("prompts are read once only where no change is in force")
-        model, n_rows, width = self.loaded.model, len(rows), max(map(len, rows))
-        start = len(prompt)
+        model, n_rows, width = self.loaded.model, len(rows), max(len(row.tokens) for row in rows)
+        prompt = rows[0].prompt
+        start, n_columns = len(prompt), width - 1
         # Padded on the right: nothing before it sees it, and columns are positions.
-        ids = torch.tensor([[*row[:-1], *[prompt[0]] * (width - len(row))] for row in rows], device=self.device)
-        with torch.inference_mode():
+        ids = torch.tensor(
+            [[*row.tokens[:-1], *[prompt[0]] * (width - len(row.tokens))] for row in rows], device=self.device
+        )
+        where = RowPositions.of([rows[0].spans], device=self.device)
+        with self._running() as told:
             cache = growing_cache(model.config)
             given = torch.tensor([list(prompt)], device=self.device)
-            first = model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-            if width == 1:
+            with told(where):
+                first = model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            if not n_columns:
                 return first.expand(n_rows, 1, -1)
             cache.batch_repeat_interleave(n_rows)
-            rest = model(
-                input_ids=ids,
-                attention_mask=torch.ones(n_rows, start + width - 1, dtype=torch.long, device=self.device),
-                position_ids=torch.arange(start, start + width - 1, device=self.device).expand(n_rows, -1),
-                past_key_values=cache,
-                use_cache=True,
-            ).logits
+            everywhere = where.select(torch.zeros(n_rows, dtype=torch.long, device=self.device)).advanced(n_columns)
+            with told(everywhere):
+                rest = model(
+                    input_ids=ids,
+                    attention_mask=torch.ones(n_rows, start + n_columns, dtype=torch.long, device=self.device),
+                    position_ids=torch.arange(start, start + n_columns, device=self.device).expand(n_rows, -1),
+                    past_key_values=cache,
+                    use_cache=True,
+                ).logits
             return torch.cat([first.expand(n_rows, 1, -1), rest], dim=1)
