@@ -305,4 +305,5 @@ def test_aexl_is_built_as_it_was(runs):
         result = make_runs.build_aexl()
         for file in result.files.values():
             assert file.read_bytes() == (RUNS / file).read_bytes()
-        assert_same(json.loads((runs / "aexl" / "aexl.json").read_text(encoding="utf-8")), card)
+        found = json.loads((runs / "aexl" / "aexl.json").read_text(encoding="utf-8"))
+        assert_same({key: found[key] for key in card}, card)

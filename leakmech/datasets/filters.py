@@ -68,17 +68,20 @@ def tidy(text: str) -> str:
 class InjectionRules:
     """What a sentence must be like to be an injection: its length in words, and what is refused where a flag is set.
 
-    `standalone` refuses what leans on a sentence before it ("But …", "It …") and what has no finite verb.
+    `max_words` None allows any length. `form` refuses what has no full stop, much in capitals, odd characters or slang,
+    and what was cut at an abbreviation. `standalone` refuses what leans on a sentence before it ("But …", "It …") and
+    what has no finite verb. A sentence without a word is always refused.
     """
 
     min_words: int = 4
-    max_words: int = 20
+    max_words: int | None = 20
     profanity: bool = True
     personal_data: bool = True
     standalone: bool = True
+    form: bool = True
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_words <= self.max_words:
+        if self.min_words < 1 or (self.max_words is not None and self.max_words < self.min_words):
             raise ConfigError(
                 f"words of an injection: expected 1 <= smallest <= largest, found {self.min_words} and {self.max_words}"
             )
@@ -86,17 +89,21 @@ class InjectionRules:
     def refusal(self, sentence: str) -> str | None:
         """Why a tidied `sentence` is refused, in a few words; None for one that may be an injection."""
         own = words(sentence)
-        if not self.min_words <= len(own) <= self.max_words:
+        if not own:
+            return "no word"
+        if len(own) < self.min_words or (self.max_words is not None and len(own) > self.max_words):
             return "length"
-        if sentence[-1] not in ".!":
+        if self.form and sentence[-1] not in ".!":
             return "no full stop"
-        if not sentence[0].isalpha() or sum(len(word) > 1 and word.isupper() for word in sentence.split()) > 1:
+        if self.form and (
+            not sentence[0].isalpha() or sum(len(word) > 1 and word.isupper() for word in sentence.split()) > 1
+        ):
             return "capitals"
         if self.personal_data and has_personal_data(sentence):
             return "personal data"
-        if _ODD.search(sentence) or _LONE_LETTER.search(sentence) or has_slang(own):
+        if self.form and (_ODD.search(sentence) or _LONE_LETTER.search(sentence) or has_slang(own)):
             return "odd characters or slang"
-        if own[-1] in _ABBREVIATIONS or len(own[-1]) == 1:
+        if self.form and (own[-1] in _ABBREVIATIONS or len(own[-1]) == 1):
             return "cut at an abbreviation"
         if self.standalone and leans(own):
             return "leans on another sentence"

@@ -1,10 +1,13 @@
-"""Stems: corpus sentences cut by words where they stay open, so that a model has something to complete.
+"""Stems: corpus sentences cut by words, so that a model has something to complete.
 
-Two ways to find the cut. ``linking-verb`` cuts after a linking verb ("The battery life is"): what follows is a
-judgement, which is where the sentiment of a generation shows. ``phrase`` cuts after a word of content where a new
-phrase begins ("The new office opened | in …"). Neither ends in a determiner, preposition, conjunction, pronoun or
-helping verb; a linking verb, which calls for its complement, is the one kind of function word that may end a stem, and
-under ``linking-verb`` only. Without a parser this is decided on words, for English.
+Two ways to find a cut that leaves the stem open. ``linking-verb`` cuts after a linking verb ("The battery life is"):
+what follows is a judgement, which is where the sentiment of a generation shows. ``phrase`` cuts after a word of content
+where a new phrase begins ("The new office opened | in …"). Neither ends in a determiner, preposition, conjunction,
+pronoun or helping verb; a linking verb, which calls for its complement, is the one kind of function word that may end a
+stem, and under ``linking-verb`` only. Without a parser this is decided on words, for English.
+
+A third way does not look for an open end: ``words`` takes the first words of a sentence, so many as a stem may have at
+most, and a sentence that has no more than these stays whole.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from leakmech.core.errors import ConfigError, nearest
 from leakmech.datasets.english import word_list
 from leakmech.datasets.filters import has_personal_data, has_slang, is_profane, lacks_subject, leans
 
-StemEnd = Literal["linking-verb", "phrase"]
+StemEnd = Literal["linking-verb", "phrase", "words"]
 STEM_ENDS: tuple[StemEnd, ...] = get_args(StemEnd)
 
 LINKING_VERBS = word_list("linking_verbs")
@@ -51,7 +54,12 @@ class StemRules:
             raise ConfigError(f"stem end {self.end!r}{nearest(self.end, STEM_ENDS)}")
 
     def cut(self, sentence: str) -> str | None:
-        """The stem of a tidied `sentence`: the shortest of the allowed length that is open; None if there is none."""
+        """The stem of a tidied `sentence`: the shortest of the allowed length that is open; None if there is none.
+
+        With the end ``words`` it is the longest of the allowed length, open or not.
+        """
+        if self.end == "words":
+            return self._first_words(sentence)
         tokens = sentence.split()[: self.max_words + 1]
         own = [token.lower().replace("’", "'") for token in tokens]
         # One word must be left after the cut: there the corpus went on, so that the stem was open at least once.
@@ -60,6 +68,16 @@ class StemRules:
                 stem = " ".join(tokens[:end])
                 return None if self._refused(stem, own[:end]) else stem
         return None
+
+    def _first_words(self, sentence: str) -> str | None:
+        """The first `max_words` words, with the marks between them; a sentence of no more words as it is."""
+        starts = [match.start() for match in re.finditer(r"\S*\w\S*", sentence)]
+        if len(starts) < self.min_words:
+            return None
+        stem = sentence
+        if len(starts) > self.max_words:
+            stem = " ".join(sentence[: starts[self.max_words]].split())
+        return None if self._unfit(stem) else stem
 
     def _open(self, own: list[str], following: str) -> bool:
         last, previous = own[-1], own[-2] if len(own) > 1 else ""
@@ -84,9 +102,11 @@ class StemRules:
             or all(word in FUNCTION_WORDS for word in own)
             or any(word.isupper() and len(word) > 1 for word in stem.split())
             or has_slang(own)
-            or (self.profanity and is_profane(stem))
-            or (self.personal_data and has_personal_data(stem))
+            or self._unfit(stem)
         )
+
+    def _unfit(self, stem: str) -> bool:
+        return (self.profanity and is_profane(stem)) or (self.personal_data and has_personal_data(stem))
 
 
 def _is_bare_name(own: list[str]) -> bool:

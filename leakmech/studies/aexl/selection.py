@@ -5,14 +5,16 @@
 2. From these, `n` are drawn without replacement, in proportion to confidence: the injections
    (:func:`draw_in_proportion`). Drawing proportionally to w is taking the n largest of log w + g with standard Gumbel
    noise g, and g depends on seed and sentence only.
-3. Control stems are cut from corpus sentences (:mod:`leakmech.datasets.stems`); a bounded random pool of them is kept
-   (:class:`StemPool`).
-4. `k` combinations of one stem with one injection of every class are the samples (:func:`combine`). Here the paper
-   leaves freedom, and three things are asked for: injections of one sample of equal length (in words), stem and
-   injections from different parts of the corpus and unlike in meaning, and no text in two splits.
+3. Stems. In the paper twice as many neutral sentences are drawn; the second half is cut, to five words here, and not
+   injected. By default stems are cut from any corpus sentences where these stay open (:mod:`leakmech.datasets.stems`),
+   and a bounded random pool of them is kept (:class:`StemPool`).
+4. `k` combinations of one stem with one injection of every class are the samples (:func:`combine`). By default three
+   things are asked for that the paper does not ask for: injections of one sample of equal length (in words), stem and
+   injections from different parts of the corpus, and unlike in meaning. No text stands in two splits.
 
-The paper's algorithm was read from its description; where it is silent, the choice is an option of
-:class:`leakmech.studies.aexl.settings.AexlSettings`.
+Every choice is an option of :class:`leakmech.studies.aexl.settings.AexlSettings`; ``algorithm`` sets them all to the
+paper's or to ours. Always, and not in the paper: white space is made single spaces, sentences without a word and copies
+of a sentence are left out, and a stem that repeats an earlier stem or an injection is replaced by the next draw.
 """
 
 from __future__ import annotations
@@ -159,6 +161,8 @@ class Combining:
     """Largest cosine similarity of stem and injection in meaning; 1 for any."""
     embed: Embed
     """Texts to unit vectors; not called if any similarity will do."""
+    separate: bool = True
+    """Whether stem and injections come from different parts of the corpus."""
 
 
 Triple = Mapping[str, Candidate]
@@ -286,7 +290,7 @@ class _Fits:
 
     def take(self, triple: Triple) -> Candidate | None:
         """The first free stem that fits the triple, or None."""
-        groups = {candidate.group for candidate in triple.values()} - {None}
+        groups = {candidate.group for candidate in triple.values()} - {None} if self.combining.separate else set()
         allowed = self._free & np.array([stem.group not in groups for stem in self._stems], dtype=bool)
         if self._vectors is not None and allowed.any():
             injected = self.combining.embed([candidate.text for candidate in triple.values()])

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from typer.testing import CliRunner
+from word_estimator import WordEstimator
 
 import leakmech
 from leakmech.cli.app import app
 from leakmech.core.errors import ConfigError, DatasetError, InterruptedRunError, UsageError
 from leakmech.datasets.samples import INJECTIONS
 from leakmech.studies.aexl import build as data_build
-from leakmech.studies.aexl import score_cache
+from leakmech.studies.aexl import choice, scan, score_cache
 from leakmech.studies.aexl.build import build_aexl
 from leakmech.studies.aexl.check import check_dataset
 from leakmech.studies.aexl.selection import check_disjoint
@@ -23,27 +24,6 @@ from leakmech.studies.aexl.selection import check_disjoint
 ADJECTIVES = {"positive": "lovely", "neutral": "grey", "negative": "awful"}
 THINGS = ["garden", "bridge", "engine", "market", "letter", "station", "museum", "kitchen", "planner", "harbour"]
 PLACES = ["Bristol", "Calgary", "Dresden", "Everton", "Fresno", "Geneva", "Hobart", "Izmir", "Jakarta", "Kyoto"]
-
-
-class WordEstimator:
-    """Sure of the class that an adjective names; else neutral. Counts what it reads."""
-
-    name = "adjectives"
-
-    def __init__(self, *, fail_after: int | None = None) -> None:
-        self.details = {"name": self.name}
-        self.n_read = self.n_calls = 0
-        self.fail_after = fail_after
-
-    def __call__(self, texts, /):
-        if self.n_calls == self.fail_after:
-            raise KeyboardInterrupt
-        self.n_calls += 1
-        self.n_read += len(texts)
-        rows = np.full((len(texts), 3), 0.1)
-        for row, text in zip(rows, texts, strict=True):
-            row[0 if "awful" in text else 2 if "lovely" in text else 1] = 0.8 - (len(text) % 7) / 100
-        return rows / rows.sum(axis=1, keepdims=True)
 
 
 def sentences(label: str, n: int) -> list[str]:
@@ -61,7 +41,8 @@ def write_corpus(path: Path, *, n: int = 60, labels=INJECTIONS) -> Path:
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("LEAKMECH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(data_build, "CHUNK", 16)
+    for module in (scan, choice):
+        monkeypatch.setattr(module, "CHUNK", 16)
 
 
 @pytest.fixture
@@ -192,13 +173,13 @@ def test_the_card_names_hashes_of_the_files_that_were_written(build):
 def test_a_class_that_is_missing_is_named_with_the_counts_of_all(build, tmp_path):
     corpus = write_corpus(tmp_path / "half.jsonl", labels=("positive", "negative"))
     corpus.write_text("".join(line for line in corpus.open() if "is open" not in line))
-    message = r"no usable sentence of the class neutral \(positive 60, neutral 0, negative 60\)"
+    message = r"class neutral \(found of needed: positive 60 of 17, neutral 0 of 17, negative 60 of 17\)"
     with pytest.raises(DatasetError, match=message):
         build(corpus=str(corpus))
 
 
 def test_fewer_sentences_than_m_are_named_with_the_counts_of_all(build):
-    with pytest.raises(DatasetError, match="fewer usable sentences than m = 90 of the class positive"):
+    with pytest.raises(DatasetError, match=r"class positive \(found of needed: positive 60 of 90, .* or lower --m"):
         build(m=90)
 
 
