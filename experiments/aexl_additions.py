@@ -50,7 +50,12 @@ ADDITIONS: Mapping[str, Mapping[str, Any]] = {
     "stems of three words": {"max_stem_words": 3},
     "stems of eight words": {"max_stem_words": 8},
     "stems from any sentence": {"stem_source": "any"},
-    "stem ends in a linking verb": {"stem_source": "any", "stem_end": "linking-verb", "max_stem_words": 8},
+    "stem ends in a linking verb": {
+        "stem_source": "any",
+        "stem_end": "linking-verb",
+        "min_stem_words": 3,
+        "max_stem_words": 8,
+    },
     "neutral stems": {"min_stem_neutral": 0.5},
     "length matching": {"match_length": True},
     "similarity rule": {"max_similarity": 0.3},
@@ -118,7 +123,6 @@ def leakage(file: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         generations=arguments.generations,
         prompt_form=arguments.prompt_form,
         seed=arguments.seed,
-        report=False,
         progress=rich_progress,
     ).summary["overall"]
     return {"auc_el_ci": overall["auc_el_ci"], **{name: overall[name] for name in _MEASURED}}
@@ -191,9 +195,7 @@ def main() -> None:
             settings |= {"seed": arguments.seed, **ADDITIONS[name]}
             file = (arguments.out or Path(temporary)) / f"{list(ADDITIONS).index(name):02d}.jsonl"
             try:
-                built = leakmech.build_aexl(
-                    file, estimator=estimator, tokenizer=None, progress=rich_progress, **settings
-                )
+                built = leakmech.build_aexl(file, estimator=estimator, tokenizer=None, **settings)
             except DatasetError as error:
                 rows[name] = {"reason": str(error)}
                 continue

@@ -112,7 +112,7 @@ class StemRules:
 def _is_bare_name(own: list[str]) -> bool:
     """Whether a short stem names its subject without a determiner: "Public restrooms are", "Amazon has been"."""
     subject = [word for word in own if word not in _AUXILIARIES]
-    return len(subject) <= 3 and not subject[0].endswith("ly") and FUNCTION_WORDS.isdisjoint(subject)
+    return 0 < len(subject) <= 3 and not subject[0].endswith("ly") and FUNCTION_WORDS.isdisjoint(subject)
 
 
 def is_open_end(word: str, *, linking_verbs: bool = False) -> bool:

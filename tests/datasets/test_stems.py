@@ -60,6 +60,10 @@ def test_a_stem_of_the_kind_phrase_ends_in_a_word_of_content_before_a_new_phrase
     assert rules.cut("The teacher with the old car is here.") == "The teacher with the old car"
 
 
+def test_a_stem_of_helping_verbs_alone_is_no_stem_whatever_length_is_allowed():
+    assert StemRules(min_words=1).cut("Is a garden open on Monday?") is None
+
+
 def test_the_shortest_open_stem_of_the_allowed_length_is_taken():
     sentence = "The garden of the old teacher is open."
     assert StemRules(min_words=3).cut(sentence) == "The garden of the old teacher is"
