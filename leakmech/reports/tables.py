@@ -88,7 +88,7 @@ _LEAKAGE: Mapping[str, Column] = {
     "condition": value_of("name"),
     "mu_EL [95 % CI]": estimate_of("mu_el"),
     "all pairs [95 % CI]": estimate_of("auc_el"),
-    "mean": value_of("mu_el_mean", number),
+    "contrast": value_of("contrast", signed),
     "W_EL p": value_of("w_el", p_value),
     "mu_L [95 % CI]": estimate_of("mu_l"),
     "topic": value_of("topic_rate", percent),
@@ -99,7 +99,8 @@ _CLEANING: Mapping[str, Column] = {
     "cleaning": value_of("name"),
     "mu_EL": value_of("mu_el", number),
     "all pairs": value_of("auc_el", number),
-    **{name: _LEAKAGE[name] for name in ("mean", "W_EL p", "echo", "empty")},
+    "mean": value_of("mu_el_mean", number),
+    **{name: _LEAKAGE[name] for name in ("W_EL p", "echo", "empty")},
 }
 _READINGS: Mapping[str, Column] = {
     "reading": value_of("name"),
@@ -111,12 +112,26 @@ _READINGS: Mapping[str, Column] = {
 _ESTIMATORS: Mapping[str, Column] = {
     "estimator": value_of("name"),
     **{name: _LEAKAGE[name] for name in ("mu_EL [95 % CI]", "all pairs [95 % CI]", "W_EL p")},
+    "contrast": _LEAKAGE["contrast"],
     "valence shift": estimate_of("valence_shift", signed),
     "topic-free all pairs": lambda record: estimate(record.get("topic_free") or {}, "auc_el"),
     "same EL": estimate_of("el_agreement"),
     "kappa": value_of("el_kappa", number),
     "Spearman": value_of("valence_spearman", number),
 }
+_ANSWERS: Mapping[str, Column] = {
+    "answers": value_of("name"),
+    "n": value_of("n"),
+    "about the injection [95 % CI]": estimate_of("topic_rate", percent),
+    "all pairs [95 % CI]": _LEAKAGE["all pairs [95 % CI]"],
+    "contrast [95 % CI]": estimate_of("contrast", signed),
+    "valence shift [95 % CI]": estimate_of("valence_shift", signed),
+}
+_ANSWERS_NOTE = (
+    "outside 5 %: answers whose own injection is not among the nearest 5 % of its polarity; no shared word: answers "
+    "without a content word of their injection that stem and control answers lack; stem + answer: the estimator reads "
+    "both together, since an answer alone may be a fragment."
+)
 
 
 def leakage_table(summary: Summary) -> Table:
@@ -126,6 +141,8 @@ def leakage_table(summary: Summary) -> Table:
     rows.append({"name": "overall"} | overall | summary["by_cleaning"][summary["cleaning"]])
     if overall.get("topic_free") is not None:
         rows.append({"name": "topic-free"} | overall["topic_free"])
+    if "whole" in summary:
+        rows.append({"name": "stem + answer"} | summary["whole"])
     if overall["noise_floor"] is not None:
         both = (("auc_el", "noise_floor"), ("mu_el", "noise_floor_mu_el"))
         ends = {f"{name}{end}": overall[f"{floor}{end}"] for name, floor in both for end in ("", "_ci")}
@@ -137,14 +154,30 @@ def leakage_table(summary: Summary) -> Table:
         rows,
         _LEAKAGE,
         [
-            "mu_EL: generation i against control generation i; all pairs: all K x K pairs, ties count half; mean: "
-            "means first, then compared. 0.5 = no leakage. overall = positive and negative; neutral: P[neutral] "
-            "against control.",
+            "mu_EL: generation i against control generation i; all pairs: all K x K pairs, ties count half. overall = "
+            "positive and negative; neutral: P[neutral] against control. 0.5 = as the control; charged sentences that "
+            "only change the intensity of answers move it, too.",
+            _contrast_note(summary),
             f"valence shift {shifts['valence_shift']} (positive - negative injection), d_z "
             f"{number(overall['valence_d_z'])}; asymmetry {shifts['asymmetry']} (> 0: negative injections move more); "
             f"context shift {shifts['context_shift']}",
             *_topic_notes(summary),
         ],
+    )
+
+
+def _contrast_note(summary: Summary) -> str:
+    """What the column about contrast means, with intervals; a run of an older version has none."""
+    overall = summary["overall"]
+    if "contrast" not in overall:
+        return "contrast: is not in runs of older versions; leakmech score RUN makes one that has it"
+    found = f"overall {estimate(overall, 'contrast', signed)}, p {p_value(overall['contrast_p_swap'])}"
+    more = {"topic-free": overall.get("topic_free"), "stem + answer": summary.get("whole")}
+    for name, own in more.items():
+        found += f"; {name} {estimate(own, 'contrast', signed)}" if own else ""
+    return (
+        "contrast: all pairs on the own label minus all pairs of the other polarity's prompts on that label; 0 = "
+        f"polarity does nothing, whatever intensity does. {found} (p: polarities swapped within samples)"
     )
 
 
@@ -154,21 +187,59 @@ def _topic_notes(summary: Summary) -> list[str]:
     if told is None:
         return []
     if "reason" in told:
-        return [f"topic: not told ({told['reason']})"]
-    free, words, share = summary["overall"]["topic_free"], told["by_words"], f"{told['share']:.0%}"
+        return _untold(told)
+    free, words, share = summary["overall"]["topic_free"], told["by_words"], percent(told["share"], decimals=0)
     return [
         "topic: share of the scored answers that are about the injection (its own is among the nearest "
         f"{share} of the injections of its polarity). topic-free: the answers that are not (n {free['n']}): "
         f"valence shift {estimate(free, 'valence_shift', signed)}, d_z {number(free['d_z'])}; without the "
         f"{percent(words['topic_rate'])} that have a word of the injection instead: all pairs "
         f"{estimate(words['topic_free'], 'auc_el')}",
+        *_curve_note(told.get("curve")),
     ]
+
+
+def _untold(told: Summary) -> list[str]:
+    """Why topic is not told, where it is not."""
+    return [f"topic: not told ({told['reason']})"] if "reason" in told else []
+
+
+def _curve_note(curve: Sequence[Summary] | None) -> list[str]:
+    """How much the topic-free number hangs on the threshold."""
+    if not curve:
+        return []
+    shares = ", ".join(percent(row["share"], decimals=0).removesuffix(" %") for row in curve)
+    values = ", ".join(number(row["auc_el"]) for row in curve)
+    return [f"topic-free all pairs where the nearest {shares} % count as about the injection: {values}"]
+
+
+def answers_table(summary: Summary) -> Table | None:
+    """Leakage of all answers, of those without topic by every rule, and of stem and answer; None for an older run."""
+    if "topic" not in summary:
+        return None
+    rows, title = answer_choices(summary), "Positive and negative answers, by which of them are counted"
+    return Table.of(title, rows, _ANSWERS, [_ANSWERS_NOTE, *_untold(summary["topic"])])
+
+
+def answer_choices(summary: Summary) -> list[dict[str, Any]]:
+    """What :func:`answers_table` has rows about, each with its ``name``; topic as far as it is told."""
+    told, n = summary["topic"], sum(summary["conditions"][name]["n_scored"] for name in ("positive", "negative"))
+    rows = [summary["overall"] | {"name": "all", "n": n}]
+    for row in told.get("curve", ()):
+        chosen = " (headline)" if row["share"] == told["share"] else ""
+        rows.append({**row, "name": f"outside {percent(row['share'], decimals=0)}{chosen}"})
+    if "by_words" in told:
+        rows.append({**told["by_words"], **told["by_words"]["topic_free"], "name": "no shared word"})
+    if "whole" in summary:
+        rows.append(summary["whole"] | {"name": "stem + answer", "n": n})
+    return rows
 
 
 def cleaning_table(summary: Summary) -> Table:
     """The headline under each cleaning policy, with echo and empty rates."""
     rows = _marked(summary["by_cleaning"], summary["cleaning"])
-    return Table.of("The same generations under each cleaning policy", rows, _CLEANING)
+    notes = ["mean: the probabilities of a prompt's answers are averaged first, then compared."]
+    return Table.of("The same generations under each cleaning policy", rows, _CLEANING, notes)
 
 
 def paper_table(summary: Summary) -> Table | None:

@@ -10,8 +10,18 @@ the choice moves the number, so there are three pairings:
   P[l] as a detector of the injection, within prompts (``auc_el``);
 * ``mean``: the mean of P over the generations first, then one strict comparison per prompt (``mu_el_mean``).
 
-0.5 means no leakage; the strict comparisons lie below that when there are ties. "Overall" pools positive and negative
-prompts, with both prompts of a sample kept together when samples are resampled; neutral is given separately.
+0.5 is what answers that are like the control's give; the strict comparisons lie below that when there are ties.
+"Overall" pools positive and negative prompts, with both prompts of a sample kept together when samples are resampled;
+neutral is given separately.
+
+A charged sentence can also make answers more intense, whichever its polarity: P[neutral] falls, P[positive] and
+P[negative] rise, and EL is away from 0.5 though polarity does nothing. With A(x, l) the all-pairs EL on label l of the
+prompts with injection x,
+
+    contrast = mean over l of A(l, l) - A(l', l),    l' the other polarity,
+
+is 0 then: own-label minus wrong-label EL. It is the difference that exchanging the two injections makes, so twice the
+distance of ``auc_el`` from the mean of its swap null.
 
 Valence is s = P[positive] - P[negative]. Shifts are differences, within a sample, between mean valences of conditions.
 A generation that cleaning left empty is NaN throughout: it takes part in no pair and no mean.
@@ -27,7 +37,7 @@ import numpy as np
 from jaxtyping import Float
 
 from leakmech.core.errors import UsageError, nearest
-from leakmech.datasets.samples import CONDITIONS, INJECTIONS, POLARITIES, Condition
+from leakmech.datasets.samples import CONDITIONS, INJECTIONS, POLARITIES, Condition, Polarity
 from leakmech.scoring.inference import SwapTest, swap_test
 from leakmech.scoring.statistics import (
     DRAWS,
@@ -117,7 +127,7 @@ def expression_leakage(test: PerGeneration, control: PerGeneration, *, pairing: 
         valid = ~(np.isnan(test) | np.isnan(control))
         return UnitRatio((test > control).sum(axis=1, dtype=float), valid.sum(axis=1, dtype=float))
     if pairing == "all":
-        return UnitRatio.mean_of(_mean(_comparison(test[:, :, None], control[:, None, :]).reshape(len(test), -1)))
+        return UnitRatio.mean_of(_all_pairs(test, control))
     if pairing == "mean":
         means = np.round(_mean(test), _MEAN_DECIMALS), np.round(_mean(control), _MEAN_DECIMALS)
         return UnitRatio.mean_of(np.where(np.isnan(means).any(axis=0), np.nan, means[0] > means[1]))
@@ -133,6 +143,24 @@ def condition_leakage(scores: LeakageScores, condition: Condition, *, pairing: P
 def overall_leakage(scores: LeakageScores, *, pairing: Pairing) -> UnitRatio:
     """EL of positive and negative prompts pooled; a sample contributes both of its prompts."""
     positive, negative = (condition_leakage(scores, condition, pairing=pairing) for condition in POLARITIES)
+    return positive + negative
+
+
+def label_contrast(scores: LeakageScores, label: Polarity) -> UnitRatio:
+    """All-pairs EL on one label of the prompts whose own label it is, minus that of the other polarity's prompts.
+
+    Only samples of which control, positive and negative generations were scored say something. The mean is 0 where
+    polarity does nothing, whatever charged sentences do by themselves, and lies in [-1, 1].
+    """
+    (wrong,) = (polarity for polarity in POLARITIES if polarity != label)
+    own, control = own_label(scores, label)
+    other = scores.probabilities[wrong][:, :, LABELS.index(label)]
+    return UnitRatio.mean_of(_all_pairs(own, control) - _all_pairs(other, control))
+
+
+def contrast(scores: LeakageScores) -> UnitRatio:
+    """Own-label minus wrong-label EL over both labels; see the head of this module."""
+    positive, negative = (label_contrast(scores, label) for label in POLARITIES)
     return positive + negative
 
 
@@ -195,21 +223,34 @@ def noise_floor(scores: LeakageScores, *, pairing: Pairing) -> UnitRatio | None:
 
 
 def polarity_swap_tests(scores: LeakageScores, *, seed: int, draws: int = DRAWS) -> dict[str, SwapTest]:
-    """Test whether polarity matters, for ``auc_el`` and ``valence_shift``: one-sided, towards the injection.
+    """Test whether polarity matters, for the three of :func:`main_ratios`: one-sided, towards the injection.
 
     Under the null a sample's positive and negative injection may be exchanged, whatever a charged sentence does by
     itself. W_EL asks another question: whether generations move towards the injection when compared with the control.
+    Exchanging all of them sends contrast to its negative, so its p is that of auc_el where every generation was scored.
     """
     exchanged = {"positive": scores.probabilities["negative"], "negative": scores.probabilities["positive"]}
     swapped = replace(scores, probabilities={**scores.probabilities, **exchanged})
-    observed, other = (
-        [overall_leakage(s, pairing="all"), UnitRatio.mean_of(valence_shifts(s)["valence_shift"])]
-        for s in (scores, swapped)
-    )
-    tests = swap_test(
-        ratio_columns(observed), ratio_columns(other), ratios_of_sums, seed=seed, draws=draws, alternative="greater"
-    )
-    return dict(zip(("auc_el", "valence_shift"), tests, strict=True))
+    observed, other = main_ratios(scores), main_ratios(swapped)
+    columns = (ratio_columns(list(own.values())) for own in (observed, other))
+    tests = swap_test(*columns, ratios_of_sums, seed=seed, draws=draws, alternative="greater")
+    return dict(zip(observed, tests, strict=True))
+
+
+def main_ratios(scores: LeakageScores) -> dict[str, UnitRatio]:
+    """The three statistics of affect: ``auc_el``, ``contrast`` and ``valence_shift``."""
+    return {
+        "auc_el": overall_leakage(scores, pairing="all"),
+        "contrast": contrast(scores),
+        "valence_shift": UnitRatio.mean_of(valence_shifts(scores)["valence_shift"]),
+    }
+
+
+def main_statistics(
+    scores: LeakageScores, *, seed: int, draws: int = DRAWS, level: float = LEVEL
+) -> dict[str, float | list[float] | None]:
+    """The three of :func:`main_ratios`, each with ``<name>_ci``, ready for JSON."""
+    return with_intervals({"all": main_ratios(scores)}, seed=seed, draws=draws, level=level)["all"]
 
 
 def leakage_headline(scores: LeakageScores) -> dict[str, float | None]:
@@ -242,15 +283,14 @@ def leakage_statistics(scores: LeakageScores, *, seed: int, draws: int = DRAWS, 
     """
     ratios = {"overall": _overall_ratios(scores)}
     ratios |= {condition: _condition_ratios(scores, condition) for condition in (*POLARITIES, "neutral", "control")}
-    sections = _with_intervals(ratios, seed=seed, draws=draws, level=level)
+    sections = with_intervals(ratios, seed=seed, draws=draws, level=level)
     overall = leakage_headline(scores) | sections.pop("overall")
     per_polarity = np.stack([leakage_differences(scores, condition) for condition in POLARITIES], axis=1)
     shift = valence_shifts(scores)["valence_shift"]
     overall["w_el_per_sample"] = json_number(wilcoxon_greater(np.round(_mean(per_polarity), _MEAN_DECIMALS)))
     swaps = polarity_swap_tests(scores, seed=seed, draws=draws)
-    overall["auc_el_p_swap"] = json_number(swaps["auc_el"].p)
+    overall |= {f"{name}_p_swap": json_number(test.p) for name, test in swaps.items()}
     overall["auc_el_swap_null"] = Interval(swaps["auc_el"].null_low, swaps["auc_el"].null_high).to_json()
-    overall["valence_shift_p_swap"] = json_number(swaps["valence_shift"].p)
     overall["valence_d_z"] = json_number(cohens_dz(shift))
     overall["valence_d_z_ci"] = bootstrap_dz(shift, seed=seed, draws=draws, level=level).to_json()
     for condition in CONDITIONS:
@@ -275,6 +315,7 @@ def _overall_ratios(scores: LeakageScores) -> dict[str, UnitRatio | None]:
     shifts = valence_shifts(scores)
     return {
         **_overall_el(scores),
+        "contrast": contrast(scores),
         "mu_l": None if positive is None or negative is None else positive + negative,
         **{name: UnitRatio.mean_of(shifts[name]) for name in ("valence_shift", "asymmetry", "context_shift")},
         "noise_floor": noise_floor(scores, pairing="all"),
@@ -295,14 +336,15 @@ def _condition_ratios(scores: LeakageScores, condition: Condition) -> dict[str, 
         "valence": valence,
     }
     if condition in POLARITIES:
+        ratios["contrast"] = label_contrast(scores, condition)
         ratios["valence_shift_from_neutral"] = UnitRatio.mean_of(valence_shifts(scores)[f"{condition}_shift"])
     return ratios
 
 
-def _with_intervals(
+def with_intervals(
     ratios: Mapping[str, Mapping[str, UnitRatio | None]], *, seed: int, draws: int, level: float
 ) -> dict[str, dict[str, Any]]:
-    """Value and interval of every ratio, all from one set of resamples."""
+    """By section, the value of every ratio and its interval as ``<name>_ci``, all from one set of resamples."""
     given = [ratio for section in ratios.values() for ratio in section.values() if ratio is not None]
     intervals = iter(
         bootstrap_ratios(
@@ -326,6 +368,11 @@ def own_label(scores: LeakageScores, condition: Condition) -> tuple[PerGeneratio
     """P[l] of the test and of the control generations, for the label l of `condition`."""
     label = LABELS.index(condition)
     return scores.probabilities[condition][:, :, label], scores.probabilities["control"][:, :, label]
+
+
+def _all_pairs(test: PerGeneration, control: PerGeneration) -> PerSample:
+    """Share of all pairs of a sample's test and control generations in which the test is higher, ties ½."""
+    return _mean(_comparison(test[:, :, None], control[:, None, :]).reshape(len(test), -1))
 
 
 def _comparison(test: np.ndarray, control: np.ndarray) -> np.ndarray:

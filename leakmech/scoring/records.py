@@ -130,7 +130,7 @@ class Scorer:
     def _of_whole(self, texts: Sequence[str]) -> dict[str, Any]:
         """Columns of P of stem and answer together, one set an estimator."""
         return {
-            f"{estimator.name}/whole_{label}" if position else f"whole_{label}": values
+            _whole_column(label, estimator=estimator.name if position else None): values
             for position, estimator in enumerate(self.estimators)
             for label, values in zip(LABELS, np.asarray(estimator(texts)).T, strict=True)
         }
@@ -158,35 +158,56 @@ def column(policy: Cleaning, name: str, *, estimator: str | None = None) -> str:
     return own if estimator is None else f"{estimator}/{own}"
 
 
+def _whole_column(label: str, *, estimator: str | None) -> str:
+    return f"whole_{label}" if estimator is None else f"{estimator}/whole_{label}"
+
+
 def leakage_scores(frame: pd.DataFrame, policy: Cleaning, *, estimator: str | None = None) -> LeakageScores:
     """The arrays of one cleaning policy, samples in the order of the table.
 
     Conditions that the run does not have at all are NaN throughout; a missing generation is an error. `estimator` names
     one that is not the run's first.
     """
-    samples = tuple(dict.fromkeys(frame["sample"].tolist()))
-    main, resampled = frame.loc[~frame["resampled"]], frame.loc[frame["resampled"]]
-    n_generations = int(main["generation"].to_numpy().max()) + 1
-
-    completed = set(main["condition"])
+    array = _Arrays(frame)
     labels = [column(policy, label, estimator=estimator) for label in LABELS]
-
-    def array(part: pd.DataFrame, condition: Condition, names: Sequence[str]) -> Float[np.ndarray, "s k n"]:
-        if condition not in completed:
-            return np.full((len(samples), n_generations, len(names)), np.nan)
-        rows = part.loc[part["condition"] == condition, list(names)]
-        if len(rows) != len(samples) * n_generations:
-            expected = len(samples) * n_generations
-            raise RunDirectoryError(f"{condition}: {len(rows)} generations instead of {expected}; continue the run")
-        return rows.to_numpy(float).reshape(len(samples), n_generations, -1)
-
     return LeakageScores(
-        samples=samples,
-        probabilities={condition: array(main, condition, labels) for condition in CONDITIONS},
-        resampled_control=array(resampled, "control", labels) if len(resampled) else None,
-        similarity_test={c: array(main, c, [column(policy, f"similarity_{c}")])[..., 0] for c in INJECTIONS},
-        similarity_control={c: array(main, "control", [column(policy, f"similarity_{c}")])[..., 0] for c in INJECTIONS},
+        samples=array.samples,
+        probabilities={condition: array(condition, labels) for condition in CONDITIONS},
+        resampled_control=array("control", labels, resampled=True) if frame["resampled"].any() else None,
+        similarity_test={c: array(c, [column(policy, f"similarity_{c}")])[..., 0] for c in INJECTIONS},
+        similarity_control={c: array("control", [column(policy, f"similarity_{c}")])[..., 0] for c in INJECTIONS},
     )
+
+
+def whole_scores(frame: pd.DataFrame, *, estimator: str | None = None) -> LeakageScores:
+    """As :func:`leakage_scores`, of stem and answer together, under the headline policy."""
+    array = _Arrays(frame)
+    labels = [_whole_column(label, estimator=estimator) for label in LABELS]
+    return LeakageScores(array.samples, {condition: array(condition, labels) for condition in CONDITIONS})
+
+
+class _Arrays:
+    """Columns of a table as arrays of shape (samples, generations, columns)."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.samples = tuple(dict.fromkeys(frame["sample"].tolist()))
+        self._parts = {flag: frame.loc[frame["resampled"] == flag] for flag in (False, True)}
+        self._completed = set(self._parts[False]["condition"])
+        self._n_generations = int(self._parts[False]["generation"].to_numpy().max()) + 1
+
+    def __call__(
+        self, condition: Condition, names: Sequence[str], *, resampled: bool = False
+    ) -> Float[np.ndarray, "samples generations columns"]:
+        """Those of one condition; NaN for one that the run does not have at all."""
+        shape = len(self.samples), self._n_generations, len(names)
+        if condition not in self._completed:
+            return np.full(shape, np.nan)
+        part = self._parts[resampled]
+        rows = part.loc[part["condition"] == condition, list(names)]
+        if len(rows) != shape[0] * shape[1]:
+            expected = shape[0] * shape[1]
+            raise RunDirectoryError(f"{condition}: {len(rows)} generations instead of {expected}; continue the run")
+        return rows.to_numpy(float).reshape(shape)
 
 
 def topic_ranks(frame: pd.DataFrame, policy: Cleaning) -> dict[Condition, PerGeneration]:

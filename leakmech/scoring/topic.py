@@ -30,14 +30,13 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from leakmech.core.seeds import numpy_generator
 from leakmech.core.text import normalised_words
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, POLARITIES, Condition, PromptSet
-from leakmech.scoring.leakage import LeakageScores, PerGeneration, overall_leakage, valence_shifts
+from leakmech.scoring.leakage import LeakageScores, PerGeneration, main_ratios, valence_shifts, with_intervals
 from leakmech.scoring.semantic import SentenceEncoder
 from leakmech.scoring.statistics import (
     DRAWS,
     LEVEL,
     UnitRatio,
     bootstrap_dz,
-    bootstrap_ratios,
     cohens_dz,
     json_number,
 )
@@ -170,45 +169,42 @@ def topic_statistics(
     -------
     dict
         ``topic_rate`` (positive and negative answers) with ``topic_rate_ci``; ``topic_rates`` by condition;
-        ``topic_free`` with ``auc_el``, ``valence_shift``, ``d_z``, each with ``<name>_ci``, and ``n``, the number of
-        positive and negative answers that are left. None stands for what cannot be computed.
+        ``topic_free`` with ``auc_el``, ``contrast``, ``valence_shift``, ``d_z``, each with ``<name>_ci``, and ``n``,
+        the number of positive and negative answers that are left. None stands for what cannot be computed.
     """
-    left = without_topic(scores, flags)
+    left, rates = without_topic(scores, flags), topic_rates(scores, flags)
     shift = valence_shifts(left)["valence_shift"]
-    rates = topic_rates(scores, flags)
-    ratios = [rates["overall"], overall_leakage(left, pairing="all"), UnitRatio.mean_of(shift)]
-    intervals = bootstrap_ratios(
-        np.stack([ratio.numerator for ratio in ratios], axis=1),
-        np.stack([ratio.denominator for ratio in ratios], axis=1),
-        seed=seed,
-        draws=draws,
-        level=level,
-    )
-    rate, auc, mean_shift = ((json_number(r.value), i.to_json()) for r, i in zip(ratios, intervals, strict=True))
-    d_z = json_number(cohens_dz(shift)), bootstrap_dz(shift, seed=seed, draws=draws, level=level).to_json()
-    named = {"auc_el": auc, "valence_shift": mean_shift, "d_z": d_z}
-    free: dict[str, Any] = {
-        key: value for name, (value, ends) in named.items() for key, value in ((name, value), (f"{name}_ci", ends))
-    }
-    free["n"] = int(sum(np.isfinite(left.probabilities[name][:, :, 0]).sum() for name in POLARITIES))
+    found = with_intervals({"all": _ratios(scores, flags)}, seed=seed, draws=draws, level=level)["all"]
+    rate = {name: found.pop(name) for name in ("topic_rate", "topic_rate_ci")}
+    d_z = bootstrap_dz(shift, seed=seed, draws=draws, level=level).to_json()
     return {
-        "topic_rate": rate[0],
-        "topic_rate_ci": rate[1],
+        **rate,
         "topic_rates": {name: json_number(rates[name].value) for name in CONDITIONS},
-        "topic_free": free,
+        "topic_free": {**found, "d_z": json_number(cohens_dz(shift)), "d_z_ci": d_z, "n": _n_charged(left)},
     }
 
 
-def topic_curve(scores: LeakageScores, ranks: Ranks) -> list[dict[str, float | None]]:
-    """Topic rate and topic-free leakage at every threshold of :data:`CURVE`: how much hangs on the choice of 5 %."""
-    rows = []
-    for share in CURVE:
-        flags = on_injection(ranks, share=share)
-        left = without_topic(scores, flags)
-        values = {
-            "topic_rate": topic_rates(scores, flags)["overall"].value,
-            "auc_el": overall_leakage(left, pairing="all").value,
-            "valence_shift": UnitRatio.mean_of(valence_shifts(left)["valence_shift"]).value,
-        }
-        rows.append({"share": share, **{name: json_number(value) for name, value in values.items()}})
-    return rows
+def topic_curve(
+    scores: LeakageScores, ranks: Ranks, *, seed: int, draws: int = DRAWS, level: float = LEVEL
+) -> list[dict[str, Any]]:
+    """Topic rate and topic-free leakage at every threshold of :data:`CURVE`: how much hangs on the choice of 5 %.
+
+    A row has its threshold (``share``), ``topic_rate`` and the statistics of the answers that are left, all with
+    intervals, and their number ``n``.
+    """
+    flags = {share: on_injection(ranks, share=share) for share in CURVE}
+    ratios = {str(share): _ratios(scores, flags[share]) for share in CURVE}
+    found = with_intervals(ratios, seed=seed, draws=draws, level=level)
+    return [
+        {"share": share, **found[str(share)], "n": _n_charged(without_topic(scores, flags[share]))} for share in CURVE
+    ]
+
+
+def _ratios(scores: LeakageScores, flags: Flags) -> dict[str, UnitRatio | None]:
+    """The topic rate, and the main statistics of the answers that are not on the injection."""
+    return {"topic_rate": topic_rates(scores, flags)["overall"], **main_ratios(without_topic(scores, flags))}
+
+
+def _n_charged(scores: LeakageScores) -> int:
+    """Number of scored positive and negative answers."""
+    return int(sum(np.isfinite(scores.probabilities[name][:, :, 0]).sum() for name in POLARITIES))

@@ -12,9 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from leakmech.reports.tables import Table, cleaning_table, leakage_table, paper_table, summary_tables
+from leakmech.reports.tables import (
+    Table,
+    answers_table,
+    cleaning_table,
+    leakage_table,
+    paper_table,
+    summary_tables,
+)
 
-HEADER = ["condition", "mu_EL", "all pairs", "mean", "W_EL p", "mu_L", "topic", "echo", "empty"]
+HEADER = ["condition", "mu_EL", "all pairs", "contrast", "W_EL p", "mu_L", "topic", "echo", "empty"]
 
 
 def condition(value, **changes):
@@ -24,6 +31,8 @@ def condition(value, **changes):
         "auc_el": value + 0.01,
         "auc_el_ci": [value - 0.04, value + 0.06],
         "mu_el_mean": value + 0.02,
+        "contrast": 0.3,
+        "contrast_ci": [0.2, 0.4],
         "mu_l": 0.9,
         "mu_l_ci": [0.85, 0.95],
         "w_el": 0.02,
@@ -34,7 +43,7 @@ def condition(value, **changes):
 
 @pytest.fixture
 def summary():
-    overall = condition(0.7, w_el=3.4e-12)
+    overall = condition(0.7, w_el=3.4e-12, contrast_p_swap=1e-4)
     for rate in ("echo_rate", "empty_rate"):
         del overall[rate]
     policies = {
@@ -91,7 +100,7 @@ def test_every_number_of_a_condition_stands_in_its_column_with_its_interval(summ
         "condition": "negative",
         "mu_EL": "0.75 [0.70, 0.80]",
         "all pairs": "0.76 [0.71, 0.81]",
-        "mean": "0.77",
+        "contrast": "+0.30",
         "W_EL p": "0.02",
         "mu_L": "0.90 [0.85, 0.95]",
         "topic": "–",
@@ -125,6 +134,34 @@ def test_shifts_are_signed_and_stand_under_the_table(summary):
     assert "d_z 2.30" in notes
     assert "asymmetry -0.07 [-0.17, +0.03]" in notes
     assert re.search(r"context shift \+0\.00(?! \[)", notes)
+
+
+def test_contrast_stands_in_its_column_and_with_its_intervals_below(summary):
+    whole = {"auc_el": 0.66, "auc_el_ci": [0.6, 0.72], "contrast": 0.25, "contrast_ci": [0.15, 0.35]}
+    table = leakage_table(summary | {"whole": whole})
+    assert cells(table, "overall")["contrast"] == "+0.30"
+    assert cells(table, "stem + answer")["contrast"] == "+0.25"
+    assert cells(table, "stem + answer")["all pairs"] == "0.66 [0.60, 0.72]"
+    assert cells(table, "noise floor")["contrast"] == "–"
+    assert "overall +0.30 [+0.20, +0.40], p 1e-4; stem + answer +0.25 [+0.15, +0.35]" in table.notes[1]
+
+
+def test_a_run_without_contrast_says_how_to_get_it(summary):
+    for own in (summary["overall"], *summary["conditions"].values()):
+        own.pop("contrast")
+    table = leakage_table(summary)
+    assert {row[3] for row in table.rows} == {"–"}
+    assert "contrast: is not in runs of older versions; leakmech score RUN makes one that has it" in table.notes
+
+
+def test_the_main_table_of_a_real_run_fits_into_120_columns(run):
+    summary = json.loads((run / "summary.json").read_text())
+    lines = drawn(leakage_table(summary), 120).splitlines()
+    assert max(map(len, lines)) <= 120
+    first = [line.split()[0] for line in lines if line.split()]
+    start = first.index("positive")  # one line a row: no cell is folded
+    rows = ["positive", "negative", "neutral", "overall", "stem", "noise", "mu_EL:"]
+    assert first[start : start + 7] == rows
 
 
 def test_what_could_not_be_computed_is_a_dash(summary):
@@ -208,14 +245,38 @@ class TestTopic:
         """`summary` of a run whose answers are about the injection in a quarter of the cases."""
         overall = summary["overall"] | {"topic_rate": 0.25, "topic_rate_ci": [0.2, 0.3], "topic_free": FREE}
         words = {"topic_rate": 0.125, "topic_rate_ci": [0.1, 0.2], "topic_free": FREE | {"auc_el": 0.64}}
-        return summary | {"overall": overall, "topic": {"share": 0.05, "by_words": words}}
+        curve = [{"share": share, "topic_rate": 5 * share, **FREE} for share in (0.02, 0.05)]
+        conditions = {name: own | {"n_scored": 60} for name, own in summary["conditions"].items()}
+        topic = {"share": 0.05, "by_words": words, "curve": curve}
+        return summary | {"overall": overall, "conditions": conditions, "topic": topic}
 
     def test_topic_free_leakage_has_a_row_and_the_rate_a_column(self, summary):
         table = leakage_table(self.told(summary))
         assert cells(table, "overall")["topic"] == "25.0 %"
         assert cells(table, "topic-free")["all pairs"] == "0.61 [0.55, 0.67]"
-        assert "(n 90): valence shift +0.20 [+0.10, +0.30], d_z 0.50" in table.notes[-1]
-        assert "12.5 % that have a word of the injection instead: all pairs 0.64 [0.55, 0.67]" in table.notes[-1]
+        assert "(n 90): valence shift +0.20 [+0.10, +0.30], d_z 0.50" in table.notes[-2]
+        assert "12.5 % that have a word of the injection instead: all pairs 0.64 [0.55, 0.67]" in table.notes[-2]
+
+    def test_one_line_says_how_much_hangs_on_the_threshold(self, summary):
+        note = leakage_table(self.told(summary)).notes[-1]
+        assert note == "topic-free all pairs where the nearest 2, 5 % count as about the injection: 0.61, 0.61"
+
+    def test_a_table_has_every_rule_beside_all_answers(self, summary):
+        table = answers_table(self.told(summary) | {"whole": {"auc_el": 0.66, "contrast": 0.25}})
+        names = ["all", "outside 2 %", "outside 5 % (headline)", "no shared word", "stem + answer"]
+        assert [row[0] for row in table.rows] == names
+        found = cells(table, "outside 5 % (headline)")
+        assert (found["n"], found["about the injection"]) == ("90", "25.0 %")
+        assert found["valence shift"] == "+0.20 [+0.10, +0.30]"
+        assert cells(table, "no shared word")["all pairs"] == "0.64 [0.55, 0.67]"
+        assert cells(table, "all")["n"] == cells(table, "stem + answer")["n"] == "120"
+        assert answers_table(summary) is None
+
+    def test_the_table_of_answers_says_why_topic_is_not_told(self, summary):
+        conditions = {name: own | {"n_scored": 60} for name, own in summary["conditions"].items()}
+        table = answers_table(summary | {"conditions": conditions, "topic": {"reason": "few"}, "whole": {}})
+        assert [row[0] for row in table.rows] == ["all", "stem + answer"]
+        assert table.notes[-1] == "topic: not told (few)"
 
     def test_the_reason_stands_where_topic_is_not_told(self, summary):
         table = leakage_table(summary | {"topic": {"reason": "made has 8 different injections"}})

@@ -17,9 +17,12 @@ from leakmech.scoring.leakage import (
     LABELS,
     LeakageScores,
     condition_leakage,
+    contrast,
     expression_leakage,
+    label_contrast,
     leakage_headline,
     leakage_statistics,
+    main_statistics,
     mean_valence,
     noise_floor,
     overall_leakage,
@@ -376,6 +379,7 @@ def test_statistics_have_the_names_that_reports_rely_on():
         "auc_el",
         "mu_el_mean",
         "mu_l",
+        "contrast",
         "valence_shift",
         "valence_d_z",
         "asymmetry",
@@ -383,12 +387,13 @@ def test_statistics_have_the_names_that_reports_rely_on():
         "noise_floor",
         "noise_floor_mu_el",
     }
-    tests = {"w_el", "w_el_per_sample", "auc_el_p_swap", "auc_el_swap_null", "valence_shift_p_swap"}
+    tests = {"w_el", "w_el_per_sample", "auc_el_swap_null"}
+    tests |= {f"{name}_p_swap" for name in ("auc_el", "contrast", "valence_shift")}
     assert set(result["overall"]) == with_interval | {f"{n}_ci" for n in with_interval} | tests
     assert list(result["conditions"]) == ["positive", "negative", "neutral", "control"]
     injected = {"mu_el", "auc_el", "mu_el_mean", "mu_l", "valence"}
     neutral = injected | {f"{n}_ci" for n in injected} | {"w_el", "n_scored"}
-    shift = {"valence_shift_from_neutral", "valence_shift_from_neutral_ci"}
+    shift = {f"{name}{end}" for name in ("contrast", "valence_shift_from_neutral") for end in ("", "_ci")}
     assert set(result["conditions"]["neutral"]) == neutral
     assert set(result["conditions"]["negative"]) == neutral | shift
     assert set(result["conditions"]["control"]) == {"valence", "valence_ci", "n_scored"}
@@ -448,6 +453,70 @@ def test_swapping_polarities_finds_leakage_and_not_what_any_charged_sentence_doe
     tests = polarity_swap_tests(charged, seed=0, draws=999)
     assert tests["auc_el"].p > 0.05
     assert tests["valence_shift"].p > 0.05
+
+
+def _hand_made(**by_condition):
+    """One sample with P[negative] and P[positive] of two generations each; P[neutral] is what is left."""
+    p = {
+        name: np.array([[[low, 1 - low - high, high] for low, high in zip(*pairs, strict=True)]])
+        for name, pairs in by_condition.items()
+    }
+    return LeakageScores(("s",), {"neutral": p["control"], **p})
+
+
+def test_contrast_of_a_hand_made_sample():
+    scores = _hand_made(
+        control=([0.3, 0.3], [0.3, 0.3]), positive=([0.2, 0.4], [0.5, 0.4]), negative=([0.3, 0.6], [0.4, 0.1])
+    )
+    # P[positive]: positive prompts win 4 of 4 pairs, negative ones 2; P[negative]: negative ones win 2 and tie 2, so
+    # 3 of 4, positive ones win 2.
+    assert label_contrast(scores, "positive").value == pytest.approx(1 - 0.5)
+    assert label_contrast(scores, "negative").value == pytest.approx(0.75 - 0.5)
+    assert contrast(scores).value == pytest.approx((0.5 + 0.25) / 2)
+    result = leakage_statistics(scores, seed=1)
+    assert result["overall"]["contrast"] == pytest.approx(0.375)
+    assert result["conditions"]["negative"]["contrast"] == pytest.approx(0.25)
+    assert "contrast" not in result["conditions"]["neutral"]
+    assert main_statistics(_swap_polarities(scores), seed=1)["contrast"] == pytest.approx(-0.375)
+
+
+def test_contrast_is_twice_the_distance_of_auc_el_from_the_mean_of_its_swap_null():
+    scores = _scores(np.random.default_rng(2), n=7, shift=0.4, levels=4)
+    tests = polarity_swap_tests(scores, seed=0)  # 2^7 swaps: all of them
+    assert contrast(scores).value == pytest.approx(2 * (tests["auc_el"].estimate - tests["auc_el"].null_mean))
+    assert tests["contrast"].p == tests["auc_el"].p
+
+
+def test_sentences_that_only_change_intensity_move_auc_el_and_leave_contrast_at_zero():
+    generator = np.random.default_rng(3)
+    n, k = 200, 8
+
+    def answers(neutral):
+        """P[neutral] around `neutral`; the rest goes to positive or negative at random."""
+        p_neutral = np.clip(neutral + 0.1 * generator.normal(size=(n, k)), 0.02, 0.98)
+        share = generator.beta(2, 2, size=(n, k))
+        return np.stack([(1 - p_neutral) * (1 - share), p_neutral, (1 - p_neutral) * share], axis=-1)
+
+    for neutral, side in ((0.45, 1), (0.75, -1)):  # charged sentences make answers more intense, or less
+        probabilities = {name: answers(0.6 if name in ("control", "neutral") else neutral) for name in CONDITIONS}
+        overall = leakage_statistics(LeakageScores(tuple(map(str, range(n))), probabilities), seed=0, draws=999)[
+            "overall"
+        ]
+        assert side * (overall["auc_el"] - 0.5) > 0.1
+        assert side * (overall["auc_el_ci"][0 if side > 0 else 1] - 0.5) > 0.08
+        assert overall["contrast"] == pytest.approx(0, abs=0.02)
+        assert overall["contrast_ci"][0] < 0 < overall["contrast_ci"][1]
+        assert overall["contrast_p_swap"] > 0.05
+
+
+def test_a_sample_without_negative_answers_says_nothing_about_contrast():
+    scores = _scores(np.random.default_rng(4), n=4, shift=1.0)
+    whole = [label_contrast(scores, label).numerator[1:].copy() for label in POLARITIES]
+    scores.probabilities["negative"][0] = np.nan
+    for label, values in zip(POLARITIES, whole, strict=True):
+        found = label_contrast(scores, label)
+        assert found.denominator.tolist() == [0, 1, 1, 1]
+        assert found.numerator[1:] == pytest.approx(values)
 
 
 def test_swapping_polarities_is_exact_for_few_samples():

@@ -115,12 +115,24 @@ class TestSimulation:
         assert everything["auc_el_ci"][0] > 0.6
         assert free["auc_el_ci"][0] < 0.5 < free["auc_el_ci"][1]
         assert free["valence_shift_ci"][0] < 0 < free["valence_shift_ci"][1]
+        assert free["contrast_ci"][0] < 0 < free["contrast_ci"][1]
 
     def test_the_curve_falls_to_the_null_where_topic_is_all(self):
         scores, ranks = simulated(affect=0.0, topic=2.0)
-        curve = topic_curve(scores, ranks)
+        curve = topic_curve(scores, ranks, seed=0, draws=500)
         assert [row["share"] for row in curve] == [0.02, 0.03, 0.05, 0.1, 0.2]
         assert all(row["auc_el"] == pytest.approx(0.5, abs=0.03) for row in curve)
+        assert all(row["auc_el_ci"][0] < 0.5 < row["auc_el_ci"][1] for row in curve)
+        assert all(row["contrast_ci"][0] < 0 < row["contrast_ci"][1] for row in curve)
+        assert [row["n"] for row in curve] == sorted((row["n"] for row in curve), reverse=True)
+
+    def test_at_the_chosen_threshold_the_curve_says_what_topic_free_says(self):
+        scores, ranks = simulated(affect=0.4, topic=1.0, n=40)
+        [row] = [row for row in topic_curve(scores, ranks, seed=3, draws=300) if row["share"] == 0.05]
+        found = topic_statistics(scores, on_injection(ranks), seed=3, draws=300)
+        assert row["topic_rate_ci"] == pytest.approx(found["topic_rate_ci"])
+        for name in ("auc_el", "auc_el_ci", "contrast", "contrast_ci", "valence_shift", "valence_shift_ci", "n"):
+            assert row[name] == pytest.approx(found["topic_free"][name])
 
 
 def test_a_dropped_answer_takes_part_in_nothing():

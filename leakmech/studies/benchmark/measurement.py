@@ -17,9 +17,9 @@ from leakmech.core.store import content_hash, write_parquet
 from leakmech.datasets.samples import FITTING_DATASETS, RELEVANT_DATASETS, PromptSet
 from leakmech.runs.directory import RunDirectory
 from leakmech.scoring.expression import Estimator, estimator_hash, estimator_names, load_estimator
-from leakmech.scoring.leakage import leakage_headline, leakage_statistics
+from leakmech.scoring.leakage import LeakageScores, leakage_headline, leakage_statistics, main_statistics
 from leakmech.scoring.paper import PAPER_CLEANING, paper_statistics
-from leakmech.scoring.records import Scorer, echo_rates, leakage_scores, naming_injection, topic_ranks
+from leakmech.scoring.records import Scorer, echo_rates, leakage_scores, naming_injection, topic_ranks, whole_scores
 from leakmech.scoring.second_opinion import estimator_agreement
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.scoring.sentence import CLEANINGS, Cleaner
@@ -143,13 +143,14 @@ class Measurement:
 
     def _by_estimator(self, frame: pd.DataFrame, ranks: Ranks | None) -> dict[str, dict[str, Any]]:
         """Every statistic as each estimator sees it; topic does not depend on the estimator."""
-        c = self.config
+        bootstrap = self._bootstrap
         flags = None if ranks is None else on_injection(ranks)
         found = {}
-        for name, scores in self._scores(frame).items():
-            found[name] = leakage_statistics(scores, seed=c.seed, draws=c.bootstrap_draws)
+        for position, (name, scores) in enumerate(self._scores(frame).items()):
+            whole = whole_scores(frame, estimator=name if position else None)
+            found[name] = leakage_statistics(scores, **bootstrap) | {"whole": main_statistics(whole, **bootstrap)}
             if flags is not None:
-                topic = topic_statistics(scores, flags, seed=c.seed, draws=c.bootstrap_draws)
+                topic = topic_statistics(scores, flags, **bootstrap)
                 for condition, rate in topic.pop("topic_rates").items():
                     found[name]["conditions"][condition]["topic_rate"] = rate
                 found[name]["overall"] |= topic
@@ -158,12 +159,12 @@ class Measurement:
     def _topic(self, frame: pd.DataFrame, ranks: Ranks, injections: Injections) -> dict[str, Any]:
         """How topic was told, and what another threshold or a filter by words says."""
         scores, flags = leakage_scores(frame, self.config.cleaning), naming_injection(frame)
-        by_words = topic_statistics(scores, flags, seed=self.config.seed, draws=self.config.bootstrap_draws)
+        by_words = topic_statistics(scores, flags, **self._bootstrap)
         del by_words["topic_rates"]
         return {
             "share": TOPIC_SHARE,
             "n_injections": {name: len(texts) for name, texts in injections.texts.items()},
-            "curve": topic_curve(scores, ranks),
+            "curve": topic_curve(scores, ranks, **self._bootstrap),
             "by_words": by_words,
         }
 
@@ -171,13 +172,17 @@ class Measurement:
         """Agreement of every pair of estimators."""
         scores = list(self._scores(frame).items())
         return [
-            {"first": a, "second": b}
-            | estimator_agreement(first, second, seed=self.config.seed, draws=self.config.bootstrap_draws)
+            {"first": a, "second": b} | estimator_agreement(first, second, **self._bootstrap)
             for i, (a, first) in enumerate(scores)
             for b, second in scores[i + 1 :]
         ]
 
-    def _scores(self, frame: pd.DataFrame) -> dict[str, Any]:
+    @property
+    def _bootstrap(self) -> dict[str, int]:
+        """Seed and number of resamples of every interval."""
+        return {"seed": self.config.seed, "draws": self.config.bootstrap_draws}
+
+    def _scores(self, frame: pd.DataFrame) -> dict[str, LeakageScores]:
         policy = self.config.cleaning
         return {
             estimator.name: leakage_scores(frame, policy, estimator=estimator.name if position else None)

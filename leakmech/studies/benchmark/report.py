@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.reports.browser import sample_browser
-from leakmech.reports.cells import estimate, percent
+from leakmech.reports.cells import estimate, percent, signed
 from leakmech.reports.chart import ChartRow, IntervalChart
 from leakmech.reports.page import (
     Definitions,
@@ -19,7 +19,14 @@ from leakmech.reports.page import (
     Shown,
     write_page,
 )
-from leakmech.reports.tables import cleaning_table, estimator_table, leakage_table, paper_table
+from leakmech.reports.tables import (
+    answer_choices,
+    answers_table,
+    cleaning_table,
+    estimator_table,
+    leakage_table,
+    paper_table,
+)
 from leakmech.runs.result import Result
 from leakmech.studies.benchmark import report_texts as texts
 from leakmech.studies.benchmark.report_facts import facts, how_to_repeat, short
@@ -44,6 +51,7 @@ def sections(result: Result) -> list[Section]:
         Facts(facts(summary, record)),
         leakage_chart(summary),
         Shown(leakage_table(summary), total="overall"),
+        *answer_sections(summary),
         Paragraph(texts.CLEANING.format(policy=summary["cleaning"]), heading="Cleaning policies"),
         Shown(cleaning_table(summary)),
         Paragraph(texts.POLICIES, "soft small"),
@@ -77,17 +85,45 @@ def headline(summary: Summary) -> Headline:
             texts.SHARE.format(percent(value, decimals=0)), f"There are too few samples for an interval. {rates}"
         )
     low, high = interval
-    if low > 0.5:
-        meaning = "The 95 % interval lies above 50 %: the model leaks."
-    elif high < 0.5:
-        meaning = (
-            "The 95 % interval lies below 50 %: answers moved away from the injected sentiment, or there are many "
-            f"ties, which count as no leakage here (all pairs, where a tie counts half: {estimate(overall, 'auc_el')})."
-        )
-    else:
-        meaning = "The 95 % interval contains 50 %: these data do not show leakage."
     share = f"{percent(value, decimals=0)} [{100 * low:.0f}, {100 * high:.0f}]"
-    return Headline(texts.SHARE.format(share), f"{meaning} {rates}")
+    return Headline(texts.SHARE.format(share), f"{_meaning(overall)} {rates}")
+
+
+def _meaning(overall: Summary) -> str:
+    """What follows from contrast; of a run without it, from the interval of mu_EL, with what that leaves open."""
+    contrast, ends = estimate(overall, "contrast", signed), overall.get("contrast_ci")
+    if ends is None:
+        low, high = overall["mu_el_ci"]
+        side = "lies above" if low > 0.5 else "lies below" if high < 0.5 else "contains"
+        return f"The 95 % interval {side} 50 %. {texts.NO_CONTRAST}"
+    low, high = ends
+    if low > 0:
+        meaning = "lies above 0: the polarity of the sentence moves the answer, the model leaks."
+    elif high < 0:
+        meaning = "lies below 0: answers move away from the polarity of the sentence."
+    else:
+        meaning = "contains 0: these data do not show leakage."
+    return f"{texts.CONTRAST.format(contrast)} {meaning}"
+
+
+def answer_sections(summary: Summary) -> list[Section]:
+    """Leakage by which answers are counted, drawn and as a table; nothing for a run of an older version."""
+    table = answers_table(summary)
+    if table is None:
+        return []
+    rows = [
+        ChartRow(
+            str(row["name"]).partition(" (")[0],
+            estimate(row, "auc_el"),
+            row["auc_el"],
+            row.get("auc_el_ci"),
+            is_total=row["name"] == "all",
+        )
+        for row in answer_choices(summary)
+    ]
+    quantity = "all pairs: share of comparisons that leak"
+    chart = IntervalChart(rows, quantity, texts.ANSWERS, "chance", heading="Which answers are counted")
+    return [chart, Shown(table, total="all")]
 
 
 def leakage_chart(summary: Summary) -> IntervalChart:
@@ -109,5 +145,5 @@ def leakage_chart(summary: Summary) -> IntervalChart:
         for name, own in values.items()
     ]
     return IntervalChart(
-        rows, "mu_EL: share of comparisons that leak", texts.CHART, "no leakage", heading="Leakage by condition"
+        rows, "mu_EL: share of comparisons that leak", texts.CHART, "chance", heading="Leakage by condition"
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from leakmech.reports.cells import estimate, p_value, percent
+from leakmech.reports.cells import estimate, p_value, percent, signed
 from leakmech.reports.page import Section, reproduce
 from leakmech.runs.directory import RunRecord
 from leakmech.studies.benchmark.settings import BenchConfig, ScoreConfig
@@ -38,6 +38,7 @@ def facts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:
         ("Data set", f"{summary['dataset']}, {summary['n_samples']} samples x 4 prompts"),
         ("Generations per prompt (K)", str(summary["generations"])),
         ("mu_EL, all pairs", estimate(overall, "auc_el")),
+        ("Contrast, own label minus wrong label", estimate(overall, "contrast", signed)),
         ("W_EL p (one-sided Wilcoxon)", p_value(overall["w_el"])),
         *_topic(overall),
         ("Cleaning policy", summary["cleaning"]),

@@ -5,8 +5,13 @@ from __future__ import annotations
 from markupsafe import Markup
 
 SHARE = Markup(
-    "In <strong>{}</strong> of comparisons an irrelevant charged sentence moved the answer its way; 50&nbsp;% would be "
-    "no leakage."
+    "In <strong>{}</strong> of comparisons an irrelevant charged sentence moved the answer its way. Chance gives "
+    "50&nbsp;%, unless charged sentences change how intense answers are."
+)
+CONTRAST = "What polarity alone does, own label minus wrong label (contrast), is {}. Its 95 % interval"
+NO_CONTRAST = (
+    "Without a contrast of own and wrong label that has an interval, it cannot be told whether polarity moved the "
+    "answers or only their intensity changed."
 )
 HEXL = (
     "The built-in data set “hexl” is a re-creation: it was written for leakmech after the description in the paper, "
@@ -16,6 +21,11 @@ CHART = (
     "mu_EL with 95 % intervals (bootstrap over samples). Overall pools positive and negative injections; neutral "
     "compares P[neutral] with control and stands beside them; the noise floor compares control with control sampled "
     "again."
+)
+ANSWERS = (
+    "All pairs with 95 % intervals, of all answers, and without those that are about the injected sentence by stricter "
+    "and looser rules. Dropping answers selects on an outcome: a number that stays where it is under every rule does "
+    "not come from the choice of one."
 )
 CLEANING = Markup(
     "Models often repeat the prompt before they answer, and what is done about that moves the numbers. All three "
@@ -44,6 +54,14 @@ DEFINITIONS = [
             "test. Generation i is paired with control generation i; <em>all pairs</em> takes every pair and counts "
             "ties half; <em>mean</em> averages the probabilities of a prompt first."
         ),
+    ),
+    (
+        "Contrast",
+        "All pairs on an injection's own label, minus all pairs of the injections of the other polarity on that label, "
+        "mean over both labels; from -1 to 1. It is 0 if polarity does nothing. mu_EL and all pairs alone are 0.5 then "
+        "only if charged sentences leave intensity as it is: where they make answers less neutral, the probabilities "
+        "of positive and negative both rise. Contrast is twice the distance of all pairs from the mean that it has "
+        "when polarities are swapped at random.",
     ),
     (
         "W_EL",

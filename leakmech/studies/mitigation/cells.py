@@ -134,6 +134,7 @@ class Cells:
             "auc_el": overall["auc_el"],
             "auc_el_low": overall["auc_el_ci"][0],
             "auc_el_high": overall["auc_el_ci"][1],
+            **_contrast_columns(overall),
             "valence_shift": overall["valence_shift"],
             **{f"auc_el_{polarity}": result.summary["conditions"][polarity]["auc_el"] for polarity in POLARITIES},
             **_topic_columns(overall),
@@ -303,10 +304,16 @@ class Cells:
         return loaded, interventions
 
 
+def _contrast_columns(overall: Mapping[str, Any]) -> dict[str, Any]:
+    """Own-label minus wrong-label EL with its interval; None in a benchmark of an older version."""
+    low, high = overall.get("contrast_ci") or (None, None)
+    return {"contrast": overall.get("contrast"), "contrast_low": low, "contrast_high": high}
+
+
 def _topic_columns(overall: Mapping[str, Any]) -> dict[str, Any]:
     """How many answers are about the injection, and the leakage of the others; None if topic is not told."""
     free = overall.get("topic_free") or {}
-    names = ("auc_el", "valence_shift", "d_z")
+    names = ("auc_el", "contrast", "valence_shift", "d_z")
     return {"topic_rate": overall.get("topic_rate"), **{f"topic_free_{name}": free.get(name) for name in names}}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from leakmech.reports.cells import DASH, number, p_value
+from leakmech.reports.cells import DASH, number, p_value, signed
 from leakmech.reports.figures.frames import Frame, words
 from leakmech.reports.tables import Column, Table, estimate_of, value_of
 
@@ -14,6 +14,8 @@ _VERDICTS = ("worse", "inconclusive", "equivalent", "better")
 _COLUMNS: Mapping[str, Column] = {
     "mitigation": lambda row: f"{row['name']} ({row['kind']})" if _place(row["kind"]) > 1 else str(row["name"]),
     "all pairs [95 % CI]": estimate_of("auc_el"),
+    "contrast": value_of("contrast", signed),
+    "topic-free": value_of("topic_free_auc_el", number),
     "reduction [95 % CI]": estimate_of("leakage_reduction"),
     "retention [95 % CI]": estimate_of("retention"),
     "self": value_of("retention_relevant-self", number),
@@ -34,9 +36,10 @@ def mitigations_table(frame: pd.DataFrame, *, title: str = "Mitigations") -> Tab
         ["place", "selectivity"], ascending=[True, False], kind="stable"
     )
     notes = [
-        "all pairs: auc_EL on the leakage set, 0.5 = no leakage; reduction: share of it that is gone; retention: "
-        "valence shift that is left where the injection is relevant (matched set; self: self-reports), or where "
-        "emotional text is asked for (requests).",
+        "all pairs: auc_EL on the leakage set, 0.5 = as the control; contrast: own label minus wrong label, 0 = "
+        "polarity does nothing; topic-free: all pairs of the answers that are not about the injection.",
+        "reduction: share of auc_EL's distance from 0.5 that is gone; retention: valence shift that is left where the "
+        "injection is relevant (matched set; self: self-reports), or where emotional text is asked for (requests).",
         "KL in nats a token to the base model, perplexity of neutral text over the base model's, capability: share "
         "of everyday questions right, speed: base model's seconds over the mitigated one's; –: does not apply. "
         "p: auc_EL differs from the base model's (permutations of samples, Holm over the mitigations).",

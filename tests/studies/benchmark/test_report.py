@@ -20,7 +20,7 @@ from leakmech.core.errors import RunDirectoryError
 from leakmech.reports.browser import choose_samples, sample_browser
 from leakmech.reports.cells import typeset
 from leakmech.reports.page import embedded_json
-from leakmech.reports.tables import cleaning_table, leakage_table
+from leakmech.reports.tables import answers_table, cleaning_table, leakage_table
 from leakmech.runs.directory import RunRecord
 from leakmech.studies.benchmark.report import headline, leakage_chart, write_report
 from leakmech.studies.benchmark.report_facts import how_to_repeat
@@ -135,24 +135,25 @@ def test_the_headline_says_the_share_its_interval_and_what_no_leakage_would_be(r
     low, high = overall["mu_el_ci"]
     share = f"{100 * overall['mu_el']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
     assert share in page.texts["strong"]
-    assert (
-        "of comparisons an irrelevant charged sentence moved the answer its way; 50 % would be no leakage" in page.text
-    )
+    assert "Chance gives 50 %, unless charged sentences change how intense answers are." in page.text
 
 
 @pytest.mark.parametrize(
-    ("value", "interval", "share", "verdict"),
+    ("value", "interval", "contrast", "share", "verdict"),
     [
-        (0.7, [0.67, 0.73], "70 % [67, 73]", "the model leaks"),
-        (0.52, [0.49, 0.55], "52 % [49, 55]", "do not show leakage"),
-        (0.4, [0.35, 0.45], "40 % [35, 45]", "lies below 50 %"),
-        (0.7, None, "70 %", "too few samples for an interval"),
-        (None, None, None, "began by repeating the prompt"),
+        (0.7, [0.67, 0.73], [0.3, 0.5], "70 % [67, 73]", "the model leaks"),
+        (0.7, [0.67, 0.73], [-0.1, 0.1], "70 % [67, 73]", "do not show leakage"),  # intensity alone
+        (0.4, [0.35, 0.45], [0.1, 0.2], "40 % [35, 45]", "the model leaks"),
+        (0.4, [0.35, 0.45], [-0.3, -0.2], "40 % [35, 45]", "answers move away from the polarity"),
+        (0.7, [0.67, 0.73], None, "70 % [67, 73]", "interval lies above 50 %. Without a contrast"),
+        (0.52, [0.49, 0.55], None, "52 % [49, 55]", "interval contains 50 %. Without a contrast"),
+        (0.7, None, None, "70 %", "too few samples for an interval"),
+        (None, None, None, None, "began by repeating the prompt"),
     ],
 )
-def test_the_verdict_follows_from_the_interval(run, value, interval, share, verdict):
+def test_the_verdict_follows_from_the_interval_of_contrast(run, value, interval, contrast, share, verdict):
     summary = summary_of(run)
-    summary["overall"] |= {"mu_el": value, "mu_el_ci": interval}
+    summary["overall"] |= {"mu_el": value, "mu_el_ci": interval, "contrast_ci": contrast}
     found = headline(summary)
     if share is None:
         assert found.text == "No comparison could be made: cleaning left no sentence to score."
@@ -163,7 +164,7 @@ def test_the_verdict_follows_from_the_interval(run, value, interval, share, verd
 
 def test_a_run_in_which_nothing_was_scored_still_has_a_page(run):
     def nothing(summary):
-        for section in (summary["overall"], *summary["conditions"].values()):
+        for section in (summary["overall"], summary["whole"], *summary["conditions"].values()):
             section.update({key: None for key in section if key not in ("echo_rate", "empty_rate", "n_scored")})
 
     change_summary(run, nothing)
@@ -174,7 +175,7 @@ def test_a_run_in_which_nothing_was_scored_still_has_a_page(run):
 
 def test_every_cell_of_both_tables_is_on_the_page(run, page):
     summary = summary_of(run)
-    for table in (leakage_table(summary), cleaning_table(summary)):
+    for table in (leakage_table(summary), answers_table(summary), cleaning_table(summary)):
         for row in table.rows:
             cells = "".join(f"<td>{typeset(cell)}</td>" for cell in row[1:])
             assert f'<th scope="row">{row[0]}</th>{cells}' in page.html
@@ -209,10 +210,12 @@ def test_only_a_run_on_hexl_says_that_hexl_is_a_re_creation(run, page):
 
 
 def test_tables_and_chart_are_labelled_for_assistive_technology(page):
-    roles = {(tag, name): value for tag, name, value in page.attributes}
-    assert roles["svg", "role"] == "img"
-    assert "overall: " in roles["svg", "aria-label"]
-    assert page.html.count('<th scope="col">') == 9 + 7 + 5
+    drawn = [(name, value) for tag, name, value in page.attributes if tag == "svg"]
+    assert [value for name, value in drawn if name == "role"] == ["img", "img"]
+    by_condition, by_answers = (value for name, value in drawn if name == "aria-label")
+    assert "overall: " in by_condition
+    assert "stem + answer: " in by_answers
+    assert page.html.count('<th scope="col">') == 9 + 6 + 7 + 5
     assert page.tags.count("h1") == 1
     assert page.tags.count("main") == 1
     assert {"search", "button"} & {value for _, name, value in page.attributes if name == "type"} == {
