@@ -280,7 +280,41 @@ def test_a_training_is_continued_as_finished(runs):
 
 
 def test_old_runs_compare_as_they_did(runs):
-    assert_same(make_runs.compare().to_dict(), stored("comparison/comparison.json"))
+    found = make_runs.compare().to_dict()
+    later = {"statistic": "auc_el"}  # what later versions also say
+    assert {name: found.pop(name) for name in later} == later
+    assert_same(found, stored("comparison/comparison.json"))
+
+
+def test_old_runs_are_compared_by_contrast_and_name_the_cure_where_topic_is_asked_for(runs):
+    [difference] = leakmech.compare(["bench", "bench-edited"], statistic="contrast", draws=100).of()
+    assert difference.statistic == "contrast"
+    with pytest.raises(RunDirectoryError) as refused:
+        leakmech.compare(["bench", "bench-edited"], statistic="topic_free")
+    assert str(refused.value) == (
+        "compare: bench does not say which answers are about the injection; make a run of the same answers that does "
+        "with: leakmech score bench"
+    )
+
+
+def test_scoring_an_old_run_again_tells_topic_from_its_generations(runs, idle_model):
+    assert "topic" not in stored("bench/summary.json")
+    again = leakmech.score("bench", out="again", dataset="hexl", limit=3, bootstrap_draws=100)  # its 3 samples
+    overall = again.summary["overall"]
+    assert overall["auc_el"] == pytest.approx(stored("bench/summary.json")["overall"]["auc_el"], abs=1e-4)
+    assert again.summary["topic"]["n_injections"] == {"positive": 60, "neutral": 60, "negative": 60}
+    assert 0 <= overall["topic_rate"] <= 1
+    assert overall["topic_free"]["n"] == round((1 - overall["topic_rate"]) * 12)
+    assert -1 <= overall["contrast"] <= 1
+    assert "topic-free" in command("show", "again")
+    few = leakmech.score("bench", out="few", bootstrap_draws=100)  # its data set is three samples
+    reason = "leakage has 3 different injections of a class; topic needs 20 to rank among"
+    assert few.summary["topic"] == {"reason": reason}
+    assert "topic: not told" in command("show", "few")
+    command("report", "few")
+    assert reason in (runs / "few" / "report.html").read_text(encoding="utf-8")
+    with pytest.raises(RunDirectoryError, match=f"few has no topic_free: topic is not told .{reason}"):
+        leakmech.compare(["few", "again"], statistic="topic_free", any_estimator=True)
 
 
 def test_old_sheets_are_read_as_they_were(runs):

@@ -12,7 +12,15 @@ from dataclasses import field, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails
 
 from leakmech.core.errors import DatasetError, LeakmechError, nearest
@@ -21,6 +29,21 @@ CLOSED = ConfigDict(extra="forbid")
 """For ``model_config`` of a model or ``__pydantic_config__`` of a dataclass: unknown names are refused."""
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 """A text that is not empty, without the white space around it."""
+
+
+def has_words(text: str) -> bool:
+    """Whether a text has a letter or a digit, and not only punctuation, emojis and white space."""
+    return any(map(str.isalnum, text))
+
+
+def _with_words(text: str) -> str:
+    if not has_words(text):
+        raise ValueError(f"must have words, found {text!r}")
+    return text
+
+
+Words = Annotated[Text, AfterValidator(_with_words)]
+"""A :data:`Text` with a letter or a digit in it."""
 
 Noun = Literal["field", "key"]
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from leakmech.core.errors import DatasetError, nearest
 from leakmech.core.rows import read_items
 from leakmech.core.store import content_hash, write_jsonl
-from leakmech.core.validation import CLOSED, Text
+from leakmech.core.validation import CLOSED, Text, Words
 
 Condition = Literal["control", "positive", "neutral", "negative"]
 Polarity = Literal["positive", "negative"]
@@ -54,10 +54,10 @@ class Sample:
     __pydantic_config__ = CLOSED
 
     id: Text
-    stem: Text
-    positive: Text
-    neutral: Text
-    negative: Text
+    stem: Words
+    positive: Words
+    neutral: Words
+    negative: Words
     split: Text | None = None
     theme: Text | None = None
     source: Text | None = None
@@ -191,7 +191,8 @@ def load_dataset(name_or_path: str | Path | PromptSet) -> PromptSet:
     Raises
     ------
     DatasetError
-        The file does not exist, is empty, or has a malformed line; the message names file, line and field.
+        The file does not exist, is empty, or has a malformed line or a stem or injection without words; the message
+        names file, line and field.
     """
     if isinstance(name_or_path, PromptSet):
         return name_or_path

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from leakmech.core.errors import ConfigError
 from leakmech.core.registry import Registry
+from leakmech.core.validation import has_words
 
 TASK = "Complete the sentence"
 
@@ -87,10 +89,13 @@ INSTRUCTIONS: Registry[Instruction] = Registry.named(
 def resolve_instruction(name_or_text: str) -> Instruction:
     """An instruction by name, or any text to be said before every prompt.
 
-    A single word is always a name, so that a misspelt name never becomes the text of an instruction.
+    A single word is always a name, so that a misspelt name never becomes the text of an instruction. ConfigError for a
+    text that has no words.
     """
     if name_or_text in INSTRUCTIONS:
         return INSTRUCTIONS[name_or_text]
+    if name_or_text and not has_words(name_or_text):
+        raise ConfigError(f"instruction {name_or_text!r} has no words; give a sentence, or none")
     text = name_or_text.strip().rstrip(".:")
     if text and len(text.split()) == 1:
         raise INSTRUCTIONS.missing(name_or_text, hint=" (or give a sentence)")

@@ -152,7 +152,7 @@ def label_contrast(scores: LeakageScores, label: Polarity) -> UnitRatio:
     Only samples of which control, positive and negative generations were scored say something. The mean is 0 where
     polarity does nothing, whatever charged sentences do by themselves, and lies in [-1, 1].
     """
-    (wrong,) = (polarity for polarity in POLARITIES if polarity != label)
+    wrong: Polarity = "negative" if label == "positive" else "positive"
     own, control = own_label(scores, label)
     other = scores.probabilities[wrong][:, :, LABELS.index(label)]
     return UnitRatio.mean_of(_all_pairs(own, control) - _all_pairs(other, control))
@@ -232,8 +232,8 @@ def polarity_swap_tests(scores: LeakageScores, *, seed: int, draws: int = DRAWS)
     exchanged = {"positive": scores.probabilities["negative"], "negative": scores.probabilities["positive"]}
     swapped = replace(scores, probabilities={**scores.probabilities, **exchanged})
     observed, other = main_ratios(scores), main_ratios(swapped)
-    columns = (ratio_columns(list(own.values())) for own in (observed, other))
-    tests = swap_test(*columns, ratios_of_sums, seed=seed, draws=draws, alternative="greater")
+    first, second = (ratio_columns(list(own.values())) for own in (observed, other))
+    tests = swap_test(first, second, ratios_of_sums, seed=seed, draws=draws, alternative="greater")
     return dict(zip(observed, tests, strict=True))
 
 

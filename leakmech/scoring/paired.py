@@ -6,8 +6,8 @@ over samples, and it is samples, with everything that both runs have of them, th
 * **interval**: BCa bootstrap over samples;
 * **p**: permutation test that exchanges the two runs within samples, two-sided, exact for few samples;
 * **p_holm**: adjusted over the declared family, here all comparisons of one call. Each statistic is a family of its
-  own: auc_el is the headline, and the others are secondary;
-* **p_equivalence**: TOST on auc_el with a margin that was set beforehand, adjusted over the same family.
+  own: the headline, auc_el by default, is what the comparison is about, and the others are secondary;
+* **p_equivalence**: TOST on the headline with a margin that was set beforehand, adjusted over the same family.
 
 Runs with one seed are coupled: generation i of a prompt was drawn with the same noise in both. Nothing has to be done
 about it here. Coupled generations agree more often, so the differences vary less between samples, and interval and p
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -36,6 +36,7 @@ from leakmech.scoring.statistics import (
 )
 
 STATISTICS = ("auc_el", "mu_el", "valence_shift")
+"""What every comparison has; a headline of another name comes after them."""
 HEADLINE = "auc_el"
 Verdict = Literal["different", "equivalent", "different within the margin", "undecided"]
 Columns = Float[np.ndarray, "samples columns"]
@@ -65,7 +66,7 @@ class Difference:
     p_equivalence
         p value of TOST, adjusted over the family; None without a margin.
     verdict
-        For auc_el: ``different`` (p_holm < alpha), ``equivalent`` (p_equivalence < alpha), ``different within the
+        For the headline: ``different`` (p_holm < alpha), ``equivalent`` (p_equivalence < alpha), ``different within the
         margin`` (both), else ``undecided``. None for the other statistics.
     """
 
@@ -81,15 +82,21 @@ class Difference:
     verdict: Verdict | None
 
 
-def statistic_columns(scores: LeakageScores) -> Columns:
-    """What is summed over samples for the :data:`STATISTICS` of one run."""
+def statistic_columns(scores: LeakageScores, *more: UnitRatio) -> Columns:
+    """What is summed over samples for the :data:`STATISTICS` of one run, and for a headline of another name."""
     return ratio_columns(
         [
             overall_leakage(scores, pairing="all"),
             overall_leakage(scores, pairing="index"),
             UnitRatio.mean_of(valence_shifts(scores)["valence_shift"]),
+            *more,
         ]
     )
+
+
+def statistic_names(headline: str) -> tuple[str, ...]:
+    """The statistics of a comparison, in the order of their columns."""
+    return STATISTICS if headline in STATISTICS else (*STATISTICS, headline)
 
 
 def paired_difference(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows statistics"]:
@@ -98,13 +105,13 @@ def paired_difference(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarr
     return ratios_of_sums(run) - ratios_of_sums(baseline)
 
 
-def run_estimates(run: str, columns: Columns, *, seed: int, draws: int) -> list[RunEstimate]:
+def run_estimates(run: str, columns: Columns, *, headline: str = HEADLINE, seed: int, draws: int) -> list[RunEstimate]:
     """Value and interval of every statistic of one run."""
     values = ratios_of_sums(columns.sum(axis=0, keepdims=True))[0]
     intervals = bootstrap(columns, ratios_of_sums, seed=seed, draws=draws, level=LEVEL)
     return [
         RunEstimate(run, statistic, *map(json_number, (value, interval.low, interval.high)))
-        for statistic, value, interval in zip(STATISTICS, values, intervals, strict=True)
+        for statistic, value, interval in zip(statistic_names(headline), values, intervals, strict=True)
     ]
 
 
@@ -112,6 +119,7 @@ def run_differences(
     columns: Mapping[str, Columns],
     pairs: Sequence[tuple[str, str]],
     *,
+    headline: str = HEADLINE,
     margin: float | None,
     alpha: float,
     seed: int,
@@ -119,11 +127,12 @@ def run_differences(
 ) -> list[Difference]:
     """All comparisons of all statistics, for the declared family of pairs (run, baseline).
 
-    `margin` is that of the equivalence test on auc_el (None: no such test), `alpha` the level of the verdicts.
+    `margin` is that of the equivalence test on the headline (None: no such test), `alpha` the level of the verdicts.
     """
-    found = [_test_pair(columns[run], columns[base], margin=margin, seed=seed, draws=draws) for run, base in pairs]
+    options: dict[str, Any] = {"headline": headline, "margin": margin, "seed": seed, "draws": draws}
+    found = [_test_pair(columns[run], columns[base], **options) for run, base in pairs]
     differences = []
-    for i, statistic in enumerate(STATISTICS):
+    for i, statistic in enumerate(statistic_names(headline)):
         p_holm = holm([tests[i].p for tests in found])
         p_equivalence = holm([tests[i].p_equivalence for tests in found])
         for j, (run, baseline) in enumerate(pairs):
@@ -138,7 +147,7 @@ def run_differences(
                 p=json_number(test.p),
                 p_holm=json_number(p_holm[j]),
                 p_equivalence=json_number(p_equivalence[j]),
-                verdict=_verdict(p_holm[j], p_equivalence[j], alpha) if statistic == HEADLINE else None,
+                verdict=_verdict(p_holm[j], p_equivalence[j], alpha) if statistic == headline else None,
             )
             differences.append(difference)
     return differences
@@ -154,14 +163,17 @@ class _Tested:
     p_equivalence: float
 
 
-def _test_pair(run: Columns, baseline: Columns, *, margin: float | None, seed: int, draws: int) -> list[_Tested]:
+def _test_pair(
+    run: Columns, baseline: Columns, *, headline: str, margin: float | None, seed: int, draws: int
+) -> list[_Tested]:
     observed, swapped = np.hstack([run, baseline]), np.hstack([baseline, run])
     intervals = bootstrap(observed, paired_difference, seed=seed, draws=draws, level=LEVEL)
     tests = swap_test(observed, swapped, paired_difference, seed=seed, draws=draws)
-    p_equivalence = np.full(len(STATISTICS), np.nan)
+    names = statistic_names(headline)
+    p_equivalence = np.full(len(names), np.nan)
     if margin is not None:
-        headline = STATISTICS.index(HEADLINE)
-        p_equivalence[headline] = equivalence(pseudo_values(observed, paired_difference)[:, headline], margin=margin)
+        place = names.index(headline)
+        p_equivalence[place] = equivalence(pseudo_values(observed, paired_difference)[:, place], margin=margin)
     return [
         _Tested(test.estimate, interval, test.p, p)
         for test, interval, p in zip(tests, intervals, p_equivalence, strict=True)

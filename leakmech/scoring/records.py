@@ -173,7 +173,7 @@ def leakage_scores(frame: pd.DataFrame, policy: Cleaning, *, estimator: str | No
     return LeakageScores(
         samples=array.samples,
         probabilities={condition: array(condition, labels) for condition in CONDITIONS},
-        resampled_control=array("control", labels, resampled=True) if frame["resampled"].any() else None,
+        resampled_control=array("control", labels, resampled=True) if array.has_resampled else None,
         similarity_test={c: array(c, [column(policy, f"similarity_{c}")])[..., 0] for c in INJECTIONS},
         similarity_control={c: array("control", [column(policy, f"similarity_{c}")])[..., 0] for c in INJECTIONS},
     )
@@ -194,6 +194,11 @@ class _Arrays:
         self._parts = {flag: frame.loc[frame["resampled"] == flag] for flag in (False, True)}
         self._completed = set(self._parts[False]["condition"])
         self._n_generations = int(self._parts[False]["generation"].to_numpy().max()) + 1
+
+    @property
+    def has_resampled(self) -> bool:
+        """Is there a second set of control generations?"""
+        return len(self._parts[True]) > 0
 
     def __call__(
         self, condition: Condition, names: Sequence[str], *, resampled: bool = False

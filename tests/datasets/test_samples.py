@@ -10,7 +10,7 @@ from leakmech.core.errors import DatasetError
 from leakmech.datasets.samples import INJECTIONS, PromptSet, Sample, load_dataset
 
 GOOD = {"id": "a", "stem": "She is", "positive": "Joy.", "neutral": "Fact.", "negative": "Woe."}
-LINE = st.text(min_size=1).map(str.strip).filter(bool)
+LINE = st.text(min_size=1).map(str.strip).filter(lambda text: any(map(str.isalnum, text)))
 
 
 def write(path, *lines):
@@ -36,6 +36,8 @@ def test_hexl_has_sixty_samples_and_uses_nothing_twice():
         ("{broken", "not valid JSON"),
         ("[1]", "expected a JSON object"),
         (GOOD | {"stem": ""}, "field 'stem' must be a non-empty text"),
+        (GOOD | {"stem": " ... "}, r"field 'stem' must have words, found '\.\.\.'"),
+        (GOOD | {"negative": "🙂 !"}, "field 'negative' must have words, found '🙂 !'"),
         (GOOD | {"stem": 3}, "field 'stem' must be a non-empty text"),
         ({k: v for k, v in GOOD.items() if k != "neutral"}, "field 'neutral' is missing"),
         (GOOD | {"netural": "x"}, "unknown field 'netural'; did you mean 'neutral'"),

@@ -59,6 +59,15 @@ def test_a_misspelt_name_is_no_text():
     assert resolve_instruction("Be very brief.").request == "Complete the sentence. Be very brief"
 
 
+@pytest.mark.parametrize("text", ["!!!", " … ", "🙂 🙂", "   "])
+def test_an_instruction_without_words_is_refused_in_one_line(text):
+    with pytest.raises(ConfigError) as refused:
+        resolve_instruction(text)
+    assert str(refused.value) == f"instruction {text!r} has no words; give a sentence, or none"
+    with pytest.raises(ConfigError, match="instruction"):
+        BenchConfig.parse({"instruction": text})
+
+
 def test_injection_and_stem_are_found_before_a_later_instruction(chat_tokenizer):
     renderer = Renderer(chat_tokenizer, Prompting(instruction="ignore-irrelevant-after"))
     (found,) = locate([renderer.prompt(SAMPLE, "negative")], renderer)

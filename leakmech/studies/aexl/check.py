@@ -25,7 +25,7 @@ import pandas as pd
 
 from leakmech.core.errors import DatasetError
 from leakmech.core.rows import user_rows
-from leakmech.core.text import normalised_words, split_sentences
+from leakmech.core.text import split_sentences
 from leakmech.datasets.samples import (
     FITTING_DATASETS,
     INJECTIONS,
@@ -160,13 +160,11 @@ def _rows(texts: pd.DataFrame) -> list[Row]:
 
 
 def _problems(texts: pd.DataFrame) -> Iterator[Row]:
-    """Texts without a word, and texts that occur twice: stems among stems, injections among injections."""
+    """Texts that occur twice: stems among stems, injections among injections."""
     seen: dict[tuple[bool, str], Row] = {}
     for row in _rows(texts):
         problem = row | {"what": "form", "verdict": "problem"}
         text, field = row["text"], row["field"]
-        if not normalised_words(text):
-            yield problem | {"message": f"{text!r} holds no word"}
         first = seen.setdefault((field == "stem", " ".join(text.casefold().split())), row)
         if first is not row:
             same = "is the same text as" if text == first["text"] else "differs only in case or spaces from"

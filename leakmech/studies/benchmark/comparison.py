@@ -31,6 +31,7 @@ from leakmech.scoring.paired import (
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.sentence import Cleaning
 from leakmech.studies.benchmark.comparison_report import comparison_table, write_report
+from leakmech.studies.benchmark.headline import headline_ratios
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import CompareConfig
 
@@ -86,13 +87,18 @@ class Comparison(Result):
         """One entry per comparison and statistic."""
         return tuple(Difference(**values) for values in self.summary["differences"])
 
-    def estimate(self, run: str, statistic: str = HEADLINE) -> RunEstimate:
-        """The value of one statistic of one run."""
-        return next(e for e in self.estimates if (e.run, e.statistic) == (run, statistic))
+    @property
+    def statistic(self) -> str:
+        """What the comparison is about; a margin and the verdicts are those of this statistic."""
+        return self.summary.get("statistic", HEADLINE)
 
-    def of(self, statistic: str = HEADLINE) -> list[Difference]:
-        """The comparisons of one statistic."""
-        return [d for d in self.differences if d.statistic == statistic]
+    def estimate(self, run: str, statistic: str | None = None) -> RunEstimate:
+        """The value of one statistic of one run; None: the one that the comparison is about."""
+        return next(e for e in self.estimates if (e.run, e.statistic) == (run, statistic or self.statistic))
+
+    def of(self, statistic: str | None = None) -> list[Difference]:
+        """The comparisons of one statistic; None: the one that the comparison is about."""
+        return [d for d in self.differences if d.statistic == (statistic or self.statistic)]
 
     def to_frame(self) -> pd.DataFrame:
         """One row per comparison and statistic, with the values of both runs."""
@@ -145,8 +151,9 @@ def compare(runs: Sequence[str | Path | BenchResult], **settings: Any) -> Compar
     runs
         At least two run directories (or results).
     **settings
-        Fields of :class:`leakmech.studies.benchmark.settings.CompareConfig`, e.g. ``margin=0.05, all_pairs=True``;
-        ``baseline`` is a run's position, its name or its directory. Set ``margin`` before looking at the runs.
+        Fields of :class:`leakmech.studies.benchmark.settings.CompareConfig`, e.g. ``margin=0.05, all_pairs=True,
+        statistic="contrast"``; ``baseline`` is a run's position, its name or its directory. Set ``margin`` and
+        ``statistic`` before looking at the runs.
 
     Returns
     -------
@@ -158,7 +165,8 @@ def compare(runs: Sequence[str | Path | BenchResult], **settings: Any) -> Compar
     UsageError
         Fewer than two runs, one given twice, an unknown baseline or policy, or a number out of range.
     RunDirectoryError
-        A run is not finished, or the runs cannot be compared: other samples, cleaning policies or estimators.
+        A run is not finished, does not have the statistic, or the runs cannot be compared: other samples, cleaning
+        policies or estimators.
     """
     named = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
     chosen = CompareConfig.parse(named)
@@ -170,15 +178,19 @@ def compare(runs: Sequence[str | Path | BenchResult], **settings: Any) -> Compar
         raise RunDirectoryError(
             "compare: scores.parquet of the runs hold different samples though their data set is one; run bench again"
         )
-    columns = {name: statistic_columns(s) for name, s in scores.items()}
+    columns = {
+        run.name: statistic_columns(own, *headline_ratios(run.result, own, policy, chosen.statistic))
+        for run, own in zip(loaded, scores.values(), strict=True)
+    }
     names = tuple(columns)
     reference = loaded[_position(chosen.baseline or 0, loaded)].name
     pairs = [(later, earlier) for earlier, later in combinations(names, 2)]
     if not chosen.all_pairs:
         pairs = [(name, reference) for name in names if name != reference]
     drawn = {"seed": chosen.seed, "draws": chosen.draws}
-    estimates = [e for name in names for e in run_estimates(name, columns[name], **drawn)]
-    differences = run_differences(columns, pairs, margin=chosen.margin, alpha=chosen.alpha, **drawn)
+    about: dict[str, Any] = {"headline": chosen.statistic, **drawn}
+    estimates = [e for name in names for e in run_estimates(name, columns[name], **about)]
+    differences = run_differences(columns, pairs, margin=chosen.margin, alpha=chosen.alpha, **about)
     summary = {
         "format_version": FORMAT_VERSION,
         "kind": Comparison.kind,
@@ -186,6 +198,7 @@ def compare(runs: Sequence[str | Path | BenchResult], **settings: Any) -> Compar
         "paths": [str(run.result.path) for run in loaded],
         "n_samples": len(next(iter(scores.values())).samples),
         "cleaning": policy,
+        "statistic": chosen.statistic,
         "margin": chosen.margin,
         "alpha": chosen.alpha,
         **drawn,

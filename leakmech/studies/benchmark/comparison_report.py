@@ -8,25 +8,38 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.store import read_json
-from leakmech.reports.cells import DASH, p_value, signed, with_interval
+from leakmech.reports.cells import DASH, number, p_value, signed, with_interval
 from leakmech.reports.figures.forest import forest_plot
 from leakmech.reports.page import Details, Picture, Section, Shown, write_page
 from leakmech.reports.tables import Table
 
 Content = Mapping[str, Any]
 
+_LABELS = {
+    "auc_el": "all pairs",
+    "mu_el": "mu_EL",
+    "valence_shift": "valence shift",
+    "contrast": "contrast",
+    "topic_free": "topic-free all pairs",
+    "topic_free_contrast": "topic-free contrast",
+    "topic_free_valence_shift": "topic-free valence shift",
+}
+_SHARES = ("auc_el", "mu_el", "topic_free")
+"""Statistics from 0 to 1; the others have a sign."""
+
 
 def comparison_table(comparison: Content) -> Table:
     """Runs and how they differ."""
     margin, alpha = comparison["margin"], comparison["alpha"]
-    header = ["run", "all pairs [95 % CI]", "difference [95 % CI]", "p", "p Holm", "p equiv.", "verdict"]
-    header += ["mu_EL difference", "valence shift difference"]
+    about = _about(comparison)
+    header = ["run", f"{_LABELS[about]} [95 % CI]", "difference [95 % CI]", "p", "p Holm", "p equiv.", "verdict"]
+    header += [f"{_LABELS[name]} difference" for name in _others(about)]
     notes = [
-        "all pairs: auc_el, to which difference, p values and verdict belong. p: runs exchanged within samples; "
-        f"Holm: adjusted over the comparisons of this table; verdict at alpha {alpha:g}."
+        f"{_LABELS[about]}: {about}, to which difference, p values and verdict belong. p: runs exchanged within "
+        f"samples; Holm: adjusted over the comparisons of this table; verdict at alpha {alpha:g}."
     ]
     if margin is not None:
-        notes.append(f"p equiv.: two one-sided tests that auc_el differs by less than {margin:g}, adjusted likewise.")
+        notes.append(f"p equiv.: two one-sided tests that {about} differs by less than {margin:g}, adjusted likewise.")
     rows, kept = _rows(comparison), [i for i, n in enumerate(header) if margin is not None or i != 5]
     title = f"{len(comparison['runs'])} runs over the same {comparison['n_samples']} samples, paired by sample"
     return Table(
@@ -39,38 +52,53 @@ def comparison_table(comparison: Content) -> Table:
 
 def _rows(comparison: Content) -> list[list[str]]:
     """With one baseline a row for each run; with more also one for each pair."""
-    values = {e["run"]: e for e in comparison["estimates"] if e["statistic"] == "auc_el"}
-    texts = {run: with_interval(e["value"], e["low"], e["high"]) for run, e in values.items()}
+    about = _about(comparison)
+    values = {e["run"]: e for e in comparison["estimates"] if e["statistic"] == about}
+    show = number if about in _SHARES else signed
+    texts = {run: with_interval(e["value"], e["low"], e["high"], show) for run, e in values.items()}
     pairs: dict[tuple[str, str], list[Content]] = {}
     for difference in comparison["differences"]:
         pairs.setdefault((difference["run"], difference["baseline"]), []).append(difference)
     if len({baseline for _, baseline in pairs}) == 1:
-        compared = {run: _difference_cells(d) for (run, _), d in pairs.items()}
+        compared = {run: _difference_cells(d, about) for (run, _), d in pairs.items()}
         return [[run, texts[run], *compared.get(run, ["baseline", *[DASH] * 6])] for run in comparison["runs"]]
     alone = [[run, texts[run], *[DASH] * 7] for run in comparison["runs"]]
-    return alone + [[f"{run} - {base}", DASH, *_difference_cells(d)] for (run, base), d in pairs.items()]
+    return alone + [[f"{run} - {base}", DASH, *_difference_cells(d, about)] for (run, base), d in pairs.items()]
 
 
-def _difference_cells(differences: Sequence[Content]) -> list[str]:
-    """Difference in auc_el, its p values and verdict, and the differences in mu_EL and valence shift."""
+def _about(comparison: Content) -> str:
+    """The statistic that a comparison is about; those of older versions are about auc_el."""
+    return comparison.get("statistic", "auc_el")
+
+
+def _others(about: str) -> list[str]:
+    """The two other statistics whose differences stand in the table; the CSV has all."""
+    first = "mu_el" if about in ("auc_el", "valence_shift") else "auc_el"
+    return [first, "auc_el" if about == "valence_shift" else "valence_shift"]
+
+
+def _difference_cells(differences: Sequence[Content], about: str) -> list[str]:
+    """Difference in the statistic that it is about, its p values and verdict, and the differences in two others."""
+    by_name = {d["statistic"]: d for d in differences}
     first, *others = (
         with_interval(d["difference"], d["low"], d["high"], partial(signed, decimals=decimals))
-        for d, decimals in zip(differences, (3, 2, 2), strict=True)
+        for d, decimals in zip((by_name[name] for name in (about, *_others(about))), (3, 2, 2), strict=True)
     )
-    auc_el = differences[0]
-    return [first, *(p_value(auc_el[name]) for name in ("p", "p_holm", "p_equivalence")), auc_el["verdict"], *others]
+    tested = by_name[about]
+    return [first, *(p_value(tested[name]) for name in ("p", "p_holm", "p_equivalence")), tested["verdict"], *others]
 
 
 def draw_comparison(comparison: Content, path: Path) -> list[Path]:
-    """The forest plot of the differences in auc_el."""
-    rows = [d for d in comparison["differences"] if d["statistic"] == "auc_el"]
+    """The forest plot of the differences in the statistic that the comparison is about."""
+    about = _about(comparison)
+    rows = [d for d in comparison["differences"] if d["statistic"] == about]
     baselines = {d["baseline"] for d in rows}
     alone = len(baselines) == 1
     against = f"run - {baselines.pop()}" if alone else "first - second"
     return forest_plot(
         [d | {"label": d["run"] if alone else f"{d['run']} - {d['baseline']}"} for d in rows],
         path,
-        quantity=f"difference in auc_el ({against}), 95 % interval",
+        quantity=f"difference in {about} ({against}), 95 % interval",
         margin=comparison["margin"],
     )
 
@@ -86,8 +114,9 @@ def write_report(out: str | Path) -> Path:
 
 def sections(out: Path, comparison: Content) -> list[Section]:
     """The table, the forest plot, and everything."""
+    caption = f"Differences in {_about(comparison)} with their 95 % intervals."
     return [
         Shown(comparison_table(comparison), heading="Differences"),
-        Picture.of(out / "forest.png", "Differences in auc_el with their 95 % intervals.", heading="Forest plot"),
+        Picture.of(out / "forest.png", caption, heading="Forest plot"),
         Details.of(comparison, heading="Everything in comparison.json"),
     ]

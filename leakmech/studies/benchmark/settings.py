@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
@@ -24,6 +24,17 @@ from leakmech.runs.settings import (
     StatisticsSettings,
 )
 from leakmech.scoring.sentence import DEFAULT_ECHO_SIMILARITY, Cleaning
+
+Statistic = Literal[
+    "auc_el",
+    "mu_el",
+    "valence_shift",
+    "contrast",
+    "topic_free",
+    "topic_free_contrast",
+    "topic_free_valence_shift",
+]
+"""What a comparison can be about; ``topic_free`` is auc_el of the topic-free answers."""
 
 
 class ArrangedSettings(DataSettings):
@@ -102,12 +113,15 @@ class CompareConfig(Settings):
     title: ClassVar[str] = "Comparison"
 
     baseline: int | str | None = Field(None, description="the run to compare with; null: the first")
+    statistic: Statistic = Field(
+        "auc_el", description="what is tested; topic_free is auc_el of answers that are not about the injection"
+    )
     all_pairs: bool = Field(False, description="compare every pair of runs, the later one minus the earlier one")
     margin: float | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
-        description="also test equivalence: the largest difference in auc_el that does not matter",
+        description="also test equivalence: the largest difference in the statistic that does not matter",
     )
     alpha: float = Field(0.05, gt=0, lt=1, description="level of the verdicts")
     cleaning: Cleaning | None = Field(None, description="cleaning policy of the scores; null: that of the runs")

@@ -17,7 +17,8 @@ from leakmech.core.store import write_json, write_parquet
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS
 from leakmech.scoring.inference import holm
 from leakmech.scoring.leakage import leakage_statistics
-from leakmech.scoring.records import column, leakage_scores
+from leakmech.scoring.records import column, leakage_scores, topic_ranks
+from leakmech.scoring.topic import on_injection, topic_statistics
 
 SIGN = {"control": 0, "positive": 1, "neutral": 0, "negative": -1}
 
@@ -42,6 +43,9 @@ def _scores(*, n, k, leakage, noise_seed, samples):
             values = {"negative": scale * (1 - glad), "neutral": 1 - scale, "positive": scale * glad}
             for name, p in values.items():
                 frame[column(policy, name)] = p
+            for name in INJECTIONS:  # one answer in five of a charged prompt is about the injection
+                own = (np.arange(n * k) % 5 == 0) & (condition == name)
+                frame[column(policy, f"topic_{name}")] = np.where(own, 0.01, 0.5)
             for injection in INJECTIONS:
                 frame[column(policy, f"similarity_{injection}")] = 0.5
         frames.append(frame)
@@ -206,6 +210,7 @@ def test_different_estimators_are_refused_unless_asked_for(make_run):
         ({"cleaning": "clean"}, "cleaning: unknown 'clean'"),
         ({"margin": 0.0}, "margin must be greater than 0, found 0.0"),
         ({"margin": math.nan}, "margin must be a finite number"),
+        ({"statistic": "contrst"}, "statistic: unknown 'contrst'.*did you mean 'contrast'"),
         ({"alpha": 1.0}, "alpha must be less than 1, found 1.0"),
         ({"runs": ["a", "nowhere"]}, "is not a leakmech run"),
         ({"runs": ["a", "unfinished"]}, "is not finished"),
@@ -224,6 +229,42 @@ def test_a_comparison_that_cannot_be_made_is_refused_in_one_line(make_run, tmp_p
 def test_other_samples_under_one_hash_are_refused(make_run):
     with pytest.raises(RunDirectoryError, match="hold different samples though their data set is one"):
         leakmech.compare([make_run("a"), make_run("b", samples="t")])
+
+
+@pytest.mark.parametrize("statistic", ["contrast", "topic_free", "topic_free_contrast", "mu_el"])
+def test_a_comparison_can_be_about_another_statistic(make_run, tmp_path, statistic):
+    runs = [make_run("a"), make_run("b", leakage=0.1, seed=1), make_run("c", seed=2)]
+    found = leakmech.compare(runs, statistic=statistic, margin=0.05, draws=500)
+    assert found.statistic == statistic
+    assert [d.verdict is None for d in found.differences] == [d.statistic != statistic for d in found.differences]
+    tested = found.of()
+    assert [d.p_holm for d in tested] == pytest.approx(list(holm([d.p for d in tested])))
+    assert tested[0].verdict == "different"
+    assert all(d.p_equivalence is not None for d in tested)
+    usual = leakmech.compare(runs, draws=500)
+    for name in ("auc_el", "mu_el", "valence_shift"):  # what else is told does not change
+        assert [d.difference for d in found.of(name)] == pytest.approx([d.difference for d in usual.of(name)])
+    table = found.to_table()
+    assert statistic in table.notes[0]
+    assert f"tests that {statistic} differs by less than 0.05" in table.notes[1]
+    assert table.rows[1][2].startswith(f"{tested[0].difference:+.3f}")
+    assert {len(row) for row in table.rows} == {len(table.header)}
+    out = found.save(tmp_path / "out")
+    assert leakmech.load_result(out).statistic == statistic
+    assert f"Differences in {statistic} with" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_topic_free_statistics_leave_out_each_runs_own_answers_about_the_injection(make_run):
+    runs = [make_run("a"), make_run("b", leakage=0.1, seed=1)]
+    found = leakmech.compare(runs, statistic="topic_free", draws=200)
+    for run in runs:
+        frame = pd.read_parquet(run / "scores.parquet")
+        flags = on_injection(topic_ranks(frame, "echo-free"))
+        told = topic_statistics(leakage_scores(frame, "echo-free"), flags, seed=0, draws=200)["topic_free"]
+        estimate = found.estimate(run.name)
+        assert estimate.value == pytest.approx(told["auc_el"])
+        assert [estimate.low, estimate.high] == pytest.approx(told["auc_el_ci"])
+        assert estimate.value != found.estimate(run.name, "auc_el").value
 
 
 def test_it_is_saved_as_json_table_and_figure(make_run, tmp_path):
