@@ -116,7 +116,7 @@ def draw(found: Expressions, *, number: int) -> Figure:
     axes.set_yticks(list(labels), list(labels.values()), fontsize=8)
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("leakage of the expression (share of pairs, 0.5 = none)", fontsize=9)
+    axes.set_xlabel("leakage of the expression (share of pairs, 0.5 = as the control)", fontsize=9)
     for i, model in enumerate(found.models):
         axes.plot([], [], **_mark(i), label=model)
     agreement = found.agreement()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from leakmech.reports.page import Section
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _ROW_HEIGHT = 520, 96, 372, 22, 30
+_WIDTH, _LEFT, _RIGHT, _TOP, _ROW_HEIGHT = 548, 124, 400, 22, 30
 
 
 @dataclass(frozen=True)
