@@ -1,6 +1,6 @@
-"""Figure 2: leakage per injected expression, across models.
+"""Leakage of single injected expressions, across models; a picture of ours, the paper has none like it.
 
-    python experiments/figure2.py runs/paper/* --out figures/figure2
+    python experiments/expressions.py runs/paper/*-HEXL-none-* --out figures/expressions
 
 An injected expression is one sentence; its leakage in a run is the share of all K x K pairs of test and control
 generations with P_t[l] > P_c[l], ties ½ (auc_el of one prompt). Expressions are sorted by their mean over the runs, and
@@ -156,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="finished run directories over one data set")
     parser.add_argument("--number", type=int, default=12, help="strongest and weakest expressions of each polarity")
-    parser.add_argument("--out", type=Path, default=Path("figures/figure2"), help="where to write, without suffix")
+    parser.add_argument("--out", type=Path, default=Path("figures/expressions"), help="where to write, without suffix")
     arguments = parser.parse_args()
     found = expression_leakage(arguments.runs)
     write_text(arguments.out.with_suffix(".csv"), found.to_frame().to_csv(index=False))

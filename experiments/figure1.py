@@ -1,11 +1,10 @@
-"""Figure 1: lengths in tokens of the injected sentences, by condition, for HEXL and AEXL.
+"""Figure 1: lengths in tokens of the injected sentences, by class, with the means that the paper prints.
 
-    python experiments/figure1.py --datasets hexl runs/aexl.jsonl --out figures/figure1
+    python experiments/figure1.py --datasets hexl runs/paper/aexl.jsonl --out figures/figure1
 
-If charged injections were longer than neutral ones, length could pass for leakage. The paper's AEXL is not matched
-(12.7, 15.7 and 9.8 tokens on average); ours is, unless `--no-match-length` is given when it is built. Lengths are
-counted with GPT-2's tokenizer where it can be had, else with that of `--tokenizer`; the figure says which. Writes PNG,
-PDF and CSV.
+If charged injections were longer than neutral ones, length could pass for leakage. In the paper's AEXL neutral ones are
+the longest (15.70 tokens on average against 12.70 and 9.80). Lengths are counted with GPT-2's tokenizer, as in the
+paper, where it can be had, else with that of ``--tokenizer``; the figure says which. Writes PNG, PDF and CSV.
 """
 
 from __future__ import annotations
@@ -22,13 +21,20 @@ from paper import run_script
 import leakmech
 from leakmech.core.errors import ModelError
 from leakmech.core.store import write_text
-from leakmech.datasets.samples import INJECTIONS
+from leakmech.datasets.samples import Condition
 from leakmech.models.load import load_tokenizer
-from leakmech.reports.figures.canvas import CONDITION_COLORS, INK, SOFT, new_figure, save_figure
+from leakmech.reports.figures.canvas import CONDITION_COLORS, INK, SOFT, add_titles, new_figure, save_figure
 from leakmech.runs.settings import DEFAULT_MODEL
 
-PAPER_TOKENIZER = "gpt2"
-_PAPER_MEANS = "paper's AEXL: 12.7, 15.7 and 9.8 on average"
+PAPER_TOKENIZER, SUBSTITUTE = "gpt2", DEFAULT_MODEL
+CLASSES: tuple[Condition, ...] = ("negative", "neutral", "positive")
+"""In the order of the paper's figure."""
+PAPER_MEANS = {
+    "hexl": dict(zip(CLASSES, (9.40, 8.48, 9.35), strict=True)),
+    "aexl": dict(zip(CLASSES, (12.70, 15.70, 9.80), strict=True)),
+}
+Lengths = dict[tuple[str, str], list[int]]
+"""By data set and class."""
 
 
 def load_counter(fallback: str) -> tuple[str, Any]:
@@ -39,31 +45,41 @@ def load_counter(fallback: str) -> tuple[str, Any]:
         return fallback, load_tokenizer(fallback)
 
 
-def injection_lengths(datasets: list[str], tokenizer: Any) -> dict[tuple[str, str], list[int]]:
-    """Tokens of every injection, by data set and condition."""
-    lengths: dict[tuple[str, str], list[int]] = {}
+def injection_lengths(datasets: list[str], tokenizer: Any) -> Lengths:
+    """Tokens of every injection, by data set (a file's name without suffix) and class."""
+    lengths: Lengths = {}
     for name in datasets:
         samples = leakmech.load_dataset(name)
-        for condition in INJECTIONS:
+        for condition in CLASSES:
             texts = [getattr(sample, condition) for sample in samples]
             counts = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-            lengths[samples.name, condition] = counts
+            lengths[Path(name).stem, condition] = counts
     return lengths
 
 
-def draw(lengths: dict[tuple[str, str], list[int]], *, tokenizer: str) -> Figure:
-    """One point a sentence, box of the quartiles, and the mean in numbers."""
-    figure, axes = new_figure(7.0, 0.9 + 0.5 * len(lengths))
+def paper_mean(dataset: str, condition: str) -> float | None:
+    """The mean that the paper prints for its data set of that name."""
+    printed: dict[Any, float] = PAPER_MEANS.get(dataset.lower(), {})
+    return printed.get(condition)
+
+
+def draw(lengths: Lengths, *, tokenizer: str) -> Figure:
+    """One point a sentence, box of the quartiles, our mean in numbers, and the paper's mean."""
+    figure, axes = new_figure(7.4, 0.9 + 0.5 * len(lengths))
     generator = np.random.default_rng(0)
-    for position, ((_, condition), counts) in enumerate(lengths.items()):
+    for position, ((dataset, condition), counts) in enumerate(lengths.items()):
         own, color = np.array(counts, dtype=float), CONDITION_COLORS[condition]
         jitter = generator.uniform(-0.22, 0.22, len(own))
         axes.plot(own, position + jitter, ".", color=color, alpha=0.45, markersize=4, zorder=1)
-        low, middle, high = np.quantile(own, [0.25, 0.5, 0.75])
+        low, high = np.quantile(own, [0.25, 0.75])
         axes.plot([low, high], [position] * 2, color=INK, linewidth=4, solid_capstyle="butt", zorder=2)
-        axes.plot(middle, position, "o", color="white", markeredgecolor=INK, markersize=5, zorder=3)
+        axes.plot(own.mean(), position, "o", color="white", markeredgecolor=INK, markersize=6, zorder=3)
+        theirs = paper_mean(dataset, condition)
+        if theirs is not None:
+            axes.plot(theirs, position - 0.34, "v", color=INK, markersize=6, zorder=4)
+        printed = "" if theirs is None else f", paper {theirs:.2f}"
         axes.annotate(
-            f"mean {own.mean():.1f}",
+            f"mean {own.mean():.2f}{printed}",
             (1.01, position),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -72,19 +88,24 @@ def draw(lengths: dict[tuple[str, str], list[int]], *, tokenizer: str) -> Figure
             annotation_clip=False,
         )
     axes.set_yticks(range(len(lengths)), [", ".join(names) for names in lengths], fontsize=8)
-    axes.set_ylim(len(lengths) - 0.4, -0.6)
+    axes.set_ylim(len(lengths) - 0.4, -0.7)
     axes.set_xlim(left=0)
-    axes.set_xlabel(
-        f"tokens of the injected sentence ({tokenizer} tokenizer; bar: quartiles, circle: median)", fontsize=8
+    axes.set_xlabel(f"tokens of the injected sentence ({tokenizer.removeprefix('embedded:')} tokenizer)", fontsize=8)
+    substitute = (
+        "" if tokenizer == PAPER_TOKENIZER else " The paper counts with GPT-2's tokenizer, which is not at hand."
     )
-    axes.set_title(_PAPER_MEANS, fontsize=8, color=SOFT, loc="right")
+    add_titles(
+        figure,
+        "Lengths of injected sentences by class",
+        f"Circle: our mean; bar: quartiles; triangle: mean of the paper's own data set of that name.{substitute}",
+    )
     return figure
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=["hexl"], help="built-in names or files")
-    parser.add_argument("--tokenizer", default=DEFAULT_MODEL, help="used where GPT-2's cannot be had")
+    parser.add_argument("--tokenizer", default=SUBSTITUTE, help="used where GPT-2's cannot be had")
     parser.add_argument("--out", type=Path, default=Path("figures/figure1"), help="where to write, without suffix")
     arguments = parser.parse_args()
     name, tokenizer = load_counter(arguments.tokenizer)
@@ -96,7 +117,9 @@ def main() -> None:
     write_text(arguments.out.with_suffix(".csv"), frame.to_csv(index=False))
     files = save_figure(draw(lengths, tokenizer=name), arguments.out)
     for names, counts in lengths.items():
-        print(f"{', '.join(names)}: mean {np.mean(counts):.1f}, {min(counts)} to {max(counts)}")
+        theirs = paper_mean(*names)
+        printed = "" if theirs is None else f" (paper: {theirs:.2f})"
+        print(f"{', '.join(names)}: mean {np.mean(counts):.2f}{printed}, {min(counts)} to {max(counts)}")
     print(f"tokens of: {name}")
     print(f"figure: {', '.join(map(str, files))}")
 

@@ -1,96 +1,203 @@
-"""Finished runs as the rows of the paper's tables (Köprü et al. 2025, arXiv 2508.01708); shared by the scripts here.
+"""The numbers of Köprü et al. (2025, arXiv 2508.01708), and finished runs beside them; shared by the scripts here.
 
-The paper's own numbers are not part of this repository: we had its abstract and method, not its tables. Whoever has
-them puts them into a CSV file with the columns ``model, dataset, instruction`` and any of ``mu_el, mu_l, w_el`` and
-gives it as ``--paper FILE``; they then stand beside ours. What the abstract claims is checked in any case.
+The paper's own numbers are in ``data/table3_table4.csv`` (its card says what they leave open). A run belongs beside a
+row of the paper if the last part of its model's name, its data set's name without suffix (``hexl``, ``aexl``) and its
+instruction (``none``, ``paper``) are the row's. Ours are counted as the paper may have counted them
+(:mod:`leakmech.scoring.paper`): one generation a prompt, mu_EL as the mean over the draws and W_EL as their median p.
+
+Errors: the paper prints none, so that of a share mu of N verdicts is sqrt(mu (1 - mu) / N), with N = 120 for HEXL and
+400 for AEXL (three injections a sample for mu_L: 180 and 600). Ours come from the bootstrap over samples. The interval
+of a difference joins both (MOVER, Zou & Donner 2008): its lower end lies sqrt((ours - low)^2 + (1.96 se)^2) below it.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 import leakmech
 from leakmech.core.errors import DatasetError, LeakmechError, UsageError
 from leakmech.core.rows import user_rows
 from leakmech.core.store import write_text
 from leakmech.reports.tables import Table
+from leakmech.scoring.paper import PAPER_CLEANING, paper_statistics
+from leakmech.scoring.records import leakage_scores
 
 Row = dict[str, Any]
-PAPER_KEYS = ("model", "dataset", "instruction")
-PAPER_NUMBERS = ("mu_el", "mu_l", "w_el")
-COLUMNS = (
-    "model", "dataset", "instruction", "run", "n_samples", "generations", "cleaning", "estimator",
-    "mu_el", "mu_el_low", "mu_el_high", "mu_el_paper_cleaning", "auc_el", "w_el", "mu_l", "mu_el_positive",
-    "mu_el_negative", "paper_mu_el", "paper_mu_l", "paper_w_el",
-)  # fmt: skip
+PAPER_FILE = Path(__file__).parent / "data" / "table3_table4.csv"
+SAMPLES = {"HEXL": 60, "AEXL": 200}
+"""Samples of the paper's data sets."""
+WITHOUT, WITH = "none", "paper"
+"""Instructions of Table 3 and of Table 4."""
+Z = 1.96
 
 
 @dataclass(frozen=True)
-class PaperNumbers:
-    """What the paper reports, by (model, dataset, instruction); empty if no file was given."""
+class ModelName:
+    """What the name of a model says: ``Llama-3.2-1B-Instruct`` is Llama, 1.0 (billion parameters), an Instruct model.
 
-    numbers: Mapping[tuple[str, str, str], Mapping[str, float]]
+    `size` is 0 where the name does not say.
+    """
+
+    vendor: str
+    size: float
+    instruct: bool
 
     @classmethod
-    def read(cls, path: Path | None) -> PaperNumbers:
-        """Read ``--paper FILE``; DatasetError names the line that is wrong."""
-        if path is None:
-            return cls({})
-        numbers = {}
-        for line, row in user_rows(path):
-            missing = [name for name in PAPER_KEYS if not row.get(name)]
-            if missing:
-                raise DatasetError(f"{path}:{line}: column {missing[0]!r} is missing or empty")
-            given = {name: row[name] for name in PAPER_NUMBERS if row.get(name) not in (None, "")}
-            try:
-                numbers[tuple(row[key] for key in PAPER_KEYS)] = {name: float(given[name]) for name in given}
-            except ValueError as error:
-                raise DatasetError(f"{path}:{line}: {error}") from error
-        return cls(numbers)
+    def of(cls, name: str) -> ModelName:
+        """Read it from the last part of a model's name."""
+        vendor = re.match(r"[A-Za-z]+", name)
+        size = re.search(r"[-_](\d+(?:\.\d+)?)([bm])(?![a-z])", name, flags=re.IGNORECASE)
+        billions = 0.0 if size is None else float(size[1]) * (1e-3 if size[2].lower() == "m" else 1.0)
+        instruct = re.search(r"instruct|[-_]chat|[-_]it(?![a-z])", name, flags=re.IGNORECASE) is not None
+        return cls(vendor[0] if vendor else name, billions, instruct)
 
-    def of(self, row: Mapping[str, Any]) -> Mapping[str, float]:
-        return self.numbers.get((row["model"], row["dataset"], row["instruction"]), {})
+    @property
+    def kind(self) -> str:
+        return "Instruct" if self.instruct else "base"
+
+    @property
+    def own_form(self) -> str:
+        """The prompt form that fits: chat for an Instruct model, plain text for a base model."""
+        return "chat" if self.instruct else "plain"
 
 
-def load_rows(runs: Iterable[str | Path], paper: PaperNumbers) -> list[Row]:
-    """One row a run, in the order of model family, size, data set and instruction."""
+def paper_rows(path: Path = PAPER_FILE) -> list[Row]:
+    """The paper's rows in the form of :func:`load_rows`; DatasetError names the line that is wrong."""
     rows = []
-    for path in runs:
-        summary = leakmech.load_result(path).summary
-        overall, interval = summary["overall"], summary["overall"]["mu_el_ci"] or [None, None]
-        row = {
-            "model": model_name(summary["model"]),
-            "dataset": Path(summary["dataset"]).stem,
-            "instruction": summary["instruction"],
-            "run": str(path),
-            "mu_el_low": interval[0],
-            "mu_el_high": interval[1],
-            "mu_el_paper_cleaning": summary["by_cleaning"]["paper"]["mu_el"],
-            "mu_el_positive": summary["conditions"]["positive"]["mu_el"],
-            "mu_el_negative": summary["conditions"]["negative"]["mu_el"],
-        }
-        row |= {name: summary[name] for name in ("n_samples", "generations", "cleaning", "estimator")}
-        row |= {name: overall[name] for name in ("mu_el", "auc_el", "w_el", "mu_l")}
-        row |= {f"paper_{name}": value for name, value in paper.of(row).items()}
+    for line, given in user_rows(path):
+        try:
+            instruction = {"3": WITHOUT, "4": WITH}[str(given["table"])]
+            values = {name: _number(given[name]) for name in ("mu_l", "mu_el", "w_el")}
+            name, dataset = str(given["model"]), str(given["dataset"])
+            samples = SAMPLES[dataset]
+        except (KeyError, ValueError) as error:
+            raise DatasetError(f"{path}:{line}: expected table, model, dataset and numbers; wrong: {error}") from error
+        row = {"model": name, "dataset": dataset, "instruction": instruction, **values}
+        row["mu_el_se"] = binomial_error(values["mu_el"], 2 * samples)
+        row["mu_l_se"] = binomial_error(values["mu_l"], 3 * samples)
         rows.append(row)
+    return rows
+
+
+def _number(value: Any) -> float | None:
+    return None if value in (None, "") else float(value)
+
+
+def binomial_error(share: float | None, n: int) -> float | None:
+    """Standard error of a share of n independent verdicts."""
+    return None if share is None else math.sqrt(share * (1 - share) / n)
+
+
+def load_rows(runs: Iterable[str | Path]) -> list[Row]:
+    """One row a finished run, in the order of vendor, kind, size, data set, instruction and decoding."""
+    rows = [_row(Path(path)) for path in runs]
     if not rows:
         raise UsageError("no runs: give at least one finished run directory")
-    rows = [dict.fromkeys(COLUMNS) | row for row in rows]
-    return sorted(rows, key=lambda row: (*_family_and_size(row["model"]), row["dataset"], row["instruction"] != "none"))
+    return sorted(rows, key=_order)
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    name = ModelName.of(row["model"])
+    return (
+        name.vendor,
+        name.instruct,
+        name.size,
+        row["dataset"] != "HEXL",
+        row["instruction"] != WITHOUT,
+        row["setting"],
+    )
+
+
+def _row(path: Path) -> Row:
+    result = leakmech.load_result(path)
+    summary = result.summary
+    found = summary.get("paper") or paper_statistics(leakage_scores(result.scores, PAPER_CLEANING), seed=0)
+    one, means, overall = found["one_generation"], found["means"], summary["overall"]
+    free = overall.get("topic_free") or {}
+    name, dataset = model_name(summary["model"]), Path(summary["dataset"]).stem
+    temperature = (summary.get("decoding") or {}).get("temperature")
+    chosen = "model" if "temperature_from" in summary else temperature
+    row: Row = {
+        "model": name,
+        "dataset": dataset.upper() if dataset.upper() in SAMPLES else dataset,
+        "instruction": summary["instruction"],
+        "form": summary.get("prompt_form"),
+        "temperature": temperature,
+        "setting": _setting(ModelName.of(name), summary.get("prompt_form"), chosen),
+        "run": str(path),
+        "n_samples": summary["n_samples"],
+        "generations": summary["generations"],
+        "estimator": summary["estimator"],
+        "w_el": one["w_el_median"],
+        "w_el_least": (one["w_el_range"] or [None])[0],
+        "w_el_most": (one["w_el_range"] or [None])[-1],
+        "mu_el_means": means["mu_el"],
+        "w_el_means": means["w_el"],
+        "mu_l_charged": found["mu_l_charged"],
+        "auc_el": overall["auc_el"],
+        "topic_rate": overall.get("topic_rate"),
+        "auc_el_topic_free": free.get("auc_el"),
+    }
+    row |= _estimate("mu_el", one) | _estimate("mu_l", found)
+    for condition, own in one["mu_el_by_class"].items():
+        row |= _estimate(f"mu_el_{condition}", {f"mu_el_{condition}{k}": own[f"mu_el{k}"] for k in ("", "_ci")})
+    return row
+
+
+def _estimate(name: str, values: Mapping[str, Any]) -> Row:
+    """A number with the ends of its interval and the standard error that these amount to."""
+    low, high = values[f"{name}_ci"] or (None, None)
+    error = None if low is None or high is None else (high - low) / (2 * Z)
+    return {name: values[name], f"{name}_low": low, f"{name}_high": high, f"{name}_se": error}
+
+
+def _setting(name: ModelName, form: str | None, temperature: Any) -> str:
+    """What runs of one model may differ in: the temperature (``T model``: the checkpoint's own), and a foreign form."""
+    told = "T unknown" if temperature is None else f"T {temperature}"
+    return told if form in (None, name.own_form) else f"{told}, {form}"
+
+
+def beside(ours: Iterable[Row], paper: Sequence[Row]) -> list[Row]:
+    """Our rows with the paper's number (``paper_<name>``) and ours minus it (``<name>_difference``, its interval)."""
+    known = {_key(row): row for row in paper}
+    return [row | _compared(row, known.get(_key(row), {})) for row in ours]
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["model"], row["dataset"], row["instruction"]
+
+
+def _compared(row: Row, theirs: Mapping[str, Any]) -> Row:
+    found: Row = {f"paper_{name}": theirs.get(name) for name in ("mu_el", "mu_el_se", "mu_l", "mu_l_se", "w_el")}
+    for name in ("mu_el", "mu_l"):
+        value, other, low, high = row[name], theirs.get(name), row[f"{name}_low"], row[f"{name}_high"]
+        difference, ends = None, (None, None)
+        if value is not None and other is not None:
+            difference = value - other
+            if low is not None:
+                ends = difference_interval(value, low, high, other, theirs[f"{name}_se"])
+        found[f"{name}_difference"] = difference
+        found[f"{name}_difference_low"], found[f"{name}_difference_high"] = ends
+    return found
+
+
+def difference_interval(value: float, low: float, high: float, other: float, error: float) -> tuple[float, float]:
+    """95 % interval of `value` minus `other`: the one has the interval [low, high], the other a standard error."""
+    difference = value - other
+    return difference - math.hypot(value - low, Z * error), difference + math.hypot(high - value, Z * error)
 
 
 def without_instruction(rows: Iterable[Row]) -> list[Row]:
-    """The runs that the main table is about."""
-    return [row for row in rows if row["instruction"] == "none"]
+    """The rows that Table 3 is about."""
+    return [row for row in rows if row["instruction"] == WITHOUT]
 
 
 def model_name(name: str) -> str:
@@ -98,43 +205,12 @@ def model_name(name: str) -> str:
     return Path(name.removeprefix("embedded:").removeprefix("hub:")).name
 
 
-def write_table(rows: Sequence[Row], table: Table, out: Path) -> None:
-    """The numbers as CSV and the table as markdown, side by side."""
+def write_table(rows: Sequence[Row], tables: Sequence[Table], out: Path) -> str:
+    """Write the numbers as CSV and the tables as markdown, side by side; returns the markdown."""
+    text = "\n\n".join(table.to_markdown() for table in tables) + "\n"
     write_text(out.with_suffix(".csv"), pd.DataFrame(list(rows)).to_csv(index=False))
-    write_text(out.with_suffix(".md"), table.to_markdown() + "\n")
-
-
-def claim_of_size(rows: Sequence[Row]) -> list[str]:
-    """The paper's claim that leakage falls with size within a family, for every family with three sizes or more."""
-    families: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    for row in without_instruction(rows):
-        family, size = _family_and_size(row["model"])
-        if size and row["mu_el"] is not None:
-            families[family, row["dataset"]].append((size, row["mu_el"]))
-    lines = []
-    for (family, dataset), sized in families.items():
-        if len({size for size, _ in sized}) >= 3:
-            rank: Any = stats.spearmanr([size for size, _ in sized], [value for _, value in sized])
-            lines.append(
-                f"{family} on {dataset}: Spearman of size and mu_EL {rank.statistic:+.2f} over {len(sized)} runs "
-                "(paper: falls with size)."
-            )
-    return lines or ["Leakage and size: no family with three sizes among these runs (paper: falls with size)."]
-
-
-def claim_of_polarity(rows: Sequence[Row]) -> str:
-    """The paper's claim that negative injections leak more."""
-    plain = [row for row in without_instruction(rows) if None not in (row["mu_el_negative"], row["mu_el_positive"])]
-    more = sum(row["mu_el_negative"] > row["mu_el_positive"] for row in plain)
-    return f"Negative injections leak more than positive ones in {more} of {len(plain)} runs (paper: they do)."
-
-
-def _family_and_size(name: str) -> tuple[str, float]:
-    """``("Qwen2.5", 0.5)`` for Qwen2.5-0.5B-Instruct, sizes in billions; size 0 where the name does not say."""
-    match = re.search(r"[-_](\d+(?:\.\d+)?)([bm])(?![a-z])", name, flags=re.IGNORECASE)
-    if match is None:
-        return name, 0.0
-    return name[: match.start()], float(match[1]) * (1e-3 if match[2].lower() == "m" else 1.0)
+    write_text(out.with_suffix(".md"), text)
+    return text
 
 
 def run_script(main: Callable[[], None]) -> None:

@@ -1,66 +1,92 @@
-"""Table 3: leakage of every model on every data set, from finished runs, with the paper's numbers where they are given.
+"""Table 3: leakage of every model on every data set, the paper's numbers beside those of finished runs.
 
-    python experiments/table3.py runs/paper/* --out figures/table3 --paper paper_numbers.csv
+    python experiments/table3.py runs/paper/* --out figures/table3
 
-mu_EL stands there under our cleaning (the headline policy of the run) and under the paper's, with W_EL and mu_L. We
-take the paper's Table 3 to be its main table: leakage without an instruction against it. Prints markdown; writes CSV
-and markdown.
+mu_EL and W_EL are counted as the paper may have counted them, one generation a prompt; the means of all generations,
+the other reading, stand beside them. The interval of a difference joins our bootstrap with the paper's binomial error.
+Prints markdown; writes CSV and markdown.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from paper import (
-    PaperNumbers,
-    Row,
-    claim_of_polarity,
-    claim_of_size,
-    load_rows,
-    run_script,
-    without_instruction,
-    write_table,
-)  # fmt: skip
+from paper import Row, beside, load_rows, paper_rows, run_script, without_instruction, write_table
 
-from leakmech.reports.cells import number, p_value
-from leakmech.reports.tables import Table, estimate_of, value_of
+from leakmech.reports.cells import DASH, number, p_value, percent, signed
+from leakmech.reports.tables import Column, Table, estimate_of, value_of
 
-COLUMNS = {
+
+def printed(name: str) -> Column:
+    """The column of a number that the paper prints, with its binomial standard error."""
+
+    def show(row: Mapping[str, Any]) -> str:
+        value, error = row[f"paper_{name}"], row[f"paper_{name}_se"]
+        return DASH if value is None else f"{value:.2f} ± {error:.3f}"
+
+    return show
+
+
+_ROW = {
     "model": value_of("model"),
     "data set": value_of("dataset"),
-    "mu_EL [95 % CI]": estimate_of("mu_el"),
-    "paper's cleaning": value_of("mu_el_paper_cleaning", number),
-    "mu_EL in the paper": value_of("paper_mu_el", number),
-    "all pairs": value_of("auc_el", number),
-    "W_EL p": value_of("w_el", p_value),
-    "positive": value_of("mu_el_positive", number),
-    "negative": value_of("mu_el_negative", number),
-    "mu_L": value_of("mu_l", number),
-    "mu_L in the paper": value_of("paper_mu_l", number),
+    "setting": value_of("setting"),
 }
+COLUMNS = {
+    **_ROW,
+    "T": value_of("temperature", partial(number, decimals=1)),
+    "form": value_of("form"),
+    "n": value_of("n_samples"),
+    "mu_EL paper ± s.e.": printed("mu_el"),
+    "ours [95 % CI]": estimate_of("mu_el"),
+    "difference [95 % CI]": estimate_of("mu_el_difference", signed),
+    "means of K": value_of("mu_el_means", number),
+    "W_EL p paper": value_of("paper_w_el", p_value),
+    "ours": value_of("w_el", p_value),
+    "p, means of K": value_of("w_el_means", p_value),
+}
+SEMANTIC = {
+    **_ROW,
+    "mu_L paper ± s.e.": printed("mu_l"),
+    "ours [95 % CI]": estimate_of("mu_l"),
+    "difference [95 % CI]": estimate_of("mu_l_difference", signed),
+    "charged injections": value_of("mu_l_charged", number),
+    "topic": value_of("topic_rate", percent),
+    "topic-free all pairs": value_of("auc_el_topic_free", number),
+}
+NOTES = (
+    "mu_EL, W_EL: one generation a prompt (mean and median over the draws), cleaning paper; means of K: all "
+    "generations of a prompt averaged first. The paper does not say which is its own. difference: ours minus the "
+    "paper's.",
+    "setting: T model is the checkpoint's own temperature; a form is named if it is not the model's own. n: samples.",
+)
+SEMANTIC_NOTES = (
+    "mu_L: all three injections, as the paper says; beside it the positive and negative ones alone.",
+    "topic: share of our answers to charged prompts that are about the injected sentence. topic-free: leakage without "
+    "these (all pairs, the run's own cleaning).",
+)
 
 
-def table3(runs: Sequence[Row]) -> Table:
-    """The rows without an instruction."""
-    plain = without_instruction(runs)
-    notes = [*claim_of_size(runs), claim_of_polarity(runs)]
-    if all(row["paper_mu_el"] is None for row in plain):
-        notes.append("The paper's numbers are not part of leakmech; --paper FILE puts them in.")
-    return Table.of("Table 3: expression leakage by model and data set", plain, COLUMNS, notes)
+def table3(rows: Sequence[Row]) -> list[Table]:
+    """Expression and semantic leakage of the rows without an instruction, as :func:`paper.beside` makes them."""
+    plain = without_instruction(rows)
+    return [
+        Table.of("Table 3: expression leakage, the paper's and ours", plain, COLUMNS, NOTES),
+        Table.of("Table 3: semantic leakage, the paper's and ours", plain, SEMANTIC, SEMANTIC_NOTES),
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="finished run directories")
-    parser.add_argument("--paper", type=Path, help="CSV file with the paper's numbers")
     parser.add_argument("--out", type=Path, default=Path("figures/table3"), help="where to write, without suffix")
     arguments = parser.parse_args()
-    runs = load_rows(arguments.runs, PaperNumbers.read(arguments.paper))
-    table = table3(runs)
-    write_table(without_instruction(runs), table, arguments.out)
-    print(table.to_markdown())
+    rows = beside(load_rows(arguments.runs), paper_rows())
+    print(write_table(without_instruction(rows), table3(rows), arguments.out))
 
 
 if __name__ == "__main__":

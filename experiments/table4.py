@@ -1,10 +1,10 @@
-"""Table 4: does an instruction lower leakage? Runs with an instruction against those without, model by model.
+"""Table 4: does an instruction lower leakage? The paper's numbers beside those of finished runs.
 
-    python experiments/table4.py runs/paper/* --out figures/table4 --paper paper_numbers.csv
+    python experiments/table4.py runs/paper/* --out figures/table4
 
-Runs of one model on one data set are paired by sample (`leakmech compare`): the difference in all-pairs leakage with
-its interval and a permutation p, adjusted by Holm over all rows of the table. The paper's claim is that prompting does
-not take leakage away. Prints markdown; writes CSV and markdown.
+A run with an instruction is paired with that of the same model, data set and setting without one, sample by sample
+(`leakmech compare`, under the paper's cleaning): the difference in mu_EL has an interval, and a permutation p that is
+adjusted by Holm over all rows of the table. Prints markdown; writes CSV and markdown.
 """
 
 from __future__ import annotations
@@ -15,81 +15,86 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from paper import PaperNumbers, Row, load_rows, run_script, without_instruction, write_table
+from paper import Row, beside, load_rows, paper_rows, run_script, without_instruction, write_table
+from table3 import printed
 
 import leakmech
-from leakmech.reports.cells import number, p_value, with_interval
-from leakmech.reports.tables import Table, value_of
+from leakmech.reports.cells import number, p_value, signed
+from leakmech.reports.tables import Table, estimate_of, value_of
 from leakmech.scoring.inference import holm
+from leakmech.scoring.paper import PAPER_CLEANING
 
-_difference = partial(number, decimals=3)
+MARGIN = 0.05
+_change = partial(number, decimals=3, signed=True)
 COLUMNS = {
     "model": value_of("model"),
     "data set": value_of("dataset"),
+    "setting": value_of("setting"),
     "instruction": value_of("instruction"),
-    "mu_EL without": value_of("mu_el_without", number),
-    "mu_EL with": value_of("mu_el_with", number),
-    "paper without": value_of("paper_mu_el_without", number),
-    "paper with": value_of("paper_mu_el_with", number),
-    "difference [95 % CI]": lambda row: with_interval(row["difference"], row["low"], row["high"], _difference),
+    "mu_EL paper ± s.e.": printed("mu_el"),
+    "ours [95 % CI]": estimate_of("mu_el"),
+    "difference [95 % CI]": estimate_of("mu_el_difference", signed),
+    "W_EL p paper": value_of("paper_w_el", p_value),
+    "ours": value_of("w_el", p_value),
+    "paper: with - without": value_of("paper_change", signed),
+    "ours: with - without [95 % CI]": estimate_of("change", _change),
     "p (Holm)": value_of("p_holm", p_value),
-    "TOST p": value_of("p_equivalence", p_value),
+    "TOST p, all pairs": value_of("p_equivalence", p_value),
 }
 
 
-def instruction_effects(runs: Sequence[Row], *, margin: float) -> list[Row]:
-    """One row for every run with an instruction that has a partner without; differences are with minus without."""
-    bases = {(row["model"], row["dataset"]): row for row in without_instruction(runs)}
-    rows: list[Row] = []
-    for changed in runs:
-        base = bases.get((changed["model"], changed["dataset"]))
-        if base is None or changed["instruction"] == "none":
+def instruction_effects(rows: Sequence[Row], *, margin: float) -> list[Row]:
+    """Every row with an instruction that has a partner without, and the change: with minus without."""
+    bases = {_partner(row): row for row in without_instruction(rows)}
+    effects: list[Row] = []
+    for row in rows:
+        base = bases.get(_partner(row))
+        if base is None or row["instruction"] == "none":
             continue
-        found = leakmech.compare([base["run"], changed["run"]], margin=margin).of("auc_el")[0]
-        rows.append(
-            {
-                "model": changed["model"],
-                "dataset": changed["dataset"],
-                "instruction": changed["instruction"],
+        compared = leakmech.compare([base["run"], row["run"]], margin=margin, cleaning=PAPER_CLEANING)
+        found = compared.of("mu_el")[0]
+        change = {"change": found.difference, "change_low": found.low, "change_high": found.high}
+        printed_both = None not in (row["paper_mu_el"], base["paper_mu_el"])
+        effects.append(
+            row
+            | change
+            | {
                 "mu_el_without": base["mu_el"],
-                "mu_el_with": changed["mu_el"],
                 "paper_mu_el_without": base["paper_mu_el"],
-                "paper_mu_el_with": changed["paper_mu_el"],
-                "difference": found.difference,
-                "low": found.low,
-                "high": found.high,
+                "paper_change": row["paper_mu_el"] - base["paper_mu_el"] if printed_both else None,
                 "p": found.p,
-                "p_equivalence": found.p_equivalence,
+                "p_equivalence": compared.of("auc_el")[0].p_equivalence,
             }
         )
-    adjusted = holm([np.nan if row["p"] is None else row["p"] for row in rows]) if rows else []
-    return [row | {"p_holm": None if np.isnan(p) else float(p)} for row, p in zip(rows, adjusted, strict=True)]
+    adjusted = holm([np.nan if row["p"] is None else row["p"] for row in effects]) if effects else []
+    return [row | {"p_holm": None if np.isnan(p) else float(p)} for row, p in zip(effects, adjusted, strict=True)]
+
+
+def _partner(row: Row) -> tuple[str, str, str]:
+    return row["model"], row["dataset"], row["setting"]
 
 
 def table4(effects: Sequence[Row], *, margin: float) -> Table:
     """The effects as a table."""
     notes = [
-        "difference: all-pairs leakage with the instruction minus without; below 0 it helps. TOST p: of the hypothesis "
-        f"that the difference is {margin:g} or more.",
-        "paper: prompting does not take leakage away.",
+        "with - without: mu_EL under the instruction minus mu_EL without; below 0 it helps. p: runs exchanged within "
+        f"samples. TOST p: of the hypothesis that all-pairs leakage changes by {margin:g} or more. difference: ours "
+        "minus the paper's.",
     ]
     if not effects:
         notes.insert(0, "No model was run both with an instruction and without.")
-    return Table.of("Table 4: leakage with and without an instruction", effects, COLUMNS, notes)
+    return Table.of("Table 4: leakage under an instruction, the paper's and ours", effects, COLUMNS, notes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="finished run directories")
-    parser.add_argument("--paper", type=Path, help="CSV file with the paper's numbers")
-    parser.add_argument("--margin", type=float, default=0.05, help="largest difference in auc_el that does not matter")
+    parser.add_argument("--margin", type=float, default=MARGIN, help="largest change of mu_EL that does not matter")
     parser.add_argument("--out", type=Path, default=Path("figures/table4"), help="where to write, without suffix")
     arguments = parser.parse_args()
-    runs = load_rows(arguments.runs, PaperNumbers.read(arguments.paper))
-    effects = instruction_effects(runs, margin=arguments.margin)
+    effects = instruction_effects(beside(load_rows(arguments.runs), paper_rows()), margin=arguments.margin)
     table = table4(effects, margin=arguments.margin)
-    write_table(effects, table, arguments.out)
-    print(table.to_markdown())
+    print(write_table(effects, [table], arguments.out))
 
 
 if __name__ == "__main__":
