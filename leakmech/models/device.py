@@ -1,6 +1,7 @@
 """Where a model runs and in which number format, when the user does not say.
 
-bfloat16 is the default where the hardware multiplies it (CUDA since Ampere, x86 with AVX512-BF16 or AMX-BF16).
+bfloat16 is the default where the hardware multiplies it (CUDA since Ampere, x86 with AVX512-BF16 or AMX-BF16) and torch
+makes use of that (``ATEN_CPU_CAPABILITY`` and ``ONEDNN_MAX_CPU_ISA`` can forbid it, as can a virtual machine).
 Decoding is bound by the bytes of the weights, and half the bytes made it 1.5 to 2 times faster on two AVX512-BF16
 cores. Everywhere else bfloat16 would be emulated and slow, and float32 is the default.
 """
@@ -29,9 +30,17 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def cpu_bfloat16_features() -> tuple[str, ...]:
-    """The instruction sets of this CPU that multiply bfloat16, of ``avx512_bf16`` and ``amx_bf16``."""
+    """Those of ``avx512_bf16`` and ``amx_bf16`` that the CPU has; none if torch makes use of neither."""
+    if not _torch_uses_avx512():
+        return ()
     features = torch.cpu.get_capabilities()
     return tuple(name for name in _CPU_BFLOAT16 if features.get(name))
+
+
+def _torch_uses_avx512() -> bool:
+    """Whether torch itself and the library of its matrix products may use AVX-512, which they need for bfloat16."""
+    by_library = torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return by_library and "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
 def default_dtype(device: torch.device) -> torch.dtype:

@@ -6,7 +6,7 @@ from huggingface_hub import constants
 
 from leakmech.cli import doctor
 from leakmech.cli.doctor import DoctorLine, DoctorReport, diagnose_environment
-from leakmech.models import embedded
+from leakmech.models import device, embedded
 
 
 def _line(report, what):
@@ -24,6 +24,7 @@ def bare(monkeypatch, tmp_path):
 
 
 def test_report_names_versions_device_and_default_dtype(monkeypatch):
+    monkeypatch.setattr(device, "_torch_uses_avx512", lambda: True)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from leakmech.core.errors import ModelError
+from leakmech.models import device as device_module
 from leakmech.models.device import cpu_bfloat16_features, default_dtype, dtype_name, resolve_device, resolve_dtype
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
@@ -11,9 +17,10 @@ CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 
 @pytest.fixture
 def machine(monkeypatch):
-    """`machine(cpu_features=..., cuda=..., cuda_bf16=..., mps=...)`: pretend to run on that machine."""
+    """`machine(cpu_features=..., avx512=..., cuda=..., cuda_bf16=..., mps=...)`: pretend to run on that machine."""
 
-    def pretend(*, cpu_features=(), cuda=0, cuda_bf16=False, mps=False):
+    def pretend(*, cpu_features=(), avx512=True, cuda=0, cuda_bf16=False, mps=False):
+        monkeypatch.setattr(device_module, "_torch_uses_avx512", lambda: avx512)
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(cpu_features, True) | {"avx2": True})
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
@@ -43,6 +50,20 @@ def test_default_dtype_is_bfloat16_only_where_hardware_multiplies_it(machine, de
 def test_cpu_features_are_named(machine):
     machine(cpu_features=("amx_bf16", "avx512_bf16", "avx512_fp16"))
     assert cpu_bfloat16_features() == ("avx512_bf16", "amx_bf16")
+
+
+def test_what_the_processor_could_do_does_not_count_where_torch_does_not_use_it(machine):
+    machine(cpu_features=("amx_bf16", "avx512_bf16"), avx512=False)
+    assert cpu_bfloat16_features() == ()
+    assert default_dtype(CPU) is torch.float32
+
+
+@pytest.mark.parametrize("limit", ["ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"])
+def test_a_limit_on_instructions_in_the_environment_gives_float32(limit):
+    code = "from leakmech.models.device import *; print(default_dtype(torch.device('cpu')))"
+    variables = os.environ | {limit: "avx2", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables)
+    assert done.stdout.strip() == "torch.float32", done.stderr
 
 
 def test_dtypes_have_aliases_and_unknown_ones_name_the_nearest():
