@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,11 +72,19 @@ class SentenceEncoder:
 
 
 def load_encoder(name: str | Path = "embedded", *, device: str | None = None) -> SentenceEncoder:
-    """Load a sentence encoder, by default onto the accelerator if there is one."""
+    """Load a sentence encoder, by default onto the accelerator if there is one.
+
+    The latest one stays loaded, so that the many benchmarks of one study share it; files that change are read again.
+    """
     name = str(name)
     folder = encoder_folder(name)
     _check_modules(folder, name)
-    device = str(resolve_device(device))
+    stamps = tuple((str(path), stat.st_size, stat.st_mtime_ns) for path in _files(folder) for stat in [path.stat()])
+    return _loaded(name, folder, str(resolve_device(device)), stamps)
+
+
+@lru_cache(maxsize=1)
+def _loaded(name: str, folder: Path, device: str, _stamps: tuple[tuple[str, int, int], ...]) -> SentenceEncoder:
     try:
         with quiet():
             from sentence_transformers import SentenceTransformer
@@ -105,12 +113,16 @@ def cosine_similarity(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "n d"]) 
 
 def folder_hash(folder: Path) -> str:
     """Hash of the names and contents of a model folder's weights, tokenizer and configuration files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in _HASHED_SUFFIXES)
     parts: list[bytes | str] = []
-    for path in files:
+    for path in _files(folder):
         with path.open("rb") as file:
             parts += [path.relative_to(folder).as_posix(), hashlib.file_digest(file, "blake2b").digest()]
     return content_hash(*parts)
+
+
+def _files(folder: Path) -> list[Path]:
+    """A model's weights, tokenizer and configuration files."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in _HASHED_SUFFIXES)
 
 
 def _encode(model: SentenceTransformer, texts: list[str]) -> Float[np.ndarray, "n d"]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,7 @@ class Injections:
             distinct = list(dict.fromkeys(sample.injection(name) or "" for sample in samples))
             chosen = sorted(generator.permutation(len(distinct))[:MOST_INJECTIONS].tolist())
             texts[name] = tuple(distinct[i] for i in chosen)
-        rows = {name: np.asarray(encoder(own), dtype=np.float64) for name, own in texts.items()}
-        return cls(texts, rows)
+        return cls(texts, {name: _embedded(encoder, own) for name, own in texts.items()})
 
     def ranks(
         self,
@@ -106,6 +106,14 @@ class Injections:
         nearer = (answers @ self.rows[condition].T > np.einsum("nd,nd->n", answers, own)[:, None] + _ROUNDING) & ~is_own
         n_injections = len(place) + ~is_own.any(axis=1)
         return (1 + nearer.sum(axis=1)) / n_injections
+
+
+@lru_cache(maxsize=len(INJECTIONS) * 4)
+def _embedded(encoder: SentenceEncoder, texts: tuple[str, ...]) -> Float[np.ndarray, "n d"]:
+    """Their vectors; the benchmarks of one study have the same data set and encoder."""
+    rows = np.asarray(encoder(texts), dtype=np.float64)
+    rows.flags.writeable = False
+    return rows
 
 
 def too_few(samples: PromptSet) -> str | None:

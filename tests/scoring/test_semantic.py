@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -83,6 +84,19 @@ def test_loading_is_silent_and_leaves_the_progress_bars_as_they_were(capfd):
     output = capfd.readouterr()
     assert (output.out, output.err) == ("", "")
     assert (logging.is_progress_bar_enabled(), logging.get_verbosity()) == before
+
+
+def test_an_encoder_stays_loaded_until_its_files_change(tmp_path):
+    package = package_folder(semantic.EMBEDDED_PACKAGE)
+    assert package is not None
+    shutil.copytree(package / "model", tmp_path / "copy")
+    first = load_encoder(tmp_path / "copy", device="cpu")
+    assert load_encoder(tmp_path / "copy", device="cpu") is first
+    before = first.hash
+    (tmp_path / "copy" / "more.json").write_text("{}")
+    second = load_encoder(tmp_path / "copy", device="cpu")
+    assert second is not first
+    assert second.hash != before
 
 
 def test_a_local_folder_and_a_cached_hub_model_give_the_same_rows(encoder, tmp_path, monkeypatch):

@@ -230,15 +230,23 @@ def test_noise_in_the_real_model_is_noticed(embedded_model, tmp_path):
         for name, parameter in noisy.named_parameters():
             if "mlp" in name or "self_attn" in name:
                 parameter.add_(0.35 * parameter.std() * torch.randn(parameter.shape, generator=generator))
-    settings = {"limit": 4, "generations": 3, "estimator": "vader", "bootstrap_draws": 100, "noise_floor": False}
+    settings = {
+        "prompt_form": "plain",
+        "limit": 4,
+        "generations": 2,
+        "estimator": "vader",
+        "bootstrap_draws": 100,
+        "noise_floor": False,
+    }
     settings["decoding"] = {"max_new_tokens": 32}
     runs = [
         leakmech.bench(model, tokenizer=embedded_model.tokenizer, out=tmp_path / name, dtype="float32", **settings)
         for name, model in (("base", embedded_model.model), ("noisy", noisy))
     ]
     base, changed = (Answers.of_run(run) for run in runs)
-    renderer = Renderer(embedded_model.tokenizer)
-    tokens = sample_continuations(embedded_model, samples, conditions=("control",))
+    prompting = Prompting(form="plain")
+    renderer = Renderer(embedded_model.tokenizer, prompting)
+    tokens = sample_continuations(embedded_model, samples, conditions=("control",), prompting=prompting)
     controls = prompt_continuations(list(renderer.prompts(samples)), renderer, tokens=tokens)
     suite = SideEffectSuite(
         ModelVariant(embedded_model), renderer, samples, base, controls=controls, encoder=load_encoder(), draws=500

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 
 from leakmech.core.errors import DatasetError, EstimatorError, ModelError
 from leakmech.datasets.samples import load_dataset
-from leakmech.studies.aexl import check as data_check
 from leakmech.studies.aexl.check import check_dataset
 
 SOUND = [
@@ -30,14 +28,6 @@ SOUND = [
         "negative": "He cried in pain.",
     },
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_encoder():
-    """The encoder is loaded once for all tests of this file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data_check, "load_encoder", functools.cache(data_check.load_encoder))
-        yield
 
 
 @pytest.fixture(scope="module")
