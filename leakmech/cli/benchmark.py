@@ -20,13 +20,15 @@ def bench(
     given: Given,
     config: ConfigFile = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; one that holds this run is continued.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show neither progress nor interim estimates.")] = False,
     report: Report = True,
 ) -> None:
     """Measure expression leakage of a model; continues the run in --out if there is one."""
-    from leakmech.core.progress import rich_progress
+    from leakmech.core.progress import no_progress, rich_progress, say
     from leakmech.studies.benchmark.run import bench as run
 
-    _present(run(out=out, progress=rich_progress, **given.over(out=out, config=config)), report)
+    heard: dict[str, Any] = {"progress": no_progress} if quiet else {"progress": rich_progress, "interim": say}
+    _present(run(out=out, **heard, **given.over(out=out, config=config)), report)
 
 
 @takes("leakmech.studies.benchmark.settings:ScoreConfig")

@@ -57,6 +57,12 @@ def rich_progress(label: str, *, total: int | None, done: int) -> Iterator[Calla
         yield lambda steps: bars.advance(task, steps)
 
 
+def say(text: str) -> None:
+    """Print a line on stderr; on a terminal it stands above the bar."""
+    # The bar catches what goes to sys.stderr itself, and a rich console would go past it.
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
 @contextmanager
 def _lines(console: Console, label: str, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
     state = {"done": done, "marks": _marks(done, total)}

@@ -48,7 +48,8 @@ _REFILL_SHARE = 0.5
 class Row:
     """One generation to make: its address, the token ids of its prompt, and those of its reference prompts.
 
-    ``spans`` says where the parts of the prompt stand, if an intervention must know it.
+    ``spans`` says where the parts of the prompt stand, if an intervention must know it. Rows of a lower ``block`` are
+    generated first.
     """
 
     prompt_id: str
@@ -56,6 +57,7 @@ class Row:
     prompt_tokens: tuple[int, ...] = field(repr=False)
     references: tuple[tuple[int, ...], ...] = field(default=(), repr=False, kw_only=True)
     spans: PromptSpans | None = field(default=None, repr=False, kw_only=True)
+    block: int = field(default=0, repr=False, kw_only=True)
 
     @property
     def read(self) -> tuple[tuple[tuple[int, ...], PromptSpans | None], ...]:

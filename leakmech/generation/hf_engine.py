@@ -1,8 +1,8 @@
 """The engine on Hugging Face modules: batch planning, the decoding loop, and backing off when memory runs out.
 
-Rows are sorted by prompt length, longest first, so that a batch has little padding and the largest rows come first: if
-memory runs out, it tends to do so early. Draws are coupled to addresses, so neither the plan nor a back-off changes
-a result (up to floating point).
+Rows are taken block by block, as their caller numbers them. Within a block they are sorted by prompt length, longest
+first, so that a batch has little padding and the largest rows of a block come first: if memory runs out, it tends to do
+so early. Draws are coupled to addresses, so neither the plan nor a back-off changes a result (up to floating point).
 """
 
 from __future__ import annotations
@@ -112,4 +112,4 @@ class HFEngine:
 
 def plan(rows: Sequence[Row]) -> list[Row]:
     """The rows in the order in which they are generated; the rows of one prompt stay together."""
-    return sorted(rows, key=lambda row: (-len(row.prompt_tokens), row.prompt_id, row.generation))
+    return sorted(rows, key=lambda row: (row.block, -len(row.prompt_tokens), row.prompt_id, row.generation))

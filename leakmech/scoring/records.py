@@ -51,6 +51,10 @@ class Scorer:
     """K; control generations from K on are the noise floor's second set."""
     injections: Injections | None = None
     """Of the whole data set, to rank a sample's own among; None where topic is not told."""
+    policies: tuple[Cleaning, ...] = CLEANINGS
+    """The cleaning policies that are scored, the headline's among them."""
+    with_whole: bool = True
+    """Whether stem and answer are also scored together."""
 
     def score(
         self, samples: PromptSet, records: Iterable[Record], *, on_scored: Callable[[int], None] | None = None
@@ -88,27 +92,27 @@ class Scorer:
 
         cleaned = {
             policy: [self.cleaner.clean(r["text"], p, policy) for (_, r), p in zip(rows, prompts, strict=True)]
-            for policy in CLEANINGS
+            for policy in self.policies
         }
-        texts = [c.text for policy in CLEANINGS for c in cleaned[policy]]
+        texts = [c.text for policy in self.policies for c in cleaned[policy]]
         whole = [f"{p.stem} {c.text}" for p, c in zip(prompts, cleaned[self.headline], strict=True)]
         injected = {condition: [sample.injection(condition) or "" for sample, _ in rows] for condition in INJECTIONS}
-        embeddings = np.split(self.encoder(sum(injected.values(), texts)), len(CLEANINGS) + len(INJECTIONS))
-        probabilities = [np.split(estimator(texts), len(CLEANINGS)) for estimator in self.estimators]
+        embeddings = np.split(self.encoder(sum(injected.values(), texts)), len(self.policies) + len(INJECTIONS))
+        probabilities = [np.split(estimator(texts), len(self.policies)) for estimator in self.estimators]
         missing = np.array([record["finish_reason"] == MISSING for _, record in rows])
-        for i, policy in enumerate(CLEANINGS):
+        for i, policy in enumerate(self.policies):
             unscored = missing | ~np.array([c.scored for c in cleaned[policy]])
             found: dict[str, Any] = {}
             for position, estimator in enumerate(self.estimators):
                 name = estimator.name if position else None
                 for k, label in enumerate(LABELS):
                     found[column(policy, label, estimator=name)] = probabilities[position][i][:, k]
-            for condition, own in zip(INJECTIONS, embeddings[len(CLEANINGS) :], strict=True):
+            for condition, own in zip(INJECTIONS, embeddings[len(self.policies) :], strict=True):
                 found[column(policy, f"similarity_{condition}")] = cosine_similarity(embeddings[i], own)
                 if self.injections is not None:
                     ranks = self.injections.ranks(embeddings[i], own, injected[condition], condition)
                     found[column(policy, f"topic_{condition}")] = ranks
-            if policy == self.headline:
+            if policy == self.headline and self.with_whole:
                 found |= self._of_whole(whole)
             columns[column(policy, "text")] = [c.text for c in cleaned[policy]]
             columns |= {name: np.where(unscored, np.nan, values) for name, values in found.items()}

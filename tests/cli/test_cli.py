@@ -62,14 +62,17 @@ def test_naming_a_run_is_enough_to_go_on_with_it(finished):
     assert "seed is 0 there and 3 here" in other.stderr
 
 
-def test_options_override_the_file(finished, tmp_path):
-    folder, _ = finished
+def test_options_override_the_file_and_quiet_hides_progress(finished, tmp_path):
+    folder, loud = finished
     file = tmp_path / "c.yaml"
     file.write_text(
         yaml.safe_dump({"model": str(folder / "model"), "limit": 3, "generations": 2, "estimator": "vader"})
     )
-    done = run("bench", file, "--limit", "1", "--max-new-tokens", "8", "--out", tmp_path / "run", "--no-report")
+    few = ("--limit", "1", "--max-new-tokens", "8", "--no-report", "--quiet")
+    done = run("bench", file, *few, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
+    assert "generating: " in loud.stderr
+    assert "generating" not in done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["n_samples"], summary["generations"], summary["decoding"]["max_new_tokens"]) == (1, 2, 8)
 
@@ -131,11 +134,14 @@ def test_doctor_reports_versions_and_embedded_packages():
 
 @pytest.mark.slow
 def test_the_embedded_model_leaks_and_the_noise_floor_holds(tmp_path):
-    result = leakmech.bench(out=tmp_path / "run", limit=12, generations=10, seed=0)
+    settings = {"prompt_form": "plain", "dtype": "float32", "limit": 12, "generations": 6, "seed": 0}
+    result = leakmech.bench(out=tmp_path / "run", **settings)
     overall = result.summary["overall"]
     assert overall["mu_el"] > 0.6
     assert overall["auc_el_ci"][0] > 0.55
     assert overall["w_el"] < 0.01
+    assert overall["topic_free"]["auc_el_ci"][0] > 0.55
+    assert overall["topic_rate"] <= 0.2
     assert overall["noise_floor_ci"][0] <= 0.5 <= overall["noise_floor_ci"][1]
     texts = result.scores["first_sentence"]
     assert texts.str.contains(r"[a-z]{3}").mean() > 0.95

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -69,6 +70,28 @@ class Measurement:
     def cleaner(self) -> Cleaner:
         return Cleaner(self.config.echo_similarity)
 
+    @cached_property
+    def injections(self) -> Injections | None:
+        """What an answer's own injection is ranked among; None where topic is not told."""
+        return None if self.no_topic else Injections.of(self.whole, self.encoder)
+
+    def scorer(self, *, instruction_text: str, generations: int) -> Scorer:
+        """What scores the generations of a run; see :meth:`measure`."""
+        return Scorer(
+            cleaner=self.cleaner,
+            estimators=self.estimators,
+            encoder=self.encoder,
+            instruction=instruction_text,
+            headline=self.config.cleaning,
+            generations=generations,
+            injections=self.injections,
+        )
+
+    def quick_scorer(self, *, instruction_text: str, generations: int) -> Scorer:
+        """One for the headline alone: the first estimator, under one cleaning policy."""
+        whole = self.scorer(instruction_text=instruction_text, generations=generations)
+        return replace(whole, estimators=self.estimators[:1], policies=(whole.headline,), with_whole=False)
+
     def fingerprint(self) -> dict[str, str]:
         """Hashes of everything that decides a score."""
         first, *others = map(estimator_hash, self.estimators)
@@ -92,20 +115,11 @@ class Measurement:
         Control generations from K = `generations` on are the noise floor. A generation that repeats `instruction_text`,
         which stood before injection and stem, is an echo.
         """
-        injections = None if self.no_topic else Injections.of(self.whole, self.encoder)
-        scorer = Scorer(
-            cleaner=self.cleaner,
-            estimators=self.estimators,
-            encoder=self.encoder,
-            instruction=instruction_text,
-            headline=self.config.cleaning,
-            generations=generations,
-            injections=injections,
-        )
+        scorer = self.scorer(instruction_text=instruction_text, generations=generations)
         with progress("scoring", total=n_rows, done=0) as advance:
             frame = scorer.score(self.samples, files.generations(), on_scored=advance)
         write_parquet(files.scores_file, frame)
-        return self._settings(generations) | self._statistics(frame, injections)
+        return self._settings(generations) | self._statistics(frame, scorer.injections)
 
     def _settings(self, generations: int) -> dict[str, Any]:
         c = self.config

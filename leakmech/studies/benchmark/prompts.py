@@ -3,16 +3,21 @@
 The data set's prompts are the user's texts. A configuration may have them rewritten before they are completed
 (:mod:`leakmech.generation.rewriting`; kept in ``rewrites.jsonl`` as they are made, so that an interrupted run goes on),
 and may have other versions of each read beside it (:mod:`leakmech.generation.contrast`).
+
+Rows are generated in blocks of whole samples, which are drawn without replacement: whenever a run stops, what is
+finished is a random part of the data set (:mod:`leakmech.studies.benchmark.interim`).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress
+from leakmech.core.seeds import numpy_generator
 from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard
 from leakmech.datasets.samples import PromptSet
 from leakmech.generation.decode import Row
@@ -27,6 +32,9 @@ from leakmech.prompts.render import Prompt, Prompting, Renderer
 from leakmech.prompts.rewrites import PromptRewrite, find_rewrite
 from leakmech.runs.directory import RunDirectory, RunRecord
 from leakmech.studies.benchmark.settings import BenchConfig
+
+_ROWS_PER_BLOCK = 100
+"""Whole samples with at least so many rows make a block."""
 
 
 @dataclass(frozen=True)
@@ -109,14 +117,28 @@ class RunPrompts:
     def rows(self) -> list[Row]:
         """Every generation of the run."""
         rows = []
-        spans = self._spans()
+        spans, blocks = self._spans(), self._blocks()
         for prompt in self.completed.values():
             tokens, *references = self._tokens_read(prompt)
             rows += [
-                Row(prompt.id, i, tokens, references=tuple(references), spans=spans.get(prompt.id))
+                Row(
+                    prompt.id,
+                    i,
+                    tokens,
+                    references=tuple(references),
+                    spans=spans.get(prompt.id),
+                    block=blocks[prompt.sample],
+                )
                 for i in range(self._n_generations(prompt))
             ]
         return rows
+
+    def _blocks(self) -> dict[str, int]:
+        """The block of every sample, drawn by the content of the data set."""
+        names = [sample.id for sample in self.samples]
+        per_block = math.ceil(_ROWS_PER_BLOCK * len(names) / self.n_rows)
+        order = numpy_generator("blocks", self.samples.content_hash).permutation(len(names))
+        return {names[number]: place // per_block for place, number in enumerate(order.tolist())}
 
     def _spans(self) -> dict[str, PromptSpans]:
         """Where injection and stem stand, by prompt, if hooks must know it."""

@@ -33,6 +33,7 @@ from leakmech.prompts.arrangement import arrange
 from leakmech.runs.directory import SCRIPT, RunDirectory
 from leakmech.runs.run import Run, run_path
 from leakmech.scoring.sentence import FirstSentences
+from leakmech.studies.benchmark.interim import MOST_GENERATIONS, NEEDED, Interim
 from leakmech.studies.benchmark.measurement import Measurement
 from leakmech.studies.benchmark.prompts import RunPrompts
 from leakmech.studies.benchmark.result import BenchResult
@@ -48,6 +49,7 @@ def bench(
     interventions: Intervention | Sequence[Intervention] = (),
     out: str | Path | None = None,
     progress: Progress = no_progress,
+    interim: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> BenchResult:
     """Measure expression leakage of a model, or continue the measurement in `out`.
@@ -65,6 +67,9 @@ def bench(
         Run directory. One that holds the same run is continued; default ``runs/<model>-<dataset>-seed<seed>``.
     progress
         Where to report progress; silent by default (:func:`leakmech.core.progress.rich_progress` draws bars).
+    interim
+        Takes lines with interim estimates while the run generates (:func:`leakmech.core.progress.say` prints them);
+        none are made by default.
     **settings
         Fields of :class:`leakmech.studies.benchmark.settings.BenchConfig`, e.g. ``dataset="hexl", generations=10,
         seed=0``.
@@ -101,6 +106,7 @@ def bench(
         interventions=chosen,
         out=out,
         progress=progress,
+        interim=interim,
     )
 
 
@@ -112,6 +118,7 @@ def run_benchmark(
     interventions: tuple[Intervention, ...] = (),
     out: str | Path | None = None,
     progress: Progress = no_progress,
+    interim: Callable[[str], None] | None = None,
     outside: Mapping[str, str] | None = None,
     topic: bool = True,
     engine_of: Callable[[LoadedModel], Engine] = HFEngine.of,
@@ -138,7 +145,7 @@ def run_benchmark(
     loaded = _adapted(load_configured(config, model, tokenizer), config, interventions)
     timing = {"load_s": time.perf_counter() - started}
     files, engine = RunDirectory(path), engine_of(loaded)
-    benchmark = _Benchmark(config, files, loaded, engine, measurement, progress, interventions, outside or {})
+    benchmark = _Benchmark(config, files, loaded, engine, measurement, progress, interim, interventions, outside or {})
     return benchmark.complete(timing, started, in_script=in_script)
 
 
@@ -164,6 +171,7 @@ class _Benchmark:
     engine: Engine
     measurement: Measurement
     progress: Progress
+    say: Callable[[str], None] | None
     interventions: tuple[Intervention, ...]
     outside: Mapping[str, str]
 
@@ -192,21 +200,20 @@ class _Benchmark:
             with run.interruptible(self._saved):
                 if not self.files.prompts_file.exists():
                     write_jsonl(self.files.prompts_file, map(self.reading.record, self.reading.given.values()))
-                n_generated = self._generate()
+                timing |= self._generate()
                 scoring_started = time.perf_counter()
                 summary = self._summarise()
-            timing |= self._timing(n_generated) | {
-                "score_s": time.perf_counter() - scoring_started,
-                "total_s": time.perf_counter() - started,
-            }
+            ended = time.perf_counter()
+            timing |= {"score_s": ended - scoring_started, "total_s": ended - started}
             return run.finish(summary, timing, result=BenchResult)
 
-    def _timing(self, n_generated: int) -> dict[str, float]:
+    def _timing(self, n_generated: int, interim: Interim | None = None) -> dict[str, float]:
         clock = self.engine.clock
         return {
             "generate_s": clock.total,
             "generations_per_second": n_generated / clock.total if clock.total else 0.0,
             "share_outside_forward": clock.share_outside,
+            **({} if interim is None else {"interim_s": interim.spent}),
         }
 
     # -- opening -----------------------------------------------------------------------------------------------
@@ -245,13 +252,15 @@ class _Benchmark:
 
     # -- generating --------------------------------------------------------------------------------------------
 
-    def _generate(self) -> int:
-        """Generate what is missing, batch by batch; the number of new generations."""
-        done = {(record["prompt_id"], record["generation"]) for record in self.files.generations()}
+    def _generate(self) -> dict[str, float]:
+        """Generate what is missing, batch by batch; the time that it took."""
+        before = list(self.files.generations())
+        done = {(record["prompt_id"], record["generation"]) for record in before}
         self._drop_foreign(done)
         self.engine.clock.reset()  # rewriting took time of its own
         if len(done) == self.reading.n_rows:
-            return 0
+            return self._timing(0)
+        interim = self._interim(before)
         c, rows, size = self.config, self.reading.rows, self.reading.batch_size()
         hooks = apply(self.loaded.model, self.hooked) if self.hooked else nullcontext()
         with hooks as applied, self.progress("generating", total=len(rows), done=len(done)) as advance:
@@ -265,9 +274,22 @@ class _Benchmark:
                 batch_size=size,
                 done=done,
             ):
-                append_jsonl(self.files.shard, map(self._record, ended))
+                records = list(map(self._record, ended))
+                append_jsonl(self.files.shard, records)
                 advance(len(ended))
-        return len(rows) - len(done)
+                if interim is not None:
+                    interim.add(records)
+        return self._timing(len(rows) - len(done), interim)
+
+    def _interim(self, before: Sequence[dict[str, Any]]) -> Interim | None:
+        """What says estimates while the run goes on; None if nobody listens, or the run lacks a condition for them."""
+        if self.say is None or not set(self.config.conditions) >= NEEDED:
+            return None
+        k = min(self.config.generations, MOST_GENERATIONS)
+        scorer = self.measurement.quick_scorer(instruction_text=self.reading.instruction_text, generations=k)
+        interim = Interim(scorer, self.measurement.samples, n_rows=self.reading.n_rows, say=self.say)
+        interim.begin(before)
+        return interim
 
     def _drop_foreign(self, done: set[tuple[str, int]]) -> None:
         wanted = {(row.prompt_id, row.generation) for row in self.reading.rows}
