@@ -9,7 +9,7 @@ the last row is ``--algorithm leakmech``. Printed are
 * mean words of injections and stems;
 * the mean cosine similarity of stem and injection, and the share of samples whose stem shares a content word with one
   of its injections (overlap in topic);
-* the share of stems that are whole sentences (nothing to complete), and of those that break off in a function word
+* the share of stems that end in a final mark (nothing to complete), and of those that break off in a function word
   other than a linking verb;
 * the share of stems that the estimator itself does not call neutral;
 * the share of injections that would not stand alone, that run into the stem (no final mark), and of those with
@@ -92,8 +92,8 @@ def measured(samples: PromptSet, estimator: Estimator, encoder: SentenceEncoder)
     every = [text for own in injections.values() for text in own]
     vectors = encoder(stems)
     similarities = np.stack([cosine_similarity(vectors, encoder(own)) for own in injections.values()])
-    whole = np.array([stem.endswith(_ENDS) for stem in stems])
-    broken = np.array([not is_open_end(words(stem)[-1], linking_verbs=True) for stem in stems]) & ~whole
+    ended = np.array([stem.endswith(_ENDS) for stem in stems])
+    broken = np.array([not is_open_end(words(stem)[-1], linking_verbs=True) for stem in stems]) & ~ended
     shared = [
         any(shares_content_word(stem, own[index], besides=()) for own in injections.values())
         for index, stem in enumerate(stems)
@@ -104,7 +104,7 @@ def measured(samples: PromptSet, estimator: Estimator, encoder: SentenceEncoder)
         "stem": float(np.mean([len(words(stem)) for stem in stems])),
         "similarity": float(similarities.mean()),
         "shared_word": float(np.mean(shared)),
-        "whole": float(whole.mean()),
+        "ended": float(ended.mean()),
         "broken": float(broken.mean()),
         "charged_stem": float((np.asarray(estimator(stems)).argmax(axis=1) != LABELS.index("neutral")).mean()),
         "leaning": float(np.mean([leans(words(text)) for text in every])),
@@ -134,7 +134,7 @@ def tables(rows: Mapping[str, Mapping[str, Any]], title: str) -> list[Table]:
     lengths = ("positive", "neutral", "negative", "stem")
     shares = {
         "shared_word": "share a content word",
-        "whole": "whole sentence",
+        "ended": "final mark",
         "broken": "breaks off",
         "charged_stem": "not neutral",
     }

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -48,28 +49,23 @@ class Table:
             lines.append("<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>")
         return "\n".join([*lines, "</table>", *(f"<p>{escape(note)}</p>" for note in self.notes)])
 
-    def to_rich(self) -> RichTable:
-        """For printing on a terminal; a narrow one folds cells and loses nothing."""
-        notes = _literal("\n".join(self.notes)) if self.notes else None
-        table = RichTable(
-            title=_literal(self.title),
-            title_justify="left",
-            caption=notes,
-            caption_justify="left",
-            box=SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-            pad_edge=False,
-        )
+    def to_rich(self) -> Group:
+        """For printing on a terminal; a narrow one folds cells and loses nothing.
+
+        Title and notes are as wide as the terminal, not as the table.
+        """
+        table = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for index, name in enumerate(self.header):
             table.add_column(_literal(name), justify="left" if index == 0 else "right", overflow="fold")
         for row in self.rows:
             table.add_row(*map(_literal, row))
-        return table
+        notes = [_literal(note, style="table.caption") for note in self.notes]
+        return Group(_literal(self.title, style="table.title"), table, *notes)
 
 
-def _literal(text: str) -> Text:
+def _literal(text: str, style: str = "") -> Text:
     """Text in which square brackets are not markup."""
-    return Text(text, no_wrap=False, overflow="fold")
+    return Text(text, style=style, no_wrap=False, overflow="fold")
 
 
 def value_of(name: str, show: Callable[[Any], str] = cell) -> Column:

@@ -221,6 +221,13 @@ def test_brackets_in_names_are_text_on_the_terminal_not_markup():
         assert part in text
 
 
+def test_a_title_and_notes_that_are_longer_than_their_table_stay_on_one_line():
+    title, note = "hexl-frozen: 240 samples, lengths in tokens of some/model", "gap: longest minus shortest injection"
+    lines = drawn(Table(title, ("text", "mean"), [("stem", "3")], notes=[note]), 80).splitlines()
+    assert lines[0].rstrip() == title
+    assert lines[-1].rstrip() == note
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_no_number_is_lost_on_a_terminal(summary, width):
     table = leakage_table(summary)
