@@ -263,7 +263,8 @@ def test_finished_cells_of_mitigations_are_kept(runs, idle_model, name, again):
     assert [file for file in after if "/cells/" in file] == [file for file in before if "/cells/" in file]
     assert result.to_markdown().count("\n") > 3
     pd.testing.assert_frame_equal(result.to_frame(), pd.read_csv(RUNS / name / "tables" / "mitigations.csv"))
-    assert result.summary | {"timing": 0} == stored(f"{name}/summary.json") | {"timing": 0}
+    before_it = stored(f"{name}/summary.json") | {"timing": 0}
+    assert {key: (result.summary | {"timing": 0})[key] for key in before_it} == before_it  # newer keys may stand beside
     assert json.loads((runs / name / "run.json").read_text(encoding="utf-8")) == stored(f"{name}/run.json")
 
 

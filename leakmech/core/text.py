@@ -138,3 +138,8 @@ def normalised_words(text: str) -> list[str]:
     """Lower-case words without punctuation, apostrophes unified: what counts when texts are compared."""
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     return WORD.findall(text)
+
+
+def contains_words(text: str, part: str) -> bool:
+    """Whether the words of `part` occur in `text` as one piece, whatever their case and punctuation."""
+    return f" {' '.join(normalised_words(part))} " in f" {' '.join(normalised_words(text))} "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from leakmech.core.errors import ConfigError
 from leakmech.core.validation import described
@@ -10,10 +11,16 @@ from leakmech.core.validation import described
 
 @dataclass(frozen=True)
 class Decoding:
-    """Decoding settings; the defaults are the paper's (temperature is not stated there)."""
+    """Decoding settings; the defaults are the paper's (temperature is not stated there).
+
+    The temperature ``model`` is the checkpoint's own, which :meth:`resolved` puts in its place; nothing else is taken
+    from the checkpoint.
+    """
 
     max_new_tokens: int = described(128, "longest generation in tokens")
-    temperature: float = described(1.0, "sampling temperature; 0 is greedy")
+    temperature: float | Literal["model"] = described(
+        1.0, "sampling temperature; 0 is greedy, model is the checkpoint's own"
+    )
     top_k: int = described(50, "candidates kept before top-p; 0 keeps the whole vocabulary")
     top_p: float = described(0.9, "probability of the smallest set of candidates that is kept")
     repetition_penalty: float = described(
@@ -23,7 +30,7 @@ class Decoding:
     def __post_init__(self) -> None:
         for name, valid, wanted in (
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", self.temperature >= 0, "0 (greedy) or more"),
+            ("temperature", self.temperature == "model" or self.temperature >= 0, "0 (greedy) or more, or 'model'"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
             ("repetition_penalty", self.repetition_penalty > 0, "positive"),
@@ -31,5 +38,40 @@ class Decoding:
             if not valid:
                 raise ConfigError(f"decoding: {name} must be {wanted}, found {getattr(self, name)!r}")
 
-    def to_dict(self) -> dict[str, float]:
+    @property
+    def sampling_temperature(self) -> float:
+        """The temperature as a number; refused while it is still the checkpoint's own."""
+        if self.temperature == "model":
+            raise ConfigError("decoding: temperature 'model' is not resolved; call decoding.resolved(model) first")
+        return self.temperature
+
+    def resolved(self, model: Any) -> Decoding:
+        """The same settings with a number for the temperature ``model``; `model` is a Hugging Face model."""
+        if self.temperature != "model":
+            return self
+        own = own_temperature(model)
+        return replace(self, temperature=WITHOUT_OWN if own is None else own)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
         return asdict(self)
+
+
+WITHOUT_OWN = 1.0
+"""The temperature of a checkpoint that names none."""
+
+
+def own_temperature(model: Any) -> float | None:
+    """The temperature in a checkpoint's ``generation_config``; None if it names none."""
+    own = getattr(getattr(model, "generation_config", None), "temperature", None)
+    return None if own is None else float(own)
+
+
+def described_temperature(decoding: Decoding, model: Any) -> dict[str, str]:
+    """What a summary says of the temperature ``model``: where the number comes from; nothing for another one."""
+    if decoding.temperature != "model":
+        return {}
+    own = own_temperature(model)
+    return {
+        "temperature_from": f"the model's generation_config names none: {WITHOUT_OWN:g}" if own is None else "model"
+    }

@@ -99,7 +99,8 @@ def rewrite_prompts(
 ) -> Iterator[list[RewrittenPrompt]]:
     """Rewrite prompts, and yield them as they are finished; those whose id is in `done` are left out.
 
-    Give all prompts of the run. The request stands in the chat form and under the system role of `renderer`.
+    Give all prompts of the run. The request stands under the system role of `renderer`, in chat form, or in plain form
+    where the prompts are plain.
     """
     waiting = {prompt.id: prompt for prompt in prompts if prompt.id not in done}
     if rewrite.request is None:
@@ -121,7 +122,10 @@ def rewrite_prompts(
 
 def request_tokens(prompt: Prompt, rewrite: PromptRewrite, renderer: Renderer) -> tuple[int, ...]:
     """Token ids of the request to rewrite `prompt`; the instruction of the run does not stand in it."""
-    plain = Renderer(renderer.tokenizer, replace(renderer.prompting, instruction="none"))
+    prompting = replace(renderer.prompting, instruction="none", place="before")
+    if renderer.resolved_form == "prefill":  # there is no stem to open the answer with
+        prompting = replace(prompting, form="chat")
+    plain = Renderer(renderer.tokenizer, prompting)
     request = (rewrite.request or "{text}").replace("{text}", prompt.body)
     return tuple(renderer.token_ids(plain.render(request)))
 

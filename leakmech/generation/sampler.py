@@ -35,13 +35,14 @@ def sample_tokens(
 
     `logits` (float32) are changed in place. `seen` holds the tokens of prompt and row, padded with any id of the row.
     """
+    temperature = decoding.sampling_temperature
     penalise_repetition(logits, seen, decoding.repetition_penalty)
-    n_candidates = 1 if decoding.temperature == 0 else min(decoding.top_k or logits.shape[1], logits.shape[1])
+    n_candidates = 1 if temperature == 0 else min(decoding.top_k or logits.shape[1], logits.shape[1])
     scores, candidates = logits.topk(n_candidates, dim=1)  # NaN sorts first, so the top shows any of them
     broken = ~torch.isfinite(scores[:, 0])
-    if decoding.temperature == 0:
+    if temperature == 0:
         return candidates[:, 0], broken
-    log_probabilities = torch.log_softmax(scores / decoding.temperature, dim=1)
+    log_probabilities = torch.log_softmax(scores / temperature, dim=1)
     probabilities = log_probabilities.exp()
     mass_before = probabilities.cumsum(dim=1) - probabilities
     log_probabilities = log_probabilities.masked_fill(mass_before >= decoding.top_p, -torch.inf)

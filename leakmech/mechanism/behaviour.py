@@ -62,9 +62,9 @@ def sample_behaviour(
     for generation in generations:
         prompt = prompts[generation.prompt_id]
         own = sentences.clean(prompt.id, generation.text, "echo-free")
-        tokens = model.tokenizer(own.text, add_special_tokens=False)["input_ids"][:max_tokens]
+        tokens = renderer.answer_ids(prompt.stem, own.text)[:max_tokens]
         if own.scored and tokens:
-            found[prompt.sample][prompt.condition].append(tuple(tokens))
+            found[prompt.sample][prompt.condition].append(tokens)
     if not any(all(own.values()) for own in found.values()):
         raise GenerationError(
             "no sample has continuations after both injections (all generations are empty or repeat the prompt); "

@@ -1,10 +1,10 @@
 """What a model is told to do, and where in the prompt it is told: one registry of named instructions.
 
-Every prompt asks for the completion of a sentence. An instruction adds something to that request, in up to four
-places:
+Every prompt asks for the completion of a sentence, in the words of its *task*. An instruction adds something to that
+request, in up to four places:
 
     [system role] … {system}.
-    [user role]   {first}. Complete the sentence. {before}: {injection} {stem}
+    [user role]   {first}. {task}. {before}: {injection} {stem}
 
                   {after}.
 
@@ -14,29 +14,47 @@ prompt and found that it does not help: that one, to the letter, is ``paper``. E
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from leakmech.core.errors import ConfigError
 from leakmech.core.registry import Registry
 from leakmech.core.validation import has_words
 
-TASK = "Complete the sentence"
+TASKS: Registry[str] = Registry(
+    "task",
+    {
+        "complete": "Complete the sentence",
+        "finish": "Finish the sentence",
+        "continue": "Continue the sentence",
+        "write-end": "Write the end of this sentence",
+        "fill-in": "Fill in the rest of the sentence",
+        "how-it-goes-on": "Say how this sentence goes on",
+    },
+)
+"""Ways to ask for the completion, by name: the paper's wording (``complete``), and five paraphrases of it."""
+
+DEFAULT_TASK = "complete"
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """An instruction: its name, and what it says in each of the four places (empty: nothing), without final stops."""
+    """An instruction: its name, and what it says in each of the four places (empty: nothing), without final stops.
+
+    `task` is the request that it is added to.
+    """
 
     name: str
     before: str = ""
     after: str = ""
     system: str = ""
     first: str = ""
+    task: str = TASKS[DEFAULT_TASK]
 
     @property
     def request(self) -> str:
         """What stands before injection and stem in the user's text."""
-        return ". ".join(part for part in (self.first, TASK, self.before) if part)
+        return ". ".join(part for part in (self.first, self.task, self.before) if part)
 
     @property
     def text(self) -> str:
@@ -86,17 +104,33 @@ INSTRUCTIONS: Registry[Instruction] = Registry.named(
 )
 
 
-def resolve_instruction(name_or_text: str) -> Instruction:
-    """An instruction by name, or any text to be said before every prompt.
+def resolve_instruction(name_or_text: str, *, task: str = DEFAULT_TASK) -> Instruction:
+    """An instruction by name, or any text to be said before every prompt; `task` is a name or a text, too.
 
-    A single word is always a name, so that a misspelt name never becomes the text of an instruction. ConfigError for a
-    text that has no words.
+    A single word is always a name, so that a misspelt name never becomes a text. ConfigError for a text that has no
+    words.
     """
+    asked = resolve_task(task)
     if name_or_text in INSTRUCTIONS:
-        return INSTRUCTIONS[name_or_text]
+        return replace(INSTRUCTIONS[name_or_text], task=asked)
     if name_or_text and not has_words(name_or_text):
         raise ConfigError(f"instruction {name_or_text!r} has no words; give a sentence, or none")
-    text = name_or_text.strip().rstrip(".:")
-    if text and len(text.split()) == 1:
-        raise INSTRUCTIONS.missing(name_or_text, hint=" (or give a sentence)")
-    return Instruction("custom", before=text) if text else INSTRUCTIONS["none"]
+    text = _own_words(name_or_text, INSTRUCTIONS)
+    return Instruction("custom", before=text, task=asked) if text else replace(INSTRUCTIONS["none"], task=asked)
+
+
+def resolve_task(name_or_text: str) -> str:
+    """The words of a task, by name or as they are."""
+    if name_or_text in TASKS:
+        return TASKS[name_or_text]
+    if not has_words(name_or_text):
+        raise ConfigError(f"task {name_or_text!r} has no words; give a name or a sentence")
+    return _own_words(name_or_text, TASKS)
+
+
+def _own_words(text: str, names: Registry[Any]) -> str:
+    """A text without its final stop; a single word is a name that there is not."""
+    words = text.strip().rstrip(".:")
+    if words and len(words.split()) == 1:
+        raise names.missing(text, hint=" (or give a sentence)")
+    return words

@@ -6,6 +6,8 @@ says which characters each token covers (its offsets), and a part's tokens are t
     tokens(part) = {t : start_t < end(part) and end_t > start(part)}.
 
 Token counts are never guessed. A token that covers the end of one part and the beginning of the next belongs to both.
+In prefill form the stem is there twice: ``stem`` is the one in the assistant's turn, from which the model goes on, and
+``asked`` the one in the user's.
 """
 
 from __future__ import annotations
@@ -70,13 +72,20 @@ def locate(
 
 def _characters(prompt: Prompt) -> dict[str, Span]:
     """Characters of injection and stem in the rendered prompt, whose body is both, one character apart."""
-    start = prompt.rendered.rfind(prompt.text)
+    opened = len(prompt.rendered) - len(prompt.opening)
+    start = prompt.rendered.rfind(prompt.text, 0, opened)
     if start < 0:
         raise ModelError(
             f"prompt {prompt.id!r}: the chat template changes its text, so positions cannot be found; "
             "use the prompt form 'plain'"
         )
     end = start + prompt.text.rfind(prompt.body) + len(prompt.body)
+    found = _in_body(prompt, end)
+    return found | {"asked": found["stem"], "stem": (opened, len(prompt.rendered))} if prompt.opening else found
+
+
+def _in_body(prompt: Prompt, end: int) -> dict[str, Span]:
+    """Characters of injection and stem in a body that ends at `end`."""
     if prompt.injection is None:
         return {"stem": (end - len(prompt.stem), end), "injection": _NONE}
     names, texts = ("injection", "stem"), (prompt.injection, prompt.stem)

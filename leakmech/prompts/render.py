@@ -1,8 +1,17 @@
 """From samples to the exact strings that the model reads.
 
 A prompt is instruction + optional injection + stem (:mod:`leakmech.prompts.instructions` says where an instruction
-stands). Chat models get it as a user message with the system role stated explicitly (some chat templates silently add
-one of their own); base models get plain text.
+stands). It is put to the model in one of three forms:
+
+    chat      [system] [user: instruction: injection stem] [assistant:
+    prefill   [system] [user: instruction: injection stem] [assistant: stem
+    plain     instruction: injection stem
+
+In ``chat`` the model answers, in the others it goes on from the stem. The system role is stated explicitly, because
+some chat templates silently add one of their own. In ``prefill`` the assistant's turn is rendered as the template
+renders one that is already there, and cut off after the stem: so the model reads what it read in training before such a
+word, and whether a space stands before the stem is up to the template. A request that has no stem (a question, say) has
+nothing to open the answer with, and is put in the form of :attr:`Renderer.asking`.
 """
 
 from __future__ import annotations
@@ -13,20 +22,24 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from leakmech.core.errors import ConfigError, ModelError, nearest
+from leakmech.core.text import contains_words
 from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet, Sample
 from leakmech.prompts.arrangement import Place, injection_place
-from leakmech.prompts.instructions import Instruction, resolve_instruction
+from leakmech.prompts.instructions import DEFAULT_TASK, Instruction, resolve_instruction
 
-PromptForm = Literal["chat", "plain", "auto"]
+PromptForm = Literal["chat", "prefill", "plain", "auto"]
+ResolvedForm = Literal["chat", "prefill", "plain"]
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
+_NO_SPACE_BEFORE = (".", ",", ";", ":", "!", "?", ")", "…")
 
 
 @dataclass(frozen=True)
 class Prompt:
     """One condition of one sample, as the user wrote it (`text`) and as the model reads it (`rendered`).
 
-    ``body`` is the part of the text that holds injection and stem, ``instruction`` all that is said besides it.
+    ``body`` is the part of the text that holds injection and stem, ``instruction`` all that is said besides it, and
+    ``opening`` what `rendered` ends with beside the text: the stem in the assistant's turn, or nothing.
     """
 
     id: str
@@ -40,6 +53,7 @@ class Prompt:
     instruction: str
     body: str
     place: Place = "before"
+    opening: str = ""
 
     def to_dict(self) -> dict[str, str | None]:
         """The line of ``prompts.jsonl``."""
@@ -60,70 +74,89 @@ class Prompting:
     Parameters
     ----------
     form
-        ``chat``, ``plain``, or ``auto`` (chat exactly if the tokenizer has a chat template).
+        ``chat``, ``prefill`` (chat, and the answer opens with the stem), ``plain``, or ``auto`` (chat exactly if the
+        tokenizer has a chat template).
     system
-        Text of the system role in chat form; None leaves the role out (the template may then add its own).
+        Text of the system role in chat and prefill form; None leaves the role out (the template may then add its own).
     instruction
         A name from :data:`~leakmech.prompts.instructions.INSTRUCTIONS`, or any text to be said before every prompt.
     place
-        Whether injections stand before the stem or, in chat form, in a line of their own after it.
+        Whether injections stand before the stem or, with a chat template, in a line of their own after it.
+    task
+        How the completion is asked for: a name from :data:`~leakmech.prompts.instructions.TASKS`, or any text.
 
     Raises
     ------
     ConfigError
-        There is no such prompt form, place or instruction.
+        There is no such prompt form, place, instruction or task.
     """
 
     form: PromptForm = "auto"
     system: str | None = DEFAULT_SYSTEM
     instruction: str = "none"
     place: Place = "before"
+    task: str = DEFAULT_TASK
 
     def __post_init__(self) -> None:
         if self.form not in get_args(PromptForm):
             raise ConfigError(f"prompt form {self.form!r}{nearest(self.form, get_args(PromptForm))}")
         if self.place not in get_args(Place):
             raise ConfigError(f"place of the injection {self.place!r}{nearest(self.place, get_args(Place))}")
-        resolve_instruction(self.instruction)
+        resolve_instruction(self.instruction, task=self.task)
 
     @classmethod
     def of(cls, settings: Any) -> Prompting:
-        """Read it from settings with ``prompt_form``, ``system``, ``instruction`` and perhaps ``arrangement``."""
+        """Read it from settings with ``prompt_form``, ``system``, ``instruction``, ``task`` (and ``arrangement``)."""
         place = injection_place(getattr(settings, "arrangement", "before"))
-        return cls(settings.prompt_form, settings.system, settings.instruction, place)
+        return cls(settings.prompt_form, settings.system, settings.instruction, place, settings.task)
 
 
 @dataclass(frozen=True)
 class Renderer:
     """Turns samples into prompts for one tokenizer.
 
-    What the tokenizer cannot do is refused: chat form without a chat template, a system role that is not there, or
-    injections after the stem in plain form, where the injection would be continued and not the stem.
+    What the tokenizer cannot do is refused: chat or prefill form without a chat template, a system role or an open
+    assistant's turn that the template does not have, or an injection or instruction after the stem in plain form,
+    where that would be continued and not the stem.
     """
 
     tokenizer: Any
     prompting: Prompting = Prompting()
 
     def __post_init__(self) -> None:
-        if self.prompting.form == "chat" and not self.tokenizer.chat_template:
-            raise ModelError("prompt form 'chat': this tokenizer has no chat template; use --prompt-form plain or auto")
+        form = self.prompting.form
+        if form in ("chat", "prefill") and not self.tokenizer.chat_template:
+            raise ModelError(
+                f"prompt form {form!r}: this tokenizer has no chat template; use --prompt-form plain or auto"
+            )
         if self.prompting.place == "after" and self.tokenizer is not None and self.resolved_form == "plain":
             raise ConfigError(
                 "injections after the stem: need a chat template; a plain text would end with its injection, which "
                 "the model would continue instead of the stem"
             )
+        if self.resolved_instruction.after and self.tokenizer is not None and self.resolved_form == "plain":
+            raise ConfigError(
+                f"instruction {self.prompting.instruction!r} stands after the stem: a plain text would end with it, "
+                "and the model would continue it instead of the stem; choose another, or --prompt-form chat or prefill"
+            )
 
     @property
-    def resolved_form(self) -> Literal["chat", "plain"]:
+    def resolved_form(self) -> ResolvedForm:
         """The form of the prompts, ``auto`` decided by the tokenizer."""
         if self.prompting.form == "auto":
             return "chat" if self.tokenizer.chat_template else "plain"
         return self.prompting.form
 
+    @property
+    def asking(self) -> Renderer:
+        """What renders requests that have no stem: in chat form wherever the tokenizer has a template."""
+        form = "chat" if self.tokenizer.chat_template else "plain"
+        return replace(self, prompting=replace(self.prompting, form=form, place="before"))
+
     @cached_property
     def resolved_instruction(self) -> Instruction:
         """The instruction that is named."""
-        return resolve_instruction(self.prompting.instruction)
+        return resolve_instruction(self.prompting.instruction, task=self.prompting.task)
 
     @property
     def instruction_text(self) -> str:
@@ -148,9 +181,12 @@ class Renderer:
             place=self.prompting.place,
         )
 
-    def text(self, stem: str, injection: str | None = None) -> str:
-        """Instruction, injection and stem as the user would write them."""
-        return self.resolved_instruction.wrap(self._body(stem, injection))
+    def read(self, stem: str, injection: str | None = None) -> str:
+        """What the model reads of a stem and an injection that belong to no sample."""
+        return self.render(self.resolved_instruction.wrap(self._body(stem, injection)), opening=self._opening(stem))
+
+    def _opening(self, stem: str) -> str:
+        return stem if self.resolved_form == "prefill" else ""
 
     def _body(self, stem: str, injection: str | None) -> str:
         if not injection:
@@ -160,12 +196,20 @@ class Renderer:
     def prompt(self, sample: Sample, condition: Condition) -> Prompt:
         """Render one condition of one sample."""
         prompt = self.unrendered(sample, condition)
-        return replace(prompt, rendered=self.render(prompt.text))
+        return self._rendered(replace(prompt, opening=self._opening(sample.stem)))
 
     def with_body(self, prompt: Prompt, body: str) -> Prompt:
-        """`prompt` with another body in place of injection and stem; it keeps its id, and so its noise."""
+        """`prompt` with another body in place of injection and stem; it keeps its id, and so its noise.
+
+        In prefill form the answer opens with the stem as long as the body asks for it; what is said after a context
+        alone begins in an empty turn.
+        """
+        opening = self._opening(prompt.stem) if contains_words(body, prompt.stem) else ""
         text = self.resolved_instruction.wrap(body)
-        return replace(prompt, text=text, rendered=self.render(text), body=body)
+        return self._rendered(replace(prompt, text=text, body=body, opening=opening))
+
+    def _rendered(self, prompt: Prompt) -> Prompt:
+        return replace(prompt, rendered=self.render(prompt.text, opening=prompt.opening))
 
     def prompts(self, samples: PromptSet, conditions: Collection[Condition] = CONDITIONS) -> Iterator[Prompt]:
         """Prompts of all samples, sample by sample in the order of :data:`CONDITIONS`."""
@@ -174,19 +218,36 @@ class Renderer:
                 if condition in conditions:
                     yield self.prompt(sample, condition)
 
-    def render(self, text: str) -> str:
-        """The string that is tokenised for the user text `text`."""
+    def render(self, text: str, *, opening: str = "") -> str:
+        """The string that is tokenised for the user text `text`; in prefill form the answer opens with `opening`."""
         system = self._system()
         if self.resolved_form == "plain":
             return text
         messages = [{"role": "user", "content": text}]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
+        if opening:
+            return self._opened(messages, opening)
         try:
             return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # jinja2 raises whatever the template's author chose
             hint = "; if it refuses the system role, use --system none" if system is not None else ""
             raise ModelError(f"the tokenizer's chat template failed: {error}{hint}") from error
+
+    def _opened(self, messages: list[dict[str, str]], opening: str) -> str:
+        """The conversation up to `opening` in the assistant's turn, which the template must leave as it is."""
+        messages = [*messages, {"role": "assistant", "content": opening}]
+        try:
+            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, continue_final_message=True)
+            problem = "" if rendered.endswith(opening) else f"it changes {opening!r}"
+        except Exception as error:  # as above, and ValueError where the text is lost
+            rendered, problem = "", str(error).partition("\n")[0]
+        if problem:
+            raise ModelError(
+                f"prompt form 'prefill': the chat template cannot open the assistant's turn with the stem ({problem}); "
+                "use --prompt-form chat or plain"
+            )
+        return rendered
 
     def _system(self) -> str | None:
         """Text of the system role, with what the instruction adds to it."""
@@ -201,5 +262,22 @@ class Renderer:
         return f"{system} {addition}."
 
     def token_ids(self, rendered: str) -> list[int]:
-        """Token ids of a rendered prompt; in chat form the template has already written the special tokens."""
+        """Token ids of a rendered prompt; a chat template has already written the special tokens."""
         return self.tokenizer(rendered, add_special_tokens=self.resolved_form == "plain")["input_ids"]
+
+    def answer_ids(self, stem: str, answer: str) -> tuple[int, ...]:
+        """Token ids of a text without white space around it as the answer to a prompt that ends with `stem`.
+
+        Where the model goes on from the stem, they are those that the text has after the stem and a space (none before
+        a comma or the like).
+        """
+        tokenizer = self.tokenizer
+
+        def ids(text: str) -> tuple[int, ...]:
+            return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+        if self.resolved_form == "chat" or not answer:
+            return ids(answer)
+        space = "" if answer.startswith(_NO_SPACE_BEFORE) else " "
+        before, whole = ids(stem), ids(f"{stem}{space}{answer}")
+        return whole[len(before) :] if whole[: len(before)] == before else ids(space + answer)

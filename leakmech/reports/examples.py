@@ -19,7 +19,7 @@ from rich.text import Text
 from leakmech.core.errors import RunDirectoryError, UsageError, nearest
 from leakmech.core.store import read_jsonl_shard
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, Condition
-from leakmech.prompts.instructions import resolve_instruction
+from leakmech.prompts.instructions import DEFAULT_TASK, resolve_instruction
 from leakmech.reports.cells import DASH, signed
 from leakmech.runs.result import Result
 from leakmech.scoring.records import Record
@@ -45,7 +45,8 @@ def sample_texts(result: Result) -> dict[str, SampleTexts]:
     """
     path = result.files.prompts_file
     # Every prompt is instruction, optional injection and stem; the first is known, and control has no second.
-    instruction = resolve_instruction(result.summary["instruction"])
+    summary = result.summary
+    instruction = resolve_instruction(summary["instruction"], task=summary.get("task", DEFAULT_TASK))
     prompts: dict[str, dict[str, Any]] = {}
     for row in read_jsonl_shard(path):
         prompts.setdefault(row["sample"], {})[row["condition"]] = row

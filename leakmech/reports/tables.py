@@ -146,7 +146,7 @@ def leakage_table(summary: Summary) -> Table:
     shifts = {name: estimate(overall, name, signed) for name in ("valence_shift", "asymmetry", "context_shift")}
     return Table.of(
         f"Expression leakage: {summary['model']} on {summary['dataset']} ({summary['n_samples']} samples "
-        f"x 4 prompts x {summary['generations']} generations, seed {summary['seed']})",
+        f"x 4 prompts x {summary['generations']} generations, seed {summary['seed']}{_form(summary)})",
         rows,
         _LEAKAGE,
         [
@@ -175,6 +175,12 @@ def _contrast_note(summary: Summary) -> str:
         "contrast: all pairs on the own label minus all pairs of the other polarity's prompts on that label; 0 = "
         f"polarity does nothing, whatever intensity does. {found} (p: polarities swapped within samples)"
     )
+
+
+def _form(summary: Summary) -> str:
+    """How prompts were put, where that is known (it is not for texts that were generated elsewhere)."""
+    form = summary.get("prompt_form")
+    return f", {form} form" if form else ""
 
 
 def _topic_notes(summary: Summary) -> list[str]:

@@ -181,7 +181,8 @@ def _written(one: _Field) -> tuple[Kind, str]:
         return "pairs", "NAME=NUMBER"
     if bool in kinds:
         return "switch", ""
-    return "value", _shown(kinds[-1])
+    words = any(get_origin(kind) is Literal for kind in kinds)
+    return "value", "|".join(map(_shown, kinds)) if words else _shown(kinds[-1])
 
 
 def _shown(kind: Any) -> str:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from leakmech.core.errors import ConfigError
 from leakmech.core.validation import checked
 from leakmech.generation.decoding import Decoding
-from leakmech.prompts.instructions import resolve_instruction
+from leakmech.prompts.instructions import DEFAULT_TASK, resolve_instruction, resolve_task
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
 from leakmech.scoring.sentence import Cleaning
 
@@ -52,7 +52,8 @@ class Settings(BaseModel):
     grows: ClassVar[Collection[str] | None] = None
     """Settings that may differ when a run takes in more, finished or not; None: a finished run is only read."""
     newer: ClassVar[Collection[str]] = ()
-    """Settings that runs of earlier versions do not know: at their defaults they leave no trace."""
+    """Settings that runs of earlier versions do not know, beside those of the groups: at their defaults they leave no
+    trace."""
     title: ClassVar[str] = "Settings"
     """What the fields that a class adds are about: the heading of their options."""
 
@@ -70,7 +71,8 @@ class Settings(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide results, JSON-ready."""
-        at_default = {name for name in self.newer if getattr(self, name) == type(self).model_fields[name].default}
+        newer = {name for kind in type(self).__mro__ for name in vars(kind).get("newer", ())}
+        at_default = {name for name in newer if getattr(self, name) == type(self).model_fields[name].default}
         return self.model_dump(mode="json", exclude={*self.place, *at_default})
 
 
@@ -123,8 +125,14 @@ class FormSettings(Settings):
 
     title: ClassVar[str] = "Prompts"
 
-    prompt_form: PromptForm = Field("auto", description="chat template, plain text, or whichever the tokenizer has")
-    system: str | None = Field(DEFAULT_SYSTEM, description="text of the system role in chat form; none leaves it out")
+    prompt_form: PromptForm = Field(
+        "auto",
+        description="chat template, the same with an answer that opens with the stem (prefill), plain text, or auto: "
+        "chat if the tokenizer has a template, else plain",
+    )
+    system: str | None = Field(
+        DEFAULT_SYSTEM, description="text of the system role in chat and prefill form; none leaves it out"
+    )
 
 
 class InstructionSettings(Settings):
@@ -132,14 +140,27 @@ class InstructionSettings(Settings):
 
     title: ClassVar[str] = "Prompts"
 
+    newer: ClassVar[Collection[str]] = ("task",)
+
     instruction: str = Field(
         "none", description="a name (none, ignore-irrelevant, self-reminder, …), or any text added before every prompt"
+    )
+    task: str = Field(
+        DEFAULT_TASK,
+        description="how the completion is asked for: complete, finish, continue, write-end, fill-in, how-it-goes-on, "
+        "or any text",
     )
 
     @field_validator("instruction")
     @classmethod
     def _known_instruction(cls, value: str) -> str:
         resolve_instruction(value)
+        return value
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, value: str) -> str:
+        resolve_task(value)
         return value
 
 

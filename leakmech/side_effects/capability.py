@@ -1,7 +1,8 @@
 """Everyday knowledge: four-choice questions, answered by log-probability.
 
-The model reads "Answer the question in a few words: ..." as a rendered prompt of its own (chat template or plain text),
-and each choice c is scored as the answer to it:
+The model reads "Answer the question in a few words: ..." as a rendered prompt of its own, in chat form wherever the
+tokenizer has a chat template (whatever form the prompts of the benchmark have: a question asked without the template
+would measure something else) and as plain text where it has none. Each choice c is scored as the answer to it:
 
     s(c) = sum_t log p(c_t | prompt, c_<t),    in nats;    answer = argmax_c s(c)
 
@@ -119,8 +120,8 @@ def capability(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Capability:
-    """Let a model choose the answers; the renderer's form and system role are used, its instruction is not."""
-    answers = _right_choices(questions)
+    """Let a model choose the answers; the renderer's system role is used, its instruction is not."""
+    answers, renderer = _right_choices(questions), renderer.asking
     continuations = [
         Continuation(f"{question.id}/{number}", question.id, prompt, tokens)
         for question in questions

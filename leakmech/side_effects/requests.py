@@ -4,7 +4,9 @@
     retention on requests = shift(changed) / shift(base)
 
 Requests have no injection and no stem: an intervention on either does not act, one on a condition that reads either
-never fires. The interval resamples requests within their polarity.
+never fires. They are put in chat form wherever the tokenizer has a chat template, also where prompts are plain texts or
+answers are opened with the stem: that is how such a model is asked. The interval resamples requests within their
+polarity.
 """
 
 from __future__ import annotations
@@ -79,6 +81,7 @@ def answer_requests(
     An instruction stands around the request as it does around a stem. The caller enters the hooks of interventions and
     hands on what they know as `applied`.
     """
+    renderer = renderer.asking
     instruction = renderer.resolved_instruction
     asked = {request.id: _around(request.request, instruction) for request in requests}
     sentences = FirstSentences({request.id: PromptText(request.request) for request in requests}, cleaner)

@@ -43,20 +43,19 @@ def answer_continuations(answers: Answers, controls: Mapping[str, Prompt], rende
     What a model answers after an injection is judged as an answer to the stem alone: an answer that keeps free of the
     injection is then as probable as one that was never tempted.
     """
-    # A chat template ends with a line break or a special token; plain text goes on after a space.
-    space = " " if renderer.resolved_form == "plain" else ""
     missing = [sample for sample in answers.samples if sample not in controls]
     if missing:
         raise UsageError(f"answers: sample {missing[0]!r} has no control prompt")
     prompts = dict(zip(controls, locate(list(controls.values()), renderer), strict=True))
-    encoded: dict[str, tuple[int, ...]] = {"": ()}
+    encoded: dict[tuple[str, str], tuple[int, ...]] = {}
     found = []
     for sample, condition, number, text in zip(
         answers.samples, answers.conditions, answers.generations, answers.answers, strict=True
     ):
-        if text not in encoded:
-            encoded[text] = plain_ids(renderer.tokenizer, space + text)
-        found.append(_continued(prompts[sample], f"{sample}/{condition}#{number}", encoded[text]))
+        key = (sample, text)
+        if key not in encoded:
+            encoded[key] = renderer.answer_ids(controls[sample].stem, text)
+        found.append(_continued(prompts[sample], f"{sample}/{condition}#{number}", encoded[key]))
     return found
 
 

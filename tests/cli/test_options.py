@@ -93,7 +93,10 @@ def test_help_groups_options_and_shows_defaults() -> None:
     sections = re.split(r"\n\n(?=[A-Z][\w ]+:\n)", help_of("bench"))
     by_heading = {section.partition(":")[0]: " ".join(section.split()) for section in sections}
     assert "--model TEXT" in by_heading["Model"]
-    assert "--temperature NUMBER sampling temperature; 0 is greedy [default: 1.0]" in by_heading["Decoding"]
+    assert (
+        "--temperature NUMBER|model sampling temperature; 0 is greedy, model is the checkpoint's own [default: 1.0]"
+        in " ".join(by_heading["Decoding"].split())
+    )
     assert "[default: hooks]" in by_heading["Benchmark"]
     assert "bootstrap resamples of every interval [default: 10000]" in by_heading["Seed and statistics"]
     assert "--fit TEXT" in help_of("diagnose")

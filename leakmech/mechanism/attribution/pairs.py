@@ -121,8 +121,8 @@ def _continued(prompt: LocatedPrompt, tokens: Sequence[int]) -> LocatedPrompt:
 
 
 def _n_shared(clean: LocatedPrompt, corrupt: LocatedPrompt) -> int:
-    """Count tokens from the stem on; those that a tokenizer joins to the injection do not count."""
-    shared = min(len(prompt) - prompt.spans["stem"][0] for prompt in (clean, corrupt))
+    """Count tokens from the stem on (in prefill form the first one); those joined to the injection do not count."""
+    shared = min(len(prompt) - prompt.spans.get("asked", prompt.spans["stem"])[0] for prompt in (clean, corrupt))
     same = clean.ids[-shared:] == corrupt.ids[-shared:]
     if not same[-1]:
         raise ModelError(f"prompts {clean.id!r} and {corrupt.id!r}: do not end in the same token")

@@ -30,7 +30,8 @@ def token_projections(
     """Project every token of a sample's prompts on the direction, after the direction's layer.
 
     Columns: condition, position, token (decoded), projection, part (``prefix``, ``instruction``, ``injection``,
-    ``stem`` or ``tail``).
+    ``turn``, ``stem`` or ``tail``). ``turn`` is what stands between the request and the answer that opens with the stem
+    (prefill form): the stem in the user's turn, and the turn's change.
     """
     cache = cache_activations(
         loaded,
@@ -68,6 +69,8 @@ def _part(prompt: LocatedPrompt, index: int, instruction: int) -> str:
         return "tail"
     if index >= prompt.spans["stem"][0]:
         return "stem"
+    if "asked" in prompt.spans and index >= prompt.spans["asked"][0]:
+        return "turn"
     start, stop = prompt.spans["injection"]
     if stop and index >= start:  # and the space after it, where that is a token of its own
         return "injection"

@@ -35,8 +35,8 @@ from leakmech.reports.figures.canvas import (
 )
 from leakmech.reports.figures.frames import Frame, checked, has_interval
 
-PARTS = ("prefix", "instruction", "injection", "stem", "tail")
-_PART_NAMES = {"prefix": "chat prefix", "tail": "chat tail"}
+PARTS = ("prefix", "instruction", "injection", "turn", "stem", "tail")
+_PART_NAMES = {"prefix": "chat prefix", "turn": "stem as asked, turn", "tail": "chat tail"}
 _MARKERS = {"control": "", "positive": "o", "neutral": "s", "negative": "^"}
 _TEXT_COLORS = CONDITION_COLORS | {"neutral": "#6b6b6b"}  # the grey of the lines is too light to be read
 _STYLES = {"control": (0, (4, 2))}

@@ -129,6 +129,7 @@ class Measurement:
             "generations": generations,
             "seed": c.seed,
             "instruction": c.instruction,
+            "task": c.task,
             "arrangement": c.arrangement,
             "estimator": self.estimators[0].name,
             "estimators": [estimator.name for estimator in self.estimators],

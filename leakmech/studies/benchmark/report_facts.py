@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from leakmech.prompts.instructions import DEFAULT_TASK, resolve_task
 from leakmech.reports.cells import estimate, p_value, percent, signed
 from leakmech.reports.page import Section, reproduce
 from leakmech.runs.directory import RunRecord
@@ -43,7 +44,8 @@ def facts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:
         *_topic(overall),
         ("Cleaning policy", summary["cleaning"]),
         ("Expression estimator", ", ".join(summary.get("estimators", [summary["estimator"]]))),
-        ("Instruction", summary["instruction"]),
+        *_prompts(summary, record),
+        *_temperature(summary),
         *_changes(summary),
         ("Seed", str(summary["seed"])),
         origin,
@@ -58,6 +60,24 @@ def _topic(overall: Summary) -> list[tuple[str, str]]:
         return []
     rate, free = percent(overall["topic_rate"], decimals=0), overall["topic_free"]
     return [("Answers about the injection", rate), ("mu_EL, all pairs, without these", estimate(free, "auc_el"))]
+
+
+def _temperature(summary: Summary) -> list[tuple[str, str]]:
+    """The sampling temperature, and where it comes from; nothing for texts that were generated elsewhere."""
+    if "decoding" not in summary:
+        return []
+    own = f" ({summary['temperature_from']})" if "temperature_from" in summary else ""
+    return [("Temperature", f"{summary['decoding']['temperature']:g}{own}")]
+
+
+def _prompts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:
+    """How prompts are put: the form, and whether the tokenizer decided it; and what is said besides the sample."""
+    rows = []
+    if summary.get("prompt_form"):
+        by_tokenizer = record.config.get("prompt_form") == "auto"
+        rows.append(("Prompt form", summary["prompt_form"] + (" (auto)" if by_tokenizer else "")))
+    task = summary.get("task", DEFAULT_TASK)
+    return [*rows, ("Task", resolve_task(task)), ("Instruction", summary["instruction"])]
 
 
 def _changes(summary: Summary) -> list[tuple[str, str]]:

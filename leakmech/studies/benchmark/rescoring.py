@@ -155,7 +155,7 @@ def _with_gaps(record: dict[str, Any]) -> dict[str, Any]:
 def _renderer(config: ScoreConfig) -> Renderer:
     """Writes prompts as users write them; how another program rendered them is not known."""
     place = injection_place(config.arrangement)
-    return Renderer(None, Prompting("plain", instruction=config.instruction, place=place))
+    return Renderer(None, Prompting("plain", instruction=config.instruction, place=place, task=config.task))
 
 
 def _prompts(samples: PromptSet, config: ScoreConfig) -> dict[tuple[str, str], Prompt]:

@@ -19,6 +19,7 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import append_jsonl, slug, write_jsonl
 from leakmech.datasets.samples import load_dataset
 from leakmech.generation.decode import Generation
+from leakmech.generation.decoding import Decoding, described_temperature
 from leakmech.generation.engine import Capabilities, Engine, refuse_incapable
 from leakmech.generation.hf_engine import HFEngine
 from leakmech.interventions.base import Intervention, interventions_key
@@ -181,6 +182,11 @@ class _Benchmark:
             self.config, self.files, self.loaded, self.engine, self.measurement.samples, self.progress, self.hooked
         )
 
+    @cached_property
+    def decoding(self) -> Decoding:
+        """The settings with the checkpoint's temperature in place of its name."""
+        return self.config.decoding.resolved(self.loaded.model)
+
     @property
     def hooked(self) -> tuple[Intervention, ...]:
         return () if self.config.fold else self.interventions
@@ -225,6 +231,7 @@ class _Benchmark:
         return {
             **interventions,
             **engine,
+            **({"temperature": str(self.decoding.temperature)} if self.decoding != self.config.decoding else {}),
             **self.loaded.fingerprint(),
             **self.reading.fingerprint(),
             **self.outside,
@@ -266,7 +273,7 @@ class _Benchmark:
         with hooks as applied, self.progress("generating", total=len(rows), done=len(done)) as advance:
             for ended in self.engine.complete(
                 rows,
-                c.decoding,
+                self.decoding,
                 seed=c.seed,
                 stop=self.sentences.complete if c.stop_at_first_sentence else None,
                 combination=c.contrast,
@@ -323,7 +330,8 @@ class _Benchmark:
         return {
             "model": c.model,
             "n_prompts": len(self.reading.given),
-            "decoding": c.decoding.to_dict(),
+            "decoding": self.decoding.to_dict(),
+            **described_temperature(c.decoding, self.loaded.model),
             **self.reading.summary(),
             "prompt_form": self.reading.renderer.resolved_form,
             "dtype": str(self.loaded.dtype).removeprefix("torch."),

@@ -155,7 +155,11 @@ class _LoraTraining:
             if main:
                 card = adapter_card(base, data, config, trained, modules=len(modules))
                 write_card(self.out, card)
-                about = {"model": loaded.name, "data": card["data"], "results": card["results"]}
+                form = self._renderer.resolved_form
+                about = {
+                    "model": loaded.name, "prompt_form": form, "data": card["data"], "results": card["results"],
+                    "decoding": config.decoding.resolved(loaded.model).to_dict(),
+                }  # fmt: skip
                 run.finish(about, result=LoraResult)
             self.accelerator.wait_for_everyone()
             return LoraResult.load(self.out)
@@ -216,7 +220,7 @@ class _LoraTraining:
                 evaluation=evaluation,
                 max_overlap=config.max_overlap,
                 renderer=self._renderer,
-                decoding=config.decoding,
+                decoding=config.decoding.resolved(self.loaded.model),
                 seed=config.seed,
                 batch_size=config.generation_batch_size,
                 cache_dir=cache_dir,

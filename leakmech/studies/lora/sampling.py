@@ -241,7 +241,7 @@ def _draw(
 
 def _rendered(renderer: Renderer, candidate: _Candidate, *, reference: bool = False) -> str:
     without = reference and candidate.kind == "irrelevant"
-    return renderer.render(renderer.text(candidate.stem, None if without else candidate.injection))
+    return renderer.read(candidate.stem, None if without else candidate.injection)
 
 
 def _example(

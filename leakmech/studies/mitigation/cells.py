@@ -28,7 +28,7 @@ from leakmech.interventions.files import load_interventions
 from leakmech.interventions.hooks import apply
 from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.prompts.arrangement import Arrangement
-from leakmech.prompts.render import Prompting, Renderer
+from leakmech.prompts.render import Prompting, Renderer, ResolvedForm
 from leakmech.runs.directory import RunDirectory
 from leakmech.runs.run import Run
 from leakmech.scoring.expression import Estimator, estimator_names, load_estimator
@@ -87,6 +87,7 @@ class Cells:
         """What decides the numbers of all cells: model, settings, margins and data sets."""
         settings = {**self.config.identity(), "relevant": self.relevant, "damage": self.damage, "draws": self.draws}
         settings |= {"arrangements": self.arrangements} if self.arrangements else {}
+        settings |= {"decoding": self.config.decoding.resolved(self.loaded.model).to_dict()}
         sets = [load_dataset(name).content_hash for name in (self.config.dataset, *self.relevant)]
         described = json.dumps(settings, sort_keys=True), json.dumps(self.margins.to_dict())
         return (self.loaded.weights_hash, *described, *sets)
@@ -198,6 +199,7 @@ class Cells:
 
     def _answer(self, mitigation: Mitigation) -> RequestAnswers:
         config = mitigation.configure(self.config)
+        decoding = config.decoding.resolved(self.loaded.model)
         loaded, interventions = self._changed_model(mitigation)
         with mitigation.around(loaded.model), apply(loaded.model, interventions) as applied:
             return answer_requests(
@@ -206,7 +208,7 @@ class Cells:
                 renderer=self._renderer(mitigation),
                 estimator=self.estimator,
                 generations=config.generations,
-                decoding=config.decoding,
+                decoding=decoding,
                 cleaner=Cleaner(config.echo_similarity),
                 cleaning=config.cleaning,
                 applied=applied,
@@ -288,6 +290,11 @@ class Cells:
 
     def _renderer(self, mitigation: Mitigation) -> Renderer:
         return Renderer(self.loaded.tokenizer, Prompting.of(mitigation.configure(self.config)))
+
+    @property
+    def prompt_form(self) -> ResolvedForm:
+        """The form of the prompts; requests and questions are put in chat form wherever there is a template."""
+        return self._renderer(BASE).resolved_form
 
     def _variant(self, mitigation: Mitigation) -> ModelVariant:
         """The model as the mitigation changes its forward pass."""

@@ -247,6 +247,7 @@ def finish(
         "n_samples": len(load_dataset(cells.config.dataset).take(cells.config.limit)),
         "generations": cells.config.generations,
         "seed": cells.config.seed,
+        "prompt_form": cells.prompt_form,
         "margins": cells.margins.to_dict(),
         "base": dict(rows[0]),
         "mitigations": {row["name"]: dict(row) for row in rows[1:] if row["split"] == cells.split},

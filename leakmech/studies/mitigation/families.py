@@ -27,6 +27,8 @@ from leakmech.interventions.base import Intervention, Probe
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons, DampenAttention, ScaleHeads, Steer
 from leakmech.mechanism.directions.direction import Direction
+from leakmech.prompts.instructions import resolve_instruction
+from leakmech.prompts.render import ResolvedForm
 from leakmech.studies.mitigation.mitigation import Mitigation, MitigationKind
 from leakmech.studies.mitigation.parts import FittedParts
 from leakmech.studies.mitigation.prompting import contrast_mitigation, instruction_mitigations, rewrite_mitigation
@@ -44,6 +46,8 @@ class Family:
     strengths: tuple[float | None, ...]
     """The strengths to try; None for a mitigation that has none."""
     make: Callable[[FittedParts, float | None], Mitigation]
+    ends_prompt: bool = False
+    """Does it put something after the stem, so that plain prompts cannot have it?"""
 
     def members(self, parts: FittedParts, fitted: Path) -> list[Mitigation]:
         """The mitigations at all strengths.
@@ -77,7 +81,10 @@ def _edits(
 
 
 def _fixed(mitigation: Mitigation) -> Family:
-    return Family(mitigation.name, mitigation.kind, mitigation.note, (None,), lambda _, __: mitigation)
+    after = resolve_instruction(mitigation.settings.get("instruction", "none")).after
+    return Family(
+        mitigation.name, mitigation.kind, mitigation.note, (None,), lambda _, __: mitigation, ends_prompt=bool(after)
+    )
 
 
 # -- directions -------------------------------------------------------------------------------------------------------
@@ -238,3 +245,16 @@ BASELINES: tuple[Family, ...] = (
 def chosen_families(names: Sequence[str] | None) -> list[Family]:
     """The families of these names; all of them for None, or none given."""
     return [FAMILIES.find(name) for name in names or FAMILIES]
+
+
+def fitting_families(
+    families: Sequence[Family], form: ResolvedForm, *, named: bool
+) -> tuple[list[Family], dict[str, str]]:
+    """The families that prompts of this form can have, and for the others why not.
+
+    Families that the user `named` are never left out, but refused (:class:`leakmech.prompts.render.Renderer`).
+    """
+    if form != "plain" or named:
+        return list(families), {}
+    why = "stands after the stem: a plain prompt would end with it, and the model would continue it"
+    return [one for one in families if not one.ends_prompt], {one.name: why for one in families if one.ends_prompt}

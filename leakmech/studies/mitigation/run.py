@@ -29,13 +29,14 @@ from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.models.device import dtype_name
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
+from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT, RunDirectory
 from leakmech.runs.run import Run, run_path
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.cells import Cells
 from leakmech.studies.mitigation.evaluation import finish, measure_all
-from leakmech.studies.mitigation.families import BASELINES, Family, chosen_families
+from leakmech.studies.mitigation.families import BASELINES, Family, chosen_families, fitting_families
 from leakmech.studies.mitigation.mitigation import Mitigation
 from leakmech.studies.mitigation.parts import FittedParts, load_fitted
 from leakmech.studies.mitigation.prompting import ORACLE
@@ -94,6 +95,8 @@ def mitigate(
     by_name = model is None or isinstance(model, str | Path)
     loaded = load_configured(bench, None if by_name else model, tokenizer)
     refuse_misfit_files(config, loaded)
+    form = Renderer(loaded.tokenizer, Prompting.of(bench)).resolved_form
+    families, left_out = fitting_families(families, form, named=bool(config.families))
     parts = _fitted_parts(config, loaded, progress)
     fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
     fingerprint |= {"fitted_on": parts.source_hash} if parts else {}
@@ -117,6 +120,7 @@ def mitigate(
             "diagnosis": config.diagnosis,
             "relation_probe": _probe_facts(parts, fitted) if parts and _uses_probe(families) else None,
             "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
+            "left_out": left_out,
         }
         timing = {"total_s": round(time.perf_counter() - started, 1)}
         result = finish(run, [*rows, *tuned], found, test, timing)
