@@ -74,8 +74,10 @@ SEMANTIC_NOTES = (
 def table3(rows: Sequence[Row]) -> list[Table]:
     """Expression and semantic leakage of the rows without an instruction, as :func:`paper.beside` makes them."""
     plain = without_instruction(rows)
+    strangers = dict.fromkeys(row["model"] for row in plain if row["paper_mu_el"] is None)
+    told = [f"The paper has no number for {', '.join(strangers)}."] if strangers else []
     return [
-        Table.of("Table 3: expression leakage, the paper's and ours", plain, COLUMNS, NOTES),
+        Table.of("Table 3: expression leakage, the paper's and ours", plain, COLUMNS, [*told, *NOTES]),
         Table.of("Table 3: semantic leakage, the paper's and ours", plain, SEMANTIC, SEMANTIC_NOTES),
     ]
 
