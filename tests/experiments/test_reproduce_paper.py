@@ -44,7 +44,7 @@ def test_settings_are_the_paper_s_and_what_it_leaves_open_is_a_variant():
     assert {s["estimator"] for s in settings} == {"hub:cardiffnlp/twitter-roberta-base-sentiment"}
     one = settings[0]["decoding"]
     assert (one["top_p"], one["top_k"], one["repetition_penalty"], one["max_new_tokens"]) == (0.9, 50, 1.1, 128)
-    assert {s["decoding"]["temperature"] for s in settings} == {1.0}
+    assert {s["decoding"]["temperature"] for s in settings} == {"model", 1.0}
     assert len({row.name for row in rows}) == len(rows)
 
 
