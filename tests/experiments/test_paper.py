@@ -149,6 +149,14 @@ def test_a_run_of_a_version_that_did_not_count_so_is_counted_now(runs, monkeypat
     assert (found["mu_el"], found["w_el"], found["mu_l"]) == (counted["mu_el"], counted["w_el"], counted["mu_l"])
 
 
+def test_runs_at_their_checkpoints_own_temperatures_are_of_one_setting(runs, monkeypatch):
+    result = leakmech.load_result(runs["Llama-3.2-1B"])
+    own = {"decoding": {"temperature": 0.6}, "temperature_from": "model", "prompt_form": "chat"}
+    monkeypatch.setattr(leakmech, "load_result", lambda _: type(result)(result.path, result.summary | own))
+    (found,) = load_rows([result.path])
+    assert (found["setting"], found["temperature"]) == ("T model, chat", 0.6)  # a base model's own form is plain
+
+
 def test_an_instruction_that_helps_lowers_leakage(runs):
     effects = instruction_effects(beside(load_rows(runs.values()), paper_rows()), margin=0.05)
     (effect,) = effects
