@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from leakmech.reports.cells import cell, estimate, number, p_value, percent, signed
+from leakmech.reports.cells import cell, estimate, number, p_value, percent, signed, significant
 
 Summary = Mapping[str, Any]
 Column = Callable[[Mapping[str, Any]], str]
@@ -105,6 +106,17 @@ _READINGS: Mapping[str, Column] = {
     "W_EL p": value_of("p", p_value),
     "p, least to most": lambda record: _range(record.get("w_el_range"), p_value),
 }
+_TILT: Mapping[str, Column] = {
+    "log p": value_of("form"),
+    "completions": value_of("completions"),
+    "estimator": value_of("estimator"),
+    "shift [95 % CI]": estimate_of("shift", partial(significant, digits=2, signed=True, zeros=True)),
+    "d_z [95 % CI]": estimate_of("d_z"),
+    "right sign": lambda record: f"{record['n_right']} of {record['n']}",
+    "swap p": value_of("p_swap", p_value),
+    "neutral - control, d_z": estimate_of("context_shift_d_z", signed),
+    "r with sampled": estimate_of("sampled_r"),
+}
 _ESTIMATORS: Mapping[str, Column] = {
     "estimator": value_of("name"),
     **{name: _LEAKAGE[name] for name in ("mu_EL [95 % CI]", "all pairs [95 % CI]", "W_EL p")},
@@ -139,6 +151,9 @@ def leakage_table(summary: Summary) -> Table:
         rows.append({"name": "topic-free"} | overall["topic_free"])
     if "whole" in summary:
         rows.append({"name": "stem + answer"} | summary["whole"])
+    if "tilt" in summary:
+        sign = summary["tilt"]["per_token"]
+        rows.append({"name": "tilt, right sign", "mu_el": sign["right_sign"], "mu_el_ci": sign["right_sign_ci"]})
     if overall["noise_floor"] is not None:
         both = (("auc_el", "noise_floor"), ("mu_el", "noise_floor_mu_el"))
         ends = {f"{name}{end}": overall[f"{floor}{end}"] for name, floor in both for end in ("", "_ci")}
@@ -158,6 +173,7 @@ def leakage_table(summary: Summary) -> Table:
             f"{number(overall['valence_d_z'])}; asymmetry {shifts['asymmetry']} (> 0: negative injections move more); "
             f"context shift {shifts['context_shift']}",
             *_topic_notes(summary),
+            *_tilt_notes(summary),
         ],
     )
 
@@ -237,6 +253,47 @@ def answer_choices(summary: Summary) -> list[dict[str, Any]]:
     return rows
 
 
+def _tilt_notes(summary: Summary) -> list[str]:
+    """What the row about tilt means; nothing for a run without it."""
+    if "tilt" not in summary:
+        return []
+    own = summary["tilt"]["per_token"]
+    return [
+        f"tilt, right sign: share of {own['n']} stems at which the positive injection, more than the negative one, "
+        f"raises the odds of the model's own glad completions over its sad ones; d_z {estimate(own, 'd_z')}."
+    ]
+
+
+def tilt_table(summary: Summary) -> Table | None:
+    """Affective tilt in both forms, with and without shared words, by estimator; None for a run without it."""
+    if "tilt" not in summary:
+        return None
+    told = summary["tilt"]
+    names = {"per_token": "per token", "summed": "summed"}
+    parts = [("all", told["estimator"], told), ("no shared words", told["estimator"], told["without_shared_words"])]
+    parts += [("all", name, own) for name, own in told["by_estimator"].items() if name != told["estimator"]]
+    rows = [
+        {"form": name, "completions": completions, "estimator": estimator} | own[form]
+        for completions, estimator, own in parts
+        for form, name in names.items()
+    ]
+    left_out = [f"{len(ids)} with {reason}" for reason, ids in told["left_out"].items() if ids]
+    null = told["per_token"]["d_z_swap_null"]
+    ends = "" if null is None else f" (95 % of d_z in {number(null[0])} to {number(null[1])})"
+    return Table.of(
+        f"Affective tilt: {told['n_samples']} stems x {told['completions_per_stem']:.1f} completions",
+        rows,
+        _TILT,
+        [
+            "tilt: covariance of valence and log p over what the base model writes after the control prompt; shift: "
+            "positive - negative injection, per sample. No completion can be about an injection.",
+            f"swap p: polarity labels exchanged within samples{ends}. no shared words: without the "
+            f"{told['without_shared_words']['n_dropped']} completions that have a content word of an injection. "
+            f"sampled: {told['sampled']}. Stems left out: {', '.join(left_out) or 'none'}.",
+        ],
+    )
+
+
 def cleaning_table(summary: Summary) -> Table:
     """The headline under each cleaning policy, with echo and empty rates."""
     rows = _marked(summary["by_cleaning"], summary["cleaning"])
@@ -295,5 +352,11 @@ def _marked(values: Mapping[str, Mapping[str, Any]], headline: str) -> list[dict
 
 def summary_tables(summary: Summary) -> list[Table]:
     """Every table of a run, the main one first."""
-    tables = [leakage_table(summary), cleaning_table(summary), paper_table(summary), estimator_table(summary)]
+    tables = [
+        leakage_table(summary),
+        tilt_table(summary),
+        cleaning_table(summary),
+        paper_table(summary),
+        estimator_table(summary),
+    ]
     return [table for table in tables if table is not None]

@@ -38,6 +38,18 @@ class RunDirectory:
         return self.path / "generations" / "shard-000.jsonl"
 
     @property
+    def tilt_drawn_file(self) -> Path:
+        return self.path / "tilt" / "drawn.jsonl"
+
+    @property
+    def tilt_completions_file(self) -> Path:
+        return self.path / "tilt" / "completions.jsonl"
+
+    @property
+    def tilt_likelihoods_file(self) -> Path:
+        return self.path / "tilt" / "likelihoods.jsonl"
+
+    @property
     def scores_file(self) -> Path:
         return self.path / "scores.parquet"
 

@@ -31,8 +31,8 @@ Fragment = dict[str, Any]
 
 R = TypeVar("R", bound=Result)
 
-_SAMPLES = ("dataset", "fit", "tune")
-"""Settings that name files of samples, whose content is in the fingerprint."""
+_SAMPLES = ("dataset", "fit", "tune", "tilt_from")
+"""Settings that name files of samples or of texts, whose content is in the fingerprint."""
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,15 @@ class Cleaner:
             return Cleaned(first, scored=True)
         raise ConfigError(f"cleaning policy {policy!r}{nearest(policy, CLEANINGS)}")
 
+    def up_to_scored(self, text: str, prompt: PromptText, policy: Cleaning) -> str:
+        """What the model wrote up to the end of the sentence that `policy` scores; empty if it scores none."""
+        end = 0
+        for sentence, _ in scan_sentences(text):
+            end = text.index(sentence, end) + len(sentence)
+            if policy != "echo-free" or self._without_repetition(sentence, prompt):
+                return text[:end]
+        return ""
+
     def is_echo(self, text: str, prompt: PromptText) -> bool:
         """Whether the first sentence of `text` repeats a sentence of the prompt, alone or as its beginning."""
         first = next((sentence for sentence, _ in scan_sentences(text)), "")
@@ -162,6 +171,10 @@ class FirstSentences:
     def clean(self, prompt_id: str, text: str, policy: Cleaning) -> Cleaned:
         """The text of a generation that `policy` scores."""
         return self.cleaner.clean(text, self.texts[prompt_id], policy)
+
+    def up_to_scored(self, prompt_id: str, text: str, policy: Cleaning) -> str:
+        """What the model wrote up to the end of the sentence that `policy` scores; empty if it scores none."""
+        return self.cleaner.up_to_scored(text, self.texts[prompt_id], policy)
 
 
 def cut_repetition(sentence: str, prompt: PromptText) -> str:

@@ -26,6 +26,7 @@ from leakmech.reports.tables import (
     estimator_table,
     leakage_table,
     paper_table,
+    tilt_table,
 )
 from leakmech.runs.result import Result
 from leakmech.studies.benchmark import report_texts as texts
@@ -44,7 +45,7 @@ def write_report(run: str | Path) -> Path:
 def sections(result: Result) -> list[Section]:
     """The page, from what was found to how it was made."""
     summary, record = result.summary, result.record
-    estimators, letter = estimator_table(summary), paper_table(summary)
+    estimators, letter, tilt = estimator_table(summary), paper_table(summary), tilt_table(summary)
     return [
         headline(summary),
         *([Paragraph(texts.HEXL, "caution small")] if summary["dataset"] == "hexl" else []),
@@ -52,6 +53,7 @@ def sections(result: Result) -> list[Section]:
         leakage_chart(summary),
         Shown(leakage_table(summary), total="overall"),
         *answer_sections(summary),
+        *([Paragraph(texts.TILT, heading="Affective tilt"), Shown(tilt)] if tilt else []),
         Paragraph(texts.CLEANING.format(policy=summary["cleaning"]), heading="Cleaning policies"),
         Shown(cleaning_table(summary)),
         Paragraph(texts.POLICIES, "soft small"),

@@ -42,6 +42,12 @@ LETTER = (
     "The paper draws ten generations a prompt and does not say how they become one verdict. Both readings that its p "
     "values fit, on texts cleaned as in the paper:"
 )
+TILT = (
+    "Completions that the base model writes after the control prompt, before it has seen any injection, and how an "
+    "injection shifts the odds between the glad and the sad ones: the covariance of valence and log-likelihood over "
+    "the completions of a stem. No completion can be about an injection, so this is affect and not topic. Without an "
+    "effect d_z is 0 and half of the stems have the right sign."
+)
 ESTIMATORS = (
     "What counts as positive or negative is one estimator's opinion. The same generations, as each of them sees them:"
 )

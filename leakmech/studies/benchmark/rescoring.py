@@ -27,6 +27,7 @@ from leakmech.studies.benchmark.external import ExternalGenerations, read_genera
 from leakmech.studies.benchmark.measurement import Measurement
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import ScoreConfig
+from leakmech.studies.benchmark.tilt import copy_tilt, summarise_tilt
 
 
 def score(
@@ -101,6 +102,8 @@ def score(
                 n_rows=len(given.texts),
                 progress=progress,
             )
+            if scored is not None and copy_tilt(scored.files, run.files, measurement.estimators):
+                summary["tilt"] = summarise_tilt(run.files, given.samples, run.files.scores(), config)
         return run.finish(summary, {"total_s": time.perf_counter() - started}, result=BenchResult)
 
 

@@ -39,6 +39,7 @@ from leakmech.studies.benchmark.measurement import Measurement
 from leakmech.studies.benchmark.prompts import RunPrompts
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig
+from leakmech.studies.benchmark.tilt import TiltStage, summarise_tilt
 
 _IN_MEMORY = "in memory"
 
@@ -143,10 +144,14 @@ def run_benchmark(
         interventions = load_interventions(config.intervention)
     samples = arrange(load_dataset(config.dataset), config.arrangement)
     measurement = Measurement.load(config, samples.take(config.limit), whole=samples, topic=topic)
-    loaded = _adapted(load_configured(config, model, tokenizer), config, interventions)
+    base = load_configured(config, model, tokenizer)
+    loaded = _adapted(base, config, interventions)
     timing = {"load_s": time.perf_counter() - started}
     files, engine = RunDirectory(path), engine_of(loaded)
     benchmark = _Benchmark(config, files, loaded, engine, measurement, progress, interim, interventions, outside or {})
+    if config.tilt:
+        benchmark = replace(benchmark, tilt=benchmark.tilt_stage(base, engine_of))
+    del base  # a copy that nobody needs any more is not kept in memory
     return benchmark.complete(timing, started, in_script=in_script)
 
 
@@ -175,6 +180,13 @@ class _Benchmark:
     say: Callable[[str], None] | None
     interventions: tuple[Intervention, ...]
     outside: Mapping[str, str]
+    tilt: TiltStage | None = None
+
+    def tilt_stage(self, base: LoadedModel, engine_of: Callable[[LoadedModel], Engine]) -> TiltStage:
+        """What measures tilt, with the model that writes the completions."""
+        outside, measured = bool(self.outside), self.measurement
+        changed = outside or bool(self.interventions or self.config.adapter or self.config.prompt_rewrite)
+        return TiltStage(self.reading, base, engine_of, measured.estimators, measured.cleaner, changed, outside)
 
     @cached_property
     def reading(self) -> RunPrompts:
@@ -206,7 +218,7 @@ class _Benchmark:
             with run.interruptible(self._saved):
                 if not self.files.prompts_file.exists():
                     write_jsonl(self.files.prompts_file, map(self.reading.record, self.reading.given.values()))
-                timing |= self._generate()
+                timing |= self._generate() | self._tilted()
                 scoring_started = time.perf_counter()
                 summary = self._summarise()
             ended = time.perf_counter()
@@ -236,11 +248,14 @@ class _Benchmark:
             **self.reading.fingerprint(),
             **self.outside,
             **self.measurement.fingerprint(),
+            **(self.tilt.fingerprint() if self.tilt else {}),
         }
 
     def _open(self, in_script: bool) -> Run:
         hooks, contrast = bool(self.hooked or self.outside), self.config.contrast is not None
         refuse_incapable(self.engine, Capabilities(hooks=hooks, contrast=contrast))
+        if self.tilt is not None:
+            self.tilt.refuse()
         return Run.open(
             self.files.path,
             self.config,
@@ -317,6 +332,14 @@ class _Benchmark:
             "finish_reason": generation.finish_reason,
         }
 
+    def _tilted(self) -> dict[str, float]:
+        """Make what tilt needs, if it is measured; the seconds that it took."""
+        if self.tilt is None:
+            return {}
+        started = time.perf_counter()
+        self.tilt.make()
+        return {"tilt_s": time.perf_counter() - started}
+
     def _summarise(self) -> dict[str, Any]:
         """Every number of ``summary.json`` except the timing."""
         c = self.config
@@ -327,6 +350,8 @@ class _Benchmark:
             n_rows=self.reading.n_rows,
             progress=self.progress,
         )
+        if self.tilt is not None:
+            found["tilt"] = summarise_tilt(self.files, self.measurement.samples, self.files.scores(), c)
         return {
             "model": c.model,
             "n_prompts": len(self.reading.given),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from leakmech.core.errors import UsageError
-from leakmech.datasets.samples import CONDITIONS, Condition
+from leakmech.datasets.samples import CONDITIONS, POLARITIES, Condition
 from leakmech.generation.contrast import Contrast, named_contrast
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.rewrites import find_rewrite
@@ -24,6 +24,7 @@ from leakmech.runs.settings import (
     StatisticsSettings,
 )
 from leakmech.scoring.sentence import DEFAULT_ECHO_SIMILARITY, Cleaning
+from leakmech.scoring.tilt import COMPLETIONS, FEWEST_DISTINCT
 
 Statistic = Literal[
     "auc_el",
@@ -58,6 +59,7 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
 
     command: ClassVar[str] = "bench"
     title: ClassVar[str] = "Benchmark"
+    newer: ClassVar[Collection[str]] = ("tilt", "tilt_completions", "tilt_from")
 
     intervention: str | None = Field(None, description="file of interventions (.json) that the model runs under")
     fold: Annotated[bool, Spelling("--fold/--hooks")] = Field(
@@ -78,6 +80,14 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
         CONDITIONS, min_length=1, description="prompts that are completed; a number that needs others is not computed"
     )
 
+    tilt: bool = Field(
+        False, description="also measure how injections shift the odds between the model's own glad and sad completions"
+    )
+    tilt_completions: int = Field(COMPLETIONS, ge=FEWEST_DISTINCT, description="completions of each stem for tilt")
+    tilt_from: str | None = Field(
+        None, description="run of the base model whose completions tilt is measured on, to compare models on the same"
+    )
+
     @field_validator("prompt_rewrite")
     @classmethod
     def _known_rewrite(cls, value: str | None) -> str | None:
@@ -87,6 +97,16 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
     @classmethod
     def _named_contrast(cls, value: Any) -> Any:
         return None if value == "none" else named_contrast(value)
+
+    @model_validator(mode="after")
+    def _can_be_tilted(self) -> Self:
+        if self.tilt_from is not None and not self.tilt:
+            raise ValueError("tilt_from: names completions for tilt, which is not measured; add tilt")
+        if self.tilt and self.contrast is not None:
+            raise ValueError("tilt: contrastive decoding draws from several prompts, of which no likelihood is known")
+        if self.tilt and not set(POLARITIES) <= set(self.conditions):
+            raise ValueError("tilt: compares positive and negative prompts; add both to the conditions")
+        return self
 
     @property
     def oracle(self) -> bool:

@@ -1,0 +1,344 @@
+"""The tilt of a run: its completions, how probable every prompt makes them, and what follows from that.
+
+Three files in ``tilt/``, each of which is made once and continued after an interruption:
+
+``completions.jsonl``
+    One line a sample: what the base model writes after the control prompt, up to the end of the sentence that is
+    scored, and the valence of that sentence by each estimator. A run without any change takes its own control
+    generations; what is missing is drawn from the base model (``drawn.jsonl``) with the noise that these would have.
+    ``tilt_from`` takes the texts of another run, so that models and mitigations are compared on the same ones.
+``likelihoods.jsonl``
+    One line a sample: log p of its completions after the run's own prompts, under the run's own model. Texts are
+    tokenised anew for the model, so that they need not be its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from leakmech.core.errors import DatasetError, RunDirectoryError, UsageError
+from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard, write_jsonl, write_text
+from leakmech.datasets.samples import POLARITIES, PromptSet
+from leakmech.generation.decode import Row
+from leakmech.generation.engine import Engine, generate
+from leakmech.generation.likelihood import log_likelihoods
+from leakmech.generation.variants import Continuation, ModelVariant
+from leakmech.interventions.applied import Applied
+from leakmech.interventions.hooks import apply
+from leakmech.models.adapters import is_peft
+from leakmech.models.load import LoadedModel
+from leakmech.prompts.render import Prompt
+from leakmech.runs.directory import RunDirectory
+from leakmech.scoring.expression import LABELS, Estimator
+from leakmech.scoring.leakage import PerSample, valence_shifts
+from leakmech.scoring.records import column, leakage_scores, topic_ranks
+from leakmech.scoring.sentence import Cleaner, FirstSentences
+from leakmech.scoring.tilt import FORMS, TiltData, text_numbers, tilt_statistics
+from leakmech.scoring.topic import on_injection, shares_content_word, without_topic
+from leakmech.side_effects.texts import plain_ids
+from leakmech.studies.benchmark.prompts import RunPrompts
+from leakmech.studies.benchmark.settings import ScoringConfig
+
+Completions = dict[str, dict[str, Any]]
+"""Lines of ``completions.jsonl`` by sample."""
+
+
+@dataclass(frozen=True)
+class TiltStage:
+    """Makes the files of a run's tilt."""
+
+    prompts: RunPrompts
+    base: LoadedModel
+    """The model without intervention and adapter."""
+    engine_of: Callable[[LoadedModel], Engine]
+    estimators: tuple[Estimator, ...]
+    cleaner: Cleaner
+    changed: bool
+    """Whether anything changes the model or its prompts, so that control generations are not the base model's."""
+    outside: bool
+    """Whether the caller has changed the model in a manner that cannot be taken off."""
+
+    def refuse(self) -> None:
+        """Refuse, before anything is written, a run whose base model cannot be asked or whose completions are others'.
+
+        Raises
+        ------
+        UsageError, DatasetError, RunDirectoryError
+            The caller has changed the model; ``tilt_from`` has no completions, or those of other samples.
+        """
+        if self.prompts.config.tilt_from:
+            self._given()
+        elif self.outside:
+            raise UsageError(
+                "tilt: completions are the base model's, and what changes this model from outside cannot be taken off; "
+                "name a run of the base model with tilt_from"
+            )
+
+    def fingerprint(self) -> dict[str, str]:
+        """The hash of completions that come from elsewhere."""
+        if not self.prompts.config.tilt_from:
+            return {}
+        texts = (text["text"] for line in self._given().values() for text in line["completions"])
+        return {"tilt_completions": content_hash(*texts)}
+
+    def make(self) -> None:
+        """Make what is not there yet."""
+        files = self.prompts.files
+        if not files.tilt_completions_file.exists():
+            lines = self._given() if self.prompts.config.tilt_from else self._own()
+            write_jsonl(files.tilt_completions_file, with_valence(lines, self.estimators).values())
+        self._likelihoods(read_completions(files))
+
+    # -- completions -----------------------------------------------------------------------------------------------
+
+    @property
+    def _n(self) -> int:
+        return self.prompts.config.tilt_completions
+
+    def _given(self) -> Completions:
+        """The completions of another run, for the samples of this one."""
+        source = Path(self.prompts.config.tilt_from or "")
+        files = RunDirectory(source)
+        if not files.tilt_completions_file.exists():
+            raise RunDirectoryError(f"{source}: has no completions; tilt_from names a run of `leakmech bench --tilt`")
+        there, found = read_completions(files), {}
+        for sample in self.prompts.samples:
+            line = there.get(sample.id)
+            if line is None or line["stem"] != sample.stem:
+                what = "has no completions of" if line is None else "has another stem of"
+                raise DatasetError(f"{source}: {what} sample {sample.id!r}; tilt_from names a run on the same samples")
+            kept = [completion for completion in line["completions"] if completion["generation"] < self._n]
+            found[sample.id] = line | {"n_asked": min(line["n_asked"], self._n), "completions": kept}
+        return found
+
+    def _own(self) -> Completions:
+        """What the base model writes after the control prompts."""
+        config, found = self.prompts.config, {}
+        texts = dict(self._stored())
+        for prompt in self.controls.values():
+            line: dict[str, Any] = {"sample": prompt.sample, "stem": prompt.stem, "n_asked": self._n, "completions": []}
+            for number in range(self._n):
+                text = texts[prompt.id, number]
+                cleaned = self.sentences.clean(prompt.id, text, config.cleaning)
+                read = self.sentences.up_to_scored(prompt.id, text, config.cleaning)
+                if cleaned.scored and read.strip():
+                    line["completions"].append({"generation": number, "text": read, "sentence": cleaned.text})
+            found[prompt.sample] = line
+        return found
+
+    @cached_property
+    def controls(self) -> dict[str, Prompt]:
+        """By id, the control prompts as the data set has them."""
+        renderer = self.prompts.renderer
+        return {prompt.id: prompt for prompt in renderer.prompts(self.prompts.samples, ("control",))}
+
+    @cached_property
+    def sentences(self) -> FirstSentences:
+        instruction = self.prompts.renderer.instruction_text
+        return FirstSentences.of(self.controls.values(), self.cleaner, instruction=instruction)
+
+    def _stored(self) -> Iterator[tuple[tuple[str, int], str]]:
+        """Texts by prompt and number: control generations of the run if it is the base model's, and what is drawn."""
+        files = self.prompts.files
+        known = list(read_jsonl_shard(files.tilt_drawn_file)) if files.tilt_drawn_file.exists() else []
+        if not (self.changed or is_peft(self.base.model)):
+            known += [record for record in files.generations() if record["condition"] == "control"]
+        there = {(record["prompt_id"], record["generation"]): record["text"] for record in known}
+        yield from there.items()
+        rows = [
+            Row(prompt.id, number, tuple(self.prompts.renderer.token_ids(prompt.rendered)))
+            for prompt in self.controls.values()
+            for number in range(self._n)
+            if (prompt.id, number) not in there
+        ]
+        if rows:
+            yield from self._drawn(rows)
+
+    def _drawn(self, rows: Sequence[Row]) -> Iterator[tuple[tuple[str, int], str]]:
+        config = self.prompts.config
+        model: Any = self.base.model
+        with model.disable_adapter() if is_peft(model) else nullcontext():
+            for made in generate(
+                self.engine_of(self.base),
+                rows,
+                config.decoding,
+                seed=config.seed,
+                stop=self.sentences.complete if config.stop_at_first_sentence else None,
+                batch_size=self.prompts.batch_size(),
+                keep=lambda ended: append_jsonl(
+                    self.prompts.files.tilt_drawn_file,
+                    ({"prompt_id": g.prompt_id, "generation": g.generation, "text": g.text} for g in ended),
+                ),
+                progress=self.prompts.progress,
+                label="tilt: completions",
+            ):
+                yield (made.prompt_id, made.generation), made.text
+
+    # -- likelihoods -----------------------------------------------------------------------------------------------
+
+    def _likelihoods(self, completions: Completions) -> None:
+        """Log p of all completions, sample by sample."""
+        file = self.prompts.files.tilt_likelihoods_file
+        done = {line["sample"] for line in read_jsonl_shard(file)} if file.exists() else set()
+        with self.prompts.progress("tilt: likelihoods", total=len(completions), done=len(done)) as advance:
+            for sample, line in completions.items():
+                if sample not in done:
+                    append_jsonl(file, [{"sample": sample, **self._of_sample(sample, line["completions"])}])
+                    advance(1)
+
+    def _of_sample(self, sample: str, completions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        tokenizer: Any = self.prompts.renderer.tokenizer
+        tokens = [plain_ids(tokenizer, completion["text"]) for completion in completions]
+        again = tokenizer.batch_decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        log_p = {}
+        for condition, row in self._rows[sample].items():
+            parts = _parts(row)
+            items = [
+                Continuation(f"{row.prompt_id}#{number}", sample, row.prompt_tokens, own, **parts)
+                for number, own in enumerate(tokens)
+            ]
+            log_p[condition] = log_likelihoods(self._variant, items, share_prompts=True).log_likelihood.tolist()
+        return {
+            "n_tokens": list(map(len, tokens)),
+            "n_altered": sum(a.strip() != c["text"].strip() for a, c in zip(again, completions, strict=True)),
+            "log_p": log_p,
+        }
+
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, Row]]:
+        """By sample and condition, a row of the run: its prompt as the run's model reads it."""
+        found: dict[str, dict[str, Row]] = {}
+        for row in self.prompts.rows:
+            prompt = self.prompts.completed[row.prompt_id]
+            found.setdefault(prompt.sample, {})[prompt.condition] = row
+        return found
+
+    @cached_property
+    def _variant(self) -> ModelVariant:
+        model, hooked = self.prompts.loaded.model, self.prompts.hooked
+
+        def change() -> AbstractContextManager[Applied]:
+            return apply(model, hooked)
+
+        return ModelVariant(self.prompts.loaded, change if hooked else None)
+
+
+def _parts(row: Row) -> dict[str, tuple[int, int]]:
+    """Where the parts of a row's prompt stand, if hooks must know it."""
+    spans = row.spans
+    return {} if spans is None else {"injection": spans.injection or (0, 0), "stem": spans.stem or (0, 0)}
+
+
+# -- from files to numbers ---------------------------------------------------------------------------------------------
+
+
+def read_completions(files: RunDirectory) -> Completions:
+    """The completions that are stored with a run."""
+    return {line["sample"]: line for line in read_jsonl_shard(files.tilt_completions_file)}
+
+
+def with_valence(lines: Completions, estimators: Sequence[Estimator]) -> Completions:
+    """Completions with the valence of what is scored of each, by these estimators."""
+    sentences = [completion["sentence"] for line in lines.values() for completion in line["completions"]]
+    columns: dict[str, Iterator[float]] = {}
+    for estimator in estimators:
+        found = np.asarray(estimator(sentences)) if sentences else np.zeros((0, 3))
+        valence = found[:, LABELS.index("positive")] - found[:, LABELS.index("negative")]
+        columns[estimator.name] = iter(valence.astype(float).tolist())
+    return {
+        sample: line
+        | {
+            "completions": [
+                {**completion, "valence": {name: next(values) for name, values in columns.items()}}
+                for completion in line["completions"]
+            ]
+        }
+        for sample, line in lines.items()
+    }
+
+
+def copy_tilt(source: RunDirectory, target: RunDirectory, estimators: Sequence[Estimator]) -> bool:
+    """Take over another run's completions and likelihoods, with valence by other estimators; False: it has none."""
+    if not source.tilt_likelihoods_file.exists():
+        return False
+    write_jsonl(target.tilt_completions_file, with_valence(read_completions(source), estimators).values())
+    shutil.copyfile(source.tilt_likelihoods_file, target.tilt_likelihoods_file)
+    return True
+
+
+def read_tilt(files: RunDirectory, samples: PromptSet) -> tuple[TiltData, dict[str, int]]:
+    """Completions and likelihoods of a run, and counts: asked for, without a scored sentence, tokenised otherwise."""
+    lines = read_completions(files)
+    likelihoods = {line["sample"]: line for line in read_jsonl_shard(files.tilt_likelihoods_file)}
+    lines, likelihoods = ({sample.id: found[sample.id] for sample in samples} for found in (lines, likelihoods))
+    first = next(iter(likelihoods.values()))
+    conditions, n = tuple(first["log_p"]), max(line["n_asked"] for line in lines.values())
+    shape = len(samples), n
+    names = next((c["valence"] for line in lines.values() for c in line["completions"]), {})
+    numbers, n_tokens = np.full(shape, -1), np.zeros(shape, dtype=int)
+    log_p = np.full((len(samples), len(conditions), n), np.nan)
+    valence, shares = {name: np.full(shape, np.nan) for name in names}, np.zeros(shape, dtype=bool)
+    for i, sample in enumerate(samples):
+        own, found = lines[sample.id]["completions"], likelihoods[sample.id]
+        places = [completion["generation"] for completion in own]
+        numbers[i, places] = text_numbers([completion["text"] for completion in own])
+        n_tokens[i, places] = found["n_tokens"]
+        log_p[i][:, places] = [found["log_p"][condition] for condition in conditions]
+        injections = [sample.injection(polarity) or "" for polarity in POLARITIES]
+        shares[i, places] = [
+            any(shares_content_word(c["text"], injection, besides=[sample.stem]) for injection in injections)
+            for c in own
+        ]
+        for name, values in valence.items():
+            values[i, places] = [completion["valence"][name] for completion in own]
+    data = TiltData(tuple(s.id for s in samples), conditions, numbers, n_tokens, log_p, valence, shares)
+    counts = {
+        "n_asked": sum(line["n_asked"] for line in lines.values()),
+        "n_empty": sum(line["n_asked"] - len(line["completions"]) for line in lines.values()),
+        "n_altered": sum(line["n_altered"] for line in likelihoods.values()),
+    }
+    return data, counts
+
+
+def summarise_tilt(
+    files: RunDirectory, samples: PromptSet, frame: pd.DataFrame, config: ScoringConfig
+) -> dict[str, Any]:
+    """Every number about the tilt of a run that holds it; ``tables/tilt.csv`` has one row a sample."""
+    data, counts = read_tilt(files, samples)
+    told, sampled = sampled_shift(frame, config)
+    found = tilt_statistics(data, sampled=sampled, seed=config.seed, draws=config.bootstrap_draws)
+    write_text(files.path / "tables" / "tilt.csv", per_sample(data, sampled).to_csv(index=False))
+    return {"estimator": data.headline, **counts, **found, "sampled": told}
+
+
+def sampled_shift(frame: pd.DataFrame, config: ScoringConfig) -> tuple[str, PerSample]:
+    """Valence shift of each sample from its generations, without those about the injection where that is told."""
+    scores = leakage_scores(frame, config.cleaning)
+    if column(config.cleaning, "topic_positive") not in frame:
+        return "valence shift", valence_shifts(scores)["valence_shift"]
+    ranks = topic_ranks(frame, config.cleaning)
+    return "topic-free valence shift", valence_shifts(without_topic(scores, on_injection(ranks)))["valence_shift"]
+
+
+def per_sample(data: TiltData, sampled: PerSample) -> pd.DataFrame:
+    """One row a sample: its completions, the tilt of each prompt in both forms, and why there is none."""
+    columns: dict[str, Any] = {
+        "sample": data.samples,
+        "n_completions": data.there.sum(axis=1),
+        "n_distinct": data.n_distinct(data.there),
+        "left_out": data.reasons(data.headline, data.there),
+    }
+    for form in FORMS:
+        tilts = data.tilts(form)
+        columns |= {f"{form}_{name}": tilts[:, i] for i, name in enumerate(data.conditions)}
+        columns[f"{form}_shift"] = data.shift(tilts, "positive", "negative")
+    return pd.DataFrame(columns | {"sampled_shift": sampled})
