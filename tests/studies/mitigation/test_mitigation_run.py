@@ -14,6 +14,7 @@ from leakmech import Mitigation, diagnose, mitigate
 from leakmech.core.errors import ConfigError, InterventionError, ModelError, RunDirectoryError
 from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.runs.directory import stored_settings
+from leakmech.studies.diagnosis import run as diagnosis_run
 from leakmech.studies.mitigation.run import _names, best_of
 
 DIAGNOSIS = {
@@ -44,7 +45,9 @@ def files(tmp_path_factory, make_tiny, chat_tokenizer):
 @pytest.fixture(scope="module")
 def diagnosis(files, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "diagnosis"
-    return diagnose(files / "model", out=out, fit=str(files / "fit.jsonl"), **DIAGNOSIS).path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diagnosis_run, "write_report", lambda *_: None)  # its figures take half of the time
+        return diagnose(files / "model", out=out, fit=str(files / "fit.jsonl"), **DIAGNOSIS).path
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,19 @@
+"""Mitigations of tiny models are judged on a part of the questions and neutral texts: what they say means nothing."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from leakmech.datasets.questions import load_questions
+from leakmech.side_effects.texts import neutral_continuations
+from leakmech.studies.mitigation import cells
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_texts():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "load_questions", lambda: load_questions()[:20])
+        patch.setattr(cells, "neutral_continuations", partial(neutral_continuations, limit=30))
+        yield
