@@ -89,6 +89,7 @@ _LEAKAGE: Mapping[str, Column] = {
     "W_EL p": value_of("w_el", p_value),
     "mu_L [95 % CI]": estimate_of("mu_l"),
     "topic": value_of("topic_rate", percent),
+    "on task": value_of("on_task_rate", percent),
     "echo": value_of("echo_rate", percent),
     "empty": value_of("empty_rate", percent),
 }
@@ -163,7 +164,7 @@ def leakage_table(summary: Summary) -> Table:
         f"Expression leakage: {summary['model']} on {summary['dataset']} ({summary['n_samples']} samples "
         f"x 4 prompts x {summary['generations']} generations, seed {summary['seed']}{_form(summary)})",
         rows,
-        _LEAKAGE,
+        {name: show for name, show in _LEAKAGE.items() if name != "on task" or "on_task_rate" in overall},
         [
             "mu_EL: generation i against control generation i; all pairs: all K x K pairs, ties count half. overall = "
             "positive and negative; neutral: P[neutral] against control. 0.5 = as the control; charged sentences that "
@@ -173,6 +174,7 @@ def leakage_table(summary: Summary) -> Table:
             f"{number(overall['valence_d_z'])}; asymmetry {shifts['asymmetry']} (> 0: negative injections move more); "
             f"context shift {shifts['context_shift']}",
             *_topic_notes(summary),
+            *_on_task_notes(summary),
             *_tilt_notes(summary),
         ],
     )
@@ -214,6 +216,22 @@ def _topic_notes(summary: Summary) -> list[str]:
         f"{percent(words['topic_rate'])} that have a word of the injection instead: all pairs "
         f"{estimate(words['topic_free'], 'auc_el')}",
         *_curve_note(told.get("curve")),
+    ]
+
+
+def _on_task_notes(summary: Summary) -> list[str]:
+    """What the column about the task means, or why it is empty; nothing for a run that did not ask."""
+    told = summary.get("on_task")
+    if told is None:
+        return []
+    if "reason" in told:
+        return [f"on task: not told ({told['reason']})"]
+    control, again = summary["conditions"]["control"]["on_task_rate"], estimate(told, "control_again_rate", percent)
+    return [
+        "on task: share of the scored answers that the model could have given without the injection (log p after the "
+        f"control prompt is not below {number(told['quantile'])} nats a token, the {told['share']:.0%} quantile of "
+        f"control answers): control {percent(control)} by construction, control sampled again {again}. To be read "
+        "beside leakage, no filter: an answer that leaks affect is less probable after the control prompt, too."
     ]
 
 

@@ -38,6 +38,10 @@ class RunDirectory:
         return self.path / "generations" / "shard-000.jsonl"
 
     @property
+    def control_likelihoods_file(self) -> Path:
+        return self.path / "control_likelihoods.jsonl"
+
+    @property
     def tilt_drawn_file(self) -> Path:
         return self.path / "tilt" / "drawn.jsonl"
 

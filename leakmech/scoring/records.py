@@ -7,7 +7,9 @@ row's own injection). ``paper_topic_positive`` is the rank of the sample's posit
 (:mod:`leakmech.scoring.topic`), ``names_injection`` says whether the headline text has a word of its injection, and
 ``whole_positive`` is P of stem and headline text together, since a text such as "impressive." is a fragment. A row that
 a policy does not score is NaN there. Where a run has several estimators, all of these are the first one's; those of
-another are in columns such as ``vader/paper_positive``.
+another are in columns such as ``vader/paper_positive``. If likelihoods were asked for, ``log_p_control`` is log p of
+the answer after the control prompt, in nats a token, and ``on_task`` whether that is enough
+(:mod:`leakmech.scoring.on_task`).
 """
 
 from __future__ import annotations
@@ -24,12 +26,16 @@ from leakmech.core.errors import RunDirectoryError
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, POLARITIES, Condition, PromptSet, Sample
 from leakmech.scoring.expression import LABELS, Estimator
 from leakmech.scoring.leakage import LeakageScores, PerGeneration
+from leakmech.scoring.on_task import control_quantile, is_on_task
 from leakmech.scoring.semantic import SentenceEncoder, cosine_similarity
 from leakmech.scoring.sentence import CLEANINGS, Cleaner, Cleaning, PromptText
 from leakmech.scoring.topic import Injections, shares_content_word
 
 MISSING = "missing"  # finish reason of a generation that a file from elsewhere does not hold
 _SAMPLES_PER_CHUNK = 50  # keeps embeddings in memory for one chunk only
+
+ControlLikelihoods = Mapping[tuple[str, int], float]
+"""By prompt id and generation, log p of an answer after the control prompt of its sample, in nats a token."""
 
 Record = Mapping[str, Any]
 """A generation as ``generations/*.jsonl`` holds it."""
@@ -227,6 +233,30 @@ def topic_ranks(frame: pd.DataFrame, policy: Cleaning) -> dict[Condition, PerGen
     by_class = {name: _by_condition(frame, column(policy, f"topic_{name}"), absent=np.nan) for name in INJECTIONS}
     nearer = np.fmin(*(by_class[name]["control"] for name in POLARITIES))
     return {"control": nearer, **{name: by_class[name][name] for name in INJECTIONS}}
+
+
+def with_on_task(frame: pd.DataFrame, log_p: ControlLikelihoods) -> pd.DataFrame:
+    """The table with the columns ``log_p_control`` and ``on_task``; NaN where nothing was scored."""
+    keys = zip(frame["prompt_id"], frame["generation"], strict=True)
+    values = np.array([log_p.get(key, np.nan) for key in keys], dtype=float)
+    control = (frame["condition"] == "control").to_numpy() & ~frame["resampled"].to_numpy()
+    told = np.isfinite(values) & np.isfinite(quantile := control_quantile(values[control]))
+    verdicts = pd.array(is_on_task(values, quantile), dtype="boolean")
+    verdicts[~told] = pd.NA
+    return frame.assign(log_p_control=values, on_task=verdicts)
+
+
+def control_likelihoods(frame: pd.DataFrame) -> ControlLikelihoods:
+    """What :func:`with_on_task` was given."""
+    return dict(zip(zip(frame["prompt_id"], frame["generation"], strict=True), frame["log_p_control"], strict=True))
+
+
+def log_p_by_condition(frame: pd.DataFrame) -> tuple[dict[Condition, PerGeneration], PerGeneration | None]:
+    """``log_p_control`` by condition, and of the control answers that were sampled again, if there are any."""
+    again = frame.loc[frame["resampled"]]
+    shape = frame["sample"].nunique(), -1
+    repeated = again["log_p_control"].to_numpy().reshape(shape) if len(again) else None
+    return _by_condition(frame, "log_p_control", absent=np.nan), repeated
 
 
 def naming_injection(frame: pd.DataFrame) -> dict[Condition, Bool[np.ndarray, "samples generations"]]:

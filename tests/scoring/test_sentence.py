@@ -102,6 +102,31 @@ def test_the_policies_score_what_they_say(text, echo_free, paper, raw):
 
 
 @pytest.mark.parametrize(
+    ("text", "echo_free", "first"),
+    [
+        (" painting. And", " painting.", " painting."),
+        ("Her passion is art. X", "Her passion is art.", "Her passion is art."),
+        ("I lost my keys on the way here.\n Art. Art. X", "I lost my keys on the way here.\n Art.", "I lost my keys on the way here."),
+        ("I lost my keys on the way here.", "", "I lost my keys on the way here."),
+        ("no end ", "no end", "no end"),
+        (" \n", "", ""),
+    ],
+)  # fmt: skip
+def test_what_was_written_up_to_the_scored_sentence_has_the_echoes_before_it(text, echo_free, first):
+    assert [CLEANER.up_to_scored(text, PROMPT, policy) for policy in CLEANINGS] == [echo_free, first, first]
+
+
+@given(TEXTS)
+def test_what_was_written_up_to_the_scored_sentence_is_the_beginning_and_empty_exactly_if_nothing_is_scored(text):
+    for policy in CLEANINGS:
+        part = CLEANER.up_to_scored(text, PROMPT, policy)
+        assert text.startswith(part)
+        if policy == "echo-free":
+            assert bool(part) == CLEANER.clean(text, PROMPT, policy).scored
+            assert CLEANER.clean(part, PROMPT, policy) == CLEANER.clean(text, PROMPT, policy)
+
+
+@pytest.mark.parametrize(
     ("text", "echo"),
     [
         ("I lost my keys on the way here. Her passion is art.", True),

@@ -19,8 +19,19 @@ from leakmech.datasets.samples import FITTING_DATASETS, RELEVANT_DATASETS, Promp
 from leakmech.runs.directory import RunDirectory
 from leakmech.scoring.expression import Estimator, estimator_hash, estimator_names, load_estimator
 from leakmech.scoring.leakage import LeakageScores, leakage_headline, leakage_statistics, main_statistics
+from leakmech.scoring.on_task import on_task_statistics
 from leakmech.scoring.paper import PAPER_CLEANING, paper_statistics
-from leakmech.scoring.records import Scorer, echo_rates, leakage_scores, naming_injection, topic_ranks, whole_scores
+from leakmech.scoring.records import (
+    ControlLikelihoods,
+    Scorer,
+    echo_rates,
+    leakage_scores,
+    log_p_by_condition,
+    naming_injection,
+    topic_ranks,
+    whole_scores,
+    with_on_task,
+)
 from leakmech.scoring.second_opinion import estimator_agreement
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.scoring.sentence import CLEANINGS, Cleaner
@@ -108,18 +119,31 @@ class Measurement:
         return {"estimator": first, **({"other_estimators": others} if others else {}), "encoder": self.encoder.details}
 
     def measure(
-        self, files: RunDirectory, *, instruction_text: str, generations: int, n_rows: int, progress: Progress
+        self,
+        files: RunDirectory,
+        *,
+        instruction_text: str,
+        generations: int,
+        n_rows: int,
+        progress: Progress,
+        log_p_control: ControlLikelihoods | str | None = None,
     ) -> dict[str, Any]:
         """Score all generations of a run, write its ``scores.parquet``, and return every number of its summary.
 
         Control generations from K = `generations` on are the noise floor. A generation that repeats `instruction_text`,
-        which stood before injection and stem, is an echo.
+        which stood before injection and stem, is an echo. `log_p_control` tells which answers are on task, or why that
+        is not known; None: nobody asked.
         """
         scorer = self.scorer(instruction_text=instruction_text, generations=generations)
         with progress("scoring", total=n_rows, done=0) as advance:
             frame = scorer.score(self.samples, files.generations(), on_scored=advance)
+        if isinstance(log_p_control, Mapping):
+            frame = with_on_task(frame, log_p_control)
         write_parquet(files.scores_file, frame)
-        return self._settings(generations) | self._statistics(frame, scorer.injections)
+        statistics = self._statistics(frame, scorer.injections)
+        if log_p_control is not None:
+            statistics |= self._on_task(statistics, log_p_control if isinstance(log_p_control, str) else frame)
+        return self._settings(generations) | statistics
 
     def _settings(self, generations: int) -> dict[str, Any]:
         c = self.config
@@ -182,6 +206,19 @@ class Measurement:
             "curve": topic_curve(scores, ranks, **self._bootstrap),
             "by_words": by_words,
         }
+
+    def _on_task(self, statistics: Mapping[str, Any], found: pd.DataFrame | str) -> dict[str, Any]:
+        """Put on-task rates beside the other numbers, and say how they were told, or why not."""
+        c = self.config
+        if isinstance(found, str):
+            return {"on_task": {"reason": found}}
+        log_p, again = log_p_by_condition(found)
+        told = on_task_statistics(log_p, again=again, seed=c.seed, draws=c.bootstrap_draws)
+        for condition, rate in told.pop("on_task_rates", {}).items():
+            statistics["conditions"][condition]["on_task_rate"] = rate
+        own = {"on_task": told.pop("on_task")}
+        statistics["overall"].update(told)
+        return own
 
     def _agreement(self, frame: pd.DataFrame) -> list[Mapping[str, Any]]:
         """Agreement of every pair of estimators."""

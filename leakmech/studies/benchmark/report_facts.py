@@ -42,6 +42,7 @@ def facts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:
         ("Contrast, own label minus wrong label", estimate(overall, "contrast", signed)),
         ("W_EL p (one-sided Wilcoxon)", p_value(overall["w_el"])),
         *_topic(overall),
+        *_on_task(summary),
         ("Cleaning policy", summary["cleaning"]),
         ("Expression estimator", ", ".join(summary.get("estimators", [summary["estimator"]]))),
         *_prompts(summary, record),
@@ -78,6 +79,12 @@ def _prompts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:
         rows.append(("Prompt form", summary["prompt_form"] + (" (auto)" if by_tokenizer else "")))
     task = summary.get("task", DEFAULT_TASK)
     return [*rows, ("Task", resolve_task(task)), ("Instruction", summary["instruction"])]
+
+
+def _on_task(summary: Summary) -> list[tuple[str, str]]:
+    """How many answers the model could have given without the injection, where that was asked."""
+    told, rate = summary.get("on_task"), estimate(summary["overall"], "on_task_rate", percent)
+    return [] if told is None else [("Answers on task", f"not told: {told['reason']}" if "reason" in told else rate)]
 
 
 def _changes(summary: Summary) -> list[tuple[str, str]]:

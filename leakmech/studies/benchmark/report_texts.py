@@ -86,6 +86,12 @@ DEFINITIONS = [
         "injection's affect without any leakage of expression: topic-free numbers are those of the other answers.",
     ),
     (
+        "On task",
+        "An answer is on task if the model could have given it without the injection: its log-likelihood per token "
+        "after the control prompt is not below the 5 % quantile of control answers. It is read beside leakage and is "
+        "no filter, because an answer that leaks affect is less probable after the control prompt, too.",
+    ),
+    (
         "Noise floor",
         "The same comparison between two independent sets of control generations. It must lie at 0.5 within its "
         "interval (for mu_EL a little below where there are ties).",

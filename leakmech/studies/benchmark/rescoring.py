@@ -21,13 +21,16 @@ from leakmech.prompts.arrangement import arrange, injection_place
 from leakmech.prompts.render import Prompt, Prompting, Renderer
 from leakmech.runs.directory import RunRecord
 from leakmech.runs.run import Run, run_path
-from leakmech.scoring.records import MISSING
+from leakmech.scoring.records import MISSING, ControlLikelihoods, control_likelihoods
 from leakmech.scoring.sentence import PromptText
 from leakmech.studies.benchmark.external import ExternalGenerations, read_generations
 from leakmech.studies.benchmark.measurement import Measurement
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import ScoreConfig
 from leakmech.studies.benchmark.tilt import copy_tilt, summarise_tilt
+
+_DECIDE_SENTENCE = ("cleaning", "echo_similarity", "instruction", "task")
+"""Settings that say which sentence of an answer is scored."""
 
 
 def score(
@@ -101,6 +104,7 @@ def score(
                 generations=given.generations,
                 n_rows=len(given.texts),
                 progress=progress,
+                log_p_control=None if scored is None else _log_p_control(scored, config),
             )
             if scored is not None and copy_tilt(scored.files, run.files, measurement.estimators):
                 summary["tilt"] = summarise_tilt(run.files, given.samples, run.files.scores(), config)
@@ -148,6 +152,16 @@ def _read(
         columns=columns,
         allow_missing=config.allow_missing,
     )
+
+
+def _log_p_control(scored: BenchResult, config: ScoreConfig) -> ControlLikelihoods | str:
+    """The likelihoods that are stored with a run, or why there are none for what is scored now."""
+    if "log_p_control" not in scored.scores:
+        return "likelihoods need the model: leakmech bench --on-task"
+    before = ScoreConfig.model_validate(_defaults(scored.path, scored))
+    if any(getattr(before, name) != getattr(config, name) for name in _DECIDE_SENTENCE):
+        return f"the likelihoods of {scored.path.name} are those of other sentences ({', '.join(_DECIDE_SENTENCE)})"
+    return control_likelihoods(scored.scores)
 
 
 def _with_gaps(record: dict[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from leakmech.runs.run import Run, run_path
 from leakmech.scoring.sentence import FirstSentences
 from leakmech.studies.benchmark.interim import MOST_GENERATIONS, NEEDED, Interim
 from leakmech.studies.benchmark.measurement import Measurement
+from leakmech.studies.benchmark.on_task import AnswersAfterControl
 from leakmech.studies.benchmark.prompts import RunPrompts
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig
@@ -349,6 +350,7 @@ class _Benchmark:
             generations=c.generations,
             n_rows=self.reading.n_rows,
             progress=self.progress,
+            log_p_control=AnswersAfterControl(self.reading, self.sentences).log_p() if c.on_task else None,
         )
         if self.tilt is not None:
             found["tilt"] = summarise_tilt(self.files, self.measurement.samples, self.files.scores(), c)

@@ -59,7 +59,7 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
 
     command: ClassVar[str] = "bench"
     title: ClassVar[str] = "Benchmark"
-    newer: ClassVar[Collection[str]] = ("tilt", "tilt_completions", "tilt_from")
+    newer: ClassVar[Collection[str]] = ("on_task", "tilt", "tilt_completions", "tilt_from")
 
     intervention: str | None = Field(None, description="file of interventions (.json) that the model runs under")
     fold: Annotated[bool, Spelling("--fold/--hooks")] = Field(
@@ -79,7 +79,9 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
     conditions: tuple[Condition, ...] = Field(
         CONDITIONS, min_length=1, description="prompts that are completed; a number that needs others is not computed"
     )
-
+    on_task: bool = Field(
+        False, description="also say which answers the model could have given without the injection (likelihoods)"
+    )
     tilt: bool = Field(
         False, description="also measure how injections shift the odds between the model's own glad and sad completions"
     )
@@ -97,6 +99,16 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
     @classmethod
     def _named_contrast(cls, value: Any) -> Any:
         return None if value == "none" else named_contrast(value)
+
+    @model_validator(mode="after")
+    def _can_tell_on_task(self) -> Self:
+        if self.on_task and self.contrast is not None:
+            raise ValueError(
+                "on_task: contrastive decoding draws from several prompts at once, of which no likelihood is known"
+            )
+        if self.on_task and "control" not in self.conditions:
+            raise ValueError("on_task: is told by control answers; add control to the conditions")
+        return self
 
     @model_validator(mode="after")
     def _can_be_tilted(self) -> Self:
