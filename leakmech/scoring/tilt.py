@@ -47,8 +47,6 @@ from leakmech.scoring.statistics import (
 
 Form = Literal["per_token", "summed"]
 FORMS: tuple[Form, ...] = get_args(Form)
-COMPLETIONS = 16
-"""Completions of a stem by default."""
 STEPS = (4, 8, 12, 16)
 """Numbers of completions at which the effect is told."""
 FEWEST_DISTINCT = 5

@@ -24,7 +24,6 @@ from leakmech.runs.settings import (
     StatisticsSettings,
 )
 from leakmech.scoring.sentence import DEFAULT_ECHO_SIMILARITY, Cleaning
-from leakmech.scoring.tilt import COMPLETIONS, FEWEST_DISTINCT
 
 Statistic = Literal[
     "auc_el",
@@ -85,7 +84,8 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
     tilt: bool = Field(
         False, description="also measure how injections shift the odds between the model's own glad and sad completions"
     )
-    tilt_completions: int = Field(COMPLETIONS, ge=FEWEST_DISTINCT, description="completions of each stem for tilt")
+    # At least leakmech.scoring.tilt.FEWEST_DISTINCT, which is not imported here: it needs torch, settings do not.
+    tilt_completions: int = Field(16, ge=5, description="completions of each stem for tilt")
     tilt_from: str | None = Field(
         None, description="run of the base model whose completions tilt is measured on, to compare models on the same"
     )

@@ -14,6 +14,7 @@ import leakmech
 from leakmech.core.errors import ConfigError, DatasetError, InterruptedRunError, RunDirectoryError, UsageError
 from leakmech.core.seeds import stable_hash
 from leakmech.generation import likelihood
+from leakmech.scoring.tilt import FEWEST_DISTINCT
 from leakmech.studies.benchmark import measurement, tilt
 from leakmech.studies.benchmark.report import write_report
 
@@ -205,7 +206,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(folder, t
         ({"tilt": False, "tilt_from": "x", "tilt_completions": 16}, "add tilt"),
         ({"contrast": "subtract-context"}, "no likelihood is known"),
         ({"conditions": ["control", "positive"]}, "add both to the conditions"),
-        ({"tilt_completions": 4}, "tilt_completions"),
+        ({"tilt_completions": FEWEST_DISTINCT - 1}, f"tilt_completions.*{FEWEST_DISTINCT}"),
     ):
         with pytest.raises(ConfigError, match=message):
             leakmech.bench(folder, out=tmp_path / "run", **{**SETTINGS, **settings})
