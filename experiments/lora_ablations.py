@@ -52,7 +52,9 @@ def main() -> None:
         progress=rich_progress,
         **settings.get("evaluation", {}),
     )
-    console.print(mitigations_table(result.to_frame(), title="Ablations of the LoRA recipe").to_rich())
+    _, *by_estimator = result.tables()
+    for table in (mitigations_table(result.to_frame(), title="Ablations of the LoRA recipe"), *by_estimator):
+        console.print(table.to_rich())
     console.print(f"table: {result.path / 'tables' / 'mitigations.csv'}")
 
 

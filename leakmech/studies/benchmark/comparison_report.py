@@ -88,6 +88,25 @@ def _difference_cells(differences: Sequence[Content], about: str) -> list[str]:
     return [first, *(p_value(tested[name]) for name in ("p", "p_holm", "p_equivalence")), tested["verdict"], *others]
 
 
+def by_estimator_table(comparison: Content) -> Table | None:
+    """The differences as each estimator that the runs share sees them; None if there is only one."""
+    found = comparison.get("by_estimator")
+    if not found:
+        return None
+    first, about = next(iter(found)), _about(comparison)
+    pairs = list(dict.fromkeys((d["run"], d["baseline"]) for d in found[first]))
+    rows = []
+    for run, baseline in pairs:
+        for name, differences in found.items():
+            own = [d for d in differences if (d["run"], d["baseline"]) == (run, baseline)]
+            cells = _difference_cells(own, about)
+            rows.append([f"{run} - {baseline}" if name == first else "", name, *cells[:3], *cells[4:]])
+    header = ["runs", "estimator", f"{_LABELS[about]} difference [95 % CI]", "p", "p Holm", "verdict"]
+    header += [f"{_LABELS[name]} difference" for name in _others(about)]
+    notes = ["The same generations under each estimator that all runs have; tests are adjusted within each estimator."]
+    return Table("The same differences under each expression estimator", header, rows, notes)
+
+
 def draw_comparison(comparison: Content, path: Path) -> list[Path]:
     """The forest plot of the differences in the statistic that the comparison is about."""
     about = _about(comparison)
@@ -113,10 +132,11 @@ def write_report(out: str | Path) -> Path:
 
 
 def sections(out: Path, comparison: Content) -> list[Section]:
-    """The table, the forest plot, and everything."""
-    caption = f"Differences in {_about(comparison)} with their 95 % intervals."
+    """The tables, the forest plot, and everything."""
+    caption, views = f"Differences in {_about(comparison)} with their 95 % intervals.", by_estimator_table(comparison)
     return [
         Shown(comparison_table(comparison), heading="Differences"),
+        *([] if views is None else [Shown(views, heading="By every expression estimator")]),
         Picture.of(out / "forest.png", caption, heading="Forest plot"),
         Details.of(comparison, heading="Everything in comparison.json"),
     ]

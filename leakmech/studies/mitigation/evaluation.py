@@ -25,9 +25,9 @@ from leakmech.models.load import LoadedModel, load_configured
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.runs.directory import RunDirectory
 from leakmech.runs.run import Run, run_path
-from leakmech.scoring.paired import run_differences, statistic_columns
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
+from leakmech.studies.mitigation.by_estimator import p_values_against_base, rows_by_estimator
 from leakmech.studies.mitigation.cells import BASE, Cells
 from leakmech.studies.mitigation.mitigation import Mitigation
 from leakmech.studies.mitigation.result import MitigationComparison
@@ -130,7 +130,9 @@ def evaluate_mitigations(
     )
     with Run.open(path, config, {"base": cells.key(BASE), "weights": loaded.weights_hash}) as run:
         rows = measure_all(run, cells, chosen, alpha=alpha)
-        return finish(run, rows, {"model": config.model, "dataset": dataset, "relevant": list(relevant)}, cells)
+        views = rows_by_estimator(cells, chosen, alpha=alpha)
+        facts = {"model": config.model, "dataset": dataset, "relevant": list(relevant)}
+        return finish(run, rows, facts, cells, views=views)
 
 
 def _settings(model: Any, dataset: str, given: Mapping[str, Any]) -> _Comparison:
@@ -212,23 +214,9 @@ def measure_all(
         for mitigation in everything:
             rows.append(cells.row(run, mitigation))
             advance(1)
-    _add_tests(rows, cells, everything, alpha)
-    return rows
-
-
-def _add_tests(rows: list[dict[str, Any]], cells: Cells, mitigations: Sequence[Mitigation], alpha: float) -> None:
-    """p values of a difference in auc_el from the base model, Holm-adjusted over what is meant to mitigate."""
-    columns = {mitigation.name: statistic_columns(cells.scores(mitigation)) for mitigation in mitigations}
-    groups = ([m for m in mitigations if m.mitigates], [m for m in mitigations if not m.mitigates and m != BASE])
-    by_name = {row["name"]: row for row in rows}
-    for group in groups:
-        pairs = [(mitigation.name, BASE.name) for mitigation in group]
-        if not pairs:
-            continue
-        found = run_differences(columns, pairs, margin=None, alpha=alpha, seed=cells.config.seed, draws=cells.draws)
-        for difference in found:
-            if difference.statistic == "auc_el":
-                by_name[difference.run] |= {"p": difference.p, "p_holm": difference.p_holm}
+    scores = {mitigation.name: cells.scores(mitigation) for mitigation in everything}
+    p_values = p_values_against_base(cells, scores, everything, alpha=alpha)
+    return [row | p_values.get(row["name"], {}) for row in rows]
 
 
 def finish(
@@ -237,13 +225,18 @@ def finish(
     facts: Mapping[str, Any],
     cells: Cells,
     timing: Mapping[str, float] | None = None,
+    *,
+    views: Sequence[Mapping[str, Any]] = (),
 ) -> MitigationComparison:
-    """Write ``tables/mitigations.csv`` and ``summary.json``."""
+    """Write ``summary.json`` and ``tables/mitigations.csv``, and ``mitigations_by_estimator.csv`` with rows `views`."""
     frame = pd.DataFrame(list(rows))
     columns = [*COLUMNS, *(column for column in frame.columns if column not in COLUMNS)]
     run.save_table("mitigations", frame.reindex(columns=columns))
+    if views:
+        run.save_table("mitigations_by_estimator", pd.DataFrame(list(views)))
     summary = {
         **facts,
+        **({"estimators": list(dict.fromkeys(row["estimator"] for row in views))} if views else {}),
         "n_samples": len(load_dataset(cells.config.dataset).take(cells.config.limit)),
         "generations": cells.config.generations,
         "seed": cells.config.seed,

@@ -18,7 +18,13 @@ from leakmech.reports.page import Facts, Headline, Picture, Section, Shown, how_
 from leakmech.reports.tables import Table
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.mitigation.settings import MitigateConfig
-from leakmech.studies.mitigation.tables import mitigations_table, side_effects_table, strengths_table
+from leakmech.studies.mitigation.tables import (
+    by_estimator_table,
+    mitigations_table,
+    read_by_estimator,
+    side_effects_table,
+    strengths_table,
+)
 
 N_EXAMPLES = 4
 _NOT_JUDGED = ("base", "baseline", "oracle")
@@ -42,11 +48,13 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
     drawn: Frame = pd.read_csv(run / "tables" / "mitigations.csv")
     tested, tuned = (drawn[drawn["split"] == split] for split in ("test", "tune"))
     main = mitigations_table(tested, title="On test samples; nothing was fitted or chosen on them")
+    views = read_by_estimator(run)
     text, answers, figure = headline(tested), answer_runs(run, tested, summary), run / "figures" / "pareto.png"
     return [
         *([Headline(text)] if text else []),
         Facts.of(summary),
         Shown(main, heading="Main numbers"),
+        *([] if views is None else [Shown(by_estimator_table(views), heading="By every expression estimator")]),
         Shown(side_effects_table(tested), style="texts", heading="What each one damages"),
         *([Shown(strengths_table(tuned, tested), heading="Strengths that were tried")] if len(tuned) else []),
         *([Shown(answers_table(answers), style="texts", heading="What the model says")] if answers else []),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from leakmech.reports.tables import Table
 from leakmech.runs.result import Result
-from leakmech.studies.mitigation.tables import mitigations_table
+from leakmech.studies.mitigation.tables import by_estimator_table, mitigations_table, read_by_estimator
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class MitigationComparison(Result):
     Attributes
     ----------
     path
-        Its directory: ``summary.json``, ``tables/mitigations.csv``, and the benchmark runs in ``cells/``.
+        Its directory: ``summary.json``, ``tables/mitigations.csv`` (with several estimators also
+        ``mitigations_by_estimator.csv``), and the benchmark runs in ``cells/``.
     summary
         Settings and the main numbers.
     """
@@ -30,14 +31,20 @@ class MitigationComparison(Result):
         """One row per mitigation and split; ``base`` first."""
         return self.table("mitigations")
 
+    def by_estimator(self) -> pd.DataFrame | None:
+        """One row per estimator and mitigation on test samples, the headline's first; None if it is the only one."""
+        return read_by_estimator(self.path)
+
     def tables(self, split: str = "test") -> list[Table]:
-        """The table of one split."""
+        """The table of one split, and of test samples the one of all estimators if there are several."""
         frame = self.to_frame()
         title = f"Mitigations of {self.summary['model']} on {self.summary['dataset']}"
-        return [mitigations_table(frame.loc[frame["split"] == split], title=title)]
+        own = mitigations_table(frame.loc[frame["split"] == split], title=title)
+        views = self.by_estimator()
+        return [own] if views is None or split != "test" else [own, by_estimator_table(views)]
 
     def to_markdown(self, split: str = "test") -> str:
-        """The table of one split as markdown."""
+        """The tables of one split as markdown."""
         return "\n\n".join(table.to_markdown() for table in self.tables(split))
 
     def report(self) -> Path:

@@ -34,6 +34,7 @@ from leakmech.runs.directory import SCRIPT, RunDirectory
 from leakmech.runs.run import Run, run_path
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
+from leakmech.studies.mitigation.by_estimator import rows_by_estimator
 from leakmech.studies.mitigation.cells import Cells
 from leakmech.studies.mitigation.evaluation import finish, measure_all
 from leakmech.studies.mitigation.families import BASELINES, Family, chosen_families, fitting_families
@@ -111,8 +112,9 @@ def mitigate(
             margins=Margins(**config.margins), arrangements=config.arrangements, draws=config.bootstrap_draws,
             progress=progress,
         )  # fmt: skip
-        judged = [*chosen.values(), *given]
-        rows = measure_all(run, test, [*judged, ORACLE, *baselines], alpha=config.alpha)
+        compared = [*chosen.values(), *given, ORACLE, *baselines]
+        rows = measure_all(run, test, compared, alpha=config.alpha)
+        views = rows_by_estimator(test, compared, alpha=config.alpha)
         found = {
             "model": config.model,
             "dataset": config.dataset,
@@ -123,7 +125,7 @@ def mitigate(
             "left_out": left_out,
         }
         timing = {"total_s": round(time.perf_counter() - started, 1)}
-        result = finish(run, [*rows, *tuned], found, test, timing)
+        result = finish(run, [*rows, *tuned], found, test, timing, views=views)
         write_report(path)
     return result
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +14,7 @@ from leakmech.reports.tables import Column, Table, estimate_of, value_of
 
 _VERDICTS = ("worse", "inconclusive", "equivalent", "better")
 _COLUMNS: Mapping[str, Column] = {
-    "mitigation": lambda row: f"{row['name']} ({row['kind']})" if _place(row["kind"]) > 1 else str(row["name"]),
+    "mitigation": lambda row: _named(row),
     "all pairs [95 % CI]": estimate_of("auc_el"),
     "contrast": value_of("contrast", signed),
     "topic-free": value_of("topic_free_auc_el", number),
@@ -26,6 +28,16 @@ _COLUMNS: Mapping[str, Column] = {
     "perplexity": value_of("perplexity_ratio", number),
     "capability": value_of("capability", number),
     "speed": value_of("speed_ratio", number),
+    "p": value_of("p_holm", p_value),
+}
+
+_BY_ESTIMATOR: Mapping[str, Column] = {
+    "mitigation": lambda row: _named(row) if row["name"] else "",
+    "estimator": value_of("estimator"),
+    "all pairs [95 % CI]": estimate_of("auc_el"),
+    "topic-free [95 % CI]": estimate_of("topic_free_auc_el"),
+    "reduction [95 % CI]": estimate_of("leakage_reduction"),
+    "retention [95 % CI]": estimate_of("retention"),
     "p": value_of("p_holm", p_value),
 }
 
@@ -45,6 +57,45 @@ def mitigations_table(frame: pd.DataFrame, *, title: str = "Mitigations") -> Tab
         "p: auc_EL differs from the base model's (permutations of samples, Holm over the mitigations).",
     ]
     return Table.of(title, ordered.to_dict("records"), _COLUMNS, notes)
+
+
+def read_by_estimator(run: Path) -> Frame | None:
+    """One row per estimator and mitigation on test samples, the headline's first; None if it is the only one."""
+    file = run / "tables" / "mitigations_by_estimator.csv"
+    return pd.read_csv(file) if file.exists() else None
+
+
+def by_estimator_table(frame: Frame) -> Table:
+    """What each expression estimator says of the same mitigations, in the order of their rows, the base model first."""
+    names = list(dict.fromkeys(frame["estimator"]))
+    order = {name: place for place, name in enumerate(dict.fromkeys(frame["name"]))}
+    records = frame.assign(place=frame["name"].map(order)).sort_values("place", kind="stable").to_dict("records")
+    for record in records:
+        if record["estimator"] != names[0]:
+            record["name"] = ""  # stands in the first of its rows
+    notes = [
+        f"The same generations under each expression estimator. Strengths were chosen by {names[0]} alone, so what was "
+        "chosen may suit that one; the others had no say. topic-free: all pairs of the answers that are not about the "
+        "injection; p: all pairs differ from the base model's (Holm over the mitigations, within each estimator).",
+        *_order_notes(frame, names),
+    ]
+    return Table.of("The same mitigations under each expression estimator", records, _BY_ESTIMATOR, notes)
+
+
+def _order_notes(frame: Frame, names: Sequence[str]) -> list[str]:
+    """How far estimators agree on the order of the mitigations; nothing for fewer than three of them."""
+    judged = frame[[_place(kind) == 1 for kind in frame["kind"]]]
+    reductions = judged.pivot(index="name", columns="estimator", values="leakage_reduction")
+    if len(reductions) < 3:
+        return []
+    agreement = reductions.corr(method="spearman")[names[0]]
+    told = ", ".join(f"{name} {number(agreement[name])}" for name in names[1:])
+    return [f"Order of the mitigations by their reduction, rank correlation with {names[0]}: {told}."]
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    """The name of a mitigation, with the kind of what is none."""
+    return f"{row['name']} ({row['kind']})" if _place(row["kind"]) > 1 else str(row["name"])
 
 
 def _place(kind: str) -> int:

@@ -82,6 +82,29 @@ def test_leakage_is_also_measured_in_other_arrangements_and_by_polarity(folder, 
         assert measured["auc_el"] == pytest.approx((measured["auc_el_positive"] + measured["auc_el_negative"]) / 2)
 
 
+def test_every_estimator_judges_the_same_mitigations(folder, relevant, tmp_path):
+    settings = QUICK | {"model": folder, "relevant": [relevant], "damage": False, "estimator": "vader,ngrams"}
+    found = evaluate_mitigations({"nothing": NOTHING, "silenced": SILENCED}, out=tmp_path / "run", **settings)
+    views = found.by_estimator()
+    assert list(zip(views["estimator"], views["name"], strict=True)) == [
+        (estimator, name) for estimator in ("vader", "ngrams") for name in ("base", "nothing", "silenced")
+    ]
+    by_vader = views[views["estimator"] == "vader"].set_index("name")
+    for measured in found.to_frame().to_dict("records"):
+        own = by_vader.loc[measured["name"]]
+        for column in ("auc_el", "auc_el_low", "leakage_reduction", "retention", "retention_high", "p_holm"):
+            assert own[column] == pytest.approx(measured[column], nan_ok=True)
+    by_ngrams = views[views["estimator"] == "ngrams"].set_index("name")
+    assert by_ngrams.loc["base", "auc_el"] == by_ngrams.loc["nothing", "auc_el"] != by_vader.loc["base", "auc_el"]
+    assert "Strengths were chosen by vader alone" in found.to_markdown()
+    assert "By every expression estimator" in found.report().read_text()
+
+
+def test_one_estimator_has_no_second_table(finished):
+    assert finished.by_estimator() is None
+    assert len(finished.tables()) == 1
+
+
 def test_what_changes_nothing_reduces_nothing_and_damages_nothing(finished):
     found = row(finished, "nothing")
     base = row(finished, "base")
