@@ -10,18 +10,11 @@ the next one.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Any
 
 from leakmech.core.store import append_jsonl, read_jsonl_shard
 from leakmech.generation.likelihood import log_likelihoods
-from leakmech.generation.variants import Continuation, ModelVariant
-from leakmech.interventions.applied import Applied
-from leakmech.interventions.hooks import apply
-from leakmech.prompts.locate import locate
 from leakmech.scoring.records import ControlLikelihoods
 from leakmech.scoring.sentence import FirstSentences
 from leakmech.side_effects.texts import plain_ids
@@ -62,13 +55,11 @@ class AnswersAfterControl:
         return {sample.id: sorted(found[sample.id]) for sample in self.prompts.samples}
 
     def _measured(self, sample: str, answers: list[tuple[str, int, str]]) -> dict[str, Any]:
-        control = self._controls[sample]
-        tokenizer = self.prompts.renderer.tokenizer
+        control, tokenizer = self.prompts.unanswered[sample]["control"], self.prompts.renderer.tokenizer
         texts = [
-            Continuation(f"{name}#{number}", sample, control.prompt, plain_ids(tokenizer, text), stem=control.stem)
-            for name, number, text in answers
+            replace(control, id=f"{name}#{number}", tokens=plain_ids(tokenizer, text)) for name, number, text in answers
         ]
-        found = log_likelihoods(self._variant, texts, share_prompts=True)
+        found = log_likelihoods(self.prompts.variant, texts, share_prompts=True)
         return {
             "sample": sample,
             "answers": [
@@ -76,27 +67,3 @@ class AnswersAfterControl:
                 for (name, number, _), count, value in zip(answers, found.n_tokens, found.log_likelihood, strict=True)
             ],
         }
-
-    @cached_property
-    def _variant(self) -> ModelVariant:
-        model, hooked = self.prompts.loaded.model, self.prompts.hooked
-
-        def change() -> AbstractContextManager[Applied]:
-            return apply(model, hooked)
-
-        return ModelVariant(self.prompts.loaded, change if hooked else None)
-
-    @cached_property
-    def _controls(self) -> dict[str, Continuation]:
-        """By sample, its control prompt with nothing after it."""
-        return {own.unit: own for own in self._located()}
-
-    def _located(self) -> Iterator[Continuation]:
-        renderer = self.prompts.renderer
-        controls = [prompt for prompt in self.prompts.completed.values() if prompt.condition == "control"]
-        if self.prompts.rewrite is not None:  # hooks that must know where the stem stands do not go with it
-            for prompt in controls:
-                yield Continuation(prompt.id, prompt.sample, tuple(renderer.token_ids(prompt.rendered)), ())
-            return
-        for own in locate(controls, renderer):
-            yield Continuation(own.id, own.sample, tuple(own.ids.tolist()), (), stem=own.spans["stem"])

@@ -11,6 +11,7 @@ finished is a random part of the data set (:mod:`leakmech.studies.benchmark.inte
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,11 +20,14 @@ from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress
 from leakmech.core.seeds import numpy_generator
 from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard
-from leakmech.datasets.samples import PromptSet
+from leakmech.datasets.samples import Condition, PromptSet
 from leakmech.generation.decode import Row
 from leakmech.generation.engine import Engine
 from leakmech.generation.rewriting import RewrittenPrompt, request_tokens, rewrite_counts, rewrite_prompts
+from leakmech.generation.variants import Continuation, ModelVariant
+from leakmech.interventions.applied import Applied
 from leakmech.interventions.base import Intervention
+from leakmech.interventions.hooks import apply
 from leakmech.interventions.positions import PromptSpans
 from leakmech.models.batching import parse_batch_size
 from leakmech.models.load import LoadedModel
@@ -175,6 +179,29 @@ class RunPrompts:
     def batch_size(self) -> int:
         """What the user asks for, else what the run began with: in another batch bfloat16 would round otherwise."""
         return parse_batch_size(self.config.batch_size) or int(RunRecord.read(self.files.path).fact("batch_size"))
+
+    # -- likelihoods ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def variant(self) -> ModelVariant:
+        """The model as the run has it, under its interventions."""
+        model, hooked = self.loaded.model, self.hooked
+
+        def change() -> AbstractContextManager[Applied]:
+            return apply(model, hooked)
+
+        return ModelVariant(self.loaded, change if hooked else None)
+
+    @cached_property
+    def unanswered(self) -> dict[str, dict[Condition, Continuation]]:
+        """By sample and condition, what the model reads, with nothing after it yet."""
+        found: dict[str, dict[Condition, Continuation]] = {}
+        for row in self.rows:
+            prompt, spans = self.completed[row.prompt_id], row.spans
+            parts = {} if spans is None else {"injection": spans.injection or (0, 0), "stem": spans.stem or (0, 0)}
+            read = Continuation(row.prompt_id, prompt.sample, row.prompt_tokens, (), **parts)
+            found.setdefault(prompt.sample, {})[prompt.condition] = read
+        return found
 
     # -- what the run's files say --------------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,6 @@ from leakmech.datasets.samples import POLARITIES, PromptSet
 from leakmech.generation.decode import Row
 from leakmech.generation.engine import Engine, generate
 from leakmech.generation.likelihood import log_likelihoods
-from leakmech.generation.variants import Continuation, ModelVariant
-from leakmech.interventions.applied import Applied
-from leakmech.interventions.hooks import apply
 from leakmech.models.adapters import is_peft
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Prompt
@@ -200,42 +197,14 @@ class TiltStage:
         tokens = [plain_ids(tokenizer, completion["text"]) for completion in completions]
         again = tokenizer.batch_decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         log_p = {}
-        for condition, row in self._rows[sample].items():
-            parts = _parts(row)
-            items = [
-                Continuation(f"{row.prompt_id}#{number}", sample, row.prompt_tokens, own, **parts)
-                for number, own in enumerate(tokens)
-            ]
-            log_p[condition] = log_likelihoods(self._variant, items, share_prompts=True).log_likelihood.tolist()
+        for condition, prompt in self.prompts.unanswered[sample].items():
+            items = [replace(prompt, id=f"{prompt.id}#{number}", tokens=own) for number, own in enumerate(tokens)]
+            log_p[condition] = log_likelihoods(self.prompts.variant, items, share_prompts=True).log_likelihood.tolist()
         return {
             "n_tokens": list(map(len, tokens)),
             "n_altered": sum(a.strip() != c["text"].strip() for a, c in zip(again, completions, strict=True)),
             "log_p": log_p,
         }
-
-    @cached_property
-    def _rows(self) -> dict[str, dict[str, Row]]:
-        """By sample and condition, a row of the run: its prompt as the run's model reads it."""
-        found: dict[str, dict[str, Row]] = {}
-        for row in self.prompts.rows:
-            prompt = self.prompts.completed[row.prompt_id]
-            found.setdefault(prompt.sample, {})[prompt.condition] = row
-        return found
-
-    @cached_property
-    def _variant(self) -> ModelVariant:
-        model, hooked = self.prompts.loaded.model, self.prompts.hooked
-
-        def change() -> AbstractContextManager[Applied]:
-            return apply(model, hooked)
-
-        return ModelVariant(self.prompts.loaded, change if hooked else None)
-
-
-def _parts(row: Row) -> dict[str, tuple[int, int]]:
-    """Where the parts of a row's prompt stand, if hooks must know it."""
-    spans = row.spans
-    return {} if spans is None else {"injection": spans.injection or (0, 0), "stem": spans.stem or (0, 0)}
 
 
 # -- from files to numbers ---------------------------------------------------------------------------------------------
