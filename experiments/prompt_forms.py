@@ -96,6 +96,7 @@ class _Yardstick:
 
     def _run(self, form: str, task: str, temperature: float | str) -> BenchResult:
         a = self.arguments
+        measured_too: dict[str, Any] = dict.fromkeys(MEASURED_TOO, True)
         return leakmech.bench(
             self.loaded.model,
             tokenizer=self.loaded.tokenizer,
@@ -108,7 +109,7 @@ class _Yardstick:
             prompt_form=form,
             task=task,
             decoding={"temperature": temperature},
-            **dict.fromkeys(MEASURED_TOO, True),
+            **measured_too,
         )
 
     def _fluency(self, result: BenchResult) -> Row:
