@@ -2,18 +2,19 @@
 
     python experiments/prompt_forms.py --model embedded:smollm2-135m-instruct --out figures/prompt_forms
 
-A row for each prompt form (chat, prefill, plain; what the tokenizer has no template for is left out) at temperature 1
-and at the checkpoint's own (if it names another), and, in the form ``--paraphrase-form``, for each of five paraphrases
-of "Complete the sentence" beside the original. A form in which few answers are about the injection, and few could not
-have been said without it, is one in which leakage numbers are about leakage. Below the table stands the spread of mu_EL
-(index pairs) over the paraphrases, which the wording alone accounts for:
+A row for each prompt form (plain, prefill, chat; what the tokenizer has no template for is left out) at each of
+``--temperatures``: 1, the checkpoint's own (if it names another), or a number; and, in the form ``--paraphrase-form``,
+for each of five paraphrases of "Complete the sentence" beside the original. A form in which few answers are about the
+injection, and few could not have been said without it, is one in which leakage numbers are about leakage. Below the
+table stands the spread of mu_EL (index pairs) over the paraphrases, which the wording alone accounts for:
 
     spread = max - min,    sd = standard deviation,    over the task texts (the original one included).
 
 The perplexity is that of the scored answers as the end of the stem, after the plain control prompt and without the
 repetition penalty, for all rows alike: an answer that does not go on from the stem is improbable there. Shares of
-answers on task and tilt stand in the table if this leakmech measures them. Every row is a run under
-``--runs``, so an interrupted experiment goes on where it was. Prints markdown; writes CSV and markdown.
+answers on task and tilt are measured at temperature 1 in the original wording; tilt takes the completions of the first
+row for all. Every row is a run under ``--runs``, so an interrupted experiment goes on where it was. Prints markdown;
+writes CSV and markdown.
 """
 
 from __future__ import annotations
@@ -39,11 +40,8 @@ from leakmech.reports.tables import Column, Table, value_of
 from leakmech.side_effects.answers import Answers
 from leakmech.side_effects.fluency import answer_quality
 from leakmech.studies.benchmark.result import BenchResult
-from leakmech.studies.benchmark.settings import BenchConfig
 
-FORMS = ("chat", "prefill", "plain")
-MEASURED_TOO = tuple(name for name in ("on_task", "tilt") if name in BenchConfig.model_fields)
-"""Settings of a benchmark that measure more, where this leakmech has them."""
+FORMS = ("plain", "prefill", "chat")
 
 
 def _estimated(name: str, show: Any = number) -> Column:
@@ -62,8 +60,8 @@ COLUMNS: dict[str, Column] = {
     "topic-free all pairs": _estimated("topic_free_auc_el"),
     "perplexity": value_of("perplexity", number),
     "distinct 2-grams": value_of("distinct_2", number),
-    **({"on task": _estimated("on_task_rate", percent)} if "on_task" in MEASURED_TOO else {}),
-    **({"tilt, d_z": lambda row: number(row.get("tilt_d_z"))} if "tilt" in MEASURED_TOO else {}),
+    "on task": _estimated("on_task_rate", percent),
+    "tilt, d_z": _estimated("tilt_d_z"),
 }
 
 
@@ -71,8 +69,9 @@ def run_forms(loaded: LoadedModel, arguments: argparse.Namespace) -> list[Row]:
     """A row for every form and temperature, then for every paraphrase."""
     forms = [form for form in FORMS if form == "plain" or loaded.has_chat_template]
     # The same draws twice, where the checkpoint names no temperature of its own or names 1.
-    own = [] if own_temperature(loaded.model) in (None, 1.0) else ["model"]
-    grid: list[tuple[str, str, float | str]] = [(form, DEFAULT_TASK, t) for form in forms for t in (1.0, *own)]
+    same = own_temperature(loaded.model) in (None, 1.0)
+    temperatures = [1.0, *(t for t in arguments.temperatures if t not in (1.0, *(["model"] if same else [])))]
+    grid: list[tuple[str, str, float | str]] = [(form, DEFAULT_TASK, t) for t in temperatures for form in forms]
     paraphrased = arguments.paraphrase_form
     grid += [(paraphrased, task, 1.0) for task in TASKS if task != DEFAULT_TASK]
     yardstick = _Yardstick(loaded, arguments)
@@ -96,11 +95,16 @@ class _Yardstick:
 
     def _run(self, form: str, task: str, temperature: float | str) -> BenchResult:
         a = self.arguments
-        measured_too: dict[str, Any] = dict.fromkeys(MEASURED_TOO, True)
+        first = a.runs / _name(self.loaded, FORMS[0], DEFAULT_TASK, 1.0)
+        out = a.runs / _name(self.loaded, form, task, temperature)
+        more: dict[str, Any] = {}
+        if (task, temperature) == (DEFAULT_TASK, 1.0):
+            more = {"on_task": True, "tilt": True, "tilt_completions": a.completions}
+            more |= {} if out == first else {"tilt_from": str(first)}
         return leakmech.bench(
             self.loaded.model,
             tokenizer=self.loaded.tokenizer,
-            out=a.runs / f"{slug(self.loaded.name)}-{form}-{task}-T{temperature}",
+            out=out,
             dataset=a.dataset,
             limit=a.limit,
             generations=a.generations,
@@ -109,7 +113,7 @@ class _Yardstick:
             prompt_form=form,
             task=task,
             decoding={"temperature": temperature},
-            **measured_too,
+            **more,
         )
 
     def _fluency(self, result: BenchResult) -> Row:
@@ -117,6 +121,10 @@ class _Yardstick:
         totals = quality.columns.sum(axis=0)
         different, of_all = totals[6:8]  # 2-grams
         return {"perplexity": float(np.exp(totals[0] / totals[1])), "distinct_2": float(different / of_all)}
+
+
+def _name(loaded: LoadedModel, form: str, task: str, temperature: float | str) -> str:
+    return f"{slug(loaded.name)}-{form}-{task}-T{temperature}"
 
 
 def numbers(result: BenchResult) -> Row:
@@ -135,7 +143,7 @@ def numbers(result: BenchResult) -> Row:
         **_ends(overall, "auc_el"),
         **{f"topic_free_{name}": value for name, value in _ends(free, "auc_el").items()},
         **_ends(overall, "on_task_rate"),
-        "tilt_d_z": tilt.get("d_z"),
+        **{f"tilt_{name}": value for name, value in _ends(tilt, "d_z").items()},
         "run": str(result.path),
     }
 
@@ -159,6 +167,10 @@ def spread(rows: Sequence[Row], form: str) -> str:
     )
 
 
+def _temperature(text: str) -> float | str:
+    return text if text == "model" else float(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded:smollm2-135m-instruct", help="hub id, folder or embedded:<name>")
@@ -166,6 +178,10 @@ def main() -> None:
     parser.add_argument("--dataset", default="hexl", help="samples: built-in name or file")
     parser.add_argument("--limit", type=int, help="use only the first N samples")
     parser.add_argument("--generations", type=int, default=10, help="generations per prompt (K)")
+    parser.add_argument("--completions", type=int, default=16, help="completions of a stem for tilt")
+    parser.add_argument(
+        "--temperatures", nargs="+", type=_temperature, default=[1.0, "model"], help="numbers, or model: its own"
+    )
     parser.add_argument("--estimator", default="embedded", help="expression estimator")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

@@ -89,7 +89,7 @@ def test_the_labels_that_are_kept_are_complete_and_say_what_the_card_says():
     assert key["pass1"].isin(LABELS).all()
     assert key["pass2"].isin(LABELS).all()
     same, kappa = agreement(key)
-    assert (round(same * 120), round(kappa, 2)) == (115, 0.93)
+    assert (round(same * 120), round(kappa, 2)) == (109, 0.85)
     completes = key.groupby("form")["pass2"].apply(lambda labels: (labels == "completes").mean()).to_dict()
-    assert completes == {"plain": 0.9, "prefill": 0.55, "chat": 0.15}
-    assert "| plain | 0.90 / 0.90 [0.77, 0.96] |" in KEY.with_suffix(".md").read_text()
+    assert completes == {"plain": 0.85, "prefill": 0.525, "chat": 0.175}
+    assert "| plain | 0.90 / 0.85 [0.71, 0.93] |" in KEY.with_suffix(".md").read_text()
