@@ -31,7 +31,7 @@ from leakmech.scoring.paired import (
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.sentence import Cleaning
 from leakmech.studies.benchmark.comparison_report import by_estimator_table, comparison_table, write_report
-from leakmech.studies.benchmark.headline import headline_ratios
+from leakmech.studies.benchmark.headline import headline_ratios, refuse_other_completions
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import CompareConfig
 
@@ -179,6 +179,8 @@ def compare(runs: Sequence[str | Path | BenchResult], **settings: Any) -> Compar
         raise RunDirectoryError(
             "compare: scores.parquet of the runs hold different samples though their data set is one; run bench again"
         )
+    if chosen.statistic == "tilt":
+        refuse_other_completions([run.result for run in loaded])
     columns = {
         run.name: statistic_columns(own, *headline_ratios(run.result, own, policy, chosen.statistic))
         for run, own in zip(loaded, scores.values(), strict=True)
@@ -229,7 +231,7 @@ def _by_estimator(
             other = None if name == run.result.summary["estimator"] else name
             scores = leakage_scores(run.result.scores, policy, estimator=other)
             columns[run.name] = statistic_columns(
-                scores, *headline_ratios(run.result, scores, policy, chosen.statistic)
+                scores, *headline_ratios(run.result, scores, policy, chosen.statistic, estimator=other)
             )
         differences = run_differences(
             columns, pairs, headline=chosen.statistic, margin=chosen.margin, alpha=chosen.alpha, seed=chosen.seed,

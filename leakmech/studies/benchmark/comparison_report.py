@@ -23,6 +23,7 @@ _LABELS = {
     "topic_free": "topic-free all pairs",
     "topic_free_contrast": "topic-free contrast",
     "topic_free_valence_shift": "topic-free valence shift",
+    "tilt": "tilt shift per token",
 }
 _SHARES = ("auc_el", "mu_el", "topic_free")
 """Statistics from 0 to 1; the others have a sign."""
@@ -54,7 +55,7 @@ def _rows(comparison: Content) -> list[list[str]]:
     """With one baseline a row for each run; with more also one for each pair."""
     about = _about(comparison)
     values = {e["run"]: e for e in comparison["estimates"] if e["statistic"] == about}
-    show = number if about in _SHARES else signed
+    show = number if about in _SHARES else partial(signed, decimals=3) if about == "tilt" else signed
     texts = {run: with_interval(e["value"], e["low"], e["high"], show) for run, e in values.items()}
     pairs: dict[tuple[str, str], list[Content]] = {}
     for difference in comparison["differences"]:

@@ -1,10 +1,15 @@
 """The statistic that a comparison of runs is about, from the scores of each run.
 
 Topic-free ones leave out, in each run, its own answers that are about the injection, by the same rule for all runs
-(:mod:`leakmech.scoring.topic`).
+(:mod:`leakmech.scoring.topic`). Tilts are of the same completions in all runs, or they cannot be compared.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError
 from leakmech.scoring.leakage import LeakageScores, main_ratios
@@ -15,6 +20,7 @@ from leakmech.scoring.statistics import UnitRatio
 from leakmech.scoring.topic import on_injection, without_topic
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import Statistic
+from leakmech.studies.benchmark.tilt import read_completions, shift_column
 
 _OF_TOPIC_FREE = {
     "topic_free": "auc_el",
@@ -24,14 +30,22 @@ _OF_TOPIC_FREE = {
 
 
 def headline_ratios(
-    result: BenchResult, scores: LeakageScores, policy: Cleaning, statistic: Statistic
+    result: BenchResult,
+    scores: LeakageScores,
+    policy: Cleaning,
+    statistic: Statistic,
+    *,
+    estimator: str | None = None,
 ) -> tuple[UnitRatio, ...]:
     """What a run contributes to `statistic`, by sample; nothing for one that every comparison has.
 
-    `scores` are the run's under the cleaning `policy`. RunDirectoryError for a run that cannot tell topic.
+    `scores` are the run's under the cleaning `policy`, by `estimator` (None: the headline's). RunDirectoryError for a
+    run that cannot tell topic, or has no tilt.
     """
     if statistic in STATISTICS:
         return ()
+    if statistic == "tilt":
+        return (UnitRatio.mean_of(_tilt_shifts(result, scores.samples, estimator)),)
     if statistic not in _OF_TOPIC_FREE:
         return (main_ratios(scores)[statistic],)
     _refuse_untold(result, policy, statistic)
@@ -49,3 +63,28 @@ def _refuse_untold(result: BenchResult, policy: Cleaning, statistic: Statistic) 
         f"compare: {result.path} does not say which answers are about the injection; make a run of the same answers "
         f"that does with: leakmech score {result.path}"
     )
+
+
+def _tilt_shifts(result: BenchResult, samples: Sequence[str], estimator: str | None) -> np.ndarray:
+    """The tilt shift per token of each sample, NaN where a stem has none."""
+    frame = pd.read_csv(result.path / "tables" / "tilt.csv").set_index("sample")
+    return frame[shift_column(estimator)].reindex(list(samples)).to_numpy(dtype=float)
+
+
+def refuse_other_completions(results: Sequence[BenchResult]) -> None:
+    """RunDirectoryError for runs without tilt, or with the tilt of different completions."""
+    first, *others = results
+    texts = _texts(first)
+    for other in others:
+        if _texts(other) != texts:
+            raise RunDirectoryError(
+                f"compare: {first.path} and {other.path} have the tilt of different completions; make one of them with "
+                f"--tilt-from {first.path}"
+            )
+
+
+def _texts(result: BenchResult) -> dict[str, list[str]]:
+    if not result.summary.get("tilt"):
+        raise RunDirectoryError(f"compare: {result.path} has no tilt; run bench with --tilt")
+    lines = read_completions(result.files)
+    return {sample: [completion["text"] for completion in line["completions"]] for sample, line in lines.items()}

@@ -33,8 +33,9 @@ Statistic = Literal[
     "topic_free",
     "topic_free_contrast",
     "topic_free_valence_shift",
+    "tilt",
 ]
-"""What a comparison can be about; ``topic_free`` is auc_el of the topic-free answers."""
+"""What a comparison can be about; ``topic_free`` is auc_el of the topic-free answers, ``tilt`` the shift per token."""
 
 
 class ArrangedSettings(DataSettings):

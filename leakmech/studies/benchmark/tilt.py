@@ -298,6 +298,11 @@ def sampled_shift(frame: pd.DataFrame, config: ScoringConfig) -> tuple[str, PerS
     return "topic-free valence shift", valence_shifts(without_topic(scores, on_injection(ranks)))["valence_shift"]
 
 
+def shift_column(estimator: str | None = None) -> str:
+    """The column of ``tables/tilt.csv`` with the shift per token by an estimator; None: the headline's."""
+    return "per_token_shift" if estimator is None else f"{estimator}/per_token_shift"
+
+
 def per_sample(data: TiltData, sampled: PerSample) -> pd.DataFrame:
     """One row a sample: its completions, the tilt of each prompt in both forms, and why there is none."""
     columns: dict[str, Any] = {
@@ -310,4 +315,6 @@ def per_sample(data: TiltData, sampled: PerSample) -> pd.DataFrame:
         tilts = data.tilts(form)
         columns |= {f"{form}_{name}": tilts[:, i] for i, name in enumerate(data.conditions)}
         columns[f"{form}_shift"] = data.shift(tilts, "positive", "negative")
+    for name in list(data.valence)[1:]:
+        columns[shift_column(name)] = data.shift(data.tilts("per_token", estimator=name), "positive", "negative")
     return pd.DataFrame(columns | {"sampled_shift": sampled})

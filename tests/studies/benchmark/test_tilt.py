@@ -146,6 +146,19 @@ def test_hooks_and_folded_weights_tilt_alike_on_the_base_models_completions(fini
             for condition, values in by_condition.items():
                 np.testing.assert_allclose(likelihoods(one)[sample][condition], values, rtol=1e-4, atol=1e-4)
     assert likelihoods(hooked) != likelihoods(finished)
+    compared = leakmech.compare([finished, hooked], statistic="tilt", draws=100)
+    shifts = [one.summary["tilt"]["per_token"]["shift"] for one in (finished, hooked)]
+    assert [compared.estimate(run).value for run in compared.runs] == pytest.approx(shifts)
+    assert compared.of()[0].difference == pytest.approx(shifts[1] - shifts[0])
+
+
+def test_tilts_are_compared_of_the_same_completions_only(finished, folder, tmp_path):
+    others = leakmech.bench(folder, out=tmp_path / "other-seed", **{**SETTINGS, "seed": 1})
+    without = leakmech.bench(folder, out=tmp_path / "without", **{**SETTINGS, "tilt": False})
+    with pytest.raises(RunDirectoryError, match="have the tilt of different completions; make one of them with --tilt"):
+        leakmech.compare([finished, others], statistic="tilt")
+    with pytest.raises(RunDirectoryError, match="has no tilt; run bench with --tilt"):
+        leakmech.compare([finished, without], statistic="tilt")
 
 
 def test_an_adapter_is_judged_on_the_base_models_completions(finished, folder, make_tiny, tmp_path):
