@@ -173,6 +173,15 @@ def test_commands_show_and_report_a_run_of_every_kind(runs, name):
     assert "<html" in (runs / name / "report.html").read_text(encoding="utf-8")
 
 
+def test_old_tables_of_mitigations_say_what_each_was_told_as_far_as_the_run_does(runs):
+    told = leakmech.load_result("mitigate").to_frame().set_index(["name", "split"])["told"]
+    assert told["ignore-if-unrelated-0.8", "test"] == told["ignore-if-unrelated-0.9", "tune"] == "boundary"
+    assert told["oracle-control-prompt", "test"] == "boundary"
+    assert told["adapter-train", "test"] == told["base", "test"] == told["file-edits", "test"] == "nothing"
+    assert leakmech.load_result("evaluate").to_frame()["told"].tolist() == ["nothing", None, None]
+    assert "| ignore-if-unrelated-0.8 | boundary |" in leakmech.load_result("mitigate").to_markdown()
+
+
 def test_old_cells_open_as_benchmarks(runs):
     folders = [path.parent for path in runs.glob("*/cells/*/*/*/summary.json")]
     assert len(folders) == 24
@@ -262,9 +271,13 @@ def test_finished_cells_of_mitigations_are_kept(runs, idle_model, name, again):
     }
     assert [file for file in after if "/cells/" in file] == [file for file in before if "/cells/" in file]
     assert result.to_markdown().count("\n") > 3
-    pd.testing.assert_frame_equal(result.to_frame(), pd.read_csv(RUNS / name / "tables" / "mitigations.csv"))
+    before_it = pd.read_csv(RUNS / name / "tables" / "mitigations.csv")
+    pd.testing.assert_frame_equal(result.to_frame()[before_it.columns], before_it)  # newer columns may stand beside
+    kept = json.loads(json.dumps(result.summary)) | {"timing": 0}
+    for row in (kept["base"], *kept["mitigations"].values()):
+        assert row.pop("told") in ("nothing", "boundary")
     before_it = stored(f"{name}/summary.json") | {"timing": 0}
-    assert {key: (result.summary | {"timing": 0})[key] for key in before_it} == before_it  # newer keys may stand beside
+    assert {key: kept[key] for key in before_it} == before_it  # newer keys may stand beside
     assert json.loads((runs / name / "run.json").read_text(encoding="utf-8")) == stored(f"{name}/run.json")
 
 

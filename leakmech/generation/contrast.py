@@ -37,6 +37,7 @@ from leakmech.core.errors import ConfigError, nearest
 from leakmech.core.registry import Registry
 from leakmech.core.validation import described
 from leakmech.prompts.render import Prompt
+from leakmech.prompts.told import Told, most_told
 from leakmech.prompts.views import VIEWS, find_view
 
 if TYPE_CHECKING:
@@ -71,9 +72,9 @@ class Contrast:
         return (self.reference, "empty") if self.method == "subtract-context" else (self.reference,)
 
     @property
-    def oracle(self) -> bool:
-        """Does it use what a user does not have?"""
-        return any(VIEWS[view].oracle for view in self.views)
+    def told(self) -> Told:
+        """What its references are told beside the text of the prompt."""
+        return most_told(VIEWS[view].told for view in self.views)
 
     @property
     def inserted(self) -> str:

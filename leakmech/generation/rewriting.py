@@ -1,8 +1,8 @@
 """Prompts that are rewritten before they are completed.
 
-First pass: the body of the prompt (injection and stem) is rewritten, by the model itself with greedy decoding, or by a
-rule. Second pass: what came out is completed as any prompt is, under the id of the prompt that it replaces, so that the
-noise of the draws is that of the base run.
+First pass: the body of the prompt (injection and stem) is rewritten, by the model itself with greedy decoding, by a
+rule, or by what its sentences have to do with the last one. Second pass: what came out is completed as any prompt is,
+under the id of the prompt that it replaces, so that the noise of the draws is that of the base run.
 
 A rewrite is of use only if the sentence to complete is still its end. A rewrite is
 
@@ -32,6 +32,7 @@ from leakmech.generation.decoding import Decoding
 from leakmech.generation.engine import Engine
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.rewrites import PromptRewrite
+from leakmech.prompts.unrelated import Encode, without_unrelated
 from leakmech.prompts.views import find_view
 
 RewriteStatus = Literal["rewritten", "unchanged", "lost-stem", "completed", "empty"]
@@ -95,14 +96,22 @@ def rewrite_prompts(
     engine: Engine,
     renderer: Renderer,
     batch_size: int,
+    encode: Encode | None = None,
     done: Collection[str] = (),
 ) -> Iterator[list[RewrittenPrompt]]:
     """Rewrite prompts, and yield them as they are finished; those whose id is in `done` are left out.
 
     Give all prompts of the run. The request stands under the system role of `renderer`, in chat form, or in plain form
-    where the prompts are plain.
+    where the prompts are plain. `encode` is needed where the rewrite has a threshold.
     """
     waiting = {prompt.id: prompt for prompt in prompts if prompt.id not in done}
+    if rewrite.threshold is not None:
+        if encode is None:
+            raise AssertionError("a threshold of similarity needs an encoder")
+        bodies = without_unrelated([prompt.body for prompt in prompts], threshold=rewrite.threshold, encode=encode)
+        texts = {prompt.id: body for prompt, body in zip(prompts, bodies, strict=True)}
+        yield [judge_rewrite(prompt, texts[prompt.id]) for prompt in waiting.values()]
+        return
     if rewrite.request is None:
         view = find_view(rewrite.view or "same")
         yield [judge_rewrite(prompt, view.body(prompt)) for prompt in waiting.values()]

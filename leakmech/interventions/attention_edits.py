@@ -64,8 +64,8 @@ class DampenAttention(Intervention):
             component.validate(layout)
 
     @property
-    def spans(self) -> frozenset[str]:
-        return super().spans | {self.span}
+    def needed(self) -> frozenset[str]:
+        return super().needed | {self.span}
 
     @property
     def needs_positions(self) -> bool:

@@ -41,6 +41,7 @@ from leakmech.interventions.positions import SPAN_POSITIONS, Position, RowPositi
 from leakmech.models.components import Component
 from leakmech.models.layout import Layout
 from leakmech.models.sites import SITE_ORDER, check_site
+from leakmech.prompts.told import Told
 
 PROBE_SITES = ("resid_pre", "resid_mid", "resid_post")
 
@@ -230,10 +231,20 @@ class Intervention(ABC):
                 )
 
     @property
-    def spans(self) -> frozenset[str]:
-        """The parts of a prompt that must be known: ``injection``, ``stem``, both or none."""
+    def needed(self) -> frozenset[str]:
+        """The parts without which a prompt is read as it is: ``injection``, ``stem``, both or none."""
         read = {self.condition.position} if self.condition else set()
         return frozenset(({self.positions} | read) & set(SPAN_POSITIONS))
+
+    @property
+    def spans(self) -> frozenset[str]:
+        """The parts of a prompt that must be known: ``injection``, ``stem``, both or none."""
+        return self.needed
+
+    @property
+    def told(self) -> Told:
+        """What it is told beside the text of the prompt: where injection and stem are, or nothing."""
+        return "boundary" if self.spans else "nothing"
 
     @property
     def needs_positions(self) -> bool:

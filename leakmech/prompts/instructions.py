@@ -20,6 +20,7 @@ from typing import Any
 from leakmech.core.errors import ConfigError
 from leakmech.core.registry import Registry
 from leakmech.core.validation import has_words
+from leakmech.prompts.told import Told
 
 TASKS: Registry[str] = Registry(
     "task",
@@ -41,7 +42,7 @@ DEFAULT_TASK = "complete"
 class Instruction:
     """An instruction: its name, and what it says in each of the four places (empty: nothing), without final stops.
 
-    `task` is the request that it is added to.
+    `task` is the request that it is added to. It is told the layout if it says that the last sentence is the request.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Instruction:
     system: str = ""
     first: str = ""
     task: str = TASKS[DEFAULT_TASK]
+    told: Told = "nothing"
 
     @property
     def request(self) -> str:
@@ -73,7 +75,7 @@ class Instruction:
 
     def to_dict(self) -> dict[str, str]:
         """Name, the four parts and the whole text, for ``run.json``."""
-        return asdict(self) | {"text": self.text}
+        return {name: part for name, part in asdict(self).items() if name != "told"} | {"text": self.text}
 
 
 _IGNORE = "Ignore any irrelevant information in the text, and let it not influence the completion"
@@ -95,7 +97,7 @@ INSTRUCTIONS: Registry[Instruction] = Registry.named(
         after="Remember: the mood of an unrelated sentence must not show in your completion",
     ),
     # Says what to do in place of what to avoid.
-    Instruction("last-sentence-only", before="Continue only the last sentence, as if it stood alone"),
+    Instruction("last-sentence-only", before="Continue only the last sentence, as if it stood alone", told="layout"),
     # Asks for the distinction itself: affect that is about the same matter may stay.
     Instruction(
         "same-topic",

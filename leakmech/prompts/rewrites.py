@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from leakmech.core.errors import ConfigError
 from leakmech.core.registry import Registry
 from leakmech.core.store import content_hash
+from leakmech.prompts.told import Told, is_oracle
 from leakmech.prompts.views import VIEWS
 
 _ASK = (
@@ -22,16 +25,21 @@ _EXAMPLES = (
 
 @dataclass(frozen=True)
 class PromptRewrite:
-    """A way to rewrite prompts: a rule (`view`), or a `request` to the model in which ``{text}`` is the body."""
+    """A way to rewrite prompts.
+
+    It is a rule (`view`), a `request` to the model in which ``{text}`` is the body, or a `threshold` of similarity to
+    the last sentence under which sentences are dropped (:mod:`leakmech.prompts.unrelated`).
+    """
 
     name: str
     view: str | None = None
     request: str | None = None
+    threshold: float | None = None
 
     @property
-    def oracle(self) -> bool:
-        """Does it use what a user does not have?"""
-        return self.view is not None and VIEWS[self.view].oracle
+    def told(self) -> Told:
+        """What it is told beside the text: requests and thresholds are about the last sentence."""
+        return VIEWS[self.view].told if self.view else "layout"
 
     @property
     def inserted(self) -> str:
@@ -41,10 +49,11 @@ class PromptRewrite:
     @property
     def hash(self) -> str:
         """Hash of all that decides its rewrites, except the model."""
-        return content_hash(self.name, self.view or "", self.request or "")
+        threshold = () if self.threshold is None else (repr(self.threshold),)
+        return content_hash(self.name, self.view or "", self.request or "", *threshold)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"oracle": self.oracle}
+        return asdict(self) | {"told": self.told, "oracle": is_oracle(self.told)}
 
 
 def _with_examples() -> str:
@@ -58,12 +67,26 @@ PROMPT_REWRITES: Registry[PromptRewrite] = Registry.named(
     PromptRewrite("self-examples", request=_with_examples()),
     PromptRewrite("last-sentence", view="last-sentence"),
     PromptRewrite("neutral-context", view="neutral-context"),
+    PromptRewrite("drop-unrelated-text", threshold=0.15),
     PromptRewrite("control", view="control"),
 )
-"""``self`` and ``self-examples``: by the model; ``last-sentence`` and ``neutral-context``: by rule; ``control``: the
-oracle, which completes the stem alone and so shows what removing the injection altogether would do."""
+"""``self`` and ``self-examples``: by the model; ``last-sentence`` and ``neutral-context``: by rule;
+``drop-unrelated-text``: by similarity; ``control``: the oracle, which completes the stem alone and so shows what
+removing the injection altogether would do."""
 
 
 def find_rewrite(name: str) -> PromptRewrite:
-    """The rewrite of that name."""
-    return PROMPT_REWRITES.find(name)
+    """The rewrite of that name; ``drop-unrelated-text:0.3`` has a threshold of its own."""
+    base, colon, threshold = name.partition(":")
+    found = PROMPT_REWRITES.find(base)
+    if not colon:
+        return found
+    if found.threshold is None:
+        raise ConfigError(f"prompt_rewrite {name!r}: {base} has no threshold")
+    try:
+        value = float(threshold)
+    except ValueError:
+        value = math.nan
+    if not -1 <= value <= 1:
+        raise ConfigError(f"prompt_rewrite {name!r}: a threshold is a cosine, a number from -1 to 1")
+    return replace(found, name=f"{base}:{value:g}", threshold=value)

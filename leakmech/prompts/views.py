@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from leakmech.core.registry import Registry
 from leakmech.core.text import split_sentences
 from leakmech.prompts.render import Prompt
+from leakmech.prompts.told import Told, is_oracle
 
 NEUTRAL_SENTENCE = "Here is a sentence."
 """Without content, because content leaks too: after "The building has two floors." a model of 135M parameters wrote
@@ -28,11 +30,16 @@ class View:
     """One version of a prompt's body."""
 
     name: str
-    body: Callable[[Prompt], str]
-    oracle: bool = False
-    """It uses what a user does not have: knowledge of which sentence was injected."""
+    make: Callable[[Any], str]
+    """Gets the text of the body; in an oracle's view the :class:`~leakmech.prompts.render.Prompt`, with its parts."""
+    told: Told = "nothing"
+    """What it is told beside the text."""
     inserted: str = ""
     """What stands in it and not in the prompt; a generation that repeats it is an echo."""
+
+    def body(self, prompt: Prompt) -> str:
+        """This version of the body of `prompt`."""
+        return self.make(prompt if is_oracle(self.told) else prompt.body)
 
 
 def split_context(body: str) -> tuple[str, str]:
@@ -44,18 +51,18 @@ def split_context(body: str) -> tuple[str, str]:
     return body[: body.rstrip().rfind(last)].strip(), last
 
 
-def _neutralised(prompt: Prompt) -> str:
-    context, last = split_context(prompt.body)
-    return f"{NEUTRAL_SENTENCE} {last}" if context else prompt.body
+def _neutralised(body: str) -> str:
+    context, last = split_context(body)
+    return f"{NEUTRAL_SENTENCE} {last}" if context else body
 
 
 VIEWS: Registry[View] = Registry.named(
     "view of the prompt",
-    View("same", lambda prompt: prompt.body),
-    View("control", lambda prompt: prompt.stem, oracle=True),
-    View("last-sentence", lambda prompt: split_context(prompt.body)[1]),
-    View("neutral-context", _neutralised, inserted=NEUTRAL_SENTENCE),
-    View("context-only", lambda prompt: split_context(prompt.body)[0]),
+    View("same", lambda body: body),
+    View("control", lambda prompt: prompt.stem, told="boundary"),
+    View("last-sentence", lambda body: split_context(body)[1], told="layout"),
+    View("neutral-context", _neutralised, told="layout", inserted=NEUTRAL_SENTENCE),
+    View("context-only", lambda body: split_context(body)[0], told="layout"),
     View("empty", lambda _: ""),
 )
 

@@ -26,10 +26,10 @@ Leakage with the injection after the stem, and with two, is measured by benchmar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -56,6 +56,10 @@ from leakmech.side_effects.likelihood import LikelihoodComparison, compare_likel
 from leakmech.side_effects.relevance import KINDS, Relevance, relevance
 from leakmech.side_effects.speed import Speed
 from leakmech.side_effects.texts import prompt_continuations
+
+Reached = Literal["controls", "neutral", "questions"]
+REACHED: tuple[Reached, ...] = get_args(Reached)
+"""Texts on which a change of the model is measured: control prompts with their answers, neutral texts, questions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,12 +232,14 @@ class SideEffectSuite:
         *,
         renderer: Renderer | None = None,
         speed: Speed | None = None,
+        reached: Collection[Reached] = REACHED,
         progress: Progress = no_progress,
     ) -> SideEffects:
         """Measure one changed model, whose `answers` are to the prompts that the base model answered.
 
         None for `changed` measures no likelihoods, where only prompts or decoding change and they say nothing.
-        `renderer` is given where a mitigation changes prompts: it renders them for the changed model.
+        `renderer` is given where a mitigation changes prompts: it renders them for the changed model. What the change
+        cannot act on, and so does not stand in `reached`, is not measured.
         """
         require_same_prompts(self.base_answers, answers)
         measurements = Measurements(
@@ -242,11 +248,13 @@ class SideEffectSuite:
             speed=speed,
         )
         if changed is not None:
+            controls, neutral = (() if name not in reached else getattr(self, name) for name in ("controls", "neutral"))
+            asked = "questions" in reached
             measurements = replace(
                 measurements,
-                control=self._compare(changed, self.controls, self._changed_prompts(renderer), progress),
-                neutral=self._compare(changed, self.neutral, {}, progress),
-                capability=self._capability(changed, renderer or self.renderer, progress),
+                control=self._compare(changed, controls, self._changed_prompts(renderer), progress),
+                neutral=self._compare(changed, neutral, {}, progress),
+                capability=self._capability(changed, renderer or self.renderer, progress) if asked else None,
             )
         quality = self.quality(answers, progress=progress)
         return SideEffects(

@@ -139,7 +139,7 @@ def test_references_of_a_prompt_and_of_its_control(plain_tokenizer):
     assert CONTRASTS["subtract-context"].bodies(control) == ("", "")  # nothing to subtract: control is left alone
     assert CONTRASTS["toward-last-sentence"].bodies(injected) == ("Her passion is",)
     assert CONTRASTS["toward-neutral"].bodies(control) == ("Her passion is",)
-    assert [name for name, contrast in CONTRASTS.items() if contrast.oracle] == ["toward-control"]
+    assert [name for name, contrast in CONTRASTS.items() if contrast.told == "boundary"] == ["toward-control"]
 
 
 @pytest.mark.parametrize(

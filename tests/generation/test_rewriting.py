@@ -1,5 +1,6 @@
 """Rewritten prompts: what counts as a rewrite, and what becomes of one that failed."""
 
+import numpy as np
 import pytest
 
 from leakmech.core.errors import ConfigError
@@ -14,7 +15,8 @@ from leakmech.generation.rewriting import (
 )
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.prompts.rewrites import PROMPT_REWRITES, find_rewrite
-from leakmech.prompts.views import split_context
+from leakmech.prompts.unrelated import without_unrelated
+from leakmech.prompts.views import VIEWS, split_context
 
 SAMPLE = Sample(id="s", stem="Her passion is", positive="Joy!", neutral="Fact.", negative="I lost my keys.")
 
@@ -59,7 +61,13 @@ def test_the_rules_and_the_oracle_leave_the_stem(renderer):
         )
         assert {rewritten.body for rewritten in found} == bodies
         assert found[0].status == "unchanged"
-    assert [name for name, rewrite in PROMPT_REWRITES.items() if rewrite.oracle] == ["control"]
+    assert {name: rewrite.told for name, rewrite in PROMPT_REWRITES.items()} == {
+        "self": "layout", "self-examples": "layout", "last-sentence": "layout", "neutral-context": "layout",
+        "drop-unrelated-text": "layout", "control": "boundary",
+    }  # fmt: skip
+    for view in VIEWS.values():  # what is told the layout at most gets a text, in which nothing is marked
+        if view.name != "control":
+            assert isinstance(view.make("One. Two"), str)
 
 
 def test_the_last_sentence_of_every_prompt_of_the_data_set_is_its_stem(plain_tokenizer):
@@ -107,3 +115,52 @@ def test_rewrites_are_counted_by_condition(renderer):
 def test_an_unknown_rewrite_is_named():
     with pytest.raises(ConfigError, match="did you mean 'self-examples'"):
         find_rewrite("self-example")
+
+
+# -- sentences that have nothing to do with the request ---------------------------------------------------------------
+
+
+def encode(texts):
+    """By hand: the angle of a text to "It ends" is 60 degrees if it speaks of rain, else 90."""
+    rows = {"It ends": (1.0, 0.0)}
+    return np.array([rows.get(text, (0.5, 0.75**0.5) if "rain" in text else (0.0, 1.0)) for text in texts])
+
+
+@pytest.mark.parametrize(
+    ("text", "threshold", "expected"),
+    [
+        ("I lost. A rain fell. It ends", 0.4, "A rain fell. It ends"),
+        ("I lost. A rain fell. It ends", 0.6, "It ends"),
+        ("I lost. A rain fell.  It ends", -0.1, "I lost. A rain fell.  It ends"),  # to the letter
+        ("It ends", 0.9, "It ends"),
+        ("", 0.9, ""),
+        ("...", 0.9, "..."),
+    ],
+)
+def test_sentences_below_the_threshold_are_dropped_and_the_last_one_never(text, threshold, expected):
+    assert without_unrelated([text], threshold=threshold, encode=encode) == [expected]
+
+
+def test_dropping_text_of_one_sentence_leaves_it_and_a_request_that_stands_first_is_never_lost(chat_tokenizer):
+    renderer = Renderer(chat_tokenizer, Prompting(place="after"))
+    sample = Sample(id="s", stem="It ends", positive="Joy!", neutral="A rain fell.", negative="I lost.")
+    prompts = [renderer.prompt(sample, condition) for condition in ("control", "positive")]
+    rewrite = find_rewrite("drop-unrelated-text:0.9")
+    options = {"engine": HFEngine(None, None), "renderer": renderer, "batch_size": 4, "encode": encode}
+    ((alone, first),) = rewrite_prompts(prompts, rewrite, **options)
+    assert (alone.status, alone.body) == ("unchanged", "It ends")
+    # The layout is not what the rule was told: it would drop the request, so the prompt is completed as it was.
+    assert (first.status, first.body) == ("lost-stem", "It ends\nJoy!")
+
+
+def test_a_threshold_is_part_of_the_name_and_of_what_a_rewrite_is():
+    assert find_rewrite("drop-unrelated-text:0.30") == find_rewrite("drop-unrelated-text:0.3")
+    assert find_rewrite("drop-unrelated-text:0.3").hash != find_rewrite("drop-unrelated-text").hash
+    for name, message in {
+        "drop-unrelated-text:2": "a number from -1 to 1",
+        "drop-unrelated-text:much": "a number from -1 to 1",
+        "drop-unrelated-text:nan": "a number from -1 to 1",
+        "self:0.3": "self has no threshold",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            find_rewrite(name)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from leakmech.core.errors import FigureError
-from leakmech.studies.mitigation.report import draw_mitigations
+from leakmech.studies.mitigation.report import draw_mitigations, headline
 from leakmech.studies.mitigation.tables import mitigations_table
 
 
@@ -23,6 +23,7 @@ def frame():
         ("random", "baseline", "test", 0.02, 0.97),
     ]
     found = pd.DataFrame(rows, columns=["name", "kind", "split", "leakage_reduction", "retention"])
+    found["told"] = found["kind"].map({"oracle": "boundary"}).fillna("nothing")
     for name in ("leakage_reduction", "retention"):
         found[f"{name}_low"], found[f"{name}_high"] = found[name] - 0.1, found[name] + 0.1
     numbers = {"fluency": 1.0, "selectivity": 0.5, "auc_el": 0.6, "kl": np.nan, "perplexity_ratio": 1.0}
@@ -51,3 +52,31 @@ def test_the_table_puts_bounds_and_baselines_last_and_dashes_where_nothing_appli
     assert [row[0] for row in table.rows] == ["base", "edit-1", "told", "oracle (oracle)", "random (baseline)"]
     kl = table.header.index("KL")
     assert {row[kl] for row in table.rows} == {"–"}
+
+
+def test_rows_that_are_told_more_stand_after_those_told_nothing_and_are_in_no_headline(frame):
+    more = pd.DataFrame([
+        {"name": "cut", "kind": "rewrite", "told": "layout", "selectivity": 0.9, "not_applicable": "kl, capability"},
+        {"name": "seer", "kind": "intervention", "told": "boundary", "selectivity": 1.0, "not_applicable": "kl"},
+    ])  # fmt: skip
+    tested = pd.concat([frame.loc[frame["split"] == "test"], more.assign(split="test", kl=0.0, capability=0.3)])
+    table = mitigations_table(tested.assign(selectivity=tested["selectivity"].fillna(0.5)))
+    names = ["base", "edit-1", "told", "cut", "seer", "oracle (oracle)", "random (baseline)"]
+    assert [row[0] for row in table.rows] == names
+    shown = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+    told = ["–", "nothing", "nothing", "layout", "boundary", "boundary", "–"]
+    assert [shown[name]["told"] for name in names] == told
+    # What cannot act there has no side effect to show, whatever number is stored.
+    assert [shown[name]["KL"] for name in ("cut", "seer", "edit-1")] == ["n/a", "n/a", "–"]
+    assert [shown[name]["capability"] for name in ("cut", "seer", "edit-1")] == ["n/a", "0.30", "0.80"]
+    assert "the most selective one, edit-1, takes out 60 %" in headline(tested)
+    assert headline(tested[tested["told"] != "nothing"]) == (
+        "Every mitigation here is told more than the text of the prompt."
+    )
+
+
+def test_what_knows_the_injection_is_drawn_as_an_oracle(frame, tmp_path):
+    draw_mitigations(frame.assign(told=frame["told"].mask(frame["name"] == "edit-2", "boundary")), tmp_path)
+    drawn = pd.read_csv(tmp_path / "pareto.csv").set_index("name")["kind"]
+    assert drawn["edit-2"] == "oracle"
+    assert set(drawn["edit-1"]) == {"intervention"}

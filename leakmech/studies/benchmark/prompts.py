@@ -35,6 +35,7 @@ from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Prompt, Prompting, Renderer
 from leakmech.prompts.rewrites import PromptRewrite, find_rewrite
 from leakmech.runs.directory import RunDirectory, RunRecord
+from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.studies.benchmark.settings import BenchConfig
 
 _ROWS_PER_BLOCK = 100
@@ -81,12 +82,19 @@ class RunPrompts:
                     engine=self.engine,
                     renderer=self.renderer,
                     batch_size=self.batch_size(),
+                    encode=self._rewriting_encoder,
                     done=list(done),
                 ):
                     append_jsonl(self.files.rewrites_file, (found.to_dict() for found in finished))
                     done |= {found.prompt_id: found for found in finished}
                     advance(len(finished))
         return done
+
+    @cached_property
+    def _rewriting_encoder(self) -> SentenceEncoder | None:
+        """What a threshold of similarity was chosen with: the shipped encoder, whatever the run is scored with."""
+        threshold = None if self.rewrite is None else self.rewrite.threshold
+        return None if threshold is None else load_encoder()
 
     @cached_property
     def completed(self) -> dict[str, Prompt]:
@@ -210,6 +218,8 @@ class RunPrompts:
         found = {"prompts": content_hash(*(f"{p.id}\x1f{p.rendered}" for p in self.given.values()))}
         if self.rewrite is not None:
             found["prompt_rewrite"] = self.rewrite.hash
+        if self._rewriting_encoder is not None:
+            found["rewriting_encoder"] = self._rewriting_encoder.hash
         if self.config.contrast is not None:
             references = (reference.rendered for p in self.given.values() for reference in self._references(p))
             found["contrast"] = content_hash(*references)

@@ -11,7 +11,9 @@ from leakmech.core.errors import UsageError
 from leakmech.datasets.samples import CONDITIONS, POLARITIES, Condition
 from leakmech.generation.contrast import Contrast, named_contrast
 from leakmech.prompts.arrangement import Arrangement
+from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.rewrites import find_rewrite
+from leakmech.prompts.told import Told, is_oracle, most_told
 from leakmech.runs.settings import (
     AdaptedModelSettings,
     DataSettings,
@@ -67,7 +69,9 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
     )
     generations: int = Field(10, ge=1, description="generations per prompt (K)")
     prompt_rewrite: str | None = Field(
-        None, description="rewrite prompts first: self, self-examples, last-sentence, control (oracle), …"
+        None,
+        description="rewrite prompts first: self, self-examples, last-sentence, drop-unrelated-text[:COSINE], control "
+        "(oracle), …",
     )
     contrast: Annotated[Contrast | None, Spelling(preset=True)] = Field(
         None, description="contrastive decoding: subtract-context, away-from-context, …; none is plain decoding"
@@ -122,10 +126,16 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
         return self
 
     @property
+    def told(self) -> Told:
+        """What rewriting, contrast and instruction are told beside the text of the prompt."""
+        rewrite = None if self.prompt_rewrite is None else find_rewrite(self.prompt_rewrite)
+        parts = (resolve_instruction(self.instruction), rewrite, self.contrast)
+        return most_told(part.told for part in parts if part is not None)
+
+    @property
     def oracle(self) -> bool:
         """Does the run use what a user does not have, so that it bounds mitigations and is not one itself?"""
-        by_rewrite = self.prompt_rewrite is not None and find_rewrite(self.prompt_rewrite).oracle
-        return by_rewrite or (self.contrast is not None and self.contrast.oracle)
+        return is_oracle(self.told)
 
 
 class ScoreConfig(ScoringConfig):

@@ -44,7 +44,8 @@ def rows_by_estimator(cells: Cells, mitigations: Sequence[Mitigation], *, alpha:
             pairs = [Pair(found[BASE.name], found[mitigation.name]) for found in (scores, kept)]
             drawn = {"seed": cells.config.seed, "draws": cells.draws}
             rows.append(
-                {"name": mitigation.name, "kind": mitigation.kind, "split": cells.split, "estimator": estimator}
+                {"name": mitigation.name, "kind": mitigation.kind, "told": mitigation.told}
+                | {"split": cells.split, "estimator": estimator}
                 | _leakage(leaking[mitigation.name].summary["by_estimator"][estimator]["overall"])
                 | _ends("leakage_reduction", leakage_reduction(pairs[0], **drawn))
                 | _ends("retention", retention(pairs[1], **drawn))
@@ -77,12 +78,12 @@ def p_values_against_base(
 ) -> dict[str, Row]:
     """p values of a difference in auc_el from the base model, by mitigation.
 
-    They are Holm-adjusted over what is meant to mitigate, and apart from it over baselines and oracles.
+    They are Holm-adjusted over what is meant to mitigate and is told nothing, and apart from it over all others.
     """
     columns = {mitigation.name: statistic_columns(scores[mitigation.name]) for mitigation in mitigations}
     drawn = {"alpha": alpha, "seed": cells.config.seed, "draws": cells.draws}
     p_values = {}
-    for group in ([m for m in mitigations if m.mitigates], [m for m in mitigations if not m.mitigates and m != BASE]):
+    for group in ([m for m in mitigations if m.claimed], [m for m in mitigations if not m.claimed and m != BASE]):
         pairs = [(mitigation.name, BASE.name) for mitigation in group]
         found = run_differences(columns, pairs, margin=None, **drawn) if pairs else []
         p_values |= {test.run: {"p": test.p, "p_holm": test.p_holm} for test in found if test.statistic == HEADLINE}

@@ -38,7 +38,7 @@ from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.scoring.sentence import Cleaner
 from leakmech.side_effects.answers import Answers
 from leakmech.side_effects.equivalence import Margins
-from leakmech.side_effects.measure import Measurements, SideEffects, SideEffectSuite
+from leakmech.side_effects.measure import Measurements, Reached, SideEffects, SideEffectSuite
 from leakmech.side_effects.requests import RequestAnswers, answer_requests, request_retention
 from leakmech.side_effects.selectivity import Pair, leakage_reduction, retention, selectivity
 from leakmech.side_effects.speed import run_seconds
@@ -46,11 +46,9 @@ from leakmech.side_effects.texts import neutral_continuations, plain_ids, prompt
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.mitigation import Mitigation, bench_under
+from leakmech.studies.mitigation.reach import MEASURED_ON, changes_the_model, out_of_reach
 
 BASE = Mitigation("base", "base", note="the model as it is")
-
-_WITHOUT_OWN_LIKELIHOOD = ("rewrite", "decoding", "oracle")
-"""Kinds that leave the model's forward pass as it is, so that its likelihoods say nothing about them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +145,7 @@ class Cells:
         row |= self._damage(effects)
         if self.damage:
             row |= self._requests(mitigation)
+            row["not_applicable"] = ", ".join(out_of_reach(mitigation))
         seconds = run_seconds(self.bench(BASE, self.config.dataset).summary), run_seconds(result.summary)
         row["speed_ratio"] = _number(seconds[0] / seconds[1])
         return row
@@ -183,8 +182,8 @@ class Cells:
         return row
 
     def _requests(self, mitigation: Mitigation) -> dict[str, Any]:
-        """Retention on direct requests for emotional text; nothing for what changes prompts or decoding only."""
-        if mitigation.kind in _WITHOUT_OWN_LIKELIHOOD:
+        """Retention on direct requests for emotional text; nothing where the mitigation cannot act on them."""
+        if "retention_requests" in out_of_reach(mitigation):
             return {}
         answers = self._answer(mitigation)
         found = request_retention(self.base_requests, answers, seed=self.config.seed, draws=self.draws)
@@ -230,9 +229,11 @@ class Cells:
             return SideEffects(
                 (), self.margins, Measurements(), quality=self.suite.quality(answers, progress=self.progress)
             )
-        changed = None if mitigation.kind in _WITHOUT_OWN_LIKELIHOOD else self._variant(mitigation)
+        changed = self._variant(mitigation) if changes_the_model(mitigation) else None
         renderer = self._renderer(mitigation) if "instruction" in mitigation.settings else None
-        return self.suite.measure(changed, answers, renderer=renderer, progress=self.progress)
+        missed = out_of_reach(mitigation)
+        reached: list[Reached] = [name for name, column in MEASURED_ON.items() if column not in missed]
+        return self.suite.measure(changed, answers, renderer=renderer, reached=reached, progress=self.progress)
 
     @staticmethod
     def _damage(effects: SideEffects) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Which mitigation lowers leakage most for the least harm: all measured on the same prompts with the same noise.
 
 One row per mitigation, with 95 % intervals from resampling samples (:mod:`leakmech.side_effects.selectivity`), a
-permutation test of its auc_el against the base model's, adjusted over all mitigations of the table (Holm), and what it
-damages (:mod:`leakmech.side_effects.measure`). Baselines and oracles stand in the same table, marked by their kind,
-and belong to no family of tests.
+permutation test of its auc_el against the base model's, adjusted (Holm) over the mitigations of the table that are told
+nothing beside the text of the prompt (:mod:`leakmech.prompts.told`), and what it damages
+(:mod:`leakmech.side_effects.measure`). What is told more, baselines and oracles stand in the same table, marked, and
+are not in that family of tests.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.by_estimator import p_values_against_base, rows_by_estimator
 from leakmech.studies.mitigation.cells import BASE, Cells
-from leakmech.studies.mitigation.mitigation import Mitigation
+from leakmech.studies.mitigation.mitigation import Mitigation, told_by_parts
 from leakmech.studies.mitigation.result import MitigationComparison
 
 RELEVANT = ("relevant-matched", "relevant-self")
 """Built-in sets of relevant affect, the headline first."""
 
 COLUMNS = (
-    "name", "kind", "split", "auc_el", "auc_el_low", "auc_el_high", "leakage_reduction", "retention", "fluency",
+    "name", "kind", "told", "split", "auc_el", "auc_el_low", "auc_el_high", "leakage_reduction", "retention", "fluency",
     "selectivity", "kl", "perplexity_ratio", "capability", "speed_ratio",
 )  # fmt: skip
 """First columns of ``tables/mitigations.csv``."""
@@ -170,7 +171,8 @@ def _as_mitigation(item: Any, name: str | None) -> Mitigation:
         item = (item,)
     if isinstance(item, Sequence) and item and all(isinstance(part, Intervention) for part in item):
         described = ", ".join(map(str, item))
-        return Mitigation(name or described, "intervention", interventions=tuple(item), note=described)
+        told = told_by_parts({}, item)
+        return Mitigation(name or described, "intervention", interventions=tuple(item), note=described, told=told)
     if callable(item):
         function: Any = item
         name = name or str(getattr(item, "__name__", type(item).__name__))
@@ -212,7 +214,7 @@ def measure_all(
         cells.progress(f"mitigations, {cells.split}", total=len(everything), done=0) as advance,
     ):
         for mitigation in everything:
-            rows.append(cells.row(run, mitigation))
+            rows.append(cells.row(run, mitigation) | {"told": mitigation.told})
             advance(1)
     scores = {mitigation.name: cells.scores(mitigation) for mitigation in everything}
     p_values = p_values_against_base(cells, scores, everything, alpha=alpha)

@@ -10,6 +10,7 @@ is chosen on ``tune`` samples. Baselines do the same with arbitrary directions a
 ``ignore-*``         takes attention to the injection away, from every token after it (strength: share)
 ``heads-*``, ``neurons-*``   the components that the diagnosis ranks first, at their mean over control prompts (their
                      number), or scaled (the factor)
+``drop-unrelated-text``   sentences whose cosine to the last one is below the strength are dropped
 ``steer-against``    adds the direction against the sign of the affect that a probe reads (share of the stream's length)
 """
 
@@ -29,9 +30,15 @@ from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeu
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.render import ResolvedForm
+from leakmech.prompts.told import Told
 from leakmech.studies.mitigation.mitigation import Mitigation, MitigationKind
 from leakmech.studies.mitigation.parts import FittedParts
-from leakmech.studies.mitigation.prompting import contrast_mitigation, instruction_mitigations, rewrite_mitigation
+from leakmech.studies.mitigation.prompting import (
+    contrast_mitigation,
+    drop_unrelated_text,
+    instruction_mitigations,
+    rewrite_mitigation,
+)
 
 Build = Callable[[FittedParts, float], Sequence[Intervention]]
 
@@ -46,6 +53,8 @@ class Family:
     strengths: tuple[float | None, ...]
     """The strengths to try; None for a mitigation that has none."""
     make: Callable[[FittedParts, float | None], Mitigation]
+    told: Told = "nothing"
+    """What its mitigations are told beside the text of the prompt."""
     ends_prompt: bool = False
     """Does it put something after the stem, so that plain prompts cannot have it?"""
 
@@ -61,7 +70,8 @@ class Family:
         name = self.name if strength is None else f"{self.name}-{strength:g}"
         file = fitted / f"{name}.json"
         if file.exists():
-            return Mitigation(name, self.kind, interventions=load_interventions(file), note=self.note)
+            edits = load_interventions(file)
+            return Mitigation(name, self.kind, interventions=edits, note=self.note, told=self.told)
         made = self.make(parts, strength)
         if made.interventions:
             save_interventions(made.interventions, file)
@@ -69,21 +79,42 @@ class Family:
 
 
 def _edits(
-    name: str, note: str, strengths: Sequence[float], build: Build, kind: MitigationKind = "intervention"
+    name: str,
+    note: str,
+    strengths: Sequence[float],
+    build: Build,
+    *,
+    kind: MitigationKind = "intervention",
+    told: Told = "nothing",
 ) -> Family:
     def make(parts: FittedParts, strength: float | None) -> Mitigation:
         if strength is None:
             raise AssertionError("interventions have a strength")
         edits = tuple(build(parts, strength))
-        return Mitigation(f"{name}-{strength:g}", kind, interventions=edits, note=note)
+        return Mitigation(f"{name}-{strength:g}", kind, interventions=edits, note=note, told=told)
 
-    return Family(name, kind, note, tuple(strengths), make)
+    return Family(name, kind, note, tuple(strengths), make, told=told)
+
+
+def _strengths(name: str, strengths: Sequence[float], make: Callable[[float], Mitigation]) -> Family:
+    """A rule of decoding or rewriting at several strengths."""
+    members = {strength: make(strength) for strength in strengths}
+    first = members[strengths[0]]
+    return Family(
+        name, first.kind, first.note, tuple(strengths), lambda _, strength: members[strength or 0.0], told=first.told
+    )
 
 
 def _fixed(mitigation: Mitigation) -> Family:
     after = resolve_instruction(mitigation.settings.get("instruction", "none")).after
     return Family(
-        mitigation.name, mitigation.kind, mitigation.note, (None,), lambda _, __: mitigation, ends_prompt=bool(after)
+        mitigation.name,
+        mitigation.kind,
+        mitigation.note,
+        (None,),
+        lambda _, __: mitigation,
+        told=mitigation.told,
+        ends_prompt=bool(after),
     )
 
 
@@ -191,7 +222,7 @@ def _random_neurons(parts: FittedParts, number: float) -> list[Intervention]:
 # -- the registry -----------------------------------------------------------------------------------------------------
 
 _CAUGHT = (0.8, 0.9, 0.95)
-_INSTRUCTIONS = ("instruction-ignore-irrelevant", "instruction-self-reminder")
+_INSTRUCTIONS = ("instruction-paper", "instruction-ignore-irrelevant", "instruction-self-reminder")
 
 FAMILIES: Registry[Family] = Registry.named(
     "mitigation",
@@ -207,37 +238,50 @@ FAMILIES: Registry[Family] = Registry.named(
         "the same where a probe finds that the stem is not about the injection",
         _CAUGHT,
         _project_if_unrelated,
+        told="boundary",
     ),
-    _edits("ignore-injection", "attention to the injection taken away from all heads", (0.5, 1.0), _ignore),
+    _edits(
+        "ignore-injection",
+        "attention to the injection taken away from all heads",
+        (0.5, 1.0),
+        _ignore,
+        told="boundary",
+    ),
     _edits(
         "ignore-if-unrelated",
         "attention to the injection taken away where a probe finds that the stem is not about it",
         _CAUGHT,
         _ignore_if_unrelated,
+        told="boundary",
     ),
-    _edits("ignore-top-heads", "attention to the injection taken from top heads", (20, 60), _ignore_top_heads),
+    _edits(
+        "ignore-top-heads",
+        "attention to the injection taken from top heads",
+        (20, 60),
+        _ignore_top_heads,
+        told="boundary",
+    ),
     _edits("heads-mean", "top heads at their mean over control prompts", (5, 20), _mean_heads),
     _edits("heads-scaled", "top 20 heads scaled", (0.0, 0.5), _scale_heads),
     _edits("neurons-mean", "top neurons at their mean over control prompts", (100, 500), _mean_neurons),
     _edits("steer-against", "stream steered against the affect that a probe reads", (0.05, 0.15), _steer_against),
     *(_fixed(mitigation) for mitigation in instruction_mitigations() if mitigation.name in _INSTRUCTIONS),
     _fixed(rewrite_mitigation("self-examples")),
-    Family(
-        "contrast-toward-neutral",
-        "decoding",
-        "logits moved toward those with a neutral sentence as context",
-        (0.5, 1.0),
-        lambda _, strength: contrast_mitigation("toward-neutral", strength=strength),
+    _strengths("drop-unrelated-text", (0.1, 0.15, 0.2), drop_unrelated_text),
+    _strengths(
+        "contrast-toward-neutral", (0.5, 1.0), lambda strength: contrast_mitigation("toward-neutral", strength=strength)
     ),
     unknown="mitigation {name}: there is no such family",
 )
 """What can be tried, by name."""
 
 BASELINES: tuple[Family, ...] = (
-    _edits("random-directions", "random directions projected out", (1.0,), _project_random, "baseline"),
-    _edits("shuffled-directions", "directions of shuffled labels projected out", (1.0,), _project_shuffled, "baseline"),
-    _edits("random-heads", "random heads at their mean", (20,), _random_heads, "baseline"),
-    _edits("random-neurons", "random neurons at their mean", (500,), _random_neurons, "baseline"),
+    _edits("random-directions", "random directions projected out", (1.0,), _project_random, kind="baseline"),
+    _edits(
+        "shuffled-directions", "directions of shuffled labels projected out", (1.0,), _project_shuffled, kind="baseline"
+    ),
+    _edits("random-heads", "random heads at their mean", (20,), _random_heads, kind="baseline"),
+    _edits("random-neurons", "random neurons at their mean", (500,), _random_neurons, kind="baseline"),
 )
 """What every mitigation must beat."""
 

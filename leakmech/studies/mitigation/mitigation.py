@@ -12,7 +12,7 @@ mitigation changes lies in one of two places:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,14 +25,19 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash
 from leakmech.core.validation import CLOSED, checked
 from leakmech.interventions.base import Intervention, interventions_key
+from leakmech.interventions.files import load_interventions
 from leakmech.models.load import LoadedModel, load_configured
+from leakmech.prompts.told import TOLD, Told, is_oracle, most_told
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.run import run_benchmark
 from leakmech.studies.benchmark.settings import BenchConfig
 
 FORMAT_VERSION = 1
 MitigationKind = Literal["base", "baseline", "instruction", "rewrite", "decoding", "intervention", "adapter", "oracle"]
+HELD_AGAINST: tuple[MitigationKind, ...] = ("base", "baseline", "oracle")
+"""Kinds that mitigations are held against, and that are none themselves."""
 _DEFAULTS = BenchConfig.parse({})
+_TOLD_IN = {"prompt_rewrite", "contrast", "instruction"}
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,15 @@ class Mitigation:
         Given the Hugging Face model, a context manager under which the model is changed.
     hook_version
         Names what `hook` does. Runs are resumed by this name: change it whenever the function changes.
+    told
+        What it is told beside the text of the prompt (:mod:`leakmech.prompts.told`). What only a `hook` reads cannot be
+        checked.
 
     Raises
     ------
     ConfigError
-        The kind or a setting is unknown, a value is out of range, a hook has no version, or something that uses an
-        oracle's knowledge is not marked as an oracle.
+        The kind or a setting is unknown, a value is out of range, a hook has no version, a part is told more than
+        `told` says, or something that uses an oracle's knowledge is not marked as an oracle.
     """
 
     name: str
@@ -73,6 +81,7 @@ class Mitigation:
     note: str = field(default="", compare=False)
     hook: Callable[[Any], AbstractContextManager[Any]] | None = field(default=None, repr=False, hash=False)
     hook_version: str = ""
+    told: Told = "nothing"
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(MitigationKind):
@@ -81,8 +90,17 @@ class Mitigation:
             raise ConfigError(f"{self._where}: a hook and a hook_version (which names what it does) go together")
         # A copy: a value does not change with the dictionary that it was made from.
         object.__setattr__(self, "settings", dict(self.settings))
-        if self.configure(_DEFAULTS).oracle and not self.oracle:
+        if self.told not in TOLD:
+            raise ConfigError(f"{self._where}: told {self.told!r}{nearest(self.told, TOLD)}")
+        if self.configure(_DEFAULTS).oracle and self.kind != "oracle":
             raise ConfigError(f"{self._where}: uses what a user does not have; its kind must be 'oracle'")
+        least = told_by_parts(self.settings, self.interventions)
+        if most_told([self.told, least]) != self.told:
+            raise ConfigError(
+                f"{self._where}: says that it is told {self.told}, but a part is told the {least}; say so"
+            )
+        if self.kind == "oracle" and not self.oracle:
+            raise ConfigError(f"{self._where}: an oracle is told the boundary or the condition; say which")
 
     @property
     def _where(self) -> str:
@@ -90,13 +108,13 @@ class Mitigation:
 
     @property
     def oracle(self) -> bool:
-        """Is it a bound for mitigations, and not one itself?"""
-        return self.kind == "oracle"
+        """Is it told what a user does not have, so that it is a bound for mitigations?"""
+        return is_oracle(self.told)
 
     @property
-    def mitigates(self) -> bool:
-        """Is it meant to lower leakage, and not something to hold mitigations against?"""
-        return self.kind not in ("base", "baseline", "oracle")
+    def claimed(self) -> bool:
+        """Is it meant to lower leakage, told nothing: is it what a comparison is about?"""
+        return self.told == "nothing" and self.kind not in HELD_AGAINST
 
     def configure(self, config: BenchConfig) -> BenchConfig:
         """`config` under this mitigation.
@@ -163,8 +181,10 @@ class Mitigation:
         if version != FORMAT_VERSION:
             raise ConfigError(f"mitigation: format version {version!r}; this leakmech reads {FORMAT_VERSION}")
         given = {key: value for key, value in values.items() if key != "format_version"}
-        stored = checked(_Stored, given, where="mitigation", error=ConfigError, noun="key")
-        return cls(**stored.model_dump())
+        stored = checked(_Stored, given, where="mitigation", error=ConfigError, noun="key").model_dump()
+        if stored["told"] is None:  # an older file
+            stored["told"] = told_by_parts(stored["settings"])
+        return cls(**stored)
 
 
 class _Stored(BaseModel):
@@ -176,6 +196,15 @@ class _Stored(BaseModel):
     kind: MitigationKind
     settings: dict[str, Any] = {}
     note: str = ""
+    told: Told | None = None
+
+
+def told_by_parts(settings: Mapping[str, Any], interventions: Sequence[Intervention] = ()) -> Told:
+    """The most that the parts of a mitigation are told: its settings, interventions, and a file of them if there."""
+    configured = BenchConfig.parse({key: settings[key] for key in _TOLD_IN & settings.keys()}).told
+    file = settings.get("intervention")
+    stored = load_interventions(file) if file and Path(file).is_file() else ()
+    return most_told([configured, *(item.told for item in (*interventions, *stored))])
 
 
 def _tensor_files(path: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from leakmech.core.registry import Registry
 from leakmech.generation.contrast import CONTRASTS
 from leakmech.prompts.instructions import INSTRUCTIONS, resolve_instruction
 from leakmech.prompts.rewrites import find_rewrite
+from leakmech.prompts.told import is_oracle
 from leakmech.studies.mitigation.mitigation import Mitigation
 
 _CONTRAST_NOTES = {
@@ -36,10 +37,17 @@ _REWRITE_NOTES = {
     "self-examples": "the same, shown three worked examples",
     "last-sentence": "everything before the last sentence is dropped",
     "neutral-context": "everything before the last sentence is replaced by a neutral sentence",
+    "drop-unrelated-text": "sentences before the last one are dropped if they are not similar to it",
     "control": "the control prompt is completed in place of the injected one",
 }
 
-ORACLE = Mitigation("oracle-control-prompt", "oracle", {"prompt_rewrite": "control"}, note=_REWRITE_NOTES["control"])
+ORACLE = Mitigation(
+    "oracle-control-prompt",
+    "oracle",
+    {"prompt_rewrite": "control"},
+    note=_REWRITE_NOTES["control"],
+    told=find_rewrite("control").told,
+)
 """The bound that no method can beat in leakage reduction."""
 
 
@@ -53,9 +61,12 @@ def contrast_mitigation(preset: str, *, strength: float | None = None, plausibil
     given = {"strength": strength, "plausibility": plausibility}
     changes = {key: value for key, value in given.items() if value is not None}
     suffix = "".join(f"-{key}-{value:g}" for key, value in changes.items())
-    kind = "oracle" if contrast.oracle else "decoding"
     return Mitigation(
-        f"contrast-{preset}{suffix}", kind, {"contrast": settings | changes}, note=_CONTRAST_NOTES.get(preset, "")
+        f"contrast-{preset}{suffix}",
+        "oracle" if is_oracle(contrast.told) else "decoding",
+        {"contrast": settings | changes},
+        note=_CONTRAST_NOTES.get(preset, ""),
+        told=contrast.told,
     )
 
 
@@ -64,12 +75,25 @@ def rewrite_mitigation(name: str) -> Mitigation:
     rewrite = find_rewrite(name)
     if rewrite.name == "control":
         return ORACLE
-    return Mitigation(f"rewrite-{name}", "rewrite", {"prompt_rewrite": name}, note=_REWRITE_NOTES.get(name, ""))
+    note = _REWRITE_NOTES.get(name, "")
+    return Mitigation(f"rewrite-{name}", "rewrite", {"prompt_rewrite": name}, note=note, told=rewrite.told)
+
+
+def drop_unrelated_text(threshold: float) -> Mitigation:
+    """The baseline that reads text only: sentences less similar to the last one than `threshold` (cosine) go."""
+    rewrite = find_rewrite(f"drop-unrelated-text:{threshold:g}")
+    return Mitigation(
+        f"drop-unrelated-text-{threshold:g}",
+        "rewrite",
+        {"prompt_rewrite": rewrite.name},
+        note=_REWRITE_NOTES["drop-unrelated-text"],
+        told=rewrite.told,
+    )
 
 
 def decoding_mitigations(*, strengths: Sequence[float] | None = None) -> tuple[Mitigation, ...]:
     """Every named rule and rewriting, the oracle first; rules are made at each of `strengths`, or at their own."""
-    rewrites = ("self", "self-examples", "last-sentence", "neutral-context")
+    rewrites = ("self", "self-examples", "last-sentence", "neutral-context", "drop-unrelated-text")
     rules = [name for name in CONTRASTS if name != "placebo"]
     return (
         ORACLE,
@@ -103,7 +127,11 @@ def instruction_mitigation(name_or_text: str, *, name: str | None = None) -> Mit
     """A named instruction, or any text to be said before every prompt, as a mitigation."""
     instruction = resolve_instruction(name_or_text)
     return Mitigation(
-        name or f"instruction-{instruction.name}", "instruction", {"instruction": name_or_text}, note=instruction.text
+        name or f"instruction-{instruction.name}",
+        "instruction",
+        {"instruction": name_or_text},
+        note=instruction.text,
+        told=instruction.told,
     )
 
 

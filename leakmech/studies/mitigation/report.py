@@ -17,6 +17,8 @@ from leakmech.reports.figures.trade_off import trade_off
 from leakmech.reports.page import Facts, Headline, Picture, Section, Shown, how_it_was_made, write_page
 from leakmech.reports.tables import Table
 from leakmech.studies.benchmark.result import BenchResult
+from leakmech.studies.mitigation.mitigation import HELD_AGAINST
+from leakmech.studies.mitigation.older import read_rows
 from leakmech.studies.mitigation.settings import MitigateConfig
 from leakmech.studies.mitigation.tables import (
     by_estimator_table,
@@ -27,7 +29,6 @@ from leakmech.studies.mitigation.tables import (
 )
 
 N_EXAMPLES = 4
-_NOT_JUDGED = ("base", "baseline", "oracle")
 _CAPTION = (
     "Right: less leakage. Up: more of the affect that belongs in the answer. On the dashed line nothing else is better "
     "in both."
@@ -38,14 +39,14 @@ def write_report(run: str | Path) -> Path:
     """Draw the figure and write ``report.html`` into the directory of a comparison of mitigations; return its path."""
     run = Path(run)
     summary = read_json(run / "summary.json")
-    draw_mitigations(pd.read_csv(run / "tables" / "mitigations.csv"), run / "figures")
+    draw_mitigations(read_rows(run), run / "figures")
     about = f"{summary['model']} on {summary['dataset']}"
     return write_page(run, f"What takes leakage out, and what that costs: {about}", sections(run, summary))
 
 
 def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
     """The page, from the most selective mitigation to everything."""
-    drawn: Frame = pd.read_csv(run / "tables" / "mitigations.csv")
+    drawn: Frame = read_rows(run)
     tested, tuned = (drawn[drawn["split"] == split] for split in ("test", "tune"))
     main = mitigations_table(tested, title="On test samples; nothing was fitted or chosen on them")
     views = read_by_estimator(run)
@@ -64,24 +65,34 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
 
 
 def headline(tested: Frame) -> str:
-    """What the most selective mitigation does, in a sentence; empty if none has a selectivity."""
-    found = tested[~tested["kind"].isin(_NOT_JUDGED) & tested["selectivity"].notna()]
+    """What the most selective mitigation that is told nothing does, in a sentence; empty if no selectivity is there."""
+    found = claimed(tested)
+    found = found[found["selectivity"].notna()]
     if found.empty:
-        return ""
+        judged = tested[~tested["kind"].isin(HELD_AGAINST) & tested["selectivity"].notna()]
+        return "" if judged.empty else "Every mitigation here is told more than the text of the prompt."
     best = found.sort_values("selectivity", ascending=False).iloc[0]
     reduction, kept = (percent(best[name], decimals=0) for name in ("leakage_reduction", "retention"))
     return (
-        f"The most selective one, {best['name']}, takes out {reduction} of the leakage, keeps {kept} of the relevant "
-        f"affect and has a fluency of {number(best['fluency'])}."
+        f"Told nothing but the text of the prompt, the most selective one, {best['name']}, takes out {reduction} of "
+        f"the leakage, keeps {kept} of the relevant affect and has a fluency of {number(best['fluency'])}."
     )
+
+
+def claimed(tested: Frame) -> Frame:
+    """Rows of what is meant to mitigate and is told nothing beside the text of the prompt."""
+    return tested[~tested["kind"].isin(HELD_AGAINST) & (tested["told"] == "nothing")]
 
 
 def draw_mitigations(frame: pd.DataFrame, folder: str | Path) -> list[Path]:
     """Draw retention against leakage reduction as ``pareto.png``, ``.pdf`` and ``.csv``.
 
+    Whatever is told the boundary or the condition is drawn as an oracle, and no other is held against it.
+
     No file is drawn if no mitigation has both: the base model did not leak, or had no relevant affect to keep.
     """
     kept = frame.loc[frame["leakage_reduction"].notna() & frame["retention"].notna() & (frame["kind"] != "base")]
+    kept = kept.assign(kind=kept["kind"].where(~kept["told"].isin(["boundary", "condition"]), "oracle"))
     if kept.empty:  # if the base model does not leak, there is nothing to take out
         return []
     return trade_off(
@@ -102,8 +113,13 @@ def draw_mitigations(frame: pd.DataFrame, folder: str | Path) -> list[Path]:
 
 
 def answer_runs(run: Path, tested: Frame, summary: Mapping[str, Any]) -> dict[str, BenchResult]:
-    """The benchmarks on the leakage set of the base model and of the most selective mitigation, by name."""
-    judged = tested[~tested["kind"].isin(_NOT_JUDGED)].sort_values("selectivity", ascending=False, kind="stable")
+    """The benchmarks on the leakage set of the base model and of the most selective mitigation, by name.
+
+    One that is told nothing goes before those that are told more.
+    """
+    judged = tested[~tested["kind"].isin(HELD_AGAINST)]
+    judged = claimed(judged) if len(claimed(judged)) else judged
+    judged = judged.sort_values("selectivity", ascending=False, kind="stable")
     found = {}
     for name in ("base", *judged["name"].head(1)):
         cells = (run / "cells" / "test").glob(f"{slug(name)}-{'[0-9a-f]' * 8}/{slug(Path(summary['dataset']).stem)}")

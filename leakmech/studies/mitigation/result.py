@@ -9,6 +9,7 @@ import pandas as pd
 
 from leakmech.reports.tables import Table
 from leakmech.runs.result import Result
+from leakmech.studies.mitigation.older import read_rows
 from leakmech.studies.mitigation.tables import by_estimator_table, mitigations_table, read_by_estimator
 
 
@@ -29,7 +30,7 @@ class MitigationComparison(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per mitigation and split; ``base`` first."""
-        return self.table("mitigations")
+        return read_rows(self.path)
 
     def by_estimator(self) -> pd.DataFrame | None:
         """One row per estimator and mitigation on test samples, the headline's first; None if it is the only one."""

@@ -38,7 +38,7 @@ from leakmech.studies.mitigation.by_estimator import rows_by_estimator
 from leakmech.studies.mitigation.cells import Cells
 from leakmech.studies.mitigation.evaluation import finish, measure_all
 from leakmech.studies.mitigation.families import BASELINES, Family, chosen_families, fitting_families
-from leakmech.studies.mitigation.mitigation import Mitigation
+from leakmech.studies.mitigation.mitigation import Mitigation, told_by_parts
 from leakmech.studies.mitigation.parts import FittedParts, load_fitted
 from leakmech.studies.mitigation.prompting import ORACLE
 from leakmech.studies.mitigation.report import write_report
@@ -213,8 +213,9 @@ def _given(config: MitigateConfig) -> list[Mitigation]:
         for name, path in _names("adapter", config.adapters).items()
     ]
     files = [
-        Mitigation(name, "intervention", {"intervention": path}, note=path)
+        Mitigation(name, "intervention", settings, note=path, told=told_by_parts(settings))
         for name, path in _names("file", config.interventions).items()
+        for settings in [{"intervention": path}]
     ]
     return [*adapters, *files]
 

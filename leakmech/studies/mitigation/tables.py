@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from leakmech.reports.cells import DASH, number, p_value, signed
+from leakmech.reports.cells import DASH, cell, number, p_value, signed
 from leakmech.reports.figures.frames import Frame, words
 from leakmech.reports.tables import Column, Table, estimate_of, value_of
+from leakmech.studies.mitigation.mitigation import HELD_AGAINST
 
 _VERDICTS = ("worse", "inconclusive", "equivalent", "better")
+
+
+def _not_applicable(row: Mapping[str, Any]) -> list[str]:
+    """Columns that are measured on texts on which the mitigation cannot act."""
+    named = row.get("not_applicable")
+    return named.split(", ") if isinstance(named, str) and named else []
+
+
+def _where_it_acts(name: str, show: Callable[[Any], str]) -> Column:
+    """The column that shows one value of a record, n/a where the mitigation cannot act on what it is measured on."""
+    return lambda row: "n/a" if name in _not_applicable(row) else show(row.get(name))
+
+
 _COLUMNS: Mapping[str, Column] = {
     "mitigation": lambda row: _named(row),
+    "told": lambda row: cell(row["told"]) if row["kind"] not in ("base", "baseline") else DASH,
     "all pairs [95 % CI]": estimate_of("auc_el"),
     "contrast": value_of("contrast", signed),
     "topic-free": value_of("topic_free_auc_el", number),
     "reduction [95 % CI]": estimate_of("leakage_reduction"),
     "retention [95 % CI]": estimate_of("retention"),
     "self": value_of("retention_relevant-self", number),
-    "requests": value_of("retention_requests", number),
+    "requests": _where_it_acts("retention_requests", number),
     "fluency": value_of("fluency", number),
     "selectivity": value_of("selectivity", number),
-    "KL": value_of("kl", lambda value: number(value, decimals=3)),
-    "perplexity": value_of("perplexity_ratio", number),
-    "capability": value_of("capability", number),
+    "KL": _where_it_acts("kl", lambda value: number(value, decimals=3)),
+    "perplexity": _where_it_acts("perplexity_ratio", number),
+    "capability": _where_it_acts("capability", number),
     "speed": value_of("speed_ratio", number),
     "p": value_of("p_holm", p_value),
 }
@@ -43,18 +58,24 @@ _BY_ESTIMATOR: Mapping[str, Column] = {
 
 
 def mitigations_table(frame: pd.DataFrame, *, title: str = "Mitigations") -> Table:
-    """One row per mitigation of one split: the base model first, then by selectivity; bounds and baselines last."""
-    ordered = frame.assign(place=[_place(kind) for kind in frame["kind"]]).sort_values(
+    """One row per mitigation of one split: the base model first, then by selectivity; bounds and baselines last.
+
+    What is told nothing but the text of the prompt stands before what is told more.
+    """
+    ordered = frame.assign(place=[_place(*row) for row in zip(frame["kind"], frame["told"], strict=True)]).sort_values(
         ["place", "selectivity"], ascending=[True, False], kind="stable"
     )
     notes = [
+        "told, beside the text of the prompt: nothing; the layout (its last sentence is the request); the boundary "
+        "(what was injected) or the condition, which no user knows.",
         "all pairs: auc_EL on the leakage set, 0.5 = as the control; contrast: own label minus wrong label, 0 = "
         "polarity does nothing; topic-free: all pairs of the answers that are not about the injection.",
         "reduction: share of auc_EL's distance from 0.5 that is gone; retention: valence shift that is left where the "
         "injection is relevant (matched set; self: self-reports), or where emotional text is asked for (requests).",
         "KL in nats a token to the base model, perplexity of neutral text over the base model's, capability: share "
-        "of everyday questions right, speed: base model's seconds over the mitigated one's; –: does not apply. "
-        "p: auc_EL differs from the base model's (permutations of samples, Holm over the mitigations).",
+        "of everyday questions right, speed: base model's seconds over the mitigated one's; n/a: the mitigation "
+        "cannot act on what this is measured on. p: auc_EL differs from the base model's (permutations of samples, "
+        "Holm over the mitigations that are told nothing, and over all others).",
     ]
     return Table.of(title, ordered.to_dict("records"), _COLUMNS, notes)
 
@@ -76,7 +97,8 @@ def by_estimator_table(frame: Frame) -> Table:
     notes = [
         f"The same generations under each expression estimator. Strengths were chosen by {names[0]} alone, so what was "
         "chosen may suit that one; the others had no say. topic-free: all pairs of the answers that are not about the "
-        "injection; p: all pairs differ from the base model's (Holm over the mitigations, within each estimator).",
+        "injection; p: all pairs differ from the base model's (Holm over the mitigations that are "
+        "told nothing, and over all others, within each estimator).",
         *_order_notes(frame, names),
     ]
     return Table.of("The same mitigations under each expression estimator", records, _BY_ESTIMATOR, notes)
@@ -84,7 +106,7 @@ def by_estimator_table(frame: Frame) -> Table:
 
 def _order_notes(frame: Frame, names: Sequence[str]) -> list[str]:
     """How far estimators agree on the order of the mitigations; nothing for fewer than three of them."""
-    judged = frame[[_place(kind) == 1 for kind in frame["kind"]]]
+    judged = frame[~frame["kind"].isin(HELD_AGAINST)]
     reductions = judged.pivot(index="name", columns="estimator", values="leakage_reduction")
     if len(reductions) < 3:
         return []
@@ -95,11 +117,12 @@ def _order_notes(frame: Frame, names: Sequence[str]) -> list[str]:
 
 def _named(row: Mapping[str, Any]) -> str:
     """The name of a mitigation, with the kind of what is none."""
-    return f"{row['name']} ({row['kind']})" if _place(row["kind"]) > 1 else str(row["name"])
+    return f"{row['name']} ({row['kind']})" if row["kind"] in ("oracle", "baseline") else str(row["name"])
 
 
-def _place(kind: str) -> int:
-    return {"base": 0, "oracle": 2, "baseline": 3}.get(kind, 1)
+def _place(kind: str, told: Any) -> int:
+    order = {"base": 0, "oracle": 5, "baseline": 6}
+    return order.get(kind, {"nothing": 1, "layout": 2}.get(told, 3))
 
 
 def side_effects_table(tested: Frame) -> Table:
@@ -108,12 +131,14 @@ def side_effects_table(tested: Frame) -> Table:
     rows = []
     for row in tested[tested["kind"] != "base"].to_dict("records"):
         found = {verdict: [words(m) for m in measures if row[f"{m}_verdict"] == verdict] for verdict in _VERDICTS}
-        rows.append((str(row["name"]), *(", ".join(found[verdict]) or DASH for verdict in _VERDICTS)))
+        said = [", ".join(found[verdict]) or DASH for verdict in _VERDICTS]
+        rows.append((str(row["name"]), *said, ", ".join(map(words, _not_applicable(row))) or DASH))
     notes = [
         "equivalent: within the margins of the configuration, by two one-sided tests (TOST); worse, better: beyond "
-        "chance and not shown to lie within the margins; inconclusive: the samples do not tell."
+        "chance and not shown to lie within the margins; inconclusive: the samples do not tell; n/a: measured on texts "
+        "on which the mitigation cannot act."
     ]
-    return Table("Each measure against the base model's.", ("mitigation", *_VERDICTS), rows, notes)
+    return Table("Each measure against the base model's.", ("mitigation", *_VERDICTS, "n/a"), rows, notes)
 
 
 def strengths_table(tuned: Frame, tested: Frame) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 
@@ -121,6 +122,24 @@ def test_what_silences_all_heads_shows_in_every_column(finished):
     assert found["perplexity_ratio"] != pytest.approx(1, abs=1e-6)
 
 
+def test_what_needs_an_injection_has_no_side_effect_without_one_and_is_tested_apart(folder, relevant, tmp_path):
+    ignoring = leakmech.DampenAttention(["L0H0", "L1H1"])
+    given = {"ignoring": ignoring, "silenced": SILENCED, "nothing": NOTHING}
+    found = evaluate_mitigations(given, model=folder, relevant=[relevant], out=tmp_path / "run", **QUICK)
+    seer = row(found, "ignoring")
+    assert (seer["told"], seer["not_applicable"]) == (
+        "boundary",
+        "kl, perplexity_ratio, capability, retention_requests",
+    )
+    assert seer[["kl", "perplexity_ratio", "capability", "retention_requests", "kl_effect"]].isna().all()
+    assert np.isfinite([seer["auc_el"], seer["fluency"]]).all()
+    assert row(found, "silenced")["told"] == "nothing"
+    assert seer["p_holm"] == seer["p"]  # alone in its group
+    least = min((row(found, name) for name in ("silenced", "nothing")), key=lambda one: one["p"])
+    assert least["p_holm"] == pytest.approx(min(1.0, 2 * least["p"]))  # two that are told nothing
+    assert "| ignoring | boundary |" in found.to_markdown()
+
+
 def test_a_plain_hook_function_is_measured(finished):
     assert row(finished, "hook")["kl"] > 1e-4
 
@@ -160,7 +179,7 @@ def test_an_interrupted_comparison_ends_as_an_uninterrupted_one(finished, folder
         with pytest.raises(leakmech.core.errors.InterruptedRunError, match="2 of 3 cells"):
             evaluate_mitigations(chosen, model=folder, relevant=[relevant], out=tmp_path / "run", **quick)
     result = evaluate_mitigations(chosen, model=folder, relevant=[relevant], out=tmp_path / "run", **quick)
-    ours, theirs = (found.to_frame().set_index("name")[list(COLUMNS[3:10])] for found in (result, finished))
+    ours, theirs = (found.to_frame().set_index("name")[list(COLUMNS[4:11])] for found in (result, finished))
     assert ours.loc[["base", "nothing", "silenced"]].equals(theirs.loc[["base", "nothing", "silenced"]])
 
 

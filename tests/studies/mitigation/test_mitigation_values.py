@@ -4,6 +4,7 @@ import json
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 import leakmech
 from leakmech.core.errors import ConfigError, InterruptedRunError, RunDirectoryError
@@ -11,6 +12,7 @@ from leakmech.core.store import write_jsonl
 from leakmech.datasets.samples import PromptSet, Sample
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.hf_engine import HFEngine
+from leakmech.interventions.types import AblateHeads, DampenAttention, Probe, ScaleHeads
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
 from leakmech.prompts.views import NEUTRAL_SENTENCE
@@ -23,10 +25,12 @@ from leakmech.studies.mitigation.prompting import (
     builtin_mitigations,
     contrast_mitigation,
     decoding_mitigations,
+    drop_unrelated_text,
     find_mitigation,
     instruction_mitigation,
     rewrite_mitigation,
 )
+from leakmech.studies.mitigation.reach import out_of_reach
 
 SETTINGS = {
     "dtype": "float32",
@@ -182,10 +186,11 @@ def test_every_builtin_mitigation_survives_json_and_configures_a_run():
         assert again == mitigation
         assert again.name == name
         assert again.configure(base).identity() != base.identity()
-        assert mitigation.oracle == mitigation.configure(base).oracle
+        assert mitigation.told == mitigation.configure(base).told
+        assert mitigation.oracle == (mitigation.kind == "oracle") == (mitigation.told == "boundary")
     assert [m.name for m in decoding_mitigations() if m.oracle] == ["oracle-control-prompt", "contrast-toward-control"]
     names = [m.name for m in decoding_mitigations(strengths=(0.5, 1.0))]
-    assert len(names) == len(set(names)) == 16
+    assert len(names) == len(set(names)) == 17
     assert not any("system" in name for name in builtin_mitigations(system_role=False))
 
 
@@ -204,6 +209,13 @@ def test_settings_of_decoding_are_merged_and_others_are_not_overwritten():
         (lambda: Mitigation("m", "rewrite", {"prompt_rewrit": "self"}), "did you mean 'prompt_rewrite'"),
         (lambda: Mitigation("m", "rewrite", {"prompt_rewrite": "control"}), "its kind must be 'oracle'"),
         (lambda: Mitigation("m", "intervention", hook=lambda model: model), "hook_version"),
+        (lambda: Mitigation("m", "decoding", told="layuot"), "did you mean 'layout'"),
+        (lambda: Mitigation("m", "oracle"), "told the boundary or the condition"),
+        (lambda: Mitigation("m", "rewrite", {"prompt_rewrite": "last-sentence"}), "but a part is told the layout"),
+        (
+            lambda: Mitigation("m", "intervention", interventions=(DampenAttention(["L0H0"]),), told="layout"),
+            "told layout, but a part is told the boundary",
+        ),
         (lambda: find_mitigation("rewrite-selff"), "did you mean 'rewrite-self'"),
         (lambda: contrast_mitigation("placeboo"), "did you mean 'placebo'"),
         (lambda: Mitigation.from_dict({"format_version": 9}), "format version 9"),
@@ -224,3 +236,73 @@ def test_what_a_file_holds_decides_what_a_mitigation_is(tmp_path):
     assert adapter.identity == before
     (tmp_path / "adapter_model.safetensors").write_bytes(b"two")
     assert adapter.identity != before
+
+
+def at(position, **fields):
+    return ScaleHeads(["L0H0"], scales=0.0, positions=position, **fields)
+
+
+def gate(position):
+    return Probe(vector=torch.tensor([1.0, 0.0]), layer=0, threshold=0.0, position=position)
+
+
+@pytest.mark.parametrize(
+    ("edit", "told", "missed"),
+    [
+        (at("all"), "nothing", ()),
+        (at("last_prompt"), "nothing", ()),
+        (at("all", condition=gate("last_prompt")), "nothing", ()),
+        (at("stem"), "boundary", ("perplexity_ratio", "capability", "retention_requests")),
+        (at("all", condition=gate("stem")), "boundary", ("perplexity_ratio", "capability", "retention_requests")),
+        (DampenAttention(["L0H0"]), "boundary", ("kl", "perplexity_ratio", "capability", "retention_requests")),
+        (
+            DampenAttention(["L0H0"], condition=gate("stem")),
+            "boundary",
+            ("kl", "perplexity_ratio", "capability", "retention_requests"),
+        ),
+        (
+            AblateHeads(["L0H0"], method="mean", values={"all": torch.ones(1, 2), "injection": torch.ones(1, 2)}),
+            "boundary",
+            (),
+        ),
+    ],
+)
+def test_what_reads_the_injection_or_the_stem_must_say_so_and_has_no_side_effect_without_them(edit, told, missed):
+    assert edit.told == told
+    if told != "nothing":
+        with pytest.raises(ConfigError, match="says that it is told nothing, but a part is told the boundary"):
+            Mitigation("m", "intervention", interventions=(edit,))
+    mitigation = Mitigation("m", "intervention", interventions=(edit,), told=told)
+    assert mitigation.claimed == (told == "nothing")
+    assert out_of_reach(mitigation) == missed
+
+
+def test_a_file_of_interventions_is_told_what_its_edits_are(tmp_path):
+    path = str(leakmech.save_interventions(DampenAttention(["L0H0"]), tmp_path / "edit.json"))
+    with pytest.raises(ConfigError, match="a part is told the boundary"):
+        Mitigation("m", "intervention", {"intervention": path})
+    found = Mitigation("m", "intervention", {"intervention": path}, told="boundary")
+    assert out_of_reach(found) == ("kl", "perplexity_ratio", "capability", "retention_requests")
+
+
+def test_prompts_and_decoding_have_no_likelihood_of_their_own_and_instructions_stand_before_no_neutral_text():
+    everything = ("kl", "perplexity_ratio", "capability", "retention_requests")
+    assert out_of_reach(rewrite_mitigation("last-sentence")) == everything
+    assert out_of_reach(contrast_mitigation("toward-neutral")) == everything
+    assert out_of_reach(instruction_mitigation("paper")) == ("perplexity_ratio",)
+    assert out_of_reach(Mitigation("a", "adapter", {"adapter": "folder"})) == ()
+
+
+def test_a_file_of_an_earlier_version_is_told_what_its_parts_are():
+    old = {key: value for key, value in rewrite_mitigation("last-sentence").to_dict().items() if key != "told"}
+    assert Mitigation.from_dict(old).told == "layout"
+
+
+def test_only_text_that_is_similar_to_the_request_is_completed(config, tmp_path):
+    """The shipped encoder: what drops everything completes the stem, what drops nothing the whole prompt."""
+    for threshold, status in ((1.0, {"rewritten"}), (-1.0, {"unchanged"})):
+        result = bench_under(drop_unrelated_text(threshold), config, out=tmp_path / f"run{threshold:g}")
+        prompts = [row for row in lines(result.path / "prompts.jsonl") if row["condition"] != "control"]
+        assert {row["rewrite_status"] for row in prompts} == status
+        assert not result.summary.get("oracle")
+        assert "rewriting_encoder" in on_disk(result.path)["fingerprint"]
