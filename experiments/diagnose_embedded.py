@@ -27,7 +27,13 @@ def main() -> None:
     if not tune.exists():
         build_aexl(data / f"aexl-{n}-{seed}.jsonl", samples=n, fit=n, tune=n, seed=seed, progress=rich_progress)
     result = diagnose(
-        out=arguments.out, fit=str(fit), tune=str(tune), dataset="hexl", seed=seed, progress=rich_progress
+        out=arguments.out,
+        fit=str(fit),
+        tune=str(tune),
+        dataset="hexl",
+        prompt_form="plain",
+        seed=seed,
+        progress=rich_progress,
     )
     for table in diagnosis_tables(result.summary, result.table("heads")):
         console.print(table.to_rich())

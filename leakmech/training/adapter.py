@@ -192,6 +192,8 @@ def component_layers(
 
 def _top_layers(path: Path, top: int, method: str | None) -> Iterator[int]:
     table: Any = pd.read_csv(path)
+    if "split" in table:  # rows of test have the scores of other samples, with the ranks of tune
+        table = table[table["split"] != "test"]
     missing = [column for column in ("layer", "method", "rank") if column not in table.columns]
     if missing:
         raise DatasetError(f"{path}: has no column {missing[0]!r}; expected a table of leakmech diagnose")

@@ -31,8 +31,8 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.datasets.samples import INJECTIONS, PromptSet, load_dataset
 from leakmech.mechanism.activations.run import padded
 from leakmech.mechanism.attention.injected import part_mask, refuse_without_injection
-from leakmech.mechanism.attribution.gradients import parse_target, scored_continuations
-from leakmech.mechanism.attribution.pairs import CONTRASTS, Continuations, Pair, make_pairs
+from leakmech.mechanism.attribution.gradients import parse_target, scored_endings
+from leakmech.mechanism.attribution.pairs import CONTRASTS, Continuations, Endings, Pair, make_pairs
 from leakmech.mechanism.attribution.replay import Replay
 from leakmech.mechanism.attribution.targets import Target
 from leakmech.mechanism.directions.direction import Direction
@@ -139,10 +139,11 @@ def attention_knockout(
     model: LoadedModel,
     dataset: str | Path | PromptSet,
     *,
-    target: Direction | Literal["behaviour"] | Target,
+    target: Direction | Literal["behaviour", "tilt"] | Target,
     layers: Sequence[int] | None = None,
     heads: Sequence[str | Component] | None = None,
     continuations: Continuations | None = None,
+    endings: Endings | None = None,
     prompting: Prompting = Prompting(),
     batch_size: int | str = "auto",
     seed: int = 0,
@@ -151,17 +152,18 @@ def attention_knockout(
     """Knock attention to the injection out in all heads at once, layer by layer, and head by head.
 
     None for `layers` or `heads` takes all up to the target's layer, an empty list none; heads are labels (``L12H3``).
-    None for `continuations` samples them for the target ``behaviour``.
+    None for `continuations` samples them for the target ``behaviour``; `endings` are weighted texts, as for ``tilt``.
     """
     layout = layout_of(model.model)
     refuse_other_attention(model.model)
     wanted = parse_target(target, model)
     knockouts = _knockouts(layout, wanted, layers, heads)
     samples, renderer = load_dataset(dataset), Renderer(model.tokenizer, prompting)
-    scored = scored_continuations(
-        wanted, continuations, model=model, samples=samples, renderer=renderer, seed=seed, progress=progress
-    )
-    pairs = make_pairs(samples, renderer, continuations=scored)
+    if endings is None:
+        endings = scored_endings(
+            wanted, continuations, model=model, samples=samples, renderer=renderer, seed=seed, progress=progress
+        )
+    pairs = make_pairs(samples, renderer, endings=endings)
     sequences = _sequences(pairs)
     ids = tuple(dict.fromkeys(pair.sample for pair in pairs))
     sums = KeyedSums(product(ids, map(str, INJECTIONS)), 1 + len(knockouts))
@@ -221,10 +223,10 @@ class _Sequence:
 
 
 def _sequences(pairs: Sequence[Pair]) -> list[_Sequence]:
-    """List each prompt once; continuations are weighted to their mean after positive minus that after negative ones."""
+    """List each prompt once with each ending, and the weight of the ending."""
     sequences = []
     for pair in pairs:
-        weight = pair.weight * CONTRASTS[pair.contrast]  # that of the continuation alone
+        weight = pair.weight * CONTRASTS[pair.contrast]  # that of the ending alone
         # Both contrasts have the neutral prompt.
         for prompt in (pair.clean, pair.corrupt) if pair.contrast[0] == "positive" else (pair.clean,):
             refuse_without_injection(prompt)

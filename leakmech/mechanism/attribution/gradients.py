@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from einops import reduce
@@ -37,16 +37,27 @@ from leakmech.core.errors import ConfigError, nearest
 from leakmech.core.progress import Progress, no_progress
 from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mechanism.attribution.paired_run import PairedRun, Side
-from leakmech.mechanism.attribution.pairs import CONTRASTS, Continuations, Contrast, Pair, make_pairs
+from leakmech.mechanism.attribution.pairs import (
+    CONTRASTS,
+    TILT_CONTRASTS,
+    Continuations,
+    Contrast,
+    Endings,
+    Pair,
+    make_pairs,
+    polar_endings,
+)
 from leakmech.mechanism.attribution.scores import Attribution, EffectSums
 from leakmech.mechanism.attribution.targets import ContinuationTarget, DirectionTarget, Target
 from leakmech.mechanism.behaviour import sample_behaviour
+from leakmech.mechanism.completions import sample_completions, tilt_endings
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.batching import frozen, in_batches
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.models.sites import Recorded, Site, at_site, recording
 from leakmech.prompts.render import Prompting, Renderer
+from leakmech.scoring.expression import load_estimator
 
 Method = Literal["attribution_patching", "graddrop", "integrated_gradients"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -59,11 +70,12 @@ def attribute(
     model: LoadedModel,
     dataset: str | Path | PromptSet,
     *,
-    target: Direction | Literal["behaviour"] = "behaviour",
+    target: Direction | Literal["behaviour", "tilt"] = "behaviour",
     method: Method = "attribution_patching",
     side: Side = "corrupt",
     contrasts: dict[Contrast, float] | None = None,
     continuations: Continuations | None = None,
+    endings: Endings | None = None,
     steps: int = 8,
     prompting: Prompting = Prompting(),
     batch_size: int | str = "auto",
@@ -81,24 +93,23 @@ def attribute(
     dataset
         Samples, or the name or file of a data set.
     target
-        A direction in the residual stream, or ``behaviour``: which of its own continuations the model is about to give.
+        A direction; ``tilt``: odds of glad and sad completions; ``behaviour``: of its answers after the injections.
     method
         ``attribution_patching``, ``graddrop`` or ``integrated_gradients``; see the head of this module.
     side
         ``corrupt`` (denoising) or ``clean`` (noising): the run in which derivatives are taken.
     contrasts
-        Pairs of clean and corrupt condition with their weights; None contrasts positive (weight 1) and negative (-1),
-        each with neutral.
+        Pairs of clean and corrupt condition with weights; None: as :mod:`leakmech.mechanism.attribution.pairs` says.
     continuations, seed
         Token ids of continuations for ``behaviour``, by sample and polarity; None samples them, with the seed.
+    endings
+        Weighted completions for ``tilt`` (:func:`leakmech.mechanism.completions.tilt_endings`); None samples them.
     steps
         Number of inputs between corrupt and clean, for integrated gradients.
-    prompting
-        How samples become prompts.
+    prompting, progress
+        How samples become prompts; what receives the progress (:mod:`leakmech.core.progress`).
     batch_size
         Pairs at a time; ``auto`` chooses by the device. The number is halved whenever memory runs out.
-    progress
-        Receives the progress; see :mod:`leakmech.core.progress`.
 
     Returns
     -------
@@ -114,21 +125,22 @@ def attribute(
     ModelError
         The architecture is not known, or positions cannot be found in the rendered prompts.
     GenerationError
-        No sampled continuation can be used.
+        No sampled text can be used.
     ActivationError
         Memory does not suffice for one pair, or the target does not differ between the conditions.
     """
     _check_method(method, steps)
     samples, renderer = load_dataset(dataset), Renderer(model.tokenizer, prompting)
     wanted = parse_target(target, model)
-    scored = scored_continuations(
-        wanted, continuations, model=model, samples=samples, renderer=renderer, seed=seed, progress=progress
-    )
+    if endings is None:
+        endings = scored_endings(
+            wanted, continuations, model=model, samples=samples, renderer=renderer, seed=seed, progress=progress
+        )
     pairs = make_pairs(
         samples,
         renderer,
-        contrasts=contrasts or CONTRASTS,
-        continuations=scored,
+        contrasts=contrasts or (TILT_CONTRASTS if wanted.name == "tilt" else CONTRASTS),
+        endings=endings,
         equalised=method == "integrated_gradients",
     )
     return attribute_pairs(
@@ -143,7 +155,7 @@ def _check_method(method: str, steps: int) -> None:
         raise ConfigError(f"steps must be at least 1, found {steps}")
 
 
-def scored_continuations(
+def scored_endings(
     target: Target,
     given: Continuations | None,
     *,
@@ -152,11 +164,17 @@ def scored_continuations(
     renderer: Renderer,
     seed: int,
     progress: Progress,
-) -> Continuations | None:
-    """Give the continuations that the target scores: those given, else sampled ones; None for a direction."""
+) -> Endings | None:
+    """Give the endings that the target scores: of the continuations given, else of sampled ones; None for a direction.
+
+    The embedded estimator says how glad the sampled completions of ``tilt`` are.
+    """
+    how: Any = {"renderer": renderer, "seed": seed, "progress": progress}
+    if target.name == "tilt":
+        return tilt_endings(sample_completions(model, samples, judge=load_estimator("embedded"), **how))
     if target.name != "behaviour":
         return None
-    return sample_behaviour(model, samples, renderer=renderer, seed=seed, progress=progress) if given is None else given
+    return polar_endings(sample_behaviour(model, samples, **how) if given is None else given)
 
 
 def parse_target(target: Direction | str | Target, model: LoadedModel) -> Target:
@@ -164,9 +182,9 @@ def parse_target(target: Direction | str | Target, model: LoadedModel) -> Target
     if isinstance(target, Direction):
         return DirectionTarget.of(target, model)
     if isinstance(target, str):
-        if target != "behaviour":
-            raise ConfigError(f"unknown target {target!r}; give a direction, or 'behaviour'")
-        return ContinuationTarget.of(model)
+        if target not in ("behaviour", "tilt"):
+            raise ConfigError(f"unknown target {target!r}; give a direction, 'tilt' or 'behaviour'")
+        return ContinuationTarget.of(model, target)
     return target
 
 

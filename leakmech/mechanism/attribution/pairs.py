@@ -6,8 +6,10 @@ and it is there that activations are compared and exchanged. With weights w the 
 
     shift = sum w (m(clean) - m(corrupt)),    w = +1 for positive against neutral, -1 for negative against neutral,
 
-and, for the behavioural target, w is multiplied by +1 (-1) for sequences that end in a continuation that the model
-wrote after the positive (negative) injection.
+Targets that score given texts have *endings*: texts that follow the prompt, each with a weight that w is multiplied
+by; the weights of a sample sum to 0. For the behavioural target they are +1/n (-1/n) for continuations that the model
+wrote after the positive (negative) injection; for tilt see :mod:`leakmech.mechanism.completions`. Tilt contrasts
+positive with negative, without the neutral prompt between them.
 
 *Equalised* prompts have as many injection tokens in every condition of a sample: shorter injections are filled up in
 front with line breaks. All their tokens are aligned, so embeddings can be interpolated, and every token patched.
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,9 +31,21 @@ from leakmech.prompts.render import Renderer
 Contrast = tuple[Condition, Condition]
 CONTRASTS: dict[Contrast, float] = {("positive", "neutral"): 1.0, ("negative", "neutral"): -1.0}
 """Clean and corrupt condition, and the sign of the affect between them."""
+TILT_CONTRASTS: dict[Contrast, float] = {("positive", "negative"): 1.0}
 
 Continuations = Mapping[str, Mapping[str, Sequence[Sequence[int]]]]
 """Token ids by sample and by the polarity of the injection after which the model wrote them."""
+
+
+class Ending(NamedTuple):
+    """Token ids of a text that follows a prompt, and the weight of its log-probability."""
+
+    tokens: tuple[int, ...]
+    weight: float
+
+
+Endings = Mapping[str, Sequence[Ending]]
+"""By sample."""
 
 _POLARITIES = {"positive": 1.0, "negative": -1.0}
 
@@ -61,13 +75,13 @@ def make_pairs(
     renderer: Renderer,
     *,
     contrasts: Mapping[Contrast, float] = CONTRASTS,
-    continuations: Continuations | None = None,
+    endings: Endings | None = None,
     equalised: bool = False,
 ) -> list[Pair]:
-    """Make the pairs of all samples, one for each contrast and, for the behavioural target, each continuation.
+    """Make the pairs of all samples, one for each contrast and ending.
 
-    Samples that lack continuations of either polarity are left out. `equalised` fills up shorter injections, so that
-    the sequences of a sample have one length.
+    Samples without endings are left out, unless `endings` is None: then a prompt ends where it ends. `equalised` fills
+    up shorter injections, so that the sequences of a sample have one length.
     """
     if not contrasts:
         raise ConfigError("contrasts: name at least one, for example {('positive', 'neutral'): 1.0}")
@@ -81,12 +95,12 @@ def make_pairs(
         if filler is not None:
             prompts = equalise(prompts, filler)
         for contrast, weight in contrasts.items():
-            for tokens, sign in _endings(sample, continuations):
+            for tokens, share in [Ending((), 1.0)] if endings is None else endings.get(sample, ()):
                 clean, corrupt = (_continued(prompts[condition], tokens) for condition in contrast)
                 n_shared = _n_shared(clean, corrupt)
-                pairs.append(Pair(sample, contrast, clean, corrupt, n_shared, weight * sign))
+                pairs.append(Pair(sample, contrast, clean, corrupt, n_shared, weight * share))
     if not pairs:
-        raise ConfigError("continuations: no sample has one of each polarity; sample more of them")
+        raise ConfigError("endings: no sample has any (continuations of both polarities); sample more of them")
     return pairs
 
 
@@ -101,14 +115,17 @@ def located_by_sample(
     return located
 
 
-def _endings(sample: str, continuations: Continuations | None) -> list[tuple[Sequence[int], float]]:
-    """List the continuations of a sample with weights that sum to 0; one empty one where there are none to score."""
-    if continuations is None:
-        return [((), 1.0)]
-    own = continuations.get(sample, {})
-    if any(not own.get(polarity) for polarity in _POLARITIES):
-        return []
-    return [(tokens, sign / len(own[polarity])) for polarity, sign in _POLARITIES.items() for tokens in own[polarity]]
+def polar_endings(continuations: Continuations) -> dict[str, list[Ending]]:
+    """Weight the continuations of the behavioural target; samples that lack those of either polarity are left out."""
+    return {
+        sample: [
+            Ending(tuple(tokens), sign / len(own[polarity]))
+            for polarity, sign in _POLARITIES.items()
+            for tokens in own[polarity]
+        ]
+        for sample, own in continuations.items()
+        if all(own.get(polarity) for polarity in _POLARITIES)
+    }
 
 
 def _continued(prompt: LocatedPrompt, tokens: Sequence[int]) -> LocatedPrompt:

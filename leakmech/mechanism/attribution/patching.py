@@ -10,7 +10,8 @@ one forward pass per component, from the patched layer on and over the shared to
 (:mod:`leakmech.mechanism.attribution.replay`).
 
 The residual stream is patched by named regions of the prompt: ``injection``, ``stem``, ``tail`` (the chat template's)
-and ``last`` (the last token, also part of the tail). That is done on equalised prompts, where every token has its
+and ``last`` (the last token of the prompt, also part of the tail), and ``ending`` (the text that is scored after the
+prompt). That is done on equalised prompts, where every token has its
 partner.
 """
 
@@ -42,7 +43,7 @@ from leakmech.models.sites import Site
 from leakmech.prompts.locate import LocatedPrompt
 
 _SUBLAYERS: tuple[ComponentKind, ...] = ("attn", "mlp")
-REGIONS = ("injection", "stem", "tail", "last")
+REGIONS = ("injection", "stem", "tail", "last", "ending")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,15 +148,15 @@ def patch_stream(
     *,
     side: Side = "corrupt",
     layers: Sequence[int] | None = None,
-    regions: Sequence[str] = REGIONS,
+    regions: Sequence[str] | None = None,
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Patching:
-    """Patch the residual stream of equalised pairs before each layer, in named regions of the prompt."""
+    """Patch the residual stream of equalised pairs before each layer, in named regions; None: those there are."""
     unequal = next((pair for pair in pairs if len(pair.clean) != len(pair.corrupt)), None)
     if unequal is not None:
         raise ConfigError(f"prompts {unequal.clean.id!r} and {unequal.corrupt.id!r} differ in length; equalise them")
-    chosen = _chosen(layers, layout_of(model.model))
+    chosen, regions = _chosen(layers, layout_of(model.model)), present_regions(pairs) if regions is None else regions
 
     def work(batch: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         run = PairedRun(model, batch, target, sites=["resid_pre"], whole=True)
@@ -171,6 +172,40 @@ def patch_stream(
 
     labels = tuple((layer, region) for layer in chosen for region in regions)
     return _collect(model, pairs, target, work, side=side, labels=labels, batch_size=batch_size, progress=progress)
+
+
+def patch_directions(
+    model: LoadedModel,
+    pairs: Sequence[Pair],
+    target: Target,
+    vectors: Float[Tensor, "vector d_model"],
+    *,
+    layer: int,
+    side: Side = "corrupt",
+    batch_size: int | str = "auto",
+    progress: Progress = no_progress,
+) -> Patching:
+    """Patch the projection on each unit vector alone, in the stream after `layer`: x + ((x_other - x) . v) v."""
+    layout_of(model.model).block(layer)
+
+    def work(batch: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+        run = PairedRun(model, batch, target, sites=["resid_post"])
+        other = run.side("clean" if side == "corrupt" else "corrupt")
+        own, given = (which.activations["resid_post", layer].float() for which in (run.side(side), other))
+        columns = []
+        for vector in vectors.to(own):
+            values = own + ((given - own) @ vector)[..., None] * vector
+            columns.append(_patched_value(run, side, [Patch("resid_post", layer, values, run.shared)]))
+        return _signed(run, side, torch.stack(columns, dim=1)), run.shifts
+
+    labels = tuple((layer, f"vector {number}") for number in range(len(vectors)))
+    return _collect(model, pairs, target, work, side=side, labels=labels, batch_size=batch_size, progress=progress)
+
+
+def present_regions(pairs: Sequence[Pair]) -> list[str]:
+    """List the regions of :data:`REGIONS` that any prompt has: in plain form nothing stands after the stem."""
+    spans = {name: [_region_span(pair.corrupt, name) for pair in pairs] for name in REGIONS}
+    return [name for name, found in spans.items() if any(stop > start for start, stop in found)]
 
 
 # -- one batch ---------------------------------------------------------------------------------------------------------
@@ -224,6 +259,7 @@ def _region_span(prompt: LocatedPrompt, region: str) -> tuple[int, int]:
         "stem": prompt.spans["stem"],
         "tail": (prompt.spans["stem"][1], stop),
         "last": (stop - 1, stop),
+        "ending": (stop, len(prompt)),
     }
     if region not in spans:
         raise ConfigError(f"unknown region {region!r}; there are {', '.join(spans)}")

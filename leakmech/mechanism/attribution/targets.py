@@ -3,9 +3,11 @@
     direction       m = v . x_L[last token of the prompt]        projection of the residual stream on a unit vector
     continuation    m = mean_t log p(c_t | prompt, c_<t)         log-probability of a given continuation, in nats
 
-The second is *behavioural*: with continuations c+ and c- that the model itself wrote after positive and negative
-injections, log p(c+) - log p(c-) says which of its own answers the model is about to give.
-:mod:`leakmech.mechanism.attribution.pairs` takes that difference by giving the two sequences weights of opposite sign.
+Weighted sums of the second over several continuations are two targets. *Tilt* is the covariance of log-probability and
+valence over what the model says after the *control* prompt (:mod:`leakmech.mechanism.completions`). *Behaviour* is
+log p(c+) - log p(c-) of continuations that the model wrote after positive and negative injections: which of its own
+answers the model is about to give, whatever they are about. :mod:`leakmech.mechanism.attribution.pairs` takes the sums
+by giving sequences weights that sum to 0.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class Target(Protocol):
 
     @property
     def name(self) -> str:
-        """``direction`` or ``behaviour``."""
+        """``direction``, ``tilt`` or ``behaviour``."""
         ...
 
     @property
@@ -90,10 +92,10 @@ class ContinuationTarget:
     name: str = "behaviour"
 
     @classmethod
-    def of(cls, loaded: LoadedModel) -> ContinuationTarget:
+    def of(cls, loaded: LoadedModel, name: str = "behaviour") -> ContinuationTarget:
         """Make the target of a model."""
         config: Any = loaded.model.config
-        return cls(layout_of(loaded.model), getattr(config.get_text_config(), "final_logit_softcapping", None))
+        return cls(layout_of(loaded.model), getattr(config.get_text_config(), "final_logit_softcapping", None), name)
 
     @property
     def layer(self) -> int:

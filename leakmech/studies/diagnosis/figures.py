@@ -43,7 +43,7 @@ def draw(run: Path, summary: Mapping[str, Any]) -> None:
     tables = {file.stem: file for file in (run / "tables").glob("*.csv")}
     about = f"{summary.get('model', 'unknown model')}, {summary.get('dataset', 'unknown data')}"
     about = about.removeprefix("embedded:")
-    ranked = f"{about}; ranked on tune samples"
+    ranked = f"{about}; {'ranked on tune, shares on test' if 'n_ranked' in summary else 'ranked on tune samples'}"
 
     def headline(frame: pd.DataFrame) -> pd.DataFrame:
         return headline_rows(frame, summary["target"])

@@ -18,6 +18,7 @@ from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.diagnosis.tables import headline_rows, with_test_intervals
 
 Summary = Mapping[str, Any]
+_ALPHA = 0.05
 
 _NUMBERS = {
     "attribution_patching_spearman": (
@@ -33,6 +34,14 @@ _DIRECTION_NUMBERS = {
     "accuracy": ("accuracy", "share of prompts on their side of the threshold; 0.5 is chance"),
 }
 _TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "verdict": (
+        "Ranked components beside random ones of the same layers, under interchange",
+        (
+            "set", "share", "low", "high", "n", "share_judged", "random_mean", "random_p95", "random_max",
+            "random_sets", "p", "n_judged", "target", "split",
+        ),
+    ),
+    "sampled": ("Answers under mean ablation", ()),
     "directions": (
         "Directions and their baselines",
         (
@@ -43,7 +52,10 @@ _TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "heads": ("Attention heads", ()),
     "neurons": ("Neurons", ()),
     "sublayers": ("Sublayers", ()),
-    "knockout": ("Knockout", ("label", "contrast", "target", "effect", "low", "high", "intact", "knocked_out")),
+    "knockout": (
+        "Knockout",
+        ("label", "contrast", "target", "effect", "low", "high", "intact", "knocked_out", "split", "n"),
+    ),
 }  # fmt: skip
 """Tables of the page, with heading and columns; no columns: all."""
 
@@ -92,8 +104,9 @@ def _pictures(folder: Path) -> list[Section]:
 
 
 def headline(summary: Summary) -> str:
-    """What was found, in a sentence; empty if the summary holds neither a direction nor an area."""
+    """What was found, in sentences: the verdict first; empty if there is neither one nor a direction nor an area."""
     parts = []
+    first = verdict_sentence(summary)
     directions = [(name, values) for name, values in _directions(summary).items() if is_number(values.get("auc"))]
     if directions:
         name, values = directions[0]
@@ -104,7 +117,33 @@ def headline(summary: Summary) -> str:
         random = _baseline(summary, "cpr")
         parts.append(text + (f", random ones {number(random)}" if is_number(random) else ""))
     sentence = "; ".join(parts)
-    return typeset(f"{sentence[0].upper()}{sentence[1:]}.") if parts else ""
+    whole = f"{first} {sentence[0].upper()}{sentence[1:]}." if parts else first
+    return typeset(whole.strip())
+
+
+def verdict_sentence(summary: Summary) -> str:
+    """Whether ranked components account for more than random ones of their layers; empty without a verdict."""
+    found = summary.get("verdict")
+    if not found:
+        return ""
+    parts = []
+    for row in found["rows"]:
+        total = found["components"].get(row["universe"])
+        name = (
+            row["set"] if total is None else f"{row['set'].removesuffix(row['universe'])}of {total} {row['universe']}"
+        )
+        more = "more" if row["p"] is not None and row["p"] <= _ALPHA else "not more"
+        ends = f" [{number(row['low'])}, {number(row['high'])}]"
+        parts.append(
+            f"the {name} {number(row['share'])}{ends} of it, {more} than random ones (mean "
+            f"{number(row['random_mean'])}, at most {number(row['random_max'])}, p {number(row['p'])})"
+        )
+    row = found["rows"][0]
+    return (
+        f"Under interchange on {row['n']} test samples ({row['target']} shift {significant(found['shift'])}) "
+        f"{'; '.join(parts)}; {row['random_sets']} random sets with as many components per layer, on {row['n_judged']} "
+        "of the samples."
+    )
 
 
 def main_numbers(summary: Summary) -> Table | None:

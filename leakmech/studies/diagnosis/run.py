@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from leakmech.datasets.samples import PromptSet, load_dataset, refuse_frozen
 from leakmech.mechanism.sentiment import split_samples
 from leakmech.models.load import load_adapter, load_configured
 from leakmech.prompts.render import Prompting, Renderer
-from leakmech.runs.directory import SCRIPT
+from leakmech.runs.directory import SCRIPT, RunRecord
 from leakmech.runs.run import Fragment, Run, run_path
+from leakmech.studies.diagnosis.cost import estimate
 from leakmech.studies.diagnosis.report import write_report
 from leakmech.studies.diagnosis.result import Diagnosis
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
@@ -28,6 +30,7 @@ def diagnose(
     tokenizer: Any = None,
     out: str | Path | None = None,
     progress: Progress = no_progress,
+    say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Diagnosis:
     """Find the layers, heads and neurons that carry leaked affect, or continue the diagnosis in `out`.
@@ -38,6 +41,8 @@ def diagnose(
         As for :func:`leakmech.bench`.
     out
         Run directory; default ``runs/diagnose-<model>-<dataset>-seed<seed>``.
+    say
+        Takes a line with the estimated time before the work starts; none is made by default.
     **settings
         Fields of :class:`leakmech.studies.diagnosis.settings.DiagnoseConfig`; ``fit`` is needed: samples on which
         directions are fitted.
@@ -59,6 +64,8 @@ def diagnose(
         settings["model"] = str(model) if by_name else type(model).__name__
     config = DiagnoseConfig.parse(settings, where="diagnose")
     path = run_path(out, f"diagnose-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}")
+    if "target" not in settings:  # a run goes on with its own target, whatever the default has become
+        config = config.model_copy(update={"target": _stored_target(path, config.target)})
     Run.check(path, config)
     started = time.perf_counter()
     splits = load_splits(config)
@@ -75,6 +82,8 @@ def diagnose(
         if run.finished:
             return Diagnosis.load(path)
         bench = Workbench(config, run, loaded, splits, progress)
+        if say is not None:
+            say(estimate(bench))
         summary = _about(bench)
         timing: dict[str, float] = {}
         with run.interruptible(lambda: f"{len(timing)} of {len(STAGES)} stages are saved"):
@@ -85,6 +94,12 @@ def diagnose(
             write_report(path, summary)
         timing["total_s"] = round(time.perf_counter() - started, 1)
         return run.finish(summary, timing, result=Diagnosis)
+
+
+def _stored_target(path: Path, default: str) -> str:
+    """The target of the diagnosis in `path`, if there is one."""
+    record = RunRecord.find(path)
+    return default if record is None else str(record.config.get("target", default))
 
 
 def _about(bench: Workbench) -> Fragment:

@@ -26,7 +26,19 @@ class DiagnoseConfig(
 
     command: ClassVar[str] = "diagnose"
     kind: ClassVar[str] = "diagnose"
-    newer: ClassVar[Collection[str]] = ("backend",)
+    newer: ClassVar[Collection[str]] = (
+        "backend",
+        "tilt_completions",
+        "tilt_samples",
+        "exact_completions",
+        "judged_samples",
+        "judged_heads",
+        "judged_neurons",
+        "random_sets",
+        "sampled_sets",
+        "sampled_samples",
+        "sampled_generations",
+    )
     title: ClassVar[str] = "Diagnosis"
 
     fit: str = Field(description="samples on which directions are fitted: built-in name, or a JSONL / CSV file")
@@ -34,7 +46,25 @@ class DiagnoseConfig(
         None, description="samples on which layers, methods and components are chosen; null: a part of the fit samples"
     )
     limit: int | None = Field(None, ge=3, description="use only the first N samples of the data set")
-    target: Literal["direction", "behaviour"] = Field("direction", description="what ranks and curves are about")
+    target: Literal["tilt", "direction", "behaviour"] = Field(
+        "tilt",
+        description="what ranks and curves are about: tilt (odds between the model's own glad and sad completions), a "
+        "direction, or behaviour (its answers after the injections)",
+    )
+    tilt_completions: int = Field(16, ge=5, description="completions of each control prompt, for tilt")
+    tilt_samples: int = Field(30, ge=2, description="samples of tune and of test that tilt is measured on")
+    exact_completions: int = Field(
+        2, ge=2, description="of these the gladdest and saddest, where components are patched one by one or in sets"
+    )
+    judged_samples: int = Field(12, ge=2, description="test samples on which ranked and random sets are compared")
+    judged_heads: tuple[int, ...] = Field((5, 20), description="sizes of the sets of heads that are judged")
+    judged_neurons: tuple[int, ...] = Field((100, 500), description="sizes of the sets of neurons that are judged")
+    random_sets: int = Field(99, ge=1, description="random sets of as many components per layer beside each")
+    sampled_sets: int = Field(
+        20, ge=0, description="random sets of heads that are also judged by sampled topic-free leakage; 0: none"
+    )
+    sampled_samples: int = Field(12, ge=2, description="test samples for that")
+    sampled_generations: int = Field(4, ge=1, description="answers per prompt for that")
     target_layer: int | None = Field(None, ge=0, description="layer of the target direction; null: the last one")
     backend: Backend = Field("hf", description="reads activations: hf (faster), or transformer-lens on a copy")
     methods: tuple[str, ...] = Field(

@@ -15,14 +15,61 @@ _METHOD_NAMES = {"difference_of_means": "difference of means", "two_means": "2-m
 
 
 def headline_rows(frame: pd.DataFrame, target: str) -> pd.DataFrame:
-    """The rows of a ranking by attribution patching for the target."""
+    """The rows of attribution patching for the target: on test where there are such, in the order of tune."""
     chosen = (frame["method"] == "attribution_patching") & (frame["target"] == target)
+    if "split" in frame and "test" in set(frame["split"]):
+        chosen &= frame["split"] == "test"
     return frame.loc[chosen].dropna(axis=1, how="all").reset_index(drop=True)
 
 
 def diagnosis_tables(summary: Mapping[str, Any], heads: pd.DataFrame, *, top: int = 10) -> list[Table]:
-    """Directions, the checks of the ranking, and the first heads."""
-    return [_directions(summary), _checks(summary), heads_table(headline_rows(heads, summary["target"]), top=top)]
+    """The verdict, directions, the checks of the ranking, and the first heads."""
+    return [
+        *verdict_tables(summary),
+        _directions(summary),
+        _checks(summary),
+        heads_table(headline_rows(heads, summary["target"]), top=top),
+    ]
+
+
+_VERDICT: Mapping[str, Column] = {
+    "set": value_of("set"),
+    "share of the shift [95 % CI]": estimate_of("share"),
+    "random, mean": value_of("random_mean", number),
+    "random, max": value_of("random_max", number),
+    "same samples": value_of("share_judged", number),
+    "p": value_of("p", number),
+}
+
+
+def verdict_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """Ranked sets beside random ones of as many components per layer; none for runs of earlier versions."""
+    found = summary.get("verdict")
+    if not found:
+        return []
+    rows = [{**row, "share_ci": [row["low"], row["high"]]} for row in found["rows"]]
+    first = rows[0]
+    notes = [
+        f"interchange on test, target {first['target']}; share: {first['n']} samples{_each(found['completions'])}; "
+        f"p and random sets: {first['n_judged']} samples{_each(found['completions_judged'])}",
+        f"{first['random_sets']} random sets with as many components in every layer; p: rank among them, not corrected "
+        f"for the {len(rows)} rows",
+    ]
+    sampled = summary.get("sampled")
+    if sampled and "share" in sampled:
+        notes.append(
+            f"{sampled['edit']} of the {sampled['set']}, {sampled['n']} samples with {sampled['generations']} answers "
+            f"a prompt: {number(sampled['share'])} of the topic-free valence shift goes; {sampled['random_sets']} "
+            f"random sets {number(sampled['random_mean'])} (max {number(sampled['random_max'])}), "
+            f"p {number(sampled['p'])}"
+        )
+    elif sampled:
+        notes.append(f"mean ablation of the {sampled['set']}: no verdict ({sampled['reason']})")
+    return [Table.of("Do the first components account for more than random ones?", rows, _VERDICT, notes)]
+
+
+def _each(completions: int | None) -> str:
+    return "" if completions is None else f" with {completions} completions each"
 
 
 def with_test_intervals(direction: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,6 +111,7 @@ def _directions(summary: Mapping[str, Any]) -> Table:
 
 def _checks(summary: Mapping[str, Any]) -> Table:
     stable = summary["stability"]
+    n = summary.get("n_ranked", {}).get("test")
     rows = [("attribution against exact patching (Spearman)", number(summary["attribution_patching_spearman"]), "0")]
     for name, own in summary["circuits"].items():
         kept = f"{number(own['kept_top_random_mean'])} (max {number(own['kept_top_random_max'])})"
@@ -73,11 +121,20 @@ def _checks(summary: Mapping[str, Any]) -> Table:
             (f"CMD of {name} (lower is better)", number(own["cmd"]), number(own["cmd_random"])),
         ]
     shared = f"first {stable['top_heads']} heads shared by halves of the samples"
+    rows.append((shared, number(stable["heads_between_halves"]), number(stable["heads_chance"])))
+    if "heads_tune_and_test" in stable:
+        shared = f"first {stable['top_heads']} heads shared by tune and test"
+        rows.append((shared, number(stable["heads_tune_and_test"]), number(stable["heads_chance"])))
     rows += [
-        (shared, number(stable["heads_between_halves"]), number(stable["heads_chance"])),
         ("shift that attention to the injection carries", number(summary["knockout_ceiling"]), DASH),
     ]
-    notes = [f"ranked on {summary['n_samples']['tune']} other samples; target: {summary['target']}"]
+    ranked = summary.get("n_ranked", summary["n_samples"])["tune"]
+    notes = [f"ranked on {ranked} other samples; target: {summary['target']}"]
+    if n is not None:
+        notes.append(
+            f"halves and overlap on {n} test samples; patching and knock-out on {summary['exact_samples']}, circuits "
+            f"on {summary['circuit_samples']}"
+        )
     return Table("Is the ranking right?", ("check", "measured", "at random"), rows, notes)
 
 
@@ -92,7 +149,8 @@ def heads_table(frame: pd.DataFrame, *, top: int) -> Table:
     """The first heads of a ranking."""
     first: Frame = frame.iloc[0]
     rows = frame.sort_values("rank").head(top).to_dict("records")
-    return Table.of(f"Heads by {words(str(first['method']))}, target {first['target']}", rows, _HEADS)
+    notes = [f"ranked on tune; shares on {first['n']} {first['split']} samples"] if first.get("split") == "test" else []
+    return Table.of(f"Heads by {words(str(first['method']))}, target {first['target']}", rows, _HEADS, notes)
 
 
 _BEST: Mapping[str, Column] = {

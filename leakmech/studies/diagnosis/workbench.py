@@ -9,15 +9,25 @@ from typing import Any
 from leakmech.core.errors import GenerationError
 from leakmech.core.progress import Progress
 from leakmech.datasets.samples import PromptSet
-from leakmech.mechanism.attribution.pairs import Continuations, Pair, make_pairs
+from leakmech.mechanism.attribution.pairs import (
+    CONTRASTS,
+    TILT_CONTRASTS,
+    Continuations,
+    Endings,
+    Pair,
+    make_pairs,
+    polar_endings,
+)
 from leakmech.mechanism.attribution.targets import ContinuationTarget, DirectionTarget, Target
 from leakmech.mechanism.behaviour import sample_behaviour
 from leakmech.mechanism.bridge import BridgedModel
+from leakmech.mechanism.completions import Completion, sample_completions, tilt_endings, without_tilt
 from leakmech.mechanism.directions.direction import Direction, load_direction
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.run import Run
+from leakmech.scoring.expression import load_estimator
 from leakmech.studies.diagnosis.settings import Backend, DiagnoseConfig
 
 READ_BY: dict[Backend, str] = {
@@ -68,9 +78,51 @@ class Workbench:
     # -- samples -----------------------------------------------------------------------------------------------------
 
     @cached_property
+    def ranked(self) -> PromptSet:
+        """The samples of ``tune`` on which components are ranked."""
+        return self._scored("tune")
+
+    @cached_property
+    def reported(self) -> PromptSet:
+        """The samples of ``test`` on which the target is reported."""
+        return self._scored("test")
+
+    @cached_property
     def exact(self) -> PromptSet:
-        """The first samples of the data set, on which what is slow is done."""
-        return self.splits["test"].take(self.config.exact_samples)
+        """The first of these, on which what is slow is done."""
+        return self.reported.take(self.config.exact_samples)
+
+    def _scored(self, split: str) -> PromptSet:
+        """All samples of a split; for tilt the first ones, without those that have none."""
+        if self.config.target != "tilt":
+            return self.splits[split]
+        completions = self.completions(split)
+        left_out = without_tilt(completions)
+        kept = tuple(s for s in self.splits[split] if s.id in completions and s.id not in left_out)
+        if not kept:
+            tilt_endings(completions)  # refuses, with the reasons
+        return PromptSet(self.splits[split].name, kept)
+
+    def completions(self, split: str) -> dict[str, list[Completion]]:
+        """What the base model says after the control prompts of a split; sampled once, kept in the run."""
+        stored = self.run.part(f"tilt-{split}", lambda: self._complete(split))
+        return {
+            sample: [Completion(own["text"], tuple(own["tokens"]), own["valence"]) for own in completions]
+            for sample, completions in stored.items()
+        }
+
+    def _complete(self, split: str) -> dict[str, Any]:
+        c = self.config
+        found = sample_completions(
+            self.loaded,
+            self.splits[split].take(c.tilt_samples),
+            renderer=self.renderer,
+            judge=load_estimator(c.estimator),
+            n=c.tilt_completions,
+            seed=c.seed,
+            progress=self.progress,
+        )
+        return {sample: [vars(completion) for completion in own] for sample, own in found.items()}
 
     def continuations(self, name: str) -> Continuations:
         """The model's own continuations for ``tune`` or ``test``; sampled once, kept in the run.
@@ -95,10 +147,30 @@ class Workbench:
         except GenerationError as error:
             return {"none": str(error)}
 
-    def pairs(self, samples: PromptSet, target: Target, *, split: str, equalised: bool = False) -> list[Pair]:
-        """Pairs of samples of a split, for a target."""
-        continuations = self.continuations(split) if target.name == "behaviour" else None
-        return make_pairs(samples, self.renderer, continuations=continuations, equalised=equalised)
+    def pairs(
+        self, samples: PromptSet, target: Target, *, split: str, equalised: bool = False, few: bool = False
+    ) -> list[Pair]:
+        """Pairs of samples of a split, for a target; `few` takes the completions of most extreme valence only."""
+        return make_pairs(
+            samples,
+            self.renderer,
+            contrasts=TILT_CONTRASTS if target.name == "tilt" else CONTRASTS,
+            endings=self.endings(target, split, few=few),
+            equalised=equalised,
+        )
+
+    def endings(self, target: Target, split: str, *, few: bool = False) -> Endings | None:
+        """The texts that a target scores after the prompts of a split, with their weights; a direction scores none."""
+        if target.name == "tilt":
+            extremes = self.config.exact_completions if few else None
+            return tilt_endings(self.completions(split), extremes=extremes)
+        return polar_endings(self.continuations(split)) if target.name == "behaviour" else None
+
+    def save(self, name: str, frames: Any, *, samples: PromptSet | None = None, split: str = "test") -> None:
+        """Write a table whose rows say on how many samples of which split they were computed."""
+        frames = frames if isinstance(frames, list) else [frames]
+        about: dict[str, Any] = {"split": split} | ({} if samples is None else {"n": len(samples)})
+        self.run.save_table(name, [frame.assign(**about) for frame in frames])
 
     # -- results of earlier stages -----------------------------------------------------------------------------------
 
@@ -113,5 +185,5 @@ class Workbench:
         return (
             DirectionTarget.of(self.direction, self.loaded)
             if name == "direction"
-            else ContinuationTarget.of(self.loaded)
+            else ContinuationTarget.of(self.loaded, name)
         )

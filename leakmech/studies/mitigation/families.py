@@ -195,13 +195,12 @@ def _ignore_top_heads(parts: FittedParts, number: float) -> list[Intervention]:
 
 def _mean_heads(parts: FittedParts, number: float) -> list[Intervention]:
     heads = parts.top_heads(int(number))
-    means = {"all": parts.means(heads)}
-    return [AblateHeads(heads, method="mean", values=means, model_hash=parts.loaded.base_hash)]
+    return [AblateHeads(heads, method="mean", values=parts.means(heads), model_hash=parts.loaded.base_hash)]
 
 
 def _random_heads(parts: FittedParts, number: float) -> list[Intervention]:
     heads = parts.random_heads(int(number))
-    return [AblateHeads(heads, method="mean", values={"all": parts.means(heads)})]
+    return [AblateHeads(heads, method="mean", values=parts.means(heads))]
 
 
 def _scale_heads(parts: FittedParts, factor: float) -> list[Intervention]:
@@ -210,13 +209,14 @@ def _scale_heads(parts: FittedParts, factor: float) -> list[Intervention]:
 
 def _mean_neurons(parts: FittedParts, number: float) -> list[Intervention]:
     neurons = parts.top_neurons(int(number))
-    means = {"all": parts.means(neurons)[:, 0]}
+    means = {name: values[:, 0] for name, values in parts.means(neurons).items()}
     return [AblateNeurons(neurons, method="mean", values=means, model_hash=parts.loaded.base_hash)]
 
 
 def _random_neurons(parts: FittedParts, number: float) -> list[Intervention]:
     neurons = parts.random_neurons(int(number))
-    return [AblateNeurons(neurons, method="mean", values={"all": parts.means(neurons)[:, 0]})]
+    means = {name: values[:, 0] for name, values in parts.means(neurons).items()}
+    return [AblateNeurons(neurons, method="mean", values=means)]
 
 
 # -- the registry -----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from leakmech.core.seeds import numpy_generator
 from leakmech.core.store import content_hash
 from leakmech.datasets.samples import PromptSet, load_pooled
 from leakmech.mechanism.activations.cache import activation_moments
-from leakmech.mechanism.activations.moments import Moments
+from leakmech.mechanism.activations.means import MEANS_FILE, ComponentMeans, mean_over_tokens
 from leakmech.mechanism.directions.data import SiteActivations
 from leakmech.mechanism.directions.direction import Direction, make_direction
 from leakmech.mechanism.directions.fits import fit_method
@@ -81,6 +81,8 @@ class FittedParts:
         c = self.config
         samples = (self.splits["fit"].content_hash, self.splits["tune"].content_hash, self.relevant.content_hash)
         tables = [(self.path / "tables" / f"{name}.csv").read_bytes() for name in ("heads", "neurons")]
+        if self._has_means:
+            tables.append((self.path / "tables" / MEANS_FILE).read_bytes())
         return content_hash(*samples, c.target, *map(str, (c.prompt_form, c.system, c.instruction)), *tables)
 
     # -- directions --------------------------------------------------------------------------------------------------
@@ -131,6 +133,8 @@ class FittedParts:
     def _ranked(self, kind: ComponentKind, n: int) -> list[Component]:
         frame = pd.read_csv(self.path / "tables" / f"{kind}s.csv")
         chosen = (frame["method"] == "attribution_patching") & (frame["target"] == self.config.target)
+        if "split" in frame:  # rows of test have the scores of other samples
+            chosen &= frame["split"] == "tune"
         rows = frame.loc[chosen].sort_values("rank").head(n)
         return [Component(int(layer), kind, int(part)) for layer, part in zip(rows["layer"], rows[kind], strict=True)]
 
@@ -152,8 +156,17 @@ class FittedParts:
         places = product(range(self.layout.n_layers), range(self.layout.n_heads))
         return [Component(layer, "head", head) for layer, head in places]
 
+    @property
+    def _has_means(self) -> bool:
+        return (self.path / "tables" / MEANS_FILE).exists()
+
+    @cached_property
+    def _exported(self) -> ComponentMeans:
+        return ComponentMeans.load(self.path / "tables")
+
     @cached_property
     def _means(self) -> dict[Any, Float[Tensor, "layer width"]]:
+        """Means over all tokens of control prompts, for diagnoses of versions that did not export means."""
         moments = activation_moments(
             self.loaded,
             self.splits["fit"],
@@ -164,11 +177,13 @@ class FittedParts:
             prompting=self._prompting,
             progress=self.progress,
         )
-        return {site: _over_tokens(found) for site, found in moments.items()}
+        return {site: mean_over_tokens(found, "all") for site, found in moments.items()}
 
-    def means(self, components: Sequence[Component]) -> Float[Tensor, "component width"]:
-        """Mean activations of heads (output z) or of neurons (width 1) over all tokens of control prompts."""
-        return torch.stack([self._means[c.site][c.layer, c.features(self.layout)] for c in components])
+    def means(self, components: Sequence[Component]) -> dict[str, Float[Tensor, "component width"]]:
+        """Mean activations of heads (output z) or of neurons (width 1) by class of positions, as edits take them."""
+        if self._has_means:
+            return self._exported.of(components, self.layout)
+        return {"all": torch.stack([self._means[c.site][c.layer, c.features(self.layout)] for c in components])}
 
     # -- relevance ---------------------------------------------------------------------------------------------------
 
@@ -184,13 +199,6 @@ class FittedParts:
             prompting=self._prompting,
             progress=self.progress,
         )
-
-
-def _over_tokens(moments: Moments) -> Float[Tensor, "layer width"]:
-    """Mean over all tokens, from the means at each place of the prompts."""
-    count = moments.count[0].double()
-    there = count > 0
-    return (torch.einsum("p,plw->lw", count[there], moments.mean[0][there]) / count.sum()).float()
 
 
 def load_fitted(

@@ -13,7 +13,7 @@ from leakmech.mechanism.activations.run import padded
 from leakmech.mechanism.attribution.direct import decompose, direct_attribution
 from leakmech.mechanism.attribution.gradients import attribute, attribute_pairs, parse_target
 from leakmech.mechanism.attribution.paired_run import PairedRun
-from leakmech.mechanism.attribution.pairs import make_pairs
+from leakmech.mechanism.attribution.pairs import make_pairs, polar_endings
 from leakmech.mechanism.attribution.patching import patch_components, patch_heads, patch_stream, patch_sublayers
 from leakmech.mechanism.attribution.replay import Patch, patched
 from leakmech.mechanism.behaviour import sample_behaviour
@@ -36,7 +36,7 @@ def pairs_of(loaded, **options):
 
 
 def targets(loaded):
-    return [("direction", direction(loaded), None), ("behaviour", "behaviour", CONTINUATIONS)]
+    return [("direction", direction(loaded), None), ("behaviour", "behaviour", polar_endings(CONTINUATIONS))]
 
 
 @torch.no_grad()
@@ -64,8 +64,8 @@ def value_alone(loaded, located, target) -> float:
 
 
 def test_targets_of_a_batch_equal_those_of_each_sequence_alone(tiny_loaded):
-    for _, target, continuations in targets(tiny_loaded):
-        pairs = pairs_of(tiny_loaded, continuations=continuations)
+    for _, target, endings in targets(tiny_loaded):
+        pairs = pairs_of(tiny_loaded, endings=endings)
         run = PairedRun(tiny_loaded, pairs, parse_target(target, tiny_loaded), sites=["z"])
         for row, pair in enumerate(pairs):
             assert float(run.clean.values[row]) == pytest.approx(value_alone(tiny_loaded, pair.clean, target), abs=1e-3)
@@ -116,8 +116,8 @@ def test_patching_everything_at_the_shared_tokens_restores_the_whole_shift(tiny_
     layout = layout_of(tiny_loaded.model)
     # GPT-2's tokens carry their absolute position, which differs between prompts of different length.
     equalised = layout.architecture == "gpt2"
-    for _, target, continuations in targets(tiny_loaded):
-        pairs = pairs_of(tiny_loaded, continuations=continuations, equalised=equalised)
+    for _, target, endings in targets(tiny_loaded):
+        pairs = pairs_of(tiny_loaded, endings=endings, equalised=equalised)
         all_heads = [Component(x, "head", h) for x in range(layout.n_layers) for h in range(layout.n_heads)]
         for side in ("corrupt", "clean"):
             found = patch_components(
@@ -188,8 +188,8 @@ def test_heads_of_a_layer_add_up_to_its_attention_sublayer(tiny_loaded):
 
 @pytest.mark.parametrize("method", ["attribution_patching", "graddrop", "integrated_gradients"])
 def test_batches_and_padding_do_not_change_effects(tiny_loaded, method):
-    for _, target, continuations in targets(tiny_loaded):
-        options = {"method": method, "target": target, "continuations": continuations, "steps": 2}
+    for _, target, endings in targets(tiny_loaded):
+        options = {"method": method, "target": target, "endings": endings, "steps": 2}
         alone = attribute(tiny_loaded, SAMPLES, batch_size=1, **options)
         together = attribute(tiny_loaded, SAMPLES, batch_size=16, **options)
         scale = np.abs(alone.heads).max()
@@ -285,7 +285,7 @@ def test_own_continuations_are_those_of_the_benchmark(make_tiny, chat_tokenizer)
 
 
 def test_samples_without_both_polarities_are_left_out(tiny_loaded):
-    pairs = pairs_of(tiny_loaded, continuations=CONTINUATIONS)
+    pairs = pairs_of(tiny_loaded, endings=polar_endings(CONTINUATIONS))
     assert {pair.sample for pair in pairs} == {"a", "b"}
     by_sample = [sum(pair.weight for pair in pairs if pair.sample == name) for name in ("a", "b")]
     assert by_sample == pytest.approx([0, 0])

@@ -10,7 +10,7 @@ from mechanism_samples import SAMPLES, direction
 from leakmech.mechanism.activations.run import padded
 from leakmech.mechanism.attribution import paired_run
 from leakmech.mechanism.attribution.gradients import attribute_pairs, parse_target
-from leakmech.mechanism.attribution.pairs import make_pairs
+from leakmech.mechanism.attribution.pairs import make_pairs, polar_endings
 from leakmech.mechanism.attribution.patching import patch_heads
 from leakmech.mechanism.attribution.prefixes import common_length, ending_after, head_cache
 from leakmech.models.layout import layout_of
@@ -39,8 +39,8 @@ def wide_window(make_tiny, chat_tokenizer):
 
 
 def assert_head_changes_nothing(loaded, monkeypatch, *, layer, shared):
-    for kind, continuations in ((direction(loaded, layer=layer), None), ("behaviour", CONTINUATIONS)):
-        pairs = make_pairs(SAMPLES, Renderer(loaded.tokenizer), continuations=continuations)
+    for kind, endings in ((direction(loaded, layer=layer), None), ("behaviour", polar_endings(CONTINUATIONS))):
+        pairs = make_pairs(SAMPLES, Renderer(loaded.tokenizer), endings=endings)
         target = parse_target(kind, loaded)
         n_suffix = max(pair.n_shared for pair in pairs)
         assert (common_length(loaded, sequences(pairs), n_suffix=n_suffix) > 50) == shared

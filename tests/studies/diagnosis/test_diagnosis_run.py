@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from mechanism_samples import assert_same_tables
@@ -14,10 +15,12 @@ from leakmech.cli.app import app
 from leakmech.core.errors import ConfigError, DatasetError, DirectionError, ModelError, RunDirectoryError
 from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mechanism.directions.direction import load_direction
+from leakmech.studies.diagnosis.settings import DiagnoseConfig
 
 QUICK = {
     "limit": 4, "exact_samples": 2, "circuit_samples": 3, "integrated_steps": 2, "random_rankings": 2,
-    "bootstrap_draws": 100, "methods": ("difference_of_means", "pca"), "estimator": "vader",
+    "bootstrap_draws": 100, "methods": ("difference_of_means", "pca"), "estimator": "vader", "target": "direction",
+    "judged_samples": 2, "judged_heads": (2, 5), "judged_neurons": (8,), "random_sets": 9, "sampled_sets": 0,
 }  # fmt: skip
 CONTRACT = {
     "heads": ["layer", "head", "method", "score", "rank"],
@@ -60,7 +63,8 @@ def test_summary_holds_the_numbers_of_the_contract(finished):
 def test_component_tables_have_the_columns_of_the_contract(finished, name):
     frame = finished.table(name)
     assert set(CONTRACT[name]) <= set(frame.columns)
-    headline = frame[(frame["method"] == "attribution_patching") & (frame["target"] == "direction")]
+    frame = frame[(frame["method"] == "attribution_patching") & (frame["target"] == "direction")]
+    headline = frame[frame["split"] == "tune"]
     assert list(headline["rank"]) == list(range(1, len(headline) + 1))
     assert headline["score"].abs().is_monotonic_decreasing
     if name == "heads":
@@ -181,3 +185,113 @@ def test_attribute_and_directions_write_tables(save_tiny, fit_file, tmp_path):
     heads = pd.read_csv(tmp_path / "a" / "tables" / "heads.csv")
     assert set(CONTRACT["heads"]) <= set(heads.columns)
     assert len(heads) == 12
+
+
+# -- tilt --------------------------------------------------------------------------------------------------------------
+
+
+def letters(texts):
+    """A text is gladder the more letters of its first half of the alphabet it has."""
+    share = np.array([np.mean([c.lower() < "n" for c in text if c.isalpha()] or [0.5]) for text in texts])
+    return np.stack([1 - share, np.zeros(len(texts)), share], axis=1)
+
+
+@pytest.fixture(scope="module")
+def tilted(model, chat_tokenizer, fit_file, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("leakmech.studies.diagnosis.workbench.load_estimator", lambda name: letters)
+        return diagnose(
+            model,
+            tokenizer=chat_tokenizer,
+            out=tmp_path_factory.mktemp("runs") / "tilted",
+            fit=str(fit_file),
+            **{
+                **QUICK,
+                "prompt_form": "plain",
+                "tilt_samples": 4,
+                "tilt_completions": 6,
+                "target": "tilt",
+                "sampled_sets": 2,
+                "sampled_samples": 2,
+                "sampled_generations": 1,
+            },
+        )
+
+
+def test_rows_say_on_how_many_samples_of_which_split_they_were_computed(tilted):
+    assert tilted.summary["target"] == "tilt"
+    n = tilted.summary["n_ranked"]["test"]
+    for name in ("heads", "neurons", "sublayers"):
+        frame = tilted.table(name)
+        judged = frame[frame["split"] == "test"]
+        assert set(judged["target"]) == {"tilt"}
+        assert set(judged["n"]) == {n}
+        assert len(judged) > 0
+    for name in ("patching_heads", "patching_sublayers", "patching_stream", "attention", "knockout", "faithfulness"):
+        frame = tilted.table(name)
+        assert set(frame["split"]) == {"test"}
+        assert frame["n"].between(1, 4).all()
+    assert set(tilted.table("patching_stream")["position"]) == {"injection", "stem", "last", "ending"}
+    assert set(tilted.table("knockout")["target"]) == {"tilt"}
+
+
+def test_test_rows_have_the_rank_of_tune_and_the_score_of_test(tilted):
+    frame = tilted.table("heads")
+    frame = frame[(frame["method"] == "attribution_patching") & (frame["target"] == "tilt")]
+    tune, test = (frame[frame["split"] == split].set_index(["layer", "head"]) for split in ("tune", "test"))
+    assert (tune["rank"] == test["rank"].reindex(tune.index)).all()
+    assert not np.allclose(tune["score"], test["score"].reindex(tune.index))
+    assert tune["score"].abs().is_monotonic_decreasing
+
+
+def test_verdict_names_sets_samples_and_random_sets(tilted):
+    found = tilted.summary["verdict"]
+    assert [row["set"] for row in found["rows"]][:3] == ["first 2 heads", "first 5 heads", "first 8 neurons"]
+    assert found["rows"][3]["set"].startswith("direction after layer")
+    for row in found["rows"]:
+        assert (row["split"], row["random_sets"]) == ("test", 9)
+        assert row["p"] in {round(k / 10, 10) for k in range(1, 11)}
+        assert row["random_mean"] <= row["random_max"]
+    assert len(tilted.table("verdict_random")) == 4 * 9
+    page = (tilted.path / "report.html").read_text()
+    assert "random sets with as many components per layer" in page
+    assert "Do the first components account for more than random ones?" in tilted.to_markdown()
+
+
+def test_sampled_answers_under_mean_ablation_are_a_verdict_of_their_own(tilted):
+    rows = tilted.table("sampled")
+    assert list(rows["set"]) == ["base", "first 5 heads", "random 0", "random 1"]
+    found = tilted.summary["sampled"]
+    assert found["set"] == "first 5 heads"
+    assert "reason" in found or found["p"] in (1 / 3, 2 / 3, 1)
+    assert (tilted.path / "sampled" / "set-2" / "summary.json").exists()
+
+
+def test_completions_follow_control_prompts_and_are_kept(tilted):
+    stored = json.loads((tilted.path / "stages" / "tilt-test.json").read_text())
+    assert len(stored) == 4
+    for own in stored.values():
+        assert 0 < len(own) <= 6
+        assert [letters([c["text"]])[0, 2] >= 0 for c in own]
+
+
+def test_a_run_goes_on_with_its_own_target_whatever_the_default_is(finished, model, chat_tokenizer, fit_file):
+    settings = {name: value for name, value in QUICK.items() if name != "target"}
+    again = diagnose(model, tokenizer=chat_tokenizer, out=finished.path, fit=str(fit_file), **settings)
+    assert again.summary["target"] == "direction"
+    assert DiagnoseConfig.model_fields["target"].default == "tilt"
+
+
+def test_the_estimate_is_said_before_the_work_starts(model, chat_tokenizer, fit_file, tmp_path):
+    class StopError(Exception):
+        pass
+
+    def say(line):
+        said.append(line)
+        raise StopError
+
+    said = []
+    with pytest.raises(StopError):
+        diagnose(model, tokenizer=chat_tokenizer, out=tmp_path / "run", fit=str(fit_file), say=say, **QUICK)
+    assert said[0].startswith("about 0 minutes here (directions 0.")
+    assert not (tmp_path / "run" / "stages").exists()

@@ -20,6 +20,7 @@ from leakmech.studies.mitigation.run import _names, best_of
 DIAGNOSIS = {
     "limit": 3, "exact_samples": 2, "circuit_samples": 2, "integrated_steps": 2, "random_rankings": 2,
     "bootstrap_draws": 100, "methods": ("difference_of_means",), "estimator": "vader", "dtype": "float32",
+    "target": "direction", "judged_samples": 2, "judged_neurons": (), "random_sets": 1, "sampled_sets": 0,
 }  # fmt: skip
 QUICK = {
     "limit": 3, "generations": 1, "tune_generations": 1, "tune_samples": 3, "decoding": {"max_new_tokens": 8},

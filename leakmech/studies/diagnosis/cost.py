@@ -1,0 +1,53 @@
+"""How long a diagnosis will take, before it starts: tokens that its stages run, and the time of a pass over some."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from leakmech.studies.diagnosis.workbench import Workbench
+
+_ANSWER = 20  # tokens of an answer or completion
+_STEM = 6
+_DECODED = 3  # a token that is drawn costs as much as this many that are read
+_SIZES = 11  # of circuits
+_SAMPLE = (8, 64)  # rows and tokens of the pass that is timed
+
+
+def token_passes(bench: Workbench) -> dict[str, float]:
+    """Number of tokens that each stage reads, in passes through the whole model; a rough count."""
+    c, layout = bench.config, bench.layout
+    n = {name: len(samples) for name, samples in bench.splits.items()}
+    tilt = c.target == "tilt"
+    scored = min(c.tilt_samples, n["tune"]) + min(c.tilt_samples, n["test"]) if tilt else n["tune"] + n["test"]
+    endings, few = (c.tilt_completions, c.exact_completions) if tilt else (2, 2)
+    seen = _STEM + (_ANSWER if tilt else 0)
+    sets = len(c.judged_heads) + len(c.judged_neurons) + tilt
+    patches = layout.n_layers * layout.n_heads / 2 + 4 * layout.n_layers + 6 * c.integrated_steps + 75
+    drawn = _ANSWER * _DECODED
+    return {
+        "directions": sum(n.values()) * (8 * drawn + 4 * 2 * _ANSWER),
+        "ranking": scored * endings * (6 * seen + (drawn if tilt else 0)),
+        "verdict": sets * seen * ((1 + c.random_sets) * c.judged_samples * few + scored * endings / 2),
+        "causal": c.exact_samples * few * seen * patches,
+        "faithfulness": 2 * _SIZES * (3 + c.random_rankings) * c.circuit_samples * few * seen,
+        "sampled": (1 + c.sampled_sets) * c.sampled_samples * 2 * c.sampled_generations * drawn
+        if c.sampled_sets
+        else 0,
+    }
+
+
+@torch.no_grad()
+def estimate(bench: Workbench) -> str:
+    """A line that says how long the stages will take on this machine, roughly."""
+    model: Any = bench.loaded.model
+    ids = torch.ones(_SAMPLE, dtype=torch.long, device=bench.loaded.device)
+    model(ids, logits_to_keep=1)
+    before = time.perf_counter()
+    model(ids, logits_to_keep=1)
+    each = (time.perf_counter() - before) / ids.numel()
+    minutes = {name: count * each / 60 for name, count in token_passes(bench).items()}
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())
+    return f"about {sum(minutes.values()):.0f} minutes here ({parts})"
