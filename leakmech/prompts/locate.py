@@ -1,7 +1,8 @@
 """Where in a rendered prompt the injection, the stem and the last token stand, in tokens.
 
-A prompt's text is built as ``instruction: injection stem``, so the characters of its parts are known; the tokenizer
-says which characters each token covers (its offsets), and a part's tokens are those that share a character with it:
+A prompt's text is built as ``instruction: body``, and the body knows the characters of its parts
+(:mod:`leakmech.prompts.bodies`); the tokenizer says which characters each token covers (its offsets), and a part's
+tokens are those that share a character with it:
 
     tokens(part) = {t : start_t < end(part) and end_t > start(part)}.
 
@@ -20,12 +21,11 @@ import numpy as np
 from jaxtyping import Int
 
 from leakmech.core.errors import ConfigError, ModelError
+from leakmech.prompts.bodies import Span
 from leakmech.prompts.render import Prompt, Renderer
 
-Span = tuple[int, int]
-"""First token of a part and the one after its last; both 0 if a prompt has no such part."""
-
 _NONE: Span = (0, 0)
+"""Of a part that a prompt does not have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,29 +71,25 @@ def locate(
 
 
 def _characters(prompt: Prompt) -> dict[str, Span]:
-    """Characters of injection and stem in the rendered prompt, whose body is both, one character apart."""
+    """Characters of injection and stem in the rendered prompt."""
     opened = len(prompt.rendered) - len(prompt.opening)
     start = prompt.rendered.rfind(prompt.text, 0, opened)
-    if start < 0:
+    injected = prompt.rendered.rfind(prompt.earlier, 0, max(start, 0)) if prompt.earlier else 0
+    if min(start, injected) < 0:
         raise ModelError(
             f"prompt {prompt.id!r}: the chat template changes its text, so positions cannot be found; "
             "use the prompt form 'plain'"
         )
-    end = start + prompt.text.rfind(prompt.body) + len(prompt.body)
-    found = _in_body(prompt, end)
+    if not prompt.spans:
+        raise ModelError(f"prompt {prompt.id!r}: was rewritten, so that nobody knows where its parts stand")
+    if prompt.earlier:
+        stem = start + prompt.text.rfind(prompt.stem)
+        found = {"stem": (stem, stem + len(prompt.stem)), "injection": (injected, injected + len(prompt.earlier))}
+    else:
+        body = start + prompt.text.rfind(prompt.body)
+        found = {name: (body + first, body + after) for name, (first, after) in prompt.spans.items()}
+    found = {"injection": _NONE, **found}
     return found | {"asked": found["stem"], "stem": (opened, len(prompt.rendered))} if prompt.opening else found
-
-
-def _in_body(prompt: Prompt, end: int) -> dict[str, Span]:
-    """Characters of injection and stem in a body that ends at `end`."""
-    if prompt.injection is None:
-        return {"stem": (end - len(prompt.stem), end), "injection": _NONE}
-    names, texts = ("injection", "stem"), (prompt.injection, prompt.stem)
-    if prompt.place == "after":
-        names, texts = names[::-1], texts[::-1]
-    last = (end - len(texts[1]), end)
-    first = (last[0] - 1 - len(texts[0]), last[0] - 1)
-    return dict(zip(names, (first, last), strict=True))
 
 
 def _tokens(offsets: Sequence[Span], characters: Span) -> Span:

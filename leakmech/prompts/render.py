@@ -12,19 +12,28 @@ some chat templates silently add one of their own. In ``prefill`` the assistant'
 renders one that is already there, and cut off after the stem: so the model reads what it read in training before such a
 word, and whether a space stands before the stem is up to the template. A request that has no stem (a question, say) has
 nothing to open the answer with, and is put in the form of :attr:`Renderer.asking`.
+
+An injection in an earlier turn (place ``turn``) is a message of its own, which the assistant has answered:
+
+    chat      [system] [user: injection] [assistant: I have noted that.] [user: instruction: stem] [assistant:
+    plain     User: injection / Assistant: I have noted that. / User: instruction: stem
+
+The body is the words of both turns; a body that is rewritten keeps an earlier turn as long as something stands before
+the stem.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 from leakmech.core.errors import ConfigError, ModelError, nearest
 from leakmech.core.text import contains_words
 from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet, Sample
-from leakmech.prompts.arrangement import Place, injection_place
+from leakmech.prompts.arrangement import injection_place
+from leakmech.prompts.bodies import REPLY, SPEAKERS, Place, Span, body_of, joined
 from leakmech.prompts.instructions import DEFAULT_TASK, Instruction, resolve_instruction
 
 PromptForm = Literal["chat", "prefill", "plain", "auto"]
@@ -38,8 +47,9 @@ _NO_SPACE_BEFORE = (".", ",", ";", ":", "!", "?", ")", "…")
 class Prompt:
     """One condition of one sample, as the user wrote it (`text`) and as the model reads it (`rendered`).
 
-    ``body`` is the part of the text that holds injection and stem, ``instruction`` all that is said besides it, and
-    ``opening`` what `rendered` ends with beside the text: the stem in the assistant's turn, or nothing.
+    ``body`` is what holds injection and stem, at the characters that ``spans`` says, ``instruction`` all that is said
+    besides it, and ``opening`` what `rendered` ends with beside the text: the stem in the assistant's turn, or nothing.
+    ``earlier`` is the user's earlier turn, if there is one; ``text`` is the last one.
     """
 
     id: str
@@ -52,19 +62,31 @@ class Prompt:
     injection: str | None
     instruction: str
     body: str
-    place: Place = "before"
+    spans: Mapping[str, Span] = field(default_factory=dict)
     opening: str = ""
+    earlier: str = ""
+    inserted: tuple[str, ...] = ()
+    """What an arrangement says besides injection and stem (:class:`leakmech.prompts.bodies.Body`)."""
+    without: str = ""
+    """The body of the control prompt: without the injection."""
 
     def to_dict(self) -> dict[str, str | None]:
-        """The line of ``prompts.jsonl``."""
+        """The line of ``prompts.jsonl``; where stem and injection do not follow from the text, it says them."""
         return {
             "id": self.id,
             "sample": self.sample,
             "condition": self.condition,
             "split": self.split,
-            "text": self.text,
+            "text": transcript(self.text, self.earlier),
             "rendered": self.rendered,
+            **({"stem": self.stem, "injection": self.injection} if self.inserted else {}),
         }
+
+
+def transcript(text: str, earlier: str = "") -> str:
+    """The turns of a conversation as a plain text; of a single one the text alone."""
+    user, assistant = SPEAKERS
+    return f"{user} {earlier}\n{assistant} {REPLY}\n{user} {text}" if earlier else text
 
 
 @dataclass(frozen=True)
@@ -81,7 +103,8 @@ class Prompting:
     instruction
         A name from :data:`~leakmech.prompts.instructions.INSTRUCTIONS`, or any text to be said before every prompt.
     place
-        Whether injections stand before the stem or, with a chat template, in a line of their own after it.
+        Whether injections stand before the stem, in an earlier ``turn`` or, with a chat template, in a line of their
+        own after it.
     task
         How the completion is asked for: a name from :data:`~leakmech.prompts.instructions.TASKS`, or any text.
 
@@ -165,33 +188,39 @@ class Renderer:
 
     def unrendered(self, sample: Sample, condition: Condition) -> Prompt:
         """One condition of one sample as the user writes it; what a model would read is left empty."""
-        injection = sample.injection(condition)
-        body = self._body(sample.stem, injection)
+        place = self.prompting.place
+        body, control = body_of(sample, condition, place), body_of(sample, "control", place)
+        earlier, last = self._turns(body.text, sample.stem)
         return Prompt(
             id=f"{sample.id}/{condition}",
             sample=sample.id,
             condition=condition,
             split=sample.split,
-            text=self.resolved_instruction.wrap(body),
+            text=self.resolved_instruction.wrap(last),
             rendered="",
             stem=sample.stem,
-            injection=injection,
+            injection=sample.injection(condition),
             instruction=self.instruction_text,
-            body=body,
-            place=self.prompting.place,
+            body=body.text,
+            spans=body.spans,
+            earlier=earlier,
+            inserted=body.inserted,
+            without=control.text,
         )
 
     def read(self, stem: str, injection: str | None = None) -> str:
         """What the model reads of a stem and an injection that belong to no sample."""
-        return self.render(self.resolved_instruction.wrap(self._body(stem, injection)), opening=self._opening(stem))
+        earlier, last = self._turns(joined(stem, injection, self.prompting.place).text, stem)
+        return self.render(self.resolved_instruction.wrap(last), opening=self._opening(stem), earlier=earlier)
 
     def _opening(self, stem: str) -> str:
         return stem if self.resolved_form == "prefill" else ""
 
-    def _body(self, stem: str, injection: str | None) -> str:
-        if not injection:
-            return stem
-        return f"{injection} {stem}" if self.prompting.place == "before" else f"{stem}\n{injection}"
+    def _turns(self, body: str, stem: str) -> tuple[str, str]:
+        """What of a body the user says in an earlier turn, and in the last one."""
+        if self.prompting.place != "turn" or not body.endswith(stem):
+            return "", body
+        return body.removesuffix(stem).strip(), stem
 
     def prompt(self, sample: Sample, condition: Condition) -> Prompt:
         """Render one condition of one sample."""
@@ -205,11 +234,12 @@ class Renderer:
         alone begins in an empty turn.
         """
         opening = self._opening(prompt.stem) if contains_words(body, prompt.stem) else ""
-        text = self.resolved_instruction.wrap(body)
-        return self._rendered(replace(prompt, text=text, body=body, opening=opening))
+        earlier, last = self._turns(body, prompt.stem)
+        text = self.resolved_instruction.wrap(last)
+        return self._rendered(replace(prompt, text=text, body=body, spans={}, opening=opening, earlier=earlier))
 
     def _rendered(self, prompt: Prompt) -> Prompt:
-        return replace(prompt, rendered=self.render(prompt.text, opening=prompt.opening))
+        return replace(prompt, rendered=self.render(prompt.text, opening=prompt.opening, earlier=prompt.earlier))
 
     def prompts(self, samples: PromptSet, conditions: Collection[Condition] = CONDITIONS) -> Iterator[Prompt]:
         """Prompts of all samples, sample by sample in the order of :data:`CONDITIONS`."""
@@ -218,12 +248,18 @@ class Renderer:
                 if condition in conditions:
                     yield self.prompt(sample, condition)
 
-    def render(self, text: str, *, opening: str = "") -> str:
-        """The string that is tokenised for the user text `text`; in prefill form the answer opens with `opening`."""
+    def render(self, text: str, *, opening: str = "", earlier: str = "") -> str:
+        """The string that is tokenised for the user text `text`, after an `earlier` turn that the assistant answered.
+
+        In prefill form the answer opens with `opening`.
+        """
         system = self._system()
         if self.resolved_form == "plain":
-            return text
+            alone = self.prompting.place == "turn" and not earlier
+            return f"{SPEAKERS[0]} {text}" if alone else transcript(text, earlier)
         messages = [{"role": "user", "content": text}]
+        if earlier:
+            messages = [{"role": "user", "content": earlier}, {"role": "assistant", "content": REPLY}, *messages]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
         if opening:

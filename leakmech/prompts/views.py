@@ -59,7 +59,7 @@ def _neutralised(body: str) -> str:
 VIEWS: Registry[View] = Registry.named(
     "view of the prompt",
     View("same", lambda body: body),
-    View("control", lambda prompt: prompt.stem, told="boundary"),
+    View("control", lambda prompt: prompt.without, told="boundary"),
     View("last-sentence", lambda body: split_context(body)[1], told="layout"),
     View("neutral-context", _neutralised, told="layout", inserted=NEUTRAL_SENTENCE),
     View("context-only", lambda body: split_context(body)[0], told="layout"),

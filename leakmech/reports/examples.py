@@ -59,8 +59,10 @@ def sample_texts(result: Result) -> dict[str, SampleTexts]:
                 "in all four conditions; run the benchmark without limiting `conditions`"
             )
         bodies = {condition: instruction.unwrap(rows[condition]["text"]) for condition in CONDITIONS}
-        stem = bodies["control"]
-        injections: dict[Condition, str] = {name: _injection(bodies[name], stem) for name in INJECTIONS}
+        stem = rows["control"].get("stem") or bodies["control"]
+        injections: dict[Condition, str] = {
+            name: rows[name].get("injection") or _injection(bodies[name], stem) for name in INJECTIONS
+        }
         found[sample] = SampleTexts(sample, rows["control"]["split"], stem, injections)
     return found
 

@@ -176,6 +176,7 @@ def leakage_table(summary: Summary) -> Table:
             *_topic_notes(summary),
             *_on_task_notes(summary),
             *_tilt_notes(summary),
+            *_arrangement_notes(summary),
         ],
     )
 
@@ -193,6 +194,19 @@ def _contrast_note(summary: Summary) -> str:
         "contrast: all pairs on the own label minus all pairs of the other polarity's prompts on that label; 0 = "
         f"polarity does nothing, whatever intensity does. {found} (p: polarities swapped within samples)"
     )
+
+
+def _arrangement_notes(summary: Summary) -> list[str]:
+    """What a reader must know of injections that are not the samples' own."""
+    if summary.get("arrangement") == "sarcasm":
+        return ["sarcasm: positive, negative and own label are those of the wording; what is meant is the opposite"]
+    if "relatedness" in summary:
+        near = {name: number(value) for name, value in summary["relatedness"].items()}
+        return [
+            f"graded: injections are those of other samples of the set, mean cosine with the stem {near['own']} before "
+            f"and {near['given']} after the exchange ({near['least']} to {near['most']})"
+        ]
+    return []
 
 
 def _form(summary: Summary) -> str:

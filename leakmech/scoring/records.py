@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 
 from leakmech.core.errors import RunDirectoryError
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, POLARITIES, Condition, PromptSet, Sample
+from leakmech.prompts.bodies import Place, body_of
 from leakmech.scoring.expression import LABELS, Estimator
 from leakmech.scoring.leakage import LeakageScores, PerGeneration
 from leakmech.scoring.on_task import control_quantile, is_on_task
@@ -61,6 +62,8 @@ class Scorer:
     """The cleaning policies that are scored, the headline's among them."""
     with_whole: bool = True
     """Whether stem and answer are also scored together."""
+    place: Place = "before"
+    """Where injections stand, which decides what else prompts say."""
 
     def score(
         self, samples: PromptSet, records: Iterable[Record], *, on_scored: Callable[[int], None] | None = None
@@ -146,7 +149,8 @@ class Scorer:
         }
 
     def _prompt_text(self, sample: Sample, condition: Condition) -> PromptText:
-        return PromptText(stem=sample.stem, injection=sample.injection(condition), instruction=self.instruction)
+        inserted = body_of(sample, condition, self.place).inserted
+        return PromptText(sample.stem, sample.injection(condition), self.instruction, inserted)
 
     def _with_headline(self, frame: pd.DataFrame) -> pd.DataFrame:
         frame["first_sentence"] = frame[column(self.headline, "text")]

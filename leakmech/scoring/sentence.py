@@ -34,6 +34,9 @@ DEFAULT_ECHO_SIMILARITY = 0.8
 to be echoes; of the 110 next below it, 11 quote the injection whole (found by containment, whatever the threshold), 9
 more were near-verbatim and 90 were sentences of the model's own. One reader, a language model; no human judged it."""
 
+_FEWEST_QUOTED = 5
+"""Words of an inserted sentence that make a sentence which holds it an echo: "I have noted that" may be the model's."""
+
 
 @dataclass(frozen=True)
 class Cleaned:
@@ -51,27 +54,32 @@ class PromptText:
     stem: str
     injection: str | None = None
     instruction: str = ""
+    inserted: tuple[str, ...] = ()
+    """What an arrangement says besides: other sentences, or the beginning of the one that holds the stem."""
 
     @classmethod
     def of(cls, prompt: Prompt, *, instruction: str | None = None) -> PromptText:
         """The parts of `prompt`; `instruction` goes before its own."""
-        return cls(prompt.stem, prompt.injection, prompt.instruction if instruction is None else instruction)
+        own = prompt.instruction if instruction is None else instruction
+        return cls(prompt.stem, prompt.injection, own, prompt.inserted)
 
     @cached_property
     def prefixes(self) -> tuple[list[str], ...]:
         """What may be repeated at the start of a sentence, in this order, as normalised words."""
-        parts = (self.instruction, *split_sentences(self.instruction), self.injection, self.stem)
+        parts = (self.instruction, *split_sentences(self.instruction), *self.inserted, self.injection, self.stem)
         return tuple(normalised_words(part) for part in dict.fromkeys(parts) if part)
 
     @cached_property
     def injected(self) -> tuple[tuple[str, ...], ...]:
-        """The sentences of the injection, as normalised words."""
-        return tuple(tuple(normalised_words(sentence)) for sentence in split_sentences(self.injection or ""))
+        """The sentences of the injection and whole sentences beside it, as normalised words."""
+        own = map(normalised_words, split_sentences(self.injection or ""))
+        others = (words for words in map(normalised_words, self.inserted) if len(words) >= _FEWEST_QUOTED)
+        return tuple(map(tuple, (*own, *others)))
 
     @cached_property
     def sentences(self) -> tuple[tuple[str, ...], ...]:
         """The complete sentences of the prompt, as normalised words."""
-        parts = (self.injection, self.instruction, *split_sentences(self.instruction))
+        parts = (self.injection, *self.inserted, self.instruction, *split_sentences(self.instruction))
         whole = (tuple(normalised_words(part)) for part in parts if part)
         return tuple(dict.fromkeys([*self.injected, *whole]))
 
@@ -119,7 +127,7 @@ class Cleaner:
         own = cut_repetition(first, prompt)
         if not own or self._repeats(own, prompt):
             return True
-        return bool(prompt.injection) and own != cut_repetition(first, replace(prompt, injection=None))
+        return own != cut_repetition(first, replace(prompt, injection=None, inserted=()))
 
     def first_sentence_complete(self, text: str, prompt: PromptText) -> bool:
         """Whether no text appended to `text` can change what any policy scores."""

@@ -51,7 +51,7 @@ def test_the_second_injection_comes_from_the_same_split():
     splits = PromptSet("d", tuple(Sample(**(s.to_dict() | {"split": "ab"[i % 2]})) for i, s in enumerate(SAMPLES)))
     assert [sample.neutral for sample in arrange(splits, "twice")][:2] == ["Fact 0. Fact 2.", "Fact 1. Fact 3."]
     alone = PromptSet("d", splits.samples[:3])
-    with pytest.raises(DatasetError, match=r"d, split 'b': two injections need two samples, sample 's1'"):
+    with pytest.raises(DatasetError, match=r"d, split 'b': injections of other samples need 2 samples"):
         arrange(alone, "twice")
 
 

@@ -42,6 +42,11 @@ def headline_ratios(
     `scores` are the run's under the cleaning `policy`, by `estimator` (None: the headline's). RunDirectoryError for a
     run that cannot tell topic, or has no tilt.
     """
+    if result.summary.get("no_mu_el") and not statistic.endswith("valence_shift"):
+        raise RunDirectoryError(
+            f"compare: {result.path} has no {statistic}: {result.summary['no_mu_el']}; compare its shift between the "
+            "two orders with --statistic valence_shift"
+        )
     if statistic in STATISTICS:
         return ()
     if statistic == "tilt":

@@ -11,15 +11,19 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from leakmech.core.progress import Progress
 from leakmech.core.store import content_hash, write_parquet
-from leakmech.datasets.samples import FITTING_DATASETS, RELEVANT_DATASETS, PromptSet
+from leakmech.datasets.samples import FITTING_DATASETS, RELEVANT_DATASETS, PromptSet, load_dataset
+from leakmech.prompts.arrangement import arrange, injection_place
+from leakmech.prompts.bodies import ArrangedSample
 from leakmech.runs.directory import RunDirectory
 from leakmech.scoring.expression import Estimator, estimator_hash, estimator_names, load_estimator
 from leakmech.scoring.leakage import LeakageScores, leakage_headline, leakage_statistics, main_statistics
 from leakmech.scoring.on_task import on_task_statistics
+from leakmech.scoring.order import order_statistics, without_polarity
 from leakmech.scoring.paper import PAPER_CLEANING, paper_statistics
 from leakmech.scoring.records import (
     ControlLikelihoods,
@@ -96,6 +100,7 @@ class Measurement:
             headline=self.config.cleaning,
             generations=generations,
             injections=self.injections,
+            place=injection_place(self.config.arrangement),
         )
 
     def quick_scorer(self, *, instruction_text: str, generations: int) -> Scorer:
@@ -159,6 +164,7 @@ class Measurement:
             "estimators": [estimator.name for estimator in self.estimators],
             "encoder": c.encoder,
             "cleaning": c.cleaning,
+            **relatedness_facts(self.whole),
         }
 
     def _statistics(self, frame: pd.DataFrame, injections: Injections | None) -> dict[str, Any]:
@@ -178,7 +184,7 @@ class Measurement:
         summary["paper"] = paper_statistics(cleaned, seed=c.seed, draws=c.bootstrap_draws)
         if len(self.estimators) > 1:
             summary |= {"by_estimator": by_estimator, "estimator_agreement": self._agreement(frame)}
-        return summary
+        return without_polarity(summary) if c.arrangement == "opposed" else summary
 
     def _by_estimator(self, frame: pd.DataFrame, ranks: Ranks | None) -> dict[str, dict[str, Any]]:
         """Every statistic as each estimator sees it; topic does not depend on the estimator."""
@@ -193,6 +199,8 @@ class Measurement:
                 for condition, rate in topic.pop("topic_rates").items():
                     found[name]["conditions"][condition]["topic_rate"] = rate
                 found[name]["overall"] |= topic
+            if self.config.arrangement == "opposed":
+                found[name]["overall"] |= order_statistics(scores, flags, **bootstrap)
         return found
 
     def _topic(self, frame: pd.DataFrame, ranks: Ranks, injections: Injections) -> dict[str, Any]:
@@ -240,3 +248,27 @@ class Measurement:
             estimator.name: leakage_scores(frame, policy, estimator=estimator.name if position else None)
             for position, estimator in enumerate(self.estimators)
         }
+
+
+def arranged_samples(config: ScoringConfig) -> PromptSet:
+    """All samples of the data set in the arrangement of `config`.
+
+    What is near is said by the embedded encoder, whichever scores the answers, so that all runs have the same samples.
+    """
+    encode = load_encoder() if config.arrangement == "graded" else None
+    return arrange(load_dataset(config.dataset), config.arrangement, encode=encode)
+
+
+def relatedness_facts(samples: PromptSet) -> dict[str, Any]:
+    """How near stems and injections were and are where injections were chosen by that; nothing elsewhere."""
+    pairs = [s.relatedness for s in samples if isinstance(s, ArrangedSample) and s.relatedness]
+    if not pairs:
+        return {}
+    own, given = np.asarray(pairs).T
+    ends = {
+        "own": float(own.mean()),
+        "given": float(given.mean()),
+        "least": float(given.min()),
+        "most": float(given.max()),
+    }
+    return {"relatedness": ends}

@@ -9,6 +9,7 @@ from typing import Any
 from leakmech.reports.browser import sample_browser
 from leakmech.reports.cells import estimate, percent, signed
 from leakmech.reports.chart import ChartRow, IntervalChart
+from leakmech.reports.order import order_shift, order_table
 from leakmech.reports.page import (
     Definitions,
     Details,
@@ -45,26 +46,43 @@ def write_report(run: str | Path) -> Path:
 def sections(result: Result) -> list[Section]:
     """The page, from what was found to how it was made."""
     summary, record = result.summary, result.record
-    estimators, letter, tilt = estimator_table(summary), paper_table(summary), tilt_table(summary)
     return [
         headline(summary),
         *([Paragraph(texts.HEXL, "caution small")] if summary["dataset"] == "hexl" else []),
         Facts(facts(summary, record)),
-        leakage_chart(summary),
-        Shown(leakage_table(summary), total="overall"),
-        *answer_sections(summary),
-        *([Paragraph(texts.TILT, heading="Affective tilt"), Shown(tilt)] if tilt else []),
-        Paragraph(texts.CLEANING.format(policy=summary["cleaning"]), heading="Cleaning policies"),
-        Shown(cleaning_table(summary)),
-        Paragraph(texts.POLICIES, "soft small"),
-        *([Paragraph(texts.LETTER, heading="As the paper counts"), Shown(letter)] if letter else []),
-        *([Paragraph(texts.ESTIMATORS, heading="Expression estimators"), Shown(estimators)] if estimators else []),
+        *(order_sections(summary) if summary.get("no_mu_el") else leakage_sections(summary)),
         sample_browser(result),
         Definitions(texts.DEFINITIONS, heading="What the numbers mean"),
         *how_to_repeat(record),
         Details.of(record.values, heading="Everything in run.json"),
         Details.of(summary, heading="Everything in summary.json"),
     ]
+
+
+def leakage_sections(summary: Summary) -> list[Section]:
+    """Leakage by condition, by which answers are counted, by cleaning policy, as the paper counts, by estimator."""
+    estimators, letter = estimator_table(summary), paper_table(summary)
+    return [
+        leakage_chart(summary),
+        Shown(leakage_table(summary), total="overall"),
+        *answer_sections(summary),
+        *_tilt_sections(summary),
+        Paragraph(texts.CLEANING.format(policy=summary["cleaning"]), heading="Cleaning policies"),
+        Shown(cleaning_table(summary)),
+        Paragraph(texts.POLICIES, "soft small"),
+        *([Paragraph(texts.LETTER, heading="As the paper counts"), Shown(letter)] if letter else []),
+        *([Paragraph(texts.ESTIMATORS, heading="Expression estimators"), Shown(estimators)] if estimators else []),
+    ]
+
+
+def order_sections(summary: Summary) -> list[Section]:
+    """What the order of two injections of opposite polarity does."""
+    return [Shown(order_table(summary)), *_tilt_sections(summary)]
+
+
+def _tilt_sections(summary: Summary) -> list[Section]:
+    tilt = tilt_table(summary)
+    return [Paragraph(texts.TILT, heading="Affective tilt"), Shown(tilt)] if tilt else []
 
 
 # -- what was found --------------------------------------------------------------------------------------------------
@@ -80,6 +98,8 @@ def headline(summary: Summary) -> Headline:
         f"Of the answers to prompts with an injection, {echo} began by repeating the prompt and {empty} were left "
         "without a sentence to score."
     )
+    if summary.get("no_mu_el"):
+        return Headline(f"Two sentences of opposite polarity, in both orders: {order_shift(summary)}.", rates)
     if value is None:
         return Headline("No comparison could be made: cleaning left no sentence to score.", rates)
     if interval is None:

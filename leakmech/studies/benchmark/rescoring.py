@@ -16,15 +16,15 @@ from leakmech.core.errors import DatasetError, RunDirectoryError, UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.rows import user_rows
 from leakmech.core.store import write_jsonl
-from leakmech.datasets.samples import CONDITIONS, PromptSet, load_dataset
-from leakmech.prompts.arrangement import arrange, injection_place
+from leakmech.datasets.samples import CONDITIONS, PromptSet
+from leakmech.prompts.arrangement import injection_place
 from leakmech.prompts.render import Prompt, Prompting, Renderer
 from leakmech.runs.directory import RunRecord
 from leakmech.runs.run import Run, run_path
 from leakmech.scoring.records import MISSING, ControlLikelihoods, control_likelihoods
 from leakmech.scoring.sentence import PromptText
 from leakmech.studies.benchmark.external import ExternalGenerations, read_generations
-from leakmech.studies.benchmark.measurement import Measurement
+from leakmech.studies.benchmark.measurement import Measurement, arranged_samples
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import ScoreConfig
 from leakmech.studies.benchmark.tilt import copy_tilt, summarise_tilt
@@ -79,7 +79,7 @@ def score(
     if scored is not None and path.resolve() == source.resolve():
         raise RunDirectoryError(f"{path}: is the run that is read; choose another --out")
     Run.check(path, config)
-    samples = arrange(load_dataset(config.dataset), config.arrangement)
+    samples = arranged_samples(config)
     given = _read(source, scored, samples, config, columns)
     measurement = Measurement.load(config, given.samples, whole=samples)
     prompts = _prompts(given.samples, config)

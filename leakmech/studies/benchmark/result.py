@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from leakmech.reports.tables import Table, summary_tables
+from leakmech.reports.order import order_table
+from leakmech.reports.tables import Table, summary_tables, tilt_table
 from leakmech.runs.result import Result
 
 
@@ -27,7 +28,10 @@ class BenchResult(Result):
 
     def tables(self) -> list[Table]:
         """Every table, the main one first."""
-        return summary_tables(self.summary)
+        if not self.summary.get("no_mu_el"):
+            return summary_tables(self.summary)
+        tilt = tilt_table(self.summary)
+        return [order_table(self.summary), *([tilt] if tilt else [])]
 
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""

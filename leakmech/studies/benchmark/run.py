@@ -17,7 +17,6 @@ from typing import Any
 from leakmech.core.errors import RunDirectoryError, UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import append_jsonl, slug, write_jsonl
-from leakmech.datasets.samples import load_dataset
 from leakmech.generation.decode import Generation
 from leakmech.generation.decoding import Decoding, described_temperature
 from leakmech.generation.engine import Capabilities, Engine, refuse_incapable
@@ -30,12 +29,11 @@ from leakmech.interventions.hooks import apply
 from leakmech.models.batching import parse_batch_size
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
-from leakmech.prompts.arrangement import arrange
 from leakmech.runs.directory import SCRIPT, RunDirectory
 from leakmech.runs.run import Run, run_path
 from leakmech.scoring.sentence import FirstSentences
 from leakmech.studies.benchmark.interim import MOST_GENERATIONS, NEEDED, Interim
-from leakmech.studies.benchmark.measurement import Measurement
+from leakmech.studies.benchmark.measurement import Measurement, arranged_samples
 from leakmech.studies.benchmark.on_task import AnswersAfterControl
 from leakmech.studies.benchmark.prompts import RunPrompts
 from leakmech.studies.benchmark.result import BenchResult
@@ -143,7 +141,7 @@ def run_benchmark(
         if config.intervention.startswith(_IN_MEMORY):
             raise UsageError(f"{path}: its interventions were given as values; continue it with the same values")
         interventions = load_interventions(config.intervention)
-    samples = arrange(load_dataset(config.dataset), config.arrangement)
+    samples = arranged_samples(config)
     measurement = Measurement.load(config, samples.take(config.limit), whole=samples, topic=topic)
     base = load_configured(config, model, tokenizer)
     loaded = _adapted(base, config, interventions)

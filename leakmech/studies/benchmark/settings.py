@@ -43,7 +43,12 @@ Statistic = Literal[
 class ArrangedSettings(DataSettings):
     """Samples in an arrangement."""
 
-    arrangement: Arrangement = Field("before", description="injection before or after the stem, or two of them (twice)")
+    arrangement: Arrangement = Field(
+        "before",
+        description="where injections stand, how many and which: before or after the stem, twice, in the middle of "
+        "other sentences, inside a clause, in an earlier turn, opposed (of both polarities, in both orders), graded "
+        "(nearer to the stem), sarcasm (wording against meaning)",
+    )
 
 
 class ScoringConfig(StatisticsSettings, ScoringSettings, InstructionSettings, ArrangedSettings):

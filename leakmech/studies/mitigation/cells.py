@@ -69,7 +69,7 @@ class Cells:
     damage: bool = True
     """Whether side effects are measured (fluency always is), and direct requests for emotional text."""
     arrangements: tuple[Arrangement, ...] = ()
-    """Other arrangements of the leakage set (``after``, ``twice``), in which leakage is measured as well."""
+    """Other arrangements of the leakage set (``after``, ``middle``, …), in which leakage is measured as well."""
     draws: int = 2_000
     """Bootstrap resamples."""
     progress: Progress = no_progress
@@ -175,10 +175,14 @@ class Cells:
         row: dict[str, Any] = {}
         for arrangement in self.arrangements:
             base, changed = (self.arranged(one, arrangement) for one in (BASE, mitigation))
-            scores = [leakage_scores(result.scores, self.config.cleaning) for result in (base, changed)]
-            reduction = leakage_reduction(Pair(*scores), seed=self.config.seed, draws=self.draws)
-            row[f"auc_el_{arrangement}"] = _number(changed.summary["overall"]["auc_el"])
-            row[f"leakage_reduction_{arrangement}"] = _number(reduction.value)
+            scores = Pair(*(leakage_scores(result.scores, self.config.cleaning) for result in (base, changed)))
+            overall, options = changed.summary["overall"], {"seed": self.config.seed, "draws": self.draws}
+            row[f"valence_shift_{arrangement}"] = _number(overall["valence_shift"])
+            free = overall.get("topic_free") or {}
+            row[f"topic_free_valence_shift_{arrangement}"] = _number(free.get("valence_shift"))
+            if arrangement != "opposed":  # where there is only the shift
+                row[f"auc_el_{arrangement}"] = _number(overall["auc_el"])
+                row[f"leakage_reduction_{arrangement}"] = _number(leakage_reduction(scores, **options).value)
         return row
 
     def _requests(self, mitigation: Mitigation) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def evaluate_mitigations(
     damage
         False leaves out side effects other than fluency.
     arrangements
-        Other arrangements of the leakage set (``after``, ``twice``), in which leakage is measured as well.
+        Other arrangements of the leakage set (``after``, ``middle``, …), in which leakage is measured as well.
     draws, alpha
         Bootstrap resamples; level of the tests.
     progress

@@ -45,7 +45,7 @@ class MitigateConfig(
         ("relevant-matched", "relevant-self"), min_length=1, description="sets of relevant affect, the headline first"
     )
     arrangements: tuple[Arrangement, ...] = Field(
-        (), description="also measure leakage with injections after the stem, or two of them (twice)"
+        (), description="also measure leakage in other arrangements of the injections (see bench --arrangement)"
     )
     relevant_fit: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
         ("relevant-fit", "relevant-train"),
