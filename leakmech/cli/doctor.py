@@ -133,7 +133,8 @@ def _embedded() -> Iterator[DoctorLine]:
         yield _package(embedded.distribution, embedded.version, INSTALL_COMMAND)
         copy = converted_copy(name)
         if copy is not None:
-            yield DoctorLine("ok", f"{PREFIX}{name}", f"converted, in {copy}")
+            form = "chat" if (copy / "chat_template.jinja").is_file() else "plain"
+            yield DoctorLine("ok", f"{PREFIX}{name}", f"converted, in {copy}; prompt form auto is {form}")
         elif package_version(embedded.distribution) is not None:
             yield DoctorLine("ok", f"{PREFIX}{name}", "is converted when it is first loaded (some 20 seconds, 0.5 GB)")
     for distribution, (version, command) in _EMBEDDED_DATA.items():

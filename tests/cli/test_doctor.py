@@ -67,14 +67,18 @@ def test_another_version_of_an_embedded_package_is_a_warning(monkeypatch):
     assert (line.status, line.found) == ("warn", "9.9, tested with 0.1.2")
 
 
-def test_model_that_is_not_converted_yet_is_announced(monkeypatch, tmp_path):
+def test_model_that_is_not_converted_yet_is_announced_and_a_converted_one_says_what_auto_is(monkeypatch, tmp_path):
     monkeypatch.setenv("LEAKMECH_CACHE", str(tmp_path))
     monkeypatch.setattr(doctor, "package_version", lambda _name: "0.1.2")
     monkeypatch.setattr(doctor, "converted_copy", lambda _name: None)
     line = _line(diagnose_environment(), "embedded:smollm2-135m-instruct")
     assert line.found == "is converted when it is first loaded (some 20 seconds, 0.5 GB)"
     monkeypatch.setattr(doctor, "converted_copy", lambda name: tmp_path / name)
-    assert _line(diagnose_environment(), line.what).found == f"converted, in {tmp_path / 'smollm2-135m-instruct'}"
+    copy = tmp_path / "smollm2-135m-instruct"
+    assert _line(diagnose_environment(), line.what).found == f"converted, in {copy}; prompt form auto is plain"
+    copy.mkdir()
+    (copy / "chat_template.jinja").write_text("{{ messages }}")
+    assert _line(diagnose_environment(), line.what).found == f"converted, in {copy}; prompt form auto is chat"
 
 
 def test_cache_that_cannot_be_used_is_missing_and_a_full_disk_a_warning(bare, monkeypatch, tmp_path):

@@ -346,7 +346,15 @@ def test_shared_tokens_of_all_conditions_lie_in_the_same_columns(drawn, tmp_path
     stops = written[(written["part"] == "injection") & (written["token"] == ".")]
     assert set(stops["column"]) == {7}
     assert len(written) == len(tokens()) - 4  # one token before the last three, in each of four prompts
-    assert "1 tokens before these are left out" in drawn("token_projection", tokens(), leading=3).axes[0].get_xlabel()
+    assert "; 1 token before these is left out" in drawn("token_projection", tokens(), leading=3).axes[0].get_xlabel()
+
+
+def test_a_first_token_on_which_attention_rests_is_left_out_and_nothing_else_is(drawn, tmp_path):
+    for projection, first in ((-54.0, "<s>"), (-56.0, "\n")):  # the largest of the others is 11
+        frame = tokens().assign(projection=lambda rows, p=projection: rows["projection"].where(rows["position"] > 0, p))
+        written = data_of(tmp_path, "token_projection", frame)
+        assert set(written.loc[written["column"] == 0, "token"]) == {first}
+    assert "; 1 token before these is left out" in drawn("token_projection", frame).axes[0].get_xlabel()
 
 
 def test_a_line_is_interrupted_where_a_prompt_has_no_token(drawn):

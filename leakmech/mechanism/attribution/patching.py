@@ -9,10 +9,10 @@ sample and divided by the shift, as in :mod:`leakmech.mechanism.attribution.grad
 one forward pass per component, from the patched layer on and over the shared tokens only
 (:mod:`leakmech.mechanism.attribution.replay`).
 
-The residual stream is patched by named regions of the prompt: ``injection``, ``stem``, ``tail`` (the chat template's)
-and ``last`` (the last token of the prompt, also part of the tail), and ``ending`` (the text that is scored after the
-prompt). That is done on equalised prompts, where every token has its
-partner.
+The residual stream is patched by named regions of the prompt: ``injection``, ``turn`` (in prefill form: the stem in
+the user's turn, and the turn's change), ``stem``, ``tail`` (the chat template's, in chat form), ``last`` (the last
+token of the prompt, also part of the tail, or of the stem where there is no tail) and ``ending`` (the text that is
+scored after the prompt). That is done on equalised prompts, where every token has its partner.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from leakmech.models.sites import Site
 from leakmech.prompts.locate import LocatedPrompt
 
 _SUBLAYERS: tuple[ComponentKind, ...] = ("attn", "mlp")
-REGIONS = ("injection", "stem", "tail", "last", "ending")
+REGIONS = ("injection", "turn", "stem", "tail", "last", "ending")
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,25 +152,25 @@ def patch_stream(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> Patching:
-    """Patch the residual stream of equalised pairs before each layer, in named regions; None: those there are."""
+    """Patch the residual stream of equalised pairs before each layer, in `regions` of the prompt; None: all it has."""
     unequal = next((pair for pair in pairs if len(pair.clean) != len(pair.corrupt)), None)
     if unequal is not None:
         raise ConfigError(f"prompts {unequal.clean.id!r} and {unequal.corrupt.id!r} differ in length; equalise them")
-    chosen, regions = _chosen(layers, layout_of(model.model)), present_regions(pairs) if regions is None else regions
+    chosen, places = _chosen(layers, layout_of(model.model)), _regions(pairs, regions)
 
     def work(batch: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         run = PairedRun(model, batch, target, sites=["resid_pre"], whole=True)
         other = run.side("clean" if side == "corrupt" else "corrupt")
         columns = []
         for layer in chosen:
-            for region in regions:
+            for region in places:
                 where = _region(run, region)
                 below = layer < run.stop  # streams above the target are not kept: they cannot change it
                 patches = [Patch("resid_pre", layer, other.replay.streams[layer], where)] if below else []
                 columns.append(_patched_value(run, side, patches))
         return _signed(run, side, torch.stack(columns, dim=1)), run.shifts
 
-    labels = tuple((layer, region) for layer in chosen for region in regions)
+    labels = tuple((layer, region) for layer in chosen for region in places)
     return _collect(model, pairs, target, work, side=side, labels=labels, batch_size=batch_size, progress=progress)
 
 
@@ -200,12 +200,6 @@ def patch_directions(
 
     labels = tuple((layer, f"vector {number}") for number in range(len(vectors)))
     return _collect(model, pairs, target, work, side=side, labels=labels, batch_size=batch_size, progress=progress)
-
-
-def present_regions(pairs: Sequence[Pair]) -> list[str]:
-    """List the regions of :data:`REGIONS` that any prompt has: in plain form nothing stands after the stem."""
-    spans = {name: [_region_span(pair.corrupt, name) for pair in pairs] for name in REGIONS}
-    return [name for name, found in spans.items() if any(stop > start for start, stop in found)]
 
 
 # -- one batch ---------------------------------------------------------------------------------------------------------
@@ -243,6 +237,19 @@ def _signed(run: PairedRun, side: Side, values: Float[Tensor, "row patch"]) -> F
     return (change if side == "corrupt" else -change) * rearrange(run.weights, "row -> row 1")
 
 
+def _regions(pairs: Sequence[Pair], asked: Sequence[str] | None) -> list[str]:
+    """The regions that are asked for, by default those that prompts have."""
+
+    def is_there(region: str) -> bool:
+        spans = (_region_span(pair.corrupt, region) for pair in pairs)
+        return any(start < stop for start, stop in spans)
+
+    missing = [region for region in asked or () if not is_there(region)]
+    if missing:
+        raise ConfigError(f"region {missing[0]!r}: no prompt has it")
+    return [region for region in asked or REGIONS if is_there(region)]
+
+
 def _region(run: PairedRun, region: str) -> Bool[Tensor, "row pos 1"]:
     where = torch.zeros(len(run.pairs), run.n_suffix, 1, dtype=torch.bool)
     for row, pair in enumerate(run.pairs):
@@ -253,9 +260,10 @@ def _region(run: PairedRun, region: str) -> Bool[Tensor, "row pos 1"]:
 
 
 def _region_span(prompt: LocatedPrompt, region: str) -> tuple[int, int]:
-    stop = prompt.spans["prompt"][1]
+    (stem, _), stop = prompt.spans["stem"], prompt.spans["prompt"][1]
     spans = {
         "injection": prompt.spans["injection"],
+        "turn": (prompt.spans.get("asked", (stem, stem))[0], stem),
         "stem": prompt.spans["stem"],
         "tail": (prompt.spans["stem"][1], stop),
         "last": (stop - 1, stop),

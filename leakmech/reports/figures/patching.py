@@ -26,7 +26,7 @@ from leakmech.reports.figures.canvas import (
 )
 from leakmech.reports.figures.frames import Frame, checked, has_interval, words
 
-REGIONS = ("injection", "stem", "tail", "last", "ending")
+REGIONS = ("injection", "turn", "stem", "tail", "last", "ending")
 
 
 def patching_map(

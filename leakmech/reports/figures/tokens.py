@@ -45,6 +45,7 @@ _TOKEN_SIZE = 7.5
 _COLUMN = 0.185  # inches
 _MIN_WIDTH = 5.5
 _MAX_TOKEN = 16
+_SINK = 5.0
 
 
 def token_projection(
@@ -59,7 +60,8 @@ def token_projection(
     """Draw where affect enters a prompt and how far it travels: a line a condition, shared tokens under each other.
 
     ``position`` is the index of a token in its prompt. `leading` tokens are drawn before the injection; earlier ones
-    (of a chat template, the same in every prompt) are left out.
+    (of a chat template, the same in every prompt) are left out. So is a first token on which attention rests, whose
+    activation is so long that nothing could be read beside it (its projection is five times the largest of the others).
     """
     drawn = checked(
         frame,
@@ -112,12 +114,20 @@ def _in_columns(drawn: Frame, leading: int) -> tuple[Frame, int]:
     drawn = drawn.sort_values("position")
     following = drawn.groupby(["condition", "part"]).cumcount(ascending=False)
     drawn = drawn.assign(column=drawn["part"].map(ends).astype(int) - 1 - following)
-    left_out = max(widths["prefix"] + widths["instruction"] - leading, 0)
+    left_out = max(widths["prefix"] + widths["instruction"] - leading, int(_is_sink(drawn)))
     drawn = drawn[drawn["column"] >= left_out].assign(column=lambda kept: kept["column"] - left_out)
     order = drawn["condition"].map(CONDITIONS.index)
     return drawn.assign(order=order).sort_values(["order", "column"]).drop(columns="order").reset_index(
         drop=True
     ), left_out
+
+
+def _is_sink(drawn: Frame) -> bool:
+    """Does the first token, the same in all prompts, dwarf the others?"""
+    first, others = (drawn[mask] for mask in (drawn["position"] == 0, drawn["position"] > 0))
+    if set(first["part"]) - {"prefix", "instruction"} or first["token"].nunique() > 1 or others.empty:
+        return False
+    return bool(first["projection"].abs().min() > _SINK * others["projection"].abs().max())
 
 
 # -- drawing ---------------------------------------------------------------------------------------------------------
@@ -219,7 +229,7 @@ def _axis_label(axes: Axes, drawn: Frame, depth: Sequence[float], left_out: int)
     if len(injected) > 1:
         text += f"; injections from top: {', '.join(injected)}"
     if left_out:
-        text += f"; {left_out} tokens before these are left out"
+        text += f"; {left_out} {'token before these is' if left_out == 1 else 'tokens before these are'} left out"
     width = max(_COLUMN * (float(drawn["column"].max()) + 1), _MIN_WIDTH - 1.1)
     axes.set_xlabel("\n".join(wrapped(text, width, size=9)), labelpad=72 * sum(depth))
 

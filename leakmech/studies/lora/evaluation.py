@@ -92,6 +92,7 @@ class TuneSelectivity:
                 "prompt_form": c.prompt_form,
                 "system": c.system,
                 "instruction": c.instruction,
+                "task": c.task,
             }
         )
         topic, tokenizer = name != "relevant", self._loaded.tokenizer

@@ -50,6 +50,9 @@ from leakmech.studies.mitigation.reach import MEASURED_ON, changes_the_model, ou
 
 BASE = Mitigation("base", "base", note="the model as it is")
 
+_IN_PLAIN_FORM = "answers as they are tokenised after their stem; requests and questions in chat form"
+"""How side effects are measured where prompts are plain texts; older cells were measured otherwise, and not by this."""
+
 
 @dataclass(frozen=True, eq=False)
 class Cells:
@@ -86,6 +89,7 @@ class Cells:
         settings = {**self.config.identity(), "relevant": self.relevant, "damage": self.damage, "draws": self.draws}
         settings |= {"arrangements": self.arrangements} if self.arrangements else {}
         settings |= {"decoding": self.config.decoding.resolved(self.loaded.model).to_dict()}
+        settings |= {"side_effects": _IN_PLAIN_FORM} if self.prompt_form == "plain" else {}
         sets = [load_dataset(name).content_hash for name in (self.config.dataset, *self.relevant)]
         described = json.dumps(settings, sort_keys=True), json.dumps(self.margins.to_dict())
         return (self.loaded.weights_hash, *described, *sets)

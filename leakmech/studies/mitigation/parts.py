@@ -32,7 +32,7 @@ from leakmech.mechanism.sentiment import ActivationReader
 from leakmech.models.components import Component, ComponentKind
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.render import Prompting, Renderer
+from leakmech.prompts.render import Prompting, Renderer, ResolvedForm
 from leakmech.studies.diagnosis.result import Diagnosis
 from leakmech.studies.diagnosis.run import load_splits
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
@@ -74,6 +74,11 @@ class FittedParts:
     @property
     def _prompting(self) -> Prompting:
         return Prompting.of(self.config)
+
+    @property
+    def prompt_form(self) -> ResolvedForm:
+        """The form of the prompts that everything is fitted on."""
+        return self._renderer.resolved_form
 
     @property
     def source_hash(self) -> str:
@@ -202,9 +207,15 @@ class FittedParts:
 
 
 def load_fitted(
-    path: str | Path, loaded: LoadedModel, *, relevant: Sequence[str], seed: int = 0, progress: Progress = no_progress
+    path: str | Path,
+    loaded: LoadedModel,
+    *,
+    form: ResolvedForm,
+    relevant: Sequence[str],
+    seed: int = 0,
+    progress: Progress = no_progress,
 ) -> FittedParts:
-    """Parts from the diagnosis in `path`, which must be of this model and have samples to choose on."""
+    """Parts from the diagnosis in `path`, which must be of this model and prompt form and have samples to choose on."""
     record = Diagnosis.load(path).record
     path = record.path
     if not record.fact("samples").get("tune"):
@@ -213,6 +224,11 @@ def load_fitted(
         raise RunDirectoryError(f"{path}: diagnoses another model ({record.fact('model')['name']}) than {loaded.name}")
     config = DiagnoseConfig.parse(record.config, where=f"settings of {path}")
     parts = FittedParts(loaded, config, path, load_pooled(relevant), seed, progress)
+    if parts.prompt_form != form:
+        raise RunDirectoryError(
+            f"{path}: diagnoses prompts in {parts.prompt_form} form, here they are in {form} form; mitigate with "
+            f"--prompt-form {parts.prompt_form}, or diagnose again"
+        )
     for name in ("fit", "tune"):
         if parts.splits[name].content_hash != record.fingerprint[name]:
             raise RunDirectoryError(f"{path}: the samples of {name} have changed since; diagnose again")

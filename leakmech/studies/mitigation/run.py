@@ -29,7 +29,7 @@ from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.models.device import dtype_name
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
-from leakmech.prompts.render import Prompting, Renderer
+from leakmech.prompts.render import Prompting, Renderer, ResolvedForm
 from leakmech.runs.directory import SCRIPT, RunDirectory
 from leakmech.runs.run import Run, run_path
 from leakmech.side_effects.equivalence import Margins
@@ -80,7 +80,8 @@ def mitigate(
     Raises
     ------
     UsageError
-        A name, file, key or value is wrong, or the diagnosis is of another model or has no ``tune`` split.
+        A name, file, key or value is wrong, or the diagnosis is of another model or prompt form or has no ``tune``
+        split.
     InterruptedRunError
         Ctrl-C or SIGTERM; finished cells are in `out` and the same call continues it.
     """
@@ -98,7 +99,7 @@ def mitigate(
     refuse_misfit_files(config, loaded)
     form = Renderer(loaded.tokenizer, Prompting.of(bench)).resolved_form
     families, left_out = fitting_families(families, form, named=bool(config.families))
-    parts = _fitted_parts(config, loaded, progress)
+    parts = _fitted_parts(config, loaded, form, progress)
     fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
     fingerprint |= {"fitted_on": parts.source_hash} if parts else {}
     facts: dict[str, Any] = {"dtype": dtype_name(loaded.dtype)} | ({} if by_name else {SCRIPT: True})
@@ -130,11 +131,15 @@ def mitigate(
     return result
 
 
-def _fitted_parts(config: MitigateConfig, loaded: LoadedModel, progress: Progress) -> FittedParts | None:
+def _fitted_parts(
+    config: MitigateConfig, loaded: LoadedModel, form: ResolvedForm, progress: Progress
+) -> FittedParts | None:
     """What families are built from; none of it shares an injection with what is measured."""
     if config.diagnosis is None:
         return None
-    parts = load_fitted(config.diagnosis, loaded, relevant=config.relevant_fit, seed=config.seed, progress=progress)
+    parts = load_fitted(
+        config.diagnosis, loaded, form=form, relevant=config.relevant_fit, seed=config.seed, progress=progress
+    )
     judged = [load_dataset(config.dataset).take(config.limit), *map(load_dataset, config.relevant)]
     for samples in (parts.splits["fit"], parts.splits["tune"], parts.relevant):
         for others in judged:

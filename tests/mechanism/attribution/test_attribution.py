@@ -21,7 +21,7 @@ from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.components import Component
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
-from leakmech.prompts.render import Renderer
+from leakmech.prompts.render import Prompting, Renderer
 
 CONTINUATIONS = {
     "a": {"positive": [(10, 20, 30), (40,)], "negative": [(50, 60)]},
@@ -136,6 +136,21 @@ def test_stream_of_the_injection_at_the_start_carries_all_and_at_the_end_nothing
     assert score[0, "last"] == pytest.approx(0, abs=1e-3)
     assert abs(score[0, "stem"]) < 1e-3
     assert len(found) == 3 * 4
+
+
+@pytest.mark.parametrize(
+    ("form", "regions"),
+    [("plain", ["injection", "stem", "last"]), ("prefill", ["injection", "turn", "stem", "last"])],
+)
+def test_only_regions_that_prompts_have_are_patched(make_tiny, chat_tokenizer, form, regions):
+    loaded = load_model(make_tiny("llama-gqa"), tokenizer=chat_tokenizer)
+    pairs = make_pairs(SAMPLES, Renderer(loaded.tokenizer, Prompting(form)), equalised=True)
+    target = parse_target(direction(loaded), loaded)
+    found = patch_stream(loaded, pairs, target, layers=[1]).to_frame(column="region")
+    assert sorted(found["region"]) == sorted(regions)
+    assert (found.loc[found["region"] != "injection", "score"] != 0).all()
+    with pytest.raises(ConfigError, match="region 'tail': no prompt has it"):
+        patch_stream(loaded, pairs, target, regions=["tail"])
 
 
 def test_patches_above_the_target_change_nothing(tiny_loaded):

@@ -45,13 +45,14 @@ def test_an_unchanged_model_scores_nothing_and_the_base_is_measured_once(loaded,
     assert len(runs) == 2  # the changed model only
 
 
-def test_in_a_training_the_base_is_measured_without_the_adapter(loaded, tmp_path):
-    changes = {"device": "cpu", "epochs": 1, "batch_size": 1, "learning_rate": 0.1, "evaluation": []}
+def test_in_a_training_the_base_is_measured_without_the_adapter_on_prompts_as_they_are_trained(loaded, tmp_path):
+    changes = {"device": "cpu", "epochs": 1, "batch_size": 1, "learning_rate": 0.1, "evaluation": [], "task": "finish"}
     settings = LoraTrainingConfig.parse(config().model_dump() | changes)
     example = TrainingExample("e", "irrelevant", "Sad. The sea is", "The sea is", " blue", polarity="negative")
     train_lora(settings, tmp_path / "adapter", model=loaded, examples=[example])
     for name in ("leakage", "relevant"):
         measured = read_json(tmp_path / "adapter" / "tune" / name / "run.json")["config"]
+        assert measured["task"] == "finish"
         again = bench(**measured | {"model": loaded.model}, tokenizer=loaded.tokenizer, out=tmp_path / name)
         stored = load_result(tmp_path / "adapter" / "tune" / name)
         pd.testing.assert_frame_equal(again.scores, stored.scores)

@@ -13,6 +13,8 @@ import leakmech
 from leakmech import Mitigation, ScaleHeads, Steer, evaluate_mitigations
 from leakmech.core.errors import ConfigError, InterventionError, RunDirectoryError
 from leakmech.datasets.samples import PromptSet, load_dataset
+from leakmech.runs.directory import RunDirectory
+from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation import cells as cells_module
 from leakmech.studies.mitigation.evaluation import COLUMNS
 
@@ -157,6 +159,20 @@ def test_finished_cells_are_not_measured_again(finished, folder, relevant, monke
         evaluate_mitigations(
             {"nothing": ScaleHeads(["L0H1"], scales=0.5)}, model=folder, relevant=[relevant], out=finished.path, **QUICK
         )
+
+
+def test_only_cells_in_plain_form_have_other_keys_than_before_their_side_effects_were_measured_anew(
+    folder, tmp_path, monkeypatch
+):
+    def key(form):
+        config = BenchConfig.parse({"prompt_form": form})
+        cells = cells_module.Cells(loaded=loaded, config=config, relevant=(), files=RunDirectory(tmp_path))
+        return cells.key(cells_module.BASE)
+
+    loaded = leakmech.load_model(folder, dtype="float32")
+    now = {form: key(form) for form in ("auto", "chat", "plain")}
+    monkeypatch.setattr(cells_module, "_IN_PLAIN_FORM", "measured in some other way")
+    assert {form for form, before in now.items() if key(form) != before} == {"plain"}
 
 
 def test_other_settings_do_not_mix_with_a_finished_comparison(finished, folder, relevant):

@@ -194,6 +194,16 @@ def test_a_diagnosis_without_tune_samples_or_of_another_model_is_refused(files, 
         mitigate(files / "model", diagnosis=tmp_path, out=tmp_path / "out", **QUICK)
 
 
+def test_a_diagnosis_of_prompts_in_another_form_is_refused_and_says_which(files, diagnosis, tmp_path):
+    with pytest.raises(RunDirectoryError) as refused:
+        mitigate(files / "model", diagnosis=diagnosis, out=tmp_path / "out", prompt_form="plain", **QUICK)
+    assert str(refused.value) == (
+        f"{diagnosis}: diagnoses prompts in chat form, here they are in plain form; mitigate with --prompt-form chat, "
+        "or diagnose again"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unknown_family_is_refused_before_anything_is_loaded(diagnosis, tmp_path):
     with pytest.raises(ConfigError, match="project-affect"):
         mitigate("no-such-model", diagnosis=diagnosis, out=tmp_path, **{**QUICK, "families": ("project-effect",)})
