@@ -181,7 +181,7 @@ def _begun(path: Path, settings: Settings, fingerprint: Mapping[str, str], facts
         raise RunDirectoryError(
             f"{path}: holds a run with other {', '.join(changed)}; choose another --out to keep both"
         )
-    if any(record.config.get(key) != identity[key] for key in settings.grows or ()):
+    if any(record.config.get(key) != identity.get(key) for key in settings.grows or ()):
         write_json(file, {**record.values, "config": identity})
         return RunRecord.read(path)
     return record

@@ -28,6 +28,7 @@ from leakmech.interventions.base import Intervention, Probe
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons, DampenAttention, ScaleHeads, Steer
 from leakmech.mechanism.directions.direction import Direction
+from leakmech.models.components import Component
 from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.render import ResolvedForm
 from leakmech.prompts.told import Told
@@ -147,11 +148,6 @@ def _project_if_unrelated(parts: FittedParts, caught: float) -> list[Interventio
     return _project(parts, 1.0, set_point=True, condition=parts.relation_probe.probe(caught))
 
 
-def _project_random(parts: FittedParts, strength: float) -> list[Intervention]:
-    vectors = parts.random_vectors(len(parts.upper_layers))
-    return [AblateDirection(vectors, layers=list(parts.upper_layers), strength=strength)]
-
-
 def _project_shuffled(parts: FittedParts, strength: float) -> list[Intervention]:
     return _project(parts, strength, directions=parts.shuffled_directions)
 
@@ -193,30 +189,27 @@ def _ignore_top_heads(parts: FittedParts, number: float) -> list[Intervention]:
     return [DampenAttention(parts.top_heads(int(number)), factor=0.0)]
 
 
+def heads_at_mean(parts: FittedParts, heads: Sequence[Component]) -> AblateHeads:
+    """Heads at their mean over control prompts."""
+    return AblateHeads(heads, method="mean", values=parts.means(heads), model_hash=parts.loaded.base_hash)
+
+
 def _mean_heads(parts: FittedParts, number: float) -> list[Intervention]:
-    heads = parts.top_heads(int(number))
-    return [AblateHeads(heads, method="mean", values=parts.means(heads), model_hash=parts.loaded.base_hash)]
-
-
-def _random_heads(parts: FittedParts, number: float) -> list[Intervention]:
-    heads = parts.random_heads(int(number))
-    return [AblateHeads(heads, method="mean", values=parts.means(heads))]
+    return [heads_at_mean(parts, parts.top_heads(int(number)))]
 
 
 def _scale_heads(parts: FittedParts, factor: float) -> list[Intervention]:
     return [ScaleHeads(parts.top_heads(20), scales=factor)]
 
 
+def neurons_at_mean(parts: FittedParts, neurons: Sequence[Component]) -> AblateNeurons:
+    """Neurons at their mean over control prompts."""
+    means = {name: values[:, 0] for name, values in parts.means(neurons).items()}
+    return AblateNeurons(neurons, method="mean", values=means, model_hash=parts.loaded.base_hash)
+
+
 def _mean_neurons(parts: FittedParts, number: float) -> list[Intervention]:
-    neurons = parts.top_neurons(int(number))
-    means = {name: values[:, 0] for name, values in parts.means(neurons).items()}
-    return [AblateNeurons(neurons, method="mean", values=means, model_hash=parts.loaded.base_hash)]
-
-
-def _random_neurons(parts: FittedParts, number: float) -> list[Intervention]:
-    neurons = parts.random_neurons(int(number))
-    means = {name: values[:, 0] for name, values in parts.means(neurons).items()}
-    return [AblateNeurons(neurons, method="mean", values=means)]
+    return [neurons_at_mean(parts, parts.top_neurons(int(number)))]
 
 
 # -- the registry -----------------------------------------------------------------------------------------------------
@@ -276,14 +269,11 @@ FAMILIES: Registry[Family] = Registry.named(
 """What can be tried, by name."""
 
 BASELINES: tuple[Family, ...] = (
-    _edits("random-directions", "random directions projected out", (1.0,), _project_random, kind="baseline"),
     _edits(
         "shuffled-directions", "directions of shuffled labels projected out", (1.0,), _project_shuffled, kind="baseline"
     ),
-    _edits("random-heads", "random heads at their mean", (20,), _random_heads, kind="baseline"),
-    _edits("random-neurons", "random neurons at their mean", (500,), _random_neurons, kind="baseline"),
 )
-"""What every mitigation must beat."""
+"""What every mitigation must beat, beside random edits of its size (``random_baselines``)."""
 
 
 def chosen_families(names: Sequence[str] | None) -> list[Family]:

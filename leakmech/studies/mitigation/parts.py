@@ -5,6 +5,7 @@ All of it comes from a diagnosis and from the samples that it fitted on; the sam
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,9 +116,10 @@ class FittedParts:
         fit = fit_method(METHOD, activations)
         return [make_direction(fit, METHOD, layer=layer, activations=activations) for layer in activations.layers]
 
-    def random_vectors(self, n_layers: int) -> Float[Tensor, "layer d_model"]:
+    def random_vectors(self, n_layers: int, draw: int) -> Float[Tensor, "layer d_model"]:
         """Unit vectors of random direction: a baseline."""
-        drawn = numpy_generator("random directions 0", self.seed).standard_normal((n_layers, self.layout.d_model))
+        generator = numpy_generator(f"random directions {draw}", self.seed)
+        drawn = generator.standard_normal((n_layers, self.layout.d_model))
         return torch.from_numpy(drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).float()
 
     @property
@@ -143,18 +145,17 @@ class FittedParts:
         rows = frame.loc[chosen].sort_values("rank").head(n)
         return [Component(int(layer), kind, int(part)) for layer, part in zip(rows["layer"], rows[kind], strict=True)]
 
-    def random_heads(self, n: int) -> list[Component]:
-        """Heads drawn at random: a baseline."""
-        return self._drawn("head", "random H", self.layout.n_heads, n)
-
-    def random_neurons(self, n: int) -> list[Component]:
-        """Neurons drawn at random: a baseline."""
-        return self._drawn("neuron", "random N", self.layout.d_mlp, n)
-
-    def _drawn(self, kind: ComponentKind, address: str, per_layer: int, n: int) -> list[Component]:
-        generator = numpy_generator(address, self.seed)
-        places = generator.choice(self.layout.n_layers * per_layer, size=n, replace=False)
-        return [Component(place // per_layer, kind, place % per_layer) for place in sorted(places.tolist())]
+    def random_like(self, components: Sequence[Component], draw: int) -> list[Component]:
+        """Heads or neurons drawn at random, in each layer as many as of `components`: a baseline."""
+        kind = components[0].kind
+        per_layer = self.layout.n_heads if kind == "head" else self.layout.d_mlp
+        generator = numpy_generator(f"random {kind} {draw}", self.seed)
+        counts = Counter(component.layer for component in components)
+        return [
+            Component(layer, kind, int(place))
+            for layer, count in sorted(counts.items())
+            for place in sorted(generator.choice(per_layer, size=count, replace=False))
+        ]
 
     @property
     def all_heads(self) -> list[Component]:

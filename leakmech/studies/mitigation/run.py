@@ -8,6 +8,8 @@
 Without a diagnosis nothing is fitted and nothing chosen: adapters and interventions that were asked for are measured
 beside the base model and the oracle.
 
+Random edits of the size that was chosen (:mod:`leakmech.studies.mitigation.random_baselines`) are drawn several times.
+
 Everything is kept cell by cell (:mod:`leakmech.studies.mitigation.cells`), so an interrupted run goes on where it was.
 The interventions that were chosen are saved as files that ``leakmech bench --intervention`` takes.
 """
@@ -41,6 +43,7 @@ from leakmech.studies.mitigation.families import BASELINES, Family, chosen_famil
 from leakmech.studies.mitigation.mitigation import Mitigation, told_by_parts
 from leakmech.studies.mitigation.parts import FittedParts, load_fitted
 from leakmech.studies.mitigation.prompting import ORACLE
+from leakmech.studies.mitigation.random_baselines import random_bands
 from leakmech.studies.mitigation.report import write_report
 from leakmech.studies.mitigation.result import MitigationComparison
 from leakmech.studies.mitigation.settings import MitigateConfig
@@ -105,9 +108,9 @@ def mitigate(
     facts: dict[str, Any] = {"dtype": dtype_name(loaded.dtype)} | ({} if by_name else {SCRIPT: True})
     with Run.open(path, config, fingerprint, **facts) as run:
         chosen, tuned = _choose(config, parts, families, run, progress) if parts else ({}, [])
-        used = BASELINES if config.baselines else ()
+        judged_by = parts if config.baselines else None
         fitted = path / "fitted"
-        baselines = [member for family in used for member in family.members(parts, fitted)] if parts else []
+        baselines = [one for family in BASELINES for one in family.members(judged_by, fitted)] if judged_by else []
         test = Cells(
             loaded=loaded, config=bench, relevant=config.relevant, files=run.files, split="test",
             margins=Margins(**config.margins), arrangements=config.arrangements, draws=config.bootstrap_draws,
@@ -115,6 +118,7 @@ def mitigate(
         )  # fmt: skip
         compared = [*chosen.values(), *given, ORACLE, *baselines]
         rows = measure_all(run, test, compared, alpha=config.alpha)
+        rows += random_bands(run, test, judged_by, chosen, draws=config.random_draws) if judged_by else []
         views = rows_by_estimator(test, compared, alpha=config.alpha)
         found = {
             "model": config.model,

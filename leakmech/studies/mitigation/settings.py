@@ -34,7 +34,10 @@ class MitigateConfig(
 
     command: ClassVar[str] = "mitigate"
     kind: ClassVar[str] = "mitigate"
-    grows: ClassVar[Collection[str] | None] = ("families", "adapters", "interventions", "baselines")
+    grows: ClassVar[Collection[str] | None] = (
+        "families", "adapters", "interventions", "baselines", "random_draws",
+    )  # fmt: skip
+    newer: ClassVar[Collection[str]] = ("random_draws",)
     title: ClassVar[str] = "Mitigations"
 
     diagnosis: str | None = Field(
@@ -59,7 +62,10 @@ class MitigateConfig(
     interventions: Annotated[tuple[str, ...], Spelling("--intervention", repeated=True)] = Field(
         (), description="files of interventions to judge in the same table"
     )
-    baselines: bool = Field(True, description="also random directions, heads and neurons, and shuffled labels")
+    baselines: bool = Field(
+        True, description="also shuffled labels, and random heads, neurons and directions of the size that was chosen"
+    )
+    random_draws: int = Field(20, ge=1, description="random draws of each kind, which the table shows as one band")
     generations: int = Field(4, ge=1, description="generations per prompt on the test sets")
     tune_generations: int = Field(2, ge=1, description="generations per prompt where strengths are chosen")
     tune_samples: int = Field(40, ge=3, description="samples of either set on which strengths are chosen")

@@ -76,8 +76,21 @@ def mitigations_table(frame: pd.DataFrame, *, title: str = "Mitigations") -> Tab
         "of everyday questions right, speed: base model's seconds over the mitigated one's; n/a: the mitigation "
         "cannot act on what this is measured on. p: auc_EL differs from the base model's (permutations of samples, "
         "Holm over the mitigations that are told nothing, and over all others).",
+        *_draws_notes(frame),
     ]
     return Table.of(title, ordered.to_dict("records"), _COLUMNS, notes)
+
+
+def _draws_notes(frame: Frame) -> list[str]:
+    """What the rows of random edits are; nothing without them."""
+    numbers = frame.get("n_draws", pd.Series(dtype=float)).dropna().unique()
+    if not len(numbers):
+        return []
+    drawn = " or ".join(f"{number:.0f}" for number in numbers)
+    return [
+        "random heads, neurons and directions: as many in each layer, and as strong, as what was chosen; median of "
+        f"{drawn} draws, and in brackets the middle 90 % of the draws. No side effects are measured of them."
+    ]
 
 
 def read_by_estimator(run: Path) -> Frame | None:
@@ -125,11 +138,16 @@ def _place(kind: str, told: Any) -> int:
     return order.get(kind, {"nothing": 1, "layout": 2}.get(told, 3))
 
 
+def _drawn(frame: Frame) -> Any:
+    """Which rows stand for several random draws."""
+    return frame["n_draws"].notna() if "n_draws" in frame else pd.Series(False, index=frame.index)
+
+
 def side_effects_table(tested: Frame) -> Table:
     """One row per mitigation: the measures by their verdict."""
     measures = [name.removesuffix("_verdict") for name in tested.columns if name.endswith("_verdict")]
     rows = []
-    for row in tested[tested["kind"] != "base"].to_dict("records"):
+    for row in tested[(tested["kind"] != "base") & ~_drawn(tested)].to_dict("records"):
         found = {verdict: [words(m) for m in measures if row[f"{m}_verdict"] == verdict] for verdict in _VERDICTS}
         said = [", ".join(found[verdict]) or DASH for verdict in _VERDICTS]
         rows.append((str(row["name"]), *said, ", ".join(map(words, _not_applicable(row))) or DASH))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from markupsafe import escape
@@ -13,8 +16,11 @@ import leakmech
 from leakmech import Mitigation, diagnose, mitigate
 from leakmech.core.errors import ConfigError, InterventionError, ModelError, RunDirectoryError
 from leakmech.datasets.samples import PromptSet, load_dataset
+from leakmech.models.components import Component
 from leakmech.runs.directory import stored_settings
 from leakmech.studies.diagnosis import run as diagnosis_run
+from leakmech.studies.mitigation.parts import FittedParts
+from leakmech.studies.mitigation.random_baselines import band
 from leakmech.studies.mitigation.run import _names, best_of
 
 DIAGNOSIS = {
@@ -201,6 +207,61 @@ def test_a_diagnosis_of_prompts_in_another_form_is_refused_and_says_which(files,
         f"{diagnosis}: diagnoses prompts in chat form, here they are in plain form; mitigate with --prompt-form chat, "
         "or diagnose again"
     )
+
+
+def test_random_edits_of_the_chosen_size_are_one_row_with_the_band_of_their_draws(files, diagnosis, tmp_path):
+    settings = QUICK | {"families": ("heads-mean",), "baselines": True, "random_draws": 3}
+    settings |= {"relevant": (str(files / "relevant.jsonl"),), "relevant_fit": (str(files / "relevant-fit.jsonl"),)}
+    result = mitigate(files / "model", diagnosis=diagnosis, out=tmp_path / "run", **settings)
+    name = result.summary["chosen"]["heads-mean"].replace("heads-mean", "random-heads")
+    drawn = result.table("random_draws")
+    assert list(drawn["name"]) == [f"{name}-draw-{draw}" for draw in (1, 2, 3)]
+    row = result.to_frame().query("split == 'test'").set_index("name").loc[name]
+    assert (row["kind"], row["told"], row["n_draws"]) == ("baseline", "nothing", 3)
+    low, median, high = np.quantile(drawn["auc_el"], (0.05, 0.5, 0.95))
+    assert row[["auc_el_low", "auc_el", "auc_el_high"]].tolist() == pytest.approx([low, median, high])
+    assert row[["kl", "fluency", "p_holm"]].isna().all()  # leakage and retention alone
+    (chosen,) = leakmech.load_interventions(result.path / "interventions" / "heads-mean.json")
+    edits = [leakmech.load_interventions(result.path / "fitted" / f"{one}.json")[0] for one in drawn["name"]]
+    layers = Counter(head.layer for head in chosen.parts)
+    assert all(Counter(head.layer for head in edit.parts) == layers for edit in edits)
+    assert "median of 3 draws" in result.to_markdown()
+    assert name in (result.path / "report.html").read_text()
+    before = {file: file.stat().st_mtime_ns for file in (result.path / "cells").rglob("cell.json")}
+    more = mitigate(files / "model", diagnosis=diagnosis, out=result.path, **settings | {"random_draws": 4})
+    assert len(more.table("random_draws")) == 4
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_a_band_is_the_median_and_the_middle_90_percent_of_the_draws():
+    shared = {"kind": "baseline", "split": "test", "note": "n", "row": "random"}
+    draws = [{"name": str(i), "auc_el": i / 20, "retention": None, **shared} for i in range(21)]
+    found = band("random", draws)
+    assert [found[key] for key in ("auc_el_low", "auc_el", "auc_el_high")] == pytest.approx([0.05, 0.5, 0.95])
+    assert (found["name"], found["n_draws"], found["retention"]) == ("random", 21, None)
+    draws[0]["retention"] = 0.4  # a number that one draw has
+    assert band("random", draws)["retention"] == 0.4
+
+
+@pytest.mark.parametrize("number", [3, 12])
+def test_random_components_are_as_many_in_each_layer_and_others_in_each_draw(number):
+    heads = [Component(layer, "head", index) for layer, index in [(0, 1), (2, 3), (2, 0), (1, 2)]]
+    heads += [Component(3, "head", index) for index in range(number)]
+    parts = FittedParts.__new__(FittedParts)
+    vars(parts).update(seed=0, layout=SimpleNamespace(n_heads=12, d_mlp=7))
+    drawn = [parts.random_like(heads, draw) for draw in range(4)]
+    counts = {0: 1, 1: 1, 2: 2, 3: number}
+    for one in drawn:
+        assert Counter(head.layer for head in one) == counts
+        assert len(set(one)) == len(heads)
+    assert len({tuple(one) for one in drawn}) == 4
+    assert parts.random_like(heads, 2) == drawn[2]
+
+
+def test_a_diagnosis_of_prompts_in_another_form_is_refused(files, diagnosis, tmp_path):
+    settings = QUICK | {"relevant_fit": (str(files / "relevant-fit.jsonl"),), "prompt_form": "plain"}
+    with pytest.raises(RunDirectoryError, match="diagnoses prompts in chat form, and these are in plain form"):
+        mitigate(files / "model", diagnosis=diagnosis, out=tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
 
 
