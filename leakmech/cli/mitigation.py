@@ -21,10 +21,10 @@ def mitigate(
     ] = None,
 ) -> None:
     """Try mitigations, choose strengths on tune samples, and measure on test samples what each lowers and damages."""
-    from leakmech.core.progress import rich_progress
+    from leakmech.core.progress import rich_progress, say
     from leakmech.studies.mitigation.run import mitigate as run
 
-    result = run(out=out, progress=rich_progress, **given.over(out=out, config=config))
+    result = run(out=out, progress=rich_progress, interim=say, **given.over(out=out, config=config))
     print_tables(result)
     console.print(f"table: {result.path / 'tables' / 'mitigations.csv'}")
     console.print(f"report: {result.path / 'report.html'}")

@@ -17,6 +17,7 @@ from pydantic import AfterValidator
 
 from leakmech.core.rows import read_items
 from leakmech.core.validation import CLOSED, Text
+from leakmech.datasets.samples import Sample
 
 N_WRONG = 3
 _BUILTIN = {"facts-fit": "facts_fit.jsonl", "facts-frozen": "facts_frozen.jsonl"}
@@ -50,6 +51,11 @@ class Fact:
             raise ValueError(f"the answer {self.answer!r} is among the wrong completions")
 
     @property
+    def sample(self) -> Sample:
+        """The fact as what stands before the stem; it has no polarity, so all three injections are the same."""
+        return Sample(self.id, self.stem, self.fact, self.fact, self.fact, theme=self.theme)
+
+    @property
     def completions(self) -> tuple[str, ...]:
         """The answer, then the wrong completions."""
         return (self.answer, *self.wrong)
@@ -68,3 +74,13 @@ def load_facts(name_or_path: str | Path = "facts-fit") -> tuple[Fact, ...]:
     folder = resources.files("leakmech.datasets") / "data"
     builtin = _BUILTIN.get(str(name_or_path))
     return read_items(Path(str(folder / builtin)) if builtin else Path(name_or_path), Fact)
+
+
+def facts_to_choose_on(facts: tuple[Fact, ...]) -> tuple[Fact, ...]:
+    """Every other fact, from the first on: for fitting and choosing where the set is also reported on."""
+    return facts[::2]
+
+
+def facts_to_report_on(facts: tuple[Fact, ...]) -> tuple[Fact, ...]:
+    """The facts that :func:`facts_to_choose_on` leaves."""
+    return facts[1::2]

@@ -26,11 +26,11 @@ from leakmech.core.errors import RunDirectoryError
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, POLARITIES, Condition, PromptSet, Sample
 from leakmech.prompts.bodies import Place, body_of
 from leakmech.scoring.expression import LABELS, Estimator
-from leakmech.scoring.leakage import LeakageScores, PerGeneration
+from leakmech.scoring.leakage import LeakageScores, PerGeneration, PerSample, valence_shifts
 from leakmech.scoring.on_task import control_quantile, is_on_task
 from leakmech.scoring.semantic import SentenceEncoder, cosine_similarity
 from leakmech.scoring.sentence import CLEANINGS, Cleaner, Cleaning, PromptText
-from leakmech.scoring.topic import Injections, shares_content_word
+from leakmech.scoring.topic import Injections, on_injection, shares_content_word, without_topic
 
 MISSING = "missing"  # finish reason of a generation that a file from elsewhere does not hold
 _SAMPLES_PER_CHUNK = 50  # keeps embeddings in memory for one chunk only
@@ -261,6 +261,21 @@ def log_p_by_condition(frame: pd.DataFrame) -> tuple[dict[Condition, PerGenerati
     shape = frame["sample"].nunique(), -1
     repeated = again["log_p_control"].to_numpy().reshape(shape) if len(again) else None
     return _by_condition(frame, "log_p_control", absent=np.nan), repeated
+
+
+def topic_free_scores(frame: pd.DataFrame, policy: Cleaning) -> LeakageScores | None:
+    """Scores without answers about the injection; None where topic is not told."""
+    if column(policy, "topic_positive") not in frame:
+        return None
+    return without_topic(leakage_scores(frame, policy), on_injection(topic_ranks(frame, policy)))
+
+
+def sampled_shift(frame: pd.DataFrame, policy: Cleaning) -> tuple[str, PerSample]:
+    """Valence shift of each sample, without answers about the injection where topic is told, and what it is."""
+    left = topic_free_scores(frame, policy)
+    if left is None:
+        return "valence shift", valence_shifts(leakage_scores(frame, policy))["valence_shift"]
+    return "topic-free valence shift", valence_shifts(left)["valence_shift"]
 
 
 def naming_injection(frame: pd.DataFrame) -> dict[Condition, Bool[np.ndarray, "samples generations"]]:

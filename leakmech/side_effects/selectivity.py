@@ -1,29 +1,35 @@
-"""Selectivity: does a mitigation take out the leakage, and only that?
+"""Selectivity: does a mitigation take out the leakage, only that, and no more than that?
 
-    leakage reduction   R = 1 - (auc_el(mitigated) - 1/2) / (auc_el(base) - 1/2)      on the leakage set
-    retention           T = Delta(mitigated) / Delta(base)                            on a set of relevant affect
-    selectivity         S = 3 / (1/R + 1/T + 1/F), each clipped to [0, 1] first;  F is fluency
+    removal             R = (D_base - D_row) / (D_base - D_oracle)      on the leakage set; the oracle has no injection
+    retention           T = D_row / D_base                              on relevant affect; of facts, the accuracy ratio
+    fluency             F                                               :mod:`leakmech.side_effects.fluency`
+    charged             c(x) = 1 - |1 - x|, clipped to [0, 1]           overshooting costs as much as falling short
+    selectivity         S = n / sum_i 1/c(x_i)                          the harmonic mean over all n parts
 
-Delta is the mean valence shift between positive and negative injections. S is 0 as soon as one of the three is, and 1
-only for a model that answers irrelevant affect as if it were not there, relevant affect as before, and writes as well.
+D is a mean over samples: of the topic-free valence shift or of the tilt shift (two removals), of the valence shift
+where affect is relevant, of right answers to facts. Each ratio is taken over the samples that all its models have, so
+that it never compares different samples. S is 0 as soon as one part is, and 1 only for a model that answers irrelevant
+affect as if it were not there, relevant affect and facts as before, and writes as well.
 
-Intervals come from a bootstrap that draws samples, with everything that both models and all sets have of them: samples
+Comparisons of version 1 of the table had another selectivity: over the leakage reduction of auc_el,
+1 - (auc_el(row) - 1/2) / (auc_el(base) - 1/2), one retention and fluency, each only clipped to [0, 1].
+
+Intervals come from a bootstrap that draws samples, with everything that all models and all sets have of them: samples
 of the same id are one unit. A unit that a set does not have says nothing about that set and still takes part in the
 resampling.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from leakmech.core.errors import UsageError
-from leakmech.scoring.leakage import LeakageScores, overall_leakage, valence_shifts
-from leakmech.scoring.statistics import DRAWS, UnitRatio, divide, ratio_columns, ratios_of_sums
+from leakmech.scoring.leakage import LeakageScores, PerSample, overall_leakage, valence_shifts
+from leakmech.scoring.statistics import DRAWS, divide, ratio_columns, ratios_of_sums
 from leakmech.side_effects.equivalence import Estimate, estimate, estimates
 from leakmech.side_effects.fluency import AnswerQuality, fluency_of_sums
 
@@ -49,29 +55,64 @@ class Pair:
         return self.base.samples
 
 
-@dataclass(frozen=True)
-class Selectivity:
-    """The three parts and their harmonic mean, each with an interval; see the head of this module.
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One part of selectivity, before sums are taken.
 
-    The parts are as they are, not clipped: a retention above 1 is told.
+    Attributes
+    ----------
+    name
+        Its column of a table.
+    units
+        Ids of what is resampled.
+    columns
+        What each unit adds to the sums.
+    value
+        Sums, row by row, to values of shape (rows, 1); NaN where it is not defined.
     """
 
-    leakage_reduction: Estimate
-    retention: Estimate
-    fluency: Estimate
-    selectivity: Estimate
+    name: str
+    units: tuple[str, ...]
+    columns: Sums
+    value: Callable[[Sums], Values]
 
-    def to_dict(self) -> dict[str, float]:
-        """Give ``<name>``, ``<name>_low`` and ``<name>_high`` for each, flat: a row of a table."""
-        return {
-            name if end == "value" else f"{name}_{end}": number
-            for name, ends in asdict(self).items()
-            for end, number in ends.items()
-        }
+    def estimate(self, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
+        """Compute the part alone, with its interval."""
+        return estimate(self.columns, self.value, seed=seed, draws=draws)
 
-    def to_frame(self) -> pd.DataFrame:
-        """Make one row per part."""
-        return pd.DataFrame([{"part": name, **ends} for name, ends in asdict(self).items()])
+
+def removal_part(name: str, units: Sequence[str], base: PerSample, row: PerSample, oracle: PerSample) -> Part:
+    """Make the share of a shift that is gone, in units of what the oracle takes out.
+
+    The three hold the shift of every unit, NaN where a model has none. It is 1 where as much is left as under the
+    oracle, 0 where there is as much as before, above 1 where the sign has turned, and NaN where the oracle lowers
+    nothing.
+    """
+    return Part(name, tuple(units), _together(base, row, oracle), removal_of_sums)
+
+
+def retention_part(name: str, units: Sequence[str], base: PerSample, row: PerSample) -> Part:
+    """Make the ratio of two means over the units that have both; NaN where the base model's is not above 0."""
+    return Part(name, tuple(units), _together(base, row), kept_of_sums)
+
+
+def shift_part(name: str, pair: Pair) -> Part:
+    """Make the retention of the valence shift."""
+    base, row = (valence_shifts(scores)["valence_shift"] for scores in (pair.base, pair.mitigated))
+    return retention_part(name, pair.samples, base, row)
+
+
+def reduction_part(pair: Pair) -> Part:
+    """Make the leakage reduction of auc_el."""
+    return Part("leakage_reduction", pair.samples, _leakage_columns(pair), reduction_of_sums)
+
+
+def fluency_part(base: AnswerQuality, changed: AnswerQuality) -> Part:
+    """Make the fluency of a changed model's answers on the leakage set."""
+    if base.samples != changed.samples:
+        raise UsageError("selectivity: the answers of base and changed model are about different samples")
+    columns = np.hstack([base.columns, changed.columns])
+    return Part("fluency", base.samples, columns, lambda sums: fluency_of_sums(sums)[:, :1])
 
 
 def leakage_reduction(pair: Pair, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
@@ -79,7 +120,7 @@ def leakage_reduction(pair: Pair, *, seed: int = 0, draws: int = DRAWS) -> Estim
 
     It is 1 where no leakage is left, 0 where there is as much as before, and below 0 where there is more.
     """
-    return estimate(_leakage_columns(pair), reduction_of_sums, seed=seed, draws=draws)
+    return reduction_part(pair).estimate(seed=seed, draws=draws)
 
 
 def retention(pair: Pair, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
@@ -87,47 +128,51 @@ def retention(pair: Pair, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
 
     It is 1 for a model that is as responsive to relevant affect as before, 0 for one that is tone-deaf.
     """
-    return estimate(_shift_columns(pair), retention_of_sums, seed=seed, draws=draws)
+    return shift_part("retention", pair).estimate(seed=seed, draws=draws)
+
+
+def charged(parts: Values) -> Values:
+    """Charge for falling short of 1 and for overshooting alike."""
+    return np.clip(1 - np.abs(1 - parts), 0, 1)
+
+
+def clipped(parts: Values) -> Values:
+    """Charge for falling short of 1 only, as in version 1 of the table."""
+    return np.clip(parts, 0, 1)
 
 
 def selectivity(
-    leakage: Pair,
-    relevant: Pair,
-    quality: tuple[AnswerQuality, AnswerQuality],
-    *,
-    seed: int = 0,
-    draws: int = DRAWS,
-) -> Selectivity:
-    """Compute all three parts and their harmonic mean.
+    parts: Sequence[Part], *, charge: Callable[[Values], Values] = charged, seed: int = 0, draws: int = DRAWS
+) -> dict[str, Estimate]:
+    """Compute all parts, as they are, and the harmonic mean of what `charge` makes of them, as ``selectivity``.
 
-    `leakage` and `relevant` are scores on the leakage set and on a set of relevant affect, `quality` the base and the
-    changed model's answers on the leakage set (:func:`leakmech.side_effects.fluency.answer_quality`).
+    All come from one set of resamples. A part that is NaN leaves no selectivity.
     """
-    base, changed = quality
-    if base.samples != changed.samples:
-        raise UsageError("selectivity: the answers of base and changed model are about different samples")
-    parts = [
-        (leakage.samples, _leakage_columns(leakage)),
-        (relevant.samples, _shift_columns(relevant)),
-        (base.samples, np.hstack([base.columns, changed.columns])),
-    ]
-    columns = _side_by_side(parts)
-    ends = np.cumsum([part.shape[1] for _, part in parts])[:-1]
+    columns = _side_by_side([(part.units, part.columns) for part in parts])
+    ends = np.cumsum([part.columns.shape[1] for part in parts])[:-1]
 
     def statistic(sums: Sums) -> Values:
-        leaking, shifting, writing = np.split(sums, ends, axis=1)
-        values = [reduction_of_sums(leaking), retention_of_sums(shifting), fluency_of_sums(writing)[:, :1]]
-        found = np.hstack(values)
-        return np.hstack([found, harmonic_mean(found)[:, None]])
+        own = np.split(sums, ends, axis=1)
+        found = np.hstack([part.value(sums) for part, sums in zip(parts, own, strict=True)])
+        return np.hstack([found, harmonic_mean(charge(found))[:, None]])
 
-    return Selectivity(*estimates(columns, statistic, seed=seed, draws=draws))
+    names = [*(part.name for part in parts), "selectivity"]
+    return dict(zip(names, estimates(columns, statistic, seed=seed, draws=draws), strict=True))
+
+
+def flat(found: Mapping[str, Estimate]) -> dict[str, float | None]:
+    """Give ``<name>``, ``<name>_low`` and ``<name>_high`` of each, ready for a row of a table; None stands for NaN."""
+    return {
+        name if end == "value" else f"{name}_{end}": number
+        for name, one in found.items()
+        for end, number in one.to_dict().items()
+    }
 
 
 def harmonic_mean(parts: Float[np.ndarray, "rows parts"]) -> Float[np.ndarray, " rows"]:
     """Compute the harmonic mean of parts clipped to [0, 1]; 0 where one is 0, NaN where one is NaN."""
-    clipped = np.clip(parts, 0, 1)
     with np.errstate(divide="ignore"):
-        return parts.shape[1] / (1 / clipped).sum(axis=1)
+        return parts.shape[1] / (1 / clipped(parts)).sum(axis=1)
 
 
 def reduction_of_sums(sums: Sums) -> Values:
@@ -136,10 +181,15 @@ def reduction_of_sums(sums: Sums) -> Values:
     return 1 - _over_positive(mitigated - 0.5, base - 0.5)
 
 
-def retention_of_sums(sums: Sums) -> Values:
-    """Compute the retention from the sums of what both models contribute to the mean valence shift."""
-    base, mitigated = _both(sums)
-    return _over_positive(mitigated, base)
+def removal_of_sums(sums: Sums) -> Values:
+    """Compute the removal from the sums of three models' shifts: base, row, oracle."""
+    base, row, oracle = (sums[:, [column]] for column in range(3))
+    return _over_positive(base - row, base - oracle)
+
+
+def kept_of_sums(sums: Sums) -> Values:
+    """Compute the retention from the sums of two models' values: base, row."""
+    return _over_positive(sums[:, [1]], sums[:, [0]])
 
 
 def _over_positive(numerator: Values, denominator: Values) -> Values:
@@ -157,11 +207,10 @@ def _leakage_columns(pair: Pair) -> Sums:
     return np.hstack([ratio_columns([overall_leakage(scores, pairing="all")]) for scores in sides])
 
 
-def _shift_columns(pair: Pair) -> Sums:
-    """Take only samples for which both models have a shift: a mean over others would not be a retention."""
-    shifts = [valence_shifts(scores)["valence_shift"] for scores in (pair.base, pair.mitigated)]
-    missing = np.isnan(shifts[0]) | np.isnan(shifts[1])
-    return np.hstack([ratio_columns([UnitRatio.mean_of(np.where(missing, np.nan, shift))]) for shift in shifts])
+def _together(*models: PerSample) -> Sums:
+    """Put the values of several models side by side, all 0 for a unit of which one of them has none."""
+    values = np.stack([np.asarray(model, np.float64) for model in models], axis=1)
+    return np.where(np.isfinite(values).all(axis=1, keepdims=True), values, 0.0)
 
 
 def _side_by_side(parts: Sequence[tuple[Sequence[str], Sums]]) -> Sums:

@@ -7,7 +7,21 @@ from leakmech.core.errors import UsageError
 from leakmech.datasets.samples import CONDITIONS
 from leakmech.scoring.leakage import LeakageScores, overall_leakage, valence_shifts
 from leakmech.side_effects.fluency import N_COLUMNS, AnswerQuality
-from leakmech.side_effects.selectivity import Pair, harmonic_mean, leakage_reduction, retention, selectivity
+from leakmech.side_effects.selectivity import (
+    Pair,
+    charged,
+    clipped,
+    flat,
+    fluency_part,
+    harmonic_mean,
+    leakage_reduction,
+    reduction_part,
+    removal_part,
+    retention,
+    retention_part,
+    selectivity,
+    shift_part,
+)
 
 SIGN = {"control": 0, "positive": 1, "neutral": 0, "negative": -1}
 DRAWS = 500
@@ -31,6 +45,12 @@ def make_quality(answers, *, nats=2.0, n=40, prefix="s"):
     return AnswerQuality(answers, tuple(f"{prefix}{i}" for i in range(n)), columns)
 
 
+def first_version(leakage, relevant, quality, **options):
+    """Selectivity of version 1 of the table."""
+    parts = [reduction_part(leakage), shift_part("retention", relevant), fluency_part(*quality)]
+    return selectivity(parts, charge=clipped, **options)
+
+
 @pytest.fixture
 def answers(answers_of):
     return answers_of([[["x"]]], conditions=["control"])
@@ -42,9 +62,9 @@ def test_an_unchanged_model_reduces_nothing_and_retains_everything(answers):
     assert (reduction.value, reduction.low, reduction.high) == (0, 0, 0)
     assert (kept.value, kept.low, kept.high) == (1, 1, 1)
     quality = make_quality(answers)
-    found = selectivity(pair, pair, (quality, quality), draws=DRAWS)
-    assert found.selectivity.value == 0
-    assert found.fluency.value == 1
+    found = first_version(pair, pair, (quality, quality), draws=DRAWS)
+    assert found["selectivity"].value == 0
+    assert found["fluency"].value == 1
 
 
 def test_values_follow_from_auc_el_and_valence_shift():
@@ -62,16 +82,15 @@ def test_values_follow_from_auc_el_and_valence_shift():
 def test_a_model_that_loses_all_affect_is_not_selective_and_a_good_one_is(answers):
     quality = make_quality(answers), make_quality(answers, nats=2.05)
     leakage = Pair(make_scores(1.0), make_scores(0.05))
-    deaf = selectivity(leakage, Pair(make_scores(1.5), make_scores(0.1)), quality, draws=DRAWS)
-    good = selectivity(leakage, Pair(make_scores(1.5), make_scores(1.4)), quality, draws=DRAWS)
-    assert deaf.selectivity.high < 0.4
-    assert good.selectivity.low > 0.75
-    assert good.fluency.value == pytest.approx(np.exp(-0.05))
-    parts = good.leakage_reduction.value, good.retention.value, good.fluency.value
-    assert good.selectivity.value == pytest.approx(3 / sum(1 / min(1, part) for part in parts))
-    row = good.to_dict()
-    assert row["selectivity_low"] == good.selectivity.low
-    assert row["retention"] == good.retention.value
+    deaf = first_version(leakage, Pair(make_scores(1.5), make_scores(0.1)), quality, draws=DRAWS)
+    good = first_version(leakage, Pair(make_scores(1.5), make_scores(1.4)), quality, draws=DRAWS)
+    assert deaf["selectivity"].high < 0.4
+    assert good["selectivity"].low > 0.75
+    assert good["fluency"].value == pytest.approx(np.exp(-0.05))
+    row = flat(good)
+    parts = [row[name] for name in ("leakage_reduction", "retention", "fluency")]
+    assert row["selectivity"] == pytest.approx(3 / sum(1 / min(1, part) for part in parts))
+    assert row["selectivity_low"] == good["selectivity"].low
 
 
 def test_coupled_runs_give_narrower_intervals():
@@ -85,12 +104,12 @@ def test_sets_may_have_other_samples(answers):
     quality = make_quality(answers), make_quality(answers)
     leakage = Pair(make_scores(1.0), make_scores(0.2))
     relevant = Pair(make_scores(1.5, n=25, prefix="r"), make_scores(1.4, n=25, prefix="r"))
-    found = selectivity(leakage, relevant, quality, draws=4000)
-    alone = retention(relevant, draws=4000)
-    assert found.retention.value == pytest.approx(alone.value)
-    assert found.leakage_reduction.value == pytest.approx(leakage_reduction(leakage, draws=DRAWS).value)
+    found = first_version(leakage, relevant, quality, draws=4000)
+    alone, among = retention(relevant, draws=4000), found["retention"]
+    assert among.value == pytest.approx(alone.value)
+    assert found["leakage_reduction"].value == pytest.approx(leakage_reduction(leakage, draws=DRAWS).value)
     # Drawn among more units, the interval is that of the set alone, within the noise of the draws.
-    assert found.retention.high - found.retention.low == pytest.approx(alone.high - alone.low, rel=0.25)
+    assert among.high - among.low == pytest.approx(alone.high - alone.low, rel=0.25)
 
 
 def test_the_harmonic_mean_is_of_clipped_parts():
@@ -115,6 +134,82 @@ def test_retention_compares_the_same_samples():
 def test_other_samples_are_refused(answers):
     with pytest.raises(UsageError, match="different samples"):
         Pair(make_scores(1.0), make_scores(1.0, prefix="t"))
-    pair = Pair(make_scores(1.0), make_scores(1.0))
     with pytest.raises(UsageError, match="different samples"):
-        selectivity(pair, pair, (make_quality(answers), make_quality(answers, prefix="t")))
+        fluency_part(make_quality(answers), make_quality(answers, prefix="t"))
+
+
+# -- what version 2 charges -------------------------------------------------------------------------------------------
+
+UNITS = ("a", "b", "c", "d")
+BASE = np.array([0.8, 0.4, 0.6, np.nan])
+ORACLE = np.array([0.2, -0.2, 0.0, 0.0])
+
+
+def test_removal_is_told_in_units_of_what_the_oracle_takes_out():
+    row = np.array([0.5, 0.1, 0.3, 9.0])  # means over the first three: base .6, row .3, oracle 0
+    assert removal_part("removal", UNITS, BASE, row, ORACLE).estimate(draws=100).value == pytest.approx(0.5)
+    assert removal_part("removal", UNITS, BASE, BASE, ORACLE).estimate(draws=100).value == 0
+    assert removal_part("removal", UNITS, BASE, ORACLE, ORACLE).estimate(draws=100).value == 1
+    assert removal_part("removal", UNITS, BASE, -BASE, ORACLE).estimate(draws=100).value == pytest.approx(2)
+    assert np.isnan(removal_part("removal", UNITS, ORACLE, ORACLE, BASE).estimate(draws=100).value)
+
+
+def test_a_ratio_compares_units_that_all_models_have():
+    row = np.array([0.4, np.nan, 0.3, 5.0])
+    assert retention_part("kept", UNITS, BASE, row).estimate(draws=100).value == pytest.approx(0.7 / 1.4)
+
+
+def test_overshooting_costs_as_much_as_falling_short():
+    np.testing.assert_allclose(charged(np.array([1, 0.7, 1.3, 0, 2, -0.4, 2.5])), [1, 0.7, 0.7, 0, 0, 0, 0])
+    assert np.isnan(charged(np.array([np.nan]))).all()
+
+
+def test_selectivity_is_the_harmonic_mean_of_all_that_is_charged():
+    removal = removal_part("removal", UNITS, BASE, np.array([0.5, 0.1, 0.3, 0.0]), ORACLE)  # 0.5
+    kept = retention_part("retention", ("r", "s"), np.array([1.0, 1.0]), np.array([1.5, 0.9]))  # 1.2, so 0.8
+    facts = retention_part("retention_facts", ("f", "g"), np.array([1.0, 1.0]), np.array([1.0, 0.5]))  # 0.75
+    found = selectivity([removal, kept, facts], draws=100)
+    assert list(found) == ["removal", "retention", "retention_facts", "selectivity"]
+    assert found["retention"].value == pytest.approx(1.2)
+    assert found["selectivity"].value == pytest.approx(3 / (1 / 0.5 + 1 / 0.8 + 1 / 0.75))
+    undone = removal_part("removal_tilt", UNITS, BASE, BASE, ORACLE)
+    assert selectivity([removal, undone], draws=100)["selectivity"].value == 0
+
+
+# -- under a null whose truth is known --------------------------------------------------------------------------------
+
+SIMULATED, N = 250, 40
+
+
+@pytest.fixture(scope="module")
+def covered():
+    """How often each 95 % interval holds the truth of a row that does nothing, or half of what the oracle does."""
+    rng = np.random.default_rng(3)
+    hits = dict.fromkeys(("nothing", "half", "kept", "facts"), 0)
+    for seed in range(SIMULATED):
+        units = tuple(map(str, range(N)))
+        own = rng.normal(1, 0.5, size=N)  # of a sample, whatever the model
+
+        def drawn(share, own=own):
+            return own * share + rng.normal(scale=0.6, size=N)
+
+        base, oracle = drawn(1), drawn(0)
+        knows = rng.random(N) < 0.8
+        part = {
+            "nothing": (removal_part("r", units, base, drawn(1), oracle), 0),
+            "half": (removal_part("r", units, base, drawn(0.5), oracle), 0.5),
+            "kept": (retention_part("t", units, base, drawn(1)), 1),
+            "facts": (
+                retention_part("f", units, knows, np.where(rng.random(N) < 0.2, rng.permutation(knows), knows)),
+                1,
+            ),
+        }
+        for name, (own_part, truth) in part.items():
+            found = own_part.estimate(seed=seed, draws=400)
+            hits[name] += found.low <= truth <= found.high
+    return {name: hit / SIMULATED for name, hit in hits.items()}
+
+
+@pytest.mark.parametrize("name", ["nothing", "half", "kept", "facts"])
+def test_intervals_of_ratios_hold_the_truth_as_often_as_they_say(covered, name):
+    assert 0.91 <= covered[name] <= 0.985  # a share of 250 is within 0.028 of 0.95 in 19 of 20

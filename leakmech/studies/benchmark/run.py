@@ -17,6 +17,7 @@ from typing import Any
 from leakmech.core.errors import RunDirectoryError, UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import append_jsonl, slug, write_jsonl
+from leakmech.datasets.samples import PromptSet
 from leakmech.generation.decode import Generation
 from leakmech.generation.decoding import Decoding, described_temperature
 from leakmech.generation.engine import Capabilities, Engine, refuse_incapable
@@ -152,6 +153,19 @@ def run_benchmark(
         benchmark = replace(benchmark, tilt=benchmark.tilt_stage(base, engine_of))
     del base  # a copy that nobody needs any more is not kept in memory
     return benchmark.complete(timing, started, in_script=in_script)
+
+
+def prompts_of(
+    config: BenchConfig,
+    samples: PromptSet,
+    *,
+    loaded: LoadedModel,
+    interventions: tuple[Intervention, ...] = (),
+    out: Path,
+    progress: Progress = no_progress,
+) -> RunPrompts:
+    """What a run with these settings would read of `samples`; what is rewritten for it is kept in `out`."""
+    return RunPrompts(config, RunDirectory(out), loaded, HFEngine.of(loaded), samples, progress, interventions)
 
 
 def _adapted(base: LoadedModel, config: BenchConfig, interventions: tuple[Intervention, ...]) -> LoadedModel:

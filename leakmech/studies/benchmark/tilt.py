@@ -36,11 +36,11 @@ from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Prompt
 from leakmech.runs.directory import RunDirectory
 from leakmech.scoring.expression import LABELS, Estimator
-from leakmech.scoring.leakage import PerSample, valence_shifts
-from leakmech.scoring.records import column, leakage_scores, topic_ranks
+from leakmech.scoring.leakage import PerSample
+from leakmech.scoring.records import sampled_shift
 from leakmech.scoring.sentence import Cleaner, FirstSentences
 from leakmech.scoring.tilt import FORMS, TiltData, text_numbers, tilt_statistics
-from leakmech.scoring.topic import on_injection, shares_content_word, without_topic
+from leakmech.scoring.topic import shares_content_word
 from leakmech.side_effects.texts import plain_ids
 from leakmech.studies.benchmark.prompts import RunPrompts
 from leakmech.studies.benchmark.settings import ScoringConfig
@@ -283,19 +283,10 @@ def summarise_tilt(
 ) -> dict[str, Any]:
     """Every number about the tilt of a run that holds it; ``tables/tilt.csv`` has one row a sample."""
     data, counts = read_tilt(files, samples)
-    told, sampled = sampled_shift(frame, config)
+    told, sampled = sampled_shift(frame, config.cleaning)
     found = tilt_statistics(data, sampled=sampled, seed=config.seed, draws=config.bootstrap_draws)
     write_text(files.path / "tables" / "tilt.csv", per_sample(data, sampled).to_csv(index=False))
     return {"estimator": data.headline, **counts, **found, "sampled": told}
-
-
-def sampled_shift(frame: pd.DataFrame, config: ScoringConfig) -> tuple[str, PerSample]:
-    """Valence shift of each sample from its generations, without those about the injection where that is told."""
-    scores = leakage_scores(frame, config.cleaning)
-    if column(config.cleaning, "topic_positive") not in frame:
-        return "valence shift", valence_shifts(scores)["valence_shift"]
-    ranks = topic_ranks(frame, config.cleaning)
-    return "topic-free valence shift", valence_shifts(without_topic(scores, on_injection(ranks)))["valence_shift"]
 
 
 def shift_column(estimator: str | None = None) -> str:

@@ -8,25 +8,24 @@ their numbers, so a finished cell is never measured again and a changed mitigati
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, slug, write_jsonl
 from leakmech.datasets.emotional_requests import load_emotional_requests
+from leakmech.datasets.facts import Fact
 from leakmech.datasets.questions import load_questions
 from leakmech.datasets.samples import POLARITIES, PromptSet, load_dataset
 from leakmech.generation.hf_engine import HFEngine
-from leakmech.generation.variants import Change, Continuation, ModelVariant
-from leakmech.interventions.applied import Applied
-from leakmech.interventions.base import Intervention
-from leakmech.interventions.files import load_interventions
+from leakmech.generation.variants import Continuation, ModelVariant
 from leakmech.interventions.hooks import apply
-from leakmech.models.load import LoadedModel, load_adapter
+from leakmech.models.load import LoadedModel
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.render import Prompting, Renderer, ResolvedForm
 from leakmech.runs.directory import RunDirectory
@@ -37,17 +36,43 @@ from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.scoring.sentence import Cleaner
 from leakmech.side_effects.answers import Answers
+from leakmech.side_effects.capability import Capability
 from leakmech.side_effects.equivalence import Margins
+from leakmech.side_effects.facts import CHANCE, no_better_than_chance
+from leakmech.side_effects.fluency import AnswerQuality, fluency
 from leakmech.side_effects.measure import Measurements, Reached, SideEffects, SideEffectSuite
 from leakmech.side_effects.requests import RequestAnswers, answer_requests, request_retention
-from leakmech.side_effects.selectivity import Pair, leakage_reduction, retention, selectivity
+from leakmech.side_effects.selectivity import (
+    Pair,
+    clipped,
+    flat,
+    fluency_part,
+    leakage_reduction,
+    reduction_part,
+    retention,
+    selectivity,
+    shift_part,
+)
 from leakmech.side_effects.speed import run_seconds
 from leakmech.side_effects.texts import neutral_continuations, plain_ids, prompt_continuations
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig
+from leakmech.studies.mitigation.changed import changed_model, variant_under
+from leakmech.studies.mitigation.charges import charges, facts_under
+from leakmech.studies.mitigation.columns import (
+    contrast_columns,
+    damage_columns,
+    number_or_none,
+    tilt_columns,
+    topic_columns,
+)
+from leakmech.studies.mitigation.expected import expected, in_words
 from leakmech.studies.mitigation.mitigation import Mitigation, bench_under
+from leakmech.studies.mitigation.prompting import ORACLE
 from leakmech.studies.mitigation.reach import MEASURED_ON, changes_the_model, out_of_reach
 
+TABLE_VERSION = 2
+"""Of ``tables/mitigations.csv``; since 2 selectivity charges all of :mod:`leakmech.studies.mitigation.charges`."""
 BASE = Mitigation("base", "base", note="the model as it is")
 
 _IN_PLAIN_FORM = "answers as they are tokenised after their stem; requests and questions in chat form"
@@ -73,9 +98,15 @@ class Cells:
     """Whether side effects are measured (fluency always is), and direct requests for emotional text."""
     arrangements: tuple[Arrangement, ...] = ()
     """Other arrangements of the leakage set (``after``, ``middle``, …), in which leakage is measured as well."""
+    facts: tuple[Fact, ...] = ()
+    """Facts that the model is asked for."""
+    version: int = TABLE_VERSION
+    """What a row holds and what selectivity is: comparisons that began with version 1 go on with it."""
     draws: int = 2_000
     """Bootstrap resamples."""
     progress: Progress = no_progress
+    say: Callable[[str], None] | None = None
+    """Takes lines about the precision to be expected, before it is known."""
 
     # -- cells ---------------------------------------------------------------------------------------------------
 
@@ -88,6 +119,8 @@ class Cells:
         """What decides the numbers of all cells: model, settings, margins and data sets."""
         settings = {**self.config.identity(), "relevant": self.relevant, "damage": self.damage, "draws": self.draws}
         settings |= {"arrangements": self.arrangements} if self.arrangements else {}
+        if self.version > 1:
+            settings |= {"version": self.version, "facts": content_hash(*map(str, self.facts))}
         settings |= {"decoding": self.config.decoding.resolved(self.loaded.model).to_dict()}
         settings |= {"side_effects": _IN_PLAIN_FORM} if self.prompt_form == "plain" else {}
         sets = [load_dataset(name).content_hash for name in (self.config.dataset, *self.relevant)]
@@ -104,11 +137,32 @@ class Cells:
 
     def bench(self, mitigation: Mitigation, dataset: str) -> BenchResult:
         """The benchmark under a mitigation on one of the sets; continued or read if it is there."""
+        key = (self.key(mitigation), mitigation.name, dataset)
+        if key not in self._opened:
+            self._opened[key] = self._bench(mitigation, dataset)
+        return self._opened[key]
+
+    @cached_property
+    def _opened(self) -> dict[tuple[str, str, str], BenchResult]:
+        """Benchmarks that are finished, so that their files are read once."""
+        return {}
+
+    def _bench(self, mitigation: Mitigation, dataset: str) -> BenchResult:
         config, leakage = self.config, dataset == self.config.dataset
         if not leakage:  # of relevant affect, where the shift between the polarities is all that counts
             config = config.model_copy(update={"dataset": dataset, "limit": None, "conditions": POLARITIES})
+        elif self.version > 1:
+            config = self._with_tilt(mitigation)
         out = self.folder(mitigation) / slug(Path(dataset).stem)
         return bench_under(mitigation, config, model=self.loaded, out=out, topic=leakage, progress=self.progress)
+
+    def _with_tilt(self, mitigation: Mitigation) -> BenchConfig:
+        """The benchmark on the leakage set with tilt, on the completions of the base model's run."""
+        config = self.config
+        if mitigation.configure(config).contrast is not None or not set(POLARITIES) <= set(config.conditions):
+            return config
+        base = self.folder(BASE) / slug(Path(config.dataset).stem)
+        return config.model_copy(update={"tilt": True, "tilt_from": None if mitigation == BASE else str(base)})
 
     def arranged(self, mitigation: Mitigation, arrangement: Arrangement) -> BenchResult:
         """The benchmark under a mitigation on the leakage set in another arrangement."""
@@ -137,42 +191,98 @@ class Cells:
             "auc_el": overall["auc_el"],
             "auc_el_low": overall["auc_el_ci"][0],
             "auc_el_high": overall["auc_el_ci"][1],
-            **_contrast_columns(overall),
+            **contrast_columns(overall),
             "valence_shift": overall["valence_shift"],
             **{f"auc_el_{polarity}": result.summary["conditions"][polarity]["auc_el"] for polarity in POLARITIES},
-            **_topic_columns(overall),
+            **topic_columns(overall),
             "note": mitigation.note,
         }
         effects = self._effects(mitigation, result)
-        row |= self._parts(mitigation, effects)
+        row |= self._parts(mitigation, effects) if self.version == 1 else self._charges(mitigation, result, effects)
+        row |= self._shifts_of_relevant(mitigation)
         row |= self._arrangements(mitigation)
-        row |= self._damage(effects)
+        row |= damage_columns(effects)
         if self.damage:
             row |= self._requests(mitigation)
             row["not_applicable"] = ", ".join(out_of_reach(mitigation))
         seconds = run_seconds(self.bench(BASE, self.config.dataset).summary), run_seconds(result.summary)
-        row["speed_ratio"] = _number(seconds[0] / seconds[1])
+        row["speed_ratio"] = number_or_none(seconds[0] / seconds[1])
         return row
 
     def _parts(self, mitigation: Mitigation, effects: SideEffects) -> dict[str, Any]:
-        """Leakage reduction, retention on every set, fluency and selectivity."""
-        options = {"seed": self.config.seed, "draws": self.draws}
-        leakage = Pair(self.scores(BASE), self.scores(mitigation))
-        headline, *others = (
-            (name, Pair(self.scores(BASE, name), self.scores(mitigation, name))) for name in self.relevant
+        """Leakage reduction, retention of the headline, fluency, and the selectivity of version 1."""
+        leakage, headline = self._pair(mitigation), self._pair(mitigation, self.relevant[0])
+        parts = [reduction_part(leakage), shift_part("retention", headline), fluency_part(*_quality(effects))]
+        return flat(selectivity(parts, charge=clipped, **self._drawn))
+
+    def _charges(self, mitigation: Mitigation, result: BenchResult, effects: SideEffects) -> dict[str, Any]:
+        """All that selectivity charges, leakage reduction, tilt, and the three parts of fluency."""
+        quality, dataset = _quality(effects), self.config.dataset
+        found = charges(
+            leakage=(self.bench(BASE, dataset), result, self.bench(ORACLE, dataset)),
+            relevant=[self._pair(mitigation, name) for name in self.relevant],
+            facts=(self.known(BASE), self.known(mitigation)) if self.facts else None,
+            fluency=fluency_part(*quality),
+            config=self.config,
         )
-        quality = effects.quality
-        if quality is None:
-            raise AssertionError("quality is always measured")
-        row = selectivity(leakage, headline[1], quality, **options).to_dict()
-        for name, pair in others:
-            found = retention(pair, **options)
-            ends = {"": found.value, "_low": found.low, "_high": found.high}
-            row |= {f"retention_{slug(Path(name).stem)}{end}": value for end, value in ends.items()}
+        row = flat(selectivity(found.parts, **self._drawn))
+        written = fluency(*quality, **self._drawn)
+        row |= flat({f"fluency_{name}": getattr(written, name) for name in ("perplexity", "repetition", "length")})
+        row |= flat({"leakage_reduction": leakage_reduction(self._pair(mitigation), **self._drawn)})
+        known = self.known(mitigation) if self.facts else None
+        row |= tilt_columns(result.summary) | {"facts_accuracy": None if known is None else known.accuracy}
+        return row | {"removal_of": found.removal_of, "not_charged": found.not_charged}
+
+    def known(self, mitigation: Mitigation) -> Capability | None:
+        """What the model knows of the facts under a mitigation; None for contrastive decoding."""
+        model, folder = changed_model(mitigation, self.config, self.loaded), self.folder(mitigation)
+        return facts_under(mitigation, self.config, self.facts, model=model, folder=folder, progress=self.progress)
+
+    def about_selectivity(self) -> dict[str, Any]:
+        """What a summary says of the parts of selectivity; nothing in version 1."""
+        if self.version == 1:
+            return {}
+        widths = self._expected()
+        told: dict[str, Any] = {
+            "expected": dict(zip(widths["part"], map(number_or_none, widths["half_width"]), strict=True))
+        }
+        known = self.known(BASE) if self.facts else None
+        if known is not None:
+            asked = {"n": len(self.facts), "base_accuracy": known.accuracy, "chance": CHANCE}
+            told["facts_asked"] = asked | {"not_compared": no_better_than_chance(known)}
+        return told
+
+    def expect(self, run: Run) -> None:
+        """Tell the half-widths that follow from the base model's runs, before any other row is measured."""
+        if self.version > 1:
+            frame = self._expected()
+            run.save_table(f"expected_{self.split}", frame)
+            if self.say is not None:
+                self.say(f"{self.split}: {in_words(frame)}")
+
+    def _expected(self) -> pd.DataFrame:
+        relevant = [self.scores(BASE, name) for name in self.relevant]
+        known = self.known(BASE) if self.facts else None
+        return expected(self.bench(BASE, self.config.dataset), relevant, known, config=self.config)
+
+    def _shifts_of_relevant(self, mitigation: Mitigation) -> dict[str, Any]:
+        """Valence shift on every set of relevant affect, and its retention on those after the headline."""
+        row: dict[str, Any] = {}
+        for name in self.relevant[1:]:
+            kept = retention(self._pair(mitigation, name), **self._drawn)
+            row |= flat({f"retention_{slug(Path(name).stem)}": kept})
         for name in self.relevant:
             overall = self.bench(mitigation, name).summary["overall"]
-            row[f"valence_shift_{slug(Path(name).stem)}"] = overall["valence_shift"]
-        return {key: _number(value) for key, value in row.items()}
+            row[f"valence_shift_{slug(Path(name).stem)}"] = number_or_none(overall["valence_shift"])
+        return row
+
+    def _pair(self, mitigation: Mitigation, dataset: str | None = None) -> Pair:
+        return Pair(self.scores(BASE, dataset), self.scores(mitigation, dataset))
+
+    @property
+    def _drawn(self) -> dict[str, Any]:
+        """How intervals are drawn."""
+        return {"seed": self.config.seed, "draws": self.draws}
 
     def _arrangements(self, mitigation: Mitigation) -> dict[str, Any]:
         """Leakage with injections elsewhere."""
@@ -181,12 +291,12 @@ class Cells:
             base, changed = (self.arranged(one, arrangement) for one in (BASE, mitigation))
             scores = Pair(*(leakage_scores(result.scores, self.config.cleaning) for result in (base, changed)))
             overall, options = changed.summary["overall"], {"seed": self.config.seed, "draws": self.draws}
-            row[f"valence_shift_{arrangement}"] = _number(overall["valence_shift"])
+            row[f"valence_shift_{arrangement}"] = number_or_none(overall["valence_shift"])
             free = overall.get("topic_free") or {}
-            row[f"topic_free_valence_shift_{arrangement}"] = _number(free.get("valence_shift"))
+            row[f"topic_free_valence_shift_{arrangement}"] = number_or_none(free.get("valence_shift"))
             if arrangement != "opposed":  # where there is only the shift
-                row[f"auc_el_{arrangement}"] = _number(overall["auc_el"])
-                row[f"leakage_reduction_{arrangement}"] = _number(leakage_reduction(scores, **options).value)
+                row[f"auc_el_{arrangement}"] = number_or_none(overall["auc_el"])
+                row[f"leakage_reduction_{arrangement}"] = number_or_none(leakage_reduction(scores, **options).value)
         return row
 
     def _requests(self, mitigation: Mitigation) -> dict[str, Any]:
@@ -198,7 +308,7 @@ class Cells:
         ends = {"": found.value, "_low": found.low, "_high": found.high}
         rows = ({"id": name, "answers": list(texts)} for name, texts in zip(answers.ids, answers.texts, strict=True))
         write_jsonl(self.folder(mitigation) / "requests.jsonl", rows)
-        return {f"retention_requests{end}": _number(value) for end, value in ends.items()}
+        return {f"retention_requests{end}": number_or_none(value) for end, value in ends.items()}
 
     @cached_property
     def base_requests(self) -> RequestAnswers:
@@ -207,7 +317,7 @@ class Cells:
     def _answer(self, mitigation: Mitigation) -> RequestAnswers:
         config = mitigation.configure(self.config)
         decoding = config.decoding.resolved(self.loaded.model)
-        loaded, interventions = self._changed_model(mitigation)
+        loaded, interventions = changed_model(mitigation, self.config, self.loaded)
         with mitigation.around(loaded.model), apply(loaded.model, interventions) as applied:
             return answer_requests(
                 HFEngine.of(loaded),
@@ -237,31 +347,12 @@ class Cells:
             return SideEffects(
                 (), self.margins, Measurements(), quality=self.suite.quality(answers, progress=self.progress)
             )
-        changed = self._variant(mitigation) if changes_the_model(mitigation) else None
+        changes = changes_the_model(mitigation)
+        changed = variant_under(mitigation, self.config, self.loaded) if changes else None
         renderer = self._renderer(mitigation) if "instruction" in mitigation.settings else None
         missed = out_of_reach(mitigation)
         reached: list[Reached] = [name for name, column in MEASURED_ON.items() if column not in missed]
         return self.suite.measure(changed, answers, renderer=renderer, reached=reached, progress=self.progress)
-
-    @staticmethod
-    def _damage(effects: SideEffects) -> dict[str, Any]:
-        """The columns of ``tables/mitigations.csv``, and everything else under its own name; None: not measured."""
-        found = {effect.name: effect for effect in effects.effects}
-        headline = {"kl": "kl", "perplexity_ratio": "perplexity_neutral", "capability": "capability"}
-        row: dict[str, Any] = dict.fromkeys(headline)
-        for column, name in headline.items():
-            if name in found:
-                effect = found[name]
-                row[column] = _number(effect.changed if column == "capability" else effect.effect)
-        for name, effect in found.items():
-            row |= {
-                f"{name}_effect": _number(effect.effect),
-                f"{name}_low": _number(effect.low),
-                f"{name}_high": _number(effect.high),
-                f"{name}_verdict": effect.verdict,
-            }
-        row["damaged"] = ", ".join(effects.damaged)
-        return row
 
     # -- what side effects are measured with ---------------------------------------------------------------------
 
@@ -305,46 +396,8 @@ class Cells:
         """The form of the prompts; requests and questions are put in chat form wherever there is a template."""
         return self._renderer(BASE).resolved_form
 
-    def _variant(self, mitigation: Mitigation) -> ModelVariant:
-        """The model as the mitigation changes its forward pass."""
-        loaded, interventions = self._changed_model(mitigation)
-        return ModelVariant(loaded, _change(loaded, mitigation, interventions))
 
-    def _changed_model(self, mitigation: Mitigation) -> tuple[LoadedModel, tuple[Intervention, ...]]:
-        """The model with the mitigation's adapter, and the interventions that it runs under."""
-        config = mitigation.configure(self.config)
-        loaded = load_adapter(self.loaded, config.adapter) if config.adapter else self.loaded
-        interventions = mitigation.interventions
-        if config.intervention and not interventions:
-            interventions = load_interventions(config.intervention)
-        return loaded, interventions
-
-
-def _contrast_columns(overall: Mapping[str, Any]) -> dict[str, Any]:
-    """Own-label minus wrong-label EL with its interval; None in a benchmark of an older version."""
-    low, high = overall.get("contrast_ci") or (None, None)
-    return {"contrast": overall.get("contrast"), "contrast_low": low, "contrast_high": high}
-
-
-def _topic_columns(overall: Mapping[str, Any]) -> dict[str, Any]:
-    """How many answers are about the injection, and the leakage of the others; None if topic is not told."""
-    free = overall.get("topic_free") or {}
-    names = ("auc_el", "contrast", "valence_shift", "d_z")
-    return {"topic_rate": overall.get("topic_rate"), **{f"topic_free_{name}": free.get(name) for name in names}}
-
-
-def _change(loaded: LoadedModel, mitigation: Mitigation, interventions: tuple[Intervention, ...]) -> Change | None:
-    if not interventions and mitigation.hook is None:
-        return None
-
-    @contextmanager
-    def change() -> Iterator[Applied]:
-        with mitigation.around(loaded.model), apply(loaded.model, interventions) as applied:
-            yield applied
-
-    return change
-
-
-def _number(value: Any) -> Any:
-    """`value`, or None for NaN, which JSON does not know."""
-    return None if isinstance(value, float) and value != value else value
+def _quality(effects: SideEffects) -> tuple[AnswerQuality, AnswerQuality]:
+    if effects.quality is None:
+        raise AssertionError("quality is always measured")
+    return effects.quality

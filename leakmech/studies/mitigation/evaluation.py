@@ -20,19 +20,22 @@ import pandas as pd
 from leakmech.core.errors import ConfigError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import slug
+from leakmech.datasets.facts import load_facts
 from leakmech.datasets.samples import load_dataset
 from leakmech.interventions.base import Intervention
 from leakmech.models.load import LoadedModel, load_configured
 from leakmech.prompts.arrangement import Arrangement
-from leakmech.runs.directory import RunDirectory
+from leakmech.runs.directory import RunDirectory, RunRecord
 from leakmech.runs.run import Run, run_path
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.by_estimator import p_values_against_base, rows_by_estimator
-from leakmech.studies.mitigation.cells import BASE, Cells
+from leakmech.studies.mitigation.cells import BASE, TABLE_VERSION, Cells
 from leakmech.studies.mitigation.mitigation import Mitigation, told_by_parts
 from leakmech.studies.mitigation.result import MitigationComparison
 
+FACTS = "facts-fit"
+"""Built-in facts that are asked."""
 RELEVANT = ("relevant-matched", "relevant-self")
 """Built-in sets of relevant affect, the headline first."""
 
@@ -62,6 +65,7 @@ def evaluate_mitigations(
     tokenizer: Any = None,
     dataset: str = "hexl",
     relevant: Sequence[str] = RELEVANT,
+    facts: str | None = FACTS,
     out: str | Path | None = None,
     margins: Margins | None = None,
     damage: bool = True,
@@ -85,7 +89,9 @@ def evaluate_mitigations(
     dataset
         The leakage set.
     relevant
-        Sets of relevant affect; retention on the first one is the headline.
+        Sets of relevant affect: the first one is the headline, the second one holds self-reports.
+    facts
+        Facts that a model should still use (:func:`leakmech.datasets.facts.load_facts`); None asks none.
     out
         Run directory; default ``runs/mitigations-<model>-<dataset>-seed<seed>``. Finished cells are kept.
     margins
@@ -119,21 +125,22 @@ def evaluate_mitigations(
     Run.check(path, config)
     loaded = model if isinstance(model, LoadedModel) else load_configured(config, model, tokenizer)
     cells = Cells(
-        loaded=loaded,
-        config=config,
-        relevant=tuple(relevant),
-        files=RunDirectory(path),
-        margins=margins or Margins(),
-        damage=damage,
-        arrangements=tuple(arrangements),
-        draws=draws,
-        progress=progress,
-    )
-    with Run.open(path, config, {"base": cells.key(BASE), "weights": loaded.weights_hash}) as run:
+        loaded=loaded, config=config, relevant=tuple(relevant), files=RunDirectory(path),
+        margins=margins or Margins(), damage=damage, arrangements=tuple(arrangements),
+        facts=load_facts(facts) if facts else (), version=table_version(path), draws=draws, progress=progress,
+    )  # fmt: skip
+    fingerprint = {"base": cells.key(BASE), "weights": loaded.weights_hash}
+    with Run.open(path, config, fingerprint, table_version=cells.version) as run:
         rows = measure_all(run, cells, chosen, alpha=alpha)
         views = rows_by_estimator(cells, chosen, alpha=alpha)
-        facts = {"model": config.model, "dataset": dataset, "relevant": list(relevant)}
-        return finish(run, rows, facts, cells, views=views)
+        about = {"model": config.model, "dataset": dataset, "relevant": list(relevant), "facts": facts}
+        return finish(run, rows, about, cells, views=views)
+
+
+def table_version(path: Path) -> int:
+    """Version of the table of the comparison in `path`, which goes on as it began; of a new one the newest."""
+    record = RunRecord.find(path)
+    return TABLE_VERSION if record is None else int(record.fact("table_version", 1))
 
 
 def _settings(model: Any, dataset: str, given: Mapping[str, Any]) -> _Comparison:
@@ -216,6 +223,8 @@ def measure_all(
         for mitigation in everything:
             rows.append(cells.row(run, mitigation) | {"told": mitigation.told})
             advance(1)
+            if mitigation == BASE:
+                cells.expect(run)
     scores = {mitigation.name: cells.scores(mitigation) for mitigation in everything}
     p_values = p_values_against_base(cells, scores, everything, alpha=alpha)
     return [row | p_values.get(row["name"], {}) for row in rows]
@@ -238,6 +247,8 @@ def finish(
         run.save_table("mitigations_by_estimator", pd.DataFrame(list(views)))
     summary = {
         **facts,
+        "format_version": cells.version,
+        **cells.about_selectivity(),
         **({"estimators": list(dict.fromkeys(row["estimator"] for row in views))} if views else {}),
         "n_samples": len(load_dataset(cells.config.dataset).take(cells.config.limit)),
         "generations": cells.config.generations,

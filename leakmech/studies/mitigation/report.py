@@ -22,6 +22,7 @@ from leakmech.studies.mitigation.older import read_rows
 from leakmech.studies.mitigation.settings import MitigateConfig
 from leakmech.studies.mitigation.tables import (
     by_estimator_table,
+    charged_table,
     mitigations_table,
     read_by_estimator,
     side_effects_table,
@@ -49,12 +50,13 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
     drawn: Frame = read_rows(run)
     tested, tuned = (drawn[drawn["split"] == split] for split in ("test", "tune"))
     main = mitigations_table(tested, title="On test samples; nothing was fitted or chosen on them")
-    views = read_by_estimator(run)
+    views, charged = read_by_estimator(run), charged_table(tested, summary)
     text, answers, figure = headline(tested), answer_runs(run, tested, summary), run / "figures" / "pareto.png"
     return [
         *([Headline(text)] if text else []),
         Facts.of(summary),
         Shown(main, heading="Main numbers"),
+        *([] if charged is None else [Shown(charged, heading="Selectivity and its parts")]),
         *([] if views is None else [Shown(by_estimator_table(views), heading="By every expression estimator")]),
         Shown(side_effects_table(tested), style="texts", heading="What each one damages"),
         *([Shown(strengths_table(tuned, tested), heading="Strengths that were tried")] if len(tuned) else []),

@@ -10,7 +10,7 @@ import pandas as pd
 from leakmech.reports.tables import Table
 from leakmech.runs.result import Result
 from leakmech.studies.mitigation.older import read_rows
-from leakmech.studies.mitigation.tables import by_estimator_table, mitigations_table, read_by_estimator
+from leakmech.studies.mitigation.tables import by_estimator_table, charged_table, mitigations_table, read_by_estimator
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,13 @@ class MitigationComparison(Result):
         return read_by_estimator(self.path)
 
     def tables(self, split: str = "test") -> list[Table]:
-        """The table of one split, and of test samples the one of all estimators if there are several."""
+        """Of one split the main numbers and what selectivity charges; of test samples also what each estimator says."""
         frame = self.to_frame()
         title = f"Mitigations of {self.summary['model']} on {self.summary['dataset']}"
-        own = mitigations_table(frame.loc[frame["split"] == split], title=title)
-        views = self.by_estimator()
-        return [own] if views is None or split != "test" else [own, by_estimator_table(views)]
+        rows, views = frame.loc[frame["split"] == split], self.by_estimator()
+        charged = charged_table(rows, self.summary)
+        own = [mitigations_table(rows, title=title), *([] if charged is None else [charged])]
+        return own if views is None or split != "test" else [*own, by_estimator_table(views)]
 
     def to_markdown(self, split: str = "test") -> str:
         """The tables of one split as markdown."""

@@ -1,7 +1,8 @@
 """``mitigate``: strengths chosen on ``tune`` samples, the chosen ones measured once on ``test`` samples.
 
-    tune    every family at every strength: leakage on the diagnosis' tune samples, retention on relevant affect that
-            nothing was fitted on, fluency; the strength with the highest selectivity is chosen for each family
+    tune    every family at every strength: leakage and tilt on the diagnosis' tune samples, retention on relevant
+            affect that nothing was fitted on, every other fact, fluency; the strength with the highest selectivity is
+            chosen for each family
     test    the chosen ones, the adapters and interventions that were asked for, baselines and the oracle on the leakage
             set and on the sets of relevant affect, with all side effects
 
@@ -17,13 +18,14 @@ The interventions that were chosen are saved as files that ``leakmech bench --in
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import ConfigError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, read_json, slug, write_json
+from leakmech.datasets.facts import facts_to_choose_on, facts_to_report_on, load_facts
 from leakmech.datasets.relation import mismatched, with_exchanged, without_self_reports
 from leakmech.datasets.samples import load_dataset, refuse_frozen
 from leakmech.interventions.checks import refuse_misfits
@@ -32,13 +34,13 @@ from leakmech.models.device import dtype_name
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
 from leakmech.prompts.render import Prompting, Renderer, ResolvedForm
-from leakmech.runs.directory import SCRIPT, RunDirectory
+from leakmech.runs.directory import SCRIPT
 from leakmech.runs.run import Run, run_path
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.by_estimator import rows_by_estimator
 from leakmech.studies.mitigation.cells import Cells
-from leakmech.studies.mitigation.evaluation import finish, measure_all
+from leakmech.studies.mitigation.evaluation import FACTS, finish, measure_all, table_version
 from leakmech.studies.mitigation.families import BASELINES, Family, chosen_families, fitting_families
 from leakmech.studies.mitigation.mitigation import Mitigation, told_by_parts
 from leakmech.studies.mitigation.parts import FittedParts, load_fitted
@@ -49,6 +51,8 @@ from leakmech.studies.mitigation.result import MitigationComparison
 from leakmech.studies.mitigation.settings import MitigateConfig
 
 Row = dict[str, Any]
+Heard = dict[str, Any]
+"""Who hears of progress, and of the precision to be expected: arguments of :class:`Cells`."""
 
 
 def mitigate(
@@ -58,14 +62,15 @@ def mitigate(
     tokenizer: Any = None,
     out: str | Path | None = None,
     progress: Progress = no_progress,
+    interim: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> MitigationComparison:
     """Try mitigations, choose their strengths, and measure what each lowers and what it damages.
 
     Parameters
     ----------
-    model, tokenizer, progress
-        As for :func:`leakmech.bench`.
+    model, tokenizer, progress, interim
+        As for :func:`leakmech.bench`; `interim` takes a line about the precision to be expected.
     diagnosis
         Directory of a finished diagnosis of the same model, with a ``tune`` split; None: only ``adapters`` and
         ``interventions`` are judged, since families and baselines are fitted on a diagnosis.
@@ -106,16 +111,14 @@ def mitigate(
     fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
     fingerprint |= {"fitted_on": parts.source_hash} if parts else {}
     facts: dict[str, Any] = {"dtype": dtype_name(loaded.dtype)} | ({} if by_name else {SCRIPT: True})
+    facts |= {"table_version": table_version(path)}
+    heard: Heard = {"progress": progress, "say": interim}
     with Run.open(path, config, fingerprint, **facts) as run:
-        chosen, tuned = _choose(config, parts, families, run, progress) if parts else ({}, [])
+        chosen, tuned = _choose(config, parts, families, run, heard) if parts else ({}, [])
         judged_by = parts if config.baselines else None
         fitted = path / "fitted"
         baselines = [one for family in BASELINES for one in family.members(judged_by, fitted)] if judged_by else []
-        test = Cells(
-            loaded=loaded, config=bench, relevant=config.relevant, files=run.files, split="test",
-            margins=Margins(**config.margins), arrangements=config.arrangements, draws=config.bootstrap_draws,
-            progress=progress,
-        )  # fmt: skip
+        test = _test_cells(config, bench, loaded, run, heard)
         compared = [*chosen.values(), *given, ORACLE, *baselines]
         rows = measure_all(run, test, compared, alpha=config.alpha)
         rows += random_bands(run, test, judged_by, chosen, draws=config.random_draws) if judged_by else []
@@ -124,6 +127,7 @@ def mitigate(
             "model": config.model,
             "dataset": config.dataset,
             "relevant": list(config.relevant),
+            "facts": config.facts,
             "diagnosis": config.diagnosis,
             "relation_probe": _probe_facts(parts, fitted) if parts and _uses_probe(families) else None,
             "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
@@ -157,11 +161,11 @@ def _choose(
     parts: FittedParts,
     families: Sequence[Family],
     run: Run,
-    progress: Progress,
+    heard: Heard,
 ) -> tuple[dict[str, Mitigation], list[Row]]:
     """The most selective member of each family, by its name and saved, and the rows of all that were tried."""
     members = {family.name: family.members(parts, run.path / "fitted") for family in families}
-    tune = _tune_cells(config, parts, run.files, progress)
+    tune = _tune_cells(config, parts, run, heard)
     tuned = measure_all(run, tune, [member for group in members.values() for member in group])
     chosen = {name: best_of(group, tuned) for name, group in members.items()}
     _save_chosen(run.path, chosen)
@@ -185,8 +189,23 @@ def _bench_config(config: MitigateConfig, dataset: str, generations: int, limit:
     return BenchConfig.parse(shared, where="mitigate")
 
 
-def _tune_cells(config: MitigateConfig, parts: FittedParts, run: RunDirectory, progress: Progress) -> Cells:
-    """What strengths are chosen on: relevant affect that no probe was fitted on, and two kinds of leakage samples.
+def _version(run: Run) -> int:
+    """The version of the table that the run began with."""
+    return int(run.record.fact("table_version", 1))
+
+
+def _test_cells(config: MitigateConfig, bench: BenchConfig, loaded: LoadedModel, run: Run, heard: Heard) -> Cells:
+    """What is reported: nothing was fitted or chosen on it."""
+    facts = load_facts(config.facts) if _version(run) > 1 else ()
+    return Cells(
+        loaded=loaded, config=bench, relevant=config.relevant, files=run.files, split="test",
+        margins=Margins(**config.margins), arrangements=config.arrangements, draws=config.bootstrap_draws,
+        facts=facts_to_report_on(facts) if config.facts == FACTS else facts, version=_version(run), **heard,
+    )  # fmt: skip
+
+
+def _tune_cells(config: MitigateConfig, parts: FittedParts, run: Run, heard: Heard) -> Cells:
+    """What strengths are chosen on: relevant affect that no probe was fitted on, facts, and two kinds of leakage.
 
     These are the samples that the diagnosis chose on, and as many in which the relevant stems have injections of other
     themes: leakage that only what decides by relevance can lower alone.
@@ -200,9 +219,10 @@ def _tune_cells(config: MitigateConfig, parts: FittedParts, run: RunDirectory, p
         samples.save(data / f"tune-{name}.jsonl")
     bench = _bench_config(config, str(data / "tune-leakage.jsonl"), config.tune_generations, None)
     return Cells(
-        loaded=parts.loaded, config=bench, relevant=(str(data / "tune-relevant.jsonl"),), files=run,
+        loaded=parts.loaded, config=bench, relevant=(str(data / "tune-relevant.jsonl"),), files=run.files,
         split="tune", margins=Margins(**config.margins), damage=False,
-        draws=min(500, config.bootstrap_draws), progress=progress,
+        draws=min(500, config.bootstrap_draws), **heard,
+        facts=facts_to_choose_on(load_facts(FACTS)) if _version(run) > 1 else (), version=_version(run),
     )  # fmt: skip
 
 

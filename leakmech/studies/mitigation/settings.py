@@ -37,7 +37,7 @@ class MitigateConfig(
     grows: ClassVar[Collection[str] | None] = (
         "families", "adapters", "interventions", "baselines", "random_draws",
     )  # fmt: skip
-    newer: ClassVar[Collection[str]] = ("random_draws",)
+    newer: ClassVar[Collection[str]] = ("random_draws", "facts", "tilt_completions")
     title: ClassVar[str] = "Mitigations"
 
     diagnosis: str | None = Field(
@@ -46,6 +46,10 @@ class MitigateConfig(
     limit: int | None = Field(None, ge=3, description="use only the first N samples of the leakage set")
     relevant: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
         ("relevant-matched", "relevant-self"), min_length=1, description="sets of relevant affect, the headline first"
+    )
+    facts: str = Field(
+        "facts-fit",
+        description="facts that a model should still use: facts-fit (the half that nothing is chosen on), …",
     )
     arrangements: tuple[Arrangement, ...] = Field(
         (), description="also measure leakage in other arrangements of the injections (see bench --arrangement)"
@@ -69,6 +73,7 @@ class MitigateConfig(
     generations: int = Field(4, ge=1, description="generations per prompt on the test sets")
     tune_generations: int = Field(2, ge=1, description="generations per prompt where strengths are chosen")
     tune_samples: int = Field(40, ge=3, description="samples of either set on which strengths are chosen")
+    tilt_completions: int = Field(16, ge=5, description="completions of each stem for tilt")
     margins: Annotated[dict[str, float], Spelling("--margin")] = Field(
         default_factory=dict,
         description="margins within which a side effect counts as none: perplexity, kl, distinct, repeated, "
@@ -105,4 +110,4 @@ class MitigateConfig(
     def terms(self) -> dict[str, Any]:
         """What holds for everything that is compared: a run takes in more mitigations as long as this is the same."""
         identity = self.identity()
-        return {name: identity[name] for name in _TERMS}
+        return {name: identity[name] for name in (*_TERMS, *self.newer) if name in identity}

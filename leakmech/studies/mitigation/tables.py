@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.reports.cells import DASH, cell, number, p_value, signed
+from leakmech.reports.cells import DASH, cell, number, p_value, percent, signed
 from leakmech.reports.figures.frames import Frame, words
 from leakmech.reports.tables import Column, Table, estimate_of, value_of
 from leakmech.studies.mitigation.mitigation import HELD_AGAINST
@@ -62,9 +62,6 @@ def mitigations_table(frame: pd.DataFrame, *, title: str = "Mitigations") -> Tab
 
     What is told nothing but the text of the prompt stands before what is told more.
     """
-    ordered = frame.assign(place=[_place(*row) for row in zip(frame["kind"], frame["told"], strict=True)]).sort_values(
-        ["place", "selectivity"], ascending=[True, False], kind="stable"
-    )
     notes = [
         "told, beside the text of the prompt: nothing; the layout (its last sentence is the request); the boundary "
         "(what was injected) or the condition, which no user knows.",
@@ -78,7 +75,88 @@ def mitigations_table(frame: pd.DataFrame, *, title: str = "Mitigations") -> Tab
         "Holm over the mitigations that are told nothing, and over all others).",
         *_draws_notes(frame),
     ]
-    return Table.of(title, ordered.to_dict("records"), _COLUMNS, notes)
+    return Table.of(title, _ordered(frame), _COLUMNS, notes)
+
+
+_CHARGED: Mapping[str, Column] = {
+    "mitigation": lambda row: _named(row),
+    "R [95 % CI]": estimate_of("removal"),
+    "R tilt [95 % CI]": estimate_of("removal_tilt"),
+    "T matched [95 % CI]": estimate_of("retention"),
+    "T self [95 % CI]": estimate_of("retention_self"),
+    "T facts [95 % CI]": estimate_of("retention_facts"),
+    "fluency": value_of("fluency", number),
+    "perplexity × distinct × length": lambda row: " × ".join(
+        number(row.get(f"fluency_{name}")) for name in ("perplexity", "repetition", "length")
+    ),
+    "selectivity [95 % CI]": estimate_of("selectivity"),
+    "without": lambda row: _not_charged(row.get("not_charged")),
+}
+
+_PARTS = {
+    "R": "removal",
+    "R tilt": "removal_tilt",
+    "T matched": "retention",
+    "T self": "retention_self",
+    "T facts": "retention_facts",
+}
+
+
+def charged_table(frame: pd.DataFrame, summary: Mapping[str, Any]) -> Table | None:
+    """What selectivity is made of, a row for each mitigation of one split; None for a table of version 1."""
+    if "removal" not in frame.columns:
+        return None
+    of = ", ".join(dict.fromkeys(frame["removal_of"].dropna()))
+    notes = [
+        f"R: what is gone of the {of}, in units of what the oracle takes out (same draws); R tilt: the same of the "
+        "tilt shift per token, on completions that the base model wrote once. T: what is left of the base model's "
+        "valence shift where affect is relevant (matched; self-reports), and of its right answers to facts.",
+        "selectivity: harmonic mean of R, R tilt, the T and fluency, each as 1 - |1 - x| within [0, 1], so that "
+        "overshooting costs as much as falling short; without: parts that could not be computed. fluency is the "
+        "product of its parts against the base model: perplexity of the answers, distinct-n, length.",
+        "± expected: half-width of the 95 % interval to be expected at 0.85, told by the base model's runs alone "
+        "before anything else was measured, for a mitigation that spares some samples altogether.",
+        *_facts_note(summary.get("facts_asked")),
+    ]
+    widths = summary.get("expected", {}) if set(frame["split"]) == {"test"} else {}
+    columns = {_with_width(name, widths): column for name, column in _CHARGED.items()}
+    return Table.of("What selectivity charges", _ordered(frame), columns, notes)
+
+
+def _with_width(header: str, widths: Mapping[str, float | None]) -> str:
+    """A header with the half-width that was expected before anything but the base model was measured."""
+    part = _PARTS.get(header.partition(" [")[0], "")
+    return header if widths.get(part) is None else f"{header}, ±{number(widths[part])} expected"
+
+
+def _facts_note(asked: Mapping[str, Any] | None) -> list[str]:
+    if asked is None:
+        return []
+    known = f"The base model knows {percent(asked['base_accuracy'])} of {asked['n']} facts (chance "
+    compared = f"; T facts is not computed: {asked['not_compared']}" if asked["not_compared"] else ""
+    return [f"{known}{percent(asked['chance'])}){compared}."]
+
+
+def _not_charged(reasons: Any) -> str:
+    """The names alone of the parts that are missing."""
+    if not isinstance(reasons, str) or not reasons:
+        return DASH
+    return ", ".join(words(reason.partition(":")[0]) for reason in reasons.split("; "))
+
+
+def _ordered(frame: Frame) -> list[dict[str, Any]]:
+    """Rows with the base model first, what is told nothing before what is told more, then by selectivity.
+
+    Of those alike, one of which a part of selectivity is missing stands after those that are charged for more.
+    """
+    rows = frame.to_dict("records")
+
+    def key(row: Mapping[str, Any]) -> tuple[float, ...]:
+        value = row["selectivity"]
+        missing = 0 if pd.isna(row.get("not_charged")) else str(row["not_charged"]).count(": ")
+        return _place(row["kind"], row["told"]), missing, float("inf") if pd.isna(value) else -value
+
+    return sorted(rows, key=key)
 
 
 def _draws_notes(frame: Frame) -> list[str]:
@@ -103,7 +181,7 @@ def by_estimator_table(frame: Frame) -> Table:
     """What each expression estimator says of the same mitigations, in the order of their rows, the base model first."""
     names = list(dict.fromkeys(frame["estimator"]))
     order = {name: place for place, name in enumerate(dict.fromkeys(frame["name"]))}
-    records = frame.assign(place=frame["name"].map(order)).sort_values("place", kind="stable").to_dict("records")
+    records = frame.copy().assign(place=frame["name"].map(order)).sort_values("place", kind="stable").to_dict("records")
     for record in records:
         if record["estimator"] != names[0]:
             record["name"] = ""  # stands in the first of its rows

@@ -6,21 +6,24 @@ import json
 from contextlib import contextmanager
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import leakmech
 from leakmech import Mitigation, ScaleHeads, Steer, evaluate_mitigations
 from leakmech.core.errors import ConfigError, InterventionError, RunDirectoryError
+from leakmech.core.store import read_jsonl_shard
 from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.runs.directory import RunDirectory
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation import cells as cells_module
 from leakmech.studies.mitigation.evaluation import COLUMNS
+from leakmech.studies.mitigation.prompting import contrast_mitigation
 
 QUICK = {
-    "dtype": "float32", "limit": 4, "generations": 2, "decoding": {"max_new_tokens": 12}, "estimator": "vader",
-    "bootstrap_draws": 100, "draws": 100,
+    "dtype": "float32", "limit": 4, "generations": 2, "decoding": {"max_new_tokens": 12}, "estimator": "ngrams",
+    "bootstrap_draws": 100, "draws": 100, "tilt_completions": 5,
 }  # fmt: skip
 NOTHING = ScaleHeads(["L0H1"], scales=1.0)
 SILENCED = ScaleHeads([f"L{layer}H{head}" for layer in range(3) for head in range(4)], scales=0.0)
@@ -69,7 +72,7 @@ def test_the_table_has_the_columns_of_the_contract_and_the_base_model_first(fini
     assert list(frame["name"]) == ["base", "nothing", "silenced", "hook"]
     assert set(frame["split"]) == {"test"}
     summary = json.loads((finished.path / "summary.json").read_text())
-    assert (summary["kind"], summary["format_version"]) == ("mitigate", 1)
+    assert (summary["kind"], summary["format_version"]) == ("mitigate", 2)
     assert set(summary["mitigations"]) == {"nothing", "silenced", "hook"}
 
 
@@ -78,7 +81,7 @@ def test_leakage_is_also_measured_in_other_arrangements_and_by_polarity(folder, 
     found = evaluate_mitigations({"nothing": NOTHING}, out=tmp_path / "run", arrangements=("after",), **settings)
     behind = leakmech.bench(
         folder, out=tmp_path / "after", arrangement="after", noise_floor=False,
-        **{key: value for key, value in QUICK.items() if key != "draws"},
+        **{key: value for key, value in QUICK.items() if key not in ("draws", "tilt_completions")},
     ).summary["overall"]  # fmt: skip
     for measured in found.to_frame().to_dict("records"):
         assert measured["auc_el_after"] == behind["auc_el"]
@@ -105,7 +108,66 @@ def test_every_estimator_judges_the_same_mitigations(folder, relevant, tmp_path)
 
 def test_one_estimator_has_no_second_table(finished):
     assert finished.by_estimator() is None
-    assert len(finished.tables()) == 1
+    assert len(finished.tables()) == 2
+
+
+def test_what_changes_nothing_removes_nothing_and_keeps_everything(finished):
+    found, base = row(finished, "nothing"), row(finished, "base")
+    assert found["tilt_shift"] == base["tilt_shift"] != row(finished, "silenced")["tilt_shift"]
+    for measured in (found, base):
+        for part, value in (("removal", 0), ("removal_tilt", 0), ("retention", 1)):
+            assert np.isnan(measured[part]) or measured[part] == value
+        assert measured["facts_accuracy"] == base["facts_accuracy"]
+        assert measured["topic_free_auc_el_low"] <= measured["topic_free_auc_el"] <= measured["topic_free_auc_el_high"]
+    assert base["removal_of"] == "topic-free valence shift"
+
+
+def test_every_mitigation_is_judged_on_the_completions_of_the_base_model(finished):
+    texts = {}
+    for name in ("base", "nothing", "silenced", "hook"):
+        [file] = finished.path.glob(f"cells/test/{name}-*/hexl/tilt/completions.jsonl")
+        texts[name] = [c["text"] for line in read_jsonl_shard(file) for c in line["completions"]]
+    assert texts["base"]
+    assert all(own == texts["base"] for own in texts.values())
+    [tilt] = finished.path.glob("cells/test/oracle-*/hexl/tables/tilt.csv")  # the bound that removal is measured by
+    assert pd.read_csv(tilt)["per_token_shift"].abs().max() < 1e-5
+
+
+def test_what_selectivity_lacks_is_said(finished):
+    asked = finished.summary["facts_asked"]
+    assert asked["n"] == 8
+    assert asked["base_accuracy"] == row(finished, "base")["facts_accuracy"]
+    reasons = row(finished, "base")["not_charged"]
+    assert "retention_self: there is no second set of relevant affect" in reasons
+    if asked["not_compared"]:
+        assert f"retention_facts: {asked['not_compared']}" in reasons
+    text = finished.tables()[1].to_markdown()
+    assert "What selectivity charges" in text
+    assert "of 8 facts (chance 25" in text
+
+
+def test_precision_is_told_from_the_base_model_before_the_others_are_measured(finished):
+    frame = finished.table("expected_test")
+    assert list(frame["part"])[:3] == ["removal", "removal_tilt", "retention"]
+    assert set(frame["at"]) == {0.85}
+    known = frame.dropna()
+    assert (known["half_width"] > 0).all()
+    assert finished.summary["expected"].keys() == set(frame["part"])
+    first, later = ((finished.path / "cells" / "test").glob(f"{name}-*/cell.json") for name in ("base", "nothing"))
+    written = (finished.path / "tables" / "expected_test.csv").stat().st_mtime_ns
+    assert next(first).stat().st_mtime_ns < written < next(later).stat().st_mtime_ns
+
+
+def test_contrastive_decoding_has_no_tilt_and_no_facts_and_says_so(folder, relevant, tmp_path):
+    settings = QUICK | {"model": folder, "relevant": [relevant, relevant], "damage": False}
+    [_, found] = (
+        evaluate_mitigations([contrast_mitigation("away-from-context")], out=tmp_path / "run", **settings)
+        .to_frame()
+        .to_dict("records")
+    )
+    assert np.isnan(found.get("removal_tilt", np.nan))
+    assert np.isnan(found["tilt_shift"])
+    assert "removal_tilt: contrastive decoding" in found["not_charged"]
 
 
 def test_what_changes_nothing_reduces_nothing_and_damages_nothing(finished):

@@ -31,7 +31,7 @@ DIAGNOSIS = {
 QUICK = {
     "limit": 3, "generations": 1, "tune_generations": 1, "tune_samples": 3, "decoding": {"max_new_tokens": 8},
     "estimator": "vader", "bootstrap_draws": 100, "dtype": "float32", "families": ("ignore-if-unrelated",),
-    "baselines": False,
+    "baselines": False, "tilt_completions": 5,
 }  # fmt: skip
 
 
@@ -256,13 +256,6 @@ def test_random_components_are_as_many_in_each_layer_and_others_in_each_draw(num
         assert len(set(one)) == len(heads)
     assert len({tuple(one) for one in drawn}) == 4
     assert parts.random_like(heads, 2) == drawn[2]
-
-
-def test_a_diagnosis_of_prompts_in_another_form_is_refused(files, diagnosis, tmp_path):
-    settings = QUICK | {"relevant_fit": (str(files / "relevant-fit.jsonl"),), "prompt_form": "plain"}
-    with pytest.raises(RunDirectoryError, match="diagnoses prompts in chat form, and these are in plain form"):
-        mitigate(files / "model", diagnosis=diagnosis, out=tmp_path / "out", **settings)
-    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_family_is_refused_before_anything_is_loaded(diagnosis, tmp_path):

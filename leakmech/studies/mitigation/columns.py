@@ -1,0 +1,58 @@
+"""Columns of ``tables/mitigations.csv`` from what a benchmark and the measures of side effects say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from leakmech.side_effects.measure import SideEffects
+
+
+def contrast_columns(overall: Mapping[str, Any]) -> dict[str, Any]:
+    """Own-label minus wrong-label EL with its interval; None in a benchmark of an older version."""
+    low, high = overall.get("contrast_ci") or (None, None)
+    return {"contrast": overall.get("contrast"), "contrast_low": low, "contrast_high": high}
+
+
+def topic_columns(overall: Mapping[str, Any]) -> dict[str, Any]:
+    """How many answers are about the injection, and the leakage of the others; None if topic is not told."""
+    free, row = overall.get("topic_free") or {}, {"topic_rate": overall.get("topic_rate")}
+    for name in ("auc_el", "contrast", "valence_shift", "d_z"):
+        low, high = free.get(f"{name}_ci") or (None, None)
+        row |= {f"topic_free_{name}": free.get(name), f"topic_free_{name}_low": low, f"topic_free_{name}_high": high}
+    return row
+
+
+def tilt_columns(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The tilt shift of a row per token, with its intervals; None where tilt is not measured."""
+    own = summary.get("tilt", {}).get("per_token", {})
+    row: dict[str, Any] = {}
+    for name in ("shift", "d_z", "right_sign"):
+        low, high = own.get(f"{name}_ci") or (None, None)
+        row |= {f"tilt_{name}": own.get(name), f"tilt_{name}_low": low, f"tilt_{name}_high": high}
+    return row | {"tilt_p_swap": own.get("p_swap")}
+
+
+def damage_columns(effects: SideEffects) -> dict[str, Any]:
+    """The columns of ``tables/mitigations.csv``, and everything else under its own name; None: not measured."""
+    found = {effect.name: effect for effect in effects.effects}
+    headline = {"kl": "kl", "perplexity_ratio": "perplexity_neutral", "capability": "capability"}
+    row: dict[str, Any] = dict.fromkeys(headline)
+    for column, name in headline.items():
+        if name in found:
+            effect = found[name]
+            row[column] = number_or_none(effect.changed if column == "capability" else effect.effect)
+    for name, effect in found.items():
+        row |= {
+            f"{name}_effect": number_or_none(effect.effect),
+            f"{name}_low": number_or_none(effect.low),
+            f"{name}_high": number_or_none(effect.high),
+            f"{name}_verdict": effect.verdict,
+        }
+    row["damaged"] = ", ".join(effects.damaged)
+    return row
+
+
+def number_or_none(value: Any) -> Any:
+    """`value`, or None for NaN, which JSON does not know."""
+    return None if isinstance(value, float) and value != value else value
