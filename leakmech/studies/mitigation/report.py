@@ -23,6 +23,7 @@ from leakmech.studies.mitigation.settings import MitigateConfig
 from leakmech.studies.mitigation.tables import (
     by_estimator_table,
     charged_table,
+    in_order,
     mitigations_table,
     read_by_estimator,
     side_effects_table,
@@ -30,6 +31,12 @@ from leakmech.studies.mitigation.tables import (
 )
 
 N_EXAMPLES = 4
+_REMOVALS = {"removal": "topic-free leakage", "removal_tilt": "tilt shift"}
+_RETENTIONS = {
+    "retention": "relevant affect",
+    "retention_self": "affect of self-reports",
+    "retention_facts": "facts",
+}
 _CAPTION = (
     "Right: less leakage. Up: more of the affect that belongs in the answer. On the dashed line nothing else is better "
     "in both."
@@ -73,12 +80,18 @@ def headline(tested: Frame) -> str:
     if found.empty:
         judged = tested[~tested["kind"].isin(HELD_AGAINST) & tested["selectivity"].notna()]
         return "" if judged.empty else "Every mitigation here is told more than the text of the prompt."
-    best = found.sort_values("selectivity", ascending=False).iloc[0]
-    reduction, kept = (percent(best[name], decimals=0) for name in ("leakage_reduction", "retention"))
-    return (
-        f"Told nothing but the text of the prompt, the most selective one, {best['name']}, takes out {reduction} of "
-        f"the leakage, keeps {kept} of the relevant affect and has a fluency of {number(best['fluency'])}."
+    best = in_order(found)[0]
+    opening = f"Told nothing but the text of the prompt, the most selective one, {best['name']}, takes out"
+    shares = {name: percent(best.get(name), decimals=0) for name in (*_REMOVALS, *_RETENTIONS, "leakage_reduction")}
+    end = f"has a fluency of {number(best['fluency'])}"
+    if "removal" not in found.columns:
+        reduction, kept = shares["leakage_reduction"], shares["retention"]
+        return f"{opening} {reduction} of the leakage, keeps {kept} of the relevant affect and {end}."
+    removed, kept = (
+        ", ".join(f"{shares[name]} of the {what}" for name, what in parts.items() if pd.notna(best.get(name)))
+        for parts in (_REMOVALS, _RETENTIONS)
     )
+    return f"{opening} {removed}, keeps {kept}, and {end}: a selectivity of {number(best['selectivity'])}."
 
 
 def claimed(tested: Frame) -> Frame:
@@ -121,9 +134,8 @@ def answer_runs(run: Path, tested: Frame, summary: Mapping[str, Any]) -> dict[st
     """
     judged = tested[~tested["kind"].isin(HELD_AGAINST)]
     judged = claimed(judged) if len(claimed(judged)) else judged
-    judged = judged.sort_values("selectivity", ascending=False, kind="stable")
     found = {}
-    for name in ("base", *judged["name"].head(1)):
+    for name in ("base", *(row["name"] for row in in_order(judged)[:1])):
         cells = (run / "cells" / "test").glob(f"{slug(name)}-{'[0-9a-f]' * 8}/{slug(Path(summary['dataset']).stem)}")
         # A mitigation that was changed leaves the cell of its older self beside its own.
         finished = [cell for cell in cells if (cell / "summary.json").exists()]

@@ -75,7 +75,7 @@ def mitigations_table(frame: pd.DataFrame, *, title: str = "Mitigations") -> Tab
         "Holm over the mitigations that are told nothing, and over all others).",
         *_draws_notes(frame),
     ]
-    return Table.of(title, _ordered(frame), _COLUMNS, notes)
+    return Table.of(title, in_order(frame), _COLUMNS, notes)
 
 
 _CHARGED: Mapping[str, Column] = {
@@ -120,7 +120,7 @@ def charged_table(frame: pd.DataFrame, summary: Mapping[str, Any]) -> Table | No
     ]
     widths = summary.get("expected", {}) if set(frame["split"]) == {"test"} else {}
     columns = {_with_width(name, widths): column for name, column in _CHARGED.items()}
-    return Table.of("What selectivity charges", _ordered(frame), columns, notes)
+    return Table.of("What selectivity charges", in_order(frame), columns, notes)
 
 
 def _with_width(header: str, widths: Mapping[str, float | None]) -> str:
@@ -144,7 +144,7 @@ def _not_charged(reasons: Any) -> str:
     return ", ".join(words(reason.partition(":")[0]) for reason in reasons.split("; "))
 
 
-def _ordered(frame: Frame) -> list[dict[str, Any]]:
+def in_order(frame: Frame) -> list[dict[str, Any]]:
     """Rows with the base model first, what is told nothing before what is told more, then by selectivity.
 
     Of those alike, one of which a part of selectivity is missing stands after those that are charged for more.
@@ -243,6 +243,12 @@ def strengths_table(tuned: Frame, tested: Frame) -> Table:
     columns: dict[str, Column] = {"mitigation": lambda row: row["name"] + (" ✓" if row["name"] in chosen else "")}
     columns["all pairs"] = value_of("auc_el", number)
     columns["reduction"] = value_of("leakage_reduction", number)
-    columns |= {name: value_of(name, number) for name in ("retention", "fluency", "selectivity")}
-    title = "On tune samples; ✓ was chosen by its selectivity."
+    parts = {"R": "removal", "R tilt": "removal_tilt", "retention": "retention", "T facts": "retention_facts"}
+    shown = {name: column for name, column in parts.items() if column in tuned.columns}
+    columns |= {name: value_of(column, number) for name, column in shown.items()}
+    columns |= {name: value_of(name, number) for name in ("fluency", "selectivity")}
+    charged = (
+        "; of all parts but self-reports, with facts that are not reported on" if "removal" in tuned.columns else ""
+    )
+    title = f"On tune samples; ✓ was chosen by its selectivity{charged}."
     return Table.of(title, tuned.to_dict("records"), columns)
