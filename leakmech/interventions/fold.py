@@ -4,10 +4,11 @@ A sublayer adds y = u W + b, with u the head outputs or neurons. Scaling and rep
 
     W <- diag(s) W,    b <- b + m W,
 
-and what is done to y, y <- y A + c (A = 1 - strength v v^T for a direction), gives W <- W A, b <- b A + c. A constant
-that is added to the stream goes into the bias of the sublayer before it. A direction that is projected out everywhere
-is taken out of the embedding and of all that is added to it. Everything else depends on what the model reads
-(positions, probes, draws, attention) or on the stream as a whole, and no weight holds it: it is refused by name.
+and what is done to y, y <- y A + c (A = 1 - strength v v^T for a direction, 1 + a map of low rank), gives W <- W A,
+b <- b A + c. A constant that is added to the stream goes into the bias of the sublayer before it. A direction that is
+projected out everywhere is taken out of the embedding and of all that is added to it. Everything else depends on what
+the model reads (positions, probes, draws, attention) or on the stream as a whole, and no weight holds it: it is refused
+by name.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from leakmech.interventions.component_edits import (
     ScaleNeurons,
 )
 from leakmech.interventions.stream_edits import AblateDirection, Steer
+from leakmech.interventions.sublayer_maps import MapSublayer
 from leakmech.models.adapters import merged_copy
 from leakmech.models.biases import with_output_biases
 from leakmech.models.layout import Layout, layout_of, write_weights
@@ -93,7 +95,7 @@ def _refuse_unfoldable(intervention: Intervention) -> None:
         reason = "a rotation acts on the stream as a whole"
     elif isinstance(intervention, AblateDirection) and intervention.site.startswith("resid"):
         reason = "it acts on the stream as a whole; sites 'everywhere', 'attn_out' and 'mlp_out' can be folded"
-    elif not isinstance(intervention, AblateDirection | Steer | _Affine):
+    elif not isinstance(intervention, AblateDirection | Steer | MapSublayer | _Affine):
         reason = "no weights do what it does"
     if reason is not None:
         raise InterventionError(f"{intervention}: cannot be folded ({reason}); use hooks (leave --fold out)")
@@ -104,18 +106,23 @@ def _refuse_unfoldable(intervention: Intervention) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Output:
-    """y <- scale * (y - strength * (v.y) v) + constant, on rows of what is added to the stream."""
+    """y <- scale * (y - strength * (v.y) v) + constant, or y + A B y, on rows of what is added to the stream."""
 
     scale: float = 1.0
     strength: float = 0.0
     vector: Tensor | None = None
     constant: Tensor | None = None
+    map: tuple[Tensor, Tensor] | None = None
+    """A and B."""
 
     def linear(self, rows: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
         """The part without the constant."""
         if self.vector is not None:
             vector = self.vector.to(rows)
             rows = rows - self.strength * (rows @ vector)[..., None] * vector
+        if self.map is not None:
+            writes, reads = (matrix.to(rows) for matrix in self.map)
+            rows = rows + (rows @ reads.T) @ writes.T
         return self.scale * rows
 
     def affine(self, rows: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
@@ -187,6 +194,10 @@ class _Plan:
                 self._take_map(affine, layout)
         elif isinstance(intervention, AblateDirection):
             self._take_projection(intervention, layout)
+        elif isinstance(intervention, MapSublayer):
+            for place, layer in enumerate(intervention.layers):
+                matrices = intervention.strength * intervention.writes[place].double(), intervention.reads[place]
+                self._output(intervention, _SUBLAYERS[intervention.site], layer, layout).append(_Output(map=matrices))
         elif isinstance(intervention, Steer):
             for place, layer in enumerate(intervention.layers):
                 self._take_step(intervention, layer, intervention.step(place), layout)

@@ -5,6 +5,7 @@ from leakmech.interventions.base import AttentionEdit, Edit, Intervention, Probe
 from leakmech.interventions.component_edits import AblateHeads, AblateNeurons, ModulateCircuit, ScaleHeads, ScaleNeurons
 from leakmech.interventions.positions import PromptSpans, RowPositions
 from leakmech.interventions.stream_edits import AblateDirection, Steer
+from leakmech.interventions.sublayer_maps import MapSublayer
 
 __all__ = [
     "AblateDirection",
@@ -14,6 +15,7 @@ __all__ = [
     "DampenAttention",
     "Edit",
     "Intervention",
+    "MapSublayer",
     "ModulateCircuit",
     "Probe",
     "PromptSpans",

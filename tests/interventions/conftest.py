@@ -11,6 +11,7 @@ from leakmech.interventions.types import (
     AblateHeads,
     AblateNeurons,
     DampenAttention,
+    MapSublayer,
     ModulateCircuit,
     Probe,
     PromptSpans,
@@ -111,6 +112,10 @@ def foldable(model):
         "steer resid_pre": Steer(LAYERS, layers=[0, 2], site="resid_pre", strength=0.3, stream_norm=4.0),
         "steer attn_out": Steer(V, layers=[1], site="attn_out", strength=0.5, stream_norm=4.0),
     }
+    for site in ("attn_out", "mlp_out"):
+        found[f"map {site}"] = MapSublayer(
+            values(8, 2, 32, 3), values(9, 2, 3, 32), layers=[0, 2], site=site, strength=0.1
+        )
     if model.config.model_type != "gpt_neox":
         found["steer resid_mid"] = Steer(V, layers=[1], site="resid_mid", strength=0.5, stream_norm=4.0)
     return found
@@ -144,6 +149,7 @@ def hooks_only(model):
         "knock out, generated": DampenAttention(HEADS, factor=0.0, positions="generated"),
         "knock out, conditional": DampenAttention(["L1H1", "L2H2"], factor=0.0, condition=fires),
         "knock out, read ahead": DampenAttention(HEADS, factor=0.0, condition=replace(fires, ahead=True)),
+        "map generated": MapSublayer(values(8, 1, 32, 3), values(9, 1, 3, 32), layers=[1], positions="generated"),
         "direction, read ahead": AblateDirection(LAYERS, layers=[0, 2], condition=replace(fires, ahead=True)),
     }
     if model.config.model_type != "gpt_neox":

@@ -8,7 +8,15 @@ from transformers import AutoModelForCausalLM
 from leakmech.core.errors import InterventionError
 from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
-from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons, ModulateCircuit, ScaleHeads, Steer
+from leakmech.interventions.types import (
+    AblateDirection,
+    AblateHeads,
+    AblateNeurons,
+    MapSublayer,
+    ModulateCircuit,
+    ScaleHeads,
+    Steer,
+)
 from leakmech.models.load import load_model
 
 
@@ -41,6 +49,7 @@ def test_several_interventions_fold_in_the_order_of_their_hooks(tiny_model, batc
             AblateDirection(kit.V, site="everywhere", set_point=0.7),
             AblateDirection(kit.unit(9, 32), layers=[1], site="attn_out", strength=0.6),
             Steer(kit.V, layers=[1], strength=0.5, stream_norm=4.0),
+            MapSublayer(kit.values(8, 1, 32, 3), kit.values(9, 1, 3, 32), layers=[1], site="mlp_out", strength=0.1),
             AblateHeads(["L1H0"], method="mean", values=mean),
         ]
     for order in (steps, steps[::-1]):
@@ -83,6 +92,7 @@ def test_what_no_weight_holds_is_refused_by_name(make_tiny, kit):
     [
         lambda kit: AblateDirection(kit.V, site="everywhere"),
         lambda kit: AblateDirection(kit.V, layers=[1], site="mlp_out"),
+        lambda kit: MapSublayer(kit.values(8, 1, 32, 3), kit.values(9, 1, 3, 32), layers=[1], site="mlp_out"),
         lambda kit: Steer(kit.V, layers=[1], strength=0.5, stream_norm=4.0),
         lambda kit: AblateNeurons(["L0N1"], method="mean", values={"all": torch.ones(1)}),
     ],

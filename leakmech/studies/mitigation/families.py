@@ -11,6 +11,8 @@ is chosen on ``tune`` samples. Baselines do the same with arbitrary directions a
 ``heads-*``, ``neurons-*``   the components that the diagnosis ranks first, at their mean over control prompts (their
                      number), or scaled (the factor)
 ``drop-unrelated-text``   sentences whose cosine to the last one is below the strength are dropped
+``heads-late``, ``late-heads-*``, ``null-space``   told nothing, with or without a gate
+                     (:mod:`leakmech.studies.mitigation.untold`)
 ``steer-against``    adds the direction against the sign of the affect that a probe reads (share of the stream's length)
 """
 
@@ -39,6 +41,13 @@ from leakmech.studies.mitigation.prompting import (
     drop_unrelated_text,
     instruction_mitigations,
     rewrite_mitigation,
+)
+from leakmech.studies.mitigation.untold import (
+    SHARES,
+    late_heads,
+    late_heads_if_unrelated,
+    null_space,
+    resampled_heads_if_unrelated,
 )
 
 Build = Callable[[FittedParts, float], Sequence[Intervention]]
@@ -255,6 +264,25 @@ FAMILIES: Registry[Family] = Registry.named(
         told="boundary",
     ),
     _edits("heads-mean", "top heads at their mean over control prompts", (5, 20), _mean_heads),
+    _edits("heads-late", "top heads at their mean from the last prompt token on", (5, 20), late_heads),
+    _edits(
+        "late-heads-if-unrelated",
+        "the same 20 heads where a probe at the last prompt token finds no relation to what stands before",
+        _CAUGHT,
+        late_heads_if_unrelated,
+    ),
+    _edits(
+        "resampled-heads-if-unrelated",
+        "the same heads at values that they had at tokens of control prompts",
+        _CAUGHT,
+        resampled_heads_if_unrelated,
+    ),
+    _edits(
+        "null-space",
+        "what irrelevant affect does to attention undone in directions that nothing else needs",
+        SHARES,
+        null_space,
+    ),
     _edits("heads-scaled", "top 20 heads scaled", (0.0, 0.5), _scale_heads),
     _edits("neurons-mean", "top neurons at their mean over control prompts", (100, 500), _mean_neurons),
     _edits("steer-against", "stream steered against the affect that a probe reads", (0.05, 0.15), _steer_against),

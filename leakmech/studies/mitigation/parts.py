@@ -37,7 +37,9 @@ from leakmech.prompts.render import Prompting, Renderer, ResolvedForm
 from leakmech.studies.diagnosis.result import Diagnosis
 from leakmech.studies.diagnosis.run import load_splits
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
-from leakmech.studies.mitigation.relation_probe import RelationProbe, fit_relation_probe
+from leakmech.studies.mitigation.late_outputs import LateOutputs, late_outputs
+from leakmech.studies.mitigation.relation_probe import ReadAt, RelationProbe, fit_relation_probe
+from leakmech.studies.mitigation.unrelated_map import UnrelatedMaps, unrelated_maps
 
 METHOD = "difference_of_means"
 """How directions are fitted that are taken out: what is left has equal means under both polarities."""
@@ -191,16 +193,46 @@ class FittedParts:
             return self._exported.of(components, self.layout)
         return {"all": torch.stack([self._means[c.site][c.layer, c.features(self.layout)] for c in components])}
 
+    @cached_property
+    def late_outputs(self) -> LateOutputs:
+        """What heads write at the last token of control prompts and after."""
+        return late_outputs(
+            self.loaded, self.splits["fit"], seed=self.seed, prompting=self._prompting, progress=self.progress
+        )
+
+    @cached_property
+    def unrelated_maps(self) -> UnrelatedMaps:
+        """What attention adds in the upper layers after irrelevant affect, and what of it must stay otherwise."""
+        return unrelated_maps(
+            self.loaded,
+            self.relevant,
+            irrelevant_fit=self.splits["fit"],
+            irrelevant_tune=self.splits["tune"],
+            layers=self.upper_layers,
+            seed=self.seed,
+            prompting=self._prompting,
+            progress=self.progress,
+        )
+
     # -- relevance ---------------------------------------------------------------------------------------------------
 
     @cached_property
     def relation_probe(self) -> RelationProbe:
-        """The probe that says whether a stem has to do with its injection."""
+        """The probe that says whether a stem has to do with its injection; it is told which part is the stem."""
+        return self._relation_probe("stem")
+
+    @cached_property
+    def relation_gate(self) -> RelationProbe:
+        """The same, read at the prompt's last token: told nothing."""
+        return self._relation_probe("last_prompt")
+
+    def _relation_probe(self, position: ReadAt) -> RelationProbe:
         return fit_relation_probe(
             self.loaded,
             self.relevant,
             irrelevant_fit=self.splits["fit"],
             irrelevant_tune=self.splits["tune"],
+            position=position,
             seed=self.seed,
             prompting=self._prompting,
             progress=self.progress,

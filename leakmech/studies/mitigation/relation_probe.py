@@ -1,21 +1,26 @@
-"""A probe that says whether a prompt's stem is about its injection, read from the model's own residual stream.
+"""A probe that says whether a prompt's last sentence is about what stands before it, read from the residual stream.
 
 Relevant prompts are those of a set of relevant affect, self-reports among them ("I lost my keys. I feel": whatever
 happens to a speaker bears on how the speaker feels). Irrelevant ones are the same injections and stems in other pairs
-(:mod:`leakmech.datasets.relation`), without self-reports, and AEXL samples. In every layer a logistic regression on the
-mean over the stem's tokens tells them apart,
+(:mod:`leakmech.datasets.relation`), without self-reports, and AEXL samples. In every layer a logistic regression tells
+them apart,
 
     relevance(x) = w . x,    w = coefficients / standard deviations, scaled to length 1,
 
-with L2 strength fixed beforehand. The layer is chosen by the AUC on samples held out from the fit; thresholds are
+with x the mean over the stem's tokens (which must be told what the stem is) or the prompt's last token (told nothing)
+and L2 strength fixed beforehand. The layer is chosen by the AUC on samples held out from the fit; thresholds are
 quantiles of the relevance of held-out *irrelevant* prompts: a prompt counts as relevant if it lies above. Nothing is
 fitted on samples on which a mitigation is judged.
+
+What a layer can know of *relevance* is told by a narrower AUC beside it: held-out relevant prompts against exchanged
+ones. They have the same emotional sentences and the same stems, in other pairs. Where it is near .5, nothing that is
+gated by this layer can take affect out that is irrelevant and leave what is relevant.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from leakmech.core.errors import DatasetError
-from leakmech.datasets.relation import mismatched
+from leakmech.datasets.relation import SELF_REPORT, mismatched
 from leakmech.datasets.samples import POLARITIES, PromptSet
 from leakmech.interventions.base import Probe
 from leakmech.mechanism.activations.cache import cache_activations
@@ -37,6 +42,8 @@ _DEEPEST = 0.7
 """Layers beyond this share of the depth are left out: there must be layers left to act in."""
 
 Rows = Float[np.ndarray, "rows layers d_model"]
+ReadAt = Literal["stem", "last_prompt"]
+_CACHED: dict[ReadAt, str] = {"stem": "stem_mean", "last_prompt": "last_prompt"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +59,12 @@ class RelationProbe:
     """Projections of held-out relevant prompts."""
     auc_by_layer: dict[int, float]
     """AUC of each layer's vector on held-out prompts."""
+    same_sentences_by_layer: dict[int, float] = field(default_factory=dict)
+    """The same for relevant prompts against their exchanged counterparts only, without self-reports."""
+    n_stems: int = 0
+    """Stems of that comparison, each of which stands on both sides."""
+    position: ReadAt = "stem"
+    """What is read: the mean over the stem, or the prompt's last token."""
 
     @property
     def auc(self) -> float:
@@ -65,7 +78,7 @@ class RelationProbe:
         """
         threshold = float(np.quantile(self.irrelevant, caught))
         return Probe(
-            vector=self.vector, layer=self.layer, threshold=threshold, position="stem", fires="below", ahead=True
+            vector=self.vector, layer=self.layer, threshold=threshold, position=self.position, fires="below", ahead=True
         )
 
     def kept(self, caught: float) -> float:
@@ -76,8 +89,11 @@ class RelationProbe:
         """JSON-ready."""
         return {
             "layer": self.layer,
+            "position": self.position,
             "auc": self.auc,
             "auc_by_layer": {str(layer): value for layer, value in self.auc_by_layer.items()},
+            "same_sentences_by_layer": {str(layer): value for layer, value in self.same_sentences_by_layer.items()},
+            "n_stems": self.n_stems,
             "n_relevant": len(self.relevant),
             "n_irrelevant": len(self.irrelevant),
         }
@@ -90,24 +106,26 @@ def fit_relation_probe(
     irrelevant_fit: PromptSet,
     irrelevant_tune: PromptSet,
     pairings: int = 1,
+    position: ReadAt = "stem",
     seed: int = 0,
     **prompting: Any,
 ) -> RelationProbe:
     """Fit a probe of relevance on samples marked ``fit``, and choose its layer on those marked ``tune``.
 
-    `relevant` have themes (``relevant-fit``); stems are paired `pairings` times with injections of other themes.
+    `relevant` have themes (``relevant-fit``); stems are paired `pairings` times with injections of other themes. The
+    stream is read at `position`.
     `prompting` goes to :func:`leakmech.cache_activations`.
     """
     last = round(_DEEPEST * int(model.model.config.get_text_config().num_hidden_layers))
-    layers = range(1, last)
+    layers, read_at = range(1, last), _CACHED[position]
 
     def read(samples: PromptSet) -> Rows:
         if not len(samples):
             raise DatasetError(f"{samples.name}: no samples to fit a probe of relevance on")
         cache = cache_activations(
-            model, samples, layers=list(layers), positions=["stem_mean"], conditions=POLARITIES, **prompting
+            model, samples, layers=list(layers), positions=[read_at], conditions=POLARITIES, **prompting
         )["resid_post"]
-        return np.concatenate([cache.matrix(condition=c, position="stem_mean") for c in POLARITIES]).astype(np.float32)
+        return np.concatenate([cache.matrix(condition=c, position=read_at) for c in POLARITIES]).astype(np.float32)
 
     exchanged = [mismatched(relevant, seed=seed + number) for number in range(pairings)]
     found: dict[str, tuple[Rows, Rows]] = {}
@@ -119,7 +137,14 @@ def fit_relation_probe(
     aucs = {layer: float(auc(*sides)) for layer, sides in zip(layers, held_out, strict=True)}
     best = max(aucs, key=lambda layer: aucs[layer])
     related, unrelated = held_out[layers.index(best)]
-    return RelationProbe(best, torch.from_numpy(fits[layers.index(best)]), unrelated, related, aucs)
+    own = [sample.note != SELF_REPORT for sample in relevant.split("tune")]
+    ordinary, n_exchanged = np.tile(own, len(POLARITIES)), pairings * sum(own) * len(POLARITIES)
+    same = {
+        layer: float(auc(one[ordinary], other[:n_exchanged]))
+        for layer, (one, other) in zip(layers, held_out, strict=True)
+    }
+    vector = torch.from_numpy(fits[layers.index(best)])
+    return RelationProbe(best, vector, unrelated, related, aucs, same, sum(own), position)
 
 
 def relevance_vector(

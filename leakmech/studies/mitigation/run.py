@@ -49,6 +49,7 @@ from leakmech.studies.mitigation.random_baselines import random_bands
 from leakmech.studies.mitigation.report import write_report
 from leakmech.studies.mitigation.result import MitigationComparison
 from leakmech.studies.mitigation.settings import MitigateConfig
+from leakmech.studies.mitigation.untold import SHARES
 
 Row = dict[str, Any]
 Heard = dict[str, Any]
@@ -129,7 +130,7 @@ def mitigate(
             "relevant": list(config.relevant),
             "facts": config.facts,
             "diagnosis": config.diagnosis,
-            "relation_probe": _probe_facts(parts, fitted) if parts and _uses_probe(families) else None,
+            **_fitted_facts(parts, fitted, families),
             "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
             "left_out": left_out,
         }
@@ -266,16 +267,24 @@ def _names(kind: str, paths: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _uses_probe(families: list[Family]) -> bool:
-    return any(family.name.endswith("if-unrelated") for family in families)
-
-
-def _probe_facts(parts: FittedParts, fitted: Path) -> dict[str, Any]:
-    """What a summary says of the probe of relevance in the interventions that were saved."""
-    file = fitted / "relation_probe.json"
-    if not file.exists():
-        write_json(file, parts.relation_probe.to_dict())
-    return read_json(file)
+def _fitted_facts(parts: FittedParts | None, fitted: Path, families: Sequence[Family]) -> Row:
+    """What a summary says of the probes and maps in the interventions that were saved; null where none is used."""
+    gated = {family.told for family in families if family.name.endswith("if-unrelated")}
+    found: dict[str, tuple[bool, Callable[[FittedParts], Row]]] = {
+        "relation_probe": ("boundary" in gated, lambda own: own.relation_probe.to_dict()),
+        "relation_gate": ("nothing" in gated, lambda own: own.relation_gate.to_dict()),
+        "null_space": (
+            any(family.name == "null-space" for family in families),
+            lambda own: own.unrelated_maps.to_dict(SHARES),
+        ),
+    }
+    facts: Row = {}
+    for name, (used, make) in found.items():
+        file = fitted / f"{name}.json"
+        if parts and used and not file.exists():
+            write_json(file, make(parts))
+        facts[name] = read_json(file) if parts and used else None
+    return facts
 
 
 def _save_chosen(path: Path, chosen: Mapping[str, Mitigation]) -> None:

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import leakmech
+from leakmech.datasets.relation import SELF_REPORT
 from leakmech.datasets.samples import PromptSet, load_dataset
+from leakmech.scoring.statistics import auc
 from leakmech.studies.mitigation.relation_probe import RelationProbe, fit_relation_probe, relevance_vector
 
 
@@ -32,6 +34,25 @@ def test_the_threshold_catches_the_share_that_is_asked_for():
     assert (irrelevant <= probe.threshold).mean() == pytest.approx(0.9)
     assert found.kept(0.9) == pytest.approx((relevant > probe.threshold).mean())
     assert found.kept(0.8) > found.kept(0.95)
+
+
+def test_the_narrow_auc_compares_the_same_sentences_and_a_gate_reads_the_last_token(make_tiny, chat_tokenizer):
+    samples = load_dataset("relevant-fit")
+    some = PromptSet("some", (*samples.split("fit").samples[::12], *samples.split("tune").samples[::6]))
+    hexl = load_dataset("hexl").samples
+    options = {"irrelevant_fit": PromptSet("fit", hexl[:4]), "irrelevant_tune": PromptSet("tune", hexl[4:7])}
+    model = leakmech.load_model(make_tiny("llama-gqa"), tokenizer=chat_tokenizer)
+    found = fit_relation_probe(model, some, position="last_prompt", **options)
+    assert found.probe(0.9).position == "last_prompt"
+    ordinary = [sample for sample in some.split("tune") if sample.note != SELF_REPORT]
+    assert 0 < found.n_stems == len(ordinary) < len(some.split("tune"))
+    related = found.relevant[[i for i in range(len(found.relevant)) if i % len(some.split("tune")) in _places(some)]]
+    exchanged = found.irrelevant[: 2 * len(ordinary)]  # after either polarity
+    assert found.same_sentences_by_layer[found.layer] == pytest.approx(auc(related, exchanged))
+
+
+def _places(samples):
+    return [i for i, sample in enumerate(samples.split("tune")) if sample.note != SELF_REPORT]
 
 
 @pytest.mark.slow

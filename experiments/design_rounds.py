@@ -1,0 +1,121 @@
+"""One design round of mitigations that are told nothing: what each removes and keeps by tilt, on development sets.
+
+The completions are those of a run of ``leakmech bench hexl --tilt``, whose stems the matched set shares; nothing is
+sampled here, so that a round costs minutes. R_tilt is the share of the tilt shift of HEXL that is gone, T_tilt the
+share of that of matched affect that is left, both per token, over samples. ``--self-completions`` names a run on
+``relevant-self``. Frozen sets are refused.
+
+    leakmech bench --dataset hexl --tilt --prompt-form plain --out runs/tilt-hexl
+    python experiments/design_rounds.py --diagnosis runs/diagnosis --completions runs/tilt-hexl \\
+        --families heads-late late-heads-if-unrelated null-space --out runs/rounds
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from leakmech.core.progress import rich_progress
+from leakmech.datasets.samples import FITTING_DATASETS, POLARITIES, PromptSet, load_dataset, refuse_frozen
+from leakmech.generation.likelihood import log_likelihoods
+from leakmech.generation.variants import Continuation, ModelVariant
+from leakmech.interventions.base import Intervention
+from leakmech.interventions.hooks import apply
+from leakmech.models.load import load_model
+from leakmech.prompts.render import Prompting, Renderer
+from leakmech.reports.tables import Table
+from leakmech.runs.directory import RunDirectory
+from leakmech.runs.settings import DEFAULT_MODEL
+from leakmech.scoring.tilt import FEWEST_DISTINCT, affective_tilt
+from leakmech.side_effects.texts import plain_ids
+from leakmech.studies.benchmark.tilt import Completions, read_completions
+from leakmech.studies.mitigation.families import chosen_families
+from leakmech.studies.mitigation.parts import FittedParts, load_fitted
+from leakmech.studies.mitigation.untold import SHARES
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--diagnosis", required=True)
+    parser.add_argument("--completions", required=True, help="run of bench --tilt on hexl")
+    parser.add_argument("--self-completions", help="run of bench --tilt on relevant-self")
+    parser.add_argument("--families", nargs="+", default=["heads-late", "late-heads-if-unrelated", "null-space"])
+    parser.add_argument("--strengths", type=float, nargs="+", help="only these of each family")
+    parser.add_argument("--relevant-fit", nargs="+", default=["relevant-fit"], choices=FITTING_DATASETS)
+    parser.add_argument("--limit", type=int, default=30, help="stems of each set, at even distances")
+    parser.add_argument("--per-stem", type=int, default=8, help="completions of each stem")
+    parser.add_argument("--out", default="runs/rounds", help="folder for the interventions that are fitted")
+    arguments = parser.parse_args()
+    loaded = load_model(arguments.model, dtype="float32")
+    parts = load_fitted(arguments.diagnosis, loaded, relevant=arguments.relevant_fit, progress=rich_progress)
+    sets = {"hexl": arguments.completions, "relevant-matched": arguments.completions}
+    sets |= {"relevant-self": arguments.self_completions} if arguments.self_completions else {}
+    given = {name: read_completions(RunDirectory(Path(path))) for name, path in sets.items()}
+    measure = partial(shifts, parts, given, limit=arguments.limit, per_stem=arguments.per_stem)
+    base = measure(())
+    rows = []
+    families = chosen_families(arguments.families)
+    for family in families:
+        kept = tuple(s for s in family.strengths if arguments.strengths is None or s in arguments.strengths)
+        for member in replace(family, strengths=kept).members(parts, Path(arguments.out)):
+            shares = [own / base[name] for name, own in measure(member.interventions).items()]
+            rows.append([member.name, f"{1 - shares[0]:.2f}", *(f"{share:.2f}" for share in shares[1:])])
+            print(" ".join(rows[-1]), flush=True)
+    title = "Share of the tilt shift that is gone on HEXL (R), and left on relevant sets (T)"
+    print(Table(title, ("mitigation", "R_tilt", *(f"T_tilt {name}" for name in list(sets)[1:])), rows).to_markdown())
+    print("shift of the base model: " + ", ".join(f"{name} {value:.4f}" for name, value in base.items()))
+    if any(family.told == "nothing" and "if-unrelated" in family.name for family in families):
+        print("gate:", parts.relation_gate.to_dict())
+    if "null-space" in arguments.families:
+        print("maps:", parts.unrelated_maps.to_dict(SHARES))
+
+
+def shifts(
+    parts: FittedParts,
+    given: dict[str, Completions],
+    interventions: Sequence[Intervention],
+    *,
+    limit: int,
+    per_stem: int,
+) -> dict[str, float]:
+    """Mean tilt shift per token of each set under interventions."""
+    variant = ModelVariant(parts.loaded, partial(apply, parts.loaded.model, interventions) if interventions else None)
+    found = {}
+    for name, completions in given.items():
+        samples = load_dataset(name)
+        refuse_frozen(samples)
+        found[name] = _shift(parts, variant, samples.spread(limit), completions, per_stem)
+    return found
+
+
+def _shift(
+    parts: FittedParts, variant: ModelVariant, samples: PromptSet, completions: Completions, per_stem: int
+) -> float:
+    renderer = Renderer(parts.loaded.tokenizer, Prompting.of(parts.config))
+    by_stem = {line["stem"]: line["completions"] for line in completions.values()}
+    values = []
+    for sample in samples:
+        texts = by_stem[sample.stem][:per_stem]
+        if len({text["text"] for text in texts}) < FEWEST_DISTINCT:
+            continue
+        valence = torch.tensor([next(iter(text["valence"].values())) for text in texts], dtype=torch.float64)
+        tokens = [plain_ids(parts.loaded.tokenizer, text["text"]) for text in texts]
+        tilts = []
+        for polarity in POLARITIES:
+            prompt = tuple(renderer.token_ids(renderer.prompt(sample, polarity).rendered))
+            items = [Continuation(f"{sample.id}#{n}", sample.id, prompt, tuple(own)) for n, own in enumerate(tokens)]
+            log_p = log_likelihoods(variant, items, share_prompts=True).log_likelihood
+            per_token = torch.from_numpy(log_p) / torch.tensor([len(own) for own in tokens])
+            tilts.append(float(affective_tilt(per_token, valence)))
+        values.append(tilts[0] - tilts[1])
+    return sum(values) / len(values)
+
+
+if __name__ == "__main__":
+    main()
