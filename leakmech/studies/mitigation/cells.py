@@ -18,30 +18,26 @@ import pandas as pd
 
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, slug, write_jsonl
-from leakmech.datasets.emotional_requests import load_emotional_requests
 from leakmech.datasets.facts import Fact
 from leakmech.datasets.questions import load_questions
 from leakmech.datasets.samples import POLARITIES, PromptSet, load_dataset
-from leakmech.generation.hf_engine import HFEngine
 from leakmech.generation.variants import Continuation, ModelVariant
-from leakmech.interventions.hooks import apply
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.render import Prompting, Renderer, ResolvedForm
 from leakmech.runs.directory import RunDirectory
 from leakmech.runs.run import Run
 from leakmech.scoring.expression import Estimator, estimator_names, load_estimator
-from leakmech.scoring.leakage import LeakageScores
+from leakmech.scoring.leakage import LeakageScores, main_ratios
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
-from leakmech.scoring.sentence import Cleaner
 from leakmech.side_effects.answers import Answers
 from leakmech.side_effects.capability import Capability
 from leakmech.side_effects.equivalence import Margins
 from leakmech.side_effects.facts import CHANCE, no_better_than_chance
 from leakmech.side_effects.fluency import AnswerQuality, fluency
 from leakmech.side_effects.measure import Measurements, Reached, SideEffects, SideEffectSuite
-from leakmech.side_effects.requests import RequestAnswers, answer_requests, request_retention
+from leakmech.side_effects.requests import RequestAnswers, request_retention
 from leakmech.side_effects.selectivity import (
     Pair,
     clipped,
@@ -57,17 +53,17 @@ from leakmech.side_effects.speed import run_seconds
 from leakmech.side_effects.texts import neutral_continuations, plain_ids, prompt_continuations
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig
-from leakmech.studies.mitigation.changed import changed_model, variant_under
+from leakmech.studies.mitigation.changed import requests_under, variant_under
 from leakmech.studies.mitigation.charges import charges, facts_under
 from leakmech.studies.mitigation.columns import (
-    contrast_columns,
     damage_columns,
+    leakage_columns,
     number_or_none,
     tilt_columns,
-    topic_columns,
 )
 from leakmech.studies.mitigation.expected import expected, in_words
 from leakmech.studies.mitigation.mitigation import Mitigation, bench_under
+from leakmech.studies.mitigation.pooled import pooled_answers, pooled_frame, pooled_summary
 from leakmech.studies.mitigation.prompting import ORACLE
 from leakmech.studies.mitigation.reach import MEASURED_ON, changes_the_model, out_of_reach
 
@@ -102,6 +98,10 @@ class Cells:
     """Facts that the model is asked for."""
     version: int = TABLE_VERSION
     """What a row holds and what selectivity is: comparisons that began with version 1 go on with it."""
+    seeds: int = 1
+    """Generation seeds whose runs are pooled; with several, side effects but fluency are left to the cells of one."""
+    home: str | None = None
+    """The split whose folders hold the benchmark runs, if it is another."""
     draws: int = 2_000
     """Bootstrap resamples."""
     progress: Progress = no_progress
@@ -129,32 +129,43 @@ class Cells:
 
     def cell(self, mitigation: Mitigation) -> str:
         """Name of a cell: its split, its mitigation, and a hash of everything that decides its numbers."""
-        return f"{self.split}/{slug(mitigation.name)}-{self.key(mitigation)[:8]}"
+        key = self.key(mitigation)
+        key = key if self.seeds == 1 else content_hash(key, str(self.seeds))
+        return f"{self.split}/{slug(mitigation.name)}-{key[:8]}"
 
     def folder(self, mitigation: Mitigation) -> Path:
-        """The folder of a cell."""
-        return self.files.cell(self.cell(mitigation))
+        """Where the benchmark runs of a cell lie."""
+        name = f"{self.home or self.split}/{slug(mitigation.name)}-{self.key(mitigation)[:8]}"
+        return self.files.cell(name)
 
-    def bench(self, mitigation: Mitigation, dataset: str) -> BenchResult:
-        """The benchmark under a mitigation on one of the sets; continued or read if it is there."""
-        key = (self.key(mitigation), mitigation.name, dataset)
+    def bench(self, mitigation: Mitigation, dataset: str, *, number: int = 0) -> BenchResult:
+        """The benchmark under a mitigation on one of the sets, with one of the seeds; what is there is kept."""
+        key = (self.key(mitigation), mitigation.name, dataset, number)
         if key not in self._opened:
-            self._opened[key] = self._bench(mitigation, dataset)
+            self._opened[key] = self._bench(mitigation, dataset, number)
         return self._opened[key]
 
     @cached_property
-    def _opened(self) -> dict[tuple[str, str, str], BenchResult]:
+    def _opened(self) -> dict[tuple[str, str, str, int], BenchResult]:
         """Benchmarks that are finished, so that their files are read once."""
         return {}
 
-    def _bench(self, mitigation: Mitigation, dataset: str) -> BenchResult:
+    def _bench(self, mitigation: Mitigation, dataset: str, number: int) -> BenchResult:
         config, leakage = self.config, dataset == self.config.dataset
         if not leakage:  # of relevant affect, where the shift between the polarities is all that counts
             config = config.model_copy(update={"dataset": dataset, "limit": None, "conditions": POLARITIES})
-        elif self.version > 1:
+        elif self.version > 1 and number == 0:  # tilt draws nothing after injections, so that one seed tells all
             config = self._with_tilt(mitigation)
-        out = self.folder(mitigation) / slug(Path(dataset).stem)
+        out = self.folder(mitigation) / (slug(Path(dataset).stem) + (f"-seed{number}" if number else ""))
+        config = config.model_copy(update={"seed": config.seed + number})
         return bench_under(mitigation, config, model=self.loaded, out=out, topic=leakage, progress=self.progress)
+
+    def frame(self, mitigation: Mitigation, dataset: str | None = None) -> pd.DataFrame:
+        """One row per generation of all seeds."""
+        return pooled_frame(self._runs(mitigation, dataset or self.config.dataset), self.config.generations)
+
+    def _runs(self, mitigation: Mitigation, dataset: str) -> list[BenchResult]:
+        return [self.bench(mitigation, dataset, number=number) for number in range(self.seeds)]
 
     def _with_tilt(self, mitigation: Mitigation) -> BenchConfig:
         """The benchmark on the leakage set with tilt, on the completions of the base model's run."""
@@ -176,33 +187,27 @@ class Cells:
 
     def scores(self, mitigation: Mitigation, dataset: str | None = None) -> LeakageScores:
         """Scores on one of the sets; the leakage set by default."""
-        result = self.bench(mitigation, dataset or self.config.dataset)
-        return leakage_scores(result.scores, self.config.cleaning)
+        return leakage_scores(self.frame(mitigation, dataset), self.config.cleaning)
 
     # -- measuring -----------------------------------------------------------------------------------------------
 
     def _measure(self, mitigation: Mitigation) -> dict[str, Any]:
         result = self.bench(mitigation, self.config.dataset)
-        overall = result.summary["overall"]
+        told = result.summary if self.seeds == 1 else pooled_summary(self.frame(mitigation), self.config)
         row: dict[str, Any] = {
             "name": mitigation.name,
             "kind": mitigation.kind,
             "split": self.split,
-            "auc_el": overall["auc_el"],
-            "auc_el_low": overall["auc_el_ci"][0],
-            "auc_el_high": overall["auc_el_ci"][1],
-            **contrast_columns(overall),
-            "valence_shift": overall["valence_shift"],
-            **{f"auc_el_{polarity}": result.summary["conditions"][polarity]["auc_el"] for polarity in POLARITIES},
-            **topic_columns(overall),
+            **leakage_columns(told),
             "note": mitigation.note,
         }
-        effects = self._effects(mitigation, result)
+        row |= {"seeds": self.seeds} if self.seeds > 1 else {}
+        effects = self._effects(mitigation)
         row |= self._parts(mitigation, effects) if self.version == 1 else self._charges(mitigation, result, effects)
         row |= self._shifts_of_relevant(mitigation)
-        row |= self._arrangements(mitigation)
+        row |= self._arrangements(mitigation) if self.seeds == 1 else {}
         row |= damage_columns(effects)
-        if self.damage:
+        if self.damage and self.seeds == 1:
             row |= self._requests(mitigation)
             row["not_applicable"] = ", ".join(out_of_reach(mitigation))
         seconds = run_seconds(self.bench(BASE, self.config.dataset).summary), run_seconds(result.summary)
@@ -218,25 +223,28 @@ class Cells:
     def _charges(self, mitigation: Mitigation, result: BenchResult, effects: SideEffects) -> dict[str, Any]:
         """All that selectivity charges, leakage reduction, tilt, and the three parts of fluency."""
         quality, dataset = _quality(effects), self.config.dataset
+        known = self.known(mitigation) if self.facts else None
         found = charges(
-            leakage=(self.bench(BASE, dataset), result, self.bench(ORACLE, dataset)),
+            leakage=[self.frame(one) for one in (BASE, mitigation, ORACLE)],
+            tilts=[self.bench(BASE, dataset), result, self.bench(ORACLE, dataset)],
             relevant=[self._pair(mitigation, name) for name in self.relevant],
-            facts=(self.known(BASE), self.known(mitigation)) if self.facts else None,
+            facts=(self.known(BASE), known) if self.facts else None,
             fluency=fluency_part(*quality),
-            config=self.config,
+            cleaning=self.config.cleaning,
         )
         row = flat(selectivity(found.parts, **self._drawn))
         written = fluency(*quality, **self._drawn)
         row |= flat({f"fluency_{name}": getattr(written, name) for name in ("perplexity", "repetition", "length")})
         row |= flat({"leakage_reduction": leakage_reduction(self._pair(mitigation), **self._drawn)})
-        known = self.known(mitigation) if self.facts else None
         row |= tilt_columns(result.summary) | {"facts_accuracy": None if known is None else known.accuracy}
         return row | {"removal_of": found.removal_of, "not_charged": found.not_charged}
 
     def known(self, mitigation: Mitigation) -> Capability | None:
         """What the model knows of the facts under a mitigation; None for contrastive decoding."""
-        model, folder = changed_model(mitigation, self.config, self.loaded), self.folder(mitigation)
-        return facts_under(mitigation, self.config, self.facts, model=model, folder=folder, progress=self.progress)
+        folder = self.folder(mitigation)
+        return facts_under(
+            mitigation, self.config, self.facts, loaded=self.loaded, folder=folder, progress=self.progress
+        )
 
     def about_selectivity(self) -> dict[str, Any]:
         """What a summary says of the parts of selectivity; nothing in version 1."""
@@ -263,7 +271,8 @@ class Cells:
     def _expected(self) -> pd.DataFrame:
         relevant = [self.scores(BASE, name) for name in self.relevant]
         known = self.known(BASE) if self.facts else None
-        return expected(self.bench(BASE, self.config.dataset), relevant, known, config=self.config)
+        base = self.bench(BASE, self.config.dataset)
+        return expected(self.frame(BASE), base, relevant, known, cleaning=self.config.cleaning)
 
     def _shifts_of_relevant(self, mitigation: Mitigation) -> dict[str, Any]:
         """Valence shift on every set of relevant affect, and its retention on those after the headline."""
@@ -272,8 +281,8 @@ class Cells:
             kept = retention(self._pair(mitigation, name), **self._drawn)
             row |= flat({f"retention_{slug(Path(name).stem)}": kept})
         for name in self.relevant:
-            overall = self.bench(mitigation, name).summary["overall"]
-            row[f"valence_shift_{slug(Path(name).stem)}"] = number_or_none(overall["valence_shift"])
+            shift = main_ratios(self.scores(mitigation, name))["valence_shift"].value
+            row[f"valence_shift_{slug(Path(name).stem)}"] = number_or_none(shift)
         return row
 
     def _pair(self, mitigation: Mitigation, dataset: str | None = None) -> Pair:
@@ -315,22 +324,8 @@ class Cells:
         return self._answer(BASE)
 
     def _answer(self, mitigation: Mitigation) -> RequestAnswers:
-        config = mitigation.configure(self.config)
-        decoding = config.decoding.resolved(self.loaded.model)
-        loaded, interventions = changed_model(mitigation, self.config, self.loaded)
-        with mitigation.around(loaded.model), apply(loaded.model, interventions) as applied:
-            return answer_requests(
-                HFEngine.of(loaded),
-                load_emotional_requests(),
-                renderer=self._renderer(mitigation),
-                estimator=self.estimator,
-                generations=config.generations,
-                decoding=decoding,
-                cleaner=Cleaner(config.echo_similarity),
-                cleaning=config.cleaning,
-                applied=applied,
-                seed=config.seed,
-            )
+        renderer = self._renderer(mitigation)
+        return requests_under(mitigation, self.config, self.loaded, renderer=renderer, estimator=self.estimator)
 
     @cached_property
     def estimator(self) -> Estimator:
@@ -341,9 +336,9 @@ class Cells:
     def encoder(self) -> SentenceEncoder:
         return load_encoder(self.config.encoder)
 
-    def _effects(self, mitigation: Mitigation, result: BenchResult) -> SideEffects:
-        answers = Answers.of_run(result)
-        if not self.damage:
+    def _effects(self, mitigation: Mitigation) -> SideEffects:
+        answers = self._answers(mitigation)
+        if not self.damage or self.seeds > 1:
             return SideEffects(
                 (), self.margins, Measurements(), quality=self.suite.quality(answers, progress=self.progress)
             )
@@ -353,6 +348,9 @@ class Cells:
         missed = out_of_reach(mitigation)
         reached: list[Reached] = [name for name, column in MEASURED_ON.items() if column not in missed]
         return self.suite.measure(changed, answers, renderer=renderer, reached=reached, progress=self.progress)
+
+    def _answers(self, mitigation: Mitigation) -> Answers:
+        return pooled_answers(self._runs(mitigation, self.config.dataset), self.config.generations)
 
     # -- what side effects are measured with ---------------------------------------------------------------------
 
@@ -369,7 +367,7 @@ class Cells:
             base=ModelVariant(self.loaded),
             renderer=renderer,
             samples=self.samples,
-            base_answers=Answers.of_run(self.bench(BASE, self.config.dataset)),
+            base_answers=self._answers(BASE),
             controls=self._controls(renderer) if self.damage else (),
             neutral=neutral_continuations(renderer.tokenizer) if self.damage else (),
             questions=load_questions() if self.damage else (),

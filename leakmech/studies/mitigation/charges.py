@@ -18,20 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from leakmech.core.progress import Progress
 from leakmech.core.store import read_jsonl_shard, write_jsonl
 from leakmech.datasets.facts import Fact
 from leakmech.datasets.samples import PromptSet
-from leakmech.interventions.base import Intervention
 from leakmech.models.load import LoadedModel
 from leakmech.scoring.records import leakage_scores, sampled_shift
+from leakmech.scoring.sentence import Cleaning
 from leakmech.side_effects.capability import Capability
 from leakmech.side_effects.facts import answer_facts, facts_part, no_better_than_chance
 from leakmech.side_effects.selectivity import Pair, Part, removal_part, shift_part
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.run import prompts_of
 from leakmech.studies.benchmark.settings import BenchConfig
+from leakmech.studies.mitigation.changed import changed_model
 from leakmech.studies.mitigation.mitigation import Mitigation
 
 NO_LIKELIHOOD = "contrastive decoding draws from several prompts, of which no likelihood is known"
@@ -57,32 +59,35 @@ class Charges:
 
 def charges(
     *,
-    leakage: tuple[BenchResult, BenchResult, BenchResult],
+    leakage: Sequence[pd.DataFrame],
+    tilts: Sequence[BenchResult],
     relevant: Sequence[Pair],
     facts: tuple[Capability | None, Capability | None] | None,
     fluency: Part,
-    config: BenchConfig,
+    cleaning: Cleaning,
 ) -> Charges:
     """Collect the parts of a row.
 
     Parameters
     ----------
     leakage
-        Benchmarks on the leakage set of the base model, of the row and of the oracle.
+        Scores on the leakage set of the base model, of the row and of the oracle, one row per generation.
+    tilts
+        Their benchmarks in which tilt is measured, where it can be.
     relevant
         Scores on the sets of relevant affect, the headline first.
     facts
         What the base model and the row know of facts (None where no likelihood is known); None if facts are not asked.
     fluency
         The part about fluency.
-    config
-        The benchmark on the leakage set.
+    cleaning
+        The policy of the scores.
     """
     missing: dict[str, str] = {}
-    of, removal = _removal(leakage, config)
+    of, removal = _removal(leakage, cleaning)
     parts = [removal]
-    if all("tilt" in result.summary for result in leakage):
-        parts.append(_removal_of_tilt(leakage))
+    if all("tilt" in result.summary for result in tilts):
+        parts.append(_removal_of_tilt(tilts))
     else:
         missing["removal_tilt"] = NO_LIKELIHOOD
     parts += [shift_part(name, pair) for name, pair in zip(RETENTIONS, relevant, strict=False)]
@@ -98,14 +103,13 @@ def charges(
     return Charges((*parts, fluency), missing, of)
 
 
-def _removal(leakage: Sequence[BenchResult], config: BenchConfig) -> tuple[str, Part]:
-    told, shifts = zip(*(sampled_shift(result.scores, config.cleaning) for result in leakage), strict=True)
-    samples = leakage_scores(leakage[0].scores, config.cleaning).samples
-    return told[0], removal_part("removal", samples, *shifts)
+def _removal(leakage: Sequence[pd.DataFrame], cleaning: Cleaning) -> tuple[str, Part]:
+    told, shifts = zip(*(sampled_shift(frame, cleaning) for frame in leakage), strict=True)
+    return told[0], removal_part("removal", leakage_scores(leakage[0], cleaning).samples, *shifts)
 
 
-def _removal_of_tilt(leakage: Sequence[BenchResult]) -> Part:
-    shifts = [result.table("tilt").set_index("sample")["per_token_shift"] for result in leakage]
+def _removal_of_tilt(tilts: Sequence[BenchResult]) -> Part:
+    shifts = [result.table("tilt").set_index("sample")["per_token_shift"] for result in tilts]
     samples = tuple(map(str, shifts[0].index))
     base, row, oracle = (shift.reindex(shifts[0].index).to_numpy(dtype=np.float64) for shift in shifts)
     return removal_part("removal_tilt", samples, base, row, oracle)
@@ -119,7 +123,7 @@ def facts_under(
     config: BenchConfig,
     facts: Sequence[Fact],
     *,
-    model: tuple[LoadedModel, tuple[Intervention, ...]],
+    loaded: LoadedModel,
     folder: Path,
     progress: Progress,
 ) -> Capability | None:
@@ -127,12 +131,11 @@ def facts_under(
 
     Prompts are rewritten as they are in a benchmark. None for contrastive decoding.
     """
-    changed = mitigation.configure(config)
-    if changed.contrast is not None:
+    if mitigation.configure(config).contrast is not None:
         return None
     file = folder / "facts.jsonl"
     if not file.exists():
-        found = _answered(mitigation, changed, facts, model=model, out=folder / "facts", progress=progress)
+        found = _answered(mitigation, config, facts, loaded=loaded, out=folder / "facts", progress=progress)
         rows = zip(found.ids, found.correct.tolist(), found.margins.tolist(), found.scores.tolist(), strict=True)
         write_jsonl(file, ({"id": i, "correct": c, "margin": m, "log_p": s} for i, c, m, s in rows))
     stored = list(read_jsonl_shard(file))
@@ -145,21 +148,21 @@ def _answered(
     config: BenchConfig,
     facts: Sequence[Fact],
     *,
-    model: tuple[LoadedModel, tuple[Intervention, ...]],
+    loaded: LoadedModel,
     out: Path,
     progress: Progress,
 ) -> Capability:
-    loaded, interventions = model
+    adapted, interventions = changed_model(mitigation, config, loaded)
     changes = {"conditions": ("neutral",), "generations": 1, "noise_floor": False, "batch_size": _ROWS, "tilt": False}
     samples = PromptSet("facts", tuple(fact.sample for fact in facts))
     reading = prompts_of(
-        config.model_copy(update=changes),
+        mitigation.configure(config).model_copy(update=changes),
         samples,
-        loaded=loaded,
+        loaded=adapted,
         interventions=interventions,
         out=out,
         progress=progress,
     )
-    with mitigation.around(loaded.model):
+    with mitigation.around(adapted.model):
         prompts = {name: read["neutral"] for name, read in reading.unanswered.items()}
         return answer_facts(reading.variant, facts, prompts=prompts, renderer=reading.renderer, progress=progress)

@@ -5,16 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from leakmech.datasets.samples import POLARITIES
 from leakmech.side_effects.measure import SideEffects
 
 
-def contrast_columns(overall: Mapping[str, Any]) -> dict[str, Any]:
+def leakage_columns(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Leakage, contrast and topic of a benchmark's summary."""
+    overall = summary["overall"]
+    return {
+        "auc_el": overall["auc_el"],
+        "auc_el_low": overall["auc_el_ci"][0],
+        "auc_el_high": overall["auc_el_ci"][1],
+        **_contrast(overall),
+        "valence_shift": overall["valence_shift"],
+        **{f"auc_el_{polarity}": summary["conditions"][polarity]["auc_el"] for polarity in POLARITIES},
+        **_topic(overall),
+    }
+
+
+def _contrast(overall: Mapping[str, Any]) -> dict[str, Any]:
     """Own-label minus wrong-label EL with its interval; None in a benchmark of an older version."""
     low, high = overall.get("contrast_ci") or (None, None)
     return {"contrast": overall.get("contrast"), "contrast_low": low, "contrast_high": high}
 
 
-def topic_columns(overall: Mapping[str, Any]) -> dict[str, Any]:
+def _topic(overall: Mapping[str, Any]) -> dict[str, Any]:
     """How many answers are about the injection, and the leakage of the others; None if topic is not told."""
     free, row = overall.get("topic_free") or {}, {"topic_rate": overall.get("topic_rate")}
     for name in ("auc_el", "contrast", "valence_shift", "d_z"):

@@ -14,24 +14,30 @@ import pandas as pd
 from leakmech.reports.cells import number
 from leakmech.scoring.leakage import LeakageScores, PerSample, valence_shifts
 from leakmech.scoring.records import leakage_scores, topic_free_scores
+from leakmech.scoring.sentence import Cleaning
 from leakmech.side_effects.capability import Capability
 from leakmech.side_effects.facts import no_better_than_chance
 from leakmech.side_effects.precision import AT, expected_half_width, generation_variance
 from leakmech.studies.benchmark.result import BenchResult
-from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.charges import RETENTIONS
 
 
 def expected(
-    base: BenchResult, relevant: Sequence[LeakageScores], known: Capability | None, *, config: BenchConfig
+    frame: pd.DataFrame,
+    base: BenchResult,
+    relevant: Sequence[LeakageScores],
+    known: Capability | None,
+    *,
+    cleaning: Cleaning,
 ) -> pd.DataFrame:
     """A row for each part: its column in the table, samples, the value at which it is told, and the half-width.
 
-    `base` is the base model's run on the leakage set, `relevant` its scores on the sets of relevant affect, and `known`
-    its answers to facts. NaN where nothing can be expected, as with one generation a prompt.
+    `frame` holds the base model's scores on the leakage set, `base` is its run with tilt, `relevant` holds its scores
+    on the sets of relevant affect, and `known` its answers to facts. NaN where nothing can be expected, as with one
+    generation a prompt.
     """
-    free = topic_free_scores(base.scores, config.cleaning)
-    rows = [_sampled("removal", "removal", leakage_scores(base.scores, config.cleaning) if free is None else free)]
+    free = topic_free_scores(frame, cleaning)
+    rows = [_sampled("removal", "removal", leakage_scores(frame, cleaning) if free is None else free)]
     if "tilt" in base.summary:
         tilt = base.table("tilt")["per_token_shift"].to_numpy(dtype=np.float64)
         rows.append(_row("removal_tilt", tilt, expected_half_width("removal", tilt)))

@@ -59,12 +59,14 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
     tested, tuned = (drawn[drawn["split"] == split] for split in ("test", "tune"))
     main = mitigations_table(tested, title="On test samples; nothing was fitted or chosen on them")
     views, charged = read_by_estimator(run), charged_table(tested, summary)
+    claims = charged_table(drawn[drawn["split"] == "claimed"], summary) if "claimed" in set(drawn["split"]) else None
     text, answers, figure = headline(tested), answer_runs(run, tested, summary), run / "figures" / "pareto.png"
     return [
         *([Headline(text)] if text else []),
         Facts.of(summary),
         Shown(main, heading="Main numbers"),
         *([] if charged is None else [Shown(charged, heading="Selectivity and its parts")]),
+        *([] if claims is None else [Shown(claims, heading="What is claimed, over several seeds")]),
         *([] if views is None else [Shown(by_estimator_table(views), heading="By every expression estimator")]),
         Shown(side_effects_table(tested), style="texts", heading="What each one damages"),
         *([Shown(strengths_table(tuned, tested), heading="Strengths that were tried")] if len(tuned) else []),
@@ -91,7 +93,7 @@ def headline(tested: Frame) -> str:
         reduction, kept = shares["leakage_reduction"], shares["retention"]
         return f"{opening} {reduction} of the leakage, keeps {kept} of the relevant affect and {end}."
     removed, kept = (
-        ", ".join(f"{shares[name]} of the {what}" for name, what in parts.items() if pd.notna(best.get(name)))
+        ", ".join(f"{shares[name]} of the {what}" for name, what in parts.items() if shares[name] != DASH)
         for parts in (_REMOVALS, _RETENTIONS)
     )
     return f"{opening} {removed}, keeps {kept}, and {end}: a selectivity of {number(best['selectivity'])}."

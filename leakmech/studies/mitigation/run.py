@@ -5,6 +5,7 @@
             chosen for each family
     test    the chosen ones, the adapters and interventions that were asked for, baselines and the oracle on the leakage
             set and on the sets of relevant affect, with all side effects
+    claimed what a claim is made about once more, over several generation seeds, pooled
 
 Without a diagnosis nothing is fitted and nothing chosen: adapters and interventions that were asked for are measured
 beside the base model and the oracle.
@@ -19,10 +20,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from leakmech.core.errors import ConfigError
+from leakmech.core.errors import ConfigError, nearest
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, read_json, slug, write_json
 from leakmech.datasets.facts import facts_to_choose_on, facts_to_report_on, load_facts
@@ -94,8 +96,7 @@ def mitigate(
     InterruptedRunError
         Ctrl-C or SIGTERM; finished cells are in `out` and the same call continues it.
     """
-    if isinstance(model, str | Path):
-        settings["model"] = str(model)
+    settings |= {"model": str(model)} if isinstance(model, str | Path) else {}
     config = MitigateConfig.parse({**settings, "diagnosis": str(diagnosis) if diagnosis else None}, where="mitigate")
     path = run_path(out, f"mitigate-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}")
     Run.check(path, config)
@@ -108,12 +109,13 @@ def mitigate(
     refuse_misfit_files(config, loaded)
     form = Renderer(loaded.tokenizer, Prompting.of(bench)).resolved_form
     families, left_out = fitting_families(families, form, named=bool(config.families))
+    _refuse_unknown_claims(config, [*(family.name for family in families), *(own.name for own in given)])
     parts = _fitted_parts(config, loaded, form, progress)
     fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
     fingerprint |= {"fitted_on": parts.source_hash} if parts else {}
-    facts: dict[str, Any] = {"dtype": dtype_name(loaded.dtype)} | ({} if by_name else {SCRIPT: True})
-    facts |= {"table_version": table_version(path)}
-    heard: Heard = {"progress": progress, "say": interim}
+    facts: dict[str, Any] = {"dtype": dtype_name(loaded.dtype), "table_version": table_version(path)}
+    facts |= {} if by_name else {SCRIPT: True}
+    heard = {"progress": progress, "say": interim}
     with Run.open(path, config, fingerprint, **facts) as run:
         chosen, tuned = _choose(config, parts, families, run, heard) if parts else ({}, [])
         judged_by = parts if config.baselines else None
@@ -124,6 +126,7 @@ def mitigate(
         rows = measure_all(run, test, compared, alpha=config.alpha)
         rows += random_bands(run, test, judged_by, chosen, draws=config.random_draws) if judged_by else []
         views = rows_by_estimator(test, compared, alpha=config.alpha)
+        rows += _claimed(config, run, test, chosen | {mitigation.name: mitigation for mitigation in given})
         found = {
             "model": config.model,
             "dataset": config.dataset,
@@ -203,6 +206,20 @@ def _test_cells(config: MitigateConfig, bench: BenchConfig, loaded: LoadedModel,
         margins=Margins(**config.margins), arrangements=config.arrangements, draws=config.bootstrap_draws,
         facts=facts_to_report_on(facts) if config.facts == FACTS else facts, version=_version(run), **heard,
     )  # fmt: skip
+
+
+def _claimed(config: MitigateConfig, run: Run, test: Cells, judged: Mapping[str, Mitigation]) -> list[Row]:
+    """Rows of what a claim is made about, with the base model and the oracle, over several seeds pooled."""
+    if not config.claimed:
+        return []
+    several = replace(test, split="claimed", home=test.split, seeds=config.seeds)
+    return measure_all(run, several, [*(judged[name] for name in config.claimed), ORACLE], alpha=config.alpha)
+
+
+def _refuse_unknown_claims(config: MitigateConfig, names: Sequence[str]) -> None:
+    for name in config.claimed:
+        if name not in names:
+            raise ConfigError(f"claimed: there will be no row of {name!r}{nearest(name, names)}")
 
 
 def _tune_cells(config: MitigateConfig, parts: FittedParts, run: Run, heard: Heard) -> Cells:

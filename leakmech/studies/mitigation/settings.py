@@ -26,6 +26,9 @@ _TERMS = (
 )  # fmt: skip
 """Settings that all that is compared shares, in the order in which runs have always been told apart by them."""
 
+_NEWER_TERMS = ("facts", "tilt_completions")
+"""The same, of later versions: at their defaults they leave no trace."""
+
 
 class MitigateConfig(
     StatisticsSettings, ScoringSettings, DecodingSettings, FormSettings, DataSettings, InferenceSettings
@@ -35,9 +38,9 @@ class MitigateConfig(
     command: ClassVar[str] = "mitigate"
     kind: ClassVar[str] = "mitigate"
     grows: ClassVar[Collection[str] | None] = (
-        "families", "adapters", "interventions", "baselines", "random_draws",
+        "families", "adapters", "interventions", "baselines", "random_draws", "claimed", "seeds",
     )  # fmt: skip
-    newer: ClassVar[Collection[str]] = ("random_draws", "facts", "tilt_completions")
+    newer: ClassVar[Collection[str]] = ("random_draws", "facts", "tilt_completions", "claimed", "seeds")
     title: ClassVar[str] = "Mitigations"
 
     diagnosis: str | None = Field(
@@ -70,6 +73,10 @@ class MitigateConfig(
         True, description="also shuffled labels, and random heads, neurons and directions of the size that was chosen"
     )
     random_draws: int = Field(20, ge=1, description="random draws of each kind, which the table shows as one band")
+    claimed: tuple[str, ...] = Field(
+        (), description="families, and rows of files, that a claim is made about: measured with several seeds, pooled"
+    )
+    seeds: int = Field(3, ge=2, description="generation seeds of what is claimed")
     generations: int = Field(4, ge=1, description="generations per prompt on the test sets")
     tune_generations: int = Field(2, ge=1, description="generations per prompt where strengths are chosen")
     tune_samples: int = Field(40, ge=3, description="samples of either set on which strengths are chosen")
@@ -110,4 +117,4 @@ class MitigateConfig(
     def terms(self) -> dict[str, Any]:
         """What holds for everything that is compared: a run takes in more mitigations as long as this is the same."""
         identity = self.identity()
-        return {name: identity[name] for name in (*_TERMS, *self.newer) if name in identity}
+        return {name: identity[name] for name in (*_TERMS, *_NEWER_TERMS) if name in identity}

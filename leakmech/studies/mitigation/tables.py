@@ -153,7 +153,8 @@ def in_order(frame: Frame) -> list[dict[str, Any]]:
 
     def key(row: Mapping[str, Any]) -> tuple[float, ...]:
         value = row["selectivity"]
-        missing = 0 if pd.isna(row.get("not_charged")) else str(row["not_charged"]).count(": ")
+        reasons = row.get("not_charged")
+        missing = reasons.count(": ") if isinstance(reasons, str) else 0
         return _place(row["kind"], row["told"]), missing, float("inf") if pd.isna(value) else -value
 
     return sorted(rows, key=key)

@@ -98,6 +98,26 @@ def test_a_run_takes_in_more_and_measures_only_that(finished, files, diagnosis, 
         mitigate(files / "model", diagnosis=diagnosis, out=finished.path, **settings | {"seed": 1})
 
 
+def test_what_is_claimed_is_measured_with_several_seeds_pooled(finished, files, diagnosis, tmp_path):
+    settings = {"relevant": (str(files / "relevant.jsonl"),), "relevant_fit": (str(files / "relevant-fit.jsonl"),)}
+    settings |= QUICK | {"claimed": ("ignore-if-unrelated",), "seeds": 2}
+    shutil.copytree(finished.path, tmp_path / "run")
+    frame = mitigate(files / "model", diagnosis=diagnosis, out=tmp_path / "run", **settings).to_frame()
+    chosen = finished.summary["chosen"]["ignore-if-unrelated"]
+    claimed, tested = (frame.loc[frame["split"] == split].set_index("name") for split in ("claimed", "test"))
+    assert list(claimed.index) == ["base", chosen, "oracle-control-prompt"]
+    assert set(claimed["seeds"]) == {2}
+    [folder] = (tmp_path / "run" / "cells" / "test").glob("base-*")
+    first, second = (leakmech.load_result(folder / name) for name in ("hexl", "hexl-seed1"))
+    assert second.record.config["seed"] == first.record.config["seed"] + 1
+    answers = [set(result.scores["first_sentence"]) for result in (first, second)]
+    assert answers[0] != answers[1]
+    assert claimed.loc["base", "removal_tilt"] == pytest.approx(tested.loc["base", "removal_tilt"], nan_ok=True)
+    assert "over several seeds" in (tmp_path / "run" / "report.html").read_text()
+    with pytest.raises(ConfigError, match="there will be no row of 'ignore-if'"):
+        mitigate(files / "model", diagnosis=diagnosis, out=tmp_path / "o", **settings | {"claimed": ("ignore-if",)})
+
+
 def test_what_was_fitted_is_read_when_a_run_is_continued(finished, files, diagnosis, monkeypatch):
     from leakmech.studies.mitigation import parts
 
