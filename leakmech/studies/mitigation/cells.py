@@ -56,6 +56,7 @@ from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.changed import requests_under, variant_under
 from leakmech.studies.mitigation.charges import charges, facts_under
 from leakmech.studies.mitigation.columns import (
+    arrangement_columns,
     damage_columns,
     leakage_columns,
     number_or_none,
@@ -299,13 +300,8 @@ class Cells:
         for arrangement in self.arrangements:
             base, changed = (self.arranged(one, arrangement) for one in (BASE, mitigation))
             scores = Pair(*(leakage_scores(result.scores, self.config.cleaning) for result in (base, changed)))
-            overall, options = changed.summary["overall"], {"seed": self.config.seed, "draws": self.draws}
-            row[f"valence_shift_{arrangement}"] = number_or_none(overall["valence_shift"])
-            free = overall.get("topic_free") or {}
-            row[f"topic_free_valence_shift_{arrangement}"] = number_or_none(free.get("valence_shift"))
-            if arrangement != "opposed":  # where there is only the shift
-                row[f"auc_el_{arrangement}"] = number_or_none(overall["auc_el"])
-                row[f"leakage_reduction_{arrangement}"] = number_or_none(leakage_reduction(scores, **options).value)
+            reduction = leakage_reduction(scores, **self._drawn).value
+            row |= arrangement_columns(arrangement, changed.summary["overall"], reduction)
         return row
 
     def _requests(self, mitigation: Mitigation) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leakmech.datasets.samples import POLARITIES
+from leakmech.prompts.arrangement import Arrangement
 from leakmech.side_effects.measure import SideEffects
 
 
@@ -46,6 +47,19 @@ def tilt_columns(summary: Mapping[str, Any]) -> dict[str, Any]:
         low, high = own.get(f"{name}_ci") or (None, None)
         row |= {f"tilt_{name}": own.get(name), f"tilt_{name}_low": low, f"tilt_{name}_high": high}
     return row | {"tilt_p_swap": own.get("p_swap")}
+
+
+def arrangement_columns(arrangement: Arrangement, overall: Mapping[str, Any], reduction: float) -> dict[str, Any]:
+    """Leakage with injections elsewhere; of two opposed ones there is the shift between their orders alone."""
+    free = overall.get("topic_free") or {}
+    row = {
+        f"valence_shift_{arrangement}": number_or_none(overall["valence_shift"]),
+        f"topic_free_valence_shift_{arrangement}": number_or_none(free.get("valence_shift")),
+    }
+    if arrangement == "opposed":
+        return row
+    row[f"auc_el_{arrangement}"] = number_or_none(overall["auc_el"])
+    return row | {f"leakage_reduction_{arrangement}": number_or_none(reduction)}
 
 
 def damage_columns(effects: SideEffects) -> dict[str, Any]:
