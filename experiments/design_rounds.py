@@ -43,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--diagnosis", required=True)
+    parser.add_argument("--prompt-form", default="plain", choices=("plain", "prefill", "chat"), help="of the diagnosis")
     parser.add_argument("--completions", required=True, help="run of bench --tilt on hexl")
     parser.add_argument("--self-completions", help="run of bench --tilt on relevant-self")
     parser.add_argument("--families", nargs="+", default=["heads-late", "late-heads-if-unrelated", "null-space"])
@@ -53,7 +54,13 @@ def main() -> None:
     parser.add_argument("--out", default="runs/rounds", help="folder for the interventions that are fitted")
     arguments = parser.parse_args()
     loaded = load_model(arguments.model, dtype="float32")
-    parts = load_fitted(arguments.diagnosis, loaded, relevant=arguments.relevant_fit, progress=rich_progress)
+    parts = load_fitted(
+        arguments.diagnosis,
+        loaded,
+        form=arguments.prompt_form,
+        relevant=arguments.relevant_fit,
+        progress=rich_progress,
+    )
     sets = {"hexl": arguments.completions, "relevant-matched": arguments.completions}
     sets |= {"relevant-self": arguments.self_completions} if arguments.self_completions else {}
     given = {name: read_completions(RunDirectory(Path(path))) for name, path in sets.items()}

@@ -31,7 +31,11 @@ def pooled_frame(results: Sequence[BenchResult], generations: int) -> pd.DataFra
     ]
     frame = pd.concat(frames, ignore_index=True)
     place = {sample: number for number, sample in enumerate(dict.fromkeys(frame["sample"].tolist()))}
-    order = frame.assign(place=frame["sample"].map(place)).sort_values(["place", "generation"], kind="stable").index
+    order = (
+        frame.assign(place=[place[sample] for sample in frame["sample"].tolist()])
+        .sort_values(["place", "generation"], kind="stable")
+        .index
+    )
     return frame.loc[order].reset_index(drop=True)
 
 
