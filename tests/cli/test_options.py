@@ -152,7 +152,7 @@ def settings_of(monkeypatch):
             raise outcome.exception or AssertionError(outcome.output)
         if command == "train-lora":
             return caught["values"][0]
-        for name in ("out", "progress", "interim", "columns"):
+        for name in ("out", "progress", "interim", "say", "columns"):
             caught["given"].pop(name, None)
         return SETTINGS[command].parse(caught["given"])
 

@@ -115,7 +115,7 @@ def mitigate(
     fingerprint |= {"fitted_on": parts.source_hash} if parts else {}
     facts: dict[str, Any] = {"dtype": dtype_name(loaded.dtype), "table_version": table_version(path)}
     facts |= {} if by_name else {SCRIPT: True}
-    heard = {"progress": progress, "say": interim}
+    heard: Heard = {"progress": progress, "say": interim}
     with Run.open(path, config, fingerprint, **facts) as run:
         chosen, tuned = _choose(config, parts, families, run, heard) if parts else ({}, [])
         judged_by = parts if config.baselines else None
@@ -128,11 +128,8 @@ def mitigate(
         views = rows_by_estimator(test, compared, alpha=config.alpha)
         rows += _claimed(config, run, test, chosen | {mitigation.name: mitigation for mitigation in given})
         found = {
-            "model": config.model,
-            "dataset": config.dataset,
+            **{name: getattr(config, name) for name in ("model", "dataset", "facts", "diagnosis")},
             "relevant": list(config.relevant),
-            "facts": config.facts,
-            "diagnosis": config.diagnosis,
             **_fitted_facts(parts, fitted, families),
             "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
             "left_out": left_out,
