@@ -11,7 +11,7 @@ in the decoding loop would see one token a step and find the same activations (u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from leakmech.core.errors import GenerationError
@@ -21,12 +21,44 @@ from leakmech.generation.decoding import Decoding
 from leakmech.generation.engine import generate, prompt_rows
 from leakmech.generation.hf_engine import HFEngine
 from leakmech.models.load import LoadedModel
-from leakmech.prompts.render import Prompting, Renderer
+from leakmech.prompts.render import Prompt, Prompting, Renderer
 from leakmech.scoring.sentence import FirstSentences
 
 POLARITIES: tuple[Condition, ...] = ("positive", "negative")
 N_CONTINUATIONS = 4
 MAX_TOKENS = 24
+
+
+def own_sentences(
+    model: LoadedModel,
+    prompts: Iterable[Prompt],
+    *,
+    renderer: Renderer,
+    n: int,
+    seed: int,
+    progress: Progress,
+    label: str,
+) -> Iterator[tuple[Prompt, int, str, str]]:
+    """Draw `n` generations a prompt; of those with a sentence of the model's own, give what was written and scored.
+
+    Yields the prompt, the generation's number, its text up to the end of that sentence, and the sentence.
+    """
+    by_id = {prompt.id: prompt for prompt in prompts}
+    sentences = FirstSentences.of(by_id.values())
+    for made in generate(
+        HFEngine.of(model),
+        prompt_rows(by_id.values(), renderer, range(n)),
+        Decoding(),
+        seed=seed,
+        stop=sentences.complete,
+        coupled=True,
+        progress=progress,
+        label=label,
+    ):
+        own = sentences.clean(made.prompt_id, made.text, "echo-free")
+        if own.scored:
+            read = sentences.up_to_scored(made.prompt_id, made.text, "echo-free")
+            yield by_id[made.prompt_id], made.generation, read, own.text
 
 
 def sample_behaviour(
@@ -44,26 +76,15 @@ def sample_behaviour(
     They are the first `n` generations that :func:`leakmech.bench` makes with this `seed`, cut off at `max_tokens`.
     Generations without a sentence of the model's own are left out.
     """
-    prompts = {prompt.id: prompt for sample in samples for prompt in (renderer.prompt(sample, c) for c in POLARITIES)}
-    sentences = FirstSentences.of(prompts.values())
-    generations = generate(
-        HFEngine.of(model),
-        prompt_rows(prompts.values(), renderer, range(n)),
-        Decoding(),
-        seed=seed,
-        stop=sentences.complete,
-        coupled=True,
-        progress=progress,
-        label="continuations",
-    )
+    prompts = [renderer.prompt(sample, condition) for sample in samples for condition in POLARITIES]
     found: dict[str, dict[str, list[tuple[int, ...]]]] = {
         sample.id: {polarity: [] for polarity in POLARITIES} for sample in samples
     }
-    for generation in generations:
-        prompt = prompts[generation.prompt_id]
-        own = sentences.clean(prompt.id, generation.text, "echo-free")
-        tokens = renderer.answer_ids(prompt.stem, own.text)[:max_tokens]
-        if own.scored and tokens:
+    for prompt, _, _, sentence in own_sentences(
+        model, prompts, renderer=renderer, n=n, seed=seed, progress=progress, label="continuations"
+    ):
+        tokens = renderer.answer_ids(prompt.stem, sentence)[:max_tokens]
+        if tokens:
             found[prompt.sample][prompt.condition].append(tokens)
     if not any(all(own.values()) for own in found.values()):
         raise GenerationError(

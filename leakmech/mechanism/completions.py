@@ -16,23 +16,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from leakmech.core.errors import GenerationError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.datasets.samples import PromptSet
-from leakmech.generation.decoding import Decoding
-from leakmech.generation.engine import generate, prompt_rows
-from leakmech.generation.hf_engine import HFEngine
 from leakmech.mechanism.attribution.pairs import Ending
+from leakmech.mechanism.behaviour import own_sentences
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
 from leakmech.scoring.expression import LABELS, Estimator
-from leakmech.scoring.sentence import FirstSentences
-from leakmech.scoring.tilt import FEWEST_DISTINCT, NO_SPREAD, TOO_FEW
+from leakmech.scoring.leakage import valence_of
+from leakmech.scoring.tilt import tilt_weights, why_no_tilt
 
 COMPLETIONS = 16
 """Completions of a stem by default, as in a benchmark."""
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -62,28 +60,20 @@ def sample_completions(
 
     Generations without a sentence of the model's own are left out.
     """
-    prompts = {prompt.id: prompt for prompt in renderer.prompts(samples, ("control",))}
-    sentences = FirstSentences.of(prompts.values())
     tokenizer: Any = model.tokenizer
-    found: list[tuple[str, int, str, str]] = []
-    for made in generate(
-        HFEngine.of(model),
-        prompt_rows(prompts.values(), renderer, range(n)),
-        Decoding(),
-        seed=seed,
-        stop=sentences.complete,
-        coupled=True,
-        progress=progress,
-        label="completions",
-    ):
-        cleaned = sentences.clean(made.prompt_id, made.text, "echo-free")
-        read = sentences.up_to_scored(made.prompt_id, made.text, "echo-free")
-        if cleaned.scored and read.strip():
-            found.append((prompts[made.prompt_id].sample, made.generation, read, cleaned.text))
+    prompts = renderer.prompts(samples, ("control",))
+    found = [
+        (prompt.sample, number, read, sentence)
+        for prompt, number, read, sentence in own_sentences(
+            model, prompts, renderer=renderer, n=n, seed=seed, progress=progress, label="completions"
+        )
+        if read.strip()
+    ]
     scores = np.asarray(judge([sentence for *_, sentence in found])) if found else np.zeros((0, len(LABELS)))
-    valence = scores[:, LABELS.index("positive")] - scores[:, LABELS.index("negative")]
     own: dict[str, list[Completion]] = {sample.id: [] for sample in samples}
-    for (sample, _, text, _), value in sorted(zip(found, valence.tolist(), strict=True), key=lambda row: row[0][:2]):
+    for (sample, _, text, _), value in sorted(
+        zip(found, valence_of(scores).tolist(), strict=True), key=lambda row: row[0][:2]
+    ):
         tokens = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
         own[sample].append(Completion(text, tokens, float(value)))
     return own
@@ -93,11 +83,11 @@ def without_tilt(completions: Completions) -> dict[str, str]:
     """Why samples have no tilt; those that have one are not named."""
     found = {}
     for sample, own in completions.items():
-        values = [completion.valence for completion in own]
-        if len({completion.tokens for completion in own}) < FEWEST_DISTINCT:
-            found[sample] = TOO_FEW
-        elif max(values) - min(values) <= _ROUNDING:
-            found[sample] = NO_SPREAD
+        reason = why_no_tilt(
+            len({completion.tokens for completion in own}), np.array([completion.valence for completion in own])
+        )
+        if reason is not None:
+            found[sample] = reason
     return found
 
 
@@ -123,6 +113,5 @@ def _weighted(own: Sequence[Completion], *, extremes: int | None) -> list[Ending
     if extremes is not None and extremes < len(own):
         order = [*order[: extremes // 2], *order[len(order) - (extremes - extremes // 2) :]]
     chosen = [own[place] for place in sorted(order)]
-    valence = np.array([completion.valence for completion in chosen])
-    weights = (valence - valence.mean()) / (len(chosen) - 1)
-    return [Ending(completion.tokens, float(weight)) for completion, weight in zip(chosen, weights, strict=True)]
+    weights = tilt_weights(torch.tensor([completion.valence for completion in chosen], dtype=torch.float64)).tolist()
+    return [Ending(completion.tokens, weight) for completion, weight in zip(chosen, weights, strict=True)]

@@ -29,6 +29,7 @@ from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.scoring.expression import Estimator, load_estimator
+from leakmech.scoring.leakage import valence_of
 
 TUNE_SHARE = 0.4
 KINDS: tuple[DirectionKind, ...] = ("read", "expressed")
@@ -166,9 +167,9 @@ class ActivationReader:
         own = sample_behaviour(self.model, samples, renderer=self.renderer, seed=self.seed, progress=self.progress)
         said = list(dict.fromkeys(tokens for both in own.values() for kind in both.values() for tokens in kind))
         scores = judge([str(self.model.tokenizer.decode(list(tokens))) for tokens in said])
-        valence = dict(zip(said, scores[:, 2] - scores[:, 0], strict=True))
+        glad = dict(zip(said, valence_of(scores), strict=True))
         extremes = {
-            sample: (max(texts, key=valence.__getitem__), min(texts, key=valence.__getitem__))
+            sample: (max(texts, key=glad.__getitem__), min(texts, key=glad.__getitem__))
             for sample, both in own.items()
             if len(texts := {tokens for polarity in POLARITIES for tokens in both[polarity]}) > 1
         }

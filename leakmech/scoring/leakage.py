@@ -183,10 +183,15 @@ def leakage_differences(scores: LeakageScores, condition: Condition) -> PerSampl
     return np.round(_mean(test) - _mean(control), _MEAN_DECIMALS)
 
 
+def valence_of(probabilities: Float[np.ndarray, "*texts 3"]) -> Float[np.ndarray, "*texts"]:
+    """P[positive] - P[negative] of an estimator's output."""
+    return probabilities[..., LABELS.index("positive")] - probabilities[..., LABELS.index("negative")]
+
+
 def mean_valence(scores: LeakageScores, condition: Condition) -> PerSample:
     """Mean valence P[positive] - P[negative] over the scored generations of each sample; NaN where there are none."""
     probabilities = scores.probabilities[condition]
-    return _mean(probabilities[:, :, LABELS.index("positive")] - probabilities[:, :, LABELS.index("negative")])
+    return _mean(valence_of(probabilities))
 
 
 def valence_shifts(scores: LeakageScores) -> dict[str, PerSample]:

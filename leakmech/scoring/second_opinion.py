@@ -17,7 +17,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from leakmech.core.errors import UsageError
 from leakmech.datasets.samples import CONDITIONS, POLARITIES
-from leakmech.scoring.leakage import LABELS, LeakageScores, own_label
+from leakmech.scoring.leakage import LeakageScores, own_label, valence_of
 from leakmech.scoring.statistics import DRAWS, UnitRatio, bootstrap_ratios, json_number
 
 
@@ -34,7 +34,7 @@ def estimator_agreement(
     both = ~(np.isnan(a).any(axis=1) | np.isnan(b).any(axis=1))
     a, b = a[both], b[both]
     classes = a.argmax(axis=1), b.argmax(axis=1)
-    valences = [p[:, LABELS.index("positive")] - p[:, LABELS.index("negative")] for p in (a, b)]
+    valences = [valence_of(p) for p in (a, b)]
     verdict_a, valid_a = _verdicts(first)
     verdict_b, valid_b = _verdicts(second)
     valid = valid_a & valid_b

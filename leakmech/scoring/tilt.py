@@ -79,10 +79,25 @@ def affective_tilt(
     Tensor
         In nats times valence (or nats a token). NaN for fewer than two completions.
     """
-    weights = torch.ones_like(valence) if counted is None else counted.to(valence.dtype)
-    n = weights.sum(-1, keepdim=True)
-    centred = weights * (valence - (weights * valence).sum(-1, keepdim=True) / n)
-    return (centred * log_p).sum(-1) / (n[..., 0] - 1)
+    return (tilt_weights(valence, counted=counted) * log_p).sum(-1)
+
+
+def tilt_weights(
+    valence: Float[Tensor, "*batch completions"], *, counted: Bool[Tensor, "*batch completions"] | None = None
+) -> Float[Tensor, "*batch completions"]:
+    """What each log-likelihood counts in :func:`affective_tilt`: centred valence over n - 1; they sum to 0."""
+    there = torch.ones_like(valence) if counted is None else counted.to(valence.dtype)
+    n = there.sum(-1, keepdim=True)
+    return there * (valence - (there * valence).sum(-1, keepdim=True) / n) / (n - 1)
+
+
+def why_no_tilt(
+    n_distinct: int, valence: Float[np.ndarray, " completions"], *, fewest: int = FEWEST_DISTINCT
+) -> str | None:
+    """Why a stem with these completions has no tilt; None where it has one."""
+    if n_distinct < fewest:
+        return TOO_FEW
+    return None if valence.max() - valence.min() > _ROUNDING else NO_SPREAD
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,13 +146,8 @@ class TiltData:
         self, estimator: str, counted: Bool[np.ndarray, "samples completions"], *, fewest: int = FEWEST_DISTINCT
     ) -> tuple[str | None, ...]:
         """Why each stem has no tilt; None where it has."""
-        few = self.n_distinct(counted) < fewest
-        low, high = (
-            fold(np.where(counted, self.valence[estimator], outside), axis=1)
-            for fold, outside in ((np.min, np.inf), (np.max, -np.inf))
-        )
-        flat = ~(high - low > _ROUNDING)
-        return tuple(TOO_FEW if f else NO_SPREAD if s else None for f, s in zip(few, flat, strict=True))
+        stems = zip(self.n_distinct(counted).tolist(), self.valence[estimator], counted, strict=True)
+        return tuple(why_no_tilt(n, own[kept], fewest=fewest) for n, own, kept in stems)
 
     def tilts(
         self,

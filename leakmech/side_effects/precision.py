@@ -21,7 +21,7 @@ import numpy as np
 from scipy import special
 
 from leakmech.datasets.samples import POLARITIES
-from leakmech.scoring.leakage import LABELS, LeakageScores, PerSample
+from leakmech.scoring.leakage import LeakageScores, PerSample, valence_of
 from leakmech.scoring.statistics import LEVEL
 
 AT = 0.85
@@ -32,10 +32,9 @@ def generation_variance(scores: LeakageScores) -> float:
     """Compute the mean variance that generations give to one sample's valence shift; NaN for a single generation."""
     total = 0.0
     for polarity in POLARITIES:
-        own = scores.probabilities[polarity]
-        valence = own[:, :, LABELS.index("positive")] - own[:, :, LABELS.index("negative")]
-        number = np.isfinite(valence).sum(axis=1)
-        several = valence[number > 1]
+        values = valence_of(scores.probabilities[polarity])
+        number = np.isfinite(values).sum(axis=1)
+        several = values[number > 1]
         if not len(several):
             return float("nan")
         total += float((np.nanvar(several, axis=1, ddof=1) / number[number > 1]).mean())

@@ -35,8 +35,8 @@ from leakmech.models.adapters import is_peft
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Prompt
 from leakmech.runs.directory import RunDirectory
-from leakmech.scoring.expression import LABELS, Estimator
-from leakmech.scoring.leakage import PerSample
+from leakmech.scoring.expression import Estimator
+from leakmech.scoring.leakage import PerSample, valence_of
 from leakmech.scoring.records import sampled_shift
 from leakmech.scoring.sentence import Cleaner, FirstSentences
 from leakmech.scoring.tilt import FORMS, TiltData, text_numbers, tilt_statistics
@@ -221,8 +221,7 @@ def with_valence(lines: Completions, estimators: Sequence[Estimator]) -> Complet
     columns: dict[str, Iterator[float]] = {}
     for estimator in estimators:
         found = np.asarray(estimator(sentences)) if sentences else np.zeros((0, 3))
-        valence = found[:, LABELS.index("positive")] - found[:, LABELS.index("negative")]
-        columns[estimator.name] = iter(valence.astype(float).tolist())
+        columns[estimator.name] = iter(valence_of(found).astype(float).tolist())
     return {
         sample: line
         | {
