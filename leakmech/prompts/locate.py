@@ -27,6 +27,9 @@ from leakmech.prompts.render import Prompt, Renderer
 _NONE: Span = (0, 0)
 """Of a part that a prompt does not have."""
 
+REGIONS = ("injection", "turn", "stem", "tail", "last", "ending")
+"""Regions in which a prompt is patched and drawn, in order; see :mod:`leakmech.mechanism.attribution.patching`."""
+
 
 @dataclass(frozen=True, eq=False)
 class LocatedPrompt:

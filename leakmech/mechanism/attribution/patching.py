@@ -40,10 +40,9 @@ from leakmech.models.components import Component, ComponentKind
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.models.sites import Site
-from leakmech.prompts.locate import LocatedPrompt
+from leakmech.prompts.locate import REGIONS, LocatedPrompt
 
 _SUBLAYERS: tuple[ComponentKind, ...] = ("attn", "mlp")
-REGIONS = ("injection", "turn", "stem", "tail", "last", "ending")
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from leakmech.core.errors import FigureError, nearest
+from leakmech.prompts.locate import REGIONS
 from leakmech.reports.cells import significant
 from leakmech.reports.figures.canvas import (
     INK,
@@ -25,8 +26,6 @@ from leakmech.reports.figures.canvas import (
     text_width,
 )
 from leakmech.reports.figures.frames import Frame, checked, has_interval, words
-
-REGIONS = ("injection", "turn", "stem", "tail", "last", "ending")
 
 
 def patching_map(
