@@ -27,14 +27,6 @@ DAMPEN = leakmech.DampenAttention(["L0H0", "L0H1", "L1H2", "L2H3"], factor=0.0)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, make_tiny, chat_tokenizer):
-    path = tmp_path_factory.mktemp("model")
-    make_tiny("llama-gqa").save_pretrained(path)
-    chat_tokenizer.save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def plain(folder, tmp_path_factory):
     return texts(leakmech.bench(folder, out=tmp_path_factory.mktemp("runs") / "plain", **SETTINGS))
 

@@ -51,14 +51,6 @@ def _letters(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, make_tiny, chat_tokenizer):
-    path = tmp_path_factory.mktemp("model")
-    make_tiny("llama-gqa").save_pretrained(path)
-    chat_tokenizer.save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
     """A run of the base model with tilt."""
     with pytest.MonkeyPatch.context() as patch:

@@ -40,14 +40,6 @@ def without_last_mlp(model):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, make_tiny, chat_tokenizer):
-    path = tmp_path_factory.mktemp("model")
-    make_tiny("llama-gqa").save_pretrained(path)
-    chat_tokenizer.save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def relevant(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "relevant.jsonl"
     PromptSet("relevant", load_dataset("relevant-matched").samples[:4]).save(path)
