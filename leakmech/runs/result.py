@@ -86,7 +86,7 @@ class Result:
         names = sorted(file.stem for file in (self.path / "tables").glob("*.csv"))
         if name not in names:
             raise RunDirectoryError(f"{self.path}: has no table {name!r}{nearest(name, names)}")
-        return pd.read_csv(self.path / "tables" / f"{name}.csv")
+        return pd.read_csv(self.path / "tables" / f"{name}.csv", dtype={"sample": str})  # an id such as 007 stays one
 
     def tables(self) -> Sequence[Printable]:
         """The main numbers for reading."""

@@ -57,6 +57,11 @@ NO_SPREAD = "completions of one valence"
 _ROUNDING = 1e-9
 
 
+def shift_column(estimator: str | None = None) -> str:
+    """The column of ``tables/tilt.csv`` with the shift per token by an estimator; None: the headline's."""
+    return "per_token_shift" if estimator is None else f"{estimator}/per_token_shift"
+
+
 def affective_tilt(
     log_p: Float[Tensor, "*batch completions"],
     valence: Float[Tensor, "*batch completions"],

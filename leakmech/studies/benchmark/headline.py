@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import pandas as pd
-
 from leakmech.core.errors import RunDirectoryError
 from leakmech.scoring.leakage import LeakageScores, main_ratios
 from leakmech.scoring.paired import STATISTICS
@@ -20,7 +17,7 @@ from leakmech.scoring.statistics import UnitRatio
 from leakmech.scoring.topic import on_injection, without_topic
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import Statistic
-from leakmech.studies.benchmark.tilt import read_completions, shift_column
+from leakmech.studies.benchmark.tilt import read_completions
 
 _OF_TOPIC_FREE = {
     "topic_free": "auc_el",
@@ -50,7 +47,7 @@ def headline_ratios(
     if statistic in STATISTICS:
         return ()
     if statistic == "tilt":
-        return (UnitRatio.mean_of(_tilt_shifts(result, scores.samples, estimator)),)
+        return (UnitRatio.mean_of(result.tilt_shifts(scores.samples, estimator=estimator).to_numpy()),)
     if statistic not in _OF_TOPIC_FREE:
         return (main_ratios(scores)[statistic],)
     _refuse_untold(result, policy, statistic)
@@ -68,12 +65,6 @@ def _refuse_untold(result: BenchResult, policy: Cleaning, statistic: Statistic) 
         f"compare: {result.path} does not say which answers are about the injection; make a run of the same answers "
         f"that does with: leakmech score {result.path}"
     )
-
-
-def _tilt_shifts(result: BenchResult, samples: Sequence[str], estimator: str | None) -> np.ndarray:
-    """The tilt shift per token of each sample, NaN where a stem has none."""
-    frame = pd.read_csv(result.path / "tables" / "tilt.csv").set_index("sample")
-    return frame[shift_column(estimator)].reindex(list(samples)).to_numpy(dtype=float)
 
 
 def refuse_other_completions(results: Sequence[BenchResult]) -> None:

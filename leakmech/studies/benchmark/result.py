@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
 
 from leakmech.reports.order import order_table
 from leakmech.reports.tables import Table, summary_tables, tilt_table
 from leakmech.runs.result import Result
+from leakmech.scoring.tilt import shift_column
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,24 @@ class BenchResult(Result):
     """
 
     kind = "bench"
+
+    def tilt_shifts(self, samples: Sequence[str] | None = None, *, estimator: str | None = None) -> pd.Series:
+        """The tilt shift per token by sample, NaN where a stem has none, of a run with tilt.
+
+        Parameters
+        ----------
+        samples
+            The samples that are wanted, in this order; None: those of the run.
+        estimator
+            Whose valence; None: the headline's.
+
+        Raises
+        ------
+        RunDirectoryError
+            The run has no tilt.
+        """
+        shifts = self.table("tilt").set_index("sample")[shift_column(estimator)].astype(float)
+        return shifts if samples is None else shifts.reindex(list(samples))
 
     def tables(self) -> list[Table]:
         """Every table, the main one first."""

@@ -39,7 +39,7 @@ from leakmech.scoring.expression import Estimator
 from leakmech.scoring.leakage import PerSample, valence_of
 from leakmech.scoring.records import sampled_shift
 from leakmech.scoring.sentence import Cleaner, FirstSentences
-from leakmech.scoring.tilt import FORMS, TiltData, text_numbers, tilt_statistics
+from leakmech.scoring.tilt import FORMS, TiltData, shift_column, text_numbers, tilt_statistics
 from leakmech.scoring.topic import shares_content_word
 from leakmech.side_effects.texts import plain_ids
 from leakmech.studies.benchmark.prompts import RunPrompts
@@ -286,11 +286,6 @@ def summarise_tilt(
     found = tilt_statistics(data, sampled=sampled, seed=config.seed, draws=config.bootstrap_draws)
     write_text(files.path / "tables" / "tilt.csv", per_sample(data, sampled).to_csv(index=False))
     return {"estimator": data.headline, **counts, **found, "sampled": told}
-
-
-def shift_column(estimator: str | None = None) -> str:
-    """The column of ``tables/tilt.csv`` with the shift per token by an estimator; None: the headline's."""
-    return "per_token_shift" if estimator is None else f"{estimator}/per_token_shift"
 
 
 def per_sample(data: TiltData, sampled: PerSample) -> pd.DataFrame:

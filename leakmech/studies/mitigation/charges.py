@@ -109,10 +109,9 @@ def _removal(leakage: Sequence[pd.DataFrame], cleaning: Cleaning) -> tuple[str, 
 
 
 def _removal_of_tilt(tilts: Sequence[BenchResult]) -> Part:
-    shifts = [result.table("tilt").set_index("sample")["per_token_shift"] for result in tilts]
-    samples = tuple(map(str, shifts[0].index))
-    base, row, oracle = (shift.reindex(shifts[0].index).to_numpy(dtype=np.float64) for shift in shifts)
-    return removal_part("removal_tilt", samples, base, row, oracle)
+    samples = tilts[0].tilt_shifts().index.tolist()
+    base, row, oracle = (result.tilt_shifts(samples).to_numpy() for result in tilts)
+    return removal_part("removal_tilt", tuple(samples), base, row, oracle)
 
 
 # -- facts -------------------------------------------------------------------------------------------------------------

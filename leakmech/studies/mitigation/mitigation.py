@@ -202,9 +202,13 @@ class _Stored(BaseModel):
 def told_by_parts(settings: Mapping[str, Any], interventions: Sequence[Intervention] = ()) -> Told:
     """The most that the parts of a mitigation are told: its settings, interventions, and a file of them if there."""
     configured = BenchConfig.parse({key: settings[key] for key in _TOLD_IN & settings.keys()}).told
+    return most_told([configured, *(item.told for item in (*interventions, *stored_interventions(settings)))])
+
+
+def stored_interventions(settings: Mapping[str, Any]) -> tuple[Intervention, ...]:
+    """The interventions in the file that settings name; none if they name none, or it is not there."""
     file = settings.get("intervention")
-    stored = load_interventions(file) if file and Path(file).is_file() else ()
-    return most_told([configured, *(item.told for item in (*interventions, *stored))])
+    return load_interventions(file) if file and Path(file).is_file() else ()
 
 
 def _tensor_files(path: Path) -> list[Path]:

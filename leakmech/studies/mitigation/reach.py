@@ -18,11 +18,8 @@ it is, so that the model's likelihoods say nothing about it.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from leakmech.interventions.files import load_interventions
 from leakmech.side_effects.measure import Reached
-from leakmech.studies.mitigation.mitigation import Mitigation
+from leakmech.studies.mitigation.mitigation import Mitigation, stored_interventions
 
 MEASURED_ON: dict[Reached, str] = {"controls": "kl", "neutral": "perplexity_ratio", "questions": "capability"}
 """Texts of the suite of side effects, and the column of the table that is measured on them."""
@@ -50,9 +47,7 @@ def _acts(mitigation: Mitigation, column: str, parts: frozenset[str]) -> bool:
         return True
     if settings.get("instruction") and column != "perplexity_ratio":
         return True
-    file = settings.get("intervention")
-    stored = load_interventions(file) if file and Path(file).is_file() else ()
-    edits = (*mitigation.interventions, *stored)
+    edits = (*mitigation.interventions, *stored_interventions(settings))
     if not edits:  # what nothing says cannot be ruled out, unless it is only an instruction
         return not settings.get("instruction")
     return any(edit.needed <= parts for edit in edits)
