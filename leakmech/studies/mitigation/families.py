@@ -11,7 +11,7 @@ is chosen on ``tune`` samples. Baselines do the same with arbitrary directions a
 ``heads-*``, ``neurons-*``   the components that the diagnosis ranks first, at their mean over control prompts (their
                      number), or scaled (the factor)
 ``drop-unrelated-text``   sentences whose cosine to the last one is below the strength are dropped
-``heads-late``, ``late-heads-*``, ``null-space``   told nothing, with or without a gate
+``heads-late``, ``late-heads-*``, ``null-space``, ``residual-direction*``   told nothing, with or without a gate
                      (:mod:`leakmech.studies.mitigation.untold`)
 ``steer-against``    adds the direction against the sign of the affect that a probe reads (share of the stream's length)
 """
@@ -48,6 +48,8 @@ from leakmech.studies.mitigation.untold import (
     late_heads_if_unrelated,
     null_space,
     resampled_heads_if_unrelated,
+    residual_direction,
+    residual_direction_if_unrelated,
 )
 
 Build = Callable[[FittedParts, float], Sequence[Intervention]]
@@ -282,6 +284,18 @@ FAMILIES: Registry[Family] = Registry.named(
         "what irrelevant affect does to attention undone in directions that nothing else needs",
         SHARES,
         null_space,
+    ),
+    _edits(
+        "residual-direction",
+        "what irrelevant affect moves and relevant affect does not, back to what it is after a neutral sentence",
+        (0.5, 1.0),
+        residual_direction,
+    ),
+    _edits(
+        "residual-direction-if-unrelated",
+        "the same where a probe at the last prompt token finds no relation to what stands before",
+        _CAUGHT,
+        residual_direction_if_unrelated,
     ),
     _edits("heads-scaled", "top 20 heads scaled", (0.0, 0.5), _scale_heads),
     _edits("neurons-mean", "top neurons at their mean over control prompts", (100, 500), _mean_neurons),

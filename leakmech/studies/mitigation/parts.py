@@ -38,7 +38,9 @@ from leakmech.studies.diagnosis.result import Diagnosis
 from leakmech.studies.diagnosis.run import load_splits
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.mitigation.late_outputs import LateOutputs, late_outputs
+from leakmech.studies.mitigation.late_streams import LateStreams, late_streams
 from leakmech.studies.mitigation.relation_probe import ReadAt, RelationProbe, fit_relation_probe
+from leakmech.studies.mitigation.residual_direction import ResidualDirections, residual_directions
 from leakmech.studies.mitigation.unrelated_map import UnrelatedMaps, unrelated_maps
 
 METHOD = "difference_of_means"
@@ -77,6 +79,15 @@ class FittedParts:
     @property
     def _prompting(self) -> Prompting:
         return Prompting.of(self.config)
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        return {"seed": self.seed, "prompting": self._prompting, "progress": self.progress}
+
+    @property
+    def _both_kinds(self) -> dict[str, Any]:
+        """Irrelevant affect to fit on and to hold against, beside the relevant one."""
+        return {"irrelevant_fit": self.splits["fit"], "irrelevant_tune": self.splits["tune"], **self._reading}
 
     @property
     def prompt_form(self) -> ResolvedForm:
@@ -196,23 +207,22 @@ class FittedParts:
     @cached_property
     def late_outputs(self) -> LateOutputs:
         """What heads write at the last token of control prompts and after."""
-        return late_outputs(
-            self.loaded, self.splits["fit"], seed=self.seed, prompting=self._prompting, progress=self.progress
-        )
+        return late_outputs(self.loaded, self.splits["fit"], **self._reading)
+
+    @cached_property
+    def late_streams(self) -> LateStreams:
+        """The stream of the upper layers at the last token of neutral prompts and after."""
+        return late_streams(self.loaded, self.splits["fit"], layers=self.upper_layers, **self._reading)
 
     @cached_property
     def unrelated_maps(self) -> UnrelatedMaps:
         """What attention adds in the upper layers after irrelevant affect, and what of it must stay otherwise."""
-        return unrelated_maps(
-            self.loaded,
-            self.relevant,
-            irrelevant_fit=self.splits["fit"],
-            irrelevant_tune=self.splits["tune"],
-            layers=self.upper_layers,
-            seed=self.seed,
-            prompting=self._prompting,
-            progress=self.progress,
-        )
+        return unrelated_maps(self.loaded, self.relevant, layers=self.upper_layers, **self._both_kinds)
+
+    @cached_property
+    def residual_directions(self) -> ResidualDirections:
+        """Leak directions of the upper layers without relevant affect."""
+        return residual_directions(self.loaded, self.relevant, layers=self.upper_layers, **self._both_kinds)
 
     # -- relevance ---------------------------------------------------------------------------------------------------
 
@@ -227,16 +237,7 @@ class FittedParts:
         return self._relation_probe("last_prompt")
 
     def _relation_probe(self, position: ReadAt) -> RelationProbe:
-        return fit_relation_probe(
-            self.loaded,
-            self.relevant,
-            irrelevant_fit=self.splits["fit"],
-            irrelevant_tune=self.splits["tune"],
-            position=position,
-            seed=self.seed,
-            prompting=self._prompting,
-            progress=self.progress,
-        )
+        return fit_relation_probe(self.loaded, self.relevant, position=position, **self._both_kinds)
 
 
 def load_fitted(

@@ -17,7 +17,7 @@ from leakmech.reports.figures.trade_off import trade_off
 from leakmech.reports.page import Facts, Headline, Picture, Section, Shown, how_it_was_made, write_page
 from leakmech.reports.tables import Table
 from leakmech.studies.benchmark.result import BenchResult
-from leakmech.studies.mitigation.gate_table import gate_table, map_table
+from leakmech.studies.mitigation.gate_table import gate_table, map_table, residual_table
 from leakmech.studies.mitigation.mitigation import HELD_AGAINST
 from leakmech.studies.mitigation.older import read_rows
 from leakmech.studies.mitigation.settings import MitigateConfig
@@ -72,6 +72,11 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
         *([Shown(strengths_table(tuned, tested), heading="Strengths that were tried")] if len(tuned) else []),
         *([Shown(gate_table(gate), heading="What a gate can know")] if (gate := summary.get("relation_gate")) else []),
         *([Shown(map_table(maps), heading="What maps leave alone")] if (maps := summary.get("null_space")) else []),
+        *(
+            [Shown(residual_table(found), heading="What lies along the leak direction")]
+            if (found := summary.get("residual_direction"))
+            else []
+        ),
         *([Shown(answers_table(answers), style="texts", heading="What the model says")] if answers else []),
         *([Picture.of(figure, _CAPTION, heading="Figure")] if figure.exists() else []),
         *how_it_was_made(run, summary, MitigateConfig),

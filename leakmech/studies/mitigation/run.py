@@ -283,13 +283,15 @@ def _names(kind: str, paths: Sequence[str]) -> dict[str, str]:
 
 def _fitted_facts(parts: FittedParts | None, fitted: Path, families: Sequence[Family]) -> Row:
     """What a summary says of the probes and maps in the interventions that were saved; null where none is used."""
+    names = {family.name for family in families}
     gated = {family.told for family in families if family.name.endswith("if-unrelated")}
     found: dict[str, tuple[bool, Callable[[FittedParts], Row]]] = {
         "relation_probe": ("boundary" in gated, lambda own: own.relation_probe.to_dict()),
         "relation_gate": ("nothing" in gated, lambda own: own.relation_gate.to_dict()),
-        "null_space": (
-            any(family.name == "null-space" for family in families),
-            lambda own: own.unrelated_maps.to_dict(SHARES),
+        "null_space": ("null-space" in names, lambda own: own.unrelated_maps.to_dict(SHARES)),
+        "residual_direction": (
+            any(name.startswith("residual-direction") for name in names),
+            lambda own: own.residual_directions.to_dict(),
         ),
     }
     facts: Row = {}

@@ -7,6 +7,8 @@
 ``null-space``       what irrelevant affect changes in the attention of upper layers, undone by linear maps that leave
                      alone what control prompts, relevant affect and facts need (strength: the share of the energy of
                      these that the maps may read); no gate, and it can be folded
+``residual-direction``   what irrelevant affect moves and relevant affect does not, taken back to what it is after a
+                     neutral sentence (strength: share of the way)
 
 A gate is read ahead (:class:`leakmech.interventions.base.Probe`), so that heads in all layers can be set.
 """
@@ -16,7 +18,7 @@ from __future__ import annotations
 from typing import Literal
 
 from leakmech.interventions.base import Intervention, Probe
-from leakmech.interventions.types import AblateHeads
+from leakmech.interventions.types import AblateDirection, AblateHeads
 from leakmech.studies.mitigation.late_outputs import LATE
 from leakmech.studies.mitigation.parts import FittedParts
 
@@ -62,3 +64,26 @@ def resampled_heads_if_unrelated(parts: FittedParts, caught: float) -> list[Inte
 def null_space(parts: FittedParts, share: float) -> list[Intervention]:
     """Maps of what attention adds in the upper layers."""
     return [parts.unrelated_maps.intervention(share)]
+
+
+def residual_direction(parts: FittedParts, strength: float, *, condition: Probe | None = None) -> list[Intervention]:
+    """The leak directions without relevant affect, from the prompt's last token on."""
+    found = parts.residual_directions
+    vectors = found.vectors(found.chosen)
+    return [
+        AblateDirection(
+            vectors,
+            layers=found.layers,
+            strength=strength,
+            set_point=parts.late_streams.along(vectors, position),
+            positions=position,
+            condition=condition,
+            model_hash=parts.loaded.base_hash,
+        )
+        for position in LATE
+    ]
+
+
+def residual_direction_if_unrelated(parts: FittedParts, caught: float) -> list[Intervention]:
+    """The same, all the way, where the gate fires."""
+    return residual_direction(parts, 1.0, condition=parts.relation_gate.probe(caught))

@@ -120,3 +120,4 @@ def test_the_table_of_a_gate_says_where_it_is_at_chance():
     table = gate_table(gate.to_dict() | {"layer": 2})
     assert [row[0] for row in table.rows] == ["1", "2 ✓"]
     assert [row[-1] for row in table.rows] == ["no: at chance", "yes"]
+    assert table.rows[0][2] == "0.53 [0.43, 0.63]"  # 1.645 sqrt(101 / 30000) to either side
