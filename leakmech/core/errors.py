@@ -75,6 +75,11 @@ class InterruptedRunError(LeakmechError):
 
     exit_code = 1
 
+    def __init__(self, message: str, *, run: str = "") -> None:
+        super().__init__(message)
+        self.run = run
+        """What was interrupted, as the message names it."""
+
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the valid name closest to `name`, or the list of valid names."""

@@ -15,7 +15,8 @@ from leakmech.core.errors import InterruptedRunError
 def interruptible(where: object, saved: Callable[[], str], how_to_continue: str) -> Iterator[None]:
     """Turn an interruption of the block, or of a run inside it, into one InterruptedRunError.
 
-    `saved` is called after an interruption and says what is on disk.
+    `saved` is called after an interruption and says what is on disk. Of a block inside another one of the same run, the
+    inner one says it; of another run inside this one, this one does.
     SIGTERM interrupts as Ctrl-C does, unless the program has its own handler for it or this is not the main thread,
     where Python delivers no signals.
     """
@@ -24,8 +25,11 @@ def interruptible(where: object, saved: Callable[[], str], how_to_continue: str)
         signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
-    except (KeyboardInterrupt, InterruptedRunError):
-        raise InterruptedRunError(f"{where}: interrupted; {saved()}; continue with: {how_to_continue}") from None
+    except (KeyboardInterrupt, InterruptedRunError) as error:
+        if isinstance(error, InterruptedRunError) and error.run == str(where):
+            raise
+        message = f"{where}: interrupted; {saved()}; continue with: {how_to_continue}"
+        raise InterruptedRunError(message, run=str(where)) from None
     finally:
         if own:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -243,6 +243,14 @@ class TestUnfinished:
         ):
             raise KeyboardInterrupt
 
+    def test_a_block_inside_a_block_of_the_same_run_says_what_is_saved(self):
+        with (
+            pytest.raises(InterruptedRunError, match=r"^run: interrupted; 4 rows"),
+            interruptible("run", lambda: "all that is finished", "the same call"),
+            interruptible("run", lambda: "4 rows", "the same call"),
+        ):
+            raise KeyboardInterrupt
+
     def test_other_errors_pass(self):
         with pytest.raises(ZeroDivisionError), interruptible("run", lambda: "", "the same call"):
             raise ZeroDivisionError

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,28 +116,55 @@ def mitigate(
     facts: dict[str, Any] = {"dtype": dtype_name(loaded.dtype), "table_version": table_version(path)}
     facts |= {} if by_name else {SCRIPT: True}
     heard: Heard = {"progress": progress, "say": interim}
-    with Run.open(path, config, fingerprint, **facts) as run:
-        chosen, tuned = _choose(config, parts, families, run, heard) if parts else ({}, [])
-        judged_by = parts if config.baselines else None
-        fitted = path / "fitted"
-        baselines = [one for family in BASELINES for one in family.members(judged_by, fitted)] if judged_by else []
-        test = _test_cells(config, bench, loaded, run, heard)
-        compared = [*chosen.values(), *given, ORACLE, *baselines]
-        rows = measure_all(run, test, compared, alpha=config.alpha)
-        rows += random_bands(run, test, judged_by, chosen, draws=config.random_draws) if judged_by else []
-        views = rows_by_estimator(test, compared, alpha=config.alpha)
-        rows += _claimed(config, run, test, chosen | {mitigation.name: mitigation for mitigation in given})
-        found = {
-            **{name: getattr(config, name) for name in ("model", "dataset", "facts", "diagnosis")},
-            "relevant": list(config.relevant),
-            **_fitted_facts(parts, fitted, families),
-            "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
-            "left_out": left_out,
-        }
+    with (
+        Run.open(path, config, fingerprint, **facts) as run,
+        run.interruptible(lambda: "what was fitted and measured is saved"),
+    ):
+        found = _compare(config, run, _test_cells(config, bench, loaded, run, heard), parts, families, given, left_out)
         timing = {"total_s": round(time.perf_counter() - started, 1)}
-        result = finish(run, [*rows, *tuned], found, test, timing, views=views)
+        result = finish(run, found.rows, found.about, found.test, timing, views=found.views)
         write_report(path)
     return result
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Everything of a comparison but its files."""
+
+    test: Cells
+    rows: list[Row]
+    views: list[Row]
+    about: Row
+
+
+def _compare(
+    config: MitigateConfig,
+    run: Run,
+    test: Cells,
+    parts: FittedParts | None,
+    families: Sequence[Family],
+    given: Sequence[Mitigation],
+    left_out: Mapping[str, str],
+) -> _Compared:
+    """Choose strengths, and measure what was chosen, what was given, and what both are held against."""
+    heard: Heard = {"progress": test.progress, "say": test.say}
+    chosen, tuned = _choose(config, parts, families, run, heard) if parts else ({}, [])
+    judged_by = parts if config.baselines else None
+    fitted = run.path / "fitted"
+    baselines = [one for family in BASELINES for one in family.members(judged_by, fitted)] if judged_by else []
+    compared = [*chosen.values(), *given, ORACLE, *baselines]
+    rows = measure_all(run, test, compared, alpha=config.alpha)
+    rows += random_bands(run, test, judged_by, chosen, draws=config.random_draws) if judged_by else []
+    views = rows_by_estimator(test, compared, alpha=config.alpha)
+    rows += _claimed(config, run, test, chosen | {mitigation.name: mitigation for mitigation in given})
+    about = {
+        **{name: getattr(config, name) for name in ("model", "dataset", "facts", "diagnosis")},
+        "relevant": list(config.relevant),
+        **_fitted_facts(parts, fitted, families),
+        "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
+        "left_out": left_out,
+    }
+    return _Compared(test, [*rows, *tuned], views, about)
 
 
 def _fitted_parts(

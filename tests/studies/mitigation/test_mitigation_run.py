@@ -14,7 +14,7 @@ from markupsafe import escape
 
 import leakmech
 from leakmech import Mitigation, diagnose, mitigate
-from leakmech.core.errors import ConfigError, InterventionError, ModelError, RunDirectoryError
+from leakmech.core.errors import ConfigError, InterruptedRunError, InterventionError, ModelError, RunDirectoryError
 from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.models.components import Component
 from leakmech.runs.directory import stored_settings
@@ -136,6 +136,21 @@ def test_what_was_fitted_is_read_when_a_run_is_continued(finished, files, diagno
     with pytest.raises(RunDirectoryError, match="fitted_on"):
         mitigate(files / "model", diagnosis=diagnosis, out=finished.path, **settings | QUICK)
     ranks.write_text(ranked)
+
+
+def test_an_interruption_while_something_is_fitted_says_how_to_go_on(files, diagnosis, tmp_path, monkeypatch):
+    from leakmech.studies.mitigation import parts
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parts, "fit_relation_probe", interrupt)
+    with pytest.raises(InterruptedRunError) as interrupted:
+        mitigate(files / "model", diagnosis=diagnosis, out=tmp_path / "run", **QUICK)
+    assert str(interrupted.value) == (
+        f"{tmp_path / 'run'}: interrupted; what was fitted and measured is saved; continue with: leakmech mitigate "
+        f"--out {tmp_path / 'run'}"
+    )
 
 
 def test_naming_a_run_is_enough_to_go_on_in_its_number_format(finished):
