@@ -6,6 +6,9 @@ import copy
 import sys
 from typing import Any
 
+GATED = "LEAKMECH_GATED_LORA"
+"""Type of a gated adapter in its configuration (:mod:`leakmech.models.gated`)."""
+
 
 def is_peft(model: Any) -> bool:
     """Whether `model` is a PEFT model; PEFT takes two seconds to import, so it is only looked at if it is imported."""

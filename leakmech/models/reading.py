@@ -102,7 +102,7 @@ def attach_adapter(model: Any, folder: Path) -> Any:
         warnings.filterwarnings("error", message=".*missing adapter keys")
         # PEFT asks for it under the name that transformers is about to change.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        adapted = PeftModel.from_pretrained(model, folder)
+        adapted = PeftModel.from_pretrained(model, folder, config=_gated_config(folder))
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     weights = folder / "adapter_model.safetensors"
     if weights.is_file():
@@ -111,6 +111,13 @@ def attach_adapter(model: Any, folder: Path) -> Any:
         if left_over:
             raise ModelError(f"{folder}: is an adapter for another model (no place for {left_over[0]!r})")
     return adapted.eval()
+
+
+def _gated_config(folder: Path) -> Any:
+    """Settings of a gated adapter, which PEFT cannot read itself; None of any other."""
+    from leakmech.models.gated import read_gated_config
+
+    return read_gated_config(folder)
 
 
 def _refuse_other_base(model: Any, folder: Path) -> None:

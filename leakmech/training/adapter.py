@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,8 @@ def adapted(loaded: LoadedModel, config: LoraTrainingConfig, modules: Sequence[s
     """
     from peft import LoraConfig, PeftModel, get_peft_model
 
+    from leakmech.models.gated import GatedLoraConfig
+
     base: Any = loaded.model
     if isinstance(base, PeftModel):
         raise ModelError(
@@ -43,7 +46,8 @@ def adapted(loaded: LoadedModel, config: LoraTrainingConfig, modules: Sequence[s
         )
     before = loaded.weights_hash
     frozen = {name: parameter.requires_grad for name, parameter in base.named_parameters()}
-    settings = LoraConfig(
+    kind = LoraConfig if config.gate_bias is None else partial(GatedLoraConfig, gate_bias=config.gate_bias)
+    settings = kind(
         task_type="CAUSAL_LM",
         r=config.rank,
         lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType] - any number will do

@@ -126,6 +126,7 @@ class AdapterSettings(Settings):
     """The adapter's shape and place."""
 
     title: ClassVar[str] = "Adapter"
+    newer: ClassVar[Collection[str]] = ("gate_bias",)
 
     rank: int = Field(8, ge=1, description="rank of the adapter's matrices")
     alpha: float = Field(16.0, gt=0, description="scale of the adapter: alpha / rank, with rslora alpha / sqrt(rank)")
@@ -134,6 +135,12 @@ class AdapterSettings(Settings):
     targets: str | tuple[str, ...] = Field("all-linear", description="all-linear, attention, mlp, or module names")
     layers: tuple[int, ...] | None = Field(None, description="layers that get an adapter; null: all")
     components: Components | None = Field(None, description="only where a diagnosis found carriers")
+    gate_bias: float | None = Field(
+        None,
+        le=0,
+        description="gives every rank a gate, read from the same token; its bias starts here (-3: 5 % open); null: no "
+        "gate. A gated adapter cannot be merged",
+    )
 
 
 class LossSettings(Settings):

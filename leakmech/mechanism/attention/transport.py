@@ -30,6 +30,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from leakmech.core.errors import ModelError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.datasets.samples import POLARITIES, PromptSet, load_dataset
 from leakmech.mechanism.activations.run import padded
@@ -210,6 +211,11 @@ def _frozen_scale(norm: Any, hidden: Float[Tensor, "row d_model"]) -> Float[Tens
 
 def _transposed(linear: nn.Module, vectors: Float[Tensor, "row d_out"], *, d_in: int) -> Float[Tensor, "row d_in"]:
     """Pass vectors through the transpose of a linear module; it is found as its derivative, so adapters count."""
+    if hasattr(linear, "lora_gate"):
+        raise ModelError(
+            "transport: the adapter has gates on the attention's output, which is not a linear map then; train it on "
+            "other targets, or diagnose the base model"
+        )
     at: Any = next(linear.parameters())
     with torch.enable_grad():
         zero = torch.zeros(len(vectors), 1, d_in, dtype=torch.float32, device=vectors.device)

@@ -285,9 +285,13 @@ def _to_fit(samples: PromptSet) -> PromptSet:
 
 def _save_adapter(model: Any, folder: Path) -> None:
     """Write the adapter as PEFT does, each file whole or absent, its configuration last."""
+    from leakmech.models.gated import mark_gated  # here: PEFT takes two seconds to import
+
     with tempfile.TemporaryDirectory() as temporary:
         with quiet():
             model.save_pretrained(temporary, safe_serialization=True, save_embedding_layers=False)
+        if model.peft_config["default"].to_dict().get("gate_bias") is not None:
+            mark_gated(Path(temporary))
         for name in _ADAPTER_FILES:
             with atomic_path(folder / name) as path:
                 shutil.copyfile(Path(temporary) / name, path)
