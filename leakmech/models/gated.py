@@ -88,7 +88,8 @@ class GatedLinear(Linear):
 
 def gate_modules(model: nn.Module) -> list[nn.Module]:
     """List the maps G x + b of all gates of a PEFT model, in the order of its modules."""
-    return [gate for module in model.modules() if isinstance(module, GatedLinear) for gate in module.lora_gate.values()]
+    gates: list[Any] = [module.lora_gate for module in model.modules() if isinstance(module, GatedLinear)]
+    return [gate for own in gates for gate in own.values()]
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -99,7 +100,8 @@ def read_gated_config(folder: Path) -> GatedLoraConfig | None:
     values = read_json(folder / ADAPTER_CONFIG)
     if values.pop("peft_type", None) != GATED:
         return None
-    return GatedLoraConfig.from_peft_type(**values)
+    config: Any = GatedLoraConfig.from_peft_type(**values)
+    return config
 
 
 def mark_gated(folder: Path) -> None:

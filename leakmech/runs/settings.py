@@ -53,7 +53,7 @@ class Settings(BaseModel):
     """Settings that may differ when a run takes in more, finished or not; None: a finished run is only read."""
     newer: ClassVar[Collection[str]] = ()
     """Settings that runs of earlier versions do not know, beside those of the groups: at their defaults they leave no
-    trace."""
+    trace. ``group.field`` is a field of a group."""
     title: ClassVar[str] = "Settings"
     """What the fields that a class adds are about: the heading of their options."""
 
@@ -72,8 +72,13 @@ class Settings(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The settings that decide results, JSON-ready."""
         newer = {name for kind in type(self).__mro__ for name in vars(kind).get("newer", ())}
-        at_default = {name for name in newer if getattr(self, name) == type(self).model_fields[name].default}
-        return self.model_dump(mode="json", exclude={*self.place, *at_default})
+        exclude: dict[str, Any] = dict.fromkeys(self.place, True)
+        for name in newer:
+            group, _, field = name.rpartition(".")
+            owner = getattr(self, group) if group else self
+            if getattr(owner, field) == type(owner).model_fields[field].default:
+                exclude |= {group: {*exclude.get(group, ()), field}} if group else {field: True}
+        return self.model_dump(mode="json", exclude=exclude)
 
 
 # -- groups of settings that studies share ---------------------------------------------------------------------------

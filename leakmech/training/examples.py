@@ -9,6 +9,7 @@ completion:
     relevant      injection + stem     p       stay as it is
     neutral       injection + stem     p       stay as it is
     plain         stem                 p       stay as it is
+    facts         fact + stem          p       stay as it is
 
 The two texts of an example differ in length, but end alike: with chat tail, stem and y. Positions of this shared
 suffix are therefore aligned from the right, and a batch carries, for either text, the columns of
@@ -58,12 +59,16 @@ class TrainingExample:
     None tokenises `completion` together with the prompt.
     """
     polarity: Polarity | None = None
-    """Polarity of the injection; None for neutral and plain examples."""
+    """Polarity of the injection; None for neutral, plain and facts examples."""
     stem: str | None = None
     """Examples of one stem go into one step together, as far as they fit; with None an example goes alone.
 
     An adapter that answers all injections of a stem alike then gains nothing.
     """
+    group: str | None = None
+    """The sentence whose examples go into one step together, in place of those of the stem."""
+    arrangement: str | None = None
+    """Where the injection stands (:mod:`leakmech.prompts.arrangement`); None: before the stem."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

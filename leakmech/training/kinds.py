@@ -10,10 +10,12 @@ from typing import Literal, get_args
 
 from leakmech.core.registry import Registry
 
-ExampleKind = Literal["irrelevant", "relevant", "neutral", "plain"]
+ExampleKind = Literal["irrelevant", "relevant", "neutral", "plain", "facts"]
 KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
+TrainedArrangement = Literal["before", "middle", "turn", "after"]
+"""Where injections may stand in training (:mod:`leakmech.prompts.arrangement`)."""
 Padding = Literal["left", "right"]
-ANCHORS: tuple[ExampleKind, ...] = ("relevant", "neutral", "plain")
+ANCHORS: tuple[ExampleKind, ...] = ("relevant", "neutral", "plain", "facts")
 SetPoint = Literal["zero", "control"]
 Divergence = Literal["kl", "total_variation"]
 
@@ -38,6 +40,7 @@ OBJECTIVES: Registry[Objective] = Registry(
     "objective",
     {
         "consistency_sft": Objective(("irrelevant",), logits=True),
+        "sft": Objective(KINDS, logits=True),
         "distillation": Objective(("irrelevant",), logits=True, reference=True),
         "activation_consistency": Objective(("irrelevant",), hidden=True, reference=True),
         "anchor": Objective(ANCHORS, logits=True, reference=True),

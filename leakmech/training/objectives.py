@@ -5,9 +5,10 @@ with its adapter, h their hidden states and s the positions of the shared suffix
 (:mod:`leakmech.training.examples`):
 
     consistency_sft         mean_t -log g(y_t | p, y_<t)                                     irrelevant
+    sft                     mean_t -log g(y_t | p, y_<t)                                     all kinds
     distillation            mean_t D( f(. | r, y_<t) || g(. | p, y_<t) )                      irrelevant
     activation_consistency  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   irrelevant
-    anchor                  mean_t D( f(. | p, y_<t) || g(. | p, y_<t) )                      relevant, neutral, plain
+    anchor                  mean_t D( f(. | p, y_<t) || g(. | p, y_<t) )                      all other kinds
     contrastive             mean_t D( f(. | r, y_<t) || g(. | p, y_<t) )                      all kinds
     activation_contrastive  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   all kinds
     direction_penalty       mean_s,v (v . h_g(p, y)_s - c_v)^2 / norm_v^2                     irrelevant
@@ -18,8 +19,8 @@ Every loss is a mean within an example, and the loss of a step is
 
 so that the share of a kind acts as its weight and neither padding nor the way a step is cut into batches matters.
 *Contrastive* is the sum of *distillation* and *anchor*: irrelevant affect is to be answered like no affect, relevant
-affect as before; *activation_contrastive* asks the same of hidden states. The base model is the same model with its
-adapter switched off: there is no second copy, and nothing flows back into it.
+affect as before; *activation_contrastive* asks the same of hidden states, *sft* of the sampled tokens alone. The base
+model is the same model with its adapter switched off: there is no second copy, and nothing flows back into it.
 
 D is the KL divergence or the total variation distance. They differ where the student cannot tell for sure whether an
 injection is relevant: the KL divergence is least for the mixture of both answers in the proportion of their
@@ -54,6 +55,7 @@ from leakmech.training.kinds import OBJECTIVES, Divergence, ExampleKind, Objecti
 from leakmech.training.preventative import PreventativeSteering
 
 _ON_STATES = frozenset({"activation_consistency", "activation_contrastive"})
+_ON_TOKENS = frozenset({"consistency_sft", "sft"})
 _TOKENS_AT_A_TIME = 16
 
 
@@ -276,7 +278,7 @@ class Losses:
         rows = batch.rows_of(self._active[name].kinds)
         if not len(rows):
             return torch.zeros(0, device=rows.device)
-        if name == "consistency_sft":
+        if name in _ON_TOKENS:
             own = batch.target_mask[rows]
             return negative_log_likelihood(student.logits_of(rows), batch.targets[rows][own], own)
         mask = batch.suffix_mask[rows]

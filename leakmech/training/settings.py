@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from leakmech.core.errors import ConfigError
+from leakmech.datasets.facts import FROZEN_FACTS
 from leakmech.datasets.samples import POLARITIES, Polarity
 from leakmech.generation.decoding import Decoding
 from leakmech.runs.settings import (
@@ -18,7 +19,7 @@ from leakmech.runs.settings import (
     Settings,
     Spelling,
 )
-from leakmech.training.kinds import KINDS, OBJECTIVES, Padding, SetPoint
+from leakmech.training.kinds import KINDS, OBJECTIVES, Padding, SetPoint, TrainedArrangement
 
 
 class _Group(BaseModel):
@@ -30,6 +31,9 @@ class ObjectiveWeights(_Group):
 
     consistency_sft: float = Field(
         0.0, ge=0, description="weight of -log p of a control completion after the injected prompt"
+    )
+    sft: float = Field(
+        0.0, ge=0, description="weight of -log p of the reference's completion after the prompt: all kinds of examples"
     )
     distillation: float = Field(
         0.0, ge=0, description="weight of the divergence from base on the control prompt: irrelevant examples"
@@ -56,6 +60,7 @@ class Shares(_Group):
     relevant: float = Field(0.0, ge=0, description="share of affect that should show")
     neutral: float = Field(0.0, ge=0, description="share of neutral injections, as an anchor")
     plain: float = Field(0.0, ge=0, description="share of prompts without an injection, as an anchor")
+    facts: float = Field(0.0, ge=0, description="share of neutral facts that the stem asks for, as an anchor")
 
 
 class Components(_Group):
@@ -97,6 +102,7 @@ class TrainingData(DecodingSettings, InstructionSettings, FormSettings):
     """What an adapter is trained on."""
 
     title: ClassVar[str] = "Training data"
+    newer: ClassVar[Collection[str]] = ("paired", "arrangements", "facts", "shares.facts")
 
     irrelevant: str | None = Field(None, description="data set whose injections should not show (AEXL fit)")
     relevant: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
@@ -105,6 +111,15 @@ class TrainingData(DecodingSettings, InstructionSettings, FormSettings):
     mismatched: int = Field(
         0, ge=0, description="times that stems of relevant samples are also paired with injections of other themes"
     )
+    paired: bool = Field(
+        False,
+        description="only sentences that stand before a stem they are about and before one of another theme; both, and "
+        "the second stem alone, go into one step",
+    )
+    arrangements: tuple[TrainedArrangement, ...] = Field(
+        ("before",), min_length=1, description="where injections stand: before, middle, turn, after; each a part"
+    )
+    facts: str = Field("facts-fit", description="facts of which every other one is an anchor, if they have a share")
     clear_pairs: ClearPairs | None = Field(None, description="train and tune on clear pairs only; null: on all")
     relevant_pairs: bool = Field(False, description="also sentences that follow each other in the embedded archive")
     examples_file: str | None = Field(None, description="JSONL of finished examples, instead of data sets")
@@ -147,6 +162,7 @@ class LossSettings(Settings):
     """What training makes smaller."""
 
     title: ClassVar[str] = "Losses"
+    newer: ClassVar[Collection[str]] = ("objectives.sft",)
 
     objectives: ObjectiveWeights = Field(
         default_factory=lambda: ObjectiveWeights.model_validate({"consistency_sft": 1.0}),
@@ -218,6 +234,12 @@ class LoraTrainingConfig(LossSettings, AdapterSettings, TrainingData, ModelSetti
             raise ConfigError(
                 f"{where}: total_variation is {self.total_variation:g}, but no objective with a weight compares "
                 f"distributions; set it to 0, or give one of {', '.join(comparing)} a weight"
+            )
+        if self.facts == FROZEN_FACTS:
+            raise ConfigError(f"{where}: facts: {FROZEN_FACTS} is kept for a last evaluation; train on facts-fit")
+        if self.paired and not (self.relevant and self.mismatched):
+            raise ConfigError(
+                f"{where}: paired needs relevant samples and mismatched of 1 or more: both sides of a pair"
             )
         if self.examples_file is not None:
             return

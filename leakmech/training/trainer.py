@@ -96,7 +96,7 @@ class Trainer:
         check_examples(self.examples)
         stems: dict[str, list[int]] = {}
         for index, example in enumerate(self.examples):
-            stems.setdefault(example.stem or example.id, []).append(index)
+            stems.setdefault(example.group or example.stem or example.id, []).append(index)
         self._stems = list(stems.values())
         self._encoded = [self.collator.encode(example) for example in self.examples]
         self._parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -127,7 +127,7 @@ class Trainer:
     def step_examples(self, step: int) -> list[int]:
         """Give the indices of the examples of a step, counted from 0; every epoch has an order of its own.
 
-        Examples of one stem stand beside each other.
+        Examples of one stem, or of one group, stand beside each other.
         """
         epoch, index = divmod(step, self.steps_per_epoch)
         shuffled = numpy_generator(self.config.seed, "order", epoch).permutation(len(self._stems))

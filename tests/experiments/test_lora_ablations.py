@@ -17,7 +17,7 @@ from leakmech.training.settings import LoraTrainingConfig
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-@pytest.mark.parametrize("name", ["lora_ablations.yaml", "lora_ablations_gpu.yaml"])
+@pytest.mark.parametrize("name", ["lora_ablations.yaml", "lora_ablations_gpu.yaml", "lora_sft.yaml"])
 def test_every_variant_is_a_valid_training_that_differs_from_the_recipe(name):
     settings = read_settings(CONFIGS / name)
     recipe = read_yaml(CONFIGS / settings["recipe"]) | settings.get("changes", {})

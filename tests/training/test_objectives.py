@@ -175,12 +175,13 @@ class TestOnModels:
         h, c = hidden[1][-shared:], control[1][-shared:]  # after layer 0; after the last one comes the final norm
         h2, c2 = self.last_layer(model, ids)[-shared:], self.last_layer(model, own, base=True)[-shared:]
         distances = [float(((x - y).square().sum(-1) / y.square().sum(-1)).mean()) for x, y in ((h, c), (h2, c2))]
-        on_both = {"contrastive": apart, "activation_contrastive": sum(distances) / 2}
+        told = float(-given[torch.arange(n), ids[-n:]].mean())
+        on_both = {"contrastive": apart, "activation_contrastive": sum(distances) / 2, "sft": told}
         if one.kind != "irrelevant":
             return {"anchor": apart} | on_both
         projections = hidden[2][-shared:] @ direction().vector
         return on_both | {
-            "consistency_sft": float(-given[torch.arange(n), ids[-n:]].mean()),
+            "consistency_sft": told,
             "distillation": apart,
             "activation_consistency": sum(distances) / 2,
             "direction_penalty": float(((projections - 0.5) / 2.0).square().mean()),

@@ -18,6 +18,7 @@ from typing import Any
 from leakmech.core.errors import ModelError, StorageError, UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import atomic_path
+from leakmech.datasets.facts import facts_to_choose_on, load_facts
 from leakmech.datasets.relevant_pairs import archive_pairs
 from leakmech.datasets.samples import PromptSet, load_dataset, pooled
 from leakmech.mechanism.directions.direction import load_direction
@@ -27,10 +28,11 @@ from leakmech.models.quiet import quiet
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT
 from leakmech.runs.run import Run
+from leakmech.studies.lora.candidates import TrainingSources
 from leakmech.studies.lora.evaluation import Pairing, TuneSelectivity
 from leakmech.studies.lora.overlap_check import refuse_shared_prompts
 from leakmech.studies.lora.result import LoraResult
-from leakmech.studies.lora.sampling import TrainingSources, build_training_examples
+from leakmech.studies.lora.sampling import build_training_examples
 from leakmech.training.adapter import adapted, component_layers, target_modules
 from leakmech.training.card import adapter_card, base_description, data_description, write_card
 from leakmech.training.checkpoints import FOLDER, Checkpoints
@@ -275,6 +277,9 @@ def training_sources(config: LoraTrainingConfig, evaluation: Sequence[PromptSet]
         pairs=archive_pairs(exclude=evaluation, max_overlap=config.max_overlap, seed=config.seed)
         if config.relevant_pairs
         else (),
+        facts=facts_to_choose_on(load_facts(config.facts)) if config.shares.facts else (),
+        paired=config.paired,
+        arrangements=config.arrangements,
     )
 
 

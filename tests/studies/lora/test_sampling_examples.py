@@ -7,16 +7,19 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from leakmech.core.errors import DatasetError, UsageError
-from leakmech.datasets.relation import mismatched
+from leakmech.core.errors import ConfigError, DatasetError, UsageError
+from leakmech.datasets.facts import load_facts
+from leakmech.datasets.relation import mismatched, with_injections
 from leakmech.datasets.relevant_pairs import AffectPair, archive_pairs
 from leakmech.datasets.samples import PromptSet, Sample, load_dataset
 from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.decoding import Decoding
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
+from leakmech.studies.lora.candidates import TrainingSources
 from leakmech.studies.lora.completions import sample_completions
-from leakmech.studies.lora.sampling import TrainingSources, build_training_examples
+from leakmech.studies.lora.sampling import build_training_examples
+from leakmech.training.settings import LoraTrainingConfig
 
 NAMES = ("oak", "elm", "fir", "ash")
 
@@ -35,6 +38,7 @@ def dataset(name: str, about: str, n: int = 4) -> PromptSet:
 
 SOURCES = TrainingSources(dataset("stray", "room"), (dataset("fitting", "lake"),))
 EVEN = {"irrelevant": 1.0, "relevant": 1.0, "neutral": 0.5, "plain": 0.5}
+TRIPLES = {"irrelevant": 1.0, "relevant": 1.0, "plain": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +132,67 @@ class TestExamples:
         with pytest.raises(DatasetError, match="'The room oak is' in near"):
             build(evaluation=[near])
         assert build(evaluation=[dataset("other", "cave")])
+
+
+class TestPaired:
+    """Three sentences of two samples stand on both sides, those of the third sample are about its stem only."""
+
+    SAMPLES = dataset("fitting", "lake", n=3)
+    OTHER = PromptSet(
+        "moved",
+        (
+            with_injections(SAMPLES.samples[0], SAMPLES.samples[1]),
+            with_injections(SAMPLES.samples[1], SAMPLES.samples[0]),
+        ),
+    )
+
+    def test_one_sentence_stands_on_both_sides_and_its_prompts_are_a_group(self, build) -> None:
+        sources = TrainingSources(relevant=(self.SAMPLES,), mismatched=(self.OTHER,), paired=True)
+        examples = build(sources, shares=TRIPLES, n_examples=10)
+        groups: dict[str, dict[str, list]] = {}
+        for example in examples:
+            groups.setdefault(str(example.group), {}).setdefault(example.kind, []).append(example)
+        charged = {f"fitting {word} {i}." for word in ("joy", "woe") for i in (0, 1)}
+        assert set(groups.pop("None")) == {"plain"}  # of the stem that no sentence of another theme stands before
+        assert set(groups) == charged
+        for sentence, kinds in groups.items():
+            (relevant,), (irrelevant,) = kinds["relevant"], kinds["irrelevant"]
+            assert sentence in relevant.prompt
+            assert sentence in irrelevant.prompt
+            assert relevant.stem != irrelevant.stem
+            assert sentence not in irrelevant.reference
+            assert {one.stem for one in kinds.get("plain", ())} <= {irrelevant.stem}
+        assert not any("2." in example.prompt for example in examples)
+
+    def test_a_sentence_stands_in_the_same_place_on_both_sides(self, build) -> None:
+        sources = TrainingSources(
+            relevant=(self.SAMPLES,), mismatched=(self.OTHER,), paired=True, arrangements=("before", "middle", "turn")
+        )
+        examples = build(sources, shares=TRIPLES, n_examples=10)
+        places: dict[str, set] = {}
+        for example in examples:
+            if example.kind != "plain":
+                places.setdefault(str(example.group), set()).add(example.arrangement)
+        assert all(len(found) == 1 for found in places.values())
+        for example in (e for e in examples if e.kind == "irrelevant"):
+            assert example.prompt.count("fact") == example.reference.count("fact")
+            assert (example.prompt.count("fact") == 2) == (example.arrangement == "middle")
+            assert ("I have noted that." in example.prompt) == (example.arrangement == "turn")
+            assert "I have noted that." not in example.reference
+
+    def test_facts_are_anchors_with_their_own_prompt(self, build) -> None:
+        facts = load_facts("facts-fit")[:4]
+        examples = build(TrainingSources(facts=facts), shares={"facts": 1.0}, n_examples=4)
+        assert {example.stem for example in examples} == {fact.stem for fact in facts}
+        for example in examples:
+            assert example.prompt == example.reference
+            assert any(f"{fact.fact} {fact.stem}" in example.prompt for fact in facts)
+
+    def test_what_cannot_be_paired_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="both sides of a pair"):
+            LoraTrainingConfig.parse({"paired": True, "relevant": ["relevant-fit"]})
+        with pytest.raises(ConfigError, match="kept for a last evaluation"):
+            LoraTrainingConfig.parse({"facts": "facts-frozen"})
 
 
 class TestCompletions:
