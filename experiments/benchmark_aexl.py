@@ -34,7 +34,7 @@ from leakmech.core.seeds import stable_hash
 from leakmech.datasets.corpus import open_corpus
 from leakmech.datasets.filters import tidy
 from leakmech.scoring.sentence import split_sentences
-from leakmech.studies.aexl.build import build_aexl
+from leakmech.studies.aexl.run import build_aexl
 from leakmech.studies.aexl.settings import AexlSettings
 
 SETTINGS = {"samples": 200, "max_similarity": 1.0, "seed": 0}

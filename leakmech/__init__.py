@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from leakmech.models.load import load_model
     from leakmech.prompts.render import Prompting
     from leakmech.scoring.expression import load_estimator
-    from leakmech.studies.aexl.build import build_aexl
+    from leakmech.studies.aexl.run import build_aexl
     from leakmech.studies.annotation.exporting import export_annotation
     from leakmech.studies.annotation.importing import import_annotation
     from leakmech.studies.benchmark.comparison import Comparison, compare
@@ -120,7 +120,7 @@ _HOMES = {
     "apply": "leakmech.interventions.hooks",
     "LoraTrainingConfig": "leakmech.training.settings",
     "bench": "leakmech.studies.benchmark.run",
-    "build_aexl": "leakmech.studies.aexl.build",
+    "build_aexl": "leakmech.studies.aexl.run",
     "cache_activations": "leakmech.mechanism.activations.cache",
     "compare": "leakmech.studies.benchmark.comparison",
     "diagnose": "leakmech.studies.diagnosis.run",

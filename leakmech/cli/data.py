@@ -46,7 +46,7 @@ def build_aexl(
 ) -> None:
     """Build AEXL from a corpus (Algorithm 1); scores are kept, so that the same command goes on after a stop."""
     from leakmech.core.progress import rich_progress
-    from leakmech.studies.aexl.build import build_aexl as build
+    from leakmech.studies.aexl.run import build_aexl as build
 
     counting = {"tokenizer": tokenizer} if tokenizer else {}
     result = build(out, progress=rich_progress, **counting, **given.over(out=out, config=config))

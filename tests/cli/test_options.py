@@ -126,7 +126,7 @@ FUNCTIONS = {
     "diagnose": "leakmech.studies.diagnosis.run.diagnose",
     "mitigate": "leakmech.studies.mitigation.run.mitigate",
     "train-lora": "leakmech.studies.lora.run.train_lora",
-    "data build-aexl": "leakmech.studies.aexl.build.build_aexl",
+    "data build-aexl": "leakmech.studies.aexl.run.build_aexl",
 }
 
 

@@ -12,7 +12,7 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import slug
 from leakmech.datasets.samples import PromptSet, load_dataset, refuse_frozen
 from leakmech.mechanism.sentiment import split_samples
-from leakmech.models.load import load_adapter, load_configured
+from leakmech.models.load import LoadedModel, load_adapter, load_configured
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT, RunRecord
 from leakmech.runs.run import Fragment, Run, run_path
@@ -66,17 +66,34 @@ def diagnose(
     path = run_path(out, f"diagnose-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}")
     if "target" not in settings:  # a run goes on with its own target, whatever the default has become
         config = config.model_copy(update={"target": _stored_target(path, config.target)})
+    loaded = None if by_name else load_configured(config, model, tokenizer)
+    return run_diagnosis(config, path, loaded=loaded, script=not by_name, progress=progress, say=say)
+
+
+def run_diagnosis(
+    config: DiagnoseConfig,
+    path: Path,
+    *,
+    loaded: LoadedModel | None = None,
+    script: bool = False,
+    progress: Progress = no_progress,
+    say: Callable[[str], None] | None = None,
+) -> Diagnosis:
+    """Diagnose with settings that are checked, in the run directory `path`.
+
+    `loaded` is the model if it is in memory; `script` is True if only a script has it.
+    """
     Run.check(path, config)
     started = time.perf_counter()
     splits = load_splits(config)
-    loaded = load_configured(config, None if by_name else model, tokenizer)
+    loaded = load_configured(config) if loaded is None else loaded
     loaded = load_adapter(loaded, config.adapter) if config.adapter else loaded
     fingerprint = loaded.fingerprint() | {name: samples.content_hash for name, samples in splits.items()}
     facts: dict[str, Any] = {
         "model": loaded.info(),
         "prompt_form": Renderer(loaded.tokenizer, Prompting.of(config)).resolved_form,
         "samples": {name: [sample.id for sample in samples] for name, samples in splits.items()},
-        **({} if by_name else {SCRIPT: True}),
+        **({SCRIPT: True} if script else {}),
     }
     with Run.open(path, config, fingerprint, **facts) as run:
         if run.finished:

@@ -7,8 +7,9 @@
             set and on the sets of relevant affect, with all side effects
     claimed what a claim is made about once more, over several generation seeds, pooled
 
-Without a diagnosis nothing is fitted and nothing chosen: adapters and interventions that were asked for are measured
-beside the base model and the oracle.
+A diagnosis that is not named is made first (:mod:`leakmech.studies.mitigation.own_diagnosis`). Where only adapters and
+interventions are to be judged, there is none: nothing is fitted and nothing chosen, and they are measured beside the
+base model and the oracle.
 
 Random edits of the size that was chosen (:mod:`leakmech.studies.mitigation.random_baselines`) are drawn several times.
 
@@ -29,7 +30,6 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, read_json, slug, write_json
 from leakmech.datasets.facts import facts_to_choose_on, facts_to_report_on, load_facts
 from leakmech.datasets.relation import mismatched, with_exchanged, without_self_reports
-from leakmech.datasets.samples import load_dataset, refuse_frozen
 from leakmech.interventions.checks import refuse_misfits
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.models.device import dtype_name
@@ -45,12 +45,18 @@ from leakmech.studies.mitigation.cells import Cells
 from leakmech.studies.mitigation.evaluation import FACTS, finish, measure_all, table_version
 from leakmech.studies.mitigation.families import BASELINES, Family, chosen_families, fitting_families
 from leakmech.studies.mitigation.mitigation import Mitigation, told_by_parts
+from leakmech.studies.mitigation.own_diagnosis import (
+    keep_source,
+    own_diagnosis,
+    refuse_shared,
+    refuse_unfit_samples,
+)
 from leakmech.studies.mitigation.parts import FittedParts, load_fitted
 from leakmech.studies.mitigation.prompting import ORACLE
 from leakmech.studies.mitigation.random_baselines import random_bands
 from leakmech.studies.mitigation.report import write_report
 from leakmech.studies.mitigation.result import MitigationComparison
-from leakmech.studies.mitigation.settings import MitigateConfig
+from leakmech.studies.mitigation.settings import OWN, MitigateConfig
 from leakmech.studies.mitigation.untold import SHARES
 
 Row = dict[str, Any]
@@ -75,8 +81,8 @@ def mitigate(
     model, tokenizer, progress, interim
         As for :func:`leakmech.bench`; `interim` takes a line about the precision to be expected.
     diagnosis
-        Directory of a finished diagnosis of the same model, with a ``tune`` split; None: only ``adapters`` and
-        ``interventions`` are judged, since families and baselines are fitted on a diagnosis.
+        Directory of a finished diagnosis of the same model, with a ``tune`` split, or ``own``: one is made in `out`,
+        which takes time. None is ``own``, unless ``adapters`` or ``interventions`` are all that is judged.
     out
         Run directory; default ``runs/mitigate-<model>-<dataset>-seed<seed>``. One that holds this run is continued,
         with other families, adapters or interventions as well: what was measured is not measured again.
@@ -100,6 +106,8 @@ def mitigate(
     config = MitigateConfig.parse({**settings, "diagnosis": str(diagnosis) if diagnosis else None}, where="mitigate")
     path = run_path(out, f"mitigate-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}")
     Run.check(path, config)
+    if config.diagnosis == OWN:
+        refuse_unfit_samples(config)
     started = time.perf_counter()
     families = chosen_families(config.families) if config.diagnosis else []
     given = _given(config)
@@ -110,7 +118,8 @@ def mitigate(
     form = Renderer(loaded.tokenizer, Prompting.of(bench)).resolved_form
     families, left_out = fitting_families(families, form, named=bool(config.families))
     _refuse_unknown_claims(config, [*(family.name for family in families), *(own.name for own in given)])
-    parts = _fitted_parts(config, loaded, form, progress)
+    named = config.diagnosis not in (None, OWN)
+    parts = _fitted_parts(config, str(config.diagnosis), loaded, form, progress) if named else None
     fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
     fingerprint |= {"fitted_on": parts.source_hash} if parts else {}
     facts: dict[str, Any] = {"dtype": dtype_name(loaded.dtype), "table_version": table_version(path)}
@@ -120,6 +129,10 @@ def mitigate(
         Run.open(path, config, fingerprint, **facts) as run,
         run.interruptible(lambda: "what was fitted and measured is saved"),
     ):
+        if config.diagnosis == OWN:
+            made = own_diagnosis(config, run, loaded, by_name=by_name, progress=progress, say=interim)
+            parts = _fitted_parts(config, made, loaded, form, progress)
+            keep_source(run, parts.source_hash)
         found = _compare(config, run, _test_cells(config, bench, loaded, run, heard), parts, families, given, left_out)
         timing = {"total_s": round(time.perf_counter() - started, 1)}
         result = finish(run, found.rows, found.about, found.test, timing, views=found.views)
@@ -168,19 +181,11 @@ def _compare(
 
 
 def _fitted_parts(
-    config: MitigateConfig, loaded: LoadedModel, form: ResolvedForm, progress: Progress
-) -> FittedParts | None:
+    config: MitigateConfig, path: str | Path, loaded: LoadedModel, form: ResolvedForm, progress: Progress
+) -> FittedParts:
     """What families are built from; none of it shares an injection with what is measured."""
-    if config.diagnosis is None:
-        return None
-    parts = load_fitted(
-        config.diagnosis, loaded, form=form, relevant=config.relevant_fit, seed=config.seed, progress=progress
-    )
-    judged = [load_dataset(config.dataset).take(config.limit), *map(load_dataset, config.relevant)]
-    for samples in (parts.splits["fit"], parts.splits["tune"], parts.relevant):
-        for others in judged:
-            samples.refuse_shared_injections(others)
-        refuse_frozen(samples)
+    parts = load_fitted(path, loaded, form=form, relevant=config.relevant_fit, seed=config.seed, progress=progress)
+    refuse_shared(config, [parts.splits["fit"], parts.splits["tune"], parts.relevant])
     return parts
 
 

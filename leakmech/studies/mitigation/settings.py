@@ -26,8 +26,11 @@ _TERMS = (
 )  # fmt: skip
 """Settings that all that is compared shares, in the order in which runs have always been told apart by them."""
 
-_NEWER_TERMS = ("facts", "tilt_completions")
+_NEWER_TERMS = ("facts", "tilt_completions", "fit", "tune")
 """The same, of later versions: at their defaults they leave no trace."""
+
+OWN = "own"
+"""What stands for the path of a diagnosis that a run makes itself."""
 
 
 class MitigateConfig(
@@ -40,11 +43,19 @@ class MitigateConfig(
     grows: ClassVar[Collection[str] | None] = (
         "families", "adapters", "interventions", "baselines", "random_draws", "claimed", "seeds",
     )  # fmt: skip
-    newer: ClassVar[Collection[str]] = ("random_draws", "facts", "tilt_completions", "claimed", "seeds")
+    newer: ClassVar[Collection[str]] = ("random_draws", "facts", "tilt_completions", "claimed", "seeds", "fit", "tune")
     title: ClassVar[str] = "Mitigations"
 
     diagnosis: str | None = Field(
-        None, description="directory of a finished diagnosis of the model, with a tune split; null: judge files only"
+        None,
+        description="directory of a finished diagnosis of the model, with a tune split, or own, which makes one in the "
+        "run directory; null: own, unless there are only files to judge",
+    )
+    fit: str | None = Field(
+        None, description="samples that the own diagnosis fits directions on; null: AEXL, built in the run directory"
+    )
+    tune: str | None = Field(
+        None, description="samples that it chooses on, and strengths are chosen on; null: of AEXL, or a part of --fit"
     )
     limit: int | None = Field(None, ge=3, description="use only the first N samples of the leakage set")
     relevant: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
@@ -103,16 +114,21 @@ class MitigateConfig(
     def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
         """Validate `values`; see :meth:`Settings.parse`."""
         config = super().parse(values, where=where)
-        if config.diagnosis is None and config.families:
-            raise ConfigError(
-                f"{where}: families need a finished diagnosis (--diagnosis; make one with leakmech diagnose)"
-            )
-        if config.diagnosis is None and not (config.adapters or config.interventions):
-            raise ConfigError(
-                f"{where}: nothing to judge; name a finished diagnosis (--diagnosis), adapters (--adapter) or "
-                "interventions (--intervention)"
-            )
+        if config.diagnosis is None and (config.families or config.fit or not config.judges_files):
+            config = config.model_copy(update={"diagnosis": OWN})
+        for name in ("fit", "tune"):
+            if getattr(config, name) and config.diagnosis != OWN:
+                raise ConfigError(
+                    f"{where}: {name} is for a diagnosis that is made here, and one is named; leave it out"
+                )
+        if config.tune and not config.fit:
+            raise ConfigError(f"{where}: tune is named and fit is not; name both")
         return config
+
+    @property
+    def judges_files(self) -> bool:
+        """Are there adapters or interventions to judge?"""
+        return bool(self.adapters or self.interventions)
 
     def terms(self) -> dict[str, Any]:
         """What holds for everything that is compared: a run takes in more mitigations as long as this is the same."""

@@ -15,10 +15,10 @@ import leakmech
 from leakmech.cli.app import app
 from leakmech.core.errors import ConfigError, DatasetError, InterruptedRunError, UsageError
 from leakmech.datasets.samples import INJECTIONS
-from leakmech.studies.aexl import build as data_build
 from leakmech.studies.aexl import choice, scan, score_cache
-from leakmech.studies.aexl.build import build_aexl
+from leakmech.studies.aexl import run as data_build
 from leakmech.studies.aexl.check import check_dataset
+from leakmech.studies.aexl.run import build_aexl
 from leakmech.studies.aexl.selection import check_disjoint
 
 ADJECTIVES = {"positive": "lovely", "neutral": "grey", "negative": "awful"}

@@ -17,9 +17,9 @@ from leakmech.core.errors import ConfigError, DatasetError
 from leakmech.datasets.samples import INJECTIONS
 from leakmech.datasets.stems import StemRules
 from leakmech.runs.options import options_of
-from leakmech.studies.aexl import build as data_build
-from leakmech.studies.aexl.build import build_aexl
+from leakmech.studies.aexl import run as data_build
 from leakmech.studies.aexl.check import check_dataset
+from leakmech.studies.aexl.run import build_aexl
 from leakmech.studies.aexl.selection import check_disjoint, draw_in_proportion
 from leakmech.studies.aexl.settings import PAPER, AexlSettings
 

@@ -14,14 +14,23 @@ from markupsafe import escape
 
 import leakmech
 from leakmech import Mitigation, diagnose, mitigate
-from leakmech.core.errors import ConfigError, InterruptedRunError, InterventionError, ModelError, RunDirectoryError
+from leakmech.core.errors import (
+    ConfigError,
+    DatasetError,
+    InterruptedRunError,
+    InterventionError,
+    ModelError,
+    RunDirectoryError,
+)
 from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.models.components import Component
 from leakmech.runs.directory import stored_settings
 from leakmech.studies.diagnosis import run as diagnosis_run
+from leakmech.studies.mitigation import own_diagnosis
 from leakmech.studies.mitigation.parts import FittedParts
 from leakmech.studies.mitigation.random_baselines import band
 from leakmech.studies.mitigation.run import _names, best_of
+from leakmech.studies.mitigation.settings import MitigateConfig
 
 DIAGNOSIS = {
     "limit": 3, "exact_samples": 2, "circuit_samples": 2, "integrated_steps": 2, "random_rankings": 2,
@@ -213,10 +222,68 @@ def test_without_a_diagnosis_files_are_judged_and_nothing_is_fitted(finished, fi
     before = finished.to_frame().query("split == 'test'").set_index("name")["auc_el"]
     assert frame["auc_el"].iloc[1] == pytest.approx(before[finished.summary["chosen"]["ignore-if-unrelated"]])
     assert "file-ignore-if-unrelated" in (result.path / "report.html").read_text()
-    with pytest.raises(ConfigError, match="families need a finished diagnosis"):
-        mitigate(files / "model", interventions=(edit,), families=("heads-mean",), **settings)
-    with pytest.raises(ConfigError, match="nothing to judge; name a finished diagnosis"):
+    assert result.summary["diagnosis"] is None
+    assert not (result.path / "diagnosis").exists()
+
+
+def test_without_a_diagnosis_and_files_a_run_makes_its_own_and_goes_on_with_it(files, tmp_path, monkeypatch):
+    samples = load_dataset(files / "fit.jsonl").samples
+    PromptSet("aexl_fit", samples[:8]).save(tmp_path / "aexl_fit.jsonl")
+    PromptSet("aexl_tune", samples[8:]).save(tmp_path / "aexl_tune.jsonl")
+    built = []
+
+    def build(out, **settings):
+        built.append(settings)
+        out.parent.mkdir()
+        for split in ("fit", "tune"):
+            shutil.copy(tmp_path / f"aexl_{split}.jsonl", out.with_stem(f"aexl_{split}"))
+        out.with_suffix(".json").write_text("{}")
+
+    settings_of = own_diagnosis.settings_of
+    few = {key: value for key, value in DIAGNOSIS.items() if key not in ("limit", "estimator")}
+    monkeypatch.setattr(own_diagnosis, "build_aexl", build)
+    monkeypatch.setattr(own_diagnosis, "settings_of", lambda *given: settings_of(*given).model_copy(update=few))
+    monkeypatch.setattr(diagnosis_run, "write_report", lambda *_: None)
+    settings = {"relevant": (str(files / "relevant.jsonl"),), "relevant_fit": (str(files / "relevant-fit.jsonl"),)}
+    settings |= QUICK | {"families": ("heads-mean",), "out": tmp_path / "run"}
+    result = mitigate(files / "model", **settings)
+    assert [(one["fit"], one["tune"], one["seed"]) for one in built] == [(50, 50, 0)]
+    assert result.summary["diagnosis"] == "own"
+    own = leakmech.load_result(tmp_path / "run" / "diagnosis")
+    assert own.summary["n_samples"] == {"fit": 8, "tune": 6, "test": 3}
+    assert "script" not in own.record.values
+    chosen = "method == 'attribution_patching' and target == 'direction' and split == 'tune'"
+    first = own.table("heads").query(chosen).sort_values("rank")
+    (edit,) = leakmech.load_interventions(result.path / "interventions" / "heads-mean.json")
+    places = [(head.layer, head.index) for head in edit.parts]
+    ranked = list(first[["layer", "head"]].head(len(places)).itertuples(index=False, name=None))
+    assert sorted(places) == sorted(ranked)
+    monkeypatch.setattr(diagnosis_run, "STAGES", {})  # nothing is diagnosed again
+    more = mitigate(files / "model", **settings | {"families": ("heads-mean", "heads-scaled")})
+    assert len(built) == 1
+    assert set(more.summary["chosen"]) == {"heads-mean", "heads-scaled"}
+    ranks = own.path / "tables" / "heads.csv"
+    ranks.write_text(ranks.read_text().replace(",1,", ",2,"))
+    with pytest.raises(RunDirectoryError, match="its diagnosis has changed since"):
         mitigate(files / "model", **settings)
+
+
+def test_a_run_of_its_own_diagnosis_is_the_default_and_refuses_what_does_not_go_with_it(files, tmp_path):
+    assert MitigateConfig.parse({}).diagnosis == "own"
+    assert MitigateConfig.parse({"families": ["heads-mean"], "adapters": ["a"]}).diagnosis == "own"
+    assert MitigateConfig.parse({"adapters": ["a"]}).diagnosis is None
+    assert MitigateConfig.parse({"adapters": ["a"], "diagnosis": "own"}).diagnosis == "own"
+    with pytest.raises(ConfigError, match="fit is for a diagnosis that is made here"):
+        MitigateConfig.parse({"diagnosis": "runs/diagnosis", "fit": "a.jsonl"})
+    with pytest.raises(ConfigError, match="tune is named and fit is not"):
+        MitigateConfig.parse({"tune": "a.jsonl"})
+    with pytest.raises(DatasetError, match="have injections of hexl"):  # before the model is loaded
+        mitigate("no-such-model", fit="hexl", out=tmp_path / "run")
+    for frozen in ("hexl-frozen", "self-frozen"):
+        with pytest.raises(DatasetError, match="must be judged on other texts"):
+            mitigate("no-such-model", fit=frozen, out=tmp_path / "run")
+    final = MitigateConfig.parse({"dataset": "hexl-frozen"})
+    assert own_diagnosis.settings_of(final, str(files / "fit.jsonl"), None).dataset == "hexl"  # a frozen set is for one
 
 
 def test_a_diagnosis_without_tune_samples_or_of_another_model_is_refused(files, diagnosis, tmp_path):
