@@ -12,12 +12,13 @@ after it), and the topic-free valence shift of what the model then says is held 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from leakmech.datasets.samples import POLARITIES
+from leakmech.datasets.samples import POLARITIES, load_dataset
 from leakmech.interventions.component_edits import AblateHeads
 from leakmech.mechanism.activations.means import ComponentMeans, component_means
 from leakmech.mechanism.attribution.pairs import Pair
@@ -146,6 +147,8 @@ def sampled(bench: Workbench) -> Fragment:
         found.append({"set": label, **_answers(bench, samples, f"set-{number}", (edit,))})
     bench.save("sampled", pd.DataFrame(found), samples=samples)
     base, *others = (row["topic_free_valence_shift"] for row in found)
+    if found[0]["no_topic"]:
+        return {"sampled": {"set": name, "reason": found[0]["no_topic"]}}
     if base is None or any(shift is None for shift in others):
         return {"sampled": {"set": name, "reason": "a set leaves no answers that are not about the injection"}}
     if base <= 0:
@@ -174,13 +177,16 @@ def _answers(bench: Workbench, samples: Any, name: str, edits: tuple[AblateHeads
     """What a benchmark of the positive and negative prompts finds under edits."""
     c, folder = bench.config, bench.run.path / "sampled"
     file = folder / "samples.jsonl"
-    if not file.exists():
-        samples.save(file)
+    if not file.exists():  # the whole set, since topic is told by how near an answer is to other samples' injections
+        first = {sample.id for sample in samples}
+        rest = tuple(sample for sample in load_dataset(c.dataset) if sample.id not in first)
+        replace(samples, samples=(*samples, *rest)).save(file)
     config = BenchConfig.parse(
         {
             **{key: getattr(c, key) for key in ("model", "device", "dtype", "batch_size", "seed", "estimator")},
             **{key: getattr(c, key) for key in ("prompt_form", "system", "instruction", "task")},
             "dataset": str(file),
+            "limit": len(samples),
             "generations": c.sampled_generations,
             "conditions": POLARITIES,
             "noise_floor": False,
@@ -199,6 +205,7 @@ def _answers(bench: Workbench, samples: Any, name: str, edits: tuple[AblateHeads
     overall = result.summary["overall"]
     free = overall.get("topic_free") or {}
     return {
+        "no_topic": (result.summary.get("topic") or {}).get("reason"),
         "valence_shift": overall.get("valence_shift"),
         "topic_rate": overall.get("topic_rate"),
         "topic_free_valence_shift": free.get("valence_shift"),

@@ -263,7 +263,9 @@ def test_sampled_answers_under_mean_ablation_are_a_verdict_of_their_own(tilted):
     assert list(rows["set"]) == ["base", "first 5 heads", "random 0", "random 1"]
     found = tilted.summary["sampled"]
     assert found["set"] == "first 5 heads"
-    assert "reason" in found or found["p"] in (1 / 3, 2 / 3, 1)
+    assert rows["no_topic"].isna().all()
+    assert rows["topic_free_valence_shift"].notna().all()
+    assert found["p"] in (1 / 3, 2 / 3, 1) if "p" in found else "not above 0" in found["reason"]
     assert (tilted.path / "sampled" / "set-2" / "summary.json").exists()
 
 
