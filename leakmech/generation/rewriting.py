@@ -30,6 +30,8 @@ from leakmech.datasets.samples import CONDITIONS
 from leakmech.generation.decode import Row
 from leakmech.generation.decoding import Decoding
 from leakmech.generation.engine import Engine
+from leakmech.generation.leave_one_out import without_idle
+from leakmech.generation.variants import ModelVariant
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.prompts.rewrites import PromptRewrite
 from leakmech.prompts.unrelated import Encode, without_unrelated
@@ -97,12 +99,14 @@ def rewrite_prompts(
     renderer: Renderer,
     batch_size: int,
     encode: Encode | None = None,
+    variant: ModelVariant | None = None,
     done: Collection[str] = (),
 ) -> Iterator[list[RewrittenPrompt]]:
     """Rewrite prompts, and yield them as they are finished; those whose id is in `done` are left out.
 
     Give all prompts of the run. The request stands under the system role of `renderer`, in chat form, or in plain form
-    where the prompts are plain. `encode` is needed where the rewrite has a threshold.
+    where the prompts are plain. `encode` is needed where the rewrite has a threshold, `variant` where it goes by
+    likelihood.
     """
     waiting = {prompt.id: prompt for prompt in prompts if prompt.id not in done}
     if rewrite.threshold is not None:
@@ -111,6 +115,12 @@ def rewrite_prompts(
         bodies = without_unrelated([prompt.body for prompt in prompts], threshold=rewrite.threshold, encode=encode)
         texts = {prompt.id: body for prompt, body in zip(prompts, bodies, strict=True)}
         yield [judge_rewrite(prompt, texts[prompt.id]) for prompt in waiting.values()]
+        return
+    if rewrite.gain is not None:
+        if variant is None:
+            raise AssertionError("what a sentence does for the request is said by a model")
+        kept = without_idle(list(waiting.values()), threshold=rewrite.gain, variant=variant, renderer=renderer)
+        yield [judge_rewrite(prompt, body) for prompt, body in zip(waiting.values(), kept, strict=True)]
         return
     if rewrite.request is None:
         view = find_view(rewrite.view or "same")

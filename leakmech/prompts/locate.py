@@ -45,21 +45,18 @@ class LocatedPrompt:
         return len(self.ids)
 
 
+def tokens_of(part: str, prompt: Prompt, renderer: Renderer) -> tuple[tuple[int, ...], Span]:
+    """Token ids of a prompt, and the last place in what the user says at which `part` stands."""
+    encoded = _encoded([prompt.rendered], renderer)
+    start = _said(prompt) + prompt.text.rfind(part)
+    return tuple(encoded["input_ids"][0]), _tokens(encoded["offset_mapping"][0], (start, start + len(part)))
+
+
 def locate(
     prompts: Sequence[Prompt], renderer: Renderer, *, continuations: Mapping[str, Sequence[int]] | None = None
 ) -> list[LocatedPrompt]:
     """Tokenise prompts and find their parts; the token ids of `continuations` follow, as the part ``generated``."""
-    tokenizer: Any = renderer.tokenizer
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"tokenizer {type(tokenizer).__name__}: says nothing of the characters of its tokens, so positions cannot "
-            "be found; load the fast version of it (a tokenizer.json)"
-        )
-    encoded = tokenizer(
-        [prompt.rendered for prompt in prompts],
-        add_special_tokens=renderer.resolved_form == "plain",
-        return_offsets_mapping=True,
-    )
+    encoded = _encoded([prompt.rendered for prompt in prompts], renderer)
     located = []
     for prompt, ids, offsets in zip(prompts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         spans = {name: _tokens(offsets, span) for name, span in _characters(prompt).items()}
@@ -73,16 +70,43 @@ def locate(
     return located
 
 
+def _encoded(texts: Sequence[str], renderer: Renderer) -> Any:
+    """Token ids of rendered prompts, and the characters that each covers."""
+    tokenizer: Any = renderer.tokenizer
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"tokenizer {type(tokenizer).__name__}: says nothing of the characters of its tokens, so positions cannot "
+            "be found; load the fast version of it (a tokenizer.json)"
+        )
+    return tokenizer(
+        list(texts),
+        add_special_tokens=renderer.resolved_form == "plain",
+        return_offsets_mapping=True,
+    )
+
+
+def _said(prompt: Prompt) -> int:
+    """The character of the rendered prompt at which the user's last turn begins."""
+    start = prompt.rendered.rfind(prompt.text, 0, len(prompt.rendered) - len(prompt.opening))
+    if start < 0:
+        raise _changed(prompt)
+    return start
+
+
+def _changed(prompt: Prompt) -> ModelError:
+    return ModelError(
+        f"prompt {prompt.id!r}: the chat template changes its text, so positions cannot be found; "
+        "use the prompt form 'plain'"
+    )
+
+
 def _characters(prompt: Prompt) -> dict[str, Span]:
     """Characters of injection and stem in the rendered prompt."""
     opened = len(prompt.rendered) - len(prompt.opening)
-    start = prompt.rendered.rfind(prompt.text, 0, opened)
-    injected = prompt.rendered.rfind(prompt.earlier, 0, max(start, 0)) if prompt.earlier else 0
-    if min(start, injected) < 0:
-        raise ModelError(
-            f"prompt {prompt.id!r}: the chat template changes its text, so positions cannot be found; "
-            "use the prompt form 'plain'"
-        )
+    start = _said(prompt)
+    injected = prompt.rendered.rfind(prompt.earlier, 0, start) if prompt.earlier else 0
+    if injected < 0:
+        raise _changed(prompt)
     if not prompt.spans:
         raise ModelError(f"prompt {prompt.id!r}: was rewritten, so that nobody knows where its parts stand")
     if prompt.earlier:

@@ -27,14 +27,16 @@ _EXAMPLES = (
 class PromptRewrite:
     """A way to rewrite prompts.
 
-    It is a rule (`view`), a `request` to the model in which ``{text}`` is the body, or a `threshold` of similarity to
-    the last sentence under which sentences are dropped (:mod:`leakmech.prompts.unrelated`).
+    It is a rule (`view`), a `request` to the model in which ``{text}`` is the body, a `threshold` of similarity to the
+    last sentence under which sentences are dropped (:mod:`leakmech.prompts.unrelated`), or one of what they do for its
+    likelihood (`gain`, :mod:`leakmech.generation.leave_one_out`).
     """
 
     name: str
     view: str | None = None
     request: str | None = None
     threshold: float | None = None
+    gain: float | None = None
 
     @property
     def told(self) -> Told:
@@ -50,7 +52,8 @@ class PromptRewrite:
     def hash(self) -> str:
         """Hash of all that decides its rewrites, except the model."""
         threshold = () if self.threshold is None else (repr(self.threshold),)
-        return content_hash(self.name, self.view or "", self.request or "", *threshold)
+        gain = () if self.gain is None else (f"gain {self.gain!r}",)
+        return content_hash(self.name, self.view or "", self.request or "", *threshold, *gain)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"told": self.told, "oracle": is_oracle(self.told)}
@@ -68,11 +71,12 @@ PROMPT_REWRITES: Registry[PromptRewrite] = Registry.named(
     PromptRewrite("last-sentence", view="last-sentence"),
     PromptRewrite("neutral-context", view="neutral-context"),
     PromptRewrite("drop-unrelated-text", threshold=0.15),
+    PromptRewrite("leave-one-out", gain=0.1),
     PromptRewrite("control", view="control"),
 )
 """``self`` and ``self-examples``: by the model; ``last-sentence`` and ``neutral-context``: by rule;
-``drop-unrelated-text``: by similarity; ``control``: the oracle, which completes the stem alone and so shows what
-removing the injection altogether would do."""
+``drop-unrelated-text``: by similarity; ``leave-one-out``: by what the last sentence's likelihood loses without them;
+``control``: the oracle, which completes the stem alone and so shows what removing the injection altogether would do."""
 
 
 def find_rewrite(name: str) -> PromptRewrite:
@@ -81,12 +85,16 @@ def find_rewrite(name: str) -> PromptRewrite:
     found = PROMPT_REWRITES.find(base)
     if not colon:
         return found
-    if found.threshold is None:
+    if found.threshold is None and found.gain is None:
         raise ConfigError(f"prompt_rewrite {name!r}: {base} has no threshold")
     try:
         value = float(threshold)
     except ValueError:
         value = math.nan
+    if found.gain is not None:
+        if not math.isfinite(value):
+            raise ConfigError(f"prompt_rewrite {name!r}: a threshold is a number of nats a token, such as 0.1")
+        return replace(found, name=f"{base}:{value:g}", gain=value)
     if not -1 <= value <= 1:
         raise ConfigError(f"prompt_rewrite {name!r}: a threshold is a cosine, a number from -1 to 1")
     return replace(found, name=f"{base}:{value:g}", threshold=value)

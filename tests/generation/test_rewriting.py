@@ -63,7 +63,7 @@ def test_the_rules_and_the_oracle_leave_the_stem(renderer):
         assert found[0].status == "unchanged"
     assert {name: rewrite.told for name, rewrite in PROMPT_REWRITES.items()} == {
         "self": "layout", "self-examples": "layout", "last-sentence": "layout", "neutral-context": "layout",
-        "drop-unrelated-text": "layout", "control": "boundary",
+        "drop-unrelated-text": "layout", "leave-one-out": "layout", "control": "boundary",
     }  # fmt: skip
     for view in VIEWS.values():  # what is told the layout at most gets a text, in which nothing is marked
         if view.name != "control":

@@ -83,6 +83,7 @@ class RunPrompts:
                     renderer=self.renderer,
                     batch_size=self.batch_size(),
                     encode=self._rewriting_encoder,
+                    variant=ModelVariant(self.loaded),
                     done=list(done),
                 ):
                     append_jsonl(self.files.rewrites_file, (found.to_dict() for found in finished))

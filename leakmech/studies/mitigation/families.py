@@ -11,6 +11,7 @@ is chosen on ``tune`` samples. Baselines do the same with arbitrary directions a
 ``heads-*``, ``neurons-*``   the components that the diagnosis ranks first, at their mean over control prompts (their
                      number), or scaled (the factor)
 ``drop-unrelated-text``   sentences whose cosine to the last one is below the strength are dropped
+``leave-one-out``  sentences are dropped from which the last one gains less likelihood than the strength (nats a token)
 ``heads-late``, ``late-heads-*``, ``null-space``, ``residual-direction*``   told nothing, with or without a gate
                      (:mod:`leakmech.studies.mitigation.untold`)
 ``steer-against``    adds the direction against the sign of the affect that a probe reads (share of the stream's length)
@@ -40,6 +41,7 @@ from leakmech.studies.mitigation.prompting import (
     contrast_mitigation,
     drop_unrelated_text,
     instruction_mitigations,
+    leave_one_out,
     rewrite_mitigation,
 )
 from leakmech.studies.mitigation.untold import (
@@ -303,6 +305,7 @@ FAMILIES: Registry[Family] = Registry.named(
     *(_fixed(mitigation) for mitigation in instruction_mitigations() if mitigation.name in _INSTRUCTIONS),
     _fixed(rewrite_mitigation("self-examples")),
     _strengths("drop-unrelated-text", (0.1, 0.15, 0.2), drop_unrelated_text),
+    _strengths("leave-one-out", (0.0, 0.2, 0.4), leave_one_out),
     _strengths(
         "contrast-toward-neutral", (0.5, 1.0), lambda strength: contrast_mitigation("toward-neutral", strength=strength)
     ),

@@ -38,6 +38,7 @@ _REWRITE_NOTES = {
     "last-sentence": "everything before the last sentence is dropped",
     "neutral-context": "everything before the last sentence is replaced by a neutral sentence",
     "drop-unrelated-text": "sentences before the last one are dropped if they are not similar to it",
+    "leave-one-out": "sentences before the last one are dropped if it is about as likely without them",
     "control": "the control prompt is completed in place of the injected one",
 }
 
@@ -81,12 +82,21 @@ def rewrite_mitigation(name: str) -> Mitigation:
 
 def drop_unrelated_text(threshold: float) -> Mitigation:
     """The baseline that reads text only: sentences less similar to the last one than `threshold` (cosine) go."""
-    rewrite = find_rewrite(f"drop-unrelated-text:{threshold:g}")
+    return _with_threshold("drop-unrelated-text", threshold)
+
+
+def leave_one_out(threshold: float) -> Mitigation:
+    """The teacher: sentences go from which the last one gains less than `threshold`, in nats a token."""
+    return _with_threshold("leave-one-out", threshold)
+
+
+def _with_threshold(name: str, threshold: float) -> Mitigation:
+    rewrite = find_rewrite(f"{name}:{threshold:g}")
     return Mitigation(
-        f"drop-unrelated-text-{threshold:g}",
+        f"{name}-{threshold:g}",
         "rewrite",
         {"prompt_rewrite": rewrite.name},
-        note=_REWRITE_NOTES["drop-unrelated-text"],
+        note=_REWRITE_NOTES[name],
         told=rewrite.told,
     )
 
