@@ -14,7 +14,7 @@ from leakmech.reports.cells import DASH, number, percent
 from leakmech.reports.examples import evenly_spaced, sample_texts
 from leakmech.reports.figures.frames import Frame
 from leakmech.reports.figures.trade_off import trade_off
-from leakmech.reports.page import Facts, Headline, Picture, Section, Shown, how_it_was_made, write_page
+from leakmech.reports.page import Facts, Headline, Paragraph, Picture, Section, Shown, how_it_was_made, write_page
 from leakmech.reports.tables import Table
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.mitigation.gate_table import gate_table, map_table, residual_table
@@ -63,6 +63,7 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
     text, answers, figure = headline(tested), answer_runs(run, tested, summary), run / "figures" / "pareto.png"
     return [
         *([Headline(text)] if text else []),
+        *([Paragraph(measured_once(frozen))] if (frozen := summary.get("frozen")) else []),
         Facts.of(summary),
         Shown(main, heading="Main numbers"),
         *([] if charged is None else [Shown(charged, heading="Selectivity and its parts")]),
@@ -102,6 +103,12 @@ def headline(tested: Frame) -> str:
         for parts in (_REMOVALS, _RETENTIONS)
     )
     return f"{opening} {removed}, keeps {kept}, and {end}: a selectivity of {number(best['selectivity'])}."
+
+
+def measured_once(frozen: Mapping[str, Any]) -> str:
+    """What a page says of frozen sets."""
+    sets = ", ".join(frozen["sets"])
+    return f"Measured on {sets}, from {frozen['date'][:10]} on: after the choice, once, and for no other choice here."
 
 
 def claimed(tested: Frame) -> Frame:

@@ -44,6 +44,7 @@ from leakmech.studies.mitigation.by_estimator import rows_by_estimator
 from leakmech.studies.mitigation.cells import Cells
 from leakmech.studies.mitigation.evaluation import FACTS, finish, measure_all, table_version
 from leakmech.studies.mitigation.families import BASELINES, Family, chosen_families, fitting_families
+from leakmech.studies.mitigation.frozen import record_frozen, refuse_another_choice
 from leakmech.studies.mitigation.mitigation import Mitigation, told_by_parts
 from leakmech.studies.mitigation.own_diagnosis import (
     keep_source,
@@ -106,6 +107,7 @@ def mitigate(
     config = MitigateConfig.parse({**settings, "diagnosis": str(diagnosis) if diagnosis else None}, where="mitigate")
     path = run_path(out, f"mitigate-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}")
     Run.check(path, config)
+    refuse_another_choice(path, config)
     if config.diagnosis == OWN:
         refuse_unfit_samples(config)
     started = time.perf_counter()
@@ -162,6 +164,7 @@ def _compare(
     """Choose strengths, and measure what was chosen, what was given, and what both are held against."""
     heard: Heard = {"progress": test.progress, "say": test.say}
     chosen, tuned = _choose(config, parts, families, run, heard) if parts else ({}, [])
+    frozen = record_frozen(run, config, chosen, given)
     judged_by = parts if config.baselines else None
     fitted = run.path / "fitted"
     baselines = [one for family in BASELINES for one in family.members(judged_by, fitted)] if judged_by else []
@@ -176,6 +179,7 @@ def _compare(
         **_fitted_facts(parts, fitted, families),
         "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
         "left_out": left_out,
+        **({"frozen": frozen} if frozen else {}),
     }
     return _Compared(test, [*rows, *tuned], views, about)
 
