@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from leakmech.core.errors import FigureError
-from leakmech.studies.mitigation.report import draw_mitigations, headline
+from leakmech.studies.mitigation.headline import headline
+from leakmech.studies.mitigation.report import draw_mitigations
 from leakmech.studies.mitigation.tables import mitigations_table
 
 

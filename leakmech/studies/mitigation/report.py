@@ -10,7 +10,7 @@ import pandas as pd
 
 from leakmech.core.store import read_json, slug
 from leakmech.datasets.samples import POLARITIES
-from leakmech.reports.cells import DASH, number, percent
+from leakmech.reports.cells import DASH
 from leakmech.reports.examples import evenly_spaced, sample_texts
 from leakmech.reports.figures.frames import Frame
 from leakmech.reports.figures.trade_off import trade_off
@@ -18,6 +18,7 @@ from leakmech.reports.page import Facts, Headline, Paragraph, Picture, Section, 
 from leakmech.reports.tables import Table
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.mitigation.gate_table import gate_table, map_table, residual_table
+from leakmech.studies.mitigation.headline import claimed, headline
 from leakmech.studies.mitigation.mitigation import HELD_AGAINST
 from leakmech.studies.mitigation.older import read_rows
 from leakmech.studies.mitigation.settings import MitigateConfig
@@ -32,12 +33,6 @@ from leakmech.studies.mitigation.tables import (
 )
 
 N_EXAMPLES = 4
-_REMOVALS = {"removal": "topic-free leakage", "removal_tilt": "tilt shift"}
-_RETENTIONS = {
-    "retention": "relevant affect",
-    "retention_self": "affect of self-reports",
-    "retention_facts": "facts",
-}
 _CAPTION = (
     "Right: less leakage. Up: more of the affect that belongs in the answer. On the dashed line nothing else is better "
     "in both."
@@ -84,36 +79,10 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
     ]
 
 
-def headline(tested: Frame) -> str:
-    """What the most selective mitigation that is told nothing does, in a sentence; empty if no selectivity is there."""
-    found = claimed(tested)
-    found = found[found["selectivity"].notna()]
-    if found.empty:
-        judged = tested[~tested["kind"].isin(HELD_AGAINST) & tested["selectivity"].notna()]
-        return "" if judged.empty else "Every mitigation here is told more than the text of the prompt."
-    best = in_order(found)[0]
-    opening = f"Told nothing but the text of the prompt, the most selective one, {best['name']}, takes out"
-    shares = {name: percent(best.get(name), decimals=0) for name in (*_REMOVALS, *_RETENTIONS, "leakage_reduction")}
-    end = f"has a fluency of {number(best['fluency'])}"
-    if "removal" not in found.columns:
-        reduction, kept = shares["leakage_reduction"], shares["retention"]
-        return f"{opening} {reduction} of the leakage, keeps {kept} of the relevant affect and {end}."
-    removed, kept = (
-        ", ".join(f"{shares[name]} of the {what}" for name, what in parts.items() if shares[name] != DASH)
-        for parts in (_REMOVALS, _RETENTIONS)
-    )
-    return f"{opening} {removed}, keeps {kept}, and {end}: a selectivity of {number(best['selectivity'])}."
-
-
 def measured_once(frozen: Mapping[str, Any]) -> str:
     """What a page says of frozen sets."""
     sets = ", ".join(frozen["sets"])
     return f"Measured on {sets}, from {frozen['date'][:10]} on: after the choice, once, and for no other choice here."
-
-
-def claimed(tested: Frame) -> Frame:
-    """Rows of what is meant to mitigate and is told nothing beside the text of the prompt."""
-    return tested[~tested["kind"].isin(HELD_AGAINST) & (tested["told"] == "nothing")]
 
 
 def draw_mitigations(frame: pd.DataFrame, folder: str | Path) -> list[Path]:

@@ -1,0 +1,162 @@
+"""What a table of mitigations supports, in plain words: sentences that follow by rule from its rows and intervals.
+
+The best row told nothing is the one of the highest selectivity among those that are charged for most parts. It is held
+against
+
+    dropping unrelated sentences   it *beats* it if its interval lies above that row's, *falls short* if it lies below;
+                                   otherwise the table does not tell them apart. Only rows charged for the same parts
+                                   are compared.
+    random edits of its size       its leakage reduction lies above the middle 90 % of the draws, or not
+    the goal                       every R and T at least .85, fluency at least .97: by the lower ends, or by values
+
+Intervals that do not overlap are asked for, which is stricter than a test of the difference; the best of many rows is
+flattered by chance, which this does not correct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from leakmech.reports.cells import DASH, number, percent
+from leakmech.reports.figures.frames import Frame
+from leakmech.studies.mitigation.mitigation import HELD_AGAINST
+from leakmech.studies.mitigation.tables import in_order
+
+REFERENCE = "drop-unrelated-text"
+"""Family of the text-only baseline that is told the layout."""
+GOAL, FLUENT = 0.85, 0.97
+"""What is hoped for of every R and T, and of fluency; a hope, not a condition."""
+_REMOVALS = {"removal": "topic-free leakage", "removal_tilt": "tilt shift"}
+_RETENTIONS = {
+    "retention": "relevant affect",
+    "retention_self": "affect of self-reports",
+    "retention_facts": "facts",
+}
+_RANDOM = {"heads-mean": "random-heads", "neurons-mean": "random-neurons", "project-affect": "random-directions"}
+Row = Mapping[str, Any]
+
+
+def headline(tested: Frame) -> str:
+    """What the rows on test samples support; empty if nothing has a selectivity."""
+    found = claimed(tested)
+    found = found[found["selectivity"].notna()]
+    if found.empty:
+        judged = tested[~tested["kind"].isin(HELD_AGAINST) & tested["selectivity"].notna()]
+        return "" if judged.empty else "Every mitigation here is told more than the text of the prompt."
+    if silent := no_leakage(tested):
+        return silent
+    best = in_order(found)[0]
+    parts = (against_text(best, tested), _what_it_does(best), against_random(best, tested), against_goal(found))
+    return " ".join(part for part in parts if part)
+
+
+def claimed(tested: Frame) -> Frame:
+    """Rows of what is meant to mitigate and is told nothing beside the text of the prompt."""
+    return tested[~tested["kind"].isin(HELD_AGAINST) & (tested["told"] == "nothing")]
+
+
+def no_leakage(tested: Frame) -> str:
+    """A sentence if the base model's topic-free valence shift cannot be told from none; empty otherwise."""
+    base = tested[tested["kind"] == "base"]
+    column = "topic_free_valence_shift"
+    if base.empty or f"{column}_low" not in base or pd.isna(base[f"{column}_low"].iloc[0]):
+        return ""
+    value, low, high = (float(base[name].iloc[0]) for name in (column, f"{column}_low", f"{column}_high"))
+    if low > 0:
+        return ""
+    return (
+        f"The base model's topic-free leakage cannot be told from none here (valence shift {number(value)} "
+        f"[{number(low)}, {number(high)}]), so the table says nothing about what takes it out."
+    )
+
+
+def against_text(best: Row, tested: Frame) -> str:
+    """How the best row that is told nothing compares with dropping unrelated sentences; empty without that row."""
+    rows = tested[tested["name"].astype(str).str.startswith(REFERENCE) & (tested["split"] == best["split"])]
+    if rows.empty:
+        return ""
+    reference: Row = rows.iloc[0].to_dict()
+    ends = [row.get(f"selectivity_{end}") for row in (best, reference) for end in ("low", "high")]
+    if any(end is None or pd.isna(end) for end in (*ends, reference["selectivity"])):
+        return "No method told nothing could be compared with dropping unrelated sentences: an interval is missing."
+    if _missing(best) != _missing(reference):
+        return (
+            "No method told nothing could be compared with dropping unrelated sentences: the best one and that are "
+            "charged for different parts."
+        )
+    low, high, low_text, high_text = map(float, ends)
+    figures = f"selectivity {_interval(best)} against {_interval(reference)}"
+    if low > high_text:
+        return f"Told nothing, {best['name']} beats dropping unrelated sentences: {figures}."
+    if high < low_text:
+        return f"No method told nothing comes up to dropping unrelated sentences; the best, {best['name']}: {figures}."
+    return (
+        f"No method told nothing is shown to beat dropping unrelated sentences: the intervals of the best, "
+        f"{best['name']}, and of that overlap ({figures})."
+    )
+
+
+def against_random(best: Row, tested: Frame) -> str:
+    """Whether random edits of the size of the best row do as much; empty where none were drawn."""
+    for family, random in _RANDOM.items():
+        if not str(best["name"]).startswith(f"{family}-"):
+            continue
+        rows = tested[tested["name"] == random + str(best["name"]).removeprefix(family)]
+        if rows.empty or rows[["leakage_reduction_low", "leakage_reduction_high"]].isna().any(axis=None):
+            return ""
+        own, band = best["leakage_reduction"], rows.iloc[0]
+        drawn = f"{number(band['leakage_reduction_low'])} to {number(band['leakage_reduction_high'])}"
+        where = "lies above" if own > band["leakage_reduction_high"] else "does not lie above"
+        return f"Its leakage reduction, {number(own)}, {where} the middle 90 % of random edits of its size ({drawn})."
+    return ""
+
+
+def against_goal(found: Frame) -> str:
+    """Whether a row reaches what is hoped for, by its intervals or by its values; empty for tables of version 1."""
+    names = [name for name in (*_REMOVALS, *_RETENTIONS) if name in found.columns]
+    if "removal" not in names:
+        return ""
+    rows = in_order(found)
+    goal = f"R and T of at least {number(GOAL)} with a fluency of at least {number(FLUENT)}"
+    shown = [row["name"] for row in rows if _reaches(row, names, "_low")]
+    if shown:
+        return f"By its interval, {shown[0]} has {goal}."
+    by_value = [row["name"] for row in rows if _reaches(row, names, "")]
+    if by_value:
+        return f"By its values, not by its intervals, {by_value[0]} has {goal}."
+    return f"None that is told nothing has {goal}."
+
+
+def _reaches(row: Row, names: list[str], end: str) -> bool:
+    wanted = dict.fromkeys(names, GOAL) | {"fluency": FLUENT}
+    ends = {name: row.get(f"{name}{end}") for name in wanted}
+    return all(value is not None and not pd.isna(value) and value >= wanted[name] for name, value in ends.items())
+
+
+def _what_it_does(best: Row) -> str:
+    opening = f"Told nothing but the text of the prompt, the most selective one, {best['name']}, takes out"
+    shares = {name: percent(best.get(name), decimals=0) for name in (*_REMOVALS, *_RETENTIONS, "leakage_reduction")}
+    end = f"has a fluency of {number(best['fluency'])}"
+    if best.get("removal") is None:
+        reduction, kept = shares["leakage_reduction"], shares["retention"]
+        return f"{opening} {reduction} of the leakage, keeps {kept} of the relevant affect and {end}."
+    removed, kept = (
+        ", ".join(f"{shares[name]} of the {what}" for name, what in parts.items() if shares[name] != DASH)
+        for parts in (_REMOVALS, _RETENTIONS)
+    )
+    return f"{opening} {removed}, keeps {kept}, and {end}: a selectivity of {number(best['selectivity'])}."
+
+
+def _missing(row: Row) -> str:
+    """The parts of selectivity that a row is not charged for."""
+    reasons = row.get("not_charged")
+    named = [reason.partition(":")[0] for reason in reasons.split("; ")] if isinstance(reasons, str) else []
+    return ", ".join(sorted(name for name in named if name))
+
+
+def _interval(row: Row) -> str:
+    low, high = row["selectivity_low"], row["selectivity_high"]
+    return f"{number(row['selectivity'])} [{number(low)}, {number(high)}]"
