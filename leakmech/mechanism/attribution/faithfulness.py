@@ -40,7 +40,7 @@ from leakmech.mechanism.sums import KeyedSums
 from leakmech.models.batching import in_batches
 from leakmech.models.load import LoadedModel
 from leakmech.models.sites import Site
-from leakmech.scoring.statistics import DRAWS
+from leakmech.scoring.statistics import DRAWS, Interval, bootstrap_ratio
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 MODES = ("keep", "remove")
@@ -68,6 +68,11 @@ class CircuitCurves:
     def faithfulness(self, ranking: str, mode: str = "keep") -> Float[np.ndarray, " size"]:
         """Compute f at each size."""
         return self.values[ranking, mode].sum(axis=0) / self.spans.sum()
+
+    def span(self, *, seed: int = 0, draws: int = DRAWS) -> tuple[float, Interval]:
+        """Compute the mean of m_1 - m_0 over samples and its 95 % BCa interval: where that covers 0, f says nothing."""
+        counted = np.ones_like(self.spans)
+        return float(self.spans.mean()), bootstrap_ratio(self.spans, counted, seed=seed, draws=draws)
 
     def rankings(self) -> list[str]:
         """List the names of rankings, in the order in which they were given."""

@@ -86,6 +86,8 @@ def _draw_faithfulness(frame: pd.DataFrame, path: Path, summary: Mapping[str, An
     random = pd.DataFrame(band).reset_index().assign(ranking="random")
     for universe, curves in pd.concat([frame.loc[~is_random], random]).groupby("universe", sort=False):
         own = summary["circuits"][universe]
+        if "reason" in own:
+            continue
         rankings = (("attribution_patching", ""), ("magnitude", "_magnitude"), ("random", "_random"))
         areas = {name: {"CPR": own[f"cpr{end}"], "CMD": own[f"cmd{end}"]} for name, end in rankings}
         file = path.with_name(f"{path.name}_{universe}")

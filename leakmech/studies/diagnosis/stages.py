@@ -217,6 +217,10 @@ def faithfulness(bench: Workbench) -> Fragment:
         )
         frames.append(curves.to_frame(seed=c.seed, draws=c.bootstrap_draws))
         circuits[universe] = _areas(curves, top=min(c.top, ranked.size))
+        value, interval = curves.span(seed=c.seed, draws=c.bootstrap_draws)
+        circuits[universe] |= {"span": value, "span_ci": interval.to_json()}
+        if not (interval.low > 0 or interval.high < 0):
+            circuits[universe] = _untold(circuits[universe], universe)
     bench.save("faithfulness", frames, samples=samples)
     heads = circuits["heads"]
     return {
@@ -251,6 +255,13 @@ def _areas(curves: CircuitCurves, *, top: int) -> Fragment:
         "kept_top_random_max": float(np.max(of_random)),
         "corrupt_share": curves.corrupt_share,
     }
+
+
+def _untold(areas: Fragment, universe: str) -> Fragment:
+    """The same without the shares, where what they are shares of cannot be told from 0."""
+    shares = [name for name in areas if name.startswith(("cpr", "cmd", "kept_top"))]
+    reason = f"corrupting all {universe} changes the target by an amount that cannot be told from 0"
+    return areas | dict.fromkeys(shares) | {"reason": reason}
 
 
 def tokens(bench: Workbench) -> Fragment:

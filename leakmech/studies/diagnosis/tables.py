@@ -114,7 +114,9 @@ def _checks(summary: Mapping[str, Any]) -> Table:
     n = summary.get("n_ranked", {}).get("test")
     rows = [("attribution against exact patching (Spearman)", number(summary["attribution_patching_spearman"]), "0")]
     for name, own in summary["circuits"].items():
-        kept = f"{number(own['kept_top_random_mean'])} (max {number(own['kept_top_random_max'])})"
+        kept = DASH
+        if "reason" not in own:
+            kept = f"{number(own['kept_top_random_mean'])} (max {number(own['kept_top_random_max'])})"
         rows += [
             (f"shift kept by the first {own['top']} {name}", number(own["kept_top"]), kept),
             (f"CPR of {name} (higher is better)", number(own["cpr"]), number(own["cpr_random"])),
@@ -135,6 +137,7 @@ def _checks(summary: Mapping[str, Any]) -> Table:
             f"halves and overlap on {n} test samples; patching and knock-out on {summary['exact_samples']}, circuits "
             f"on {summary['circuit_samples']}"
         )
+    notes += [f"no shares of {name}: {own['reason']}" for name, own in summary["circuits"].items() if "reason" in own]
     return Table("Is the ranking right?", ("check", "measured", "at random"), rows, notes)
 
 

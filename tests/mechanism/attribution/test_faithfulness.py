@@ -81,3 +81,18 @@ def test_unknown_universe_and_sizes_are_refused(tiny_loaded):
         circuit_curves(tiny_loaded, pairs, target, ranking, universe="layers")
     with pytest.raises(ConfigError, match="from 1 to 12"):
         circuit_curves(tiny_loaded, pairs, target, ranking, sizes=[13])
+
+
+def test_a_span_has_an_interval_that_says_whether_shares_of_it_mean_anything():
+    def curves(*spans):
+        return CircuitCurves(
+            universe="neurons", target="tilt", sizes=(10,), n_components=10, values={}, spans=np.array(spans),
+            corrupt_share=0.0,
+        )  # fmt: skip
+
+    value, interval = curves(1.0, 1.5, 2.0, 1.5).span(draws=500)
+    assert value == 1.5
+    assert 1 <= interval.low < 1.5 < interval.high <= 2
+    value, interval = curves(3.0, -2.0, 1.5, -2.0, -0.4).span(draws=500)
+    assert value == pytest.approx(0.02)
+    assert interval.low < 0 < interval.high

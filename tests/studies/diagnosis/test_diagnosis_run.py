@@ -53,7 +53,10 @@ def test_summary_holds_the_numbers_of_the_contract(finished):
     assert summary["format_version"] == 1
     assert -1 <= summary["attribution_patching_spearman"] <= 1
     for key in ("cpr", "cmd", "cpr_random", "cmd_random", "cpr_magnitude", "cmd_magnitude"):
-        assert isinstance(summary[key], float)
+        assert summary[key] == summary["circuits"]["heads"][key]
+    for own in summary["circuits"].values():
+        covers_zero = own["span_ci"][0] <= 0 <= own["span_ci"][1]
+        assert ("reason" in own) == covers_zero == (own["cpr"] is None) == (own["kept_top_random_max"] is None)
     for name in ("read", "target"):
         assert {"auc", "d_z", "accuracy", "random_auc_p95"} <= set(summary["directions"][name])
     assert summary["n_samples"] == {"fit": 8, "tune": 6, "test": 4}
@@ -83,7 +86,8 @@ def test_figures_lie_beside_their_data_and_the_report_shows_them(finished):
         for suffix in ("png", "pdf", "csv"):
             assert (finished.path / "figures" / f"{name}.{suffix}").stat().st_size > 0
     page = (finished.path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") >= 10
+    told = sum("reason" not in own for own in finished.summary["circuits"].values())
+    assert page.count("data:image/png;base64,") >= 8 + told
 
 
 def test_saved_direction_belongs_to_the_model(finished):
