@@ -10,6 +10,8 @@ completion:
     neutral       injection + stem     p       stay as it is
     plain         stem                 p       stay as it is
     facts         fact + stem          p       stay as it is
+    teacher       injection + stem     p or    answer as if the sentences were not there that the request does not need
+                                       less    (:mod:`leakmech.generation.leave_one_out`): nothing is labelled
 
 The two texts of an example differ in length, but end alike: with chat tail, stem and y. Positions of this shared
 suffix are therefore aligned from the right, and a batch carries, for either text, the columns of
@@ -75,7 +77,7 @@ class TrainingExample:
             raise DatasetError(f"example {self.id}: unknown kind {self.kind!r}{nearest(str(self.kind), KINDS)}")
         if not self.prompt or not self.reference:
             raise DatasetError(f"example {self.id}: prompt and reference must not be empty")
-        if self.kind != "irrelevant" and self.prompt != self.reference:
+        if self.kind not in ("irrelevant", "teacher") and self.prompt != self.reference:
             raise DatasetError(f"example {self.id}: is {self.kind}, so its reference must be its own prompt")
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from leakmech.core.registry import Registry
 
-ExampleKind = Literal["irrelevant", "relevant", "neutral", "plain", "facts"]
+ExampleKind = Literal["irrelevant", "relevant", "neutral", "plain", "facts", "teacher"]
 KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
 TrainedArrangement = Literal["before", "middle", "turn", "after"]
 """Where injections may stand in training (:mod:`leakmech.prompts.arrangement`)."""
@@ -42,6 +42,7 @@ OBJECTIVES: Registry[Objective] = Registry(
         "consistency_sft": Objective(("irrelevant",), logits=True),
         "sft": Objective(KINDS, logits=True),
         "distillation": Objective(("irrelevant",), logits=True, reference=True),
+        "teacher": Objective(("teacher",), logits=True, reference=True),
         "activation_consistency": Objective(("irrelevant",), hidden=True, reference=True),
         "anchor": Objective(ANCHORS, logits=True, reference=True),
         "contrastive": Objective(KINDS, logits=True, reference=True),

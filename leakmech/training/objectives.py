@@ -7,8 +7,9 @@ with its adapter, h their hidden states and s the positions of the shared suffix
     consistency_sft         mean_t -log g(y_t | p, y_<t)                                     irrelevant
     sft                     mean_t -log g(y_t | p, y_<t)                                     all kinds
     distillation            mean_t D( f(. | r, y_<t) || g(. | p, y_<t) )                      irrelevant
+    teacher                 mean_t D( f(. | r, y_<t) || g(. | p, y_<t) )                      teacher
     activation_consistency  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   irrelevant
-    anchor                  mean_t D( f(. | p, y_<t) || g(. | p, y_<t) )                      all other kinds
+    anchor                  mean_t D( f(. | p, y_<t) || g(. | p, y_<t) )                      what stays
     contrastive             mean_t D( f(. | r, y_<t) || g(. | p, y_<t) )                      all kinds
     activation_contrastive  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   all kinds
     direction_penalty       mean_s,v (v . h_g(p, y)_s - c_v)^2 / norm_v^2                     irrelevant

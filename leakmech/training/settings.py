@@ -38,6 +38,9 @@ class ObjectiveWeights(_Group):
     distillation: float = Field(
         0.0, ge=0, description="weight of the divergence from base on the control prompt: irrelevant examples"
     )
+    teacher: float = Field(
+        0.0, ge=0, description="weight of the divergence from base on what the teacher left: teacher examples"
+    )
     activation_consistency: float = Field(
         0.0, ge=0, description="weight of the distance of hidden states from the control's: irrelevant examples"
     )
@@ -61,6 +64,7 @@ class Shares(_Group):
     neutral: float = Field(0.0, ge=0, description="share of neutral injections, as an anchor")
     plain: float = Field(0.0, ge=0, description="share of prompts without an injection, as an anchor")
     facts: float = Field(0.0, ge=0, description="share of neutral facts that the stem asks for, as an anchor")
+    teacher: float = Field(0.0, ge=0, description="share of prompts to answer as the leave-one-out teacher does")
 
 
 class Components(_Group):
@@ -102,7 +106,7 @@ class TrainingData(DecodingSettings, InstructionSettings, FormSettings):
     """What an adapter is trained on."""
 
     title: ClassVar[str] = "Training data"
-    newer: ClassVar[Collection[str]] = ("paired", "arrangements", "facts", "shares.facts")
+    newer: ClassVar[Collection[str]] = ("paired", "arrangements", "facts", "shares.facts", "teacher", "shares.teacher")
 
     irrelevant: str | None = Field(None, description="data set whose injections should not show (AEXL fit)")
     relevant: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
@@ -120,6 +124,9 @@ class TrainingData(DecodingSettings, InstructionSettings, FormSettings):
         ("before",), min_length=1, description="where injections stand: before, middle, turn, after; each a part"
     )
     facts: str = Field("facts-fit", description="facts of which every other one is an anchor, if they have a share")
+    teacher: float | None = Field(
+        None, description="gain, in nats a token of the last sentence, under which the teacher leaves a sentence out"
+    )
     clear_pairs: ClearPairs | None = Field(None, description="train and tune on clear pairs only; null: on all")
     relevant_pairs: bool = Field(False, description="also sentences that follow each other in the embedded archive")
     examples_file: str | None = Field(None, description="JSONL of finished examples, instead of data sets")
@@ -162,7 +169,7 @@ class LossSettings(Settings):
     """What training makes smaller."""
 
     title: ClassVar[str] = "Losses"
-    newer: ClassVar[Collection[str]] = ("objectives.sft",)
+    newer: ClassVar[Collection[str]] = ("objectives.sft", "objectives.teacher")
 
     objectives: ObjectiveWeights = Field(
         default_factory=lambda: ObjectiveWeights.model_validate({"consistency_sft": 1.0}),
@@ -237,6 +244,8 @@ class LoraTrainingConfig(LossSettings, AdapterSettings, TrainingData, ModelSetti
             )
         if self.facts == FROZEN_FACTS:
             raise ConfigError(f"{where}: facts: {FROZEN_FACTS} is kept for a last evaluation; train on facts-fit")
+        if self.shares.teacher > 0 and self.teacher is None:
+            raise ConfigError(f"{where}: shares.teacher needs the teacher's threshold; give 'teacher', such as 0.2")
         if self.paired and not (self.relevant and self.mismatched):
             raise ConfigError(
                 f"{where}: paired needs relevant samples and mismatched of 1 or more: both sides of a pair"
@@ -250,7 +259,7 @@ class LoraTrainingConfig(LossSettings, AdapterSettings, TrainingData, ModelSetti
             if share > 0 and kind not in used:
                 raise ConfigError(
                     f"{where}: shares.{kind} is {share:g}, but no objective with a weight applies to {kind} examples; "
-                    "set it to 0, or give 'anchor' or 'contrastive' a weight"
+                    f"set it to 0, or give {'teacher' if kind == 'teacher' else 'anchor'!r} or 'contrastive' a weight"
                     if kind != "irrelevant"
                     else f"{where}: shares.irrelevant is {share:g}, but no objective with a weight applies to them"
                 )

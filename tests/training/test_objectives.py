@@ -35,7 +35,7 @@ def example(
     name: str, kind: str, injection: str, stem: str, completion: str, polarity: str | None = None
 ) -> TrainingExample:
     prompt = f"<|im_start|>user\n{injection}{stem}{TAIL}"
-    reference = f"<|im_start|>user\n{stem}{TAIL}" if kind == "irrelevant" else prompt
+    reference = f"<|im_start|>user\n{stem}{TAIL}" if kind in ("irrelevant", "teacher") else prompt
     return TrainingExample(name, kind, prompt, reference, completion, polarity=polarity)  # pyright: ignore
 
 
@@ -43,6 +43,7 @@ EXAMPLES = (
     example("a", "irrelevant", "All is lost. ", "Her job is", " fine.", "negative"),
     example("b", "irrelevant", "What joy! ", "The dog", " barks loudly", "positive"),
     example("c", "relevant", "They fight. ", "The party ended", " badly"),
+    example("d", "teacher", "They left. ", "The night was", " calm"),
 )
 
 
@@ -177,6 +178,8 @@ class TestOnModels:
         distances = [float(((x - y).square().sum(-1) / y.square().sum(-1)).mean()) for x, y in ((h, c), (h2, c2))]
         told = float(-given[torch.arange(n), ids[-n:]].mean())
         on_both = {"contrastive": apart, "activation_contrastive": sum(distances) / 2, "sft": told}
+        if one.kind == "teacher":
+            return {"teacher": apart} | on_both
         if one.kind != "irrelevant":
             return {"anchor": apart} | on_both
         projections = hidden[2][-shared:] @ direction().vector

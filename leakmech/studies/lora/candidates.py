@@ -22,9 +22,9 @@ from leakmech.core.seeds import stable_hash
 from leakmech.core.store import content_hash
 from leakmech.datasets.facts import Fact
 from leakmech.datasets.relevant_pairs import AffectPair
-from leakmech.datasets.samples import POLARITIES, Polarity, PromptSet
+from leakmech.datasets.samples import POLARITIES, Polarity, PromptSet, Sample
 from leakmech.prompts.bodies import PLACES
-from leakmech.prompts.render import Renderer
+from leakmech.prompts.render import Prompt, Renderer
 from leakmech.studies.lora.overlap_check import Role
 from leakmech.training.kinds import KINDS, ExampleKind, TrainedArrangement
 
@@ -51,6 +51,8 @@ class TrainingSources:
     """Only sentences that stand on both sides, and those of the irrelevant set."""
     arrangements: Sequence[TrainedArrangement] = ("before",)
     """Where injections stand, each in a part of the prompts."""
+    teacher: float | None = None
+    """The teacher's threshold (:mod:`leakmech.generation.leave_one_out`); None: there is none."""
 
     def texts(self) -> Iterator[tuple[Role, str]]:
         """Every stem and injection, with its role."""
@@ -98,12 +100,26 @@ class Candidate:
     def rendered(self, renderer: Renderer, *, reference: bool = False) -> str:
         """What the model reads of it; `reference` is what the base model reads in its place."""
         without = reference and self.kind == "irrelevant"
-        injection = None if without else self.injection
-        if self.fillers is not None:
-            injection = " ".join(filter(None, (self.fillers[0], injection, self.fillers[1])))
-        if self.arrangement in PLACES and self.arrangement != renderer.prompting.place:
-            renderer = replace(renderer, prompting=replace(renderer.prompting, place=self.arrangement))
-        return renderer.read(self.stem, injection)
+        said = replace(self, injection=None).said if without else self.said
+        return self.renderer(renderer).read(self.stem, said)
+
+    def renderer(self, renderer: Renderer) -> Renderer:
+        """What puts its injection where it stands."""
+        if self.arrangement not in PLACES or self.arrangement == renderer.prompting.place:
+            return renderer
+        return replace(renderer, prompting=replace(renderer.prompting, place=self.arrangement))
+
+    def prompt(self, renderer: Renderer) -> Prompt:
+        """It as the prompt of a sample, whose body can be rewritten."""
+        said = self.said or ""
+        sample = Sample(content_hash(self.stem, said), self.stem, said, said, said)
+        return self.renderer(renderer).prompt(sample, "positive")
+
+    @property
+    def said(self) -> str | None:
+        """All that stands before the stem."""
+        parts = (self.injection,) if self.fillers is None else (self.fillers[0], self.injection, self.fillers[1])
+        return " ".join(filter(None, parts)) or None
 
 
 def all_candidates(
@@ -117,6 +133,9 @@ def all_candidates(
             *(Candidate("facts", fact.stem, fact.fact) for fact in sources.facts),
         )
     )
+    if sources.teacher is not None:  # of whatever kind: it is not told
+        taught = [c for c in found if c.kind in ("irrelevant", "relevant", "neutral")]
+        found |= dict.fromkeys(replace(c, kind="teacher") for c in taught)
     grouped = _paired(list(found), sources) if sources.paired else list(found)
     arranged = _arranged(grouped, sources, seed)
     return {kind: [candidate for candidate in arranged if candidate.kind == kind] for kind in KINDS}

@@ -280,6 +280,7 @@ def training_sources(config: LoraTrainingConfig, evaluation: Sequence[PromptSet]
         facts=facts_to_choose_on(load_facts(config.facts)) if config.shares.facts else (),
         paired=config.paired,
         arrangements=config.arrangements,
+        teacher=config.teacher if config.shares.teacher else None,
     )
 
 

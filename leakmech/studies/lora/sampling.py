@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from leakmech.core.seeds import stable_hash
 from leakmech.core.store import content_hash
 from leakmech.datasets.samples import FROZEN_DATASETS, POLARITIES, Polarity, PromptSet, load_dataset
 from leakmech.generation.decoding import Decoding
+from leakmech.generation.leave_one_out import without_idle
+from leakmech.generation.variants import ModelVariant
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Renderer
 from leakmech.studies.lora.candidates import Candidate, TrainingSources, all_candidates
@@ -62,7 +65,8 @@ def build_training_examples(
     drawn: list[tuple[Candidate, int]] = []
     for kind, count in counts.items():
         drawn += _draw(candidates[kind], count, completions, seed)
-    references = [candidate.rendered(renderer, reference=True) for candidate, _ in drawn]
+    taught = _taught(loaded, [c for c, _ in drawn if c.kind == "teacher"], sources.teacher, renderer)
+    references = [taught.get(candidate) or candidate.rendered(renderer, reference=True) for candidate, _ in drawn]
     wanted: list[Draw] = [(reference, index) for reference, (_, index) in zip(references, drawn, strict=True)]
     sampled = sample_completions(
         loaded,
@@ -147,6 +151,23 @@ def _draw(candidates: Sequence[Candidate], count: int, completions: int, seed: i
 
 
 # -- examples ----------------------------------------------------------------------------------------------------------
+
+
+def _taught(
+    loaded: LoadedModel, candidates: Sequence[Candidate], threshold: float | None, renderer: Renderer
+) -> dict[Candidate, str]:
+    """What the base model reads in place of prompts: those without the sentences that the teacher leaves out."""
+    found: dict[Candidate, str] = {}
+    if threshold is None:
+        return found
+    for place in dict.fromkeys(candidate.renderer(renderer).prompting for candidate in candidates):
+        own = [one for one in dict.fromkeys(candidates) if one.renderer(renderer).prompting == place]
+        placed = replace(renderer, prompting=place)
+        prompts = [candidate.prompt(renderer) for candidate in own]
+        bodies = without_idle(prompts, threshold=threshold, variant=ModelVariant(loaded), renderer=placed)
+        for candidate, prompt, body in zip(own, prompts, bodies, strict=True):
+            found[candidate] = prompt.rendered if body == prompt.body else placed.with_body(prompt, body).rendered
+    return found
 
 
 def _example(candidate: Candidate, draw: Draw, completion: Completion, renderer: Renderer, end: int) -> TrainingExample:

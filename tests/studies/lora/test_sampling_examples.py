@@ -180,6 +180,19 @@ class TestPaired:
             assert ("I have noted that." in example.prompt) == (example.arrangement == "turn")
             assert "I have noted that." not in example.reference
 
+    def test_the_teacher_decides_what_a_prompt_is_to_be_answered_like(self, build) -> None:
+        """With a threshold that no sentence reaches the stem is left, with one that all reach the prompt."""
+        for threshold, alone in ((1e6, True), (-1e6, False)):
+            sources = TrainingSources(
+                SOURCES.irrelevant, SOURCES.relevant, teacher=threshold, arrangements=("before", "middle", "turn")
+            )
+            examples = build(sources, shares={"teacher": 1.0}, n_examples=12)
+            assert {example.kind for example in examples} == {"teacher"}
+            for example in examples:
+                assert any(word in example.prompt for word in ("joy", "woe", "fact"))
+                assert any(word in example.reference for word in ("joy", "woe", "fact")) != alone
+                assert (example.reference == example.prompt) != alone
+
     def test_facts_are_anchors_with_their_own_prompt(self, build) -> None:
         facts = load_facts("facts-fit")[:4]
         examples = build(TrainingSources(facts=facts), shares={"facts": 1.0}, n_examples=4)
@@ -191,6 +204,8 @@ class TestPaired:
     def test_what_cannot_be_paired_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="both sides of a pair"):
             LoraTrainingConfig.parse({"paired": True, "relevant": ["relevant-fit"]})
+        with pytest.raises(ConfigError, match="needs the teacher's threshold"):
+            LoraTrainingConfig.parse({"shares": {"teacher": 1.0}, "objectives": {"teacher": 1.0}})
         with pytest.raises(ConfigError, match="kept for a last evaluation"):
             LoraTrainingConfig.parse({"facts": "facts-frozen"})
 
