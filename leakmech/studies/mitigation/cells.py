@@ -56,7 +56,6 @@ from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.changed import requests_under, variant_under
 from leakmech.studies.mitigation.charges import charges, facts_under
 from leakmech.studies.mitigation.columns import (
-    arrangement_columns,
     damage_columns,
     leakage_columns,
     number_or_none,
@@ -94,7 +93,7 @@ class Cells:
     damage: bool = True
     """Whether side effects are measured (fluency always is), and direct requests for emotional text."""
     arrangements: tuple[Arrangement, ...] = ()
-    """Other arrangements of the leakage set (``after``, ``middle``, …), in which leakage is measured as well."""
+    """Other arrangements of the leakage set, in which :mod:`leakmech.studies.mitigation.arranged` measures leakage."""
     facts: tuple[Fact, ...] = ()
     """Facts that the model is asked for."""
     version: int = TABLE_VERSION
@@ -206,7 +205,6 @@ class Cells:
         effects = self._effects(mitigation)
         row |= self._parts(mitigation, effects) if self.version == 1 else self._charges(mitigation, result, effects)
         row |= self._shifts_of_relevant(mitigation)
-        row |= self._arrangements(mitigation) if self.seeds == 1 else {}
         row |= damage_columns(effects)
         if self.damage and self.seeds == 1:
             row |= self._requests(mitigation)
@@ -219,7 +217,7 @@ class Cells:
         """Leakage reduction, retention of the headline, fluency, and the selectivity of version 1."""
         leakage, headline = self._pair(mitigation), self._pair(mitigation, self.relevant[0])
         parts = [reduction_part(leakage), shift_part("retention", headline), fluency_part(*_quality(effects))]
-        return flat(selectivity(parts, charge=clipped, **self._drawn))
+        return flat(selectivity(parts, charge=clipped, **self.drawn))
 
     def _charges(self, mitigation: Mitigation, result: BenchResult, effects: SideEffects) -> dict[str, Any]:
         """All that selectivity charges, leakage reduction, tilt, and the three parts of fluency."""
@@ -233,10 +231,10 @@ class Cells:
             fluency=fluency_part(*quality),
             cleaning=self.config.cleaning,
         )
-        row = flat(selectivity(found.parts, **self._drawn))
-        written = fluency(*quality, **self._drawn)
+        row = flat(selectivity(found.parts, **self.drawn))
+        written = fluency(*quality, **self.drawn)
         row |= flat({f"fluency_{name}": getattr(written, name) for name in ("perplexity", "repetition", "length")})
-        row |= flat({"leakage_reduction": leakage_reduction(self._pair(mitigation), **self._drawn)})
+        row |= flat({"leakage_reduction": leakage_reduction(self._pair(mitigation), **self.drawn)})
         row |= tilt_columns(result.summary) | {"facts_accuracy": None if known is None else known.accuracy}
         return row | {"removal_of": found.removal_of, "not_charged": found.not_charged}
 
@@ -279,7 +277,7 @@ class Cells:
         """Valence shift on every set of relevant affect, and its retention on those after the headline."""
         row: dict[str, Any] = {}
         for name in self.relevant[1:]:
-            kept = retention(self._pair(mitigation, name), **self._drawn)
+            kept = retention(self._pair(mitigation, name), **self.drawn)
             row |= flat({f"retention_{slug(Path(name).stem)}": kept})
         for name in self.relevant:
             shift = main_ratios(self.scores(mitigation, name))["valence_shift"].value
@@ -290,19 +288,9 @@ class Cells:
         return Pair(self.scores(BASE, dataset), self.scores(mitigation, dataset))
 
     @property
-    def _drawn(self) -> dict[str, Any]:
+    def drawn(self) -> dict[str, Any]:
         """How intervals are drawn."""
         return {"seed": self.config.seed, "draws": self.draws}
-
-    def _arrangements(self, mitigation: Mitigation) -> dict[str, Any]:
-        """Leakage with injections elsewhere."""
-        row: dict[str, Any] = {}
-        for arrangement in self.arrangements:
-            base, changed = (self.arranged(one, arrangement) for one in (BASE, mitigation))
-            scores = Pair(*(leakage_scores(result.scores, self.config.cleaning) for result in (base, changed)))
-            reduction = leakage_reduction(scores, **self._drawn).value
-            row |= arrangement_columns(arrangement, changed.summary["overall"], reduction)
-        return row
 
     def _requests(self, mitigation: Mitigation) -> dict[str, Any]:
         """Retention on direct requests for emotional text; nothing where the mitigation cannot act on them."""

@@ -29,6 +29,7 @@ from leakmech.runs.directory import RunDirectory, RunRecord
 from leakmech.runs.run import Run, run_path
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
+from leakmech.studies.mitigation.arranged import with_arrangements
 from leakmech.studies.mitigation.by_estimator import p_values_against_base, rows_by_estimator
 from leakmech.studies.mitigation.cells import BASE, TABLE_VERSION, Cells
 from leakmech.studies.mitigation.mitigation import Mitigation, told_by_parts
@@ -131,7 +132,7 @@ def evaluate_mitigations(
     )  # fmt: skip
     fingerprint = {"base": cells.key(BASE), "weights": loaded.weights_hash}
     with Run.open(path, config, fingerprint, table_version=cells.version) as run:
-        rows = measure_all(run, cells, chosen, alpha=alpha)
+        rows = with_arrangements(run, cells, chosen, measure_all(run, cells, chosen, alpha=alpha))
         views = rows_by_estimator(cells, chosen, alpha=alpha)
         about = {"model": config.model, "dataset": dataset, "relevant": list(relevant), "facts": facts}
         return finish(run, rows, about, cells, views=views)

@@ -40,6 +40,7 @@ from leakmech.runs.directory import SCRIPT
 from leakmech.runs.run import Run, run_path
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
+from leakmech.studies.mitigation.arranged import with_arrangements, worth_arranging
 from leakmech.studies.mitigation.by_estimator import rows_by_estimator
 from leakmech.studies.mitigation.cells import Cells
 from leakmech.studies.mitigation.evaluation import FACTS, finish, measure_all, table_version
@@ -170,6 +171,7 @@ def _compare(
     baselines = [one for family in BASELINES for one in family.members(judged_by, fitted)] if judged_by else []
     compared = [*chosen.values(), *given, ORACLE, *baselines]
     rows = measure_all(run, test, compared, alpha=config.alpha)
+    rows = with_arrangements(run, test, worth_arranging(compared, rows) if parts else compared, rows)
     rows += random_bands(run, test, judged_by, chosen, draws=config.random_draws) if judged_by else []
     views = rows_by_estimator(test, compared, alpha=config.alpha)
     rows += _claimed(config, run, test, chosen | {mitigation.name: mitigation for mitigation in given})

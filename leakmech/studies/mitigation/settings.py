@@ -66,7 +66,9 @@ class MitigateConfig(
         description="facts that a model should still use: facts-fit (the half that nothing is chosen on), …",
     )
     arrangements: tuple[Arrangement, ...] = Field(
-        (), description="also measure leakage in other arrangements of the injections (see bench --arrangement)"
+        (),
+        description="also measure leakage in other arrangements (see bench --arrangement), for the base "
+        "model, the oracle, the text-only baseline and the best two rows that are told nothing",
     )
     relevant_fit: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
         ("relevant-fit", "relevant-train"),
