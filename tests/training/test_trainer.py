@@ -275,7 +275,7 @@ class TestRefusals:
             ),
             (
                 {"objectives": {"consistency_sft": 1}, "shares": {"irrelevant": 1}, "total_variation": 0.5},
-                r"total_variation is 0\.5, but no objective .* compares distributions; .* one of distillation, teacher, anchor",
+                r"total_variation is 0\.5, but no objective .* compares distributions; .* distillation, teacher,",
             ),
             ({"dtype": "float16"}, "dtype"),
             ({"decoding": {"temprature": 1}}, "did you mean 'temperature'"),
