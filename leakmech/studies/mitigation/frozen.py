@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from leakmech.core.errors import DatasetError, RunDirectoryError
+from leakmech.core.errors import ConfigError, DatasetError, RunDirectoryError
 from leakmech.core.store import content_hash, read_json
 from leakmech.datasets.facts import FROZEN_FACTS, load_facts
 from leakmech.datasets.samples import FROZEN_DATASETS, load_dataset
@@ -34,6 +34,8 @@ def frozen_sets(config: MitigateConfig) -> list[str]:
 
 def refuse_another_choice(path: Path, config: MitigateConfig) -> None:
     """Refuse settings that would measure something else on frozen sets than what the run in `path` did."""
+    if config.quick and (sets := frozen_sets(config)):
+        raise ConfigError(f"quick: {', '.join(sets)} are for one last measurement, and quick is none")
     file = path / "stages" / f"{_STAGE}.json"
     if file.exists():
         _refuse_other(path, read_json(file), "settings", _settings(config))

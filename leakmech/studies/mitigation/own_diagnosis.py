@@ -28,6 +28,12 @@ from leakmech.studies.mitigation.settings import MitigateConfig
 
 AEXL_SAMPLES: dict[str, Any] = {"samples": 50, "fit": 50, "tune": 50}
 """Sizes of the splits that are built; ``samples`` are not used."""
+_QUICK_AEXL: dict[str, Any] = {"samples": 8, "fit": 16, "tune": 8}
+_QUICK = {
+    "tilt_samples": 4, "judged_samples": 2, "judged_heads": (5,), "judged_neurons": (100,), "random_sets": 3,
+    "sampled_sets": 0, "exact_samples": 2, "circuit_samples": 2, "integrated_steps": 2, "random_rankings": 2,
+    "methods": ("difference_of_means",),
+}  # fmt: skip
 _NOT_SHARED = ("dtype", "fit", "tune", "estimator", "dataset")
 
 
@@ -57,6 +63,7 @@ def settings_of(config: MitigateConfig, fit: str, tune: str | None) -> DiagnoseC
         if name in MitigateConfig.model_fields and name not in _NOT_SHARED
     }
     shared |= {"estimator": estimator_names(config.estimator)[0], "dataset": _reported_on(config)}
+    shared |= _QUICK if config.quick else {}
     return DiagnoseConfig.parse({**shared, "fit": fit, "tune": tune}, where="diagnosis")
 
 
@@ -90,7 +97,7 @@ def _samples(config: MitigateConfig, folder: Path, progress: Progress) -> tuple[
         return config.fit, config.tune
     file = folder / "aexl.jsonl"
     if not file.with_suffix(".json").exists():  # the card is written last
-        build_aexl(file, seed=config.seed, progress=progress, **AEXL_SAMPLES)
+        build_aexl(file, seed=config.seed, progress=progress, **(_QUICK_AEXL if config.quick else AEXL_SAMPLES))
     fit, tune = (str(file.with_stem(f"aexl_{split}")) for split in ("fit", "tune"))
     refuse_shared(config, [load_dataset(fit), load_dataset(tune)])
     return fit, tune

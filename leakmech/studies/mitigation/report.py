@@ -23,6 +23,7 @@ from leakmech.studies.mitigation.mitigation import HELD_AGAINST
 from leakmech.studies.mitigation.older import read_rows
 from leakmech.studies.mitigation.settings import MitigateConfig
 from leakmech.studies.mitigation.tables import (
+    NO_MEASUREMENT,
     by_estimator_table,
     charged_table,
     in_order,
@@ -52,12 +53,13 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
     """The page, from the most selective mitigation to everything."""
     drawn: Frame = read_rows(run)
     tested, tuned = (drawn[drawn["split"] == split] for split in ("test", "tune"))
-    main = mitigations_table(tested, title="On test samples; nothing was fitted or chosen on them")
+    opening = NO_MEASUREMENT if summary.get("quick") else ""
+    main = mitigations_table(tested, title=f"{opening}On test samples; nothing was fitted or chosen on them")
     views, charged = read_by_estimator(run), charged_table(tested, summary)
     claims = charged_table(drawn[drawn["split"] == "claimed"], summary) if "claimed" in set(drawn["split"]) else None
     text, answers, figure = headline(tested), answer_runs(run, tested, summary), run / "figures" / "pareto.png"
     return [
-        *([Headline(text)] if text else []),
+        *([Headline(opening + text)] if opening or text else []),
         *([Paragraph(measured_once(frozen))] if (frozen := summary.get("frozen")) else []),
         Facts.of(summary),
         Shown(main, heading="Main numbers"),

@@ -10,7 +10,13 @@ import pandas as pd
 from leakmech.reports.tables import Table
 from leakmech.runs.result import Result
 from leakmech.studies.mitigation.older import read_rows
-from leakmech.studies.mitigation.tables import by_estimator_table, charged_table, mitigations_table, read_by_estimator
+from leakmech.studies.mitigation.tables import (
+    NO_MEASUREMENT,
+    by_estimator_table,
+    charged_table,
+    mitigations_table,
+    read_by_estimator,
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class MitigationComparison(Result):
         """Of one split the main numbers and what selectivity charges; of test samples also what each estimator says."""
         frame = self.to_frame()
         title = f"Mitigations of {self.summary['model']} on {self.summary['dataset']}"
+        title = f"{NO_MEASUREMENT}{title}" if self.summary.get("quick") else title
         rows, views = frame.loc[frame["split"] == split], self.by_estimator()
         charged = charged_table(rows, self.summary)
         own = [mitigations_table(rows, title=title), *([] if charged is None else [charged])]

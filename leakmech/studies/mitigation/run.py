@@ -30,6 +30,7 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, read_json, slug, write_json
 from leakmech.datasets.facts import facts_to_choose_on, facts_to_report_on, load_facts
 from leakmech.datasets.relation import mismatched, with_exchanged, without_self_reports
+from leakmech.datasets.samples import load_dataset
 from leakmech.interventions.checks import refuse_misfits
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.models.device import dtype_name
@@ -61,6 +62,8 @@ from leakmech.studies.mitigation.result import MitigationComparison
 from leakmech.studies.mitigation.settings import OWN, MitigateConfig
 from leakmech.studies.mitigation.untold import SHARES
 
+QUICK_FACTS = 8
+"""Facts that are asked where the run is quick."""
 Row = dict[str, Any]
 Heard = dict[str, Any]
 """Who hears of progress, and of the precision to be expected: arguments of :class:`Cells`."""
@@ -182,6 +185,7 @@ def _compare(
         "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
         "left_out": left_out,
         **({"frozen": frozen} if frozen else {}),
+        **({"quick": True} if config.quick else {}),
     }
     return _Compared(test, [*rows, *tuned], views, about)
 
@@ -236,11 +240,22 @@ def _version(run: Run) -> int:
 def _test_cells(config: MitigateConfig, bench: BenchConfig, loaded: LoadedModel, run: Run, heard: Heard) -> Cells:
     """What is reported: nothing was fitted or chosen on it."""
     facts = load_facts(config.facts) if _version(run) > 1 else ()
+    facts = facts_to_report_on(facts) if config.facts == FACTS else facts
     return Cells(
-        loaded=loaded, config=bench, relevant=config.relevant, files=run.files, split="test",
+        loaded=loaded, config=bench, relevant=_relevant(config, run.path / "data"), files=run.files, split="test",
         margins=Margins(**config.margins), arrangements=config.arrangements, draws=config.bootstrap_draws,
-        facts=facts_to_report_on(facts) if config.facts == FACTS else facts, version=_version(run), **heard,
+        facts=facts[:QUICK_FACTS] if config.quick else facts, version=_version(run), **heard,
     )  # fmt: skip
+
+
+def _relevant(config: MitigateConfig, folder: Path) -> tuple[str, ...]:
+    """Sets of relevant affect; the first samples of each where the run is quick."""
+    if not config.quick:
+        return config.relevant
+    few = {name: folder / f"{slug(Path(name).stem)}.jsonl" for name in config.relevant}
+    for name, file in few.items():
+        load_dataset(name).take(config.limit).save(file)
+    return tuple(map(str, few.values()))
 
 
 def _claimed(config: MitigateConfig, run: Run, test: Cells, judged: Mapping[str, Mitigation]) -> list[Row]:
@@ -275,7 +290,8 @@ def _tune_cells(config: MitigateConfig, parts: FittedParts, run: Run, heard: Hea
         loaded=parts.loaded, config=bench, relevant=(str(data / "tune-relevant.jsonl"),), files=run.files,
         split="tune", margins=Margins(**config.margins), damage=False,
         draws=min(500, config.bootstrap_draws), **heard,
-        facts=facts_to_choose_on(load_facts(FACTS)) if _version(run) > 1 else (), version=_version(run),
+        facts=facts_to_choose_on(load_facts(FACTS))[: QUICK_FACTS if config.quick else None]
+        if _version(run) > 1 else (), version=_version(run),
     )  # fmt: skip
 
 

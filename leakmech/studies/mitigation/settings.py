@@ -26,8 +26,14 @@ _TERMS = (
 )  # fmt: skip
 """Settings that all that is compared shares, in the order in which runs have always been told apart by them."""
 
-_NEWER_TERMS = ("facts", "tilt_completions", "fit", "tune")
+_NEWER_TERMS = ("facts", "tilt_completions", "fit", "tune", "quick")
 """The same, of later versions: at their defaults they leave no trace."""
+
+QUICK = {
+    "limit": 8, "generations": 1, "tune_generations": 1, "tune_samples": 3, "random_draws": 3, "tilt_completions": 5,
+    "bootstrap_draws": 200,
+}  # fmt: skip
+"""The most that ``quick`` takes of each."""
 
 OWN = "own"
 """What stands for the path of a diagnosis that a run makes itself."""
@@ -43,7 +49,16 @@ class MitigateConfig(
     grows: ClassVar[Collection[str] | None] = (
         "families", "adapters", "interventions", "baselines", "random_draws", "claimed", "seeds",
     )  # fmt: skip
-    newer: ClassVar[Collection[str]] = ("random_draws", "facts", "tilt_completions", "claimed", "seeds", "fit", "tune")
+    newer: ClassVar[Collection[str]] = (
+        "random_draws",
+        "facts",
+        "tilt_completions",
+        "claimed",
+        "seeds",
+        "fit",
+        "tune",
+        "quick",
+    )
     title: ClassVar[str] = "Mitigations"
 
     diagnosis: str | None = Field(
@@ -100,6 +115,10 @@ class MitigateConfig(
         "compression, length, empty, looping, relevance, capability, seconds, alpha",
     )
     alpha: float = Field(0.05, gt=0, lt=1, description="level of the tests")
+    quick: bool = Field(
+        False,
+        description="run everything on 8 samples, one generation and 3 random draws, to see it work: no measurement",
+    )
 
     @field_validator("margins")
     @classmethod
@@ -116,6 +135,8 @@ class MitigateConfig(
     def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
         """Validate `values`; see :meth:`Settings.parse`."""
         config = super().parse(values, where=where)
+        if config.quick:
+            config = config._quick()
         if config.diagnosis is None and (config.families or config.fit or not config.judges_files):
             config = config.model_copy(update={"diagnosis": OWN})
         for name in ("fit", "tune"):
@@ -126,6 +147,13 @@ class MitigateConfig(
         if config.tune and not config.fit:
             raise ConfigError(f"{where}: tune is named and fit is not; name both")
         return config
+
+    def _quick(self) -> Self:
+        """The same with as little of everything as ``quick`` takes."""
+        given = {name: getattr(self, name) for name in QUICK}
+        least = {name: most if given[name] is None else min(most, given[name]) for name, most in QUICK.items()}
+        usual = self.relevant_fit == type(self).model_fields["relevant_fit"].default
+        return self.model_copy(update=least | ({"relevant_fit": self.relevant_fit[:1]} if usual else {}))
 
     @property
     def judges_files(self) -> bool:

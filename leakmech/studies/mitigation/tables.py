@@ -13,6 +13,8 @@ from leakmech.reports.figures.frames import Frame, words
 from leakmech.reports.tables import Column, Table, estimate_of, value_of
 from leakmech.studies.mitigation.mitigation import HELD_AGAINST
 
+NO_MEASUREMENT = "No measurement (--quick): "
+"""Opens what is said of a run that only shows that everything works."""
 _VERDICTS = ("worse", "inconclusive", "equivalent", "better")
 
 

@@ -268,6 +268,30 @@ def test_without_a_diagnosis_and_files_a_run_makes_its_own_and_goes_on_with_it(f
         mitigate(files / "model", **settings)
 
 
+@pytest.mark.slow
+def test_a_quick_run_of_any_model_folder_does_everything_on_little_and_says_that_it_is_no_measurement(
+    files, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(diagnosis_run, "write_report", lambda *_: None)
+    settings_of, target = own_diagnosis.settings_of, {"target": "direction"}  # all that a tiny model says is neutral
+    monkeypatch.setattr(own_diagnosis, "settings_of", lambda *given: settings_of(*given).model_copy(update=target))
+    settings = {"quick": True, "fit": str(files / "fit.jsonl"), "dtype": "float32", "estimator": "vader"}
+    settings |= {"relevant_fit": (str(files / "relevant-fit.jsonl"),), "decoding": {"max_new_tokens": 8}, "limit": 3}
+    settings |= {"families": ("heads-mean", "drop-unrelated-text")}
+    result = mitigate(files / "model", out=tmp_path / "run", **settings)
+    assert len(result.table("random_draws")) == 3
+    stored = result.record.config
+    assert (stored["quick"], stored["generations"], stored["limit"]) == (True, 1, 3)
+    few = leakmech.load_result(next((result.path / "cells" / "test").glob("base-*")) / "relevant-self")
+    assert few.scores["sample"].nunique() == 3
+    assert {"retention_self", "valence_shift_relevant-matched"} <= set(result.to_frame().columns)
+    assert result.to_markdown().startswith("**No measurement (--quick): Mitigations of")
+    assert (result.path / "report.html").read_text().count("No measurement (--quick)") == 2
+    assert MitigateConfig.parse({"quick": True, "generations": 4, "limit": None}).limit == 8
+    with pytest.raises(ConfigError, match="quick: hexl-frozen are for one last measurement"):
+        mitigate("no-such-model", quick=True, dataset="hexl-frozen")
+
+
 def test_a_run_of_its_own_diagnosis_is_the_default_and_refuses_what_does_not_go_with_it(files, tmp_path):
     assert MitigateConfig.parse({}).diagnosis == "own"
     assert MitigateConfig.parse({"families": ["heads-mean"], "adapters": ["a"]}).diagnosis == "own"
