@@ -28,8 +28,6 @@ import figure1
 import figure2
 import yaml
 from claims import claims_table
-from cost import cost as cost_of
-from cost import shape_of
 from paper import (
     WITH,
     WITHOUT,
@@ -52,6 +50,8 @@ from leakmech.core.errors import ConfigError, DatasetError, InterruptedRunError,
 from leakmech.core.progress import rich_progress
 from leakmech.core.store import slug, write_text
 from leakmech.core.validation import CLOSED, Text, checked
+from leakmech.models.cost import cost as cost_of
+from leakmech.models.cost import shape_of
 from leakmech.models.load import load_tokenizer
 from leakmech.reports.figures.canvas import save_figure
 from leakmech.reports.tables import Table

@@ -18,7 +18,7 @@ ROOMS = (
 """From below: each imports only from those before it, and from itself."""
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 80
-ENTRANCES = ("run", "settings", "result")
+ENTRANCES = ("run", "settings", "result", "cost")
 """Modules of a study that other studies may import."""
 
 

@@ -19,11 +19,16 @@ def mitigate(
     out: Annotated[
         Path | None, typer.Option(help="Run directory; one that holds this run goes on, also with more.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and write nothing.")] = False,
 ) -> None:
     """Try mitigations, choose strengths on tune samples, and measure on test samples what each lowers and damages."""
     from leakmech.core.progress import rich_progress, say
     from leakmech.studies.mitigation.run import mitigate as run
+    from leakmech.studies.mitigation.run import mitigation_cost
 
+    if dry_run:
+        console.print(mitigation_cost(**given.over(out=out, config=config)).to_rich())
+        return
     result = run(out=out, progress=rich_progress, interim=say, **given.over(out=out, config=config))
     print_tables(result)
     console.print(f"table: {result.path / 'tables' / 'mitigations.csv'}")

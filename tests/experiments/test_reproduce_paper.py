@@ -5,12 +5,12 @@ import sys
 
 import pytest
 import reproduce_paper
-from cost import SHAPES, cost
 from paper import model_name, paper_rows
 from reproduce_paper import PAPER, Reproduction, plan_table
 
 from leakmech.core.errors import ConfigError
 from leakmech.datasets.samples import load_dataset
+from leakmech.models.cost import SHAPES, cost
 
 QUICK = [
     "settings.estimator=vader",

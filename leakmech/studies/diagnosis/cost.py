@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
+from collections.abc import Mapping
 
-import torch
-
+from leakmech.models.cost import seconds_per_token
+from leakmech.models.layout import Layout
+from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.diagnosis.workbench import Workbench
 
 _ANSWER = 20  # tokens of an answer or completion
 _STEM = 6
 _DECODED = 3  # a token that is drawn costs as much as this many that are read
 _SIZES = 11  # of circuits
-_SAMPLE = (8, 64)  # rows and tokens of the pass that is timed
 
 
-def token_passes(bench: Workbench) -> dict[str, float]:
-    """Number of tokens that each stage reads, in passes through the whole model; a rough count."""
-    c, layout = bench.config, bench.layout
-    n = {name: len(samples) for name, samples in bench.splits.items()}
+def token_passes(c: DiagnoseConfig, layout: Layout, n: Mapping[str, int]) -> dict[str, float]:
+    """Number of tokens that each stage reads, in passes through the whole model; a rough count.
+
+    `n` is the number of samples of ``fit``, ``tune`` and ``test``.
+    """
     tilt = c.target == "tilt"
     scored = min(c.tilt_samples, n["tune"]) + min(c.tilt_samples, n["test"]) if tilt else n["tune"] + n["test"]
     endings, few = (c.tilt_completions, c.exact_completions) if tilt else (2, 2)
@@ -39,15 +39,10 @@ def token_passes(bench: Workbench) -> dict[str, float]:
     }
 
 
-@torch.no_grad()
 def estimate(bench: Workbench) -> str:
     """A line that says how long the stages will take on this machine, roughly."""
-    model: Any = bench.loaded.model
-    ids = torch.ones(_SAMPLE, dtype=torch.long, device=bench.loaded.device)
-    model(ids, logits_to_keep=1)
-    before = time.perf_counter()
-    model(ids, logits_to_keep=1)
-    each = (time.perf_counter() - before) / ids.numel()
-    minutes = {name: count * each / 60 for name, count in token_passes(bench).items()}
+    each = seconds_per_token(bench.loaded)
+    counts = token_passes(bench.config, bench.layout, {name: len(own) for name, own in bench.splits.items()})
+    minutes = {name: count * each / 60 for name, count in counts.items()}
     parts = ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())
     return f"about {sum(minutes.values()):.0f} minutes here ({parts})"

@@ -20,7 +20,7 @@ is chosen on ``tune`` samples. Baselines do the same with arbitrary directions a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,10 @@ class Family:
     """What its mitigations are told beside the text of the prompt."""
     ends_prompt: bool = False
     """Does it put something after the stem, so that plain prompts cannot have it?"""
+
+    def mildest(self) -> Family:
+        """The same at its first strength alone."""
+        return replace(self, strengths=self.strengths[:1])
 
     def members(self, parts: FittedParts, fitted: Path) -> list[Mitigation]:
         """The mitigations at all strengths.

@@ -37,6 +37,7 @@ from leakmech.models.device import dtype_name
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
 from leakmech.prompts.render import Prompting, Renderer, ResolvedForm
+from leakmech.reports.tables import Table
 from leakmech.runs.directory import SCRIPT
 from leakmech.runs.run import Run, run_path
 from leakmech.side_effects.equivalence import Margins
@@ -44,6 +45,7 @@ from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.arranged import with_arrangements, worth_arranging
 from leakmech.studies.mitigation.by_estimator import rows_by_estimator
 from leakmech.studies.mitigation.cells import Cells
+from leakmech.studies.mitigation.cost import cost_table, estimate, planned
 from leakmech.studies.mitigation.evaluation import FACTS, finish, measure_all, table_version
 from leakmech.studies.mitigation.families import BASELINES, Family, chosen_families, fitting_families
 from leakmech.studies.mitigation.frozen import record_frozen, refuse_another_choice
@@ -115,14 +117,13 @@ def mitigate(
     if config.diagnosis == OWN:
         refuse_unfit_samples(config)
     started = time.perf_counter()
-    families = chosen_families(config.families) if config.diagnosis else []
     given = _given(config)
     bench = _bench_config(config, config.dataset, config.generations, config.limit)
     by_name = model is None or isinstance(model, str | Path)
     loaded = load_configured(bench, None if by_name else model, tokenizer)
     refuse_misfit_files(config, loaded)
     form = Renderer(loaded.tokenizer, Prompting.of(bench)).resolved_form
-    families, left_out = fitting_families(families, form, named=bool(config.families))
+    families, left_out = _families(config, form)
     _refuse_unknown_claims(config, [*(family.name for family in families), *(own.name for own in given)])
     named = config.diagnosis not in (None, OWN)
     parts = _fitted_parts(config, str(config.diagnosis), loaded, form, progress) if named else None
@@ -135,6 +136,8 @@ def mitigate(
         Run.open(path, config, fingerprint, **facts) as run,
         run.interruptible(lambda: "what was fitted and measured is saved"),
     ):
+        if interim is not None:
+            interim(estimate(planned(config, families, given=len(given), loaded=loaded), loaded))
         if config.diagnosis == OWN:
             made = own_diagnosis(config, run, loaded, by_name=by_name, progress=progress, say=interim)
             parts = _fitted_parts(config, made, loaded, form, progress)
@@ -144,6 +147,28 @@ def mitigate(
         result = finish(run, found.rows, found.about, found.test, timing, views=found.views)
         write_report(path)
     return result
+
+
+def mitigation_cost(**settings: Any) -> Table:
+    """What a comparison with the settings of :func:`mitigate` would cost; the model is loaded and nothing is written.
+
+    Raises
+    ------
+    UsageError
+        A name, file, key or value is wrong.
+    """
+    config = MitigateConfig.parse(settings, where="mitigate")
+    bench = _bench_config(config, config.dataset, config.generations, config.limit)
+    loaded = load_configured(bench, None, None)
+    families, _ = _families(config, Renderer(loaded.tokenizer, Prompting.of(bench)).resolved_form)
+    return cost_table(planned(config, families, given=len(_given(config)), loaded=loaded), loaded)
+
+
+def _families(config: MitigateConfig, form: ResolvedForm) -> tuple[list[Family], dict[str, str]]:
+    """The families that are tried, and why others are not."""
+    families = chosen_families(config.families) if config.diagnosis else []
+    families = [one.mildest() for one in families] if config.quick else families
+    return fitting_families(families, form, named=bool(config.families))
 
 
 @dataclass(frozen=True)

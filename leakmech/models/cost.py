@@ -1,4 +1,4 @@
-"""What a run of the paper's table costs on one H100, as an estimate made before anything runs.
+"""What generating and reading costs, before anything runs: on one H100 by formula, here by a pass that is timed.
 
     seconds = steps (host_s layers + weight bytes / bandwidth) + 2 parameters tokens / (utilisation peak)
               + rows row_s + weight bytes / load rate + fixed
@@ -13,7 +13,13 @@ it: downloads, and building AEXL.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from leakmech.models.load import LoadedModel
 
 BANDWIDTH, PEAK = 3.35e12, 989e12
 """Bytes and operations a second (data sheet)."""
@@ -80,3 +86,17 @@ def cost(shape: Shape, n_prompts: int, n_rows: int) -> Cost:
     memory = weights + batch * (cache + shape.vocabulary * (2 + 8))
     seconds = FIXED_SECONDS + weights / LOAD_RATE + decoding + computing + n_rows * ROW_SECONDS + scoring
     return Cost(seconds, memory)
+
+
+_TIMED = (8, 64)  # rows and tokens of the pass that is timed
+
+
+@torch.no_grad()
+def seconds_per_token(loaded: LoadedModel) -> float:
+    """Measure how long a forward pass takes here, by token that is read."""
+    model: Any = loaded.model
+    ids = torch.ones(_TIMED, dtype=torch.long, device=loaded.device)
+    model(ids, logits_to_keep=1)
+    before = time.perf_counter()
+    model(ids, logits_to_keep=1)
+    return (time.perf_counter() - before) / ids.numel()

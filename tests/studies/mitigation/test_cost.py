@@ -1,0 +1,56 @@
+"""What a comparison costs: counts that can be checked by hand."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from leakmech.cli.app import app
+from leakmech.models.load import load_model
+from leakmech.studies.mitigation.cost import cost_table, planned
+from leakmech.studies.mitigation.families import chosen_families
+from leakmech.studies.mitigation.settings import MitigateConfig
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    return load_model(folder)
+
+
+def test_counts_are_those_of_the_samples(loaded):
+    config = MitigateConfig.parse(
+        {"diagnosis": "d", "limit": 10, "generations": 3, "random_draws": 2, "tune_samples": 5, "tune_generations": 1,
+         "claimed": ["heads-mean"], "seeds": 3, "arrangements": ["middle"]}
+    )  # fmt: skip
+    families = chosen_families(["heads-mean", "drop-unrelated-text"])
+    parts = {part.name: part for part in planned(config, families, given=1, loaded=loaded)}
+    assert list(parts) == ["tune", "test", "random draws", "claimed, other seeds", "other arrangements"]
+    each = 3 * (10 * 4 + 2 * (60 + 40))
+    assert (parts["test"].cells, parts["test"].answers) == (6, 6 * each)  # base, oracle, two families, a file, shuffled
+    assert (parts["tune"].cells, parts["tune"].answers) == (6, 6 * (10 * 4 + 2 * 5))
+    assert (parts["random draws"].cells, parts["random draws"].answers) == (2, 2 * 3 * (10 * 4 + 2 * 60))
+    assert parts["claimed, other seeds"].answers == 3 * 2 * each
+    assert parts["other arrangements"].answers == 5 * 3 * 10 * 4
+
+
+def test_files_alone_need_neither_diagnosis_nor_choice(loaded):
+    config = MitigateConfig.parse({"adapters": ["a"], "limit": 10})
+    parts = planned(config, [], given=1, loaded=loaded)
+    assert [(part.name, part.cells) for part in parts] == [("test", 3)]
+
+
+def test_the_table_adds_up_and_names_models_on_one_gpu(loaded):
+    config = MitigateConfig.parse({"limit": 10})
+    parts = planned(config, chosen_families(None), given=0, loaded=loaded)
+    table = cost_table(parts, loaded)
+    assert table.rows[-1][2] == f"{sum(part.answers for part in parts):,}"
+    assert all(any(name in note for note in table.notes) for name in ("Llama-3.2-1B-Instruct", "Qwen2.5-1.5B-Instruct"))
+
+
+def test_a_dry_run_writes_nothing(folder, tmp_path):
+    done = CliRunner().invoke(
+        app, ["mitigate", "--model", str(folder), "--dry-run", "--limit", "5", "--out", str(tmp_path / "run")]
+    )
+    assert done.exit_code == 0, done.output
+    assert "What this comparison costs" in done.output
+    assert not (tmp_path / "run").exists()
