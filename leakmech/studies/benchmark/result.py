@@ -45,7 +45,8 @@ class BenchResult(Result):
         RunDirectoryError
             The run has no tilt.
         """
-        shifts = self.table("tilt").set_index("sample")[shift_column(estimator)].astype(float)
+        table = self.table("tilt")
+        shifts = pd.Series(table[shift_column(estimator)].to_numpy(dtype=float), index=table["sample"])
         return shifts if samples is None else shifts.reindex(list(samples))
 
     def tables(self) -> list[Table]:

@@ -109,9 +109,9 @@ def _removal(leakage: Sequence[pd.DataFrame], cleaning: Cleaning) -> tuple[str, 
 
 
 def _removal_of_tilt(tilts: Sequence[BenchResult]) -> Part:
-    samples = tilts[0].tilt_shifts().index.tolist()
+    samples = tuple(map(str, tilts[0].tilt_shifts().index))
     base, row, oracle = (result.tilt_shifts(samples).to_numpy() for result in tilts)
-    return removal_part("removal_tilt", tuple(samples), base, row, oracle)
+    return removal_part("removal_tilt", samples, base, row, oracle)
 
 
 # -- facts -------------------------------------------------------------------------------------------------------------

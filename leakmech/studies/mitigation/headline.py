@@ -87,7 +87,7 @@ def against_text(best: Row, tested: Frame) -> str:
             "No method told nothing could be compared with dropping unrelated sentences: the best one and that are "
             "charged for different parts."
         )
-    low, high, low_text, high_text = map(float, ends)
+    low, high, low_text, high_text = (float(end) for end in ends if end is not None)
     figures = f"selectivity {_interval(best)} against {_interval(reference)}"
     if low > high_text:
         return f"Told nothing, {best['name']} beats dropping unrelated sentences: {figures}."
