@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leakmech.core.errors import InterventionError, ModelError
+from leakmech.interventions.angular import AngularSteering
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.checks import as_interventions, fitting_layout
 from leakmech.interventions.component_edits import (
@@ -91,7 +92,7 @@ def _refuse_unfoldable(intervention: Intervention) -> None:
         reason = "resampled values change from token to token"
     elif isinstance(intervention, AblateHeads | AblateNeurons) and set(intervention.values) - {"all"}:
         reason = "its means differ between classes of positions"
-    elif isinstance(intervention, Steer) and intervention.mode != "add":
+    elif isinstance(intervention, AngularSteering) or (isinstance(intervention, Steer) and intervention.mode != "add"):
         reason = "a rotation acts on the stream as a whole"
     elif isinstance(intervention, AblateDirection) and intervention.site.startswith("resid"):
         reason = "it acts on the stream as a whole; sites 'everywhere', 'attn_out' and 'mlp_out' can be folded"

@@ -40,8 +40,8 @@ EVERYWHERE = "everywhere"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class _StreamIntervention(Intervention):
-    """Shared by the kinds with vectors at layers."""
+class StreamIntervention(Intervention):
+    """Shared by the kinds with vectors at layers: one for all of them, or each layer's own."""
 
     vectors: Tensor = field(kw_only=False)
     layers: Sequence[int] = ()
@@ -71,6 +71,13 @@ class _StreamIntervention(Intervention):
         refuse_unless_unit(vectors.reshape(-1, vectors.shape[-1]), f"{self.kind}: {name}")
         return vectors
 
+    def _checked_second(self, value: Any) -> Tensor:
+        """The second vectors of planes, orthogonal to the first ones."""
+        second = self._checked_vectors(value, "second")
+        if second.shape != self.vectors.shape or float((second * self.vectors).sum(-1).abs().max()) > UNIT_TOLERANCE:
+            raise InterventionError(f"{self.kind}: second must be shaped as vectors and orthogonal to them")
+        return second
+
     def check_fit(self, layout: Layout, /) -> None:
         for layer in self.layers:
             check_layer(layer, layout)
@@ -90,13 +97,14 @@ class _StreamIntervention(Intervention):
         return f"{self.kind} ({where}, {setting})"
 
 
-def _shown(values: Sequence[float]) -> str:
+def shown(values: Sequence[float]) -> str:
+    """One number, or the range of several."""
     low, high = min(values), max(values)
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AblateDirection(_StreamIntervention):
+class AblateDirection(StreamIntervention):
     """Project a direction out, or move the projection to a set point.
 
     Attributes
@@ -171,7 +179,7 @@ class AblateDirection(_StreamIntervention):
         ]
 
     def __str__(self) -> str:
-        return self._described(f"strength {_shown(self.strengths)}")
+        return self._described(f"strength {shown(self.strengths)}")
 
 
 _TOKENS_AT_ONCE = 2048
@@ -202,7 +210,7 @@ def _projection(vector: Tensor, strength: float, set_point: float) -> Any:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Steer(_StreamIntervention):
+class Steer(StreamIntervention):
     """Add a vector to the stream, or turn the stream in a plane.
 
     With a `condition` (:class:`leakmech.interventions.base.Probe`) it acts only on rows whose prompt fires the probe.
@@ -270,10 +278,7 @@ class Steer(_StreamIntervention):
     def _check_plane(self) -> None:
         if self.second is None:
             raise InterventionError(f"{self.kind}: mode {self.mode!r} turns in a plane; give its second vector")
-        second = self._checked_vectors(self.second, "second")
-        object.__setattr__(self, "second", second)
-        if second.shape != self.vectors.shape or float((second * self.vectors).sum(-1).abs().max()) > UNIT_TOLERANCE:
-            raise InterventionError(f"{self.kind}: second must be shaped as vectors and orthogonal to them")
+        object.__setattr__(self, "second", self._checked_second(self.second))
 
     @property
     def strengths(self) -> tuple[float, ...]:
@@ -306,9 +311,7 @@ class Steer(_StreamIntervention):
         return _rotation(self.vector(place), second, math.radians(self.angles[place]), to=self.mode == "rotate_to")
 
     def __str__(self) -> str:
-        setting = (
-            f"strength {_shown(self.strengths)}" if self.mode == "add" else f"{self.mode} {_shown(self.angles)} deg"
-        )
+        setting = f"strength {shown(self.strengths)}" if self.mode == "add" else f"{self.mode} {shown(self.angles)} deg"
         return self._described(setting)
 
 

@@ -1,5 +1,6 @@
 """The kinds of interventions, by name."""
 
+from leakmech.interventions.angular import AngularSteering
 from leakmech.interventions.attention_edits import DampenAttention
 from leakmech.interventions.base import AttentionEdit, Edit, Intervention, Probe, interventions_key
 from leakmech.interventions.component_edits import AblateHeads, AblateNeurons, ModulateCircuit, ScaleHeads, ScaleNeurons
@@ -11,6 +12,7 @@ __all__ = [
     "AblateDirection",
     "AblateHeads",
     "AblateNeurons",
+    "AngularSteering",
     "AttentionEdit",
     "DampenAttention",
     "Edit",

@@ -17,6 +17,7 @@ from leakmech.interventions.hooks import apply
 from leakmech.interventions.types import (
     AblateDirection,
     AblateHeads,
+    AngularSteering,
     DampenAttention,
     Intervention,
     Probe,
@@ -113,6 +114,36 @@ def test_a_rotation_keeps_norms_and_turns_from_the_first_axis_to_the_second(make
         (a, b), (new_a, new_b) = (base @ plane.T).unbind(-1), (turned @ plane.T).unbind(-1)
         expected = (-b, a) if mode == "rotate_by" else (torch.zeros_like(a), torch.hypot(a, b))
         torch.testing.assert_close(torch.stack([new_a, new_b]), torch.stack(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_angular_steering_turns_the_shorter_way_by_a_share_and_keeps_the_rest(make_tiny, batch, kit):
+    model = make_tiny("llama-gqa")
+    plane = torch.stack([kit.V, kit.W])
+    base = states(model, batch)[1]
+    before = torch.atan2(base @ kit.W, base @ kit.V)
+    with apply(model, AngularSteering(kit.V, second=kit.W, layers=[1], angle=120.0, strength=0.25)):
+        turned = states(model, batch)[1]
+    way = (2 * torch.pi / 3 - before + torch.pi) % (2 * torch.pi) - torch.pi
+    after = torch.atan2(turned @ kit.W, turned @ kit.V)
+    difference = (after - before - way / 4 + torch.pi) % (2 * torch.pi) - torch.pi
+    torch.testing.assert_close(difference, torch.zeros_like(difference), atol=1e-4, rtol=0)
+    torch.testing.assert_close(turned.norm(dim=-1), base.norm(dim=-1), rtol=1e-5, atol=1e-5)
+    outside = turned - base - ((turned - base) @ plane.T) @ plane
+    torch.testing.assert_close(outside, torch.zeros_like(outside), atol=1e-5, rtol=0)
+
+
+def test_adaptive_angular_steering_turns_aligned_tokens_only(make_tiny, batch, kit):
+    model = make_tiny("llama-gqa")
+    base = states(model, batch)[1]
+    along = (base @ kit.V).flatten().sort().values
+    threshold = float(along[len(along) // 2 - 1 : len(along) // 2 + 1].mean())  # between two, not at one
+    with apply(model, AngularSteering(kit.V, second=kit.W, layers=[1], adaptive=True, threshold=threshold)):
+        turned = states(model, batch)[1]
+    aligned = base @ kit.V > threshold
+    assert 0.3 < aligned.float().mean() < 0.7
+    length = torch.hypot(base @ kit.V, base @ kit.W)
+    torch.testing.assert_close((turned @ kit.W)[aligned], length[aligned], rtol=1e-4, atol=1e-4)  # at 90 degrees
+    torch.testing.assert_close(turned[~aligned], base[~aligned], rtol=0, atol=0)
 
 
 def test_steering_is_in_units_of_the_streams_length(make_tiny, batch, kit):

@@ -14,6 +14,7 @@ is chosen on ``tune`` samples. Baselines do the same with arbitrary directions a
 ``leave-one-out``  sentences are dropped from which the last one gains less likelihood than the strength (nats a token)
 ``heads-late``, ``late-heads-*``, ``null-space``, ``residual-direction*``   told nothing, with or without a gate
                      (:mod:`leakmech.studies.mitigation.untold`)
+``angular``, ``angular-adaptive``   told nothing, in the plane of affect (:mod:`leakmech.studies.mitigation.angular`)
 ``steer-against``    adds the direction against the sign of the affect that a probe reads (share of the stream's length)
 """
 
@@ -35,6 +36,7 @@ from leakmech.models.components import Component
 from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.render import ResolvedForm
 from leakmech.prompts.told import Told
+from leakmech.studies.mitigation.angular import angular, angular_adaptive
 from leakmech.studies.mitigation.mitigation import Mitigation, MitigationKind
 from leakmech.studies.mitigation.parts import FittedParts
 from leakmech.studies.mitigation.prompting import (
@@ -302,6 +304,15 @@ FAMILIES: Registry[Family] = Registry.named(
         "the same where a probe at the last prompt token finds no relation to what stands before",
         _CAUGHT,
         residual_direction_if_unrelated,
+    ),
+    _edits(
+        "angular", "stream turned to its angle after a neutral sentence, in the plane of affect", (0.5, 1.0), angular
+    ),
+    _edits(
+        "angular-adaptive",
+        "the same at tokens that are far out on either side of affect",
+        (0.5, 1.0),
+        angular_adaptive,
     ),
     _edits("heads-scaled", "top 20 heads scaled", (0.0, 0.5), _scale_heads),
     _edits("neurons-mean", "top neurons at their mean over control prompts", (100, 500), _mean_neurons),
