@@ -46,7 +46,8 @@ class TensorFormat:
 
     def write(self, path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Write the tensors beside `path`, and then `path` itself (``.json``)."""
-        data = save(dict(tensors), metadata=None if self.metadata is None else dict(self.metadata))
+        own = {name: tensor.clone() for name, tensor in tensors.items()}  # safetensors refuses those that share memory
+        data = save(own, metadata=None if self.metadata is None else dict(self.metadata))
         with atomic_path(path.with_name(f"{path.stem}.safetensors")) as temporary:
             temporary.write_bytes(data)
         write_json(path, {**self.head, **description, self.hash_key: content_hash(data)})

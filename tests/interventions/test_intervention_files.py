@@ -220,3 +220,11 @@ def test_files_are_read_without_anything_else_of_leakmech(tmp_path):
     script = f"from leakmech.interventions.files import load_interventions as load; print(*load({str(path)!r}))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout == "dampen_attention (1 heads, injection, factor 0.5)\n"
+
+
+def test_edits_that_share_one_gate_are_saved_together(kit, tmp_path):
+    gate = Probe(vector=kit.V, layer=1, threshold=0.5)
+    edits = [Steer(kit.W, layers=[layer], strength=1.0, stream_norm=2.0, condition=gate) for layer in (1, 2)]
+    assert edits[0].tensors()["condition.vector"].data_ptr() == edits[1].tensors()["condition.vector"].data_ptr()
+    save_interventions(edits, tmp_path / "edits.json")
+    assert list(load_interventions(tmp_path / "edits.json")) == edits
