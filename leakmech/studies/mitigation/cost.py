@@ -66,10 +66,10 @@ def planned(config: MitigateConfig, families: Sequence[Family], *, given: int, l
         c, n = DiagnoseConfig.parse({"fit": "fit"}), {"fit": 50, "tune": 50, "test": leaking}
         parts.append(Part("diagnosis", 1, 0, round(sum(token_passes(c, layout_of(loaded.model), n).values()))))
     tested = len(families) + given + 2 + (len(BASELINES) if families and config.baselines else 0)
-    if families:
+    if families and not config.quick:
         members, few = 1 + sum(len(one.strengths) for one in families), config.tune_samples
         parts.append(part("tune", members, 2 * few, [few], config.tune_generations, more=tilt(2 * few) + facts))
-    more = tilt(leaking) + facts + _DAMAGE
+    more = tilt(leaking) + facts + (0 if config.quick else _DAMAGE)
     parts.append(part("test", tested, leaking, relevant, config.generations, more=more))
     kinds = {one.follows for one in RANDOM} & {one.name for one in families}
     if kinds and config.baselines:

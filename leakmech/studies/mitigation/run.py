@@ -233,15 +233,19 @@ def _choose(
 ) -> tuple[dict[str, Mitigation], list[Row]]:
     """The most selective member of each family, by its name and saved, and the rows of all that were tried."""
     members = {family.name: family.members(parts, run.path / "fitted") for family in families}
-    tune = _tune_cells(config, parts, run, heard)
-    tuned = measure_all(run, tune, [member for group in members.values() for member in group])
+    tuned: list[Row] = []
+    if not config.quick:  # there each family has one member
+        tune = _tune_cells(config, parts, run, heard)
+        tuned = measure_all(run, tune, [member for group in members.values() for member in group])
     chosen = {name: best_of(group, tuned) for name, group in members.items()}
     _save_chosen(run.path, chosen)
     return chosen, tuned
 
 
 def best_of(members: list[Mitigation], rows: list[Row]) -> Mitigation:
-    """The member whose row has the highest selectivity; of equal ones the first, which is the mildest."""
+    """The member whose row has the highest selectivity; of equal ones the first; one alone needs no row."""
+    if len(members) == 1:
+        return members[0]
     by_name = {row["name"]: row for row in rows}
 
     def selectivity(member: Mitigation) -> float:
@@ -268,6 +272,7 @@ def _test_cells(config: MitigateConfig, bench: BenchConfig, loaded: LoadedModel,
     facts = facts_to_report_on(facts) if config.facts == FACTS else facts
     return Cells(
         loaded=loaded, config=bench, relevant=_relevant(config, run.path / "data"), files=run.files, split="test",
+        damage=not config.quick,
         margins=Margins(**config.margins), arrangements=config.arrangements, draws=config.bootstrap_draws,
         facts=facts[:QUICK_FACTS] if config.quick else facts, version=_version(run), **heard,
     )  # fmt: skip
@@ -315,8 +320,7 @@ def _tune_cells(config: MitigateConfig, parts: FittedParts, run: Run, heard: Hea
         loaded=parts.loaded, config=bench, relevant=(str(data / "tune-relevant.jsonl"),), files=run.files,
         split="tune", margins=Margins(**config.margins), damage=False,
         draws=min(500, config.bootstrap_draws), **heard,
-        facts=facts_to_choose_on(load_facts(FACTS))[: QUICK_FACTS if config.quick else None]
-        if _version(run) > 1 else (), version=_version(run),
+        facts=facts_to_choose_on(load_facts(FACTS)) if _version(run) > 1 else (), version=_version(run),
     )  # fmt: skip
 
 

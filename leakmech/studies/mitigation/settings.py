@@ -117,8 +117,8 @@ class MitigateConfig(
     alpha: float = Field(0.05, gt=0, lt=1, description="level of the tests")
     quick: bool = Field(
         False,
-        description="run everything on 8 samples, one generation, one strength and 3 random draws, to see it work: no "
-        "measurement",
+        description="run everything on 8 samples, one generation, one strength and 3 random draws, and of side effects "
+        "fluency and facts alone, to see it work: no measurement",
     )
 
     @field_validator("margins")
