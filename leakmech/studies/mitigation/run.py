@@ -66,6 +66,8 @@ from leakmech.studies.mitigation.untold import SHARES
 
 QUICK_FACTS = 8
 """Facts that are asked where the run is quick."""
+QUICK_RELEVANT = 4
+"""Samples of each set of relevant affect there."""
 Row = dict[str, Any]
 Heard = dict[str, Any]
 """Who hears of progress, and of the precision to be expected: arguments of :class:`Cells`."""
@@ -284,7 +286,7 @@ def _relevant(config: MitigateConfig, folder: Path) -> tuple[str, ...]:
         return config.relevant
     few = {name: folder / f"{slug(Path(name).stem)}.jsonl" for name in config.relevant}
     for name, file in few.items():
-        load_dataset(name).take(config.limit).save(file)
+        load_dataset(name).take(min(QUICK_RELEVANT, config.limit or QUICK_RELEVANT)).save(file)
     return tuple(map(str, few.values()))
 
 
