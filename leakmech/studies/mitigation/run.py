@@ -119,13 +119,13 @@ def mitigate(
     if config.diagnosis == OWN:
         refuse_unfit_samples(config)
     started = time.perf_counter()
-    given = _given(config)
+    families, given = _families(config), _given(config)
     bench = _bench_config(config, config.dataset, config.generations, config.limit)
     by_name = model is None or isinstance(model, str | Path)
     loaded = load_configured(bench, None if by_name else model, tokenizer)
     refuse_misfit_files(config, loaded)
     form = Renderer(loaded.tokenizer, Prompting.of(bench)).resolved_form
-    families, left_out = _families(config, form)
+    families, left_out = fitting_families(families, form, named=bool(config.families))
     _refuse_unknown_claims(config, [*(family.name for family in families), *(own.name for own in given)])
     named = config.diagnosis not in (None, OWN)
     parts = _fitted_parts(config, str(config.diagnosis), loaded, form, progress) if named else None
@@ -161,16 +161,17 @@ def mitigation_cost(**settings: Any) -> Table:
     """
     config = MitigateConfig.parse(settings, where="mitigate")
     bench = _bench_config(config, config.dataset, config.generations, config.limit)
+    families, given = _families(config), _given(config)
     loaded = load_configured(bench, None, None)
-    families, _ = _families(config, Renderer(loaded.tokenizer, Prompting.of(bench)).resolved_form)
-    return cost_table(planned(config, families, given=len(_given(config)), loaded=loaded), loaded)
+    form = Renderer(loaded.tokenizer, Prompting.of(bench)).resolved_form
+    families, _ = fitting_families(families, form, named=bool(config.families))
+    return cost_table(planned(config, families, given=len(given), loaded=loaded), loaded)
 
 
-def _families(config: MitigateConfig, form: ResolvedForm) -> tuple[list[Family], dict[str, str]]:
-    """The families that are tried, and why others are not."""
+def _families(config: MitigateConfig) -> list[Family]:
+    """The families that are asked for; at their first strength where the run is quick."""
     families = chosen_families(config.families) if config.diagnosis else []
-    families = [one.mildest() for one in families] if config.quick else families
-    return fitting_families(families, form, named=bool(config.families))
+    return [one.mildest() for one in families] if config.quick else families
 
 
 @dataclass(frozen=True)
