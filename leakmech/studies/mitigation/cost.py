@@ -18,8 +18,8 @@ from leakmech.models.load import LoadedModel
 from leakmech.reports.tables import Table
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.diagnosis.cost import token_passes
-from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.mitigation.families import BASELINES, Family
+from leakmech.studies.mitigation.own_diagnosis import aexl_sizes, settings_of
 from leakmech.studies.mitigation.random_baselines import RANDOM
 from leakmech.studies.mitigation.settings import OWN, MitigateConfig
 
@@ -63,7 +63,7 @@ def planned(config: MitigateConfig, families: Sequence[Family], *, given: int, l
 
     parts = []
     if config.diagnosis == OWN:
-        c, n = DiagnoseConfig.parse({"fit": "fit"}), {"fit": 50, "tune": 50, "test": leaking}
+        c, n = settings_of(config, "fit", None), {**aexl_sizes(config), "test": leaking}
         parts.append(Part("diagnosis", 1, 0, round(sum(token_passes(c, layout_of(loaded.model), n).values()))))
     tested = len(families) + given + 2 + (len(BASELINES) if families and config.baselines else 0)
     if families and not config.quick:

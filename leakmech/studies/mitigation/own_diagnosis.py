@@ -67,6 +67,11 @@ def settings_of(config: MitigateConfig, fit: str, tune: str | None) -> DiagnoseC
     return DiagnoseConfig.parse({**shared, "fit": fit, "tune": tune}, where="diagnosis")
 
 
+def aexl_sizes(config: MitigateConfig) -> dict[str, Any]:
+    """How many samples of each split are built where none are named."""
+    return dict(_QUICK_AEXL if config.quick else AEXL_SAMPLES)
+
+
 def refuse_unfit_samples(config: MitigateConfig) -> None:
     """Refuse, before a diagnosis is made, samples that are to be fitted on and that something is judged on."""
     relevant = load_pooled(config.relevant_fit)
@@ -97,7 +102,7 @@ def _samples(config: MitigateConfig, folder: Path, progress: Progress) -> tuple[
         return config.fit, config.tune
     file = folder / "aexl.jsonl"
     if not file.with_suffix(".json").exists():  # the card is written last
-        build_aexl(file, seed=config.seed, progress=progress, **(_QUICK_AEXL if config.quick else AEXL_SAMPLES))
+        build_aexl(file, seed=config.seed, progress=progress, **aexl_sizes(config))
     fit, tune = (str(file.with_stem(f"aexl_{split}")) for split in ("fit", "tune"))
     refuse_shared(config, [load_dataset(fit), load_dataset(tune)])
     return fit, tune
