@@ -44,8 +44,8 @@ def test_a_base_model_that_does_not_leak_gives_no_figure(frame, tmp_path):
 
 
 def test_a_missing_column_is_named(frame, tmp_path):
-    with pytest.raises(FigureError, match="fluency"):
-        draw_mitigations(frame.drop(columns="fluency"), tmp_path)
+    with pytest.raises(FigureError, match="split"):
+        draw_mitigations(frame.drop(columns="split"), tmp_path)
 
 
 def test_the_table_puts_bounds_and_baselines_last_and_dashes_where_nothing_applies(frame):
@@ -81,3 +81,14 @@ def test_what_knows_the_injection_is_drawn_as_an_oracle(frame, tmp_path):
     drawn = pd.read_csv(tmp_path / "pareto.csv").set_index("name")["kind"]
     assert drawn["edit-2"] == "oracle"
     assert set(drawn["edit-1"]) == {"intervention"}
+
+
+def test_random_draws_without_fluency_are_drawn(tmp_path):
+    band = {"name": "random-heads-5", "kind": "baseline", "split": "test", "told": "nothing"}
+    rows = [band | {"leakage_reduction": 0.1, "retention": 0.9, "fluency": None}]
+    rows += [
+        band
+        | {"name": "heads-mean-5", "kind": "intervention"}
+        | dict.fromkeys(("leakage_reduction", "retention", "fluency"), 0.5)
+    ]
+    assert draw_mitigations(pd.DataFrame(rows), tmp_path)

@@ -53,8 +53,8 @@ def trade_off(
         "trade_off",
         key=("name", "split"),
         texts=("name", "kind", "split"),
-        numbers=(*columns, *beside),
-        optional=optional,
+        numbers=columns,
+        optional=[*beside, *optional],  # random draws are not measured in all that others are
     )
     figure, axes = new_figure(8.2, 6.0)
     if goal is not None:
