@@ -23,7 +23,7 @@ from leakmech.studies.mitigation.own_diagnosis import aexl_sizes, settings_of
 from leakmech.studies.mitigation.random_baselines import RANDOM
 from leakmech.studies.mitigation.settings import OWN, MitigateConfig
 
-ON_ONE_GPU = ("Llama-3.2-1B-Instruct", "Qwen2.5-1.5B-Instruct")
+ON_ONE_GPU = ("Llama-3.2-1B", "Qwen2.5-1.5B")
 _ANSWER, _COMPLETION, _FACT = 20, 26, 120  # tokens of an answer, of stem and completion, of a question's choices
 _DECODED = 3
 _DAMAGE = 40_000  # tokens that the suite of side effects reads
@@ -51,8 +51,9 @@ def planned(config: MitigateConfig, families: Sequence[Family], *, given: int, l
     """Count what each part of a comparison draws and reads, from nothing on."""
     conditions = len(BenchConfig.model_fields["conditions"].default)
     leaking = len(load_dataset(config.dataset).take(config.limit))
-    relevant = [len(load_dataset(name).take(config.limit if config.quick else None)) for name in config.relevant]
-    facts = len(load_facts(config.facts)) * _FACT // 2
+    relevant = [len(load_dataset(name).take(config.relevant_limit)) for name in config.relevant]
+    asked = len(load_facts(config.facts)) // 2
+    facts = asked * _FACT
 
     def part(name: str, cells: int, samples: int, kept: Sequence[int], generations: int, *, more: int) -> Part:
         answers = generations * (samples * conditions + 2 * sum(kept))
@@ -69,7 +70,7 @@ def planned(config: MitigateConfig, families: Sequence[Family], *, given: int, l
     if families and not config.quick:
         members, few = 1 + sum(len(one.strengths) for one in families), config.tune_samples
         parts.append(part("tune", members, 2 * few, [few], config.tune_generations, more=tilt(2 * few) + facts))
-    more = tilt(leaking) + facts + (0 if config.quick else _DAMAGE)
+    more = tilt(leaking) + min(asked, config.facts_limit or asked) * _FACT + (0 if config.quick else _DAMAGE)
     parts.append(part("test", tested, leaking, relevant, config.generations, more=more))
     kinds = {one.follows for one in RANDOM} & {one.name for one in families}
     if kinds and config.baselines:
@@ -107,9 +108,9 @@ def cost_table(parts: Sequence[Part], loaded: LoadedModel) -> Table:
         f"here: {loaded.name} on {loaded.device}, by the time of one pass of 512 tokens; rough counts, nothing was run"
     ]
     for name in ON_ONE_GPU:
-        found = cost(SHAPES[name.removesuffix("-Instruct")], answers + read // (PROMPT_TOKENS + NEW_TOKENS), answers)
+        found = cost(SHAPES[name], answers + read // (PROMPT_TOKENS + NEW_TOKENS), answers)
         notes.append(
-            f"{name} on one H100 in bfloat16: about {found.seconds / 60:.0f} minutes, {found.memory / 1e9:.0f} GB "
-            "(formula, not measured)"
+            f"{name}-Instruct on one H100 in bfloat16: about {found.seconds / 60:.0f} minutes, "
+            f"{found.memory / 1e9:.0f} GB (formula, not measured)"
         )
     return Table("What this comparison costs", ("part", "cells", "answers", "tokens read", "minutes here"), rows, notes)

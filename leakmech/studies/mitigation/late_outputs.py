@@ -17,11 +17,12 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.datasets.samples import PromptSet
+from leakmech.datasets.samples import Condition, PromptSet
 from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.mechanism.behaviour import sample_continuations
 from leakmech.models.components import Component
 from leakmech.models.load import LoadedModel
+from leakmech.models.sites import Site
 
 LATE: tuple[Literal["last_prompt", "generated"], ...] = ("last_prompt", "generated")
 """The prompt's last token, and what comes after it."""
@@ -57,13 +58,26 @@ class LateOutputs:
 
 def late_outputs(loaded: LoadedModel, samples: PromptSet, *, seed: int = 0, **reading: Any) -> LateOutputs:
     """Read the control prompts of `samples` and one sampled answer to each; `reading` is prompting and progress."""
-    chosen = samples.spread(_SAMPLES)
-    answers = sample_continuations(loaded, chosen, conditions=("control",), seed=seed, **reading)
+    return LateOutputs(
+        late_values(loaded, samples.spread(_SAMPLES), site="z", condition="control", seed=seed, **reading)
+    )
+
+
+def late_values(
+    loaded: LoadedModel,
+    samples: PromptSet,
+    *,
+    site: Site,
+    condition: Condition,
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+    **reading: Any,
+) -> dict[str, Float[Tensor, "token layer *width"]]:
+    """Activations at the last token of the prompts of a condition and in one sampled answer to each, by class."""
+    answers = sample_continuations(loaded, samples, conditions=(condition,), seed=seed, **reading)
     found = cache_activations(
-        loaded, chosen, sites=("z",), positions=LATE, conditions=("control",), continuations=answers, **reading
-    )["z"]
-    values = {}
-    for name in LATE:
-        own = found.select(positions=name)
-        values[name] = own.values[own.present].float()
-    return LateOutputs(values)
+        loaded, samples, sites=(site,), layers=layers, positions=LATE, conditions=(condition,),
+        continuations=answers, **reading,
+    )[site]  # fmt: skip
+    selected = {name: found.select(positions=name) for name in LATE}
+    return {name: own.values[own.present].float() for name, own in selected.items()}

@@ -14,10 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leakmech.datasets.samples import PromptSet
-from leakmech.mechanism.activations.cache import cache_activations
-from leakmech.mechanism.behaviour import sample_continuations
 from leakmech.models.load import LoadedModel
-from leakmech.studies.mitigation.late_outputs import LATE
+from leakmech.studies.mitigation.late_outputs import late_values
 
 SITE = "resid_post"
 _SAMPLES = 60
@@ -41,14 +39,7 @@ def late_streams(
     loaded: LoadedModel, samples: PromptSet, *, layers: Sequence[int], seed: int = 0, **reading: Any
 ) -> LateStreams:
     """Read the neutral prompts of `samples` and one sampled answer to each; `reading` is prompting and progress."""
-    chosen = samples.spread(_SAMPLES)
-    answers = sample_continuations(loaded, chosen, conditions=("neutral",), seed=seed, **reading)
-    found = cache_activations(
-        loaded, chosen, sites=(SITE,), layers=list(layers), positions=LATE, conditions=("neutral",),
-        continuations=answers, **reading,
-    )[SITE]  # fmt: skip
-    means = {}
-    for name in LATE:
-        own = found.select(positions=name)
-        means[name] = own.values[own.present].float().mean(0)
-    return LateStreams(tuple(layers), means)
+    values = late_values(
+        loaded, samples.spread(_SAMPLES), site=SITE, condition="neutral", layers=list(layers), seed=seed, **reading
+    )
+    return LateStreams(tuple(layers), {name: own.mean(0) for name, own in values.items()})

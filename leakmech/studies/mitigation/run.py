@@ -64,10 +64,6 @@ from leakmech.studies.mitigation.result import MitigationComparison
 from leakmech.studies.mitigation.settings import OWN, MitigateConfig
 from leakmech.studies.mitigation.untold import SHARES
 
-QUICK_FACTS = 8
-"""Facts that are asked where the run is quick."""
-QUICK_RELEVANT = 4
-"""Samples of each set of relevant affect there."""
 Row = dict[str, Any]
 Heard = dict[str, Any]
 """Who hears of progress, and of the precision to be expected: arguments of :class:`Cells`."""
@@ -195,10 +191,11 @@ def _compare(
 ) -> _Compared:
     """Choose strengths, and measure what was chosen, what was given, and what both are held against."""
     heard: Heard = {"progress": test.progress, "say": test.say}
+    fitted = run.path / "fitted"
+    about_parts = _fitted_facts(parts, fitted, families)  # first: a run that goes on fits nothing to tell them again
     chosen, tuned = _choose(config, parts, families, run, heard) if parts else ({}, [])
     frozen = record_frozen(run, config, chosen, given)
     judged_by = parts if config.baselines else None
-    fitted = run.path / "fitted"
     baselines = [one for family in BASELINES for one in family.members(judged_by, fitted)] if judged_by else []
     compared = [*chosen.values(), *given, ORACLE, *baselines]
     rows = measure_all(run, test, compared, alpha=config.alpha)
@@ -209,7 +206,7 @@ def _compare(
     about = {
         **{name: getattr(config, name) for name in ("model", "dataset", "facts", "diagnosis")},
         "relevant": list(config.relevant),
-        **_fitted_facts(parts, fitted, families),
+        **about_parts,
         "chosen": {name: mitigation.name for name, mitigation in chosen.items()},
         "left_out": left_out,
         **({"frozen": frozen} if frozen else {}),
@@ -277,7 +274,7 @@ def _test_cells(config: MitigateConfig, bench: BenchConfig, loaded: LoadedModel,
         loaded=loaded, config=bench, relevant=_relevant(config, run.path / "data"), files=run.files, split="test",
         damage=not config.quick,
         margins=Margins(**config.margins), arrangements=config.arrangements, draws=config.bootstrap_draws,
-        facts=facts[:QUICK_FACTS] if config.quick else facts, version=_version(run), **heard,
+        facts=facts[: config.facts_limit], version=_version(run), **heard,
     )  # fmt: skip
 
 
@@ -287,7 +284,7 @@ def _relevant(config: MitigateConfig, folder: Path) -> tuple[str, ...]:
         return config.relevant
     few = {name: folder / f"{slug(Path(name).stem)}.jsonl" for name in config.relevant}
     for name, file in few.items():
-        load_dataset(name).take(min(QUICK_RELEVANT, config.limit or QUICK_RELEVANT)).save(file)
+        load_dataset(name).take(config.relevant_limit).save(file)
     return tuple(map(str, few.values()))
 
 

@@ -34,6 +34,8 @@ QUICK = {
     "bootstrap_draws": 200,
 }  # fmt: skip
 """The most that ``quick`` takes of each."""
+_QUICK_FACTS, _QUICK_RELEVANT = 8, 4
+"""Of facts, and of samples of each set of relevant affect."""
 
 OWN = "own"
 """What stands for the path of a diagnosis that a run makes itself."""
@@ -155,6 +157,16 @@ class MitigateConfig(
         least = {name: most if given[name] is None else min(most, given[name]) for name, most in QUICK.items()}
         usual = self.relevant_fit == type(self).model_fields["relevant_fit"].default
         return self.model_copy(update=least | ({"relevant_fit": self.relevant_fit[:1]} if usual else {}))
+
+    @property
+    def facts_limit(self) -> int | None:
+        """How many facts are asked on test; None: all."""
+        return _QUICK_FACTS if self.quick else None
+
+    @property
+    def relevant_limit(self) -> int | None:
+        """How many samples of each set of relevant affect are judged on; None: all."""
+        return min(_QUICK_RELEVANT, self.limit or _QUICK_RELEVANT) if self.quick else None
 
     @property
     def judges_files(self) -> bool:
