@@ -17,7 +17,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from leakmech.models.load import LoadedModel, load_model
 
-pytest_plugins = ["finished_run", "model_variants"]  # the fixture `run`; `tiny`, `noisy`, `hooked`, `continuations`
+pytest_plugins = [
+    "faults",
+    "finished_run",
+    "model_variants",
+]  # rows of faults; `run`; `tiny`, `noisy`, `hooked`, `continuations`
 
 
 @pytest.fixture(scope="session", autouse=True)
