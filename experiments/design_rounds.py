@@ -81,6 +81,8 @@ def main() -> None:
         print("gate:", parts.relation_gate.to_dict())
     if "null-space" in arguments.families:
         print("maps:", parts.unrelated_maps.to_dict(SHARES))
+    if "focus" in arguments.families:
+        print("focus:", parts.focus.to_dict())
     if any(name.startswith("residual-direction") for name in arguments.families):
         print("residual directions:", parts.residual_directions.to_dict())
 

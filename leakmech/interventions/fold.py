@@ -5,10 +5,10 @@ A sublayer adds y = u W + b, with u the head outputs or neurons. Scaling and rep
     W <- diag(s) W,    b <- b + m W,
 
 and what is done to y, y <- y A + c (A = 1 - strength v v^T for a direction, 1 + a map of low rank), gives W <- W A,
-b <- b A + c. A constant that is added to the stream goes into the bias of the sublayer before it. A direction that is
-projected out everywhere is taken out of the embedding and of all that is added to it. Everything else depends on what
-the model reads (positions, probes, draws, attention) or on the stream as a whole, and no weight holds it: it is refused
-by name.
+b <- b A + c. A map of a head's queries goes the same way into the columns that make them. A constant that is added to
+the stream goes into the bias of the sublayer before it. A direction that is projected out everywhere is taken out of
+the embedding and of all that is added to it. Everything else depends on what the model reads (positions, probes, draws,
+attention) or on the stream as a whole, and no weight holds it: it is refused by name.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ from leakmech.interventions.component_edits import (
     ScaleHeads,
     ScaleNeurons,
 )
+from leakmech.interventions.query_maps import MapQueries
 from leakmech.interventions.stream_edits import AblateDirection, Steer
 from leakmech.interventions.sublayer_maps import MapSublayer
 from leakmech.models.adapters import merged_copy
 from leakmech.models.biases import with_output_biases
 from leakmech.models.layout import Layout, layout_of, write_weights
 from leakmech.models.load import LoadedModel
+from leakmech.models.sites import QUERIES, site_module
 
 _SUBLAYERS = {"z": "attn", "mlp_post": "mlp", "attn_out": "attn", "mlp_out": "mlp"}
 _Affine = AblateHeads | AblateNeurons | ScaleHeads | ScaleNeurons | ModulateCircuit
@@ -96,7 +98,7 @@ def _refuse_unfoldable(intervention: Intervention) -> None:
         reason = "a rotation acts on the stream as a whole"
     elif isinstance(intervention, AblateDirection) and intervention.site.startswith("resid"):
         reason = "it acts on the stream as a whole; sites 'everywhere', 'attn_out' and 'mlp_out' can be folded"
-    elif not isinstance(intervention, AblateDirection | Steer | MapSublayer | _Affine):
+    elif not isinstance(intervention, AblateDirection | Steer | MapSublayer | MapQueries | _Affine):
         reason = "no weights do what it does"
     if reason is not None:
         raise InterventionError(f"{intervention}: cannot be folded ({reason}); use hooks (leave --fold out)")
@@ -181,6 +183,8 @@ class _Plan:
     def __init__(self) -> None:
         self.sublayers: dict[tuple[str, int], _Sublayer] = {}
         self.embedding: list[_Output] = []
+        self.queries: list[tuple[int, slice, _Output]] = []
+        """Layer, entries of one head, and what happens to them."""
         self.post_norm_scales: dict[tuple[str, int], float] = {}
         self.first_constant: Intervention | None = None
 
@@ -199,6 +203,10 @@ class _Plan:
             for place, layer in enumerate(intervention.layers):
                 matrices = intervention.strength * intervention.writes[place].double(), intervention.reads[place]
                 self._output(intervention, _SUBLAYERS[intervention.site], layer, layout).append(_Output(map=matrices))
+        elif isinstance(intervention, MapQueries):
+            for head, writes, reads in intervention.by_head:
+                output = _Output(map=(writes.double(), reads))
+                self.queries.append((head.layer, head.features(layout), output))
         elif isinstance(intervention, Steer):
             for place, layer in enumerate(intervention.layers):
                 self._take_step(intervention, layer, intervention.step(place), layout)
@@ -258,6 +266,11 @@ class _Plan:
         for (part, layer), sublayer in self.sublayers.items():
             block = layout.block(layer)
             sublayer.write(block.heads_out if part == "attn" else block.neurons_out)
+        for layer, entries, output in self.queries:
+            module: Any = site_module(layout.block(layer), QUERIES)[0]
+            made = [write_weights(module)] if module.bias is None else [write_weights(module), module.bias]
+            for values in made:
+                values[..., entries].copy_(output.linear(values[..., entries].double()))
         for (part, layer), scale in self.post_norm_scales.items():
             norm: Any = _post_norm(layout, part, layer)
             norm.weight.copy_((1 + norm.weight.double()) * scale - 1)  # Gemma's norms multiply by 1 + weight

@@ -39,7 +39,7 @@ from leakmech.models.adapters import base_of
 from leakmech.models.attention_mask import AttentionCall, Bias, attention_bias, refuse_other_attention
 from leakmech.models.layout import Layout
 from leakmech.models.load import LoadedModel
-from leakmech.models.sites import SITE_ORDER, SITES, at_site
+from leakmech.models.sites import QUERIES, SITE_ORDER, SITES, at_site
 
 
 @contextmanager
@@ -205,7 +205,7 @@ class _Plan:
                 if isinstance(edit, AttentionEdit):
                     attention[edit.layer].append(edit)
                 else:
-                    choice(edit.site, SITES, f"{intervention}: site")
+                    choice(edit.site, (*SITES, QUERIES), f"{intervention}: site")
                     steps[edit.site, edit.layer].append(_Step(edit, intervention, applied))
         read_ahead = [probe for probe in probes.values() if probe.ahead]
         if not read_ahead:

@@ -5,6 +5,7 @@ from leakmech.interventions.attention_edits import DampenAttention
 from leakmech.interventions.base import AttentionEdit, Edit, Intervention, Probe, interventions_key
 from leakmech.interventions.component_edits import AblateHeads, AblateNeurons, ModulateCircuit, ScaleHeads, ScaleNeurons
 from leakmech.interventions.positions import PromptSpans, RowPositions
+from leakmech.interventions.query_maps import MapQueries
 from leakmech.interventions.stream_edits import AblateDirection, Steer
 from leakmech.interventions.sublayer_maps import MapSublayer
 
@@ -17,6 +18,7 @@ __all__ = [
     "DampenAttention",
     "Edit",
     "Intervention",
+    "MapQueries",
     "MapSublayer",
     "ModulateCircuit",
     "Probe",

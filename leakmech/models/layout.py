@@ -40,6 +40,9 @@ class Block:
     attention_post_norm: nn.Module | None = None
     """Norm between a sublayer and the stream (Gemma)."""
     mlp_post_norm: nn.Module | None = None
+    queries: nn.Module | None = None
+    """Maps the normed stream to the queries of all heads, shape (..., n_heads * d_head), which are turned by position
+    and read as they are; None where queries share a module with keys and values, or are normalised."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +112,7 @@ def _llama_like(model: Any, config: Any) -> Layout:
             neurons_out=block.mlp.down_proj,
             attention_post_norm=block.post_attention_layernorm if gemma else None,
             mlp_post_norm=block.post_feedforward_layernorm if gemma else None,
+            queries=None if hasattr(block.self_attn, "q_norm") else block.self_attn.q_proj,
         )
         for block in inner.layers
     )

@@ -33,10 +33,13 @@ Site = str
 SITES: tuple[Site, ...] = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "mlp_post")
 """In the order of the forward pass, then what the sublayers write from."""
 
+QUERIES: Site = "q"
+"""The queries of all heads before positions are put in; for edits only, and only where a module makes nothing else."""
+
 STREAM_SITES: tuple[Site, ...] = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 """Those of width d_model: the stream, and what is added to it."""
 
-SITE_ORDER = ("resid_pre", "attention", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
+SITE_ORDER = ("resid_pre", QUERIES, "attention", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
 """In the order in which a layer reaches them; ``attention``: where it reads its mask."""
 
 Pick = Callable[[Float[Tensor, "batch tokens width"]], Float[Tensor, "batch pos width"]]
@@ -103,6 +106,10 @@ def site_module(block: Block, site: Site) -> tuple[nn.Module, Literal["input", "
             return block.heads_out, "input"
         case "mlp_post":
             return block.neurons_out, "input"
+        case "q":
+            if block.queries is None:
+                raise ModelError("site 'q': no module of this model makes queries alone, and as they are read")
+            return block.queries, "output"
     raise AssertionError(f"site {site!r} has no single module")
 
 

@@ -12,6 +12,7 @@ from leakmech.interventions.types import (
     AblateNeurons,
     AngularSteering,
     DampenAttention,
+    MapQueries,
     MapSublayer,
     ModulateCircuit,
     Probe,
@@ -100,6 +101,8 @@ def foldable(model):
         "circuit": ModulateCircuit(["L0H1", "L1N5", "L1.attn", "L2.mlp"], scales=[0.0, 3.0, 0.5, 2.0]),
         "steer embedding": Steer(V, layers=[0], site="resid_pre", strength=0.3, stream_norm=5.0),
     }
+    if model.config.model_type in ("llama", "qwen2"):
+        found["map queries"] = MapQueries(HEADS, values(10, 3, d, 2), values(11, 3, 2, d), strength=0.5)
     if gemma:
         return found
     found |= {
@@ -155,6 +158,8 @@ def hooks_only(model):
         "map generated": MapSublayer(values(8, 1, 32, 3), values(9, 1, 3, 32), layers=[1], positions="generated"),
         "direction, read ahead": AblateDirection(LAYERS, layers=[0, 2], condition=replace(fires, ahead=True)),
     }
+    if model.config.model_type == "llama":
+        found["map queries, stem"] = MapQueries(HEADS, values(10, 3, d, 2), values(11, 3, 2, d), positions="stem")
     if model.config.model_type != "gpt_neox":
         found["direction resid_mid"] = AblateDirection(LAYERS, layers=[0, 2], site="resid_mid")
     return found

@@ -12,7 +12,7 @@ is chosen on ``tune`` samples. Baselines do the same with arbitrary directions a
                      number), or scaled (the factor)
 ``drop-unrelated-text``   sentences whose cosine to the last one is below the strength are dropped
 ``leave-one-out``  sentences are dropped from which the last one gains less likelihood than the strength (nats a token)
-``heads-late``, ``late-heads-*``, ``null-space``, ``residual-direction*``   told nothing, with or without a gate
+``heads-late``, ``late-heads-*``, ``null-space``, ``focus``, ``residual-direction*``   told nothing, gated or not
                      (:mod:`leakmech.studies.mitigation.untold`)
 ``angular``, ``angular-adaptive``   told nothing, in the plane of affect (:mod:`leakmech.studies.mitigation.angular`)
 ``steer-against``    adds the direction against the sign of the affect that a probe reads (share of the stream's length)
@@ -37,6 +37,7 @@ from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.render import ResolvedForm
 from leakmech.prompts.told import Told
 from leakmech.studies.mitigation.angular import angular, angular_adaptive
+from leakmech.studies.mitigation.focus import STRENGTHS
 from leakmech.studies.mitigation.mitigation import Mitigation, MitigationKind
 from leakmech.studies.mitigation.parts import FittedParts
 from leakmech.studies.mitigation.prompting import (
@@ -48,6 +49,7 @@ from leakmech.studies.mitigation.prompting import (
 )
 from leakmech.studies.mitigation.untold import (
     SHARES,
+    focus,
     late_heads,
     late_heads_if_unrelated,
     null_space,
@@ -293,6 +295,7 @@ FAMILIES: Registry[Family] = Registry.named(
         SHARES,
         null_space,
     ),
+    _edits("focus", "top 20 heads attend less to what is not about the request", STRENGTHS, focus),
     _edits(
         "residual-direction",
         "what irrelevant affect moves and relevant affect does not, back to what it is after a neutral sentence",

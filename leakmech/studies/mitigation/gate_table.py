@@ -5,7 +5,8 @@ error sqrt((2 n + 1) / (12 n^2)) (Mann-Whitney; the sentences of a stem count as
 them to either side, covers .5 or lies below it cannot tell where affect is relevant.
 
 Of null-space maps it is told how much they change outputs that must stay, and how much of the affect they leave; of
-residual directions, how far either kind of affect moves along them.
+residual directions, how far either kind of affect moves along them; of maps of queries, what they do to scores and to
+attention.
 """
 
 from __future__ import annotations
@@ -88,3 +89,25 @@ def residual_table(found: Mapping[str, Any]) -> Table:
         "how far relevant affect moves along it against irrelevant affect."
     )
     return Table(title, ("projected out", *_ALONG.values()), rows)
+
+
+def focus_table(found: Mapping[str, Any]) -> Table:
+    """One row a strength: changes of scores on held-out prompts, and attention to the injection before and after."""
+    rows = [
+        (
+            strength,
+            *(number(own[name]) for name in ("unrelated", "related", "elsewhere, unrelated", "elsewhere, related")),
+            *(
+                f"{number(own[name])} → {number(own[f'{name}_mapped'])}"
+                for name in ("attention_unrelated", "attention_related")
+            ),
+        )
+        for strength, own in found["by_strength"].items()
+    ]
+    title = (
+        f"What maps of the queries of {len(found['heads'])} heads (rank {found['rank']}) do on held-out prompts, mean "
+        "over heads: change of scores in nats on the keys of injections that are not about the stem and of those that "
+        "are, mean size of the change on other keys, and the share of attention that goes to the injection."
+    )
+    columns = ("strength", "unrelated", "related", "elsewhere (unrelated)", "elsewhere (related)")
+    return Table(title, (*columns, "attention, unrelated", "attention, related"), rows)

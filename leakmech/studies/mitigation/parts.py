@@ -37,6 +37,7 @@ from leakmech.prompts.render import Prompting, Renderer, ResolvedForm
 from leakmech.studies.diagnosis.result import Diagnosis
 from leakmech.studies.diagnosis.run import load_splits
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
+from leakmech.studies.mitigation.focus import Focus, fit_focus
 from leakmech.studies.mitigation.late_outputs import LateOutputs, late_outputs
 from leakmech.studies.mitigation.late_streams import LateStreams, late_streams
 from leakmech.studies.mitigation.relation_probe import ReadAt, RelationProbe, fit_relation_probe
@@ -45,6 +46,9 @@ from leakmech.studies.mitigation.unrelated_map import UnrelatedMaps, unrelated_m
 
 METHOD = "difference_of_means"
 """How directions are fitted that are taken out: what is left has equal means under both polarities."""
+
+EDITED_HEADS = 20
+"""Heads that are edited where the strength is something else than their number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,6 +227,11 @@ class FittedParts:
     def residual_directions(self) -> ResidualDirections:
         """Leak directions of the upper layers without relevant affect."""
         return residual_directions(self.loaded, self.relevant, layers=self.upper_layers, **self._both_kinds)
+
+    @cached_property
+    def focus(self) -> Focus:
+        """Maps of the queries of the first heads."""
+        return fit_focus(self.loaded, self.relevant, self.top_heads(EDITED_HEADS), **self._both_kinds)
 
     # -- relevance ---------------------------------------------------------------------------------------------------
 

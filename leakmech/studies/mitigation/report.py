@@ -17,7 +17,7 @@ from leakmech.reports.figures.trade_off import trade_off
 from leakmech.reports.page import Facts, Headline, Paragraph, Picture, Section, Shown, how_it_was_made, write_page
 from leakmech.reports.tables import Table
 from leakmech.studies.benchmark.result import BenchResult
-from leakmech.studies.mitigation.gate_table import gate_table, map_table, residual_table
+from leakmech.studies.mitigation.gate_table import focus_table, gate_table, map_table, residual_table
 from leakmech.studies.mitigation.headline import claimed, headline
 from leakmech.studies.mitigation.mitigation import HELD_AGAINST
 from leakmech.studies.mitigation.older import read_rows
@@ -75,6 +75,7 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
             if (found := summary.get("residual_direction"))
             else []
         ),
+        *([Shown(focus_table(found), heading="What heads attend to")] if (found := summary.get("focus")) else []),
         *([Shown(answers_table(answers), style="texts", heading="What the model says")] if answers else []),
         *([Picture.of(figure, _CAPTION, heading="Figure")] if figure.exists() else []),
         *how_it_was_made(run, summary, MitigateConfig),

@@ -376,6 +376,7 @@ def _fitted_facts(parts: FittedParts | None, fitted: Path, families: Sequence[Fa
             any(name.startswith("residual-direction") for name in names),
             lambda own: own.residual_directions.to_dict(),
         ),
+        "focus": ("focus" in names, lambda own: own.focus.to_dict()),
     }
     facts: Row = {}
     for name, (used, make) in found.items():

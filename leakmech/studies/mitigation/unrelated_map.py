@@ -23,7 +23,7 @@ from torch import Tensor
 
 from leakmech.datasets.facts import load_facts
 from leakmech.datasets.relation import mismatched
-from leakmech.datasets.samples import POLARITIES, PromptSet, Sample
+from leakmech.datasets.samples import POLARITIES, PromptSet
 from leakmech.interventions.types import MapSublayer
 from leakmech.mechanism.activations.arrays import Activations
 from leakmech.mechanism.activations.cache import cache_activations
@@ -111,7 +111,7 @@ def unrelated_maps(
     **reading: Any,
 ) -> UnrelatedMaps:
     """Read the outputs of a model; `reading` is prompting and progress."""
-    facts = [Sample(fact.id, fact.stem, fact.fact, fact.fact, fact.fact) for fact in load_facts("facts-fit")]
+    facts = [fact.sample for fact in load_facts("facts-fit")]
     exchanged = mismatched(relevant, seed=seed)
     reader = _Reader(loaded, tuple(layers), seed, reading)
     outputs = {

@@ -7,6 +7,8 @@
 ``null-space``       what irrelevant affect changes in the attention of upper layers, undone by linear maps that leave
                      alone what control prompts, relevant affect and facts need (strength: the share of the energy of
                      these that the maps may read); no gate, and it can be folded
+``focus``            the queries of the first 20 heads mapped so that they attend less to what is not about the request,
+                     and as before to everything else (strength: nats of the score); no gate, and it can be folded
 ``residual-direction``   what irrelevant affect moves and relevant affect does not, taken back to what it is after a
                      neutral sentence (strength: share of the way)
 
@@ -20,12 +22,10 @@ from typing import Literal
 from leakmech.interventions.base import Intervention, Probe
 from leakmech.interventions.types import AblateDirection, AblateHeads
 from leakmech.studies.mitigation.late_outputs import LATE
-from leakmech.studies.mitigation.parts import FittedParts
+from leakmech.studies.mitigation.parts import EDITED_HEADS, FittedParts
 
 SHARES = (0.001, 0.01, 0.05)
 """Shares of the energy of what must stay that null-space maps may read."""
-GATED_HEADS = 20
-"""Heads that are set where a gate decides; the strength is what the gate catches."""
 
 
 def late_heads(
@@ -53,17 +53,22 @@ def late_heads(
 
 def late_heads_if_unrelated(parts: FittedParts, caught: float) -> list[Intervention]:
     """The first 20 heads at their means where the gate fires."""
-    return late_heads(parts, GATED_HEADS, condition=parts.relation_gate.probe(caught))
+    return late_heads(parts, EDITED_HEADS, condition=parts.relation_gate.probe(caught))
 
 
 def resampled_heads_if_unrelated(parts: FittedParts, caught: float) -> list[Intervention]:
     """The first 20 heads at values of control prompts where the gate fires."""
-    return late_heads(parts, GATED_HEADS, method="resample", condition=parts.relation_gate.probe(caught))
+    return late_heads(parts, EDITED_HEADS, method="resample", condition=parts.relation_gate.probe(caught))
 
 
 def null_space(parts: FittedParts, share: float) -> list[Intervention]:
     """Maps of what attention adds in the upper layers."""
     return [parts.unrelated_maps.intervention(share)]
+
+
+def focus(parts: FittedParts, strength: float) -> list[Intervention]:
+    """Maps of the queries of the first heads."""
+    return [parts.focus.intervention(strength)]
 
 
 def residual_direction(parts: FittedParts, strength: float, *, condition: Probe | None = None) -> list[Intervention]:
