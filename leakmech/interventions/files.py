@@ -1,9 +1,9 @@
 """Interventions on disk: ``<name>.json`` says what is done, ``<name>.safetensors`` holds the tensors.
 
 The description also states everything that would be silently wrong if it were wrong: the operation as a formula, the
-site, which vector belongs to which layer, how layers are counted, signs and units, and the model that the tensors were
-fitted on. What is stated must be what this version computes, or the file is refused. The description is written last
-and holds a hash of the tensors, so that the two files belong together.
+site, which vector belongs to which layer, how layers are counted, signs and units, the model that the tensors were
+fitted on, and the form of the prompts. What is stated must be what this version computes, or the file is refused. The
+description is written last and holds a hash of the tensors, so that the two files belong together.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from leakmech.core.tensor_files import TensorFormat
 from leakmech.interventions.checks import as_interventions, fitting_layout, refuse_overlaps
 from leakmech.interventions.types import Intervention  # from there, so that every kind is known
 from leakmech.models.load import LoadedModel
+from leakmech.prompts.render import ResolvedForm
 
 _FORMAT = TensorFormat(
     what="interventions", version=1, error=InterventionError, kind="interventions", metadata={"format": "pt"}
@@ -33,7 +34,11 @@ _COUNTING = (
 
 
 def save_interventions(
-    interventions: Intervention | Iterable[Intervention], path: str | Path, *, model: LoadedModel | None = None
+    interventions: Intervention | Iterable[Intervention],
+    path: str | Path,
+    *,
+    model: LoadedModel | None = None,
+    prompt_form: ResolvedForm | None = None,
 ) -> Path:
     """Write interventions to ``path`` (``.json``) and, beside it, their tensors.
 
@@ -46,6 +51,8 @@ def save_interventions(
     model
         The model that they were fitted on. They are checked against it, and those with tensors get its hash if they
         have none.
+    prompt_form
+        Form of the prompts that they were fitted on (``plain``, ``chat``, ``prefill``); None: they suit any.
 
     Returns
     -------
@@ -71,13 +78,16 @@ def save_interventions(
     description = {
         "counting": _COUNTING,
         "model": None if model is None else {"name": model.name, "weights_hash": model.weights_hash},
+        **({} if prompt_form is None else {"prompt_form": prompt_form}),
         "interventions": [{**item.to_dict(), "stated": _stated(item)} for item in chosen],
     }
     _FORMAT.write(path, description, tensors)
     return path
 
 
-def load_interventions(path: str | Path, *, model: LoadedModel | None = None) -> tuple[Intervention, ...]:
+def load_interventions(
+    path: str | Path, *, model: LoadedModel | None = None, prompt_form: ResolvedForm | None = None
+) -> tuple[Intervention, ...]:
     """Read what :func:`save_interventions` has written.
 
     Parameters
@@ -87,6 +97,8 @@ def load_interventions(path: str | Path, *, model: LoadedModel | None = None) ->
     model
         The model that they are for; layers, heads, neurons, widths and the hash of the weights that their tensors were
         fitted on are checked against it. None: not checked.
+    prompt_form
+        Form of the prompts on which they shall act; those fitted on another form are refused. None: not checked.
 
     Returns
     -------
@@ -97,10 +109,16 @@ def load_interventions(path: str | Path, *, model: LoadedModel | None = None) ->
     ------
     InterventionError
         A file is missing, damaged, of another version, states other conventions, or does not belong to the other
-        file; or the interventions do not fit the model or one another.
+        file; or the interventions do not fit the model, the form of the prompts or one another.
     """
     path = _checked_path(path)
     description, tensors = _FORMAT.read(path)
+    fitted = description.get("prompt_form")  # files of earlier versions do not say it
+    if fitted is not None and prompt_form is not None and fitted != prompt_form:
+        raise InterventionError(
+            f"{path}: was fitted on prompts in {fitted} form, here they are in {prompt_form} form; "
+            f"use --prompt-form {fitted}, or fit it again"
+        )
     entries = _entries(description, tensors, path)
     try:
         chosen = tuple(_read_one(entry, _own(tensors, number)) for number, entry in enumerate(entries))

@@ -30,6 +30,7 @@ from leakmech.interventions.hooks import apply
 from leakmech.models.batching import parse_batch_size
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
+from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT, RunDirectory
 from leakmech.runs.run import Run, run_path
 from leakmech.scoring.sentence import FirstSentences
@@ -138,13 +139,18 @@ def run_benchmark(
     Run.check(path, config)
     started = time.perf_counter()
     in_script = model is not None or bool(interventions) or engine_of != HFEngine.of
-    if config.intervention and not interventions:
+    from_file = bool(config.intervention) and not interventions
+    if from_file:
         if config.intervention.startswith(_IN_MEMORY):
             raise UsageError(f"{path}: its interventions were given as values; continue it with the same values")
         interventions = load_interventions(config.intervention)
     samples = arranged_samples(config)
     measurement = Measurement.load(config, samples.take(config.limit), whole=samples, topic=topic)
     base = load_configured(config, model, tokenizer)
+    if from_file:
+        load_interventions(
+            config.intervention, prompt_form=Renderer(base.tokenizer, Prompting.of(config)).resolved_form
+        )
     loaded = _adapted(base, config, interventions)
     timing = {"load_s": time.perf_counter() - started}
     files, engine = RunDirectory(path), engine_of(loaded)

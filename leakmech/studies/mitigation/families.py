@@ -96,7 +96,7 @@ class Family:
             return Mitigation(name, self.kind, interventions=edits, note=self.note, told=self.told)
         made = self.make(parts, strength)
         if made.interventions:
-            save_interventions(made.interventions, file)
+            save_interventions(made.interventions, file, prompt_form=parts.prompt_form)
         return made
 
 

@@ -57,7 +57,7 @@ class RandomBaseline:
             name = f"{self.row_name(chosen)}-draw-{draw + 1}"
             file = fitted / f"{name}.json"
             if not file.exists():
-                save_interventions(self.build(parts, edit, draw), file)
+                save_interventions(self.build(parts, edit, draw), file, prompt_form=parts.prompt_form)
             yield Mitigation(name, "baseline", interventions=load_interventions(file), note=self.note)
 
 

@@ -119,8 +119,8 @@ def mitigate(
     bench = _bench_config(config, config.dataset, config.generations, config.limit)
     by_name = model is None or isinstance(model, str | Path)
     loaded = load_configured(bench, None if by_name else model, tokenizer)
-    refuse_misfit_files(config, loaded)
     form = Renderer(loaded.tokenizer, Prompting.of(bench)).resolved_form
+    refuse_misfit_files(config, loaded, form)
     families, left_out = fitting_families(families, form, named=bool(config.families))
     _refuse_unknown_claims(config, [*(family.name for family in families), *(own.name for own in given)])
     named = config.diagnosis not in (None, OWN)
@@ -238,7 +238,10 @@ def _choose(
         tune = _tune_cells(config, parts, run, heard)
         tuned = measure_all(run, tune, [member for group in members.values() for member in group])
     chosen = {name: best_of(group, tuned) for name, group in members.items()}
-    _save_chosen(run.path, chosen)
+    for name, mitigation in chosen.items():
+        if mitigation.interventions:
+            file = run.path / "interventions" / f"{name}.json"
+            save_interventions(mitigation.interventions, file, prompt_form=parts.prompt_form)
     return chosen, tuned
 
 
@@ -324,11 +327,12 @@ def _tune_cells(config: MitigateConfig, parts: FittedParts, run: Run, heard: Hea
     )  # fmt: skip
 
 
-def refuse_misfit_files(config: MitigateConfig, loaded: LoadedModel) -> None:
-    """Refuse adapters and interventions that are not there or do not fit the model, before hours are spent."""
+def refuse_misfit_files(config: MitigateConfig, loaded: LoadedModel, form: ResolvedForm) -> None:
+    """Refuse adapters and interventions that are not there or fit another model or form, before hours are spent."""
     hashes = {loaded.weights_hash, loaded.base_hash}
     for path in config.interventions:
-        refuse_misfits(load_interventions(path), layout_of(loaded.model), model_hashes=hashes)
+        given = load_interventions(path, prompt_form=form)
+        refuse_misfits(given, layout_of(loaded.model), model_hashes=hashes)
     for path in config.adapters:
         load_adapter(loaded, path)
 
@@ -385,9 +389,3 @@ def _fitted_facts(parts: FittedParts | None, fitted: Path, families: Sequence[Fa
             write_json(file, make(parts))
         facts[name] = read_json(file) if parts and used else None
     return facts
-
-
-def _save_chosen(path: Path, chosen: Mapping[str, Mitigation]) -> None:
-    for name, mitigation in chosen.items():
-        if mitigation.interventions:
-            save_interventions(mitigation.interventions, path / "interventions" / f"{name}.json")

@@ -101,6 +101,9 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(folder, tmp_path
         leakmech.bench(folder, interventions=replace(HEADS, model_hash="1234"), out=out, **SETTINGS)
     with pytest.raises(InterventionError, match="no such file"):
         leakmech.bench(folder, intervention=str(tmp_path / "none.json"), out=out, **SETTINGS)
+    leakmech.save_interventions(HEADS, tmp_path / "heads.json", prompt_form="plain")
+    with pytest.raises(InterventionError, match=r"fitted on prompts in plain form, here they are in chat form"):
+        leakmech.bench(folder, intervention=str(tmp_path / "heads.json"), out=out, **SETTINGS)
     assert not out.exists()
 
 
