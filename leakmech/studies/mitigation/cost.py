@@ -18,7 +18,9 @@ from leakmech.models.load import LoadedModel
 from leakmech.reports.tables import Table
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.diagnosis.cost import token_passes
-from leakmech.studies.mitigation.families import BASELINES, Family
+from leakmech.studies.mitigation.adapters import AdapterFamily
+from leakmech.studies.mitigation.families import BASELINES
+from leakmech.studies.mitigation.family import Family
 from leakmech.studies.mitigation.own_diagnosis import aexl_sizes, settings_of
 from leakmech.studies.mitigation.random_baselines import RANDOM
 from leakmech.studies.mitigation.settings import OWN, MitigateConfig
@@ -27,6 +29,9 @@ ON_ONE_GPU = ("Llama-3.2-1B", "Qwen2.5-1.5B")
 _ANSWER, _COMPLETION, _FACT = 20, 26, 120  # tokens of an answer, of stem and completion, of a question's choices
 _DECODED = 3
 _DAMAGE = 40_000  # tokens that the suite of side effects reads
+_TRAINED = 500
+"""Tokens read that an example of training costs as much as: a completion under the base model, and under the adapter
+forward and back."""
 _ARRANGED = 5  # rows that are measured in other arrangements
 
 
@@ -66,6 +71,8 @@ def planned(config: MitigateConfig, families: Sequence[Family], *, given: int, l
     if config.diagnosis == OWN:
         c, n = settings_of(config, "fit", None), {**aexl_sizes(config), "test": leaking}
         parts.append(Part("diagnosis", 1, 0, round(sum(token_passes(c, layout_of(loaded.model), n).values()))))
+    if trained := [one for one in families if isinstance(one, AdapterFamily)]:
+        parts.append(Part("adapters", len(trained), 0, _TRAINED * sum(one.n_seen for one in trained)))
     tested = len(families) + given + 2 + (len(BASELINES) if families and config.baselines else 0)
     if families and not config.quick:
         members, few = 1 + sum(len(one.strengths) for one in families), config.tune_samples

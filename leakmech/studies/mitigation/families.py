@@ -15,30 +15,28 @@ is chosen on ``tune`` samples. Baselines do the same with arbitrary directions a
 ``heads-late``, ``late-heads-*``, ``null-space``, ``focus``, ``residual-direction*``   told nothing, gated or not
                      (:mod:`leakmech.studies.mitigation.untold`)
 ``angular``, ``angular-adaptive``   told nothing, in the plane of affect (:mod:`leakmech.studies.mitigation.angular`)
+``adapter-gated``, ``adapter-teacher``   LoRA adapters that are trained for the comparison, told nothing
+                     (:mod:`leakmech.studies.mitigation.adapters`)
 ``steer-against``    adds the direction against the sign of the affect that a probe reads (share of the stream's length)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from leakmech.core.registry import Registry
 from leakmech.interventions.base import Intervention, Probe
-from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons, DampenAttention, ScaleHeads, Steer
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.components import Component
-from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.render import ResolvedForm
-from leakmech.prompts.told import Told
+from leakmech.studies.mitigation.adapters import trained
 from leakmech.studies.mitigation.angular import angular, angular_adaptive
+from leakmech.studies.mitigation.family import Family, edits, fixed, rules
 from leakmech.studies.mitigation.focus import STRENGTHS
-from leakmech.studies.mitigation.mitigation import Mitigation, MitigationKind
 from leakmech.studies.mitigation.parts import FittedParts
 from leakmech.studies.mitigation.prompting import (
     contrast_mitigation,
@@ -57,88 +55,6 @@ from leakmech.studies.mitigation.untold import (
     residual_direction,
     residual_direction_if_unrelated,
 )
-
-Build = Callable[[FittedParts, float], Sequence[Intervention]]
-
-
-@dataclass(frozen=True)
-class Family:
-    """One kind of mitigation at several strengths, each of which is added to the name."""
-
-    name: str
-    kind: MitigationKind
-    note: str
-    strengths: tuple[float | None, ...]
-    """The strengths to try; None for a mitigation that has none."""
-    make: Callable[[FittedParts, float | None], Mitigation]
-    told: Told = "nothing"
-    """What its mitigations are told beside the text of the prompt."""
-    ends_prompt: bool = False
-    """Does it put something after the stem, so that plain prompts cannot have it?"""
-
-    def mildest(self) -> Family:
-        """The same at its first strength alone."""
-        return replace(self, strengths=self.strengths[:1])
-
-    def members(self, parts: FittedParts, fitted: Path) -> list[Mitigation]:
-        """The mitigations at all strengths.
-
-        Interventions are saved in the folder `fitted` and read from there the next time: fitted again, with another
-        number of threads, they would differ in their last digits, and what was measured with them would not be theirs.
-        """
-        return [self._member(parts, strength, fitted) for strength in self.strengths]
-
-    def _member(self, parts: FittedParts, strength: float | None, fitted: Path) -> Mitigation:
-        name = self.name if strength is None else f"{self.name}-{strength:g}"
-        file = fitted / f"{name}.json"
-        if file.exists():
-            edits = load_interventions(file)
-            return Mitigation(name, self.kind, interventions=edits, note=self.note, told=self.told)
-        made = self.make(parts, strength)
-        if made.interventions:
-            save_interventions(made.interventions, file, prompt_form=parts.prompt_form)
-        return made
-
-
-def _edits(
-    name: str,
-    note: str,
-    strengths: Sequence[float],
-    build: Build,
-    *,
-    kind: MitigationKind = "intervention",
-    told: Told = "nothing",
-) -> Family:
-    def make(parts: FittedParts, strength: float | None) -> Mitigation:
-        if strength is None:
-            raise AssertionError("interventions have a strength")
-        edits = tuple(build(parts, strength))
-        return Mitigation(f"{name}-{strength:g}", kind, interventions=edits, note=note, told=told)
-
-    return Family(name, kind, note, tuple(strengths), make, told=told)
-
-
-def _strengths(name: str, strengths: Sequence[float], make: Callable[[float], Mitigation]) -> Family:
-    """A rule of decoding or rewriting at several strengths."""
-    members = {strength: make(strength) for strength in strengths}
-    first = members[strengths[0]]
-    return Family(
-        name, first.kind, first.note, tuple(strengths), lambda _, strength: members[strength or 0.0], told=first.told
-    )
-
-
-def _fixed(mitigation: Mitigation) -> Family:
-    after = resolve_instruction(mitigation.settings.get("instruction", "none")).after
-    return Family(
-        mitigation.name,
-        mitigation.kind,
-        mitigation.note,
-        (None,),
-        lambda _, __: mitigation,
-        told=mitigation.told,
-        ends_prompt=bool(after),
-    )
-
 
 # -- directions -------------------------------------------------------------------------------------------------------
 
@@ -240,91 +156,93 @@ _INSTRUCTIONS = ("instruction-paper", "instruction-ignore-irrelevant", "instruct
 
 FAMILIES: Registry[Family] = Registry.named(
     "mitigation",
-    _edits("project-affect", "affect projected out of the upper layers", (0.5, 1.0), _project),
-    _edits(
+    edits("project-affect", "affect projected out of the upper layers", (0.5, 1.0), _project),
+    edits(
         "set-point-affect",
         "affect moved to its mean over control prompts",
         (0.5, 1.0),
         lambda parts, strength: _project(parts, strength, set_point=True),
     ),
-    _edits(
+    edits(
         "set-point-if-unrelated",
         "the same where a probe finds that the stem is not about the injection",
         _CAUGHT,
         _project_if_unrelated,
         told="boundary",
     ),
-    _edits(
+    edits(
         "ignore-injection",
         "attention to the injection taken away from all heads",
         (0.5, 1.0),
         _ignore,
         told="boundary",
     ),
-    _edits(
+    edits(
         "ignore-if-unrelated",
         "attention to the injection taken away where a probe finds that the stem is not about it",
         _CAUGHT,
         _ignore_if_unrelated,
         told="boundary",
     ),
-    _edits(
+    edits(
         "ignore-top-heads",
         "attention to the injection taken from top heads",
         (20, 60),
         _ignore_top_heads,
         told="boundary",
     ),
-    _edits("heads-mean", "top heads at their mean over control prompts", (5, 20), _mean_heads),
-    _edits("heads-late", "top heads at their mean from the last prompt token on", (5, 20), late_heads),
-    _edits(
+    edits("heads-mean", "top heads at their mean over control prompts", (5, 20), _mean_heads),
+    edits("heads-late", "top heads at their mean from the last prompt token on", (5, 20), late_heads),
+    edits(
         "late-heads-if-unrelated",
         "the same 20 heads where a probe at the last prompt token finds no relation to what stands before",
         _CAUGHT,
         late_heads_if_unrelated,
     ),
-    _edits(
+    edits(
         "resampled-heads-if-unrelated",
         "the same heads at values that they had at tokens of control prompts",
         _CAUGHT,
         resampled_heads_if_unrelated,
     ),
-    _edits(
+    edits(
         "null-space",
         "what irrelevant affect does to attention undone in directions that nothing else needs",
         SHARES,
         null_space,
     ),
-    _edits("focus", "top 20 heads attend less to what is not about the request", STRENGTHS, focus),
-    _edits(
+    edits("focus", "top 20 heads attend less to what is not about the request", STRENGTHS, focus),
+    edits(
         "residual-direction",
         "what irrelevant affect moves and relevant affect does not, back to what it is after a neutral sentence",
         (0.5, 1.0),
         residual_direction,
     ),
-    _edits(
+    edits(
         "residual-direction-if-unrelated",
         "the same where a probe at the last prompt token finds no relation to what stands before",
         _CAUGHT,
         residual_direction_if_unrelated,
     ),
-    _edits(
+    edits(
         "angular", "stream turned to its angle after a neutral sentence, in the plane of affect", (0.5, 1.0), angular
     ),
-    _edits(
+    edits(
         "angular-adaptive",
         "the same at tokens that are far out on either side of affect",
         (0.5, 1.0),
         angular_adaptive,
     ),
-    _edits("heads-scaled", "top 20 heads scaled", (0.0, 0.5), _scale_heads),
-    _edits("neurons-mean", "top neurons at their mean over control prompts", (100, 500), _mean_neurons),
-    _edits("steer-against", "stream steered against the affect that a probe reads", (0.05, 0.15), _steer_against),
-    *(_fixed(mitigation) for mitigation in instruction_mitigations() if mitigation.name in _INSTRUCTIONS),
-    _fixed(rewrite_mitigation("self-examples")),
-    _strengths("drop-unrelated-text", (0.1, 0.15, 0.2), drop_unrelated_text),
-    _strengths("leave-one-out", (0.0, 0.2, 0.4), leave_one_out),
-    _strengths(
+    edits("heads-scaled", "top 20 heads scaled", (0.0, 0.5), _scale_heads),
+    edits("neurons-mean", "top neurons at their mean over control prompts", (100, 500), _mean_neurons),
+    edits("steer-against", "stream steered against the affect that a probe reads", (0.05, 0.15), _steer_against),
+    *(fixed(mitigation) for mitigation in instruction_mitigations() if mitigation.name in _INSTRUCTIONS),
+    fixed(rewrite_mitigation("self-examples")),
+    rules("drop-unrelated-text", (0.1, 0.15, 0.2), drop_unrelated_text),
+    rules("leave-one-out", (0.0, 0.2, 0.4), leave_one_out),
+    trained("gated", "gated adapter, trained on pairs of a sentence with a stem that it is about and with another"),
+    trained("teacher", "adapter that answers as if the sentences were not there that the last one does not need"),
+    rules(
         "contrast-toward-neutral", (0.5, 1.0), lambda strength: contrast_mitigation("toward-neutral", strength=strength)
     ),
     unknown="mitigation {name}: there is no such family",
@@ -332,7 +250,7 @@ FAMILIES: Registry[Family] = Registry.named(
 """What can be tried, by name."""
 
 BASELINES: tuple[Family, ...] = (
-    _edits(
+    edits(
         "shuffled-directions", "directions of shuffled labels projected out", (1.0,), _project_shuffled, kind="baseline"
     ),
 )

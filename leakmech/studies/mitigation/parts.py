@@ -66,6 +66,8 @@ class FittedParts:
     seed: int = 0
     """Seed of the baselines."""
     progress: Progress = no_progress
+    judged_on: tuple[str, ...] = ()
+    """Data sets that what is trained must share no text with."""
 
     @cached_property
     def layout(self) -> Layout:
@@ -257,6 +259,7 @@ def load_fitted(
     relevant: Sequence[str],
     seed: int = 0,
     progress: Progress = no_progress,
+    judged_on: Sequence[str] = (),
 ) -> FittedParts:
     """Parts from the diagnosis in `path`, which must be of this model and prompt form and have samples to choose on."""
     record = Diagnosis.load(path).record
@@ -266,7 +269,7 @@ def load_fitted(
     if record.fact("model").get("base_hash") != loaded.base_hash:
         raise RunDirectoryError(f"{path}: diagnoses another model ({record.fact('model')['name']}) than {loaded.name}")
     config = DiagnoseConfig.parse(record.config, where=f"settings of {path}")
-    parts = FittedParts(loaded, config, path, load_pooled(relevant), seed, progress)
+    parts = FittedParts(loaded, config, path, load_pooled(relevant), seed, progress, tuple(judged_on))
     if parts.prompt_form != form:
         raise RunDirectoryError(
             f"{path}: diagnoses prompts in {parts.prompt_form} form, here they are in {form} form; mitigate with "

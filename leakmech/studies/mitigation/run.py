@@ -47,7 +47,8 @@ from leakmech.studies.mitigation.by_estimator import rows_by_estimator
 from leakmech.studies.mitigation.cells import Cells
 from leakmech.studies.mitigation.cost import cost_table, estimate, planned
 from leakmech.studies.mitigation.evaluation import FACTS, finish, measure_all, table_version
-from leakmech.studies.mitigation.families import BASELINES, Family, chosen_families, fitting_families
+from leakmech.studies.mitigation.families import BASELINES, chosen_families, fitting_families
+from leakmech.studies.mitigation.family import Family
 from leakmech.studies.mitigation.frozen import record_frozen, refuse_another_choice
 from leakmech.studies.mitigation.mitigation import Mitigation, told_by_parts
 from leakmech.studies.mitigation.own_diagnosis import (
@@ -219,7 +220,10 @@ def _fitted_parts(
     config: MitigateConfig, path: str | Path, loaded: LoadedModel, form: ResolvedForm, progress: Progress
 ) -> FittedParts:
     """What families are built from; none of it shares an injection with what is measured."""
-    parts = load_fitted(path, loaded, form=form, relevant=config.relevant_fit, seed=config.seed, progress=progress)
+    judged_on = (config.dataset, *config.relevant)
+    parts = load_fitted(
+        path, loaded, form=form, relevant=config.relevant_fit, seed=config.seed, progress=progress, judged_on=judged_on
+    )
     refuse_shared(config, [parts.splits["fit"], parts.splits["tune"], parts.relevant])
     return parts
 

@@ -39,6 +39,18 @@ def test_files_alone_need_neither_diagnosis_nor_choice(loaded):
     assert [(part.name, part.cells) for part in parts] == [("test", 3)]
 
 
+def test_adapters_that_are_trained_count(loaded):
+    full, quick = (
+        next(part for part in planned(config, families, given=0, loaded=loaded) if part.name == "adapters")
+        for config, families in (
+            (MitigateConfig.parse({}), chosen_families(["adapter-gated", "adapter-teacher"])),
+            (MitigateConfig.parse({"quick": True}), [one.mildest() for one in chosen_families(["adapter-gated"])]),
+        )
+    )
+    assert (full.cells, full.read) == (2, 500 * 2 * (1280 + 1280))
+    assert (quick.cells, quick.read) == (1, 500 * 10 * 8)
+
+
 def test_the_table_adds_up_and_names_models_on_one_gpu(loaded):
     config = MitigateConfig.parse({"limit": 10})
     parts = planned(config, chosen_families(None), given=0, loaded=loaded)
