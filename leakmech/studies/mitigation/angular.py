@@ -2,7 +2,7 @@
 
 The plane is that of read affect (:mod:`leakmech.mechanism.directions.plane`), one for all layers. The angle of a layer
 is that of the mean stream after neutral sentences, at the prompt's last token and in answers. The adaptive variant
-turns only tokens that are far out on the plane's first axis v, on either side,
+(``angular-adaptive``) turns only tokens that are far out on the plane's first axis v, on either side,
 
     v.x > n + s    or    v.x < n - s,    s = (mean v.x after positive - after negative sentences) / 4,
 
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import torch
 
-from leakmech.interventions.base import Intervention
+from leakmech.interventions.base import Intervention, Probe
 from leakmech.interventions.types import AngularSteering
 from leakmech.mechanism.directions.plane import steering_plane
 from leakmech.studies.mitigation.late_outputs import LATE
@@ -33,7 +33,14 @@ def angular_adaptive(parts: FittedParts, strength: float) -> list[Intervention]:
     return list(_turns(parts, strength, adaptive=True))
 
 
-def _turns(parts: FittedParts, strength: float, *, adaptive: bool) -> Iterator[Intervention]:
+def angular_if_unrelated(parts: FittedParts, caught: float) -> list[Intervention]:
+    """Every token from the prompt's last one on, all of the way, where the gate fires."""
+    return list(_turns(parts, 1.0, adaptive=False, condition=parts.relation_gate.probe(caught)))
+
+
+def _turns(
+    parts: FittedParts, strength: float, *, adaptive: bool, condition: Probe | None = None
+) -> Iterator[Intervention]:
     first, second = steering_plane(torch.stack([direction.vector for direction in parts.directions]))
     streams = parts.late_streams
     shown = [parts.activations.layers.index(layer) for layer in streams.layers]
@@ -55,5 +62,6 @@ def _turns(parts: FittedParts, strength: float, *, adaptive: bool) -> Iterator[I
                 adaptive=adaptive,
                 threshold=(sign * neutral[0] + spread).tolist() if adaptive else 0.0,
                 positions=position,
+                condition=condition,
                 model_hash=parts.loaded.base_hash,
             )

@@ -14,7 +14,7 @@ is chosen on ``tune`` samples. Baselines do the same with arbitrary directions a
 ``leave-one-out``  sentences are dropped from which the last one gains less likelihood than the strength (nats a token)
 ``heads-late``, ``late-heads-*``, ``null-space``, ``focus``, ``residual-direction*``   told nothing, gated or not
                      (:mod:`leakmech.studies.mitigation.untold`)
-``angular``, ``angular-adaptive``   told nothing, in the plane of affect (:mod:`leakmech.studies.mitigation.angular`)
+``angular*``   told nothing, in the plane of affect (:mod:`leakmech.studies.mitigation.angular`)
 ``adapter-gated``, ``adapter-teacher``   LoRA adapters that are trained for the comparison, told nothing
                      (:mod:`leakmech.studies.mitigation.adapters`)
 ``steer-against``    adds the direction against the sign of the affect that a probe reads (share of the stream's length)
@@ -34,7 +34,7 @@ from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.components import Component
 from leakmech.prompts.render import ResolvedForm
 from leakmech.studies.mitigation.adapters import trained
-from leakmech.studies.mitigation.angular import angular, angular_adaptive
+from leakmech.studies.mitigation.angular import angular, angular_adaptive, angular_if_unrelated
 from leakmech.studies.mitigation.family import Family, edits, fixed, rules
 from leakmech.studies.mitigation.focus import STRENGTHS
 from leakmech.studies.mitigation.parts import FittedParts
@@ -195,7 +195,7 @@ FAMILIES: Registry[Family] = Registry.named(
     edits("heads-late", "top heads at their mean from the last prompt token on", (5, 20), late_heads),
     edits(
         "late-heads-if-unrelated",
-        "the same 20 heads where a probe at the last prompt token finds no relation to what stands before",
+        "the first 60 heads where a probe at the last prompt token finds no relation to what stands before",
         _CAUGHT,
         late_heads_if_unrelated,
     ),
@@ -232,6 +232,12 @@ FAMILIES: Registry[Family] = Registry.named(
         "the same at tokens that are far out on either side of affect",
         (0.5, 1.0),
         angular_adaptive,
+    ),
+    edits(
+        "angular-if-unrelated",
+        "the same at every token where a probe at the last prompt token finds no relation to what stands before",
+        _CAUGHT,
+        angular_if_unrelated,
     ),
     edits("heads-scaled", "top 20 heads scaled", (0.0, 0.5), _scale_heads),
     edits("neurons-mean", "top neurons at their mean over control prompts", (100, 500), _mean_neurons),

@@ -47,8 +47,8 @@ from leakmech.studies.mitigation.unrelated_map import UnrelatedMaps, unrelated_m
 METHOD = "difference_of_means"
 """How directions are fitted that are taken out: what is left has equal means under both polarities."""
 
-EDITED_HEADS = 20
-"""Heads that are edited where the strength is something else than their number."""
+FOCUSED_HEADS = 20
+"""Heads whose queries are mapped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +233,7 @@ class FittedParts:
     @cached_property
     def focus(self) -> Focus:
         """Maps of the queries of the first heads."""
-        return fit_focus(self.loaded, self.relevant, self.top_heads(EDITED_HEADS), **self._both_kinds)
+        return fit_focus(self.loaded, self.relevant, self.top_heads(FOCUSED_HEADS), **self._both_kinds)
 
     # -- relevance ---------------------------------------------------------------------------------------------------
 

@@ -22,10 +22,12 @@ from typing import Literal
 from leakmech.interventions.base import Intervention, Probe
 from leakmech.interventions.types import AblateDirection, AblateHeads
 from leakmech.studies.mitigation.late_outputs import LATE
-from leakmech.studies.mitigation.parts import EDITED_HEADS, FittedParts
+from leakmech.studies.mitigation.parts import FittedParts
 
 SHARES = (0.001, 0.01, 0.05)
 """Shares of the energy of what must stay that null-space maps may read."""
+GATED_HEADS = 60
+"""Heads that are set where a gate decides; the strength is what the gate catches."""
 
 
 def late_heads(
@@ -52,13 +54,13 @@ def late_heads(
 
 
 def late_heads_if_unrelated(parts: FittedParts, caught: float) -> list[Intervention]:
-    """The first 20 heads at their means where the gate fires."""
-    return late_heads(parts, EDITED_HEADS, condition=parts.relation_gate.probe(caught))
+    """The first 60 heads at their means where the gate fires."""
+    return late_heads(parts, GATED_HEADS, condition=parts.relation_gate.probe(caught))
 
 
 def resampled_heads_if_unrelated(parts: FittedParts, caught: float) -> list[Intervention]:
-    """The first 20 heads at values of control prompts where the gate fires."""
-    return late_heads(parts, EDITED_HEADS, method="resample", condition=parts.relation_gate.probe(caught))
+    """The first 60 heads at values of control prompts where the gate fires."""
+    return late_heads(parts, GATED_HEADS, method="resample", condition=parts.relation_gate.probe(caught))
 
 
 def null_space(parts: FittedParts, share: float) -> list[Intervention]:
