@@ -42,6 +42,7 @@ from leakmech.generation.decode import Decoder, Row
 from leakmech.generation.decoding import Decoding
 from leakmech.generation.engine import generate, prompt_rows
 from leakmech.generation.hf_engine import HFEngine
+from leakmech.generation.vocabulary import Vocabulary
 from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.types import AblateDirection
@@ -254,8 +255,10 @@ class _Unending(Decoder):
     """Every row runs to ``max_new_tokens``, so that all ways do the same work."""
 
     @cached_property
-    def end_tokens(self) -> frozenset[int]:
-        return frozenset()
+    def vocabulary(self) -> Vocabulary:
+        own = super().vocabulary
+        vars(own).update(ends=frozenset(), turn_starts=frozenset())
+        return own
 
 
 class _UnendingEngine(HFEngine):

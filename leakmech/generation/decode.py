@@ -26,11 +26,13 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
+from leakmech.core.answers import spoken
 from leakmech.core.errors import GenerationError
 from leakmech.core.seeds import row_keys
 from leakmech.generation.decoding import Decoding
 from leakmech.generation.sampler import sample_tokens
 from leakmech.generation.streams import Stream
+from leakmech.generation.vocabulary import START, Vocabulary
 from leakmech.interventions.applied import Applied
 from leakmech.interventions.positions import PromptSpans, RowPositions
 
@@ -38,7 +40,6 @@ FinishReason = Literal["stop", "sentence", "length"]
 StopRule = Callable[[str, str], bool]
 """``stop(prompt_id, text so far) -> True`` when the text that will be scored can no longer change."""
 
-_TERMINATORS = frozenset(".!?…。！？\n")
 _STEPS_TO_LOOK = 3  # a sentence end is confirmed by what follows it, within a few tokens
 _REFILL_SHARE = 0.5
 """New rows move in when at most this share of the places is taken, so that prefill comes in large parts."""
@@ -138,19 +139,9 @@ class Decoder:
         self.device = model.get_input_embeddings().weight.device
 
     @cached_property
-    def end_tokens(self) -> frozenset[int]:
-        """Ids that end a generation: the model's own list and the tokenizer's end-of-text token."""
-        configured = self.model.generation_config.eos_token_id
-        ids = configured if isinstance(configured, list) else [configured]
-        return frozenset(i for i in (*ids, self.tokenizer.eos_token_id) if i is not None)
-
-    @cached_property
-    def _may_end_sentence(self) -> list[bool]:
-        """For every token id: does its text hold a character that can end a sentence?"""
-        size = max(self.model.get_output_embeddings().weight.shape[0], len(self.tokenizer))
-        pieces = self.tokenizer.batch_decode([[i] for i in range(min(size, len(self.tokenizer)))])
-        flags = [not _TERMINATORS.isdisjoint(piece) for piece in pieces]
-        return flags + [False] * (size - len(flags))
+    def vocabulary(self) -> Vocabulary:
+        """What tokens say, and which of them end a generation."""
+        return Vocabulary(self.model, self.tokenizer, self.decoding.markers)
 
     def decode(self, rows: Sequence[Row]) -> list[Generation]:
         """Generate all `rows` as one batch, in their order. See :meth:`stream`."""
@@ -213,10 +204,6 @@ class Decoder:
         self.clock.row_steps += ids.shape[0]
         return output.logits[:, -1].float()
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """Decode tokens as they are: no special tokens, no tidying of spaces."""
-        return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
 
 @dataclass
 class _LiveRow:
@@ -224,8 +211,11 @@ class _LiveRow:
 
     row: Row
     tokens: list[int] = field(default_factory=list)
+    opening: str = ""  # the marker of reasoning with which the prompt ends
     finish: FinishReason | None = None
     looks: int = 0  # how many more steps to look for the end of a sentence
+    thinking: bool = False
+    answer_start: int = 0  # tokens before the answer: reasoning has a budget of its own
 
 
 class _Batch:
@@ -275,7 +265,13 @@ class _Batch:
             self.keys, self.steps = torch.cat([self.keys, keys]), torch.cat([self.steps, steps])
         else:
             self.streams, self.keys, self.steps = streams, keys, steps
-        self.live += [_LiveRow(row) for row in rows]
+        openings = (
+            {row.prompt_id: decoder.vocabulary.opening(row.prompt_tokens) for row in rows}
+            if decoder.decoding.reasoning_tokens
+            else {}
+        )
+        opened = [openings.get(row.prompt_id, "") for row in rows]
+        self.live += [_LiveRow(row, opening=own, thinking=bool(own)) for row, own in zip(rows, opened, strict=True)]
 
     def _logits(self) -> Tensor:
         """What is drawn from."""
@@ -309,17 +305,37 @@ class _Batch:
     def _append(self, live: _LiveRow, token: int) -> None:
         """Note a drawn token and decide whether the row ends with it."""
         decoder = self.decoder
-        if token in decoder.end_tokens:
+        if token in decoder.vocabulary.ends or (token in decoder.vocabulary.turn_starts and live.tokens):
             live.finish = "stop"
             return
         live.tokens.append(token)
-        if len(live.tokens) == decoder.decoding.max_new_tokens:
+        self._think(live, token)
+        if len(live.tokens) - live.answer_start >= self._most_tokens(live):
             live.finish = "length"
-        elif decoder.stop and (live.looks > 0 or decoder._may_end_sentence[token]):
-            live.looks = _STEPS_TO_LOOK if decoder._may_end_sentence[token] else live.looks - 1
+        elif decoder.stop and (live.looks > 0 or decoder.vocabulary.may_end_sentence[token]):
+            live.looks = _STEPS_TO_LOOK if decoder.vocabulary.may_end_sentence[token] else live.looks - 1
             # Half of a multi-byte character decodes to U+FFFD; it is not text yet.
-            if decoder.stop(live.row.prompt_id, decoder.text(live.tokens).rstrip("\ufffd")):
+            if decoder.stop(live.row.prompt_id, self._text(live).rstrip("\ufffd")):
                 live.finish = "sentence"
+
+    def _text(self, live: _LiveRow) -> str:
+        """What a row says, with the marker that its template has written for it."""
+        return live.opening + self.decoder.vocabulary.text(live.tokens)
+
+    def _most_tokens(self, live: _LiveRow) -> int:
+        decoding = self.decoder.decoding
+        return decoding.reasoning_tokens if live.thinking else decoding.max_new_tokens
+
+    def _think(self, live: _LiveRow, token: int) -> None:
+        """Note where reasoning begins and ends; looked at only where a token may be part of a marker."""
+        if not self.decoder.decoding.reasoning_tokens or not self.decoder.vocabulary.may_mark[token]:
+            return
+        if not live.thinking and (live.answer_start or len(live.tokens) > START):
+            return
+        thinking = spoken(self._text(live), self.decoder.decoding.markers).thinking
+        if live.thinking and not thinking:
+            live.answer_start = len(live.tokens)
+        live.thinking = thinking
 
     def _retire(self) -> list[Generation]:
         """Take ended rows out: their places are filled with live rows from the end."""
@@ -341,5 +357,5 @@ class _Batch:
     def _generation(self, live: _LiveRow) -> Generation:
         if live.finish is None:
             raise AssertionError("the row is still live")
-        text = self.decoder.text(live.tokens)
+        text = self._text(live)
         return Generation(live.row.prompt_id, live.row.generation, text, tuple(live.tokens), live.finish)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from leakmech.core.answers import Markers, parse_markers
 from leakmech.core.errors import ConfigError
 from leakmech.core.validation import described
+
+_NEWER = ("reasoning_tokens", "reasoning_markers")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,12 @@ class Decoding:
     repetition_penalty: float = described(
         1.1, "divides (multiplies, if negative) the logits of tokens so far (Keskar et al. 2019); 1 is none"
     )
+    reasoning_tokens: int = described(
+        1024, "longest reasoning in tokens, of a model that thinks before it answers; the answer is counted apart"
+    )
+    reasoning_markers: str = described(
+        "", "what reasoning stands between, beside the common markers, as OPENING…CLOSING; several with spaces"
+    )
 
     def __post_init__(self) -> None:
         for name, valid, wanted in (
@@ -33,10 +42,12 @@ class Decoding:
             ("temperature", self.temperature == "model" or self.temperature >= 0, "0 (greedy) or more, or 'model'"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
+            ("reasoning_tokens", self.reasoning_tokens >= 0, "0 or more"),
             ("repetition_penalty", self.repetition_penalty > 0, "positive"),
         ):
             if not valid:
                 raise ConfigError(f"decoding: {name} must be {wanted}, found {getattr(self, name)!r}")
+        parse_markers(self.reasoning_markers)
 
     @property
     def sampling_temperature(self) -> float:
@@ -52,9 +63,15 @@ class Decoding:
         own = own_temperature(model)
         return replace(self, temperature=WITHOUT_OWN if own is None else own)
 
+    @property
+    def markers(self) -> Markers:
+        """What reasoning stands between."""
+        return parse_markers(self.reasoning_markers)
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
+        """JSON-ready; what earlier versions did not have is left out where it is as they had it."""
+        newer = {name for name in _NEWER if getattr(self, name) == getattr(type(self), name)}
+        return {name: value for name, value in asdict(self).items() if name not in newer}
 
 
 WITHOUT_OWN = 1.0

@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from leakmech.reports.cells import cell, estimate, number, p_value, percent, signed, significant
+from leakmech.reports.doubts import answer_doubts
 
 Summary = Mapping[str, Any]
 Column = Callable[[Mapping[str, Any]], str]
@@ -166,6 +167,7 @@ def leakage_table(summary: Summary) -> Table:
         rows,
         {name: show for name, show in _LEAKAGE.items() if name != "on task" or "on_task_rate" in overall},
         [
+            *answer_doubts(summary),
             "mu_EL: generation i against control generation i; all pairs: all K x K pairs, ties count half. overall = "
             "positive and negative; neutral: P[neutral] against control. 0.5 = as the control; charged sentences that "
             "only change the intensity of answers move it, too.",

@@ -76,9 +76,15 @@ class Settings(BaseModel):
         for name in newer:
             group, _, field = name.rpartition(".")
             owner = getattr(self, group) if group else self
-            if getattr(owner, field) == type(owner).model_fields[field].default:
+            if getattr(owner, field) == _default(owner, field):
                 exclude |= {group: {*exclude.get(group, ()), field}} if group else {field: True}
         return self.model_dump(mode="json", exclude=exclude)
+
+
+def _default(owner: Any, field: str) -> Any:
+    """The default of a field of settings, or of a value among them that is a dataclass."""
+    own = type(owner)
+    return getattr(own, "model_fields", None or getattr(own, "__dataclass_fields__", {}))[field].default
 
 
 # -- groups of settings that studies share ---------------------------------------------------------------------------
@@ -173,6 +179,7 @@ class DecodingSettings(Settings):
     """How answers are drawn."""
 
     title: ClassVar[str] = "Decoding"
+    newer: ClassVar[Collection[str]] = ("decoding.reasoning_tokens", "decoding.reasoning_markers")
 
     decoding: Annotated[Decoding, Spelling(prefix="")] = Field(
         default_factory=Decoding, description="sampling settings"

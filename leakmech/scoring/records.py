@@ -95,6 +95,8 @@ class Scorer:
             name: [record[name] for _, record in rows]
             for name in ("prompt_id", "sample", "condition", "generation", "n_tokens", "finish_reason")
         }
+        answers = [self.cleaner.spoken(record["text"]) for _, record in rows]
+        columns |= {name: [getattr(answer, name) for answer in answers] for name in ("reasoned", "unanswered")}
         columns["resampled"] = [record["generation"] >= self.generations for _, record in rows]
         prompts = [self._prompt_text(sample, record["condition"]) for sample, record in rows]
         columns["echo"] = [self.cleaner.is_echo(r["text"], p) for (_, r), p in zip(rows, prompts, strict=True)]
@@ -297,11 +299,15 @@ def _by_condition(frame: pd.DataFrame, name: str, *, absent: Any) -> dict[Condit
 def echo_rates(frame: pd.DataFrame, policy: Cleaning) -> dict[str, Any]:
     """Share of generations whose first sentence repeats the prompt, and whose scored text is empty.
 
-    Over all prompts with an injection (``echo_rate``, ``empty_rate``) and per condition.
+    Over all prompts with an injection (``echo_rate``, ``empty_rate``) and per condition. Where a model reasons, also
+    the share of generations that do, and that never come to an answer (``reasoning_rate``, ``unanswered_rate``).
     """
     main = frame.loc[~frame["resampled"]]
     condition = main["condition"].to_numpy()
     flags = {"echo": main["echo"].to_numpy(bool), "empty": (main[column(policy, "text")] == "").to_numpy(bool)}
+
+    if "reasoned" in frame and bool(main["reasoned"].any()):
+        flags |= {"reasoning": main["reasoned"].to_numpy(bool), "unanswered": main["unanswered"].to_numpy(bool)}
 
     def share(flag: Bool[np.ndarray, " rows"]) -> float | None:
         return float(flag.mean()) if len(flag) else None

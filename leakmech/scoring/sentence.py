@@ -12,6 +12,8 @@ from the same generations:
     scored as it is.
 ``raw``
     The first sentence as it is.
+
+What is cleaned is what the model says to the user (:mod:`leakmech.core.answers`): reasoning before it is no answer.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Literal, get_args
 
+from leakmech.core.answers import REASONING, Markers, Spoken, spoken
 from leakmech.core.errors import ConfigError, nearest
 from leakmech.core.text import WORD, is_emoji, normalised_words, scan_sentences, split_sentences
 from leakmech.prompts.render import Prompt
@@ -93,13 +96,20 @@ class Cleaner:
     """
 
     echo_similarity: float = DEFAULT_ECHO_SIMILARITY
+    markers: Markers = REASONING
+    """What reasoning stands between."""
 
     def __post_init__(self) -> None:
         if not 0 < self.echo_similarity <= 1:
             raise ConfigError(f"echo_similarity must be in (0, 1], found {self.echo_similarity}")
 
+    def spoken(self, text: str) -> Spoken:
+        """What a generation says to the user."""
+        return spoken(text, self.markers)
+
     def clean(self, text: str, prompt: PromptText, policy: Cleaning) -> Cleaned:
         """The text of a generation that `policy` scores."""
+        text = self.spoken(text).text
         if policy == "echo-free":
             left, _ = self._first_own_sentence(text, prompt)
             return Cleaned(left or "", scored=left is not None)
@@ -111,7 +121,8 @@ class Cleaner:
         raise ConfigError(f"cleaning policy {policy!r}{nearest(policy, CLEANINGS)}")
 
     def up_to_scored(self, text: str, prompt: PromptText, policy: Cleaning) -> str:
-        """What the model wrote up to the end of the sentence that `policy` scores; empty if it scores none."""
+        """What the model says up to the end of the sentence that `policy` scores; empty if it scores none."""
+        text = self.spoken(text).text
         end = 0
         for sentence, _ in scan_sentences(text):
             end = text.index(sentence, end) + len(sentence)
@@ -121,7 +132,7 @@ class Cleaner:
 
     def is_echo(self, text: str, prompt: PromptText) -> bool:
         """Whether the first sentence of `text` repeats a sentence of the prompt, alone or as its beginning."""
-        first = next((sentence for sentence, _ in scan_sentences(text)), "")
+        first = next((sentence for sentence, _ in scan_sentences(self.spoken(text).text)), "")
         if not first:
             return False
         own = cut_repetition(first, prompt)
@@ -131,7 +142,7 @@ class Cleaner:
 
     def first_sentence_complete(self, text: str, prompt: PromptText) -> bool:
         """Whether no text appended to `text` can change what any policy scores."""
-        _, decided = self._first_own_sentence(text, prompt)
+        _, decided = self._first_own_sentence(self.spoken(text).text, prompt)
         return decided
 
     def _first_own_sentence(self, text: str, prompt: PromptText) -> tuple[str | None, bool]:

@@ -55,7 +55,7 @@ def test_greedy_output_equals_hugging_face_generate_in_a_padded_batch(tiny_model
     batched = outputs(decoder, rows, batch_size=len(rows))
     for row in rows:
         expected = hugging_face_greedy(
-            tiny_model, chat_tokenizer, row.prompt_tokens, end_tokens=decoder.end_tokens, decoding=GREEDY
+            tiny_model, chat_tokenizer, row.prompt_tokens, end_tokens=decoder.vocabulary.ends, decoding=GREEDY
         )
         assert batched[row.prompt_id, row.generation][0] == expected
 
@@ -154,7 +154,7 @@ def test_the_embedded_model_decodes_greedily_like_hugging_face(embedded_model):
     batched = outputs(decoder, rows, batch_size=4)
     for row in rows:
         expected = hugging_face_greedy(
-            model, tokenizer, row.prompt_tokens, end_tokens=decoder.end_tokens, decoding=GREEDY
+            model, tokenizer, row.prompt_tokens, end_tokens=decoder.vocabulary.ends, decoding=GREEDY
         )
         assert batched[row.prompt_id, 0][0] == expected
 

@@ -258,7 +258,7 @@ def test_greedy_outputs_are_those_of_each_prompt_alone_without_a_cache(tiny_mode
             for step in range(GREEDY.max_new_tokens):
                 with applied.positions([replace(spans, key=key)], n_generated=step):
                     token = kit.logits(tiny_model, alone).argmax(-1)
-                if int(token) in decoder.end_tokens:
+                if int(token) in decoder.vocabulary.ends:
                     break
                 expected.append(int(token))
                 alone = alone.extended(token[None])
@@ -294,7 +294,7 @@ def test_hugging_faces_generate_needs_no_word_of_prompt_and_generated(tiny_model
                     input_ids=batch.ids, attention_mask=batch.mask, do_sample=False, max_new_tokens=6, eos_token_id=999
                 )[:, batch.ids.shape[1] :]
             decoder = Decoder(tiny_model, chat_tokenizer, decoding=GREEDY, applied=applied)
-            decoder.__dict__["end_tokens"] = frozenset()
+            vars(decoder.vocabulary).update(ends=frozenset(), turn_starts=frozenset())
             ours = outputs(decoder, rows_of(batch, kit, k=1), batch_size=3)
         assert [tuple(row) for row in output.tolist()] == [ours[f"p{i}", 0] for i in range(3)], name
 

@@ -83,7 +83,7 @@ class Measurement:
 
     @property
     def cleaner(self) -> Cleaner:
-        return Cleaner(self.config.echo_similarity)
+        return Cleaner(self.config.echo_similarity, self.config.markers)
 
     @cached_property
     def injections(self) -> Injections | None:

@@ -9,6 +9,7 @@ from typing import Any
 from leakmech.reports.browser import sample_browser
 from leakmech.reports.cells import estimate, percent, signed
 from leakmech.reports.chart import ChartRow, IntervalChart
+from leakmech.reports.doubts import answer_doubts
 from leakmech.reports.order import order_shift, order_table
 from leakmech.reports.page import (
     Definitions,
@@ -48,6 +49,7 @@ def sections(result: Result) -> list[Section]:
     summary, record = result.summary, result.record
     return [
         headline(summary),
+        *(Paragraph(doubt, "caution small") for doubt in answer_doubts(summary)),
         *([Paragraph(texts.HEXL, "caution small")] if summary["dataset"] == "hexl" else []),
         Facts(facts(summary, record)),
         *(order_sections(summary) if summary.get("no_mu_el") else leakage_sections(summary)),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from leakmech.core.answers import REASONING, Markers, parse_markers
 from leakmech.core.errors import UsageError
 from leakmech.datasets.samples import CONDITIONS, POLARITIES, Condition
 from leakmech.generation.contrast import Contrast, named_contrast
@@ -59,6 +60,11 @@ class ScoringConfig(StatisticsSettings, ScoringSettings, InstructionSettings, Ar
     echo_similarity: float = Field(DEFAULT_ECHO_SIMILARITY, gt=0, le=1, description="threshold of near-verbatim echoes")
     bootstrap_draws: int = Field(10_000, ge=100, description="bootstrap resamples of every interval")
     device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")
+
+    @property
+    def markers(self) -> Markers:
+        """What reasoning stands between, which is not scored."""
+        return REASONING
 
 
 class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSettings):
@@ -131,6 +137,11 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
         return self
 
     @property
+    def markers(self) -> Markers:
+        """What reasoning stands between, which is not scored."""
+        return self.decoding.markers
+
+    @property
     def told(self) -> Told:
         """What rewriting, contrast and instruction are told beside the text of the prompt."""
         rewrite = None if self.prompt_rewrite is None else find_rewrite(self.prompt_rewrite)
@@ -151,6 +162,16 @@ class ScoreConfig(ScoringConfig):
 
     model: str = Field("unknown", description="what the texts come from; a name for tables")
     allow_missing: bool = Field(False, description="count generations that are not in the file as not scored")
+    reasoning_markers: str = Field(
+        "", description="what reasoning stands between, beside the common markers, as OPENING…CLOSING"
+    )
+
+    newer: ClassVar[Collection[str]] = ("reasoning_markers",)
+
+    @property
+    def markers(self) -> Markers:
+        """What reasoning stands between, which is not scored."""
+        return parse_markers(self.reasoning_markers)
 
 
 class CompareConfig(Settings):

@@ -62,7 +62,7 @@ def requests_under(
             estimator=estimator,
             generations=changed.generations,
             decoding=decoding,
-            cleaner=Cleaner(changed.echo_similarity),
+            cleaner=Cleaner(changed.echo_similarity, changed.markers),
             cleaning=changed.cleaning,
             applied=applied,
             seed=changed.seed,
