@@ -257,7 +257,7 @@ class _Unending(Decoder):
     @cached_property
     def vocabulary(self) -> Vocabulary:
         own = super().vocabulary
-        vars(own).update(ends=frozenset(), turn_starts=frozenset())
+        vars(own).update(ends=frozenset())
         return own
 
 

@@ -55,7 +55,8 @@ _HEADER = re.compile(
     r"(?:(?:assistant|model)(?:<\|end_header_id\|>|[ \t]*\r?\n)|assistant:|<\|assistant\|>)\s*",
     re.IGNORECASE,
 )
-_END = re.compile("|".join(map(re.escape, (*TURN_ENDS, *TURN_STARTS, *TOOL_CALLS))))
+_NEXT_TURN = r"\n[ \t]*(?:user|human)[ \t]*:?[ \t]*\r?\n"  # what is left of a header without its tokens
+_END = re.compile("|".join([*map(re.escape, (*TURN_ENDS, *TURN_STARTS, *TOOL_CALLS)), _NEXT_TURN]))
 
 
 @dataclass(frozen=True)

@@ -305,7 +305,7 @@ class _Batch:
     def _append(self, live: _LiveRow, token: int) -> None:
         """Note a drawn token and decide whether the row ends with it."""
         decoder = self.decoder
-        if token in decoder.vocabulary.ends or (token in decoder.vocabulary.turn_starts and live.tokens):
+        if token in decoder.vocabulary.ends:
             live.finish = "stop"
             return
         live.tokens.append(token)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from leakmech.core.answers import TURN_ENDS, TURN_STARTS, Markers, opens_reasoning
+from leakmech.core.answers import TURN_ENDS, Markers, opens_reasoning
 
 START = 16
 """Tokens at the end of a prompt, or at the start of a text, in which reasoning may begin."""
@@ -27,18 +27,9 @@ class Vocabulary:
         """Ids that end a generation: the model's own, the tokenizer's end of text, and turn ends of its template."""
         configured = self.model.generation_config.eos_token_id
         ids = configured if isinstance(configured, list) else [configured]
-        own = frozenset(i for i in (*ids, self.tokenizer.eos_token_id) if i is not None)
-        return own | self._of_template(TURN_ENDS)
-
-    @cached_property
-    def turn_starts(self) -> frozenset[int]:
-        """Ids that begin another turn: an answer ends before them; a text may begin with one, its own role header."""
-        return self._of_template(TURN_STARTS) - self.ends
-
-    def _of_template(self, names: Sequence[str]) -> frozenset[int]:
-        """Ids of the tokens among `names` that the chat template writes."""
         template, added = str(self.tokenizer.chat_template or ""), self.tokenizer.get_added_vocab()
-        return frozenset(added[name] for name in names if name in added and name in template)
+        turn_ends = (added[name] for name in TURN_ENDS if name in added and name in template)
+        return frozenset(i for i in (*ids, self.tokenizer.eos_token_id, *turn_ends) if i is not None)
 
     @cached_property
     def _special_markers(self) -> dict[int, str]:

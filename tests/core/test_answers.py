@@ -33,6 +33,7 @@ THOUGHT = "Okay, the user is upset. I hate that."
         ("assistant of the year.", "assistant of the year.", False),
         ("It is calm.<|im_end|>\n<|im_start|>user\nI hate it.", "It is calm.", False),
         ("It is calm.</s>I hate it.", "It is calm.", False),
+        ("It is calm.\nuser\nI hate it.", "It is calm.", False),
         ('It is calm.\n<tool_call>{"name": "hate"}</tool_call>', "It is calm.\n", False),
         ("1 <think> of it.", "1 <think> of it.", False),
     ],

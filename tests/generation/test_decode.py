@@ -78,7 +78,7 @@ def test_a_stop_rule_ends_rows_and_changes_nothing_before(make_tiny, chat_tokeni
     model = make_tiny("llama-gqa")
     full = outputs(Decoder(model, chat_tokenizer, decoding=SAMPLED), rows, batch_size=12)
     decoder = Decoder(model, chat_tokenizer, decoding=SAMPLED, stop=lambda _, text: len(text) > 5)
-    decoder.__dict__["_may_end_sentence"] = [True] * 300
+    vars(decoder.vocabulary).update(may_end_sentence=[True] * 300)
     short = outputs(decoder, rows, batch_size=12)
     assert any(reason == "sentence" for _, reason in short.values())
     for key, (tokens, reason) in short.items():
@@ -129,7 +129,7 @@ def test_new_rows_move_into_free_places_while_others_go_on(tiny_model, chat_toke
     decoder = Decoder(
         tiny_model, chat_tokenizer, decoding=decoding, stop=lambda name, text: len(text) > 2 * int(name[1:])
     )
-    decoder.__dict__["_may_end_sentence"] = [True] * 300
+    vars(decoder.vocabulary).update(may_end_sentence=[True] * 300)
     together, n_prefills = outputs(decoder, rows, batch_size=6), count_prefills(decoder, rows, batch_size=6)
     assert together == outputs(decoder, rows, batch_size=1)
     assert len(together) == 26

@@ -294,7 +294,7 @@ def test_hugging_faces_generate_needs_no_word_of_prompt_and_generated(tiny_model
                     input_ids=batch.ids, attention_mask=batch.mask, do_sample=False, max_new_tokens=6, eos_token_id=999
                 )[:, batch.ids.shape[1] :]
             decoder = Decoder(tiny_model, chat_tokenizer, decoding=GREEDY, applied=applied)
-            vars(decoder.vocabulary).update(ends=frozenset(), turn_starts=frozenset())
+            vars(decoder.vocabulary).update(ends=frozenset())
             ours = outputs(decoder, rows_of(batch, kit, k=1), batch_size=3)
         assert [tuple(row) for row in output.tolist()] == [ours[f"p{i}", 0] for i in range(3)], name
 
