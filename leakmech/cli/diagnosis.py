@@ -55,7 +55,7 @@ def directions(
 ) -> None:
     """Fit directions of affect, and report how well they separate new samples."""
     from leakmech.core.progress import rich_progress
-    from leakmech.core.store import write_text
+    from leakmech.core.tables import write_table
     from leakmech.mechanism.sentiment import sentiment_directions
     from leakmech.studies.diagnosis.tables import directions_table
 
@@ -71,7 +71,7 @@ def directions(
         progress=rich_progress,
     )
     frame = fitted.table.to_frame()
-    write_text(out / "tables" / "directions.csv", frame.to_csv(index=False))
+    write_table(out / "tables" / "directions.csv", frame)
     console.print(directions_table(frame).to_rich())
     console.print(f"direction: {fitted.chosen.save(out / 'directions', kind)}")
 
@@ -96,7 +96,7 @@ def attribute(
 ) -> None:
     """Rank all heads and neurons by how much of the affect shift they carry."""
     from leakmech.core.progress import rich_progress
-    from leakmech.core.store import write_text
+    from leakmech.core.tables import write_table
     from leakmech.datasets.samples import load_dataset
     from leakmech.mechanism.attribution.gradients import attribute as run
     from leakmech.mechanism.directions.direction import load_direction
@@ -114,8 +114,8 @@ def attribute(
         progress=rich_progress,
     )
     heads = found.heads_frame(intervals=True, seed=seed)
-    write_text(out / "tables" / "heads.csv", heads.to_csv(index=False))
-    write_text(out / "tables" / "neurons.csv", found.neurons_frame().to_csv(index=False))
+    write_table(out / "tables" / "heads.csv", heads)
+    write_table(out / "tables" / "neurons.csv", found.neurons_frame())
     console.print(heads_table(heads, top=top).to_rich())
     console.print(f"tables: {out / 'tables'}")
 

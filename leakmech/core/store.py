@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(utf8(text))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -56,8 +57,21 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object in each line, atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    """Write one JSON object in each line, atomically and one after the other."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.writelines(map(_json_line, rows))
+
+
+def utf8(text: str) -> bytes:
+    """`text` in UTF-8, with U+FFFD for the halves of surrogate pairs, which it cannot hold."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return re.sub("[\ud800-\udfff]", "\ufffd", text).encode()
+
+
+def _json_line(row: Mapping[str, Any]) -> bytes:
+    return utf8(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
@@ -69,7 +83,7 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows to a shard and flush them to disk; a torn last line from an earlier kill is closed first."""
     path = Path(path)
-    data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    data = b"".join(map(_json_line, rows))
     with _storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
@@ -125,7 +139,7 @@ def content_hash(*parts: bytes | str) -> str:
     """A short (16 hex digits) BLAKE2 hash of texts or bytes."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = utf8(part) if isinstance(part, str) else part
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()

@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import DatasetError, nearest
-from leakmech.core.rows import TABLES, user_rows
+from leakmech.core.rows import PARQUET, number_of_rows, parquet_columns, user_rows
 from leakmech.datasets.archive import SDIST_SHA256, fetch_archive, load_ratings
 from leakmech.models.hub import first_line, hub_reachable
 from leakmech.models.quiet import quiet
@@ -24,7 +23,6 @@ DEFAULT_COLUMN = "text"
 FILE_KINDS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt")
 
 _HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+")
-_BATCH_ROWS = 4096
 
 Row = Mapping[str, Any]
 
@@ -129,69 +127,36 @@ def _file_corpus(path: Path, columns: _Columns) -> Corpus:
     if kind not in FILE_KINDS:
         raise DatasetError(f"corpus {path}: unknown kind of file{nearest(kind, FILE_KINDS)}")
     try:
-        size, rows = _READERS[kind](path, columns)
+        size, rows = number_of_rows(path), _rows(path, columns)
     except OSError as problem:
         raise DatasetError(f"corpus {path}: cannot be read ({problem.strerror or first_line(problem)})") from problem
     details = {"kind": kind.removeprefix("."), "file": path.name, "bytes": path.stat().st_size}
     return Corpus(str(path), size, details, lambda: columns.texts(rows()))
 
 
-Reader = tuple[int | None, Callable[[], Iterator[Row]]]
-
-
-def _count_lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(partial(file.read, 2**20), b""))
-
-
-def _rows(path: Path, columns: _Columns) -> Reader:
-    def rows() -> Iterator[Row]:
-        return (row for _, row in user_rows(path))
-
-    first = next(rows(), None)
-    if first is not None:
-        columns.check(list(first))
-    # A quoted cell may hold line breaks: the lines of a table do not say how many rows it has.
-    return None if path.suffix.lower() in TABLES else _count_lines(path), rows
-
-
-def _parquet(path: Path, columns: _Columns) -> Reader:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowException as problem:
-        raise DatasetError(f"corpus {path}: is not a parquet file ({first_line(problem)})") from problem
-    columns.check(list(file.schema_arrow.names))
+def _rows(path: Path, columns: _Columns) -> Callable[[], Iterator[Row]]:
+    """What opens the rows of a file that has these columns."""
+    if path.suffix.lower() == ".txt":
+        return lambda: _lines(path, columns)
     wanted = [name for name in (columns.text, columns.group) if name is not None]
 
     def rows() -> Iterator[Row]:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
-            yield from batch.to_pylist()
+        # Rows without content are left out as texts, but keep their position.
+        return (row for _, row in user_rows(path, columns=wanted, with_empty=True))
 
-    return file.metadata.num_rows, rows
-
-
-def _plain(path: Path, columns: _Columns) -> Reader:
-    def rows() -> Iterator[Row]:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            try:
-                yield from ({columns.text: line} for line in file)
-            except UnicodeDecodeError as problem:
-                raise DatasetError(f"corpus {path}: is not UTF-8 ({problem})") from problem
-
-    return _count_lines(path), rows
+    if path.suffix.lower() == PARQUET:
+        columns.check(parquet_columns(path))
+    elif (first := next(rows(), None)) is not None:
+        columns.check(list(first))
+    return rows
 
 
-_READERS: dict[str, Callable[[Path, _Columns], Reader]] = {
-    ".jsonl": _rows,
-    ".ndjson": _rows,
-    ".csv": _rows,
-    ".tsv": _rows,
-    ".parquet": _parquet,
-    ".txt": _plain,
-}
+def _lines(path: Path, columns: _Columns) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        try:
+            yield from ({columns.text: line} for line in file)
+        except UnicodeDecodeError as problem:
+            raise DatasetError(f"corpus {path}: is not UTF-8 ({problem})") from problem
 
 
 # -- the hub -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Samples: a stem and its three injections; reading and writing them, with errors that name the line.
 
-A data set is a JSON-lines file (or a CSV file with the same columns) with the fields
+A data set is a JSON-lines, CSV, TSV or parquet file (:mod:`leakmech.core.rows`) with the fields
 ``id, stem, positive, neutral, negative`` and optionally ``split, theme, source, note``.
 """
 
@@ -180,8 +180,8 @@ def load_dataset(name_or_path: str | Path | PromptSet) -> PromptSet:
     Parameters
     ----------
     name_or_path
-        A name of :func:`builtin_datasets`, a JSONL, CSV or TSV file with the fields of a :class:`Sample`, or a set that
-        is returned as it is.
+        A name of :func:`builtin_datasets`, a JSONL, CSV, TSV or parquet file with the fields of a :class:`Sample`, or
+        a set that is returned as it is.
 
     Returns
     -------
@@ -196,12 +196,17 @@ def load_dataset(name_or_path: str | Path | PromptSet) -> PromptSet:
     """
     if isinstance(name_or_path, PromptSet):
         return name_or_path
+    path = dataset_file(name_or_path)
+    name = str(name_or_path) if str(name_or_path) in _BUILTIN else path.stem
+    return PromptSet(name, read_items(path, Sample))
+
+
+def dataset_file(name_or_path: str | Path) -> Path:
+    """The file of a built-in data set, or the one that is named; DatasetError if there is none."""
     builtin = builtin_datasets()
-    if str(name_or_path) in builtin:
-        return PromptSet(str(name_or_path), read_items(builtin[str(name_or_path)], Sample))
-    path = Path(name_or_path)
+    path = builtin.get(str(name_or_path), Path(name_or_path))
     if not path.exists():
         raise DatasetError(
             f"dataset {str(name_or_path)!r}: no such file and no built-in name{nearest(path.name, builtin)}"
         )
-    return PromptSet(path.stem, read_items(path, Sample))
+    return path

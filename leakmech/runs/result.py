@@ -12,6 +12,7 @@ import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError, nearest
 from leakmech.core.store import read_json
+from leakmech.core.tables import read_table
 from leakmech.runs.directory import RunDirectory, RunRecord
 
 
@@ -86,7 +87,7 @@ class Result:
         names = sorted(file.stem for file in (self.path / "tables").glob("*.csv"))
         if name not in names:
             raise RunDirectoryError(f"{self.path}: has no table {name!r}{nearest(name, names)}")
-        return pd.read_csv(self.path / "tables" / f"{name}.csv", dtype={"sample": str})  # an id such as 007 stays one
+        return read_table(self.path / "tables" / f"{name}.csv")
 
     def tables(self) -> Sequence[Printable]:
         """The main numbers for reading."""

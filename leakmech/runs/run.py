@@ -19,7 +19,8 @@ import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError
 from leakmech.core.provenance import environment
-from leakmech.core.store import atomic_path, read_json, write_json, write_text
+from leakmech.core.store import atomic_path, read_json, write_json
+from leakmech.core.tables import read_table, write_table
 from leakmech.runs.directory import FORMAT_VERSION, RUN_FILE, RunDirectory, RunRecord
 from leakmech.runs.interrupt import interruptible
 from leakmech.runs.lock import DirectoryLock, refuse_in_use
@@ -120,11 +121,11 @@ class Run:
     def save_table(self, name: str, frames: pd.DataFrame | Sequence[pd.DataFrame]) -> None:
         """Write ``tables/<name>.csv``; several frames stand below each other."""
         frame = frames if isinstance(frames, pd.DataFrame) else pd.concat(list(frames), ignore_index=True)
-        write_text(self.path / "tables" / f"{name}.csv", frame.to_csv(index=False))
+        write_table(self.path / "tables" / f"{name}.csv", frame)
 
     def table(self, name: str) -> pd.DataFrame:
         """What :meth:`save_table` wrote."""
-        return pd.read_csv(self.path / "tables" / f"{name}.csv")
+        return read_table(self.path / "tables" / f"{name}.csv")
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Keep arrays in ``stages/<name>.npz``."""

@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 import torch
 from torch import nn
 
 from leakmech.core.errors import ConfigError, DatasetError, ModelError, TrainingError, nearest
 from leakmech.core.seeds import stable_hash
+from leakmech.core.tables import read_table
 from leakmech.models.device import rng_devices
 from leakmech.models.hashes import hash_weights
 from leakmech.models.layout import layout_of
@@ -195,7 +195,7 @@ def component_layers(
 
 
 def _top_layers(path: Path, top: int, method: str | None) -> Iterator[int]:
-    table: Any = pd.read_csv(path)
+    table: Any = read_table(path)
     if "split" in table:  # rows of test have the scores of other samples, with the ranks of tune
         table = table[table["split"] != "test"]
     missing = [column for column in ("layer", "method", "rank") if column not in table.columns]

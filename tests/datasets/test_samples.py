@@ -32,7 +32,6 @@ def test_hexl_has_sixty_samples_and_uses_nothing_twice():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "empty line"),
         ("{broken", "not valid JSON"),
         ("[1]", "expected a JSON object"),
         (GOOD | {"stem": ""}, "field 'stem' must be a non-empty text"),

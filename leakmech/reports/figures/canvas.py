@@ -22,6 +22,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
 
 from leakmech.core.store import atomic_path
+from leakmech.core.tables import write_table
 from leakmech.reports.cells import typeset
 
 INK, SOFT, RULE = "#1d2126", "#5a626c", "#d5d9de"
@@ -199,8 +200,7 @@ def save_with_data(figure: Figure, path: str | Path, frame: pd.DataFrame, *, ind
     """Save as PNG and PDF, and what is drawn as CSV beside them; return the three paths, in this order."""
     files = save_figure(figure, path)
     data = Path(path).with_suffix(".csv")
-    with atomic_path(data) as temporary:
-        frame.to_csv(temporary, index=index)
+    write_table(data, frame.reset_index() if index else frame)
     return [*files, data]
 
 

@@ -15,7 +15,7 @@ are queries of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,14 @@ import numpy as np
 import pandas as pd
 
 from leakmech.core.errors import DatasetError
-from leakmech.core.rows import user_rows
+from leakmech.core.rows import numbered_items
 from leakmech.core.text import split_sentences
 from leakmech.datasets.samples import (
     FITTING_DATASETS,
     INJECTIONS,
     RELEVANT_DATASETS,
-    PromptSet,
-    builtin_datasets,
-    load_dataset,
+    Sample,
+    dataset_file,
 )
 from leakmech.reports.cells import number, percent
 from leakmech.reports.tables import Table
@@ -116,17 +115,15 @@ def check_dataset(
 
     `relevant`: injections are meant to be about their stem, so that a similarity is not a warning; None asks the name.
     """
-    path = builtin_datasets().get(str(name_or_path), Path(name_or_path))
+    path = dataset_file(name_or_path)
     tokenizer = tokenizer or DEFAULT_MODEL
     relevant = str(name_or_path) in (*RELEVANT_DATASETS, *FITTING_DATASETS) if relevant is None else relevant
     try:
-        samples = load_dataset(name_or_path)
+        samples = numbered_items(path, Sample)
     except DatasetError as error:
-        if not path.exists():
-            raise
         parts = [pd.DataFrame([{"verdict": "problem", "message": str(error)}])]
     else:
-        texts = _texts(samples, path)
+        texts = _texts(samples)
         sentence_encoder = load_encoder(encoder)
         parts = [
             pd.DataFrame([*_problems(texts), *_form_warnings(texts)]),
@@ -139,13 +136,12 @@ def check_dataset(
     return DatasetReport(str(name_or_path), path, rows, tokenizer, estimator, encoder)
 
 
-def _texts(samples: PromptSet, path: Path) -> pd.DataFrame:
+def _texts(samples: Mapping[int, Sample]) -> pd.DataFrame:
     """Line, sample, field, text and stem of every stem and injection, in file order."""
-    lines = [line for line, _ in user_rows(path)]
     return pd.DataFrame(
         [
             {"line": line, "sample": sample.id, "field": field, "text": getattr(sample, field), "stem": sample.stem}
-            for line, sample in zip(lines, samples, strict=True)
+            for line, sample in samples.items()
             for field in ("stem", *INJECTIONS)
         ]
     )

@@ -12,7 +12,8 @@ from typing import Self
 import pandas as pd
 
 from leakmech.core.errors import DatasetError, RunDirectoryError
-from leakmech.core.store import read_json, write_json, write_text
+from leakmech.core.store import read_json, write_json
+from leakmech.core.tables import write_table
 from leakmech.reports.tables import Table
 from leakmech.runs.result import Result
 from leakmech.scoring.statistics import DRAWS
@@ -102,8 +103,8 @@ def import_annotation(
         raise DatasetError(f"{paths[0]}: column answer: is empty in every row, as in all sheets; nothing to report")
     report, pairs = annotation_report(key, ratings, seed=seed, draws=draws)
     guarded = pairs.map(lambda cell: guard(cell) if isinstance(cell, str) else cell)
-    write_text(folder / "tables" / "pairs.csv", guarded.to_csv(index=False))
-    write_text(folder / "tables" / "agreement.csv", agreement_frame(report).to_csv(index=False))
+    write_table(folder / "tables" / "pairs.csv", guarded)
+    write_table(folder / "tables" / "agreement.csv", agreement_frame(report))
     write_json(folder / AGREEMENT_FILE, report)
     write_report(folder)
     return AnnotationResult(folder, report)

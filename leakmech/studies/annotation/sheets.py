@@ -174,8 +174,6 @@ def _filled_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 f"{path}:1: column {missing[0]} is missing; its columns are {', '.join(map(str, cells))} (a sheet is "
                 "saved as CSV with all of its columns)"
             )
-        if not any(cells.values()):
-            continue  # spreadsheets leave such rows at the end
         short = [name for name in COLUMNS if cells[name] is None]
         if short:
             raise DatasetError(f"{path}:{line}: column {short[0]}: the row ends before it")

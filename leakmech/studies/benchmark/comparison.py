@@ -16,7 +16,8 @@ from typing import Any, Self
 import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError, UsageError, nearest
-from leakmech.core.store import read_json, write_json, write_text
+from leakmech.core.store import read_json, write_json
+from leakmech.core.tables import write_table
 from leakmech.reports.tables import Table
 from leakmech.runs.directory import FORMAT_VERSION, RunRecord
 from leakmech.runs.result import Result
@@ -139,7 +140,7 @@ class Comparison(Result):
         """
         out = Path(out)
         write_json(out / COMPARISON_FILE, self.to_dict())
-        write_text(out / "tables" / "comparison.csv", self.to_frame().to_csv(index=False))
+        write_table(out / "tables" / "comparison.csv", self.to_frame())
         write_report(out)
         return out
 

@@ -1,24 +1,30 @@
 """Generations that another program made: an API model, a paper's released outputs, another leakmech run.
 
-A file (JSON lines or CSV) has one generation a row with the columns ``sample, condition, generation, text``; others are
-ignored. Generations of a prompt are numbered from 0 or from 1. Each of a sample's four prompts has K of them; control
-may have 2 K, and its second K are then the noise floor, as in a run of leakmech itself.
+A file (:mod:`leakmech.core.rows`) has one generation a row with the columns ``sample, condition, generation, text``;
+others are ignored. A text that is null is missing; an empty one, or an empty cell, is an empty answer. Generations of a
+prompt are numbered from 0 or from 1. Each of a sample's four prompts has K of them; control may have 2 K, and its
+second K are then the noise floor, as in a run of leakmech itself.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import DatasetError, nearest
+from leakmech.core.rows import as_id
 from leakmech.core.store import content_hash
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, PromptSet
 
 FIELDS = ("sample", "condition", "generation", "text")
 Key = tuple[str, str, int]
+
+_MOST_MISSING = 100  # times as many as there are
+_WHOLE = re.compile(r"(\d{1,9})(?:\.0*)?")  # pandas writes whole numbers beside a gap as 0.0
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,10 @@ def read_generations(
     """
     found: dict[Key, str | None] = {}
     lines: dict[Key, int] = {}
-    wanted, others = {sample.id for sample in samples}, set(known)
+    wanted = {sample.id for sample in samples}
+    every = wanted | set(known)
     for line, row in _fields(rows, name, columns or {}):
-        key, text = _parse(row, f"{name}:{line}", wanted | others)
+        key, text = _parse(row, f"{name}:{line}", every)
         if key in lines:
             raise DatasetError(
                 f"{name}:{line}: generation {key[2]} of sample {key[0]!r}, condition {key[1]}, is there twice; "
@@ -104,19 +111,19 @@ def _fields(
 
 def _parse(row: Mapping[str, Any], where: str, known: set[str]) -> tuple[Key, str | None]:
     sample, condition, generation, text = (row[field] for field in FIELDS)
-    if sample not in known:
+    sample, condition = as_id(sample), as_id(condition)
+    if not isinstance(sample, str) or sample not in known:
         hint = nearest(str(sample), known)
         hint = hint if "did you mean" in hint else "; is it the right --dataset?"
         raise DatasetError(f"{where}: the data set has no sample {sample!r}{hint}")
     if condition not in CONDITIONS:
         raise DatasetError(f"{where}: unknown condition {condition!r}{nearest(str(condition), CONDITIONS)}")
-    if isinstance(generation, str) and generation.strip().isdecimal():
-        generation = int(generation)
-    if type(generation) is not int or generation < 0:
+    number = _WHOLE.fullmatch(str(generation).strip())
+    if number is None:
         raise DatasetError(f"{where}: field 'generation' must be a whole number from 0, found {generation!r}")
     if text is not None and not isinstance(text, str):
         raise DatasetError(f"{where}: field 'text' must be a text, found {text!r}")
-    return (sample, condition, generation), text
+    return (sample, condition, int(number[1])), text
 
 
 def _from_zero(texts: dict[Key, str | None]) -> dict[Key, str | None]:
@@ -141,6 +148,12 @@ def _complete(
         raise DatasetError(
             f"{name}: control has generations up to number {n_control - 1} and the others up to {k - 1}; expected as "
             f"many, or twice as many (the second {k} are then the noise floor)"
+        )
+    expected = len(kept) * (3 * k + max(k, n_control))
+    if expected > _MOST_MISSING * len(texts):  # one wrong number would make a table that fits into no memory
+        raise DatasetError(
+            f"{name}: {expected - len(texts)} generations are missing: it holds {len(texts)}, and one of them has the "
+            f"number {max(k, n_control) - 1}"
         )
     numbers = dict.fromkeys(INJECTIONS, k) | {"control": max(k, n_control)}
     complete = {

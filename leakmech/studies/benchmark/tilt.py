@@ -26,7 +26,8 @@ import numpy as np
 import pandas as pd
 
 from leakmech.core.errors import DatasetError, RunDirectoryError, UsageError
-from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard, write_jsonl, write_text
+from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard, write_jsonl
+from leakmech.core.tables import write_table
 from leakmech.datasets.samples import POLARITIES, PromptSet
 from leakmech.generation.decode import Row
 from leakmech.generation.engine import Engine, generate
@@ -284,7 +285,7 @@ def summarise_tilt(
     data, counts = read_tilt(files, samples)
     told, sampled = sampled_shift(frame, config.cleaning)
     found = tilt_statistics(data, sampled=sampled, seed=config.seed, draws=config.bootstrap_draws)
-    write_text(files.path / "tables" / "tilt.csv", per_sample(data, sampled).to_csv(index=False))
+    write_table(files.path / "tables" / "tilt.csv", per_sample(data, sampled))
     return {"estimator": data.headline, **counts, **found, "sampled": told}
 
 

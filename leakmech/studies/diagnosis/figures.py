@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from leakmech.core.tables import read_table
 from leakmech.reports.figures.components import method_agreement, neuron_ranking, transport_scatter
 from leakmech.reports.figures.directions import cosine_heat_map, layer_curves
 from leakmech.reports.figures.heads import attention_map, head_heat_map
@@ -68,7 +69,7 @@ def draw(run: Path, summary: Mapping[str, Any]) -> None:
     }
     for name, (table, drawing) in drawings.items():
         if table in tables:
-            drawing(pd.read_csv(tables[table], keep_default_na=table != "token_projection"), run / "figures" / name)
+            drawing(read_table(tables[table]), run / "figures" / name)
 
 
 def _by_head(frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from leakmech.core.store import read_json
+from leakmech.core.tables import read_table
 from leakmech.reports.cells import cell, estimate, is_number, number, significant, typeset
 from leakmech.reports.frame_tables import frame_table
 from leakmech.reports.page import Facts, Headline, Picture, Section, Shown, how_it_was_made, write_page
@@ -87,7 +86,7 @@ def sections(run: Path, summary: Summary) -> list[Section]:
 
 
 def _table(run: Path, name: str, summary: Summary) -> Shown:
-    frame = pd.read_csv(run / "tables" / f"{name}.csv")
+    frame = read_table(run / "tables" / f"{name}.csv")
     if name in ("heads", "neurons"):
         frame = headline_rows(frame, summary["target"])
     heading, columns = _TABLES[name]

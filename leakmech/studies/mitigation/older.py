@@ -10,6 +10,7 @@ import pandas as pd
 
 from leakmech.core.errors import LeakmechError
 from leakmech.core.store import read_json, slug
+from leakmech.core.tables import read_table
 from leakmech.interventions.files import load_interventions
 from leakmech.prompts.told import Told
 from leakmech.studies.mitigation.mitigation import HELD_AGAINST, told_by_parts
@@ -17,7 +18,7 @@ from leakmech.studies.mitigation.mitigation import HELD_AGAINST, told_by_parts
 
 def read_rows(run: Path) -> pd.DataFrame:
     """``tables/mitigations.csv``, in which every row says what its mitigation is told; None where nothing tells."""
-    frame = pd.read_csv(run / "tables" / "mitigations.csv")
+    frame = read_table(run / "tables" / "mitigations.csv")
     if "told" in frame.columns:
         return frame
     told = [_told(run, row) for row in frame.to_dict("records")]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,6 +22,7 @@ from leakmech.core.errors import RunDirectoryError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import numpy_generator
 from leakmech.core.store import content_hash
+from leakmech.core.tables import read_table
 from leakmech.datasets.samples import PromptSet, load_pooled
 from leakmech.mechanism.activations.cache import activation_moments
 from leakmech.mechanism.activations.means import MEANS_FILE, ComponentMeans, mean_over_tokens
@@ -157,7 +157,7 @@ class FittedParts:
         return self._ranked("neuron", n)
 
     def _ranked(self, kind: ComponentKind, n: int) -> list[Component]:
-        frame = pd.read_csv(self.path / "tables" / f"{kind}s.csv")
+        frame = read_table(self.path / "tables" / f"{kind}s.csv")
         chosen = (frame["method"] == "attribution_patching") & (frame["target"] == self.config.target)
         if "split" in frame:  # rows of test have the scores of other samples
             chosen &= frame["split"] == "tune"

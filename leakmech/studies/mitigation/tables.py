@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from leakmech.core.tables import read_table
 from leakmech.reports.cells import DASH, cell, number, p_value, percent, signed
 from leakmech.reports.figures.frames import Frame, words
 from leakmech.reports.tables import Column, Table, estimate_of, value_of
@@ -177,7 +178,7 @@ def _draws_notes(frame: Frame) -> list[str]:
 def read_by_estimator(run: Path) -> Frame | None:
     """One row per estimator and mitigation on test samples, the headline's first; None if it is the only one."""
     file = run / "tables" / "mitigations_by_estimator.csv"
-    return pd.read_csv(file) if file.exists() else None
+    return read_table(file) if file.exists() else None
 
 
 def by_estimator_table(frame: Frame) -> Table:

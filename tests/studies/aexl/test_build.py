@@ -79,6 +79,18 @@ def test_samples_hold_one_injection_of_each_class_in_disjoint_splits(build):
         assert sample.stem.endswith(" is")
 
 
+@pytest.mark.fault("F11", "rows", "an empty line in a corpus", "passed over")
+@pytest.mark.fault("R10", "text", "halves of surrogate pairs in a corpus", "read as U+FFFD")
+def test_empty_lines_and_halves_of_emojis_in_a_corpus_do_not_stop_a_build(build, tmp_path):
+    plain = build("plain/a.jsonl")
+    file = write_corpus(tmp_path / "holes.jsonl")
+    half = json.dumps({"text": "I love this \ud800 garden very much."})
+    file.write_text(file.read_text().replace("\n", "\n\n", 3) + half + "\n")
+    assert [s.to_dict() for s in build("holes/a.jsonl", corpus=str(file)).samples] == [
+        s.to_dict() for s in plain.samples
+    ]
+
+
 def test_no_sentence_is_cut_to_a_stem_and_injected_too(build, tmp_path):
     texts = [f"My grey {thing} {place.lower()} is open for all." for thing in THINGS for place in PLACES]
     texts += [text for label in ("positive", "negative") for text in sentences(label, 60)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -61,6 +62,29 @@ def test_a_sound_file_has_no_problems_and_three_tables(check):
     assert report.warnings == ()
     assert len(report.tables()) == 3
     assert "2 samples" in report.tables()[0].title
+
+
+@pytest.mark.fault("F09", "rows", "data check of a TSV with a line break in a cell", "warnings name the right line")
+@pytest.mark.parametrize(("name", "delimiter"), [("notes.csv", ";"), ("notes.tsv", "\t")])
+def test_a_table_with_line_breaks_in_cells_is_checked_and_its_lines_are_right(
+    tmp_path, tokenizer_folder, name, delimiter
+):
+    path = tmp_path / name
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        table = csv.DictWriter(file, [*SOUND[0], "note"], delimiter=delimiter, lineterminator="\n")
+        table.writeheader()
+        table.writerow(SOUND[0] | {"note": "checked by\ntwo people"})
+        table.writerow(SOUND[1] | {"stem": "Her new job is."})
+    report = check_dataset(path, tokenizer=tokenizer_folder, estimator="vader")
+    assert report.problems == ()
+    assert report.warnings == (
+        f"{path}:4: field 'stem': ends in final punctuation, so that there is nothing to complete: 'Her new job is.'",
+    )
+
+
+@pytest.mark.fault("R10", "text", "half of a surrogate pair in a stem, checked", "read as U+FFFD")
+def test_half_of_a_surrogate_pair_does_not_stop_a_check(check):
+    assert check(changed("one", stem="The \ud800 garden looks")).problems == ()
 
 
 def test_lengths_are_tokens_of_the_named_tokenizer_by_condition(check, tokenizer_folder):
@@ -196,7 +220,7 @@ def test_lines_of_a_csv_file_are_counted_in_the_file_where_fields_span_lines(tmp
         "b,The sky is,We love it here.,It is noon.,He hates me.,\n"
     )
     report = check_dataset(path, tokenizer=tokenizer_folder, estimator="vader")
-    assert report.problems == (f"{path}:4: field 'stem': 'The sky is' is the same text as 'stem' in line 3",)
+    assert report.problems == (f"{path}:4: field 'stem': 'The sky is' is the same text as 'stem' in line 2",)
 
 
 def test_unknown_estimators_and_tokenizers_are_refused(check, tmp_path):

@@ -42,6 +42,29 @@ def test_generations_may_be_counted_from_one():
     assert read(from_one).texts == read(rows()).texts
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param(
+            float, marks=pytest.mark.fault("F33", "rows", "generations 0.0, 1.0 as pandas writes them", "0, 1")
+        ),
+        "{}.0".format,
+        " {} ".format,
+    ],
+)
+def test_whole_numbers_may_be_written_in_other_ways(written):
+    assert read([row | {"generation": written(row["generation"])} for row in rows()]).texts == read(rows()).texts
+
+
+@pytest.mark.fault(
+    "X312", "scale", "one generation with the number 900,000,000", "refused before a table is made of it"
+)
+def test_a_number_far_beyond_the_others_is_refused():
+    wrong = [*rows(), rows()[0] | {"generation": 900_000_000}]
+    with pytest.raises(DatasetError, match="one of them has the number 900000000"):
+        read([row | {"condition": "positive"} if row["generation"] == 900_000_000 else row for row in wrong])
+
+
 def test_twice_as_many_control_generations_are_kept_as_noise_floor():
     found = read(rows(k=2, control=4))
     assert found.generations == 2
@@ -81,8 +104,10 @@ def test_samples_that_are_known_but_not_wanted_are_left_out():
         ({"sample": "A"}, "file:3: the data set has no sample 'A'; is it the right --dataset"),
         ({"condition": "positiv"}, "file:3: unknown condition 'positiv'; did you mean 'positive'"),
         ({"generation": -1}, "file:3: field 'generation' must be a whole number from 0, found -1"),
-        ({"generation": 1.0}, "found 1.0"),
+        ({"generation": 1.5}, "found 1.5"),
         ({"generation": True}, "found True"),
+        ({"sample": ["a"]}, "file:3: the data set has no sample \\['a'\\]"),
+        ({"generation": "9" * 5000}, "must be a whole number from 0"),
         ({"text": 3}, "file:3: field 'text' must be a text, found 3"),
         ({"condition": "control", "generation": 0}, "file:3: generation 0 of sample 'a', condition control, is there"),
     ],

@@ -1,0 +1,30 @@
+"""Tables of results as CSV files: what is written is what is read back, whatever texts and names the cells hold."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pandas as pd
+
+from leakmech.core.store import write_text
+
+_TEXTS = ("token",)
+"""Columns in which an empty cell is an empty text, and not a gap."""
+
+
+def table_text(frame: pd.DataFrame) -> str:
+    """A data frame as CSV. Texts with a carriage return are quoted, which pandas leaves undone and then cannot read."""
+    text = frame.to_csv(index=False)
+    return frame.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC) if "\r" in text else text
+
+
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    """Write a data frame as CSV, atomically."""
+    write_text(path, table_text(frame))
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """What :func:`write_table` wrote: empty cells are gaps, "NA" and "null" are names, and a sample may be "007"."""
+    frame = pd.read_csv(path, dtype={"sample": str}, keep_default_na=False, na_values=[""])
+    return frame.fillna({name: "" for name in _TEXTS if name in frame})
