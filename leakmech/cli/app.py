@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from leakmech.cli import annotate, benchmark, data, diagnosis, lora, mitigation
 from leakmech.cli.console import complain
 from leakmech.cli.console import out as console
 from leakmech.cli.options import Commands
-from leakmech.core.errors import LeakmechError
+from leakmech.core.errors import LeakmechError, LeakmechWarning
 
 
 def _group(description: str, **options: Any) -> typer.Typer:
@@ -69,6 +70,7 @@ _state = {"debug": False}
 def main() -> None:
     """Run the command line; expected errors become one line on stderr and an exit code."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.showwarning = _shown
     try:
         app()
     except LeakmechError as error:
@@ -79,6 +81,12 @@ def main() -> None:
     except KeyboardInterrupt:
         complain("leakmech: interrupted")
         sys.exit(1)
+
+
+def _shown(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    """Print our own warnings as one line; those of libraries are for developers."""
+    if issubclass(category, LeakmechWarning):
+        complain(f"leakmech: warning: {message}")
 
 
 @app.callback()

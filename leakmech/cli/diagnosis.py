@@ -13,12 +13,15 @@ from leakmech.cli.options import ConfigFile, Given, takes
 
 if TYPE_CHECKING:
     from leakmech.models.load import LoadedModel
+    from leakmech.prompts.render import Prompting
 
 _MODEL = typer.Option(help="Hub id, folder, or embedded:<name>.")
 _FIT = typer.Option(help="Samples on which directions are fitted.")
 _TUNE = typer.Option(help="Samples on which layers and components are chosen; default: a part of --fit.")
 _DATASET = typer.Option(help="Samples on which everything is reported: hexl, or a file.")
 _DEVICE = typer.Option(help="cpu, cuda, mps, or auto.")
+_SYSTEM = typer.Option(help="Text of the system role in chat and prefill form; none leaves it out.")
+_FORM = typer.Option(help="chat, prefill, plain, or auto: chat if the tokenizer has a template.")
 _DTYPE = typer.Option(help="float32, bfloat16, float16, or auto.")
 
 
@@ -52,6 +55,8 @@ def directions(
     seed: Annotated[int, typer.Option(help="Seed of fits and baselines.")] = 0,
     device: Annotated[str | None, _DEVICE] = None,
     dtype: Annotated[str | None, _DTYPE] = None,
+    system: Annotated[str | None, _SYSTEM] = None,
+    prompt_form: Annotated[str, _FORM] = "auto",
 ) -> None:
     """Fit directions of affect, and report how well they separate new samples."""
     from leakmech.core.progress import rich_progress
@@ -68,6 +73,7 @@ def directions(
         methods=[name.strip() for name in methods.split(",")],
         layers=[_number(text, "--layers") for text in layers.split(",")] if layers else None,
         seed=seed,
+        prompting=_prompting(system, prompt_form),
         progress=rich_progress,
     )
     frame = fitted.table.to_frame()
@@ -93,6 +99,8 @@ def attribute(
     seed: Annotated[int, typer.Option(help="Seed of continuations and the bootstrap.")] = 0,
     device: Annotated[str | None, _DEVICE] = None,
     dtype: Annotated[str | None, _DTYPE] = None,
+    system: Annotated[str | None, _SYSTEM] = None,
+    prompt_form: Annotated[str, _FORM] = "auto",
 ) -> None:
     """Rank all heads and neurons by how much of the affect shift they carry."""
     from leakmech.core.progress import rich_progress
@@ -111,6 +119,7 @@ def attribute(
         side=side,  # pyright: ignore[reportArgumentType] - checked there
         steps=steps,
         seed=seed,
+        prompting=_prompting(system, prompt_form),
         progress=rich_progress,
     )
     heads = found.heads_frame(intervals=True, seed=seed)
@@ -124,6 +133,13 @@ def _load(model: str, device: str | None, dtype: str | None) -> LoadedModel:
     from leakmech.models.load import load_model
 
     return load_model(model, device=device, dtype=dtype)
+
+
+def _prompting(system: str | None, form: str) -> Prompting:
+    from leakmech.prompts.render import DEFAULT_SYSTEM, Prompting
+
+    text = DEFAULT_SYSTEM if system is None else None if system == "none" else system
+    return Prompting(form, text)  # pyright: ignore[reportArgumentType] - checked there
 
 
 def _number(text: str, option: str) -> int:

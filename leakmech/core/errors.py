@@ -10,6 +10,10 @@ import difflib
 from collections.abc import Iterable
 
 
+class LeakmechWarning(UserWarning):
+    """Something that a user should know and that stops nothing; the command line prints it as one line."""
+
+
 class LeakmechError(Exception):
     """Base of all expected errors: the run is incomplete or failed (exit code 1)."""
 

@@ -273,7 +273,8 @@ class _Plan:
                 values[..., entries].copy_(output.linear(values[..., entries].double()))
         for (part, layer), scale in self.post_norm_scales.items():
             norm: Any = _post_norm(layout, part, layer)
-            norm.weight.copy_((1 + norm.weight.double()) * scale - 1)  # Gemma's norms multiply by 1 + weight
+            one = 1 if type(norm).__name__.startswith("Gemma") else 0  # Gemma's norms multiply by 1 + weight
+            norm.weight.copy_((one + norm.weight.double()) * scale - one)
         if self.embedding:
             _untie(model, layout)
             self._write_embedding(layout)

@@ -61,6 +61,7 @@ class Layout:
     d_head: int
     d_model: int
     d_mlp: int
+    """Neurons of an MLP; 0 where it is a mixture of experts."""
     position_embedding: nn.Module | None = None
     """Added to the embedding, by position (GPT-2)."""
     embedding_scale: float = 1.0
@@ -86,11 +87,18 @@ class Layout:
 
 
 def layout_of(model: nn.Module) -> Layout:
-    """The layout of a Hugging Face causal language model, or of one inside a PEFT model."""
+    """The layout of a Hugging Face causal language model, or of one inside a PEFT model or a multimodal one."""
     model = base_of(model)  # layers of PEFT wrap those of the base model under the same names
     config: Any = getattr(model, "config", None)
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config()
     architecture = str(getattr(config, "model_type", type(model).__name__))
-    return _FAMILIES.find(architecture)(model, config)
+    if architecture not in _FAMILIES:
+        raise ModelError(
+            f"architecture {architecture!r}: leakmech measures it (bench), and does not know where it keeps its heads; "
+            f"known are {', '.join(sorted(_FAMILIES))}"
+        )
+    return _FAMILIES[architecture](model, config)
 
 
 def write_weights(linear: nn.Module) -> Float[Tensor, "d_in d_out"]:
@@ -100,19 +108,28 @@ def write_weights(linear: nn.Module) -> Float[Tensor, "d_in d_out"]:
     return weight if type(linear).__name__ == "Conv1D" else weight.T
 
 
+class NoNeurons(nn.Module):
+    """Stands in ``neurons_out`` where an MLP has no neurons of its own: a mixture of experts."""
+
+
+_POST_NORMED = ("gemma2", "gemma3_text", "olmo2", "olmo3")
+"""Architectures that normalise what a sublayer writes before it is added to the stream."""
+
+
 def _llama_like(model: Any, config: Any) -> Layout:
-    inner = model.model
-    gemma = config.model_type.startswith("gemma") and config.model_type != "gemma"
+    inner = getattr(model.model, "language_model", model.model)  # beside a model of images
+    post_normed = config.model_type in _POST_NORMED
+    experts = config.model_type in _MIXTURES
     blocks = tuple(
         Block(
             block=block,
             attention=block.self_attn,
             mlp=block.mlp,
             heads_out=block.self_attn.o_proj,
-            neurons_out=block.mlp.down_proj,
-            attention_post_norm=block.post_attention_layernorm if gemma else None,
-            mlp_post_norm=block.post_feedforward_layernorm if gemma else None,
-            queries=None if hasattr(block.self_attn, "q_norm") else block.self_attn.q_proj,
+            neurons_out=NoNeurons() if experts else block.mlp.down_proj,
+            attention_post_norm=block.post_attention_layernorm if post_normed else None,
+            mlp_post_norm=block.post_feedforward_layernorm if post_normed else None,
+            queries=None if hasattr(block.self_attn, "q_norm") else getattr(block.self_attn, "q_proj", None),
         )
         for block in inner.layers
     )
@@ -126,7 +143,7 @@ def _llama_like(model: Any, config: Any) -> Layout:
         n_kv_heads=config.num_key_value_heads,
         d_head=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         d_model=config.hidden_size,
-        d_mlp=config.intermediate_size,
+        d_mlp=0 if experts else config.intermediate_size,
         embedding_scale=getattr(model.get_input_embeddings(), "scalar_embed_scale", 1.0),
     )
 
@@ -165,10 +182,13 @@ def _gpt_neox(model: Any, config: Any) -> Layout:
     )
 
 
-_LLAMA_LIKE = ("gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3")
+_MIXTURES = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+_LLAMA_LIKE = (
+    "gemma", "gemma2", "gemma3_text", "llama", "mistral", "olmo2", "olmo3", "phi3", "qwen2", "qwen3", "smollm3",
+    *_MIXTURES,
+)  # fmt: skip
 _FAMILIES: Registry[Callable[[Any, Any], Layout]] = Registry(
     "architecture",
     dict.fromkeys(_LLAMA_LIKE, _llama_like) | {"gpt2": _gpt2, "gpt_neox": _gpt_neox},
     error=ModelError,
-    unknown="architecture {name}: its layout is not known",
 )

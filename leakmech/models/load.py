@@ -8,6 +8,8 @@ base is loaded in the same manner.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +25,13 @@ from leakmech.models.device import dtype_name, resolve_device, resolve_dtype
 from leakmech.models.embedded import PREFIX, embedded_path
 from leakmech.models.hashes import hash_base, hash_template, hash_tokenizer, hash_weights
 from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, fetch
-from leakmech.models.reading import attach_adapter, read_model, read_tokenizer, require_config
+from leakmech.models.reading import (
+    attach_adapter,
+    read_model,
+    read_tokenizer,
+    refuse_prompt_learning,
+    require_config,
+)
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -172,9 +180,11 @@ def load_model(
     number_format = resolve_dtype(dtype, device=placement)
     folder = _locate(name, revision=revision, needs_tokenizer=tokenizer is None)
     if _is_adapter(folder):
-        base, own = _adapterbase_of(folder), tokenizer
+        base, own = _adapter_base(folder), tokenizer
         if own is None and any((folder / file).is_file() for file in TOKENIZER_FILES):
             own = read_tokenizer(folder, trust_remote_code=trust_remote_code)
+        with _for_adapter(folder, base):
+            _locate(base, revision=None, needs_tokenizer=own is None)
         loaded = load_model(
             base, tokenizer=own, device=placement, dtype=number_format, trust_remote_code=trust_remote_code
         )
@@ -228,10 +238,29 @@ def _locate(name: str, *, revision: str | None, needs_tokenizer: bool) -> Path:
 
 
 def _is_adapter(folder: Path) -> bool:
-    return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file()
+    """Whether a folder holds an adapter and no model; the base's configuration may lie beside an adapter."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return False
+    has_adapter, has_model = (
+        any(next(folder.glob(f"{name}{end}"), None) for name in names for end in ("*.safetensors", "*.bin"))
+        for names in (("adapter_model",), ("model", "pytorch_model"))
+    )
+    return not has_model and (has_adapter or not (folder / CONFIG).is_file())
 
 
-def _adapterbase_of(folder: Path) -> str:
+@contextmanager
+def _for_adapter(folder: Path, base: str) -> Iterator[None]:
+    """Say whose base is missing, and how another one is named."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(
+            f"{folder}: is an adapter for {base!r}, which cannot be loaded ({error}); if the base lies elsewhere, name "
+            "it and add the adapter: --model BASE --adapter ADAPTER (merge-lora: --base BASE)"
+        ) from error
+
+
+def _adapter_base(folder: Path) -> str:
     try:
         base = read_json(folder / ADAPTER_CONFIG)["base_model_name_or_path"]
     except (LeakmechError, KeyError, TypeError) as error:
@@ -303,6 +332,7 @@ def _from_memory(
 ) -> LoadedModel:
     if not (isinstance(model, PreTrainedModel) or is_peft(model)):
         raise ModelError(f"a model is a name, a folder, or a transformers or PEFT model, not {type(model).__name__}")
+    refuse_prompt_learning(model)
     base = base_of(model)
     name = base.config._name_or_path or type(base).__name__
     if base.config.is_encoder_decoder or not base.can_generate():

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from leakmech.core.errors import ConfigError, ModelError, nearest
 from leakmech.models.hooks import See, on_input, on_output
-from leakmech.models.layout import Block, Layout
+from leakmech.models.layout import Block, Layout, NoNeurons
 
 Site = str
 """A name of :data:`SITES`."""
@@ -105,6 +105,8 @@ def site_module(block: Block, site: Site) -> tuple[nn.Module, Literal["input", "
         case "z":
             return block.heads_out, "input"
         case "mlp_post":
+            if isinstance(block.neurons_out, NoNeurons):
+                raise ModelError("site 'mlp_post': a mixture of experts has no neurons that every token has")
             return block.neurons_out, "input"
         case "q":
             if block.queries is None:

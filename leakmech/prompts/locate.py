@@ -23,6 +23,7 @@ from jaxtyping import Int
 from leakmech.core.errors import ConfigError, ModelError
 from leakmech.prompts.bodies import Span
 from leakmech.prompts.render import Prompt, Renderer
+from leakmech.prompts.tokens import encoded
 
 _NONE: Span = (0, 0)
 """Of a part that a prompt does not have."""
@@ -47,18 +48,18 @@ class LocatedPrompt:
 
 def tokens_of(part: str, prompt: Prompt, renderer: Renderer) -> tuple[tuple[int, ...], Span]:
     """Token ids of a prompt, and the last place in what the user says at which `part` stands."""
-    encoded = _encoded([prompt.rendered], renderer)
+    found = _encoded([prompt.rendered], renderer)
     start = _said(prompt) + prompt.text.rfind(part)
-    return tuple(encoded["input_ids"][0]), _tokens(encoded["offset_mapping"][0], (start, start + len(part)))
+    return tuple(found["input_ids"][0]), _tokens(found["offset_mapping"][0], (start, start + len(part)))
 
 
 def locate(
     prompts: Sequence[Prompt], renderer: Renderer, *, continuations: Mapping[str, Sequence[int]] | None = None
 ) -> list[LocatedPrompt]:
     """Tokenise prompts and find their parts; the token ids of `continuations` follow, as the part ``generated``."""
-    encoded = _encoded([prompt.rendered for prompt in prompts], renderer)
+    found = _encoded([prompt.rendered for prompt in prompts], renderer)
     located = []
-    for prompt, ids, offsets in zip(prompts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+    for prompt, ids, offsets in zip(prompts, found["input_ids"], found["offset_mapping"], strict=True):
         spans = {name: _tokens(offsets, span) for name, span in _characters(prompt).items()}
         spans["prompt"] = spans["all"] = (0, len(ids))
         if continuations is not None:
@@ -78,11 +79,7 @@ def _encoded(texts: Sequence[str], renderer: Renderer) -> Any:
             f"tokenizer {type(tokenizer).__name__}: says nothing of the characters of its tokens, so positions cannot "
             "be found; load the fast version of it (a tokenizer.json)"
         )
-    return tokenizer(
-        list(texts),
-        add_special_tokens=renderer.resolved_form == "plain",
-        return_offsets_mapping=True,
-    )
+    return encoded(tokenizer, texts, special=renderer.resolved_form == "plain", offsets=True)
 
 
 def _said(prompt: Prompt) -> int:

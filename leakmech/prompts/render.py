@@ -35,6 +35,7 @@ from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet, Sample
 from leakmech.prompts.arrangement import injection_place
 from leakmech.prompts.bodies import REPLY, SPEAKERS, Place, Span, body_of, joined
 from leakmech.prompts.instructions import DEFAULT_TASK, Instruction, resolve_instruction
+from leakmech.prompts.tokens import encoded
 
 PromptForm = Literal["chat", "prefill", "plain", "auto"]
 ResolvedForm = Literal["chat", "prefill", "plain"]
@@ -299,7 +300,7 @@ class Renderer:
 
     def token_ids(self, rendered: str) -> list[int]:
         """Token ids of a rendered prompt; a chat template has already written the special tokens."""
-        return self.tokenizer(rendered, add_special_tokens=self.resolved_form == "plain")["input_ids"]
+        return encoded(self.tokenizer, [rendered], special=self.resolved_form == "plain")["input_ids"][0]
 
     def answer_ids(self, stem: str, answer: str) -> tuple[int, ...]:
         """Token ids of a text without white space around it as the answer to a prompt that ends with `stem`.

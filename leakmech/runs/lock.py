@@ -17,7 +17,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from leakmech.core.errors import RunDirectoryError, StorageError
+from leakmech.core.errors import LeakmechWarning, RunDirectoryError, StorageError
 
 LOCK = ".lock"
 _ATTEMPTS, _PAUSE = 10, 0.02  # seconds; a directory is often closed and opened again by the same program
@@ -87,7 +87,8 @@ def _try_lock(descriptor: int, path: Path, kind: int) -> bool:
     except OSError as error:
         if error.errno not in _CANNOT_LOCK:
             raise
-        warnings.warn(f"{path.parent}: its file system has no locks; let one process at a time use it", stacklevel=2)
+        told = f"{path.parent}: its file system has no locks; let one process at a time use it"
+        warnings.warn(told, LeakmechWarning, stacklevel=2)
     return True
 
 

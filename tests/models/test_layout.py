@@ -96,5 +96,5 @@ def test_layers_and_heads_out_of_range_are_refused(make_tiny, call, message, num
 
 
 def test_an_unknown_architecture_is_refused_with_those_that_are_known():
-    with pytest.raises(ModelError, match=r"'Linear': its layout is not known.*gpt2.*qwen2"):
+    with pytest.raises(ModelError, match=r"'Linear': leakmech measures it.*gpt2.*qwen2"):
         layout_of(nn.Linear(2, 2))

@@ -3,10 +3,19 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import (
+    IA3Config,
+    LoraConfig,
+    PrefixTuningConfig,
+    PromptEncoderConfig,
+    PromptTuningConfig,
+    TaskType,
+    get_peft_model,
+)
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -20,6 +29,8 @@ from transformers import (
 from transformers.utils import logging
 
 from leakmech.core.errors import ModelError
+from leakmech.generation.decode import Decoder, Row
+from leakmech.generation.decoding import Decoding
 from leakmech.models.load import load_adapter, load_model
 
 SMALL_BERT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
@@ -358,6 +369,9 @@ def test_peft_model_in_memory_and_the_scale_of_its_adapter_count(make_tiny, plai
     assert loaded(4).architecture == "LlamaForCausalLM"
 
 
+@pytest.mark.fault(
+    "F17", "adapters", "an adapter whose base lay elsewhere", "a line says whose, and how to name another"
+)
 def test_adapter_whose_base_is_gone_or_unnamed_says_so(save_tiny, tmp_path):
     base = load_model(save_tiny("llama-gqa"))
     folder = _adapter(base.model, tmp_path / "adapter")
@@ -365,11 +379,64 @@ def test_adapter_whose_base_is_gone_or_unnamed_says_so(save_tiny, tmp_path):
     config = json.loads(description.read_text())
     assert config["base_model_name_or_path"] == base.name
     description.write_text(json.dumps(config | {"base_model_name_or_path": "/absent"}))
-    assert _message(folder) == "/absent: no such folder"
+    message = _message(folder)
+    assert message.startswith(f"{folder}: is an adapter for '/absent', which cannot be loaded (/absent: no such folder")
+    assert message.endswith("--model BASE --adapter ADAPTER (merge-lora: --base BASE)")
     description.write_text(json.dumps(config | {"base_model_name_or_path": None}))
     assert _message(folder).endswith("names no base model; load the base and add the adapter to it")
     description.write_text("{")
     assert _message(folder).endswith("damaged, or does not name its base model")
+
+
+@pytest.mark.fault("F16", "adapters", "an adapter folder that also holds config.json", "is an adapter")
+def test_an_adapter_beside_the_configuration_of_its_base_is_an_adapter(save_tiny, tmp_path):
+    base = load_model(save_tiny("llama-gqa"), dtype="float32", device="cpu")
+    folder = _adapter(base.model, tmp_path / "adapter")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(Path(base.name) / name, folder)
+    assert load_model(folder, dtype="float32").adapter == str(folder)
+    assert load_adapter(base, folder).adapter == str(folder)
+    shutil.copy(Path(base.name) / "model.safetensors", folder)
+    assert load_model(folder, dtype="float32").adapter is None  # a model, and what was merged into it
+
+
+@pytest.mark.parametrize("config", [PromptTuningConfig, PrefixTuningConfig, PromptEncoderConfig])
+@pytest.mark.fault("F04", "adapters", "prompt-tuning, prefix-tuning and p-tuning adapters", "refused in a line")
+def test_adapters_of_virtual_tokens_are_refused(save_tiny, tmp_path, config):
+    base = load_model(save_tiny("llama-gqa"), dtype="float32", device="cpu")
+    adapted = get_peft_model(copy.deepcopy(base.model), config(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=3))
+    adapted.save_pretrained(tmp_path / "adapter")
+    for load in (
+        lambda: load_model(tmp_path / "adapter", dtype="float32"),
+        lambda: load_adapter(base, tmp_path / "adapter"),
+        lambda: load_model(adapted, tokenizer=base.tokenizer),
+    ):
+        with pytest.raises(ModelError, match="puts virtual tokens before the prompt"):
+            load()
+
+
+@pytest.mark.fault("F04", "adapters", "an IA3 adapter", "equal to PEFT's generate")
+def test_an_ia3_adapter_generates_as_peft_does(save_tiny, tmp_path):
+    base = load_model(save_tiny("llama-gqa"), dtype="float32", device="cpu")
+    modules = ["k_proj", "down_proj"]
+    config = IA3Config(task_type=TaskType.CAUSAL_LM, target_modules=modules, feedforward_modules=modules[1:])
+    adapted = get_peft_model(copy.deepcopy(base.model), config)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "ia3" in name:
+                parameter.normal_(1.0, 0.5, generator=torch.Generator().manual_seed(0))
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = load_adapter(base, tmp_path / "adapter")
+    ids = _ids()
+    theirs = adapted.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8, eos_token_id=999
+    )[:, ids.shape[1] :]
+    decoding = Decoding(max_new_tokens=8, temperature=0, repetition_penalty=1)
+    decoder = Decoder(loaded.model, loaded.tokenizer, decoding=decoding)
+    vars(decoder.vocabulary).update(ends=frozenset())
+    rows = [Row(str(n), 0, tuple(own)) for n, own in enumerate(ids.tolist())]
+    assert [list(made.tokens) for made in decoder.decode(rows)] == theirs.tolist()
+    assert not torch.allclose(_logits(loaded), _logits(base))
 
 
 def test_adapter_of_another_model_is_refused(save_tiny, make_tiny, tmp_path, plain_tokenizer):

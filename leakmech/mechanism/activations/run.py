@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from einops import rearrange
@@ -25,6 +24,7 @@ from leakmech.mechanism.bridge import read_sites
 from leakmech.models.batching import in_batches, padded_left
 from leakmech.models.device import dtype_name
 from leakmech.models.layout import Layout, layout_of
+from leakmech.models.limits import refuse_unreadable
 from leakmech.models.load import LoadedModel
 from leakmech.models.sites import parse_sites, site_shape
 from leakmech.prompts.locate import LocatedPrompt, locate
@@ -59,7 +59,7 @@ class ActivationRun:
         chosen = _checked_conditions(conditions)
         rendered = [renderer.prompt(sample, condition) for sample in samples for condition in chosen]
         prompts = locate(rendered, renderer, continuations=continuations)
-        _refuse_too_long(prompts, loaded)
+        refuse_unreadable(loaded.model, ((prompt.id, prompt.ids) for prompt in prompts))
         plan = PositionPlan.of(positions, prompts)
         index = ActivationIndex(
             sites={site: site_shape(layout, site) for site in parse_sites(sites, layout)},
@@ -179,11 +179,3 @@ def _checked_layers(layers: Sequence[int] | None, layout: Layout) -> tuple[int, 
     for layer in chosen:
         layout.block(layer)
     return chosen
-
-
-def _refuse_too_long(prompts: Sequence[LocatedPrompt], loaded: LoadedModel) -> None:
-    config: Any = loaded.model.config
-    window = getattr(config.get_text_config(), "max_position_embeddings", None)
-    longest = max(prompts, key=len)
-    if window is not None and len(longest) > window:
-        raise ModelError(f"prompt {longest.id!r}: has {len(longest)} tokens, the model reads at most {window}")

@@ -61,7 +61,12 @@ from leakmech.scoring.expression import load_estimator
 
 Method = Literal["attribution_patching", "graddrop", "integrated_gradients"]
 METHODS: tuple[Method, ...] = get_args(Method)
-SITES: tuple[Site, ...] = ("attn_out", "mlp_out", "z", "mlp_post")
+
+
+def sites_of(layout: Layout) -> tuple[Site, ...]:
+    """The sites of heads, neurons and sublayers; a mixture of experts has no neurons."""
+    return ("attn_out", "mlp_out", "z", *(("mlp_post",) if layout.d_mlp else ()))
+
 
 Effects = dict[Site, Float[Tensor, "row layer component"]]
 
@@ -205,7 +210,7 @@ def attribute_pairs(
     def work(batch: Sequence[Pair]) -> tuple[Effects, Tensor]:
         integrated = method == "integrated_gradients"
         replayed: tuple[Side, ...] = ("corrupt", "clean") if integrated else (side,)
-        start = partial(PairedRun, model, batch, target, sites=SITES, replayed=replayed)
+        start = partial(PairedRun, model, batch, target, sites=sites_of(layout_of(model.model)), replayed=replayed)
         if integrated:
             run = start(whole=True)
             effects = _integrated(run, steps)
@@ -253,7 +258,9 @@ def _integrated(run: PairedRun, steps: int) -> Effects:
         leaf = (start + (number + 0.5) / steps * step).detach().requires_grad_()  # the midpoint rule
         with (
             torch.enable_grad(),
-            recording(run.layout, sites=SITES, layers=range(run.stop), pick=lambda values: values) as recorded,
+            recording(
+                run.layout, sites=sites_of(run.layout), layers=range(run.stop), pick=lambda values: values
+            ) as recorded,
         ):
             values = run.value(run.corrupt.replay.run(leaf, stop=run.stop), run.corrupt)
         for key, gradient in _gradients(recorded, values).items():
@@ -274,7 +281,7 @@ def _gradients(recorded: Recorded, values: Tensor, *, keep: bool = False) -> dic
 def _effects(run: PairedRun, gradients: dict[tuple[Site, int], Tensor]) -> Effects:
     """Compute (clean - corrupt) . gradient, summed over tokens and over the width of each component."""
     effects: Effects = {}
-    for site in SITES:
+    for site in sites_of(run.layout):
         layers = []
         for layer in range(run.stop):
             products = run.difference(site, layer).mul_(gradients[site, layer])

@@ -138,7 +138,8 @@ class EffectSums:
         samples = [item.sample for item in items]
         for site, sums in self._per_sample.items():
             sums.add(samples, effects[site])
-        self._neurons.add([self._halves[sample] for sample in samples], effects["mlp_post"])
+        if "mlp_post" in effects:
+            self._neurons.add([self._halves[sample] for sample in samples], effects["mlp_post"])
         self._shifts.add(samples, shifts)
 
     def finish(self, *, method: str, target: str, side: str) -> Attribution:

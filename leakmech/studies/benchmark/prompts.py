@@ -30,6 +30,7 @@ from leakmech.interventions.base import Intervention
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.positions import PromptSpans
 from leakmech.models.batching import parse_batch_size
+from leakmech.models.limits import refuse_unreadable
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Prompt, Prompting, Renderer
@@ -172,6 +173,11 @@ class RunPrompts:
     def _references(self, prompt: Prompt) -> list[Prompt]:
         bodies = self.config.contrast.bodies(prompt) if self.config.contrast else ()
         return [self.renderer.with_body(prompt, body) for body in bodies]
+
+    def refuse_unreadable(self) -> None:
+        """Refuse prompts and references with tokens, or with more of them, than the model can read."""
+        read = ((prompt.id, tokens) for prompt in self.given.values() for tokens in self._tokens_read(prompt))
+        refuse_unreadable(self.loaded.model, read, new_tokens=self.config.decoding.max_new_tokens)
 
     def auto_batch_size(self) -> int:
         """Rows that a batch may have, from the longest text that the model reads."""

@@ -275,6 +275,7 @@ class _Benchmark:
         refuse_incapable(self.engine, Capabilities(hooks=hooks, contrast=contrast))
         if self.tilt is not None:
             self.tilt.refuse()
+        self.reading.refuse_unreadable()
         return Run.open(
             self.files.path,
             self.config,

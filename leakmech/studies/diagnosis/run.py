@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from leakmech.core.errors import ModelError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import slug
 from leakmech.datasets.samples import PromptSet, load_dataset, refuse_frozen
 from leakmech.mechanism.sentiment import split_samples
+from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT, RunRecord
@@ -88,6 +90,11 @@ def run_diagnosis(
     splits = load_splits(config)
     loaded = load_configured(config) if loaded is None else loaded
     loaded = load_adapter(loaded, config.adapter) if config.adapter else loaded
+    if not layout_of(loaded.model).d_mlp:
+        raise ModelError(
+            f"diagnose: {loaded.architecture} is a mixture of experts, whose neurons are not read; rank its heads with "
+            "leakmech attribute"
+        )
     fingerprint = loaded.fingerprint() | {name: samples.content_hash for name, samples in splits.items()}
     facts: dict[str, Any] = {
         "model": loaded.info(),

@@ -1,0 +1,156 @@
+"""Architectures beside those of every test: read, changed and attributed against hooks of a plain forward pass."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_models import VOCABULARY, build_tokenizer
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    OlmoeConfig,
+    OlmoeForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+)
+
+from leakmech.core.errors import ModelError
+from leakmech.datasets.samples import PromptSet, load_dataset
+from leakmech.interventions.fold import fold
+from leakmech.interventions.hooks import apply
+from leakmech.interventions.types import AblateHeads, AblateNeurons, ScaleHeads
+from leakmech.mechanism.activations.cache import cache_activations
+from leakmech.mechanism.attribution.gradients import attribute
+from leakmech.mechanism.directions.direction import Direction
+from leakmech.models.layout import layout_of
+from leakmech.models.load import load_model
+from leakmech.prompts.render import Renderer
+from leakmech.studies.diagnosis.run import diagnose
+
+SHAPE = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2, "bos_token_id": 256,
+    "eos_token_id": 256, "pad_token_id": 256,
+}  # fmt: skip
+EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+           "shared_expert_intermediate_size": 32}  # fmt: skip
+
+
+def _gemma3_of_images():
+    text = {**SHAPE, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 64}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "image_size": 28, "patch_size": 14}  # fmt: skip
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=260)
+    return Gemma3ForConditionalGeneration(config)
+
+
+BUILDERS = {
+    "gemma3": _gemma3_of_images,
+    "phi3": lambda: Phi3ForCausalLM(Phi3Config(**SHAPE)),
+    "olmo2": lambda: Olmo2ForCausalLM(Olmo2Config(**SHAPE)),
+    "mixtral": lambda: MixtralForCausalLM(MixtralConfig(**SHAPE, **EXPERTS)),
+    "olmoe": lambda: OlmoeForCausalLM(OlmoeConfig(**SHAPE, **EXPERTS)),
+    "qwen2_moe": lambda: Qwen2MoeForCausalLM(Qwen2MoeConfig(**SHAPE, **EXPERTS)),
+}
+MIXTURES = ("mixtral", "olmoe", "qwen2_moe")
+
+
+def build(name):
+    torch.manual_seed(0)
+    return BUILDERS[name]().float().eval()
+
+
+@pytest.fixture(scope="module", params=BUILDERS)
+def loaded(request):
+    return load_model(build(request.param), tokenizer=build_tokenizer(chat=True))
+
+
+def blocks(model):
+    inner = model.model.language_model if hasattr(model.model, "language_model") else model.model
+    return inner.layers
+
+
+def logits(model):
+    ids = torch.arange(1, 25)[None] * 7 % 250
+    with torch.inference_mode():
+        return model(input_ids=ids).logits
+
+
+@pytest.mark.fault(
+    "F21", "models", "Gemma 3 in its multimodal class", "its text decoder is read, changed and attributed"
+)
+@pytest.mark.fault("F22", "models", "Phi-3, OLMo 2, Mixtral, OLMoE, Qwen2-MoE beyond bench", "heads at least")
+def test_head_outputs_are_what_enters_the_output_matrix(loaded):
+    samples = PromptSet("one", load_dataset("hexl").samples[:1])
+    found = cache_activations(loaded, samples, sites=["z", "resid_post"], positions=["last_prompt"])
+    seen = {}
+    handles = [
+        block.self_attn.o_proj.register_forward_hook(lambda _, given, __, n=n: seen.update({n: given[0][0, -1]}))
+        for n, block in enumerate(blocks(loaded.model))
+    ]
+    renderer = Renderer(loaded.tokenizer)
+    ids = renderer.token_ids(renderer.prompt(samples.samples[0], "positive").rendered)
+    with torch.inference_mode():
+        loaded.model(input_ids=torch.tensor([ids]))
+    for handle in handles:
+        handle.remove()
+    z = found["z"].select(conditions="positive").values[0, 0]
+    torch.testing.assert_close(z.reshape(2, -1).float(), torch.stack([seen[n] for n in range(2)]), atol=1e-4, rtol=1e-3)
+
+
+def test_hooks_do_what_zeroed_weights_do_and_fold_alike(loaded):
+    model = loaded.model
+    edits = [AblateHeads(["L0H1", "L1H3"]), ScaleHeads(["L1H0"], scales=2.0)]
+    with apply(model, edits):
+        hooked = logits(model)
+    plain = build(next(name for name in BUILDERS if type(build(name)) is type(model)))
+    d = layout_of(plain).d_head
+    with torch.no_grad():
+        blocks(plain)[0].self_attn.o_proj.weight[:, d : 2 * d] = 0
+        blocks(plain)[1].self_attn.o_proj.weight[:, 3 * d : 4 * d] = 0
+        blocks(plain)[1].self_attn.o_proj.weight[:, :d] *= 2
+    torch.testing.assert_close(hooked, logits(plain), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(logits(fold(model, edits)), hooked, atol=1e-4, rtol=1e-3)
+    assert (hooked - logits(model)).abs().max() > 0.01
+
+
+def test_heads_are_attributed(loaded):
+    vector = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(0)), dim=0)
+    direction = Direction(vector, "resid_post", 1, "last_prompt", "pca", "read", 1.0, {}, 0.0, loaded.weights_hash)
+    found = attribute(loaded, PromptSet("two", load_dataset("hexl").samples[:2]), target=direction)
+    frame = found.heads_frame()
+    assert len(frame) == 8
+    assert frame["score"].abs().max() > 0
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.fault("X200", "models", "neurons of a mixture of experts", "refused in a line; its heads work")
+def test_neurons_of_experts_are_refused(name, tmp_path):
+    model = build(name)
+    with pytest.raises(Exception, match="0 neurons"), apply(model, AblateNeurons(["L0N1"])):
+        pass
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    build_tokenizer(chat=True).save_pretrained(folder)
+    with pytest.raises(ModelError, match="mixture of experts"):
+        diagnose(folder, fit="relevant-fit", target="direction", dtype="float32", out=tmp_path / "run")
+
+
+@pytest.mark.fault("F22", "models", "heads of an architecture that is not known", "a line that names those that are")
+def test_an_unknown_architecture_is_named_and_no_other_is_meant():
+    model = PhiForCausalLM(PhiConfig(**SHAPE))
+    with pytest.raises(ModelError, match=r"'phi': leakmech measures it \(bench\).*known are gemma") as found:
+        layout_of(model)
+    assert "did you mean" not in str(found.value)
+    with pytest.raises(ModelError, match="known are"):
+        layout_of(SimpleNamespace(config=SimpleNamespace(model_type="bert")))
