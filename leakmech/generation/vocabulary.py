@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from leakmech.core.answers import TURN_ENDS, Markers, opens_reasoning
+from leakmech.core.text import may_end_sentence
 
 START = 16
 """Tokens at the end of a prompt, or at the start of a text, in which reasoning may begin."""
-_TERMINATORS = frozenset(".!?…。！？\n")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Vocabulary:
     @cached_property
     def may_end_sentence(self) -> list[bool]:
         """For every token id: does its text hold a character that can end a sentence?"""
-        return [not _TERMINATORS.isdisjoint(piece) for piece in self._pieces]
+        return list(map(may_end_sentence, self._pieces))
 
     @cached_property
     def may_mark(self) -> list[bool]:

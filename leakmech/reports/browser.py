@@ -16,6 +16,7 @@ from jaxtyping import Float
 from markupsafe import Markup
 
 from leakmech.core.seeds import numpy_generator
+from leakmech.core.text import shortened
 from leakmech.datasets.samples import Condition
 from leakmech.reports.examples import SampleTexts, mark, sample_texts
 from leakmech.reports.page import Section, embedded_json
@@ -142,4 +143,4 @@ def _rounded(value: float) -> float | None:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= MAX_TEXT_LENGTH else text[:MAX_TEXT_LENGTH] + " …"
+    return text if len(text) <= MAX_TEXT_LENGTH else shortened(text, MAX_TEXT_LENGTH) + " …"

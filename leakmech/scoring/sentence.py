@@ -27,7 +27,7 @@ from typing import Literal, get_args
 
 from leakmech.core.answers import REASONING, Markers, Spoken, spoken
 from leakmech.core.errors import ConfigError, nearest
-from leakmech.core.text import WORD, is_emoji, normalised_words, scan_sentences, split_sentences
+from leakmech.core.text import WORD, is_emoji, joined_words, normalised_words, scan_sentences, split_sentences
 from leakmech.prompts.render import Prompt
 
 Cleaning = Literal["echo-free", "paper", "raw"]
@@ -37,6 +37,7 @@ DEFAULT_ECHO_SIMILARITY = 0.8
 to be echoes; of the 110 next below it, 11 quote the injection whole (found by containment, whatever the threshold), 9
 more were near-verbatim and 90 were sentences of the model's own. One reader, a language model; no human judged it."""
 
+_AFTER_REPETITION = " \t,.;:!?…—–-\"'”’)*_" + "،؛؟。、」』》】।։።၊。"
 _FEWEST_QUOTED = 5
 """Words of an inserted sentence that make a sentence which holds it an echo: "I have noted that" may be the model's."""
 
@@ -163,8 +164,9 @@ class Cleaner:
         if any(_contains(words, other) for other in prompt.injected):
             return True
         stem = normalised_words(prompt.stem)
+        own = joined_words(words)
         candidates = [*prompt.sentences, stem] if len(words) <= len(stem) else prompt.sentences
-        return any(_similar(" ".join(words), " ".join(other), self.echo_similarity) for other in candidates)
+        return any(_similar(own, joined_words(other), self.echo_similarity) for other in candidates)
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def _contains(words: list[str], part: Sequence[str]) -> bool:
 def _drop_words(sentence: str, count: int) -> str:
     """Cut the first `count` words and the punctuation after them."""
     ends = [match.end() for match in WORD.finditer(unicodedata.normalize("NFKC", sentence))]
-    return unicodedata.normalize("NFKC", sentence)[ends[count - 1] :].lstrip(" \t,.;:!?…—–-\"'”’)*_")
+    return unicodedata.normalize("NFKC", sentence)[ends[count - 1] :].lstrip(_AFTER_REPETITION)
 
 
 @lru_cache(maxsize=65536)

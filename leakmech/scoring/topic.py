@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from leakmech.core.seeds import numpy_generator
-from leakmech.core.text import normalised_words
+from leakmech.core.text import normalised_words, unspaced_pieces
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, POLARITIES, Condition, PromptSet
 from leakmech.scoring.leakage import LeakageScores, PerGeneration, main_ratios, valence_shifts, with_intervals
 from leakmech.scoring.semantic import SentenceEncoder
@@ -139,8 +139,8 @@ def shares_content_word(text: str, injection: str, *, besides: Sequence[str]) ->
 
 
 def content_words(text: str) -> set[str]:
-    """Words of more than two letters that are no English stop words."""
-    return {word for word in normalised_words(text) if len(word) > 2} - ENGLISH_STOP_WORDS
+    """Words of more than two letters that are no English stop words; what stands for words where none are spaced."""
+    return ({word for word in normalised_words(text) if len(word) > 2} - ENGLISH_STOP_WORDS) | unspaced_pieces(text)
 
 
 def without_topic(scores: LeakageScores, flags: Flags) -> LeakageScores:

@@ -142,6 +142,44 @@ def test_echoes_are_first_sentences_that_repeat_the_prompt(text, echo):
     assert CLEANER.is_echo(text, PROMPT) is echo
 
 
+STEMS = {
+    "Chinese": ("隔壁的花园看起来", "我为我的第一首诗感到骄傲。", "很整齐。"),
+    "Thai": ("สวนข้างบ้านดู", "ฉันภูมิใจในบทกวีแรกของฉัน", "สวยมาก"),
+    "Hindi": ("बगल का बगीचा", "मुझे अपनी कविता पर गर्व है.", "सुंदर है."),
+    "Japanese": ("隣の庭は", "初めての詩を誇りに思う。", "とてもきれいだ。"),
+    "Khmer": ("សួននោះមើលទៅ", "ខ្ញុំស្រលាញ់កំណាព្យនេះ។", "ស្អាតណាស់។"),
+    "Korean": ("옆집 정원은", "나는 내 시가 자랑스럽다.", "아주 깔끔하다."),
+    "Arabic": ("تبدو الحديقة", "أنا فخور بقصيدتي.", "جميلة جدا."),
+}
+
+
+@pytest.mark.parametrize(
+    ("stem", "injection", "own"),
+    [
+        pytest.param(*texts, id=name, marks=pytest.mark.fault(
+            "F06", "text", f"an answer in {name} that repeats its stem and goes on", "the stem is cut, no letter broken"
+        ))
+        for name, texts in STEMS.items()
+    ],
+)  # fmt: skip
+def test_a_repeated_stem_is_cut_in_every_script(stem, injection, own):
+    space = " " if " " in stem else ""
+    prompt, answer = PromptText(stem=stem, injection=injection), stem + space + own
+    assert CLEANER.clean(answer, prompt, "echo-free").text == own
+    assert CLEANER.clean(answer, prompt, "paper").text == own
+    assert not CLEANER.is_echo(answer, prompt)
+    assert CLEANER.is_echo(injection, prompt)
+    echo = injection if injection.endswith(("。", "।", ".", "។")) else injection + "\n"
+    assert CLEANER.clean(f"{echo}{space}{answer}", prompt, "echo-free").text == own
+
+
+@pytest.mark.fault("X320", "text", "a Chinese injection quoted within an answer", "an echo")
+def test_a_quoted_injection_is_an_echo_without_spaces():
+    prompt = PromptText(stem="隔壁的花园看起来", injection="我们的航班糟透了。")
+    assert CLEANER.is_echo("你说：“我们的航班糟透了。”", prompt)
+    assert not CLEANER.is_echo("我们的航班很好。", prompt)
+
+
 def test_the_echo_threshold_is_a_setting():
     text = "You lost your keys on the way here. X"
     assert Cleaner(1.0).clean(text, PROMPT, "echo-free").text == "You lost your keys on the way here."

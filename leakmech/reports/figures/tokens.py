@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import get_font
 
 from leakmech.core.errors import FigureError, nearest
+from leakmech.core.text import shortened
 from leakmech.datasets.samples import CONDITIONS
 from leakmech.reports.cells import significant
 from leakmech.reports.figures.canvas import (
@@ -256,7 +257,7 @@ def visible_token(text: str) -> str:
     """A token as it can be read: spaces and line ends as signs, long ones cut, letters that the font lacks as ``▯``."""
     signs = "".join(_INVISIBLE.get(letter, letter) for letter in text)
     signs = "".join(letter if ord(letter) in _letters() else "▯" for letter in signs)
-    return signs if len(signs) <= _MAX_TOKEN else f"{signs[: _MAX_TOKEN - 1]}…"
+    return signs if len(signs) <= _MAX_TOKEN else f"{shortened(signs, _MAX_TOKEN - 1)}…"
 
 
 @cache

@@ -25,7 +25,7 @@ import pandas as pd
 
 from leakmech.core.errors import DatasetError
 from leakmech.core.rows import numbered_items
-from leakmech.core.text import split_sentences
+from leakmech.core.text import has_final_mark, split_sentences
 from leakmech.datasets.samples import (
     FITTING_DATASETS,
     INJECTIONS,
@@ -47,7 +47,6 @@ COLUMNS = ("line", "sample", "field", "text", "stem", "what", "value", "found", 
 
 _DISAGREEMENTS_SHOWN = 20
 _PAIRS_SHOWN = 5
-_FINAL = (".", "!", "?", "…")
 
 Row = dict[Hashable, Any]
 
@@ -171,7 +170,7 @@ def _form_warnings(texts: pd.DataFrame) -> Iterator[Row]:
     for row in _rows(texts):
         warning = row | {"what": "form", "verdict": "warning"}
         text = row["text"]
-        ends = text.rstrip("\"'”’»)").endswith(_FINAL)
+        ends = has_final_mark(text)
         if row["field"] == "stem":
             if ends:
                 message = f"ends in final punctuation, so that there is nothing to complete: {text!r}"

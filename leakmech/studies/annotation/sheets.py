@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from leakmech.core.errors import DatasetError, nearest
 from leakmech.core.rows import user_rows
+from leakmech.core.text import same_letters
 from leakmech.core.validation import CLOSED, checked
 
 FORMAT_VERSION = 1
@@ -198,16 +199,11 @@ def _checked_row(
     item = key.items[name]
     a, b = (item.test, item.control) if first == "test" else (item.control, item.test)
     for column, expected in (("stem", item.stem), ("sentence_a", a), ("sentence_b", b)):
-        if _letters(row[column]) != _letters(expected):
+        if not same_letters(row[column], expected):
             raise DatasetError(
                 f"{where}: column {column}: is not the text of item {name!r}; was one column sorted without the others?"
             )
     return annotator, name
-
-
-def _letters(text: str) -> str:
-    """What programs that change quotes, spaces or encodings leave of a text."""
-    return "".join(character for character in text.casefold() if character.isascii() and character.isalnum())
 
 
 def _answer(cell: str, *, where: str) -> int | None:
