@@ -16,7 +16,7 @@ from typing import Any
 from leakmech.cli.console import out as console
 from leakmech.core.errors import ConfigError
 from leakmech.core.progress import rich_progress
-from leakmech.runs.settings import read_yaml
+from leakmech.core.yaml_files import read_yaml
 from leakmech.studies.lora.run import train_lora
 from leakmech.studies.mitigation.evaluation import evaluate_mitigations
 from leakmech.studies.mitigation.mitigation import Mitigation

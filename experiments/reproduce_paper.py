@@ -50,12 +50,12 @@ from leakmech.core.errors import ConfigError, DatasetError, InterruptedRunError,
 from leakmech.core.progress import rich_progress
 from leakmech.core.store import slug, write_text
 from leakmech.core.validation import CLOSED, Text, checked
+from leakmech.core.yaml_files import read_yaml
 from leakmech.models.cost import cost as cost_of
 from leakmech.models.cost import shape_of
 from leakmech.models.load import load_tokenizer
 from leakmech.reports.figures.canvas import save_figure
 from leakmech.reports.tables import Table
-from leakmech.runs.settings import read_yaml
 from leakmech.scoring.expression import estimator_names, load_estimator
 from leakmech.studies.aexl.settings import AexlSettings
 from leakmech.studies.benchmark.settings import BenchConfig

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from leakmech.cli import annotate, benchmark, data, diagnosis, lora, mitigation
-from leakmech.cli.console import complain
 from leakmech.cli.console import out as console
 from leakmech.cli.options import Commands
 from leakmech.core.errors import LeakmechError, LeakmechWarning
+from leakmech.core.terminal import complain, tolerate_encodings
 
 
 def _group(description: str, **options: Any) -> typer.Typer:
@@ -25,7 +25,7 @@ def doctor() -> None:
     from leakmech.cli.doctor import diagnose_environment
 
     found = diagnose_environment()
-    console.print(found.to_text(), markup=False, soft_wrap=True)
+    console.print(found.to_text())
     raise typer.Exit(0 if found.usable else 1)
 
 
@@ -71,6 +71,7 @@ def main() -> None:
     """Run the command line; expected errors become one line on stderr and an exit code."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.showwarning = _shown
+    tolerate_encodings()
     try:
         app()
     except LeakmechError as error:

@@ -24,7 +24,8 @@ def bench(
     report: Report = True,
 ) -> None:
     """Measure expression leakage of a model; continues the run in --out if there is one."""
-    from leakmech.core.progress import no_progress, rich_progress, say
+    from leakmech.core.progress import no_progress, rich_progress
+    from leakmech.core.terminal import say
     from leakmech.studies.benchmark.run import bench as run
 
     heard: dict[str, Any] = {"progress": no_progress} if quiet else {"progress": rich_progress, "interim": say}

@@ -5,17 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from leakmech.core.terminal import Terminal
 
 if TYPE_CHECKING:
     from leakmech.runs.result import Result
 
-out = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=120)
-
-
-def complain(text: str) -> None:
-    """Print one line on standard error."""
-    print(text, file=sys.stderr)  # noqa: T201
+out = Terminal() if sys.stdout.isatty() else Terminal(width=120)
 
 
 def print_tables(result: Result) -> None:

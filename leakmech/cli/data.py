@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from leakmech.cli.console import complain
 from leakmech.cli.console import out as console
 from leakmech.cli.options import ConfigFile, Given, takes
+from leakmech.core.terminal import complain
 
 
 def check(

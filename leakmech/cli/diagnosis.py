@@ -32,7 +32,8 @@ def diagnose(
     out: Annotated[Path | None, typer.Option(help="Run directory; one that holds this diagnosis is continued.")] = None,
 ) -> None:
     """Find the layers, heads and neurons that carry leaked affect; continues the diagnosis in --out."""
-    from leakmech.core.progress import rich_progress, say
+    from leakmech.core.progress import rich_progress
+    from leakmech.core.terminal import say
     from leakmech.studies.diagnosis.run import diagnose as run
 
     result = run(out=out, progress=rich_progress, say=say, **given.over(out=out, config=config))

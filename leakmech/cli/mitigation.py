@@ -22,7 +22,8 @@ def mitigate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and write nothing.")] = False,
 ) -> None:
     """Try mitigations, choose strengths on tune samples, and measure on test samples what each lowers and damages."""
-    from leakmech.core.progress import rich_progress, say
+    from leakmech.core.progress import rich_progress
+    from leakmech.core.terminal import say
     from leakmech.studies.mitigation.run import mitigate as run
     from leakmech.studies.mitigation.run import mitigation_cost
 

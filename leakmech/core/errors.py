@@ -88,5 +88,5 @@ class InterruptedRunError(LeakmechError):
 def nearest(name: str, valid: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the valid name closest to `name`, or the list of valid names."""
     valid = sorted(valid)
-    match = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(name[:100], valid, n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else f"; valid: {', '.join(valid)}"

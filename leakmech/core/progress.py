@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +17,8 @@ from rich.progress import (
 from rich.progress import (
     Progress as Bars,
 )
+
+from leakmech.core.terminal import Terminal
 
 
 class Progress(Protocol):
@@ -40,13 +41,13 @@ def rich_progress(label: str, *, total: int | None, done: int) -> Iterator[Calla
 
     Without a total the lines come each time the count has doubled.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if not sys.stderr.isatty():
         with _lines(console, label, total, done) as advance:
             yield advance
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -57,14 +58,8 @@ def rich_progress(label: str, *, total: int | None, done: int) -> Iterator[Calla
         yield lambda steps: bars.advance(task, steps)
 
 
-def say(text: str) -> None:
-    """Print a line on stderr; on a terminal it stands above the bar."""
-    # The bar catches what goes to sys.stderr itself, and a rich console would go past it.
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
 @contextmanager
-def _lines(console: Console, label: str, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
+def _lines(console: Terminal, label: str, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
     state = {"done": done, "marks": _marks(done, total)}
 
     def advance(steps: int) -> None:
@@ -72,7 +67,7 @@ def _lines(console: Console, label: str, total: int | None, done: int) -> Iterat
         marks = _marks(state["done"], total)
         if marks > state["marks"]:
             state["marks"] = marks
-            console.print(f"{label}: {state['done']} of {'?' if total is None else total}", highlight=False)
+            console.print(f"{label}: {state['done']} of {'?' if total is None else total}")
 
     yield advance
 

@@ -15,18 +15,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leakmech.core.errors import RunDirectoryError, StorageError
+from leakmech.core.errors import LeakmechError, RunDirectoryError, StorageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+_OS_ERROR = re.compile(r"(?:I/O error: )?([^:()]+) \(os error (\d+)\)")
+"""How libraries in Rust (safetensors, tokenizers) tell what the system refused; their errors are no OSError."""
+
+
 @contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path, *, lost: str = "; nothing was lost") -> Iterator[None]:
+    """Say of whatever is raised because the file system refuses that `path` cannot be written."""
     try:
         yield
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror or error}); nothing was lost") from error
+    except LeakmechError:
+        raise
+    except Exception as error:
+        refused = _refusal(error)
+        if refused is None:
+            raise
+        raise StorageError(f"{path}: cannot be written ({refused}){lost}") from error
+
+
+def _refusal(error: Exception) -> str | None:
+    """What the file system said; None if an error is about something else."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    told = _OS_ERROR.search(str(error))
+    return told[1].strip() if told else None
 
 
 @contextmanager
@@ -34,7 +52,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; on success it replaces `path`, on failure it is removed."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _storage_errors(path):
+    with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -84,7 +102,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows to a shard and flush them to disk; a torn last line from an earlier kill is closed first."""
     path = Path(path)
     data = b"".join(map(_json_line, rows))
-    with _storage_errors(path):
+    with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             if file.tell() > 0:
@@ -111,7 +129,7 @@ def read_jsonl_shard(path: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith(b"\n"):
                 return
             try:
-                row = json.loads(line)
+                row = parsed_json(line)
             except ValueError as error:
                 raise RunDirectoryError(
                     f"{path}:{number}: damaged line ({error}); delete the file to redo it"
@@ -119,14 +137,27 @@ def read_jsonl_shard(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file that must exist and parse."""
+def parsed_json(text: str | bytes) -> Any:
+    """The value of a JSON text; ValueError also where it nests too deep to be read."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that must exist and hold an object."""
+    try:
+        value = parsed_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{path}: not found; is {Path(path).parent} a finished leakmech run?") from error
     except ValueError as error:
         raise RunDirectoryError(f"{path}: damaged ({error})") from error
+    except OSError as error:
+        raise RunDirectoryError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not isinstance(value, dict):
+        raise RunDirectoryError(f"{path}: damaged (expected an object, found {type(value).__name__})")
+    return value
 
 
 def slug(name: str | Path) -> str:

@@ -9,7 +9,6 @@ tensors are not those that the description was written for.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 from leakmech.core.errors import LeakmechError
-from leakmech.core.store import atomic_path, content_hash, write_json
+from leakmech.core.store import atomic_path, content_hash, parsed_json, write_json
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class TensorFormat:
     def read_description(self, path: Path) -> dict[str, Any]:
         """The description in `path`; one of another version or kind is refused."""
         try:
-            description = json.loads(path.read_text(encoding="utf-8"))
+            description = parsed_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise self.error(f"{path}: no such file; expected {self.what} as leakmech saves it") from error
         except (OSError, ValueError) as error:

@@ -7,6 +7,7 @@ hold. :func:`checked` makes one of a mapping. A class that refuses unknown names
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import field, fields, is_dataclass
 from functools import cache
@@ -36,9 +37,30 @@ def has_words(text: str) -> bool:
     return any(map(str.isalnum, text))
 
 
+_LONGEST = 300
+
+
+class _Brief(reprlib.Repr):
+    """Python's notation of a value, cut where it grows long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple = 3, 12, 12, 12
+        self.maxstring, self.maxlong, self.maxother = 200, 60, 200
+
+
+def shown(value: Any) -> str:
+    """`value` for a message, in bounded space and time whatever it holds."""
+    try:
+        text = _Brief().repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
 def _with_words(text: str) -> str:
     if not has_words(text):
-        raise ValueError(f"must have words, found {text!r}")
+        raise ValueError(f"must have words, found {shown(text)}")
     return text
 
 
@@ -55,7 +77,7 @@ def whole(least: int = 0, most: int | None = None) -> BeforeValidator:
     def check(value: Any) -> int:
         if type(value) is not int or value < least or (most is not None and value > most):
             limit = "" if most is None else f" to {most}"
-            raise ValueError(f"must be a whole number from {least}{limit}, found {value!r}")
+            raise ValueError(f"must be a whole number from {least}{limit}, found {shown(value)}")
         return value
 
     return BeforeValidator(check)
@@ -97,7 +119,7 @@ def _first(problem: ValidationError, kind: Any, noun: Noun) -> str:
     own = ".".join(path if path and path[-1] == found["loc"][-1] else [*path, str(found["loc"][-1])])
     if found["type"] == "missing":
         return f"{_named(own, noun)} is missing"
-    return f"unknown {noun} {own!r}{nearest(str(found['loc'][-1]), known)}"
+    return f"unknown {noun} {shown(own)}{nearest(str(found['loc'][-1]), known)}"
 
 
 def _wrong(found: ErrorDetails, name: str, noun: Noun) -> str:
@@ -105,11 +127,12 @@ def _wrong(found: ErrorDetails, name: str, noun: Noun) -> str:
         return f"{_named(name, noun)} {found.get('ctx', {})['error']}"  # our own words, which begin with a verb
     if found["type"] == "literal_error":
         valid = re.findall(r"'([^']*)'", str(found.get("ctx", {})["expected"]))
-        return f"{_named(name, noun)}: unknown {found['input']!r}{nearest(str(found['input']), valid)}"
+        given = shown(found["input"])
+        return f"{_named(name, noun)}: unknown {given}{nearest(given, valid)}"
     rule = found["msg"].replace("Input should", "must", 1)
     if found["type"] in ("string_type", "string_too_short"):
         rule = f"must be a {'non-empty ' * (noun == 'field')}text"
-    return f"{_named(name, noun)}{' ' if rule.startswith('must ') else ': '}{rule}, found {found['input']!r}"
+    return f"{_named(name, noun)}{' ' if rule.startswith('must ') else ': '}{rule}, found {shown(found['input'])}"
 
 
 def _named(name: str, noun: Noun) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import html
 import importlib.util
-import json
 import subprocess
 import sys
 import tarfile
@@ -24,7 +23,7 @@ import pandas as pd
 
 from leakmech.core.errors import DatasetError
 from leakmech.core.paths import cache_root
-from leakmech.core.store import atomic_path
+from leakmech.core.store import atomic_path, parsed_json
 
 SDIST = "vaderSentiment-3.3.2.tar.gz"
 SDIST_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
@@ -115,7 +114,7 @@ def _rows(path: Path, *, n_fields: int) -> list[tuple[str, list[str], str]]:
 
 def _parse_ratings(text: str, where: str) -> list[int]:
     try:
-        ratings = json.loads(text)
+        ratings = parsed_json(text)
     except ValueError as problem:
         raise DatasetError(f"{where}: ratings are not a list of numbers ({problem})") from problem
     if not isinstance(ratings, list) or not ratings or not all(type(r) is int and -4 <= r <= 4 for r in ratings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -16,6 +17,13 @@ from leakmech.core.progress import Progress
 # Small batches keep a CPU's caches warm (measured: 16 is a third faster than 64), large ones an accelerator busy.
 _BATCH_SIZES = {"cpu": 16}
 _BATCH_SIZE_ELSEWHERE = 128
+
+_NO_MEMORY = re.compile(
+    r"out of ?memory|(?:can't|cannot|could not|failed to|unable to) allocate|(?:not enough|insufficient) memory"
+    r"|bad_?alloc|_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation|invalid buffer size",
+    re.IGNORECASE,
+)
+"""What allocators say: of the CPU, of CUDA and HIP and their libraries (cuBLAS, cuDNN, cuSPARSE), and of MPS."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -116,8 +124,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocator (CUDA, MPS or CPU) refused."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    return _NO_MEMORY.search(str(error)) is not None
 
 
 def release_memory() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import shutil
 import tempfile
 from contextlib import redirect_stderr
@@ -21,9 +20,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 
-from leakmech.core.errors import ModelError, StorageError, nearest
+from leakmech.core.errors import ModelError, nearest
 from leakmech.core.paths import cache_root, package_folder
-from leakmech.core.store import content_hash, write_json
+from leakmech.core.store import content_hash, parsed_json, storage_errors, write_json
 from leakmech.models.quiet import quiet
 
 PREFIX = "embedded:"
@@ -65,10 +64,8 @@ def embedded_path(name: str) -> Path:
         raise ModelError(f"{PREFIX}{name}: the package {distribution} is not installed; run: {INSTALL_COMMAND}")
     folder = _converted_folder(name, gguf)
     if not _is_whole(folder):
-        try:
+        with storage_errors(folder, lost=""):
             _convert(gguf, folder)
-        except OSError as error:
-            raise StorageError(f"{folder}: cannot be written ({error.strerror or error})") from error
     return folder
 
 
@@ -100,9 +97,9 @@ def _converted_folder(name: str, gguf: Path) -> Path:
 def _is_whole(folder: Path) -> bool:
     """Whether the marker is there and every file that it lists has its size."""
     try:
-        sizes = json.loads((folder / _MARKER).read_text(encoding="utf-8"))["files"]
+        sizes = parsed_json((folder / _MARKER).read_text(encoding="utf-8"))["files"]
         return all((folder / file).stat().st_size == size for file, size in sizes.items())
-    except (OSError, ValueError, KeyError):  # absent or damaged: the copy is made anew
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent or damaged: the copy is made anew
         return False
 
 

@@ -265,7 +265,7 @@ def _adapter_base(folder: Path) -> str:
         base = read_json(folder / ADAPTER_CONFIG)["base_model_name_or_path"]
     except (LeakmechError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / ADAPTER_CONFIG}: damaged, or does not name its base model") from error
-    if not base:
+    if not isinstance(base, str) or not base:
         raise ModelError(f"{folder / ADAPTER_CONFIG}: names no base model; load the base and add the adapter to it")
     return base
 

@@ -66,7 +66,7 @@ def read_model(folder: Path, *, dtype: torch.dtype, trust_remote_code: bool) -> 
     require_config(folder)
     with reading(f"{CONFIG} cannot be read", folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    _require_causal(config, folder, trust_remote_code=trust_remote_code)
+        _require_causal(config, folder, trust_remote_code=trust_remote_code)
     with reading("the weights cannot be read", folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True

@@ -5,7 +5,6 @@ Which samples are shown follows a fixed rule that looks at no score: evenly spac
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.text import Text
 
 from leakmech.core.errors import RunDirectoryError, UsageError, nearest
 from leakmech.core.store import read_jsonl_shard
+from leakmech.core.terminal import steers
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, Condition
 from leakmech.prompts.instructions import DEFAULT_TASK, resolve_instruction
 from leakmech.reports.cells import DASH, signed
@@ -25,7 +25,6 @@ from leakmech.runs.result import Result
 from leakmech.scoring.records import Record
 
 _STYLES = {"positive": "blue", "negative": "dark_orange"}
-_STEERING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # text direction
 
 
 @dataclass(frozen=True)
@@ -119,10 +118,7 @@ def evenly_spaced(n: int, number: int) -> list[int]:
 
 def printable(text: str) -> str:
     """`text` on one line and without control characters, which could steer the terminal that it is printed on."""
-    return "".join(
-        "\ufffd" if character in _STEERING or unicodedata.category(character) in ("Cc", "Cs") else character
-        for character in " ".join(text.split())
-    )
+    return "".join("\ufffd" if steers(character) else character for character in " ".join(text.split()))
 
 
 def mark(text: str, *, echo: bool, policy: str) -> str:

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from leakmech.core.terminal import literal
 from leakmech.reports.cells import cell, estimate, number, p_value, percent, signed, significant
 from leakmech.reports.doubts import answer_doubts
 
@@ -66,8 +67,8 @@ class Table:
 
 
 def _literal(text: str, style: str = "") -> Text:
-    """Text in which square brackets are not markup."""
-    return Text(text, style=style, no_wrap=False, overflow="fold")
+    """Text in which square brackets are not markup, and nothing steers the terminal."""
+    return Text(literal(text), style=style, no_wrap=False, overflow="fold")
 
 
 def value_of(name: str, show: Callable[[Any], str] = cell) -> Column:

@@ -15,6 +15,7 @@ from leakmech.core.store import read_json, read_jsonl_shard
 
 FORMAT_VERSION = 1
 RUN_FILE = "run.json"
+_SHAPE = {"kind": str, "command": str, "config": dict, "fingerprint": dict, "environment": dict}
 SCRIPT = "script"
 """Fact of a run that no command can continue: it was made from values that only a script has."""
 
@@ -98,7 +99,7 @@ class RunRecord:
     def find(cls, path: str | Path) -> RunRecord | None:
         """The record of the run in `path`, if there is a run."""
         file = Path(path) / RUN_FILE
-        return cls(Path(path), read_json(file)) if file.exists() else None
+        return cls(Path(path), _with_shape(file, read_json(file))) if file.exists() else None
 
     @property
     def kind(self) -> str:
@@ -112,8 +113,13 @@ class RunRecord:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings that decide its numbers."""
-        return self.values["config"]
+        """The settings that decide its numbers.
+
+        Whether code that comes with a model is run is never among them: it is for the user to say, not for a file.
+        """
+        if "config" not in self.values:
+            raise RunDirectoryError(f"{self.path / RUN_FILE}: damaged ('config' is missing)")
+        return {name: value for name, value in self.values["config"].items() if name != "trust_remote_code"}
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -134,6 +140,14 @@ class RunRecord:
         if self.fact(SCRIPT) or "_" in self.command:  # a function; names of commands have hyphens
             return "the same call"
         return shlex.join(["leakmech", self.command, "--out", str(self.path)])
+
+
+def _with_shape(file: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """What a ``run.json`` holds, if its entries are of the kinds that are written there."""
+    wrong = [name for name, kind in _SHAPE.items() if not isinstance(values.get(name, kind()), kind)]
+    if wrong:
+        raise RunDirectoryError(f"{file}: damaged ({wrong[0]!r} is of another kind)")
+    return values
 
 
 def stored_settings(path: str | Path, *, command: str = "bench") -> dict[str, Any]:

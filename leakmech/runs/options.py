@@ -25,7 +25,9 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from leakmech.core.errors import ConfigError, nearest
-from leakmech.runs.settings import Settings, Spelling, read_yaml
+from leakmech.core.validation import shown
+from leakmech.core.yaml_files import read_yaml
+from leakmech.runs.settings import Settings, Spelling
 
 Kind = Literal["switch", "value", "several", "either", "repeated", "pairs"]
 _REQUIRED = PydanticUndefined
@@ -244,7 +246,7 @@ def gathered(
 def _known(settings: type[Settings], values: dict[str, Any], file: Path) -> dict[str, Any]:
     for key in values:
         if key not in settings.model_fields:
-            raise ConfigError(f"{file}: unknown key {key!r}{nearest(str(key), settings.model_fields)}")
+            raise ConfigError(f"{file}: unknown key {shown(key)}{nearest(key, settings.model_fields)}")
     return values
 
 

@@ -21,6 +21,7 @@ from leakmech.core.errors import RunDirectoryError
 from leakmech.core.provenance import environment
 from leakmech.core.store import atomic_path, read_json, write_json
 from leakmech.core.tables import read_table, write_table
+from leakmech.core.validation import shown
 from leakmech.runs.directory import FORMAT_VERSION, RUN_FILE, RunDirectory, RunRecord
 from leakmech.runs.interrupt import interruptible
 from leakmech.runs.lock import DirectoryLock, refuse_in_use
@@ -203,7 +204,7 @@ def _refuse_other_settings(record: RunRecord, settings: Settings) -> None:
         key = changed[0]
         raise RunDirectoryError(
             f"{path}: holds a run with other settings ({', '.join(changed)}; {key} is "
-            f"{before.get(key)!r} there and {wanted[key]!r} here); choose another --out"
+            f"{shown(before.get(key))} there and {shown(wanted[key])} here); choose another --out"
         )
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from leakmech.core.errors import ConfigError
@@ -211,16 +210,3 @@ class StatisticsSettings(Settings):
 
     seed: int = Field(0, description="seed of everything that is drawn, and of the bootstrap")
     bootstrap_draws: int = Field(2_000, ge=100, description="bootstrap resamples of every interval")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a configuration file; ConfigError if it is missing, or not a mapping in YAML."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
-    return values

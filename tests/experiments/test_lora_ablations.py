@@ -7,8 +7,8 @@ import pytest
 from lora_ablations import read_settings
 
 from leakmech.core.errors import ConfigError
+from leakmech.core.yaml_files import read_yaml
 from leakmech.datasets.samples import load_dataset
-from leakmech.runs.settings import read_yaml
 from leakmech.studies.lora import run as lora_run
 from leakmech.studies.lora.run import training_sources
 from leakmech.studies.lora.sampling import example_counts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Self
 import pandas as pd
 
 from leakmech.core.errors import DatasetError, RunDirectoryError
-from leakmech.core.store import read_json, write_json
+from leakmech.core.store import parsed_json, read_json, write_json
 from leakmech.core.tables import write_table
 from leakmech.reports.tables import Table
 from leakmech.runs.result import Result
@@ -112,7 +111,7 @@ def import_annotation(
 
 def _read_key(path: Path) -> Key:
     try:
-        return Key.from_json(json.loads(path.read_text(encoding="utf-8")), path=path)
+        return Key.from_json(parsed_json(path.read_text(encoding="utf-8")), path=path)
     except OSError as error:
         raise DatasetError(
             f"{path}: cannot be read ({error.strerror}); name the folder that `leakmech annotate export` wrote"

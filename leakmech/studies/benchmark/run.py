@@ -71,7 +71,7 @@ def bench(
     progress
         Where to report progress; silent by default (:func:`leakmech.core.progress.rich_progress` draws bars).
     interim
-        Takes lines with interim estimates while the run generates (:func:`leakmech.core.progress.say` prints them);
+        Takes lines with interim estimates while the run generates (:func:`leakmech.core.terminal.say` prints them);
         none are made by default.
     **settings
         Fields of :class:`leakmech.studies.benchmark.settings.BenchConfig`, e.g. ``dataset="hexl", generations=10,

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leakmech.core.errors import ModelError, StorageError, UsageError
+from leakmech.core.errors import ModelError, UsageError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.store import atomic_path
+from leakmech.core.store import atomic_path, storage_errors
 from leakmech.datasets.facts import facts_to_choose_on, load_facts
 from leakmech.datasets.relevant_pairs import archive_pairs
 from leakmech.datasets.samples import PromptSet, load_dataset, pooled
@@ -352,7 +352,7 @@ def merge_lora(adapter: str | Path, out: str | Path, *, base: str | None = None,
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """Yield a folder beside `folder` that is renamed to it on success, and removed otherwise."""
-    try:
+    with storage_errors(folder, lost=""):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
@@ -363,5 +363,3 @@ def _new_folder(folder: Path) -> Iterator[Path]:
             temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be written ({error.strerror or error})") from error

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from leakmech.runs.settings import read_yaml
+from leakmech.core.yaml_files import read_yaml
 from leakmech.studies.lora.result import LoraResult
 from leakmech.studies.mitigation.family import Family
 from leakmech.studies.mitigation.mitigation import Mitigation

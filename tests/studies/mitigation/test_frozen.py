@@ -9,9 +9,9 @@ import pytest
 
 from leakmech import Mitigation
 from leakmech.core.errors import RunDirectoryError
+from leakmech.core.yaml_files import read_yaml
 from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.runs.run import Run
-from leakmech.runs.settings import read_yaml
 from leakmech.studies.mitigation.frozen import frozen_sets, record_frozen, refuse_another_choice
 from leakmech.studies.mitigation.report import measured_once
 from leakmech.studies.mitigation.settings import MitigateConfig
