@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakmech.core.errors import InterventionError
+from leakmech.core.errors import InterventionError, ModelError
 from leakmech.core.tensor_files import TensorFormat
+from leakmech.core.validation import shown
 from leakmech.interventions.checks import as_interventions, fitting_layout, refuse_overlaps
 from leakmech.interventions.types import Intervention  # from there, so that every kind is known
 from leakmech.models.load import LoadedModel
@@ -172,8 +173,12 @@ def _entries(description: Mapping[str, Any], tensors: Mapping[str, Tensor], path
 
 def _read_one(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Intervention:
     fields = {key: value for key, value in entry.items() if key != "stated"}
-    intervention = Intervention.from_dict(fields, tensors)
-    if entry.get("stated") != _stated(intervention):
+    try:
+        intervention = Intervention.from_dict(fields, tensors)
+        stated = _stated(intervention)
+    except (ModelError, TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
+        raise InterventionError(f"{shown(entry.get('kind'))}: a field is wrong ({error})") from error
+    if entry.get("stated") != stated:
         raise InterventionError(f"{intervention}: the file states another operation or convention than is computed")
     return intervention
 

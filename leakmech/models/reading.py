@@ -24,6 +24,7 @@ from leakmech.models.hashes import hash_base
 from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, first_line
 from leakmech.models.quiet import quiet
 
+_MOST_LAYERS = 2_000
 ADAPTER_CARD = "adapter_card.json"
 """Written beside adapters that leakmech trains; names the weights they belong to."""
 
@@ -67,6 +68,10 @@ def read_model(folder: Path, *, dtype: torch.dtype, trust_remote_code: bool) -> 
     with reading(f"{CONFIG} cannot be read", folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         _require_causal(config, folder, trust_remote_code=trust_remote_code)
+        if (
+            getattr(config.get_text_config(), "num_hidden_layers", 0) > _MOST_LAYERS
+        ):  # they are built before weights are looked for
+            raise ModelError(f"{folder}: {CONFIG} cannot be read (it names more than {_MOST_LAYERS:,} layers)")
     with reading("the weights cannot be read", folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True

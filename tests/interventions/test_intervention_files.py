@@ -231,3 +231,20 @@ def test_edits_that_share_one_gate_are_saved_together(kit, tmp_path):
     assert edits[0].tensors()["condition.vector"].data_ptr() == edits[1].tensors()["condition.vector"].data_ptr()
     save_interventions(edits, tmp_path / "edits.json")
     assert list(load_interventions(tmp_path / "edits.json")) == edits
+
+
+@pytest.mark.fault("X517", "hostile", "each value of a file of interventions by null, a list, a number …", "one line")
+def test_no_odd_value_of_a_description_ends_in_anything_but_a_line(make_tiny, kit, tmp_path):
+    told = []
+    for number, intervention in enumerate(kit.every_kind(make_tiny("llama-gqa")).values()):
+        path = save_interventions(intervention, tmp_path / f"{number}.json")
+        whole = json.loads(path.read_text())
+        for field in whole["interventions"][0]:
+            for odd in (None, -1, "x", [[None]]):
+                path.write_text(json.dumps(whole | {"interventions": [whole["interventions"][0] | {field: odd}]}))
+                try:
+                    load_interventions(path)
+                except InterventionError as error:
+                    told.append(str(error))
+    assert len(told) > 100
+    assert [one for one in told if "\n" in one or not one.startswith(str(tmp_path))] == []

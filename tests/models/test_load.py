@@ -475,3 +475,26 @@ def test_embedded_model_loads_under_its_name(embedded_model):
     assert embedded_model.n_parameters == 134_515_008
     assert embedded_model.model.config._name_or_path == embedded_model.name
     assert load_model(embedded_model.model).tokenizer_hash == embedded_model.tokenizer_hash
+
+
+@pytest.mark.fault("X518", "hostile", "config.json of 10**30 layers, and of odd shapes", "one line, at once")
+def test_odd_shapes_of_a_configuration_are_one_line(save_tiny):
+    folder = save_tiny("llama-gqa")
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"num_hidden_layers": 10**30}))
+    assert _message(folder) == f"{folder}: config.json cannot be read (it names more than 2,000 layers)"
+    odd = [{"architectures": 5}, {"auto_map": 5}, {"hidden_size": "x"}, {"rope_parameters": [1]}, {"model_type": None}]
+    for text in ["[1]", "null", "[" * 100_000, '{"a": ', *(json.dumps(config | change) for change in odd)]:
+        file.write_text(text)
+        told = _message(folder)
+        assert told.startswith(f"{folder}: ")
+        assert "\n" not in told
+
+
+@pytest.mark.fault("X519", "hostile", "adapter_config.json whose base is a number, or that is a list", "one line")
+def test_odd_shapes_of_an_adapter_are_one_line(tmp_path):
+    file = tmp_path / "adapter_config.json"
+    for text in ('{"base_model_name_or_path": 5}', '{"base_model_name_or_path": ["a"]}', "[1]", "[" * 100_000, "null"):
+        file.write_text(text)
+        assert _message(tmp_path).startswith(f"{file}: ")
