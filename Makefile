@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint format clean
+.PHONY: demo test fuzz lint format clean
 
 demo: $(STAMP)
 	$(BIN)/leakmech bench configs/quickstart.yaml --out runs/demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Damaged files of every kind for ten minutes; the suite tries a few of each.
+fuzz: $(STAMP)
+	FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/test_fuzz.py --timeout 0
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -14,10 +14,18 @@ class LeakmechWarning(UserWarning):
     """Something that a user should know and that stops nothing; the command line prints it as one line."""
 
 
+_LONGEST_MESSAGE = 1_000
+
+
 class LeakmechError(Exception):
     """Base of all expected errors: the run is incomplete or failed (exit code 1)."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        message = " ".join(message.splitlines())  # names and values come from files, and may be anything
+        half = _LONGEST_MESSAGE // 2
+        super().__init__(message if len(message) <= 2 * half else f"{message[:half]} … {message[-half:]}")
 
 
 class UsageError(LeakmechError):

@@ -50,7 +50,7 @@ def user_rows(path: Path, *, columns: Sequence[str] | None = None, with_empty: b
             if with_empty or any(map(_has_content, row.values())):
                 yield number, row
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or str(error).splitlines()[0]})") from error
 
 
 def _has_content(value: Any) -> bool:
@@ -199,8 +199,10 @@ def _parquet(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, EOFError) as error:
+        file = pq.ParquetFile(path)
+        _ = file.schema_arrow.names  # read when it is asked for
+        return file
+    except (pa.ArrowException, EOFError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: is not a parquet file ({str(error).splitlines()[0]})") from error
 
 
@@ -208,9 +210,9 @@ def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
     import pyarrow as pa
 
     file, number = _parquet(path), 0
-    names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
-    wanted = names if columns is None else [name for name in names if name in columns]
     try:
+        names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
+        wanted = names if columns is None else [name for name in names if name in columns]
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
             for row in batch.to_pylist():
                 number += 1

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,10 +93,26 @@ def _json_line(row: Mapping[str, Any]) -> bytes:
     return utf8(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Write a data frame as parquet, atomically."""
+def write_parquet(path: Path, *frames: pd.DataFrame) -> None:
+    """Write a data frame as parquet, atomically; several stand below each other."""
+    write_parquet_parts(path, frames)
+
+
+def write_parquet_parts(path: Path, frames: Iterable[pd.DataFrame]) -> None:
+    """Write data frames of the same columns below each other as parquet, atomically, as they come."""
+    import pyarrow as pa  # here, since it takes long to import
+    import pyarrow.parquet as pq
+
     with atomic_path(path) as temporary:
-        frame.to_parquet(temporary, index=False)
+        writer = None
+        try:
+            for frame in frames:
+                table = pa.Table.from_pandas(frame, schema=writer and writer.schema, preserve_index=False)
+                writer = writer or pq.ParquetWriter(temporary, table.schema)
+                writer.write_table(table)
+        finally:
+            if writer is not None:
+                writer.close()
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -124,6 +141,34 @@ def _drop_torn_line(file: Any) -> None:
 
 def read_jsonl_shard(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of an append-only shard; a last line without its newline is torn and dropped."""
+    return (row for _, row in _shard_rows(path))
+
+
+class ShardIndex:
+    """Where the rows of shards stand, by one of their fields, so that few of them need be in memory."""
+
+    def __init__(self, shards: Iterable[Path], field: str) -> None:
+        self._shards = list(shards)
+        self._places: dict[str, tuple[array[int], array[int]]] = {}
+        for number, shard in enumerate(self._shards):
+            for offset, row in _shard_rows(shard):
+                numbers, offsets = self._places.setdefault(row[field], (array("H"), array("Q")))
+                numbers.append(number)
+                offsets.append(offset)
+
+    def rows(self, value: str) -> list[dict[str, Any]]:
+        """The rows whose field has this value, in their order."""
+        found = []
+        for number, offset in zip(*self._places.get(value, ((), ())), strict=True):
+            with self._shards[number].open("rb") as file:
+                file.seek(offset)
+                found.append(parsed_json(file.readline()))
+        return found
+
+
+def _shard_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(place in bytes, row) of every complete row of a shard."""
+    place = 0
     with Path(path).open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
@@ -134,7 +179,8 @@ def read_jsonl_shard(path: Path) -> Iterator[dict[str, Any]]:
                 raise RunDirectoryError(
                     f"{path}:{number}: damaged line ({error}); delete the file to redo it"
                 ) from error
-            yield row
+            yield place, row
+            place += len(line)
 
 
 def parsed_json(text: str | bytes) -> Any:
@@ -168,6 +214,11 @@ def slug(name: str | Path) -> str:
 
 def content_hash(*parts: bytes | str) -> str:
     """A short (16 hex digits) BLAKE2 hash of texts or bytes."""
+    return hash_of_parts(parts)
+
+
+def hash_of_parts(parts: Iterable[bytes | str]) -> str:
+    """:func:`content_hash` of texts or bytes as they come."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         data = utf8(part) if isinstance(part, str) else part

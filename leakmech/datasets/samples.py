@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from leakmech.core.errors import DatasetError, nearest
 from leakmech.core.rows import read_items
-from leakmech.core.store import content_hash, write_jsonl
+from leakmech.core.store import hash_of_parts, write_jsonl
 from leakmech.core.validation import CLOSED, Text, Words
 
 Condition = Literal["control", "positive", "neutral", "negative"]
@@ -94,7 +94,7 @@ class PromptSet:
 
     @property
     def content_hash(self) -> str:
-        return content_hash(*(json.dumps(sample.to_dict(), sort_keys=True) for sample in self.samples))
+        return hash_of_parts(json.dumps(sample.to_dict(), sort_keys=True) for sample in self.samples)
 
     def take(self, limit: int | None) -> PromptSet:
         """The first `limit` samples (all for None)."""

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError
-from leakmech.core.store import read_json, read_jsonl_shard
+from leakmech.core.store import ShardIndex, read_json, read_jsonl_shard
 
 FORMAT_VERSION = 1
 RUN_FILE = "run.json"
@@ -72,8 +72,15 @@ class RunDirectory:
 
     def generations(self) -> Iterator[dict[str, Any]]:
         """All generations on disk; a torn last line of a shard is left out."""
-        for shard in sorted((self.path / "generations").glob("*.jsonl")):
+        for shard in self._shards():
             yield from read_jsonl_shard(shard)
+
+    def generations_by_sample(self) -> ShardIndex:
+        """Where the generations of every sample are, to be read one sample after the other."""
+        return ShardIndex(self._shards(), "sample")
+
+    def _shards(self) -> list[Path]:
+        return sorted((self.path / "generations").glob("*.jsonl"))
 
     def scores(self) -> pd.DataFrame:
         """One row per generation, see :mod:`leakmech.scoring.records`."""

@@ -14,7 +14,7 @@ the answer after the control prompt, in nats a token, and ``on_task`` whether th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,19 +75,27 @@ class Scorer:
         by_sample: dict[str, list[Record]] = {sample.id: [] for sample in samples}
         for record in records:
             by_sample[record["sample"]].append(record)
+        return pd.concat(self.chunks(samples, by_sample.__getitem__, on_scored=on_scored), ignore_index=True)
+
+    def chunks(
+        self,
+        samples: PromptSet,
+        records_of: Callable[[str], Sequence[Record]],
+        *,
+        on_scored: Callable[[int], None] | None = None,
+    ) -> Iterator[pd.DataFrame]:
+        """As :meth:`score`, the table in parts; `records_of` gives the generations of a sample."""
         order = {condition: i for i, condition in enumerate(CONDITIONS)}
-        frames = []
         chunk = list(samples)
         for start in range(0, len(chunk), _SAMPLES_PER_CHUNK):
             rows = [
                 (sample, record)
                 for sample in chunk[start : start + _SAMPLES_PER_CHUNK]
-                for record in sorted(by_sample[sample.id], key=lambda r: (order[r["condition"]], r["generation"]))
+                for record in sorted(records_of(sample.id), key=lambda r: (order[r["condition"]], r["generation"]))
             ]
-            frames.append(self._score_rows(rows))
+            yield self._score_rows(rows)
             if on_scored:
                 on_scored(len(rows))
-        return pd.concat(frames, ignore_index=True)
 
     def _score_rows(self, rows: Sequence[tuple[Sample, Record]]) -> pd.DataFrame:
         """Score some rows; every text, injections included, is embedded in one call, so that equal texts tie."""

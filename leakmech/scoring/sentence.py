@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Literal, get_args
@@ -196,6 +196,23 @@ class FirstSentences:
     def up_to_scored(self, prompt_id: str, text: str, policy: Cleaning) -> str:
         """What the model wrote up to the end of the sentence that `policy` scores; empty if it scores none."""
         return self.cleaner.up_to_scored(text, self.texts[prompt_id], policy)
+
+
+class PromptTexts(Mapping[str, PromptText]):
+    """The parts of many prompts, by prompt id, made when they are asked for; `instruction` goes before their own."""
+
+    def __init__(self, prompts: Mapping[str, Prompt], instruction: str | None) -> None:
+        self._prompts = prompts
+        self._text = lru_cache(maxsize=4096)(lambda name: PromptText.of(prompts[name], instruction=instruction))
+
+    def __getitem__(self, name: str) -> PromptText:
+        return self._text(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._prompts)
+
+    def __len__(self) -> int:
+        return len(self._prompts)
 
 
 def cut_repetition(sentence: str, prompt: PromptText) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from leakmech.core.errors import DatasetError, nearest
 from leakmech.core.rows import as_id
-from leakmech.core.store import content_hash
+from leakmech.core.store import hash_of_parts
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, PromptSet
 
 FIELDS = ("sample", "condition", "generation", "text")
@@ -45,7 +45,7 @@ class ExternalGenerations:
     @property
     def content_hash(self) -> str:
         """Hash of all texts and of the prompts that they complete."""
-        return content_hash(*(json.dumps([*key, text]) for key, text in self.texts.items()))
+        return hash_of_parts(json.dumps([*key, text]) for key, text in self.texts.items())
 
 
 def read_generations(

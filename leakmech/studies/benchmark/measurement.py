@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from leakmech.core.progress import Progress
-from leakmech.core.store import content_hash, write_parquet
+from leakmech.core.store import content_hash, write_parquet, write_parquet_parts
 from leakmech.datasets.samples import FITTING_DATASETS, RELEVANT_DATASETS, PromptSet, load_dataset
 from leakmech.prompts.arrangement import arrange, injection_place
 from leakmech.prompts.bodies import ArrangedSample
@@ -49,6 +49,9 @@ from leakmech.scoring.topic import (
     topic_statistics,
 )
 from leakmech.studies.benchmark.settings import ScoringConfig
+
+_ROWS_AT_ONCE = 20_000
+"""Scores of so many generations are written together."""
 
 
 @dataclass(frozen=True)
@@ -141,10 +144,11 @@ class Measurement:
         """
         scorer = self.scorer(instruction_text=instruction_text, generations=generations)
         with progress("scoring", total=n_rows, done=0) as advance:
-            frame = scorer.score(self.samples, files.generations(), on_scored=advance)
+            chunks = scorer.chunks(self.samples, files.generations_by_sample().rows, on_scored=advance)
+            write_parquet_parts(files.scores_file, _joined(chunks))
         if isinstance(log_p_control, Mapping):
-            frame = with_on_task(frame, log_p_control)
-        write_parquet(files.scores_file, frame)
+            write_parquet(files.scores_file, with_on_task(files.scores(), log_p_control))
+        frame = files.scores()
         statistics = self._statistics(frame, scorer.injections)
         if log_p_control is not None:
             statistics |= self._on_task(statistics, log_p_control if isinstance(log_p_control, str) else frame)
@@ -248,6 +252,18 @@ class Measurement:
             estimator.name: leakage_scores(frame, policy, estimator=estimator.name if position else None)
             for position, estimator in enumerate(self.estimators)
         }
+
+
+def _joined(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Frames put together until they have enough rows."""
+    waiting: list[pd.DataFrame] = []
+    for frame in frames:
+        waiting.append(frame)
+        if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
+            yield pd.concat(waiting, ignore_index=True)
+            waiting = []
+    if waiting:
+        yield pd.concat(waiting, ignore_index=True)
 
 
 def arranged_samples(config: ScoringConfig) -> PromptSet:

@@ -11,6 +11,7 @@ finished is a random part of the data set (:mod:`leakmech.studies.benchmark.inte
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from typing import Any
 from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress
 from leakmech.core.seeds import numpy_generator
-from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard
+from leakmech.core.store import append_jsonl, hash_of_parts, read_jsonl_shard
 from leakmech.datasets.samples import Condition, PromptSet
 from leakmech.generation.decode import Row
 from leakmech.generation.engine import Engine
@@ -35,6 +36,7 @@ from leakmech.models.load import LoadedModel
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Prompt, Prompting, Renderer
 from leakmech.prompts.rewrites import PromptRewrite, find_rewrite
+from leakmech.prompts.table import PromptTable
 from leakmech.runs.directory import RunDirectory, RunRecord
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 from leakmech.studies.benchmark.settings import BenchConfig
@@ -60,9 +62,9 @@ class RunPrompts:
         return Renderer(self.loaded.tokenizer, Prompting.of(self.config))
 
     @cached_property
-    def given(self) -> dict[str, Prompt]:
+    def given(self) -> Mapping[str, Prompt]:
         """By id, the prompts as the data set has them."""
-        return {prompt.id: prompt for prompt in self.renderer.prompts(self.samples, self.config.conditions)}
+        return PromptTable(self.renderer, self.samples, self.config.conditions)
 
     @cached_property
     def rewrite(self) -> PromptRewrite | None:
@@ -99,7 +101,7 @@ class RunPrompts:
         return None if threshold is None else load_encoder()
 
     @cached_property
-    def completed(self) -> dict[str, Prompt]:
+    def completed(self) -> Mapping[str, Prompt]:
         """By id, the prompts that the model completes: rewritten if the configuration says so."""
         if self.rewrite is None:
             return self.given
@@ -118,22 +120,28 @@ class RunPrompts:
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
-    def _n_generations(self, prompt: Prompt) -> int:
+    def _n_generations(self, condition: Condition) -> int:
         """The control prompts' second K are the noise floor."""
         k = self.config.generations
-        return 2 * k if self.config.noise_floor and prompt.condition == "control" else k
+        return 2 * k if self.config.noise_floor and condition == "control" else k
 
     @cached_property
     def n_rows(self) -> int:
-        return sum(map(self._n_generations, self.given.values()))
+        return len(self.samples) * sum(map(self._n_generations, set(self.config.conditions)))
 
-    @cached_property
+    def has_row(self, prompt_id: str, generation: int) -> bool:
+        """Whether a generation is one of the run's."""
+        condition: Any = prompt_id.rpartition("/")[2]
+        return prompt_id in self.given and generation < self._n_generations(condition)
+
+    @property
     def rows(self) -> list[Row]:
-        """Every generation of the run."""
+        """Every generation of the run; made anew each time, since they are many."""
         rows = []
         spans, blocks = self._spans(), self._blocks()
+        ids: dict[int, int] = {}  # one object for each token id, where a tokenizer makes one for each token
         for prompt in self.completed.values():
-            tokens, *references = self._tokens_read(prompt)
+            tokens, *references = (tuple(ids.setdefault(i, i) for i in read) for read in self._tokens_read(prompt))
             rows += [
                 Row(
                     prompt.id,
@@ -143,7 +151,7 @@ class RunPrompts:
                     spans=spans.get(prompt.id),
                     block=blocks[prompt.sample],
                 )
-                for i in range(self._n_generations(prompt))
+                for i in range(self._n_generations(prompt.condition))
             ]
         return rows
 
@@ -222,14 +230,14 @@ class RunPrompts:
 
     def fingerprint(self) -> dict[str, str]:
         """Hashes of what is read: the prompts, how they are rewritten, and their references."""
-        found = {"prompts": content_hash(*(f"{p.id}\x1f{p.rendered}" for p in self.given.values()))}
+        found = {"prompts": hash_of_parts(f"{p.id}\x1f{p.rendered}" for p in self.given.values())}
         if self.rewrite is not None:
             found["prompt_rewrite"] = self.rewrite.hash
         if self._rewriting_encoder is not None:
             found["rewriting_encoder"] = self._rewriting_encoder.hash
         if self.config.contrast is not None:
             references = (reference.rendered for p in self.given.values() for reference in self._references(p))
-            found["contrast"] = content_hash(*references)
+            found["contrast"] = hash_of_parts(references)
         return found
 
     def provenance(self) -> dict[str, Any]:

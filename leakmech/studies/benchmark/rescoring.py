@@ -21,6 +21,7 @@ from leakmech.prompts.arrangement import injection_place
 from leakmech.prompts.render import Prompt, Prompting, Renderer
 from leakmech.runs.directory import RunRecord
 from leakmech.runs.run import Run, run_path
+from leakmech.runs.sources import SOURCES, is_as_it_was, source_stamps
 from leakmech.scoring.records import MISSING, ControlLikelihoods, control_likelihoods
 from leakmech.scoring.sentence import PromptText
 from leakmech.studies.benchmark.external import ExternalGenerations, read_generations
@@ -79,13 +80,17 @@ def score(
     if scored is not None and path.resolve() == source.resolve():
         raise RunDirectoryError(f"{path}: is the run that is read; choose another --out")
     Run.check(path, config)
+    stamps = source_stamps(config, str(source)) | {f"column {field}": name for field, name in columns.items()}
+    if is_as_it_was(path, stamps):
+        return BenchResult.load(path)
     samples = arranged_samples(config)
     given = _read(source, scored, samples, config, columns)
     measurement = Measurement.load(config, given.samples, whole=samples)
     prompts = _prompts(given.samples, config)
     inserted = scored.record.fact("inserted_text") if scored is not None else None
     instruction_text = ". ".join(part for part in (_renderer(config).instruction_text, inserted) if part)
-    origin = {"source": str(source), "columns": dict(columns)} | ({"inserted_text": inserted} if inserted else {})
+    origin: dict[str, Any] = {"source": str(source), "columns": dict(columns), SOURCES: stamps}
+    origin |= {"inserted_text": inserted} if inserted else {}
     fingerprint = {"generations": given.content_hash, **measurement.fingerprint()}
     with Run.open(path, config, fingerprint, **origin, **measurement.provenance()) as run:
         if run.finished:

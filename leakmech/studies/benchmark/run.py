@@ -7,7 +7,7 @@ Order on disk: ``run.json`` and ``prompts.jsonl`` first, then ``generations/`` g
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,7 +33,8 @@ from leakmech.models.load import LoadedModel, load_adapter, load_configured
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT, RunDirectory
 from leakmech.runs.run import Run, run_path
-from leakmech.scoring.sentence import FirstSentences
+from leakmech.runs.sources import SOURCES, is_as_it_was, source_stamps
+from leakmech.scoring.sentence import FirstSentences, PromptTexts
 from leakmech.studies.benchmark.interim import MOST_GENERATIONS, NEEDED, Interim
 from leakmech.studies.benchmark.measurement import Measurement, arranged_samples
 from leakmech.studies.benchmark.on_task import AnswersAfterControl
@@ -139,18 +140,18 @@ def run_benchmark(
     Run.check(path, config)
     started = time.perf_counter()
     in_script = model is not None or bool(interventions) or engine_of != HFEngine.of
-    from_file = bool(config.intervention) and not interventions
-    if from_file:
-        if config.intervention.startswith(_IN_MEMORY):
+    if not (in_script or outside) and is_as_it_was(path, source_stamps(config)):
+        return BenchResult.load(path)
+    file = None if interventions else config.intervention
+    if file:
+        if file.startswith(_IN_MEMORY):
             raise UsageError(f"{path}: its interventions were given as values; continue it with the same values")
-        interventions = load_interventions(config.intervention)
+        interventions = load_interventions(file)
     samples = arranged_samples(config)
     measurement = Measurement.load(config, samples.take(config.limit), whole=samples, topic=topic)
     base = load_configured(config, model, tokenizer)
-    if from_file:
-        load_interventions(
-            config.intervention, prompt_form=Renderer(base.tokenizer, Prompting.of(config)).resolved_form
-        )
+    if file:
+        load_interventions(file, prompt_form=Renderer(base.tokenizer, Prompting.of(config)).resolved_form)
     loaded = _adapted(base, config, interventions)
     timing = {"load_s": time.perf_counter() - started}
     files, engine = RunDirectory(path), engine_of(loaded)
@@ -225,9 +226,8 @@ class _Benchmark:
     @cached_property
     def sentences(self) -> FirstSentences:
         """What is scored of the generations of each prompt."""
-        return FirstSentences.of(
-            self.reading.given.values(), self.measurement.cleaner, instruction=self.reading.instruction_text
-        )
+        texts = PromptTexts(self.reading.given, self.reading.instruction_text)
+        return FirstSentences(texts, self.measurement.cleaner)
 
     def complete(self, timing: dict[str, float], started: float, *, in_script: bool) -> BenchResult:
         """Do what is missing and return the result."""
@@ -276,6 +276,9 @@ class _Benchmark:
         if self.tilt is not None:
             self.tilt.refuse()
         self.reading.refuse_unreadable()
+        origin: dict[str, Any] = {SCRIPT: True} if in_script else {}
+        if not (in_script or self.outside):
+            origin[SOURCES] = source_stamps(self.config)
         return Run.open(
             self.files.path,
             self.config,
@@ -285,7 +288,7 @@ class _Benchmark:
             interventions=[str(intervention) for intervention in self.interventions],
             **self.reading.provenance(),
             **self.measurement.provenance(),
-            **({SCRIPT: True} if in_script else {}),
+            **origin,
         )
 
     def _saved(self) -> str:
@@ -296,13 +299,12 @@ class _Benchmark:
 
     def _generate(self) -> dict[str, float]:
         """Generate what is missing, batch by batch; the time that it took."""
-        before = list(self.files.generations())
-        done = {(record["prompt_id"], record["generation"]) for record in before}
+        done = {(record["prompt_id"], record["generation"]) for record in self.files.generations()}
         self._drop_foreign(done)
         self.engine.clock.reset()  # rewriting took time of its own
         if len(done) == self.reading.n_rows:
             return self._timing(0)
-        interim = self._interim(before)
+        interim = self._interim(self.files.generations())
         c, rows, size = self.config, self.reading.rows, self.reading.batch_size()
         hooks = apply(self.loaded.model, self.hooked) if self.hooked else nullcontext()
         with hooks as applied, self.progress("generating", total=len(rows), done=len(done)) as advance:
@@ -323,7 +325,7 @@ class _Benchmark:
                     interim.add(records)
         return self._timing(len(rows) - len(done), interim)
 
-    def _interim(self, before: Sequence[dict[str, Any]]) -> Interim | None:
+    def _interim(self, before: Iterable[dict[str, Any]]) -> Interim | None:
         """What says estimates while the run goes on; None if nobody listens, or the run lacks a condition for them."""
         if self.say is None or not set(self.config.conditions) >= NEEDED:
             return None
@@ -334,10 +336,9 @@ class _Benchmark:
         return interim
 
     def _drop_foreign(self, done: set[tuple[str, int]]) -> None:
-        wanted = {(row.prompt_id, row.generation) for row in self.reading.rows}
-        foreign = done - wanted
+        foreign = [row for row in done if not self.reading.has_row(*row)]
         if foreign:
-            raise RunDirectoryError(f"{self.files.path}: holds generations of other prompts, e.g. {sorted(foreign)[0]}")
+            raise RunDirectoryError(f"{self.files.path}: holds generations of other prompts, e.g. {min(foreign)}")
 
     def _record(self, generation: Generation) -> dict[str, Any]:
         prompt = self.reading.given[generation.prompt_id]

@@ -98,7 +98,7 @@ def test_an_interrupted_scoring_can_be_started_again(finished, tmp_path, monkeyp
 
     expected = leakmech.score(finished.path, out=tmp_path / "a")
     with monkeypatch.context() as patch:
-        patch.setattr(Scorer, "score", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Scorer, "_score_rows", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(InterruptedRunError, match=r"no score is saved yet; continue with: leakmech score --out"):
             leakmech.score(finished.path, out=tmp_path / "b")
     with pytest.raises(RunDirectoryError, match="is not finished; continue it with: leakmech score"):
