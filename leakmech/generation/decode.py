@@ -30,11 +30,13 @@ from leakmech.core.answers import spoken
 from leakmech.core.errors import GenerationError
 from leakmech.core.seeds import row_keys
 from leakmech.generation.decoding import Decoding
+from leakmech.generation.rereading import RereadingStream, keeps_a_state
 from leakmech.generation.sampler import sample_tokens
-from leakmech.generation.streams import Stream
+from leakmech.generation.streams import Read, Stream
 from leakmech.generation.vocabulary import START, Vocabulary
 from leakmech.interventions.applied import Applied
 from leakmech.interventions.positions import PromptSpans, RowPositions
+from leakmech.models.adapters import base_of
 
 FinishReason = Literal["stop", "sentence", "length"]
 StopRule = Callable[[str, str], bool]
@@ -178,6 +180,25 @@ class Decoder:
                     f"prompt {row.prompt_id!r}: has {len(row.references)} reference prompts; decoding takes {wanted}"
                 )
 
+    @cached_property
+    def _rereads(self) -> bool:
+        return keeps_a_state(base_of(self.model))
+
+    def stream_of(self, prompts: Sequence[Read]) -> Stream:
+        """What the model reads of one prompt a row."""
+        located = self.applied is not None
+        if self._rereads:
+            return RereadingStream(prompts, reread=self._reread, device=self.device, located=located)
+        return Stream(prompts, forward=self.forward, config=self.model.config, device=self.device, located=located)
+
+    def _reread(self, ids: Tensor) -> Tensor:
+        """Logits after whole texts of one length, from nothing."""
+        started = time.perf_counter()
+        logits = self.model(input_ids=ids, use_cache=False).logits[:, -1].float()
+        self.clock.forward += time.perf_counter() - started
+        self.clock.row_steps += ids.shape[0]
+        return logits
+
     def forward(
         self,
         ids: Tensor,
@@ -247,16 +268,7 @@ class _Batch:
     def admit(self, rows: Sequence[Row]) -> None:
         """Prefill the prompts of `rows` and let the rows in."""
         decoder, device = self.decoder, self.decoder.device
-        streams = [
-            Stream(
-                prompts,
-                forward=decoder.forward,
-                config=decoder.model.config,
-                device=device,
-                located=decoder.applied is not None,
-            )
-            for prompts in zip(*(row.read for row in rows), strict=True)
-        ]
+        streams = [decoder.stream_of(prompts) for prompts in zip(*(row.read for row in rows), strict=True)]
         keys = row_keys(decoder.seed, [r.prompt_id for r in rows], [r.generation for r in rows]).to(device)
         steps = torch.zeros(len(rows), dtype=torch.long, device=device)
         if self.live:

@@ -48,8 +48,9 @@ class HFEngine:
         """Rows that a batch may have on this device, from the size of the key-value cache and the logits."""
         model = self.model
         config = model.config.get_text_config()
-        n_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        n_heads = getattr(config, "num_attention_heads", None) or 1  # a state-space model has none
+        n_kv_heads = getattr(config, "num_key_value_heads", None) or n_heads
+        d_head = getattr(config, "head_dim", None) or config.hidden_size // n_heads
         size = model.dtype.itemsize
         per_position = 2 * config.num_hidden_layers * n_kv_heads * d_head * size
         n_positions = longest_prompt + min(max_new_tokens, _TYPICAL_NEW_TOKENS)

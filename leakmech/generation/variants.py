@@ -16,11 +16,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from leakmech.core.errors import UsageError
+from leakmech.core.errors import ModelError, UsageError
 from leakmech.core.seeds import stable_hash
 from leakmech.generation.cache import growing_cache
+from leakmech.generation.rereading import keeps_a_state
 from leakmech.interventions.applied import Applied
 from leakmech.interventions.positions import PromptSpans, RowPositions
+from leakmech.models.adapters import base_of
 from leakmech.models.batching import padded_left
 from leakmech.models.load import LoadedModel
 
@@ -93,6 +95,13 @@ class ModelVariant:
 
     loaded: LoadedModel
     change: Change | None = None
+
+    def __post_init__(self) -> None:
+        if keeps_a_state(base_of(self.loaded.model)):
+            raise ModelError(
+                f"{self.loaded.architecture}: keeps a state instead of keys and values, so that likelihoods of several "
+                "texts at once (tilt, on task, side effects) are not computed; bench measures it without them"
+            )
 
     @property
     def device(self) -> torch.device:
