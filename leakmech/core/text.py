@@ -119,9 +119,9 @@ def _end_of_closing(text: str, position: int) -> int:
     while position < len(text) and _closes(text, position):
         position += 1
     ahead = position
-    while ahead < len(text) and (text[ahead] in " \t" or is_emoji(text[ahead])):
+    while ahead < len(text) and (text[ahead] in " \t" or is_emoji(text[ahead]) or _combines(text[ahead])):
         ahead += 1
-        if is_emoji(text[ahead - 1]):
+        if text[ahead - 1] not in " \t":
             position = ahead
     return position
 
@@ -130,7 +130,12 @@ def _closes(text: str, position: int) -> bool:
     character = text[position]
     if character in _GERMAN_CLOSERS:
         return text[position + 1 : position + 2].isspace()
-    return character in _CLOSERS or (character > "\u02ff" and unicodedata.category(character) in ("Mn", "Mc", "Me"))
+    return character in _CLOSERS or _combines(character)
+
+
+def _combines(character: str) -> bool:
+    """Whether a character belongs to the one before it."""
+    return character > "\u02ff" and unicodedata.category(character) in ("Mn", "Mc", "Me")
 
 
 def is_emoji(character: str) -> bool:

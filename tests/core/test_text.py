@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import regex
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leakmech.core.text import (
@@ -66,13 +66,18 @@ ALPHABET = "aA 1.!?…。！？।॥؟۔։።།;\u037e…“”„「」」と
 
 
 @pytest.mark.fault("X318", "text", "an emoji after 。 and a space, while a model writes", "decided when it is there")
+@example("։🏽ू", "")
+@example("։\u200d\u0301", "")
 @given(st.text(ALPHABET, max_size=30), st.text(ALPHABET, max_size=10))
 def test_a_decided_sentence_never_changes_and_no_grapheme_is_cut(text, more):
     decided = [sentence for sentence, final in scan_sentences(text) if final]
     assert split_sentences(text + more)[: len(decided)] == decided
     assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
-    for sentence in split_sentences(text)[1:]:
-        assert not regex.match(r"[\p{M}\U000e0020-\U000e007f]", sentence) or text.startswith(sentence) or "\n" in text
+    place = 0
+    for sentence in split_sentences(text):
+        place = text.index(sentence, place)
+        assert not regex.match(r"[\p{M}\U000e0020-\U000e007f]", sentence) or place == 0 or text[place - 1].isspace()
+        place += len(sentence)
 
 
 @pytest.mark.parametrize(
