@@ -148,6 +148,8 @@ def is_emoji(character: str) -> bool:
 
 def _is_boundary(text: str, *, mark: int, after_marks: int, end: int) -> bool:
     """Whether the sentence ends here; False also while that cannot be known."""
+    if text[end:] and text[end:] in _GERMAN_CLOSERS:
+        return False  # it closes if a space follows
     gap = end
     while gap < len(text) and text[gap] in " \t\u3000":
         gap += 1
