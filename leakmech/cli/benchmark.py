@@ -67,11 +67,12 @@ def samples(
     number: Annotated[int, typer.Option("--number", "-n", help="How many samples to show.", min=1)] = 5,
     sample: Annotated[str | None, typer.Option(help="Show this sample only.")] = None,
     generation: Annotated[int, typer.Option(help="Index of the generation to show.", min=0)] = 0,
+    whole: Annotated[bool, typer.Option("--whole", help="Show all that the model wrote, reasoning included.")] = False,
 ) -> None:
     """Print example generations side by side: control, positive, neutral, negative."""
     from leakmech.reports.examples import examples_table
 
-    for table in examples_table(run, number=number, sample=sample, generation=generation):
+    for table in examples_table(run, number=number, sample=sample, generation=generation, whole=whole):
         console.print(table)
 
 

@@ -112,7 +112,7 @@ def _generations(result: Result, wanted: set[str]) -> dict[str, dict[str, list[l
         entry = [
             _cut(scored),
             None if text == scored else _cut(text),
-            mark(scored, echo=row["echo"], policy=policy),
+            mark(row, policy=policy),
             None if np.isnan(values).any() else [round(value, 3) for value in values],
         ]
         found.setdefault(row["sample"], {}).setdefault(row["condition"], []).append(entry)

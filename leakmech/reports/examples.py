@@ -72,11 +72,12 @@ def _injection(body: str, stem: str) -> str:
 
 
 def examples_table(
-    run: str | Path, *, number: int = 5, sample: str | None = None, generation: int = 0
+    run: str | Path, *, number: int = 5, sample: str | None = None, generation: int = 0, whole: bool = False
 ) -> list[Padding]:
     """Generations of some samples in all four conditions, for printing on a terminal: a caption, then a table a sample.
 
-    The `number` samples are evenly spaced in the order of the data set; `sample` is the id of the one to show instead.
+    The `number` samples are evenly spaced in the order of the data set; `sample` is the id of the one to show instead;
+    `whole` shows all that the model wrote, reasoning included, instead of the scored sentence.
     Texts of the model are literal: no markup, no control characters.
     """
     result = Result.load(run).of_kind("bench")
@@ -101,6 +102,11 @@ def examples_table(
     frame = result.scores
     shown = frame.loc[(frame["generation"] == generation) & frame["sample"].isin(chosen)]
     rows = {(row["sample"], row["condition"]): row for row in shown.to_dict("records")}
+    if whole:
+        for written in result.files.generations():
+            key = written["sample"], written["condition"]
+            if key in rows and written["generation"] == generation:
+                rows[key]["whole"] = written["text"]
     tables = [_table(texts[one], {c: rows[one, c] for c in CONDITIONS}, policy=summary["cleaning"]) for one in chosen]
     # Padding, because the console joins bare texts into one and forgets how they wrap.
     return [Padding(_wrapping(caption), 0), *tables]
@@ -121,10 +127,11 @@ def printable(text: str) -> str:
     return "".join("\ufffd" if steers(character) else character for character in " ".join(text.split()))
 
 
-def mark(text: str, *, echo: bool, policy: str) -> str:
+def mark(row: Record, *, policy: str) -> str:
     """What to say about a scored text that is not simply the first sentence; empty if there is nothing to say."""
+    text, echo = row["first_sentence"], row["echo"]
     if not text:
-        return "echo only" if echo else "empty"
+        return "reasoning only" if row.get("unanswered") else "echo only" if echo else "empty"
     if not echo:
         return ""
     return "echo" if policy == "raw" else "after an echo"
@@ -145,7 +152,8 @@ def _table(texts: SampleTexts, rows: Mapping[Condition, Record], *, policy: str)
     )
     table.add_column("condition", no_wrap=True)
     table.add_column("injection", ratio=2, overflow="fold")
-    table.add_column("first sentence", ratio=3, overflow="fold")
+    whole = any("whole" in row for row in rows.values())
+    table.add_column("all that was written" if whole else "first sentence", ratio=3, overflow="fold")
     table.add_column("valence", justify="right", no_wrap=True)
     for condition in CONDITIONS:
         row = rows[condition]
@@ -165,7 +173,7 @@ def _wrapping(text: str, *, style: str = "") -> Text:
 
 
 def _sentence(row: Record, *, policy: str) -> Text:
-    text, note = printable(row["first_sentence"]), mark(row["first_sentence"], echo=row["echo"], policy=policy)
+    text, note = printable(row.get("whole", row["first_sentence"])), mark(row, policy=policy)
     return Text.assemble((f"({note})", "dim"), " " if text else "", text) if note else Text(text)
 
 

@@ -82,9 +82,9 @@ def test_an_answer_that_only_repeats_the_prompt_and_an_empty_one_are_marked_and_
 
 
 def test_marks_depend_on_what_the_policy_did_with_the_echo():
-    assert mark("own words", echo=False, policy="raw") == ""
-    assert mark("own words", echo=True, policy="paper") == "after an echo"
-    assert mark("the prompt again", echo=True, policy="raw") == "echo"
+    assert mark({"first_sentence": "own words", "echo": False}, policy="raw") == ""
+    assert mark({"first_sentence": "own words", "echo": True}, policy="paper") == "after an echo"
+    assert mark({"first_sentence": "the prompt again", "echo": True}, policy="raw") == "echo"
 
 
 def test_markup_in_texts_of_the_model_is_not_interpreted(run):

@@ -6,8 +6,10 @@ import json
 
 import pytest
 from chains import save_chain
+from typer.testing import CliRunner
 
 import leakmech
+from leakmech.cli.app import app
 from leakmech.datasets.samples import PromptSet, Sample
 from leakmech.studies.benchmark.rescoring import score
 
@@ -87,6 +89,10 @@ def test_reasoning_without_an_answer_is_no_leakage_of_zero(tmp_path):
     warning = "Caution: 100 % of the generations are reasoning without an answer"
     assert warning in found.to_markdown()
     assert warning in found.report().read_text()
+    shown = CliRunner().invoke(app, ["samples", str(found.path)]).output
+    assert "(reasoning only)" in shown
+    assert THOUGHT.split(".")[0] not in shown
+    assert THOUGHT[:12] in CliRunner().invoke(app, ["samples", str(found.path), "--whole"]).output
 
 
 @pytest.mark.parametrize("specials", [(), ("<think>", "</think>")])
