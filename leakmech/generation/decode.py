@@ -295,7 +295,12 @@ class _Batch:
     def step(self) -> list[Generation]:
         """Draw one token for every row, let go of the rows that end, and run the model on the others."""
         tokens, broken = sample_tokens(
-            self._logits(), self.streams[0].seen, keys=self.keys, steps=self.steps, decoding=self.decoder.decoding
+            self._logits(),
+            self.streams[0].seen,
+            keys=self.keys,
+            steps=self.steps,
+            decoding=self.decoder.decoding,
+            lengths=self.streams[0].lengths,
         )
         drawn, bad = torch.stack([tokens, broken.long()]).tolist()
         for live, token, is_bad in zip(self.live, drawn, bad, strict=True):

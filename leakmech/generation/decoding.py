@@ -9,7 +9,7 @@ from leakmech.core.answers import Markers, parse_markers
 from leakmech.core.errors import ConfigError
 from leakmech.core.validation import described
 
-_NEWER = ("reasoning_tokens", "reasoning_markers")
+_NEWER = ("no_repeat_ngrams", "reasoning_tokens", "reasoning_markers")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class Decoding:
     repetition_penalty: float = described(
         1.1, "divides (multiplies, if negative) the logits of tokens so far (Keskar et al. 2019); 1 is none"
     )
+    no_repeat_ngrams: int = described(
+        0, "length of token sequences that may not occur twice in prompt and answer, as in transformers; 0 is none"
+    )
     reasoning_tokens: int = described(
         1024, "longest reasoning in tokens, of a model that thinks before it answers; the answer is counted apart"
     )
@@ -42,6 +45,7 @@ class Decoding:
             ("temperature", self.temperature == "model" or self.temperature >= 0, "0 (greedy) or more, or 'model'"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
+            ("no_repeat_ngrams", self.no_repeat_ngrams >= 0, "0 (none) or more"),
             ("reasoning_tokens", self.reasoning_tokens >= 0, "0 or more"),
             ("repetition_penalty", self.repetition_penalty > 0, "positive"),
         ):

@@ -1,7 +1,7 @@
 """Coupled sampling: which token a row draws, given its logits and its address.
 
-The order of operations is the one Hugging Face uses: repetition penalty, temperature, top-k, top-p. The draw is
-Gumbel-max over the candidates that are left, with noise addressed by (seed, prompt, generation, step, token)
+The order of operations is the one Hugging Face uses: repetition penalty, n-grams, temperature, top-k, top-p. The draw
+is Gumbel-max over the candidates that are left, with noise addressed by (seed, prompt, generation, step, token)
 (:mod:`leakmech.core.seeds`).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from transformers import NoRepeatNGramLogitsProcessor
 
 from leakmech.core.seeds import gumbel_noise
 from leakmech.generation.decoding import Decoding
@@ -23,6 +24,20 @@ def penalise_repetition(logits: Float[Tensor, "rows vocab"], seen: Int[Tensor, "
     logits.scatter_(1, seen, torch.where(scores < 0, scores * penalty, scores / penalty))
 
 
+def forbid_repeated_ngrams(
+    logits: Float[Tensor, "rows vocab"], seen: Int[Tensor, "rows seen"], lengths: Int[Tensor, " rows"], size: int
+) -> None:
+    """Set the logits of tokens that would end a sequence of `size` tokens a second time to -inf, in place.
+
+    Row i has its last ``lengths[i]`` columns; what lies before is padding. The rule is that of transformers.
+    """
+    if size == 0:
+        return
+    processor = NoRepeatNGramLogitsProcessor(size)
+    for row, length in enumerate(lengths.tolist()):
+        logits[row] = processor(seen[row : row + 1, -length:], logits[row : row + 1])[0]
+
+
 def sample_tokens(
     logits: Float[Tensor, "rows vocab"],
     seen: Int[Tensor, "rows seen"],
@@ -30,13 +45,18 @@ def sample_tokens(
     keys: Int[Tensor, " rows"],
     steps: Int[Tensor, " rows"],
     decoding: Decoding,
+    lengths: Int[Tensor, " rows"] | None = None,
 ) -> tuple[Int[Tensor, " rows"], Bool[Tensor, " rows"]]:
     """Draw one token for every row, and say which rows have NaN or infinite logits, so that their token means nothing.
 
-    `logits` (float32) are changed in place. `seen` holds the tokens of prompt and row, padded with any id of the row.
+    `logits` (float32) are changed in place. `seen` holds the tokens of prompt and row, padded with any id of the row;
+    `lengths` counts those that are no padding (None: all).
     """
     temperature = decoding.sampling_temperature
     penalise_repetition(logits, seen, decoding.repetition_penalty)
+    if decoding.no_repeat_ngrams:
+        own = torch.full((len(seen),), seen.shape[1]) if lengths is None else lengths
+        forbid_repeated_ngrams(logits, seen, own, decoding.no_repeat_ngrams)
     n_candidates = 1 if temperature == 0 else min(decoding.top_k or logits.shape[1], logits.shape[1])
     scores, candidates = logits.topk(n_candidates, dim=1)  # NaN sorts first, so the top shows any of them
     broken = ~torch.isfinite(scores[:, 0])

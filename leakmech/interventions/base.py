@@ -155,7 +155,8 @@ class Intervention(ABC):
     Attributes
     ----------
     positions
-        The tokens at which it acts: ``all``, ``prompt``, ``injection``, ``stem``, ``last_prompt`` or ``generated``.
+        The tokens at which it acts: ``all``, ``prompt``, ``injection``, ``stem``, ``last_prompt``, ``generated`` or
+        ``newest`` (the prompt's last token and all generated ones).
     condition
         Decides in which rows it acts; None: in all.
     model_hash

@@ -35,7 +35,7 @@ from leakmech.models.layout import Layout
 Method = Literal["zero", "mean", "resample"]
 
 # From the general to the particular: a later class of positions has the last word.
-_CLASSES = ("all", "prompt", "generated", "stem", "injection", "last_prompt")
+_CLASSES = ("all", "prompt", "generated", "newest", "stem", "injection", "last_prompt")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class AffineMap:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class _ComponentIntervention(Intervention):
+class ComponentIntervention(Intervention):
     """Shared by all kinds that name components."""
 
     allowed: ClassVar[tuple[ComponentKind, ...]]
@@ -92,7 +92,7 @@ class _ComponentIntervention(Intervention):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class _Ablate(_ComponentIntervention):
+class _Ablate(ComponentIntervention):
     method: Method = "zero"
     values: Mapping[str, Tensor] = field(default_factory=dict)
     seed: int = 0
@@ -127,6 +127,8 @@ class _Ablate(_ComponentIntervention):
         covered = whole_text or self.positions in known
         if self.positions in (*SPAN_POSITIONS, "last_prompt"):
             covered = covered or "prompt" in known
+        if self.positions == "newest":
+            covered = covered or {"last_prompt", "generated"} <= known
         if not covered:
             raise InterventionError(
                 f"{self}: no {self.method} for positions {self.positions!r}; give values={{'all': ...}}, or one for "
@@ -157,8 +159,8 @@ class _Ablate(_ComponentIntervention):
             return None
         maps = []
         for layer, places in _by_layer(self.parts).items():
-            columns = _columns([self.parts[place] for place in places], layout)
-            scale, shift = _identity(self.parts[0], layout)
+            columns = columns_of([self.parts[place] for place in places], layout)
+            scale, shift = identity_map(self.parts[0], layout)
             scale[columns] = 0
             if self.method == "mean":
                 shift[columns] = self.values["all"][places].flatten()
@@ -172,7 +174,7 @@ class _Ablate(_ComponentIntervention):
         site = self.parts[0].site
         edits = []
         for layer, places in _by_layer(self.parts).items():
-            columns = _columns([self.parts[place] for place in places], layout)
+            columns = columns_of([self.parts[place] for place in places], layout)
             values = {name: Placed(self._values_at(name, places)) for name in _CLASSES if name in self.values}
             change = _Replace(Placed(columns), values, seed=self.seed)
             edits.append(Edit(site, layer, change, self.positions, self.condition, needs_rows=True))
@@ -260,7 +262,7 @@ class AblateNeurons(_Ablate):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class _Scale(_ComponentIntervention):
+class _Scale(ComponentIntervention):
     scales: float | Sequence[float]
 
     def check(self) -> None:
@@ -273,8 +275,8 @@ class _Scale(_ComponentIntervention):
         for component, factor in zip(self.parts, numbers(self.scales, len(self.parts), self.kind), strict=True):
             place = (component.site, component.layer)
             if place not in found:
-                found[place] = AffineMap(*place, *_identity(component, layout))
-            found[place].scale[_columns([component], layout)] *= factor
+                found[place] = AffineMap(*place, *identity_map(component, layout))
+            found[place].scale[columns_of([component], layout)] *= factor
         return list(found.values())
 
     def edits(self, layout: Layout, /) -> Sequence[Edit]:
@@ -329,13 +331,14 @@ def _by_layer(components: Sequence[Component]) -> dict[int, list[int]]:
     return dict(sorted(places.items()))
 
 
-def _columns(components: Sequence[Component], layout: Layout) -> Tensor:
+def columns_of(components: Sequence[Component], layout: Layout) -> Tensor:
     """Columns of z, of the neurons or (for a sublayer) of the stream that components of one layer and kind have."""
     every = torch.arange(_width(components[0], layout))
     return torch.cat([every[component.features(layout)] for component in components])
 
 
-def _identity(component: Component, layout: Layout) -> tuple[Tensor, Tensor]:
+def identity_map(component: Component, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Scale and shift that change nothing at the site of a component."""
     width = _width(component, layout)
     return torch.ones(width), torch.zeros(width)
 

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leakmech.core.errors import InterventionError, ModelError
+from leakmech.interventions.added import AddToComponents
 from leakmech.interventions.angular import AngularSteering
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.checks import as_interventions, fitting_layout
@@ -43,7 +44,7 @@ from leakmech.models.load import LoadedModel
 from leakmech.models.sites import QUERIES, site_module
 
 _SUBLAYERS = {"z": "attn", "mlp_post": "mlp", "attn_out": "attn", "mlp_out": "mlp"}
-_Affine = AblateHeads | AblateNeurons | ScaleHeads | ScaleNeurons | ModulateCircuit
+_Affine = AblateHeads | AblateNeurons | ScaleHeads | ScaleNeurons | ModulateCircuit | AddToComponents
 
 
 def fold(model: Any, interventions: Intervention | Iterable[Intervention]) -> Any:

@@ -5,7 +5,8 @@ tokens that row i has generated up to there. The column that lies o columns left
 
     p = g_i - o,    p <= 0: token of the prompt (0 is its last one),    p > 0: p-th generated token,
 
-whether the call sees the whole text or, under the key-value cache, only what is new. Spans of a prompt of n tokens are
+whether the call sees the whole text or, under the key-value cache, only what is new. ``newest`` is p >= 0: the tokens
+from which something is drawn, the prompt's last one and all generated ones. Spans of a prompt of n tokens are
 moved to the same places: its token t is at p = t - (n - 1).
 """
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from leakmech.core.errors import InterventionError, nearest
 
-Position = Literal["all", "prompt", "injection", "stem", "last_prompt", "generated"]
+Position = Literal["all", "prompt", "injection", "stem", "last_prompt", "generated", "newest"]
 POSITIONS: tuple[str, ...] = get_args(Position)
 SPAN_POSITIONS = ("injection", "stem")
 """Positions that need more knowledge of a prompt than its length."""
@@ -158,13 +159,15 @@ class RowPositions:
         if self.phase == "prompt" and position in ("prompt", "generated"):
             return position == "prompt"
         if self.phase == "generating" and n_columns == 1:
-            return position == "generated"
+            return position in ("generated", "newest")
         places = self.places(n_columns)
         if position in SPAN_POSITIONS:
             span = self.spans[position]
             return (places >= span[:, :1]) & (places < span[:, 1:])
         if position == "last_prompt":
             return places == 0
+        if position == "newest":  # what has been the newest token at some step
+            return places >= 0
         return places > 0 if position == "generated" else places <= 0
 
     def reach_prompt(self, n_columns: int) -> bool:
@@ -231,7 +234,9 @@ def positions_overlap(first: str, second: str) -> bool:
     """Whether a token can be at both positions."""
     if first == second or "all" in (first, second):
         return True
-    apart = ({"injection", "stem"}, {"injection", "last_prompt"})
+    apart = ({"injection", "stem"}, {"injection", "last_prompt"}, {"injection", "newest"})
+    if "newest" in (first, second):
+        return {first, second} not in apart
     return "generated" not in (first, second) and {first, second} not in apart
 
 

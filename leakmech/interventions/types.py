@@ -1,5 +1,6 @@
 """The kinds of interventions, by name."""
 
+from leakmech.interventions.added import AddToComponents
 from leakmech.interventions.angular import AngularSteering
 from leakmech.interventions.attention_edits import DampenAttention
 from leakmech.interventions.base import AttentionEdit, Edit, Intervention, Probe, interventions_key
@@ -13,6 +14,7 @@ __all__ = [
     "AblateDirection",
     "AblateHeads",
     "AblateNeurons",
+    "AddToComponents",
     "AngularSteering",
     "AttentionEdit",
     "DampenAttention",

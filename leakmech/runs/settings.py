@@ -178,7 +178,11 @@ class DecodingSettings(Settings):
     """How answers are drawn."""
 
     title: ClassVar[str] = "Decoding"
-    newer: ClassVar[Collection[str]] = ("decoding.reasoning_tokens", "decoding.reasoning_markers")
+    newer: ClassVar[Collection[str]] = (
+        "decoding.no_repeat_ngrams",
+        "decoding.reasoning_tokens",
+        "decoding.reasoning_markers",
+    )
 
     decoding: Annotated[Decoding, Spelling(prefix="")] = Field(
         default_factory=Decoding, description="sampling settings"

@@ -44,18 +44,21 @@ def hugging_face_greedy(model, tokenizer, tokens, *, end_tokens, decoding):
         do_sample=False,
         max_new_tokens=decoding.max_new_tokens,
         repetition_penalty=decoding.repetition_penalty,
+        no_repeat_ngram_size=decoding.no_repeat_ngrams,
         eos_token_id=list(end_tokens),
         pad_token_id=tokenizer.pad_token_id,
     )[0, len(tokens) :].tolist()
     return tuple(output[:-1] if output and output[-1] in end_tokens else output)
 
 
-def test_greedy_output_equals_hugging_face_generate_in_a_padded_batch(tiny_model, chat_tokenizer, rows):
-    decoder = Decoder(tiny_model, chat_tokenizer, decoding=GREEDY)
+@pytest.mark.parametrize("ngrams", [0, 2])
+def test_greedy_output_equals_hugging_face_generate_in_a_padded_batch(tiny_model, chat_tokenizer, rows, ngrams):
+    decoding = replace(GREEDY, no_repeat_ngrams=ngrams)
+    decoder = Decoder(tiny_model, chat_tokenizer, decoding=decoding)
     batched = outputs(decoder, rows, batch_size=len(rows))
     for row in rows:
         expected = hugging_face_greedy(
-            tiny_model, chat_tokenizer, row.prompt_tokens, end_tokens=decoder.vocabulary.ends, decoding=GREEDY
+            tiny_model, chat_tokenizer, row.prompt_tokens, end_tokens=decoder.vocabulary.ends, decoding=decoding
         )
         assert batched[row.prompt_id, row.generation][0] == expected
 

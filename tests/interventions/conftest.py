@@ -10,6 +10,7 @@ from leakmech.interventions.types import (
     AblateDirection,
     AblateHeads,
     AblateNeurons,
+    AddToComponents,
     AngularSteering,
     DampenAttention,
     MapQueries,
@@ -99,6 +100,7 @@ def foldable(model):
         "neurons zero": AblateNeurons(NEURONS),
         "neurons scaled": ScaleNeurons(NEURONS, scales=2.5),
         "circuit": ModulateCircuit(["L0H1", "L1N5", "L1.attn", "L2.mlp"], scales=[0.0, 3.0, 0.5, 2.0]),
+        "add to heads": AddToComponents(HEADS, values={"heads": values(12, 3, d)}, scale=0.7),
         "steer embedding": Steer(V, layers=[0], site="resid_pre", strength=0.3, stream_norm=5.0),
     }
     if model.config.model_type in ("llama", "qwen2"):
@@ -106,6 +108,9 @@ def foldable(model):
     if gemma:
         return found
     found |= {
+        "add to heads and neurons": AddToComponents(
+            [*HEADS, *NEURONS], values={"heads": values(12, 3, d), "neurons": values(13, 3)}, scale=0.7
+        ),
         "neurons mean": AblateNeurons(NEURONS, method="mean", values={"all": values(5, 3)}),
         "direction everywhere": AblateDirection(V, site="everywhere"),
         "direction everywhere, half": AblateDirection(V, site="everywhere", strength=0.5),
@@ -140,6 +145,8 @@ def hooks_only(model):
         "direction in stem": AblateDirection(V, layers=[1], positions="stem"),
         "direction, conditional": AblateDirection(LAYERS, layers=[1, 2], condition=fires),
         "steer last prompt": Steer(V, layers=[0], positions="last_prompt", strength=1.0, stream_norm=5.0),
+        "add to heads, newest": AddToComponents(HEADS, values={"heads": values(12, 3, d)}, positions="newest"),
+        "heads zero, newest": AblateHeads(HEADS, positions="newest"),
         "steer generated": Steer(V, layers=[0], positions="generated", strength=1.0, stream_norm=5.0),
         "steer prompt": Steer(V, layers=[0], positions="prompt", strength=1.0, stream_norm=5.0),
         "steer, conditional": Steer(V, layers=[1], strength=1.0, stream_norm=5.0, condition=fires),
