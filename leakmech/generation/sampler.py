@@ -7,6 +7,8 @@ is Gumbel-max over the candidates that are left, with noise addressed by (seed, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -33,7 +35,7 @@ def forbid_repeated_ngrams(
     """
     if size == 0:
         return
-    processor = NoRepeatNGramLogitsProcessor(size)
+    processor: Any = NoRepeatNGramLogitsProcessor(size)
     for row, length in enumerate(lengths.tolist()):
         logits[row] = processor(seen[row : row + 1, -length:], logits[row : row + 1])[0]
 
