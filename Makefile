@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test fuzz lint format clean
+.PHONY: demo test fuzz torture lint format clean
 
 demo: $(STAMP)
 	$(BIN)/leakmech bench configs/quickstart.yaml --out runs/demo
@@ -16,6 +16,10 @@ test: $(STAMP)
 # Damaged files of every kind for ten minutes; the suite tries a few of each.
 fuzz: $(STAMP)
 	FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/test_fuzz.py --timeout 0
+
+# Runs that are killed at 200 random moments end as those that nobody disturbed (about half an hour).
+torture: $(STAMP)
+	PYTHONPATH=.:tests $(BIN)/python tests/torture.py --moments 200
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

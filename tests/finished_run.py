@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import leakmech
+from leakmech.core.store import read_jsonl_shard, write_jsonl
 
 HOSTILE = "</script><img src=x onerror=alert(1)> {{7*7}} [bold]\u2028&amp;"
 SAMPLES = [
@@ -59,8 +60,8 @@ def _finished_run(tmp_path_factory, make_tiny, chat_tokenizer) -> Path:
     }
     run = leakmech.bench(model, **settings).path
     shard = run / "generations" / "shard-000.jsonl"
-    rows = [json.loads(line) for line in shard.read_text().split("\n") if line]
-    shard.write_text("".join(json.dumps(row | {"text": _answer(row)}) + "\n" for row in rows))
+    rows = list(read_jsonl_shard(shard))
+    write_jsonl(shard, ({**row, "text": _answer(row)} for row in rows), checksums=True)
     (run / "summary.json").unlink()
     return leakmech.bench(model, **settings).path
 

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import leakmech
 from leakmech.cli.app import app
 from leakmech.core.errors import RunDirectoryError
+from leakmech.core.store import read_jsonl_shard
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
 BENCHES = ("bench", "bench-edited", "bench-rewritten", "score-file", "score-run")
@@ -239,7 +240,7 @@ def test_an_unfinished_benchmark_is_finished_as_it_was(runs):
     lines = shard.read_text(encoding="utf-8").splitlines(keepends=True)
     shard.write_text("".join(lines[:7]) + lines[7][:20], encoding="utf-8")
     make_runs.bench("bench")
-    again = [json.loads(line) for line in shard.read_text(encoding="utf-8").splitlines()]
+    again = list(read_jsonl_shard(shard))
     assert sorted(map(str, again)) == sorted(str(json.loads(line)) for line in lines)
 
 

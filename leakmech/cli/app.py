@@ -14,6 +14,7 @@ from leakmech.cli.console import out as console
 from leakmech.cli.options import Commands
 from leakmech.core.errors import LeakmechError, LeakmechWarning
 from leakmech.core.terminal import complain, tolerate_encodings
+from leakmech.runs.interrupt import sigterm_interrupts
 
 
 def _group(description: str, **options: Any) -> typer.Typer:
@@ -73,7 +74,8 @@ def main() -> None:
     warnings.showwarning = _shown
     tolerate_encodings()
     try:
-        app()
+        with sigterm_interrupts():
+            app()
     except LeakmechError as error:
         if _state["debug"]:
             raise

@@ -7,6 +7,8 @@ study's settings costs more time than ``leakmech --help`` may take.
 from __future__ import annotations
 
 import inspect
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -60,6 +62,16 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         return name, _complete(command), rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call a command; what ends it from outside says how to go on, before typer makes it a silent exit."""
+        from leakmech.core.errors import InterruptedRunError
+
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            again = shlex.join(["leakmech", *sys.argv[1:]])
+            raise InterruptedRunError(f"interrupted; what was finished is saved; continue with: {again}") from None
 
 
 class SectionedCommand(TyperCommand):

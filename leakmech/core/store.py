@@ -6,12 +6,17 @@ grow are JSON lines; the end of a shard may be torn by a kill, and a torn last l
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import json
 import os
 import re
+import shutil
+import socket
+import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +26,12 @@ from leakmech.core.errors import LeakmechError, RunDirectoryError, StorageError
 if TYPE_CHECKING:
     import pandas as pd
 
+
+CHECKSUM = "crc32"
+"""Last entry of a line of a shard; lines that older versions wrote have none."""
+_CHECKED = re.compile(rb', ("crc32": "[0-9a-f]{8}")}\n')
+_CHECKED_LENGTH = len(', "crc32": "01234567"}\n')
+_TEMPORARY = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})-(?P<pid>[0-9]{1,9})\.tmp", re.DOTALL)
 
 _OS_ERROR = re.compile(r"(?:I/O error: )?([^:()]+) \(os error (\d+)\)")
 """How libraries in Rust (safetensors, tokenizers) tell what the system refused; their errors are no OSError."""
@@ -52,16 +63,74 @@ def _refusal(error: Exception) -> str | None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; on success it replaces `path`, on failure it is removed."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(_temporary_name(path.name))
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
             with temporary.open("rb") as written:
+                with contextlib.suppress(PermissionError):  # some file systems have no modes
+                    os.fchmod(written.fileno(), 0o666 & ~_umask())  # safetensors writes for the owner only
                 os.fsync(written.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder`, to be renamed to it; what is left of it, also by killed processes, goes."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    sweep(folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"))
+    temporary = folder.with_name(_temporary_name(folder.name))
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def give_modes(folder: Path) -> None:
+    """Give all files in `folder` the mode that the umask gives; safetensors writes for the owner only."""
+    for file in folder.rglob("*"):
+        file.chmod((0o777 if file.is_dir() else 0o666) & ~_umask())
+
+
+def sweep(found: Iterable[Path]) -> None:
+    """Remove the temporary files and folders among `found` whose process, one of this machine, is dead."""
+    for left in list(found):
+        owner = _TEMPORARY.fullmatch(left.name)
+        if owner is None or owner["host"] != _host() or _lives(int(owner["pid"])):
+            continue
+        with contextlib.suppress(OSError):
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
+def _temporary_name(name: str) -> str:
+    return f".{name}.{_host()}-{os.getpid()}.tmp"
+
+
+def _host() -> str:
+    """This machine, in few letters: its process ids say nothing on another one that shares the folder."""
+    return content_hash(socket.gethostname())[:8]
+
+
+def _umask() -> int:
+    """The mode bits that new files of this process do not have."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _lives(pid: int) -> bool:
+    """Whether this machine has a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -75,10 +144,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object in each line, atomically and one after the other."""
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], *, checksums: bool = False) -> None:
+    """Write one JSON object in each line, atomically and one after the other; with `checksums` as a shard has them."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.writelines(map(_json_line, rows))
+        file.writelines(map(_checked_line if checksums else _json_line, rows))
 
 
 def utf8(text: str) -> bytes:
@@ -91,6 +160,16 @@ def utf8(text: str) -> bytes:
 
 def _json_line(row: Mapping[str, Any]) -> bytes:
     return utf8(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _checked_line(row: Mapping[str, Any]) -> bytes:
+    """A line that ends with a checksum of itself; one without entries has nothing to check."""
+    line = _json_line(row)
+    return line[:-2] + b", " + _checksum_entry(line) + b"}\n" if row else line
+
+
+def _checksum_entry(line: bytes) -> bytes:
+    return f'"{CHECKSUM}": "{zlib.crc32(line):08x}"'.encode()
 
 
 def write_parquet(path: Path, *frames: pd.DataFrame) -> None:
@@ -118,7 +197,7 @@ def write_parquet_parts(path: Path, frames: Iterable[pd.DataFrame]) -> None:
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows to a shard and flush them to disk; a torn last line from an earlier kill is closed first."""
     path = Path(path)
-    data = b"".join(map(_json_line, rows))
+    data = b"".join(map(_checked_line, rows))
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
@@ -139,9 +218,12 @@ def _drop_torn_line(file: Any) -> None:
     file.seek(end)
 
 
-def read_jsonl_shard(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of an append-only shard; a last line without its newline is torn and dropped."""
-    return (row for _, row in _shard_rows(path))
+def read_jsonl_shard(path: Path, *, on_damage: Callable[[str], None] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of an append-only shard; a last line without its newline is torn and dropped.
+
+    A damaged line is passed over and told to `on_damage`; RunDirectoryError if nobody wants to hear it.
+    """
+    return (row for _, row in _shard_rows(path, on_damage))
 
 
 class ShardIndex:
@@ -162,11 +244,11 @@ class ShardIndex:
         for number, offset in zip(*self._places.get(value, ((), ())), strict=True):
             with self._shards[number].open("rb") as file:
                 file.seek(offset)
-                found.append(parsed_json(file.readline()))
+                found.append(_checked_row(file.readline()))
         return found
 
 
-def _shard_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _shard_rows(path: Path, on_damage: Callable[[str], None] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """(place in bytes, row) of every complete row of a shard."""
     place = 0
     with Path(path).open("rb") as file:
@@ -174,13 +256,28 @@ def _shard_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.endswith(b"\n"):
                 return
             try:
-                row = parsed_json(line)
+                row = _checked_row(line)
             except ValueError as error:
-                raise RunDirectoryError(
-                    f"{path}:{number}: damaged line ({error}); delete the file to redo it"
-                ) from error
-            yield place, row
+                told = f"{path}:{number}: damaged line ({error})"
+                if on_damage is None:
+                    raise RunDirectoryError(f"{told}; delete this line and summary.json, and continue") from error
+                on_damage(told)
+            else:
+                yield place, row
             place += len(line)
+
+
+def _checked_row(line: bytes) -> dict[str, Any]:
+    """The object of a line without its checksum; ValueError says what is wrong with the line."""
+    row = parsed_json(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"expected an object, found {type(row).__name__}")
+    if CHECKSUM in row:
+        found = _CHECKED.fullmatch(line[-_CHECKED_LENGTH:])
+        if found is None or found[1] != _checksum_entry(line[:-_CHECKED_LENGTH] + b"}\n"):
+            raise ValueError("it was changed after it was written")
+        del row[CHECKSUM]
+    return row
 
 
 def parsed_json(text: str | bytes) -> Any:

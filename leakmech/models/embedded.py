@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import shutil
-import tempfile
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -22,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTra
 
 from leakmech.core.errors import ModelError, nearest
 from leakmech.core.paths import cache_root, package_folder
-from leakmech.core.store import content_hash, parsed_json, storage_errors, write_json
+from leakmech.core.store import content_hash, give_modes, parsed_json, storage_errors, temporary_folder, write_json
 from leakmech.models.quiet import quiet
 
 PREFIX = "embedded:"
@@ -105,16 +104,13 @@ def _is_whole(folder: Path) -> bool:
 
 def _convert(gguf: Path, folder: Path) -> None:
     """Unpack `gguf` into a new folder and move that to `folder` in one step."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with temporary_folder(folder) as temporary:
         with quiet(), redirect_stderr(StringIO()):  # the bar of the conversion can be switched off in no other way
             _save_unpacked(gguf, temporary)
         sizes = {path.name: path.stat().st_size for path in temporary.iterdir()}
         write_json(temporary / _MARKER, {"format_version": _FORMAT_VERSION, "source": gguf.name, "files": sizes})
+        give_modes(temporary)
         _move_into_place(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _save_unpacked(gguf: Path, folder: Path) -> None:

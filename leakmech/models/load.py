@@ -113,6 +113,18 @@ class LoadedModel:
             "dtype": dtype_name(self.dtype),
         }
 
+    def refuse_changed(self) -> None:
+        """Raise ModelError if weights, settings, tokenizer or template are not those that were loaded."""
+        now = {
+            "weights": hash_weights(self.model),
+            "tokenizer": hash_tokenizer(self.tokenizer),
+            "template": hash_template(self.tokenizer),
+        }
+        before = self.fingerprint()
+        changed = [name for name, value in now.items() if value != before[name]]
+        if changed:
+            raise ModelError(f"{self.name}: {', '.join(changed)} changed while the model was in use")
+
     def info(self) -> dict[str, Any]:
         """Name, origin, sizes and hashes of the model, JSON-ready."""
         return {

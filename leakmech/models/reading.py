@@ -74,7 +74,12 @@ def read_model(folder: Path, *, dtype: torch.dtype, trust_remote_code: bool) -> 
             raise ModelError(f"{folder}: {CONFIG} cannot be read (it names more than {_MOST_LAYERS:,} layers)")
     with reading("the weights cannot be read", folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
+            folder,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            disable_mmap=True,  # weights that stay mapped change, or end the process, when the file is written again
         )
         model, report = loaded
     if report["missing_keys"]:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from markupsafe import Markup
 
+from leakmech.core.errors import RunDirectoryError
 from leakmech.core.seeds import numpy_generator
 from leakmech.core.text import shortened
 from leakmech.datasets.samples import Condition
@@ -105,6 +106,12 @@ def _generations(result: Result, wanted: set[str]) -> dict[str, dict[str, list[l
         for record in result.files.generations()
         if record["sample"] in wanted
     }
+    absent = [key for key in zip(frame["prompt_id"], frame["generation"], strict=True) if key not in full]
+    if absent:
+        raise RunDirectoryError(
+            f"{result.files.shard}: lacks {len(absent)} generations that are scored; delete "
+            f"{result.files.summary_file} and continue with: {result.record.how_to_continue()}"
+        )
     found: dict[str, dict[str, list[list[Any]]]] = {}
     for row in frame.to_dict("records"):
         scored, text = row["first_sentence"], full[row["prompt_id"], row["generation"]].strip()
@@ -134,6 +141,7 @@ def _sample_entry(
             "generations": generations[condition],
         }
         for condition in _SHOWN_ORDER
+        if condition in texts.conditions
     ]
     return {"id": texts.id, "stem": texts.stem, "shift": _rounded(shift), "conditions": conditions}
 

@@ -15,9 +15,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from leakmech.core.errors import RunDirectoryError, UsageError, nearest
+from leakmech.core.errors import UsageError, nearest
 from leakmech.core.store import read_jsonl_shard
 from leakmech.core.terminal import steers
+from leakmech.core.text import split_sentences
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, Condition
 from leakmech.prompts.instructions import DEFAULT_TASK, resolve_instruction
 from leakmech.reports.cells import DASH, signed
@@ -35,13 +36,12 @@ class SampleTexts:
     split: str | None
     stem: str
     injections: Mapping[Condition, str]
+    conditions: tuple[Condition, ...] = CONDITIONS
+    """Those of which the run has a prompt."""
 
 
 def sample_texts(result: Result) -> dict[str, SampleTexts]:
-    """Stem and injections of every sample, by id, in the order of the data set.
-
-    A run that lacks a condition of a sample is refused with a RunDirectoryError.
-    """
+    """Stem, injections and conditions of every sample of the run, by id, in the order of the data set."""
     path = result.files.prompts_file
     # Every prompt is instruction, optional injection and stem; the first is known, and control has no second.
     summary = result.summary
@@ -51,19 +51,22 @@ def sample_texts(result: Result) -> dict[str, SampleTexts]:
         prompts.setdefault(row["sample"], {})[row["condition"]] = row
     found = {}
     for sample, rows in prompts.items():
-        missing = [condition for condition in CONDITIONS if condition not in rows]
-        if missing:
-            raise RunDirectoryError(
-                f"{path}: sample {sample!r} has no {' and no '.join(missing)} prompt, but texts are shown side by side "
-                "in all four conditions; run the benchmark without limiting `conditions`"
-            )
-        bodies = {condition: instruction.unwrap(rows[condition]["text"]) for condition in CONDITIONS}
-        stem = rows["control"].get("stem") or bodies["control"]
+        conditions = tuple(condition for condition in CONDITIONS if condition in rows)
+        bodies = {condition: instruction.unwrap(rows[condition]["text"]) for condition in conditions}
+        first = rows[conditions[0]]
+        stem = first.get("stem") or bodies.get("control") or _last_sentence(bodies[conditions[0]])
         injections: dict[Condition, str] = {
-            name: rows[name].get("injection") or _injection(bodies[name], stem) for name in INJECTIONS
+            name: rows[name].get("injection") or _injection(bodies[name], stem)
+            for name in INJECTIONS
+            if name in conditions
         }
-        found[sample] = SampleTexts(sample, rows["control"]["split"], stem, injections)
+        found[sample] = SampleTexts(sample, first["split"], stem, injections, conditions)
     return found
+
+
+def _last_sentence(body: str) -> str:
+    """The stem of a prompt in a run without control prompts: what comes after the injection."""
+    return split_sentences(body)[-1]
 
 
 def _injection(body: str, stem: str) -> str:
@@ -74,7 +77,7 @@ def _injection(body: str, stem: str) -> str:
 def examples_table(
     run: str | Path, *, number: int = 5, sample: str | None = None, generation: int = 0, whole: bool = False
 ) -> list[Padding]:
-    """Generations of some samples in all four conditions, for printing on a terminal: a caption, then a table a sample.
+    """Generations of some samples in all conditions of the run, for a terminal: a caption, then a table a sample.
 
     The `number` samples are evenly spaced in the order of the data set; `sample` is the id of the one to show instead;
     `whole` shows all that the model wrote, reasoning included, instead of the scored sentence.
@@ -107,7 +110,10 @@ def examples_table(
             key = written["sample"], written["condition"]
             if key in rows and written["generation"] == generation:
                 rows[key]["whole"] = written["text"]
-    tables = [_table(texts[one], {c: rows[one, c] for c in CONDITIONS}, policy=summary["cleaning"]) for one in chosen]
+    tables = [
+        _table(texts[one], {c: rows[one, c] for c in texts[one].conditions}, policy=summary["cleaning"])
+        for one in chosen
+    ]
     # Padding, because the console joins bare texts into one and forgets how they wrap.
     return [Padding(_wrapping(caption), 0), *tables]
 
@@ -155,8 +161,7 @@ def _table(texts: SampleTexts, rows: Mapping[Condition, Record], *, policy: str)
     whole = any("whole" in row for row in rows.values())
     table.add_column("all that was written" if whole else "first sentence", ratio=3, overflow="fold")
     table.add_column("valence", justify="right", no_wrap=True)
-    for condition in CONDITIONS:
-        row = rows[condition]
+    for condition, row in rows.items():
         style = _STYLES.get(condition, "")
         table.add_row(
             Text(condition, style=style),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ from typing import Any
 import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError
-from leakmech.core.store import ShardIndex, read_json, read_jsonl_shard
+from leakmech.core.store import ShardIndex, content_hash, read_json, read_jsonl_shard, write_json
 
 FORMAT_VERSION = 1
 RUN_FILE = "run.json"
+CHECKSUMS = "checksums.json"
 _SHAPE = {"kind": str, "command": str, "config": dict, "fingerprint": dict, "environment": dict}
+_GENERATION = {"prompt_id": str, "sample": str, "condition": str, "generation": int, "text": str, "finish_reason": str}
 SCRIPT = "script"
 """Fact of a run that no command can continue: it was made from values that only a script has."""
 
@@ -70,10 +74,23 @@ class RunDirectory:
         """Is the summary there, which is written last?"""
         return self.summary_file.exists()
 
-    def generations(self) -> Iterator[dict[str, Any]]:
-        """All generations on disk; a torn last line of a shard is left out."""
+    def generations(self, *, on_damage: Callable[[str], None] | None = None) -> Iterator[dict[str, Any]]:
+        """All generations on disk, each once; a torn last line of a shard is left out.
+
+        A damaged line is told to `on_damage` and passed over; RunDirectoryError if nobody wants to hear it.
+        """
+        seen: set[int] = set()
         for shard in self._shards():
-            yield from read_jsonl_shard(shard)
+            for row in read_jsonl_shard(shard, on_damage=on_damage):
+                wrong = [name for name, kinds in _GENERATION.items() if not isinstance(row.get(name), kinds)]
+                told = f"{shard}: damaged line (its {wrong[0]!r} is missing or of another kind)" if wrong else None
+                if told and on_damage is None:
+                    raise RunDirectoryError(told)
+                if told is None and (key := hash((row["prompt_id"], row["generation"]))) not in seen:
+                    seen.add(key)
+                    yield row
+                elif on_damage is not None:
+                    on_damage(told or f"{shard}: damaged (generation {row['generation']} of {row['prompt_id']} twice)")
 
     def generations_by_sample(self) -> ShardIndex:
         """Where the generations of every sample are, to be read one sample after the other."""
@@ -84,7 +101,48 @@ class RunDirectory:
 
     def scores(self) -> pd.DataFrame:
         """One row per generation, see :mod:`leakmech.scoring.records`."""
-        return pd.read_parquet(self.scores_file)
+        with self._whole_scores() as data:
+            return pd.read_parquet(data)
+
+    @contextmanager
+    def _whole_scores(self) -> Iterator[io.BytesIO]:
+        """Yield the bytes of the scores; RunDirectoryError says what is wrong with them and how to make them again."""
+        import pyarrow as pa  # here, since it takes long to import
+
+        try:
+            data = self.scores_file.read_bytes()
+            if content_hash(data) != self.checksums().get(self.scores_file.name, content_hash(data)):
+                raise ValueError("its checksum is another one")
+            yield io.BytesIO(data)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            again = RunRecord.read(self.path).how_to_continue()
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise RunDirectoryError(
+                f"{self.scores_file}: missing or damaged ({reason}); make it again with: {again}"
+            ) from error
+
+    def checksums(self) -> dict[str, str]:
+        """Hashes of the files that are derived from others; runs of older versions have none."""
+        file = self.path / CHECKSUMS
+        return read_json(file) if file.exists() else {}
+
+    def note_checksums(self) -> None:
+        """Write the hashes of the files that are derived from others."""
+        if self.scores_file.exists():
+            write_json(self.path / CHECKSUMS, {self.scores_file.name: content_hash(self.scores_file.read_bytes())})
+
+    def damaged(self) -> str | None:
+        """What is wrong with what a complete run derived from its other files; None where all is sound."""
+        import pyarrow.parquet as pq  # here, since it takes long to import
+
+        try:
+            read_json(self.summary_file)
+            if RunRecord.read(self.path).kind == "bench":
+                with self._whole_scores() as data:
+                    pq.read_metadata(data)
+        except RunDirectoryError as error:
+            return str(error)
+        return None
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,24 @@ def interruptible(where: object, saved: Callable[[], str], how_to_continue: str)
     SIGTERM interrupts as Ctrl-C does, unless the program has its own handler for it or this is not the main thread,
     where Python delivers no signals.
     """
-    own = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if own:
-        signal.signal(signal.SIGTERM, _interrupt)
     try:
-        yield
+        with sigterm_interrupts():
+            yield
     except (KeyboardInterrupt, InterruptedRunError) as error:
         if isinstance(error, InterruptedRunError) and error.run == str(where):
             raise
         message = f"{where}: interrupted; {saved()}; continue with: {how_to_continue}"
         raise InterruptedRunError(message, run=str(where)) from None
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt in the block, where it is nobody else's and this is the main thread."""
+    own = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if own:
+        signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
     finally:
         if own:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

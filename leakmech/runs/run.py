@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import pandas as pd
 
-from leakmech.core.errors import RunDirectoryError
+from leakmech.core.errors import LeakmechWarning, RunDirectoryError
 from leakmech.core.provenance import environment
-from leakmech.core.store import atomic_path, read_json, write_json
+from leakmech.core.store import atomic_path, read_json, sweep, write_json
 from leakmech.core.tables import read_table, write_table
 from leakmech.core.validation import shown
 from leakmech.runs.directory import FORMAT_VERSION, RUN_FILE, RunDirectory, RunRecord
@@ -80,7 +81,12 @@ class Run:
         """
         path = Path(path)
         cls.check(path, settings, lock=False)
+        _refuse_links(path)
+        if lock and RunRecord.find(path) is not None:
+            _unfinish_damaged(path)
         held = DirectoryLock.acquire(path, settings.command) if lock and _writes(path, settings) else None
+        if held is not None:
+            sweep(path.rglob(".*.tmp"))
         try:
             return cls(path, settings, _begun(path, settings, fingerprint, facts), held)
         except BaseException:
@@ -149,6 +155,7 @@ class Run:
         whole: Fragment = {"kind": self.settings.kind, "format_version": FORMAT_VERSION, **summary}
         if timing is not None:
             whole["timing"] = {name: round(seconds, 4) for name, seconds in timing.items()}
+        self.files.note_checksums()
         write_json(self.files.summary_file, whole)
         return result(self.path, whole)
 
@@ -161,6 +168,24 @@ def run_path(out: str | Path | None, name: str) -> Path:
 def _writes(path: Path, settings: Settings) -> bool:
     """A finished run is only read, which any number of processes may do at once."""
     return settings.grows is not None or not RunDirectory(path).is_complete()
+
+
+def _refuse_links(path: Path) -> None:
+    """Refuse a directory from which a link leads elsewhere: what is written there would not be the run's own."""
+    own = path.resolve()
+    for file in path.rglob("*"):
+        if file.is_symlink() and not file.resolve().is_relative_to(own):
+            raise RunDirectoryError(f"{file}: is a link out of the run; put what it names into its place")
+
+
+def _unfinish_damaged(path: Path) -> None:
+    """Let a complete run whose derived files are damaged be finished again, from what they were made of."""
+    files = RunDirectory(path)
+    wrong = files.damaged() if files.is_complete() else None
+    if wrong is not None:
+        refuse_in_use(path)
+        warnings.warn(f"{wrong.partition('; ')[0]}; it is made again", LeakmechWarning, stacklevel=3)
+        files.summary_file.unlink(missing_ok=True)
 
 
 def _made_once(path: Path, make: Callable[[], Fragment]) -> Fragment:

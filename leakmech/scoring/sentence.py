@@ -53,7 +53,7 @@ class Cleaned:
 
 @dataclass(frozen=True)
 class PromptText:
-    """The parts of one prompt that a generation may repeat."""
+    """The parts of one prompt that a generation may repeat; one without words (an emoji, "...") cannot be repeated."""
 
     stem: str
     injection: str | None = None
@@ -71,21 +71,21 @@ class PromptText:
     def prefixes(self) -> tuple[list[str], ...]:
         """What may be repeated at the start of a sentence, in this order, as normalised words."""
         parts = (self.instruction, *split_sentences(self.instruction), *self.inserted, self.injection, self.stem)
-        return tuple(normalised_words(part) for part in dict.fromkeys(parts) if part)
+        return tuple(filter(None, (normalised_words(part) for part in dict.fromkeys(parts) if part)))
 
     @cached_property
     def injected(self) -> tuple[tuple[str, ...], ...]:
         """The sentences of the injection and whole sentences beside it, as normalised words."""
         own = map(normalised_words, split_sentences(self.injection or ""))
         others = (words for words in map(normalised_words, self.inserted) if len(words) >= _FEWEST_QUOTED)
-        return tuple(map(tuple, (*own, *others)))
+        return tuple(map(tuple, filter(None, (*own, *others))))
 
     @cached_property
     def sentences(self) -> tuple[tuple[str, ...], ...]:
         """The complete sentences of the prompt, as normalised words."""
         parts = (self.injection, *self.inserted, self.instruction, *split_sentences(self.instruction))
         whole = (tuple(normalised_words(part)) for part in parts if part)
-        return tuple(dict.fromkeys([*self.injected, *whole]))
+        return tuple(dict.fromkeys(filter(None, [*self.injected, *whole])))
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Cleaner:
             return True
         stem = normalised_words(prompt.stem)
         own = joined_words(words)
-        candidates = [*prompt.sentences, stem] if len(words) <= len(stem) else prompt.sentences
+        candidates = [*prompt.sentences, stem] if 0 < len(words) <= len(stem) else prompt.sentences
         return any(_similar(own, joined_words(other), self.echo_similarity) for other in candidates)
 
 

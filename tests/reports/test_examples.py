@@ -99,6 +99,7 @@ def test_control_characters_cannot_steer_the_terminal(run):
     scores = load_result(run).scores
     scores.loc[scores["sample"] == "s1", "first_sentence"] = "\x1b[2J\x1b]0;owned\x07 red\u202etxet\nnext"
     scores.to_parquet(run / "scores.parquet")
+    (run / "checksums.json").unlink()
     text = printed(run, sample="s1", width=160)
     assert "\x1b" not in text
     assert "\x07" not in text

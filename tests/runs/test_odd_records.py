@@ -93,3 +93,15 @@ def test_an_entry_of_another_kind_is_named(tmp_path, entry):
     (tmp_path / "run.json").write_text(json.dumps(record | {entry: [1]}))
     with pytest.raises(RunDirectoryError, match=f"run.json: damaged \\('{entry}' is of another kind\\)"):
         RunRecord.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "5", '{"config": []}'])
+@pytest.mark.fault("R14", "runs", "run.json is valid JSON of another shape", "damaged, in one line; exit code 2")
+def test_a_run_file_of_another_shape_is_damaged(tmp_path, monkeypatch, capsys, content):
+    shutil.copytree(RUNS / "bench", tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text(content)
+    for words in (("bench", "--out"), ("report",), ("compare", RUNS / "bench"), ("samples",)):
+        code, told = command(monkeypatch, capsys, *words, tmp_path / "run")
+        assert code == 2
+        assert told.startswith(f"leakmech: {tmp_path}/run/run.json: damaged")
+        assert len(told.splitlines()) == 1

@@ -125,6 +125,7 @@ class TestOpening:
             start(tmp_path / "run", settings, fingerprint)
         start(tmp_path / "run").close()
 
+    @pytest.mark.fault("X419", "runs", "the file of samples lies elsewhere when a run goes on", "its content counts")
     def test_samples_may_lie_elsewhere(self, tmp_path):
         start(tmp_path / "run").close()
         start(tmp_path / "run", Counting(dataset="elsewhere/numbers.jsonl")).close()
@@ -150,6 +151,27 @@ class TestOpening:
         with pytest.raises(RunDirectoryError, match="is not empty and holds no leakmech run"):
             start(tmp_path / "folder")
         assert [file.name for file in (tmp_path / "folder").iterdir()] == ["notes.txt"]
+
+    @pytest.mark.parametrize("name", ["generations", "summary.json", "cells/a/generations"])
+    @pytest.mark.fault(
+        "X420", "runs", "a folder or file of a run is a link out of it", "refused; nothing is written there"
+    )
+    def test_links_out_of_a_run_are_not_followed(self, tmp_path, name):
+        (tmp_path / "elsewhere").mkdir()
+        start(tmp_path / "run").close()
+        link = tmp_path / "run" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(RunDirectoryError, match=f"{name}: is a link out of the run"):
+            start(tmp_path / "run")
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+
+    @pytest.mark.fault("X421", "runs", "the run directory itself is a link, and links stay inside of it", "goes on")
+    def test_links_inside_of_a_run_and_to_it_are_followed(self, tmp_path):
+        start(tmp_path / "big disk").close()
+        (tmp_path / "run").symlink_to(tmp_path / "big disk")
+        (tmp_path / "run" / "latest").symlink_to("run.json")
+        start(tmp_path / "run").close()
 
     def test_a_check_writes_nothing(self, tmp_path):
         Run.check(tmp_path / "run", Counting())
@@ -290,6 +312,7 @@ class TestUnfinished:
 
 
 class TestLock:
+    @pytest.mark.fault("R01", "runs", "two processes on one run directory", "the second is told which process holds it")
     def test_a_second_process_is_refused_with_owner_and_age(self, tmp_path, holder):
         process = holder()
         expected = rf"in use by process {process.pid} on .+ \(count\), for \d+ seconds; wait for it, end it, or choose"
@@ -299,6 +322,7 @@ class TestLock:
             assert "\n" not in str(refused.value)
         assert process.poll() is None
 
+    @pytest.mark.fault("X417", "runs", "the process that holds a run is killed", "the next one goes on")
     def test_the_lock_of_a_killed_process_is_taken_over(self, tmp_path, holder):
         process = holder()
         process.send_signal(signal.SIGKILL)
@@ -309,6 +333,7 @@ class TestLock:
             assert json.loads((tmp_path / "run" / ".lock").read_text())["pid"] == os.getpid()
         assert not (tmp_path / "run" / ".lock").exists()
 
+    @pytest.mark.fault("R16", "runs", "SIGTERM inside of a run", "the message; the directory is free")
     def test_sigterm_ends_a_process_with_the_message_and_frees_the_directory(self, tmp_path, holder):
         process = holder()
         time.sleep(0.2)
@@ -323,6 +348,7 @@ class TestLock:
         with start(tmp_path / "run"), pytest.raises(RunDirectoryError, match=f"in use by process {os.getpid()} "):
             start(tmp_path / "run")
 
+    @pytest.mark.fault("X418", "runs", "two processes read a finished run", "both may")
     def test_a_finished_run_is_read_by_any_number_of_processes(self, tmp_path):
         with start(tmp_path / "run") as run:
             run.finish({}, result=Result)

@@ -194,3 +194,26 @@ def test_a_policy_that_does_not_exist_is_named():
 
 def test_only_the_beginning_of_a_sentence_is_cut():
     assert cut_repetition("All know her passion is art.", PROMPT) == "All know her passion is art."
+
+
+@pytest.mark.parametrize("wordless", ["👍", "...", "🎉🎉", "!", "—"])
+@pytest.mark.parametrize("part", ["injection", "stem", "instruction"])
+@pytest.mark.fault(
+    "R03", "runs", "an injection, stem or instruction without words", "repeated by nothing, cuts nothing"
+)
+def test_a_part_of_the_prompt_without_words_is_repeated_by_nothing(part, wordless):
+    values = {"stem": "Her passion is", "injection": "I lost my keys.", "instruction": "Complete the sentence"}
+    prompt = PromptText(**(values | {part: wordless}))
+    for policy in CLEANINGS:
+        assert CLEANER.clean("art and music. She paints.", prompt, policy).text == "art and music."
+        assert CLEANER.clean("😊 yes.", prompt, policy).text == "😊 yes."
+    assert not CLEANER.is_echo("art and music.", prompt)
+    assert CLEANER.clean("...", prompt, "paper").text == ""
+    assert CLEANER.first_sentence_complete("art and music. She", prompt)
+
+
+@pytest.mark.fault("X415", "runs", "an instruction whose last sentence has no words", "the answer is scored as it is")
+def test_a_smiley_after_an_instruction_empties_no_answer():
+    prompt = PromptText("Her passion is", "I lost my keys.", "Complete the sentence. :)")
+    assert CLEANER.clean("art and music. Yes.", prompt, "echo-free").text == "art and music."
+    assert CLEANER.clean("Complete the sentence. art. Yes.", prompt, "echo-free").text == "art."

@@ -9,6 +9,7 @@ with the same call: chunks that were scored are read, not scored.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 
 from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.store import read_json, write_json, write_text
+from leakmech.core.store import read_json, sweep, write_json, write_text
 from leakmech.datasets.corpus import open_corpus
 from leakmech.datasets.filters import words
 from leakmech.datasets.samples import INJECTIONS, PromptSet, Sample
@@ -32,7 +33,7 @@ from leakmech.studies.aexl.choice import choose
 from leakmech.studies.aexl.scan import Scan
 from leakmech.studies.aexl.score_cache import ScoreCache
 from leakmech.studies.aexl.selection import Candidate, Combining, check_disjoint, combine
-from leakmech.studies.aexl.settings import TEST, AexlSettings, file_of_test_split
+from leakmech.studies.aexl.settings import FIT, TEST, TUNE, AexlSettings, file_of_test_split
 
 FORMAT_VERSION = 1
 
@@ -102,6 +103,7 @@ def build_aexl(
     chosen = AexlSettings.parse(settings | {"estimator": name})
     path = file_of_test_split(Path(out))
     _refuse_other(path, chosen)
+    sweep(file for name in _names(path) for file in path.parent.glob(f".{glob.escape(name.name)}.*.tmp"))
     corpus = open_corpus(
         chosen.corpus,
         text_column=chosen.text_column,
@@ -136,8 +138,7 @@ def build_aexl(
         tokenizer=tokenizer,
         lengths=_lengths(drawn, samples, tokenizer),
     )
-    write_text(path.with_suffix(".md"), card_markdown(card))
-    write_json(path.with_suffix(".json"), card)
+    _write_card(path, card, chosen)
     return AexlResult(PromptSet(path.stem, tuple(samples)), files, card)
 
 
@@ -149,22 +150,68 @@ def _no_embedding(texts: Sequence[str]) -> Any:
 
 
 def _refuse_other(path: Path, settings: AexlSettings) -> None:
-    """Refuse to write over a data set that was built with other settings, or over a file of another origin."""
-    card = path.with_suffix(".json")
-    if not path.exists() and not card.exists():
-        return
-    stored = read_json(card).get("settings") if card.exists() else None
-    if stored != settings.identity():
-        raise UsageError(f"{path}: exists and was built with other settings; choose another --out, or delete it")
+    """Refuse to write over a data set of other settings, and over any file that is not as a build wrote it."""
+    card, marker = path.with_suffix(".json"), _marker(path)
+    if card.exists():
+        stored = read_json(card)
+        if stored.get("settings") != settings.identity():
+            raise UsageError(f"{path}: exists and was built with other settings; choose another --out, or delete it")
+        written = {entry["file"]: entry["sha256"] for entry in stored.get("files", {}).values()}
+        # Cards of older versions have no hash of their page.
+        written |= {card.name: None, path.with_suffix(".md").name: stored.get("page")}
+    else:
+        unfinished = read_json(marker) if marker.exists() else {}
+        written = unfinished.get("files", {}) if unfinished.get("settings") == settings.identity() else {}
+    for file in _names(path):
+        if not file.exists():
+            continue
+        if file.name not in written:
+            raise UsageError(f"{file}: exists and is not of this build; choose another --out, or delete it")
+        if written[file.name] not in (None, _sha256(file)):
+            raise UsageError(f"{file}: was changed after it was built; choose another --out, or delete it")
+
+
+def _split_file(path: Path, split: str) -> Path:
+    return path if split == TEST else path.with_stem(f"{path.stem}_{split}")
+
+
+def _names(path: Path) -> list[Path]:
+    """All files that a build may write."""
+    return [*(_split_file(path, split) for split in (TEST, FIT, TUNE)), *map(path.with_suffix, (".md", ".json"))]
 
 
 def _write_samples(path: Path, samples: Sequence[Sample], settings: AexlSettings) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for split in settings.sizes:
-        files[split] = path if split == TEST else path.with_stem(f"{path.stem}_{split}")
+    files = {split: _split_file(path, split) for split in settings.sizes}
+    for split, file in files.items():
         own = tuple(sample for sample in samples if sample.split == split)
-        PromptSet(files[split].stem, own).save(files[split])
+        _note(path, settings, file, None)  # a kill may come before its hash is noted
+        PromptSet(file.stem, own).save(file)
+        _note(path, settings, file, _sha256(file))
     return files
+
+
+def _write_card(path: Path, card: dict[str, Any], settings: AexlSettings) -> None:
+    """Write the card to be read and, last, the one that says that the build is complete."""
+    page = path.with_suffix(".md")
+    _note(path, settings, page, None)
+    write_text(page, card_markdown(card))
+    card["page"] = _sha256(page)
+    write_json(path.with_suffix(".json"), card)
+    _marker(path).unlink(missing_ok=True)
+
+
+# What a build has written so far stands in a hidden file beside it, until the card says it.
+
+
+def _marker(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.unfinished.json")
+
+
+def _note(path: Path, settings: AexlSettings, file: Path, sha256: str | None) -> None:
+    """Say of a file that this build writes it, or has written it."""
+    marker = _marker(path)
+    known = read_json(marker)["files"] if marker.exists() else {}
+    write_json(marker, {"settings": settings.identity(), "files": known | {file.name: sha256}})
 
 
 def _card(

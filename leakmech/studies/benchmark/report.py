@@ -102,6 +102,8 @@ def headline(summary: Summary) -> Headline:
     )
     if summary.get("no_mu_el"):
         return Headline(f"Two sentences of opposite polarity, in both orders: {order_shift(summary)}.", rates)
+    if value is None and (absent := _absent(policy)):
+        return Headline(f"No comparison could be made: the run has no {absent} prompts.", texts.ABSENT)
     if value is None:
         return Headline("No comparison could be made: cleaning left no sentence to score.", rates)
     if interval is None:
@@ -111,6 +113,11 @@ def headline(summary: Summary) -> Headline:
     low, high = interval
     share = f"{percent(value, decimals=0)} [{100 * low:.0f}, {100 * high:.0f}]"
     return Headline(texts.SHARE.format(share), f"{_meaning(overall)} {rates}")
+
+
+def _absent(policy: Summary) -> str:
+    """The conditions of which a run has no prompts; empty if it has all."""
+    return ", no ".join(name for name, rate in policy.get("echo_rates", {}).items() if rate is None)
 
 
 def _meaning(overall: Summary) -> str:

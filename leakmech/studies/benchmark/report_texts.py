@@ -97,3 +97,8 @@ DEFINITIONS = [
         "interval (for mu_EL a little below where there are ties).",
     ),
 ]
+
+ABSENT = (
+    "It was limited with `conditions`; numbers that need the others are left out. Leakage compares prompts with a "
+    "charged sentence to control prompts."
+)

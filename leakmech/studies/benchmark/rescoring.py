@@ -97,7 +97,8 @@ def score(
             return BenchResult.load(path)
         with run.interruptible(lambda: "no score is saved yet"):
             write_jsonl(run.files.prompts_file, (prompt.to_dict() | {"rendered": None} for prompt in prompts.values()))
-            write_jsonl(run.files.shard, _records(given, prompts, measurement, instruction_text=instruction_text))
+            records = _records(given, prompts, measurement, instruction_text=instruction_text)
+            write_jsonl(run.files.shard, records, checksums=True)
             summary = {
                 "model": config.model,
                 "n_prompts": len(prompts),

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from leakmech.core.errors import RunDirectoryError, UsageError
+from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import append_jsonl, slug, write_jsonl
 from leakmech.datasets.samples import PromptSet
@@ -41,6 +41,7 @@ from leakmech.studies.benchmark.on_task import AnswersAfterControl
 from leakmech.studies.benchmark.prompts import RunPrompts
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig
+from leakmech.studies.benchmark.shard import keep_if_unchanged, refuse_foreign, whole_rows
 from leakmech.studies.benchmark.tilt import TiltStage, summarise_tilt
 
 _IN_MEMORY = "in memory"
@@ -292,15 +293,15 @@ class _Benchmark:
         )
 
     def _saved(self) -> str:
-        done = sum(1 for _ in self.files.generations())
+        done = sum(1 for _ in self.files.generations(on_damage=lambda _: None))
         return f"{done} of {self.reading.n_rows} generations are saved"
 
     # -- generating --------------------------------------------------------------------------------------------
 
     def _generate(self) -> dict[str, float]:
         """Generate what is missing, batch by batch; the time that it took."""
-        done = {(record["prompt_id"], record["generation"]) for record in self.files.generations()}
-        self._drop_foreign(done)
+        done = whole_rows(self.files)
+        refuse_foreign(self.files, done, self.reading)
         self.engine.clock.reset()  # rewriting took time of its own
         if len(done) == self.reading.n_rows:
             return self._timing(0)
@@ -323,6 +324,7 @@ class _Benchmark:
                 advance(len(ended))
                 if interim is not None:
                     interim.add(records)
+        keep_if_unchanged(self.files, self.loaded, done)
         return self._timing(len(rows) - len(done), interim)
 
     def _interim(self, before: Iterable[dict[str, Any]]) -> Interim | None:
@@ -334,11 +336,6 @@ class _Benchmark:
         interim = Interim(scorer, self.measurement.samples, n_rows=self.reading.n_rows, say=self.say)
         interim.begin(before)
         return interim
-
-    def _drop_foreign(self, done: set[tuple[str, int]]) -> None:
-        foreign = [row for row in done if not self.reading.has_row(*row)]
-        if foreign:
-            raise RunDirectoryError(f"{self.files.path}: holds generations of other prompts, e.g. {min(foreign)}")
 
     def _record(self, generation: Generation) -> dict[str, Any]:
         prompt = self.reading.given[generation.prompt_id]

@@ -17,7 +17,7 @@ from typing import Any
 
 from leakmech.core.errors import ModelError, UsageError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.store import atomic_path, storage_errors
+from leakmech.core.store import atomic_path, give_modes, storage_errors, temporary_folder
 from leakmech.datasets.facts import facts_to_choose_on, load_facts
 from leakmech.datasets.relevant_pairs import archive_pairs
 from leakmech.datasets.samples import PromptSet, load_dataset, pooled
@@ -352,14 +352,9 @@ def merge_lora(adapter: str | Path, out: str | Path, *, base: str | None = None,
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """Yield a folder beside `folder` that is renamed to it on success, and removed otherwise."""
-    with storage_errors(folder, lost=""):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            yield temporary
-            temporary.chmod(0o755)  # mkdtemp's folders are for their owner only
-            if folder.exists():  # empty, as was checked
-                folder.rmdir()
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with storage_errors(folder, lost=""), temporary_folder(folder) as temporary:
+        yield temporary
+        give_modes(temporary)
+        if folder.exists():  # empty, as was checked
+            folder.rmdir()
+        temporary.rename(folder)

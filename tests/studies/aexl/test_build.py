@@ -211,6 +211,77 @@ def test_a_file_of_other_settings_is_not_overwritten(build, tmp_path):
     assert foreign.read_text() == "my own data"
 
 
+SIBLINGS = ("aexl_fit.jsonl", "aexl_tune.jsonl", "aexl.md")
+
+
+@pytest.mark.parametrize("name", SIBLINGS)
+@pytest.mark.fault("R08", "runs", "a file of another origin has the name of a split or card", "refused before reading")
+def test_no_file_of_another_origin_is_overwritten(build, tmp_path, name, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("my own data")
+    monkeypatch.setattr(data_build, "open_corpus", None)
+    with pytest.raises(UsageError, match=rf"{name}: exists and is not of this build"):
+        build()
+    assert (tmp_path / "out" / name).read_text() == "my own data"
+
+
+@pytest.mark.parametrize("name", ["aexl.jsonl", *SIBLINGS])
+@pytest.mark.fault("R08", "runs", "a split or card is edited by hand after the build", "not replaced without a word")
+def test_what_was_edited_after_a_build_is_not_overwritten(build, tmp_path, name):
+    build()
+    with (tmp_path / "out" / name).open("a") as file:
+        file.write("\n")
+    edited = (tmp_path / "out" / name).read_bytes()
+    with pytest.raises(UsageError, match=rf"{name}: was changed after it was built"):
+        build()
+    assert (tmp_path / "out" / name).read_bytes() == edited
+
+
+@pytest.mark.fault("X413", "runs", "a split of a finished AEXL build is deleted", "the same call makes it again")
+def test_a_split_that_is_gone_is_made_again(build, tmp_path):
+    before = contents(build())
+    (tmp_path / "out" / "aexl_fit.jsonl").unlink()
+    assert contents(build()) == before
+
+
+@pytest.mark.parametrize("n_files", range(12))
+@pytest.mark.fault("R07", "runs", "build-aexl is killed after any of its files", "the same call goes on")
+def test_a_build_killed_between_its_files_goes_on(build, tmp_path, monkeypatch, n_files):
+    build()
+    expected = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    replace, n = Path.replace, itertools.count()
+
+    def killed(self, target):
+        if Path(target).parent.name == "again" and next(n) == n_files:
+            raise KilledError
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KilledError):
+        build("again/aexl.jsonl")
+    monkeypatch.undo()
+    monkeypatch.setenv("LEAKMECH_CACHE", str(tmp_path / "cache"))
+    build("again/aexl.jsonl")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "again").iterdir()} == expected
+
+
+@pytest.mark.fault("X414", "runs", "a split is edited between a killed build and the next call", "not replaced")
+def test_an_edit_after_a_kill_is_not_overwritten(build, tmp_path, monkeypatch):
+    def fail(*_):
+        raise KilledError
+
+    monkeypatch.setattr(data_build, "card_markdown", fail)
+    with pytest.raises(KilledError):
+        build()
+    (tmp_path / "out" / "aexl_fit.jsonl").write_text("mine")
+    with pytest.raises(UsageError, match=r"aexl_fit\.jsonl: was changed after it was built"):
+        build()
+
+
+class KilledError(BaseException):
+    """Stands for a kill."""
+
+
 def test_out_may_be_a_folder_but_no_other_kind_of_file(build, tmp_path):
     assert build("folder").files["test"] == tmp_path / "folder" / "aexl.jsonl"
     with pytest.raises(UsageError, match=r"expected a .jsonl file or a folder"):

@@ -291,6 +291,7 @@ def test_pairs_that_name_the_injection_are_counted_and_mu_el_stands_without_them
     telling = (scores["sample"].isin([f"s{s}" for s in range(6)])) & (scores["condition"] == "negative")
     scores.loc[telling, "echo_free_text"] = "Injected, " + scores.loc[telling, "echo_free_text"]
     scores.to_parquet(run / "scores.parquet")
+    (run / "checksums.json").unlink(missing_ok=True)
     found = leakmech.export_annotation(run, annotators=2, n=24, out=tmp_path / "export")
     assert sum(item.names_injection for item in found.key.items.values()) == 6
     answer(found, lambda item, _: -1 if item.names_injection else 0)

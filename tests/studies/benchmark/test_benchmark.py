@@ -57,7 +57,7 @@ def test_a_run_holds_everything_the_contract_names(folder, tmp_path):
     }
     generation = json.loads((run / "generations" / "shard-000.jsonl").read_text().splitlines()[0])
     assert set(generation) == {
-        "prompt_id", "sample", "condition", "generation", "text", "first_sentence", "n_tokens", "finish_reason"
+        "prompt_id", "sample", "condition", "generation", "text", "first_sentence", "n_tokens", "finish_reason", "crc32"
     }  # fmt: skip
     prompt = json.loads((run / "prompts.jsonl").read_text().splitlines()[0])
     assert set(prompt) == {"id", "sample", "condition", "split", "text", "rendered"}

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 import leakmech
 from leakmech.cli import app as cli
 from leakmech.core.errors import DatasetError, EstimatorError, InterruptedRunError, RunDirectoryError
+from leakmech.core.store import read_jsonl_shard, write_jsonl
 from leakmech.studies.benchmark.report import write_report
 
 SETTINGS = {
@@ -117,8 +118,8 @@ def test_runs_are_not_mixed(finished, tmp_path):
         leakmech.score(finished.path, out=tmp_path / "a", cleaning="raw")
     copy = shutil.copytree(finished.path, tmp_path / "copy")
     shard = copy / "generations" / "shard-000.jsonl"
-    rows = [json.loads(line) for line in shard.read_text().splitlines()]
-    shard.write_text("".join(json.dumps(row | {"text": row["text"] + " More."}) + "\n" for row in rows))
+    rows = list(read_jsonl_shard(shard))
+    write_jsonl(shard, (row | {"text": row["text"] + " More."} for row in rows), checksums=True)
     with pytest.raises(RunDirectoryError, match="holds a run with other generations"):
         leakmech.score(copy, out=tmp_path / "a")
     with pytest.raises(DatasetError, match="is about another data set"):

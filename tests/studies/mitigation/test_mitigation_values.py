@@ -107,7 +107,7 @@ def on_disk(path):
 def test_a_sentence_that_was_inserted_counts_as_prompt_when_it_is_repeated(config, tmp_path):
     result = bench_under(rewrite_mitigation("neutral-context"), config, out=tmp_path / "run")
     assert on_disk(result.path)["inserted_text"] == NEUTRAL_SENTENCE
-    rows = lines(tmp_path / "run" / "generations" / "shard-000.jsonl")
+    rows = [{**row} for row in result.files.generations()]
     rows[0]["text"] = f"{NEUTRAL_SENTENCE} The sea is wide. It"
     write_jsonl(tmp_path / "run" / "generations" / "shard-000.jsonl", rows)
     again = leakmech.score(result.path, out=tmp_path / "again", bootstrap_draws=100)
