@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -82,8 +83,8 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder beside `folder`, to be renamed to it; what is left of it, also by killed processes, goes."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     sweep(folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"))
-    temporary = folder.with_name(_temporary_name(folder.name))
-    temporary.mkdir()
+    suffix = _temporary_name(folder.name).removeprefix(f".{folder.name}")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=suffix, dir=folder.parent))
     try:
         yield temporary
     finally:
@@ -91,8 +92,8 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def give_modes(folder: Path) -> None:
-    """Give all files in `folder` the mode that the umask gives; safetensors writes for the owner only."""
-    for file in folder.rglob("*"):
+    """Give `folder` and all in it the mode that the umask gives; some libraries write for the owner only."""
+    for file in (folder, *folder.rglob("*")):
         file.chmod((0o777 if file.is_dir() else 0o666) & ~_umask())
 
 

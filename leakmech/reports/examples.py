@@ -51,7 +51,7 @@ def sample_texts(result: Result) -> dict[str, SampleTexts]:
         prompts.setdefault(row["sample"], {})[row["condition"]] = row
     found = {}
     for sample, rows in prompts.items():
-        conditions = tuple(condition for condition in CONDITIONS if condition in rows)
+        conditions: tuple[Condition, ...] = tuple(condition for condition in CONDITIONS if condition in rows)
         bodies = {condition: instruction.unwrap(rows[condition]["text"]) for condition in conditions}
         first = rows[conditions[0]]
         stem = first.get("stem") or bodies.get("control") or _last_sentence(bodies[conditions[0]])

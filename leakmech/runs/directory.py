@@ -212,6 +212,8 @@ def _with_shape(file: Path, values: dict[str, Any]) -> dict[str, Any]:
     wrong = [name for name, kind in _SHAPE.items() if not isinstance(values.get(name, kind()), kind)]
     if wrong:
         raise RunDirectoryError(f"{file}: damaged ({wrong[0]!r} is of another kind)")
+    if not _SHAPE.keys() & values.keys():
+        raise RunDirectoryError(f"{file}: damaged ('config' is missing)")
     return values
 
 

@@ -23,7 +23,7 @@ from leakmech.core.provenance import environment
 from leakmech.core.store import atomic_path, read_json, sweep, write_json
 from leakmech.core.tables import read_table, write_table
 from leakmech.core.validation import shown
-from leakmech.runs.directory import FORMAT_VERSION, RUN_FILE, RunDirectory, RunRecord
+from leakmech.runs.directory import CHECKSUMS, FORMAT_VERSION, RUN_FILE, RunDirectory, RunRecord
 from leakmech.runs.interrupt import interruptible
 from leakmech.runs.lock import DirectoryLock, refuse_in_use
 from leakmech.runs.result import Result
@@ -87,6 +87,8 @@ class Run:
         held = DirectoryLock.acquire(path, settings.command) if lock and _writes(path, settings) else None
         if held is not None:
             sweep(path.rglob(".*.tmp"))
+            if not RunDirectory(path).is_complete():
+                (path / CHECKSUMS).unlink(missing_ok=True)  # of files that are about to be written again
         try:
             return cls(path, settings, _begun(path, settings, fingerprint, facts), held)
         except BaseException:

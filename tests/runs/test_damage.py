@@ -13,7 +13,15 @@ import torch
 
 import leakmech
 from leakmech.core.errors import LeakmechWarning, ModelError, RunDirectoryError
-from leakmech.core.store import append_jsonl, give_modes, read_jsonl_shard, sweep, temporary_folder, write_json
+from leakmech.core.store import (
+    append_jsonl,
+    give_modes,
+    read_jsonl_shard,
+    sweep,
+    temporary_folder,
+    write_json,
+    write_jsonl,
+)
 from leakmech.core.tensor_files import write_tensors
 from leakmech.generation.decode import Decoder
 from leakmech.runs.directory import RunDirectory
@@ -132,6 +140,16 @@ def test_damaged_scores_are_made_again(bench, how):
         again = bench()
     assert state(again) == expected
     assert scores.read_bytes() == sound
+
+
+@pytest.mark.fault("X422", "runs", "answers are exchanged and summary.json deleted, as scripts do", "scored anew")
+def test_checksums_of_an_earlier_end_do_not_stop_a_later_one(bench):
+    result = bench()
+    rows = [row | {"text": "A lovely garden."} for row in result.files.generations()]
+    write_jsonl(result.files.shard, rows, checksums=True)
+    result.files.summary_file.unlink()
+    assert set(bench().scores["first_sentence"]) == {"A lovely garden."}
+    assert set(bench().scores["first_sentence"]) == {"A lovely garden."}
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"kind": '])

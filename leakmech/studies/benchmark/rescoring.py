@@ -97,8 +97,7 @@ def score(
             return BenchResult.load(path)
         with run.interruptible(lambda: "no score is saved yet"):
             write_jsonl(run.files.prompts_file, (prompt.to_dict() | {"rendered": None} for prompt in prompts.values()))
-            records = _records(given, prompts, measurement, instruction_text=instruction_text)
-            write_jsonl(run.files.shard, records, checksums=True)
+            write_jsonl(run.files.shard, _records(given, prompts, measurement, instruction_text), checksums=True)
             summary = {
                 "model": config.model,
                 "n_prompts": len(prompts),
@@ -190,7 +189,6 @@ def _records(
     given: ExternalGenerations,
     prompts: Mapping[tuple[str, str], Prompt],
     measurement: Measurement,
-    *,
     instruction_text: str,
 ) -> Iterator[dict[str, Any]]:
     """The texts as lines of a run's shard; lengths in tokens are not known."""
