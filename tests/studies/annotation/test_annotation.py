@@ -56,7 +56,7 @@ def run(tmp_path):
                 rows.append(row | {"echo_free_text": "" if unscored else TEXTS[condition].format(i=i, s=s)})
     (folder / "prompts.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
     pd.DataFrame(rows).to_parquet(folder / "scores.parquet")
-    (folder / "run.json").write_text("{}")
+    (folder / "run.json").write_text('{"config": {}}')
     summary = {"kind": "bench", "model": "m", "dataset": "d", "estimator": "e", "instruction": "none"}
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder
