@@ -45,14 +45,18 @@ KINDS: dict[str, Callable[[], Any]] = {
     ),
     "score-file": make_runs.score_file,
     "aexl": make_runs.build_aexl,
-    "diagnose": make_runs.diagnose,
+    # A random model writes nothing of which tilt could be told.
+    "diagnose": lambda: leakmech.diagnose(
+        make_runs.MODEL, out="diagnose", **PLACE, **SETTINGS["diagnose"] | {"target": "direction"}
+    ),
     "train": make_runs.train,
     "mitigate": make_runs.mitigate,
 }
 """In this order: later ones read earlier ones."""
 NEEDS = {"mitigate": ("diagnose", "train")}
 _INTERRUPTED, _BEFORE = 3, 4  # exit codes of children that were interrupted: with a message, or before a run began
-_TIMES = ("timing", "seconds", "generations_per_second")
+_MEASURED = ("timing", "seconds", "per_second", "speed", "peak_memory")
+"""What names of values have in common that are about the machine."""
 
 
 def child(kind: str, folder: Path, told: Path) -> int:
@@ -103,7 +107,7 @@ def found(run: Path) -> dict[str, Any]:
         elif file.suffix == ".jsonl" and file.name != "log.jsonl":
             rows = read_jsonl_shard(file)
             values[name] = sorted(json.dumps(_untimed(row), sort_keys=True) for row in rows)
-        elif file.parent.name == "tables":
+        elif file.parent.name == "tables" and file.suffix == ".csv":
             table = read_table(file)
             values[name] = table[[c for c in table if "speed" not in c and "second" not in c]].to_json()
         elif file.name == "adapter_model.safetensors":
@@ -113,7 +117,7 @@ def found(run: Path) -> dict[str, Any]:
 
 def _untimed(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _untimed(v) for k, v in value.items() if k not in _TIMES and "speed" not in k and k != "timing"}
+        return {name: _untimed(v) for name, v in value.items() if not any(part in name for part in _MEASURED)}
     return [_untimed(one) for one in value] if isinstance(value, list) else value
 
 
