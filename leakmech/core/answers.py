@@ -51,8 +51,9 @@ TOOL_CALLS = (
 )  # fmt: skip
 
 _HEADER = re.compile(
-    r"\s*(?:(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|start\|>|<\|START_OF_TURN_TOKEN\|>)\s*)?"
-    r"(?:(?:assistant|model)(?:<\|end_header_id\|>|[ \t]*\r?\n)|assistant:|<\|assistant\|>)\s*",
+    # Without its token a name stands at the beginning of a line: after a space it may be a word of the answer.
+    r"(?:\s*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|start\|>|<\|START_OF_TURN_TOKEN\|>)\s*|[\r\n]*)"
+    r"(?:(?:assistant|model)(?:<\|end_header_id\|>|[ \t]*\r?\n)|assistant:)\s*|\s*<\|assistant\|>\s*",
     re.IGNORECASE,
 )
 _NEXT_TURN = r"\n[ \t]*(?:user|human)[ \t]*:?[ \t]*\r?\n"  # what is left of a header without its tokens

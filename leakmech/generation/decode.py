@@ -322,7 +322,7 @@ class _Batch:
     def _append(self, live: _LiveRow, token: int) -> None:
         """Note a drawn token and decide whether the row ends with it."""
         decoder = self.decoder
-        if token in decoder.vocabulary.ends:
+        if token in (decoder.vocabulary.own_ends if live.thinking else decoder.vocabulary.ends):
             live.finish = "stop"
             return
         live.tokens.append(token)

@@ -23,13 +23,18 @@ class Vocabulary:
     markers: Markers
 
     @cached_property
-    def ends(self) -> frozenset[int]:
-        """Ids that end a generation: the model's own, the tokenizer's end of text, and turn ends of its template."""
+    def own_ends(self) -> frozenset[int]:
+        """Ids that end a generation at any time: the model's own, and the tokenizer's end of text."""
         configured = self.model.generation_config.eos_token_id
         ids = configured if isinstance(configured, list) else [configured]
+        return frozenset(i for i in (*ids, self.tokenizer.eos_token_id) if i is not None)
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """Ids that end an answer: those, and turn ends of the template, which may also end reasoning (gpt-oss)."""
         template, added = str(self.tokenizer.chat_template or ""), self.tokenizer.get_added_vocab()
         turn_ends = (added[name] for name in TURN_ENDS if name in added and name in template)
-        return frozenset(i for i in (*ids, self.tokenizer.eos_token_id, *turn_ends) if i is not None)
+        return self.own_ends | frozenset(turn_ends)
 
     @cached_property
     def _special_markers(self) -> dict[int, str]:

@@ -144,3 +144,20 @@ def test_an_end_of_turn_of_the_template_ends_a_row(tmp_path):
     found = leakmech.bench(model, dataset=saved(tmp_path), out=tmp_path / "run", **SETTINGS)
     assert set(found.scores["first_sentence"]) == {"It is a calm green place"}
     assert set(found.scores["finish_reason"]) == {"stop"}
+
+
+@pytest.mark.fault(
+    "X108", "answers", "reasoning that ends with an end of turn (gpt-oss)", "the answer after it is reached"
+)
+def test_an_end_of_turn_within_reasoning_does_not_end_the_row(tmp_path):
+    steps = [
+        "<|channel|>analysis<|message|>",
+        "They hate it.",
+        "<|end|>",
+        "<|start|>assistant",
+        "<|channel|>final<|message|>",
+    ]
+    template = TURNS.replace("<|im_end|>", "<|end|>") + "#"
+    model = save_chain(tmp_path / "model", [*steps, *CALM], trigger="#", template=template, specials=("<|end|>",))
+    found = leakmech.bench(model, dataset=saved(tmp_path), out=tmp_path / "run", **SETTINGS)
+    assert set(found.scores["first_sentence"]) == {"It is a calm green place."}
