@@ -29,7 +29,7 @@ from leakmech.models.reading import (
     attach_adapter,
     read_model,
     read_tokenizer,
-    refuse_prompt_learning,
+    refuse_dependent_adapters,
     require_config,
 )
 
@@ -344,7 +344,7 @@ def _from_memory(
 ) -> LoadedModel:
     if not (isinstance(model, PreTrainedModel) or is_peft(model)):
         raise ModelError(f"a model is a name, a folder, or a transformers or PEFT model, not {type(model).__name__}")
-    refuse_prompt_learning(model)
+    refuse_dependent_adapters(model)
     base = base_of(model)
     name = base.config._name_or_path or type(base).__name__
     if base.config.is_encoder_decoder or not base.can_generate():

@@ -120,21 +120,26 @@ def attach_adapter(model: Any, folder: Path) -> Any:
             left_over = sorted(key for key in file.keys() if ".lora_" in key and key not in expected)  # noqa: SIM118
         if left_over:
             raise ModelError(f"{folder}: is an adapter for another model (no place for {left_over[0]!r})")
-    refuse_prompt_learning(adapted)
+    refuse_dependent_adapters(adapted)
     return adapted.eval()
 
 
-def refuse_prompt_learning(model: Any) -> None:
-    """Refuse adapters that put virtual tokens before a prompt.
+def refuse_dependent_adapters(model: Any) -> None:
+    """Refuse adapters that do other things in other calls: virtual tokens before a prompt, and activated LoRA.
 
-    PEFT puts them before every call, so also before each generated token where a cache is used; and no position in the
-    prompt is then where it was.
+    PEFT puts virtual tokens before every call, so also before each generated token where a cache is used, and no
+    position in the prompt is then where it was. Activated LoRA acts after a sequence of tokens that must be in the call.
     """
     for name, config in getattr(model, "peft_config", {}).items():
         if getattr(config, "is_prompt_learning", False):
             raise ModelError(
                 f"adapter {name!r}: {config.peft_type.value.lower().replace('_', ' ')} puts virtual tokens before the "
                 "prompt, which leakmech does not read; use LoRA or another adapter of the weights"
+            )
+        if getattr(config, "alora_invocation_tokens", None):
+            raise ModelError(
+                f"adapter {name!r}: is an activated LoRA, which looks for its invocation in every call and would be off "
+                "after the first generated token; use LoRA or another adapter of the weights"
             )
 
 

@@ -415,6 +415,13 @@ def test_adapters_of_virtual_tokens_are_refused(save_tiny, tmp_path, config):
             load()
 
 
+@pytest.mark.fault("X203", "adapters", "an activated LoRA, which is off once tokens are generated", "refused in a line")
+def test_activated_lora_is_refused(make_tiny, plain_tokenizer):
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type=TaskType.CAUSAL_LM, alora_invocation_tokens=[65, 66])
+    with pytest.raises(ModelError, match="is an activated LoRA"):
+        load_model(get_peft_model(make_tiny("llama-gqa"), config), tokenizer=plain_tokenizer)
+
+
 @pytest.mark.fault("F04", "adapters", "an IA3 adapter", "equal to PEFT's generate")
 def test_an_ia3_adapter_generates_as_peft_does(save_tiny, tmp_path):
     base = load_model(save_tiny("llama-gqa"), dtype="float32", device="cpu")
