@@ -128,7 +128,7 @@ def refuse_dependent_adapters(model: Any) -> None:
     """Refuse adapters that do other things in other calls: virtual tokens before a prompt, and activated LoRA.
 
     PEFT puts virtual tokens before every call, so also before each generated token where a cache is used, and no
-    position in the prompt is then where it was. Activated LoRA acts after a sequence of tokens that must be in the call.
+    position in the prompt is then where it was. Activated LoRA acts after tokens that must be in the call.
     """
     for name, config in getattr(model, "peft_config", {}).items():
         if getattr(config, "is_prompt_learning", False):
@@ -138,8 +138,8 @@ def refuse_dependent_adapters(model: Any) -> None:
             )
         if getattr(config, "alora_invocation_tokens", None):
             raise ModelError(
-                f"adapter {name!r}: is an activated LoRA, which looks for its invocation in every call and would be off "
-                "after the first generated token; use LoRA or another adapter of the weights"
+                f"adapter {name!r}: is an activated LoRA, which looks for its invocation in every call and would "
+                "be off after the first generated token; use LoRA or another adapter of the weights"
             )
 
 
