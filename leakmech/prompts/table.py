@@ -18,13 +18,16 @@ class PromptTable(Mapping[str, Prompt]):
     def __init__(self, renderer: Renderer, samples: PromptSet, conditions: Collection[Condition]) -> None:
         self._samples = {sample.id: sample for sample in samples}
         self._conditions = tuple(condition for condition in CONDITIONS if condition in conditions)
-        self._prompt = lru_cache(maxsize=_MOST_KEPT)(renderer.prompt)
+        # By the sample's id: what a sample of an arrangement holds cannot be hashed.
+        self._prompt = lru_cache(maxsize=_MOST_KEPT)(
+            lambda sample, condition: renderer.prompt(self._samples[sample], condition)
+        )
 
     def __getitem__(self, name: str) -> Prompt:
         if name not in self:
             raise KeyError(name)
         sample, _, condition = name.rpartition("/")
-        return self._prompt(self._samples[sample], condition)
+        return self._prompt(sample, condition)
 
     def __contains__(self, name: object) -> bool:
         sample, _, condition = str(name).rpartition("/")
