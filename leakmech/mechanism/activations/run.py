@@ -59,7 +59,7 @@ class ActivationRun:
         chosen = _checked_conditions(conditions)
         rendered = [renderer.prompt(sample, condition) for sample in samples for condition in chosen]
         prompts = locate(rendered, renderer, continuations=continuations)
-        refuse_unreadable(loaded.model, ((prompt.id, prompt.ids) for prompt in prompts))
+        refuse_unreadable(loaded.model, ((prompt.id, prompt.ids.tolist()) for prompt in prompts))
         plan = PositionPlan.of(positions, prompts)
         index = ActivationIndex(
             sites={site: site_shape(layout, site) for site in parse_sites(sites, layout)},
