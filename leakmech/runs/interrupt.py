@@ -38,6 +38,11 @@ def sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
+    except RuntimeError as error:
+        # While a class is made, as modules are imported, Python wraps whatever is raised.
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     finally:
         if own:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
