@@ -277,11 +277,8 @@ class _Batch:
             self.keys, self.steps = torch.cat([self.keys, keys]), torch.cat([self.steps, steps])
         else:
             self.streams, self.keys, self.steps = streams, keys, steps
-        openings = (
-            {row.prompt_id: decoder.vocabulary.opening(row.prompt_tokens) for row in rows}
-            if decoder.decoding.reasoning_tokens
-            else {}
-        )
+        distinct = {row.prompt_id: row.prompt_tokens for row in rows} if decoder.decoding.reasoning_tokens else {}
+        openings = {name: decoder.vocabulary.opening(tokens) for name, tokens in distinct.items()}
         opened = [openings.get(row.prompt_id, "") for row in rows]
         self.live += [_LiveRow(row, opening=own, thinking=bool(own)) for row, own in zip(rows, opened, strict=True)]
 
@@ -345,9 +342,9 @@ class _Batch:
 
     def _think(self, live: _LiveRow, token: int) -> None:
         """Note where reasoning begins and ends; looked at only where a token may be part of a marker."""
-        if not self.decoder.decoding.reasoning_tokens or not self.decoder.vocabulary.may_mark[token]:
-            return
         if not live.thinking and (live.answer_start or len(live.tokens) > START):
+            return
+        if not self.decoder.decoding.reasoning_tokens or not self.decoder.vocabulary.may_mark(token):
             return
         thinking = spoken(self._text(live), self.decoder.decoding.markers).thinking
         if live.thinking and not thinking:

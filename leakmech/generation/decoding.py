@@ -9,7 +9,8 @@ from leakmech.core.answers import Markers, parse_markers
 from leakmech.core.errors import ConfigError
 from leakmech.core.validation import described
 
-_NEWER = ("no_repeat_ngrams", "reasoning_tokens", "reasoning_markers")
+NEWER = ("no_repeat_ngrams", "reasoning_tokens", "reasoning_markers")
+"""Settings that earlier versions did not have."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Decoding:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; what earlier versions did not have is left out where it is as they had it."""
-        newer = {name for name in _NEWER if getattr(self, name) == getattr(type(self), name)}
+        newer = {name for name in NEWER if getattr(self, name) == getattr(type(self), name)}
         return {name: value for name, value in asdict(self).items() if name not in newer}
 
 

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from leakmech.core.errors import GenerationError
-from leakmech.generation.streams import Read, Stream
+from leakmech.generation.streams import Read, Stream, left_pad
 
 Reread = Callable[[Int[Tensor, "rows tokens"]], Float[Tensor, "rows vocab"]]
 """Logits after whole texts of equal length."""
@@ -44,10 +44,8 @@ class RereadingStream(Stream):
         self._reread = reread
         self.where = None
         rows = [tokens for tokens, _ in prompts]
-        width = max(map(len, rows))
-        self.seen = torch.tensor([[row[0]] * (width - len(row)) + list(row) for row in rows], device=device)
-        self.mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-        self.seen = self.seen.where(self.mask.bool(), self.seen[:, -1:])
+        ids, self.mask = left_pad(rows, max(map(len, rows)), device)
+        self.seen = ids.where(self.mask.bool(), ids[:, -1:])
         self.lengths = self.mask.sum(1)
         self._read()
 

@@ -33,8 +33,6 @@ def forbid_repeated_ngrams(
 
     Row i has its last ``lengths[i]`` columns; what lies before is padding. The rule is that of transformers.
     """
-    if size == 0:
-        return
     processor: Any = NoRepeatNGramLogitsProcessor(size)
     for row, length in enumerate(lengths.tolist()):
         logits[row] = processor(seen[row : row + 1, -length:], logits[row : row + 1])[0]

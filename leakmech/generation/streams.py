@@ -55,7 +55,7 @@ class Stream:
         place_of = {prompt: i for i, prompt in enumerate(distinct)}
         expand = torch.tensor([place_of[prompt] for prompt in prompts], device=device)
         tokens = [tokens for tokens, _ in distinct]
-        ids, mask = _left_pad(tokens, max(map(len, tokens)), device)
+        ids, mask = left_pad(tokens, max(map(len, tokens)), device)
         where = _positions(distinct, device) if located else None
         self._forward = forward
         self.cache = growing_cache(config)
@@ -126,7 +126,7 @@ def _positions(prompts: Sequence[Read], device: torch.device) -> RowPositions:
     return RowPositions.of(spans, device=device)
 
 
-def _left_pad(prompts: Sequence[Sequence[int]], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def left_pad(prompts: Sequence[Sequence[int]], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Token ids and mask ``[prompts, width]``; padding repeats the prompt's first token and is masked."""
     ids = torch.tensor([[p[0]] * (width - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)

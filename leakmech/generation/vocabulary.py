@@ -44,22 +44,25 @@ class Vocabulary:
         return {i: name for i, name in special.items() if any(name in part for part in parts)}
 
     @cached_property
-    def _pieces(self) -> list[str]:
-        """The text of every token id."""
-        size = max(self.model.get_output_embeddings().weight.shape[0], len(self.tokenizer))
-        pieces = self.tokenizer.batch_decode([[i] for i in range(min(size, len(self.tokenizer)))])
-        return pieces + [""] * (size - len(pieces))
-
-    @cached_property
     def may_end_sentence(self) -> list[bool]:
         """For every token id: does its text hold a character that can end a sentence?"""
-        return list(map(may_end_sentence, self._pieces))
+        size = max(self.model.get_output_embeddings().weight.shape[0], len(self.tokenizer))
+        pieces = self.tokenizer.batch_decode([[i] for i in range(min(size, len(self.tokenizer)))])
+        return [*map(may_end_sentence, pieces), *[False] * (size - len(pieces))]
+
+    def may_mark(self, token: int) -> bool:
+        """Whether the text of a token may begin or end a marker of reasoning; looked up once for each that is drawn."""
+        if token not in self._marking:
+            self._marking[token] = not self._ends_of_markers.isdisjoint(self.tokenizer.decode([token]))
+        return self._marking[token]
 
     @cached_property
-    def may_mark(self) -> list[bool]:
-        """For every token id: may its text begin or end a marker of reasoning?"""
-        ends = {part[place] for pair in self.markers for part in pair for place in (0, -1)}
-        return [not ends.isdisjoint(piece) for piece in self._pieces]
+    def _marking(self) -> dict[int, bool]:
+        return {}
+
+    @cached_property
+    def _ends_of_markers(self) -> frozenset[str]:
+        return frozenset(part[place] for pair in self.markers for part in pair for place in (0, -1))
 
     def opening(self, prompt_tokens: Sequence[int]) -> str:
         """The marker of reasoning with which a prompt ends, if its template has opened one."""

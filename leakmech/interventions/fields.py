@@ -66,6 +66,17 @@ def tensor_field(value: Any, where: str, *, n_dims: int) -> Tensor:
     return tensor
 
 
+def low_rank_maps(writes: Any, reads: Any, count: int, where: str, *, of: str, width: str) -> tuple[Tensor, Tensor]:
+    """Matrices A and B of `count` maps A B of low rank, one for each of what there are (`of`: layers, heads)."""
+    a, b = (tensor_field(value, f"{where}: {name}", n_dims=3) for name, value in (("writes", writes), ("reads", reads)))
+    if a.mT.shape != b.shape or len(a) != count:
+        raise InterventionError(
+            f"{where}: writes {tuple(a.shape)} and reads {tuple(b.shape)} must be "
+            f"({of}, {width}, rank) and ({of}, rank, {width}), for {count} {of}"
+        )
+    return a, b
+
+
 def refuse_unless_unit(vectors: Float[Tensor, "n d_model"], where: str) -> None:
     """Refuse vectors that are not of length 1."""
     lengths = vectors.norm(dim=-1)

@@ -113,13 +113,9 @@ def load_interventions(
         file; or the interventions do not fit the model, the form of the prompts or one another.
     """
     path = _checked_path(path)
+    if prompt_form is not None:
+        refuse_other_form(path, prompt_form)
     description, tensors = _FORMAT.read(path)
-    fitted = description.get("prompt_form")  # files of earlier versions do not say it
-    if fitted is not None and prompt_form is not None and fitted != prompt_form:
-        raise InterventionError(
-            f"{path}: was fitted on prompts in {fitted} form, here they are in {prompt_form} form; "
-            f"use --prompt-form {fitted}, or fit it again"
-        )
     entries = _entries(description, tensors, path)
     try:
         chosen = tuple(_read_one(entry, _own(tensors, number)) for number, entry in enumerate(entries))
@@ -132,6 +128,16 @@ def load_interventions(
     except InterventionError as error:
         raise InterventionError(f"{path}: {error}") from error
     return chosen
+
+
+def refuse_other_form(path: str | Path, prompt_form: ResolvedForm) -> None:
+    """Refuse a file whose interventions were fitted on prompts in another form, by its description alone."""
+    fitted = _FORMAT.read_description(Path(path)).get("prompt_form")  # files of earlier versions do not say it
+    if fitted not in (None, prompt_form):
+        raise InterventionError(
+            f"{path}: was fitted on prompts in {fitted} form, here they are in {prompt_form} form; "
+            f"use --prompt-form {fitted}, or fit it again"
+        )
 
 
 def _checked_path(path: str | Path) -> Path:

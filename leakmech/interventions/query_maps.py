@@ -22,7 +22,7 @@ from torch import Tensor
 
 from leakmech.core.errors import InterventionError
 from leakmech.interventions.base import Edit, Intervention, Placed
-from leakmech.interventions.fields import number, tensor_field
+from leakmech.interventions.fields import low_rank_maps, number
 from leakmech.interventions.positions import RowPositions
 from leakmech.models.components import Component, parse_components
 from leakmech.models.layout import Layout
@@ -67,13 +67,9 @@ class MapQueries(Intervention):
         heads = parse_components(self.components, kinds=["head"])
         object.__setattr__(self, "components", heads)
         object.__setattr__(self, "strength", number(self.strength, f"{self.kind}: strength"))
-        for name in ("writes", "reads"):
-            object.__setattr__(self, name, tensor_field(getattr(self, name), f"{self.kind}: {name}", n_dims=3))
-        if self.writes.mT.shape != self.reads.shape or len(self.writes) != len(heads):
-            raise InterventionError(
-                f"{self.kind}: writes {tuple(self.writes.shape)} and reads {tuple(self.reads.shape)} must be "
-                f"(heads, d_head, rank) and (heads, rank, d_head), for {len(heads)} heads"
-            )
+        maps = low_rank_maps(self.writes, self.reads, len(heads), self.kind, of="heads", width="d_head")
+        for name, value in zip(("writes", "reads"), maps, strict=True):
+            object.__setattr__(self, name, value)
 
     @property
     def by_head(self) -> list[tuple[Component, Tensor, Tensor]]:

@@ -18,9 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.core.errors import InterventionError
 from leakmech.interventions.base import Edit, Intervention, Placed
-from leakmech.interventions.fields import check_layer, check_width, choice, layer_list, number, tensor_field
+from leakmech.interventions.fields import check_layer, check_width, choice, layer_list, low_rank_maps, number
 from leakmech.interventions.positions import RowPositions
 from leakmech.models.layout import Layout
 
@@ -67,13 +66,10 @@ class MapSublayer(Intervention):
         choice(self.site, _SITES, f"{self.kind}: site")
         object.__setattr__(self, "layers", layer_list(self.layers, self.kind))
         object.__setattr__(self, "strength", number(self.strength, f"{self.kind}: strength"))
-        for name in ("writes", "reads"):
-            object.__setattr__(self, name, tensor_field(getattr(self, name), f"{self.kind}: {name}", n_dims=3))
-        if self.writes.mT.shape != self.reads.shape or len(self.writes) != len(self.layers):
-            raise InterventionError(
-                f"{self.kind}: writes {tuple(self.writes.shape)} and reads {tuple(self.reads.shape)} must be "
-                f"(layers, d_model, rank) and (layers, rank, d_model), for {len(self.layers)} layers"
-            )
+        n_layers = len(self.layers)
+        maps = low_rank_maps(self.writes, self.reads, n_layers, self.kind, of="layers", width="d_model")
+        for name, value in zip(("writes", "reads"), maps, strict=True):
+            object.__setattr__(self, name, value)
 
     def check_fit(self, layout: Layout, /) -> None:
         for layer in self.layers:

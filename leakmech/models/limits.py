@@ -41,8 +41,10 @@ def has_learned_positions(model: nn.Module) -> bool:
     )
 
 
-def refuse_unreadable(model: nn.Module, prompts: Iterable[tuple[str, Sequence[int]]], *, new_tokens: int = 0) -> None:
+def refuse_unreadable(model: nn.Module, prompts: Iterable[tuple[str, Sequence[int]]], *, new_tokens: int = 0) -> int:
     """Refuse prompts (id, token ids) that a model cannot read, with `new_tokens` to come; warn beyond its training.
+
+    Returns the number of tokens of the longest one.
 
     Raises
     ------
@@ -61,9 +63,9 @@ def refuse_unreadable(model: nn.Module, prompts: Iterable[tuple[str, Sequence[in
         if len(tokens) > longest[1]:
             longest = name, len(tokens)
         beyond += limit is not None and len(tokens) + new_tokens > limit
-    if limit is None or not beyond:
-        return
     name, length = longest
+    if limit is None or not beyond:
+        return length
     told = f"prompt {name!r}: has {length} tokens" + (f" and up to {new_tokens} are to come" if new_tokens else "")
     if has_learned_positions(model):
         way = "shorten it, or lower --max-new-tokens" if new_tokens else "shorten it"
@@ -73,3 +75,4 @@ def refuse_unreadable(model: nn.Module, prompts: Iterable[tuple[str, Sequence[in
         BeyondTraining,
         stacklevel=2,
     )
+    return length

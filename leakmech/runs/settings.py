@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from leakmech.core.errors import ConfigError
 from leakmech.core.validation import checked
-from leakmech.generation.decoding import Decoding
+from leakmech.generation.decoding import NEWER, Decoding
 from leakmech.prompts.instructions import DEFAULT_TASK, resolve_instruction, resolve_task
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
 from leakmech.scoring.sentence import Cleaning
@@ -82,8 +82,8 @@ class Settings(BaseModel):
 
 def _default(owner: Any, field: str) -> Any:
     """The default of a field of settings, or of a value among them that is a dataclass."""
-    own = type(owner)
-    return getattr(own, "model_fields", None or getattr(own, "__dataclass_fields__", {}))[field].default
+    kind: Any = type(owner)
+    return (kind.model_fields if isinstance(owner, BaseModel) else kind.__dataclass_fields__)[field].default
 
 
 # -- groups of settings that studies share ---------------------------------------------------------------------------
@@ -178,11 +178,7 @@ class DecodingSettings(Settings):
     """How answers are drawn."""
 
     title: ClassVar[str] = "Decoding"
-    newer: ClassVar[Collection[str]] = (
-        "decoding.no_repeat_ngrams",
-        "decoding.reasoning_tokens",
-        "decoding.reasoning_markers",
-    )
+    newer: ClassVar[Collection[str]] = tuple(f"decoding.{name}" for name in NEWER)
 
     decoding: Annotated[Decoding, Spelling(prefix="")] = Field(
         default_factory=Decoding, description="sampling settings"

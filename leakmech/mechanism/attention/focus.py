@@ -98,20 +98,17 @@ def fit_focus_map(unrelated: HeadScores, related: HeadScores, *, ridge: float = 
     rank
         Rank of the map.
     """
-    groups = [(unrelated, unrelated.injected, -1.0), (related, related.injected, 0.0)]
     rest = int((~unrelated.injected).sum() + (~related.injected).sum())
-    sides = []
-    for own, inside, wanted in groups:
-        weights = torch.where(inside, 1 / inside.sum(), 1 / rest)
-        sides.append((own, weights, torch.where(inside, wanted, 0.0)))
-    start = sum(_gathered(own, weights * wanted) for own, weights, wanted in sides)
-    diagonal = sum(float((w * (own.keys**2).sum(-1) * (own.queries**2).sum(-1)[own.query]).sum()) * own.scaling**2
-                   for own, w, _ in sides)  # fmt: skip
-    assert isinstance(start, Tensor)
+    sides = [(own, torch.where(own.injected, 1 / own.injected.sum(), 1 / rest)) for own in (unrelated, related)]
+    start = _gathered(unrelated, -sides[0][1] * unrelated.injected)  # on all other keys nothing shall change
+    diagonal = sum(
+        float((weights * (own.keys**2).sum(-1) * (own.queries**2).sum(-1)[own.query]).sum()) * own.scaling**2
+        for own, weights in sides
+    )
     penalty = ridge * diagonal / start.numel()
 
     def normal(matrix: Tensor) -> Tensor:
-        parts = [_gathered(own, weights * own.scores(own.queries @ matrix.T)) for own, weights, _ in sides]
+        parts = [_gathered(own, weights * own.scores(own.queries @ matrix.T)) for own, weights in sides]
         return parts[0] + parts[1] + penalty * matrix
 
     u, s, v = torch.linalg.svd(_conjugate_gradients(normal, start))
@@ -160,7 +157,7 @@ def read_scores(
     """
     layout = layout_of(model.model)
     parts: list[list[HeadScores]] = [[] for _ in heads]
-    for batch, found in in_batches(
+    for _, found in in_batches(
         prompts,
         lambda batch: _read(model, layout, batch, heads),
         batch_size=batch_size,
@@ -170,7 +167,6 @@ def read_scores(
     ):
         for place, by_prompt in enumerate(found):
             parts[place] += by_prompt
-        del batch
     return [_joined(own) for own in parts]
 
 

@@ -182,14 +182,15 @@ class RunPrompts:
         bodies = self.config.contrast.bodies(prompt) if self.config.contrast else ()
         return [self.renderer.with_body(prompt, body) for body in bodies]
 
-    def refuse_unreadable(self) -> None:
-        """Refuse prompts and references with tokens, or with more of them, than the model can read."""
+    @cached_property
+    def longest_read(self) -> int:
+        """Tokens of the longest prompt or reference; those that the model cannot read are refused."""
         read = ((prompt.id, tokens) for prompt in self.given.values() for tokens in self._tokens_read(prompt))
-        refuse_unreadable(self.loaded.model, read, new_tokens=self.config.decoding.max_new_tokens)
+        return refuse_unreadable(self.loaded.model, read, new_tokens=self.config.decoding.max_new_tokens)
 
     def auto_batch_size(self) -> int:
         """Rows that a batch may have, from the longest text that the model reads."""
-        longest = max(len(tokens) for prompt in self.given.values() for tokens in self._tokens_read(prompt))
+        longest = self.longest_read
         if self.rewrite is not None and self.rewrite.request:
             requests = (request_tokens(prompt, self.rewrite, self.renderer) for prompt in self.given.values())
             longest = max(longest, *map(len, requests))

@@ -24,7 +24,7 @@ from leakmech.generation.engine import Capabilities, Engine, refuse_incapable
 from leakmech.generation.hf_engine import HFEngine
 from leakmech.interventions.base import Intervention, interventions_key
 from leakmech.interventions.checks import as_interventions, refuse_misfits
-from leakmech.interventions.files import load_interventions
+from leakmech.interventions.files import load_interventions, refuse_other_form
 from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
 from leakmech.models.batching import parse_batch_size
@@ -152,7 +152,7 @@ def run_benchmark(
     measurement = Measurement.load(config, samples.take(config.limit), whole=samples, topic=topic)
     base = load_configured(config, model, tokenizer)
     if file:
-        load_interventions(file, prompt_form=Renderer(base.tokenizer, Prompting.of(config)).resolved_form)
+        refuse_other_form(file, Renderer(base.tokenizer, Prompting.of(config)).resolved_form)
     loaded = _adapted(base, config, interventions)
     timing = {"load_s": time.perf_counter() - started}
     files, engine = RunDirectory(path), engine_of(loaded)
@@ -276,7 +276,7 @@ class _Benchmark:
         refuse_incapable(self.engine, Capabilities(hooks=hooks, contrast=contrast))
         if self.tilt is not None:
             self.tilt.refuse()
-        self.reading.refuse_unreadable()
+        _ = self.reading.longest_read  # before anything is written
         origin: dict[str, Any] = {SCRIPT: True} if in_script else {}
         if not (in_script or self.outside):
             origin[SOURCES] = source_stamps(self.config)

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leakmech.datasets.facts import load_facts
-from leakmech.datasets.relation import mismatched
+from leakmech.datasets.relation import mismatched, with_exchanged
 from leakmech.datasets.samples import POLARITIES, PromptSet
 from leakmech.interventions.types import MapSublayer
 from leakmech.mechanism.activations.arrays import Activations
@@ -117,7 +117,7 @@ def unrelated_maps(
     outputs = {
         split: reader.outputs(
             relevant.split(split),
-            PromptSet("irrelevant", (*leaking.spread(_SAMPLES), *exchanged.split(split).spread(_SAMPLES))),
+            with_exchanged(leaking.spread(_SAMPLES), exchanged.split(split).spread(_SAMPLES)),
             PromptSet("facts", tuple(facts[place::2])),
         )
         for place, (split, leaking) in enumerate((("fit", irrelevant_fit), ("tune", irrelevant_tune)))
