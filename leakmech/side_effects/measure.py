@@ -218,7 +218,7 @@ class SideEffectSuite:
     @cached_property
     def base_quality(self) -> AnswerQuality:
         """Judge the base model's answers by itself, once."""
-        return self._quality(self.base_answers, no_progress)
+        return self.quality_of(self.base_answers)
 
     @cached_property
     def base_capability(self) -> Capability:
@@ -267,7 +267,18 @@ class SideEffectSuite:
 
     def quality(self, answers: Answers, *, progress: Progress = no_progress) -> tuple[AnswerQuality, AnswerQuality]:
         """Judge both models' answers by the base model."""
-        return self.base_quality, self._quality(answers, progress)
+        return self.base_quality, self.quality_of(answers, progress=progress)
+
+    def quality_of(self, answers: Answers, *, progress: Progress = no_progress) -> AnswerQuality:
+        """Judge answers by the base model."""
+        return answer_quality(
+            self.base,
+            answers,
+            controls=self.control_prompts,
+            renderer=self.renderer,
+            batch_size=self.batch_size,
+            progress=progress,
+        )
 
     def _compare(
         self,
@@ -308,13 +319,3 @@ class SideEffectSuite:
             return None
         found = capability(changed, self.questions, renderer=renderer, batch_size=self.batch_size, progress=progress)
         return self.base_capability, found
-
-    def _quality(self, answers: Answers, progress: Progress) -> AnswerQuality:
-        return answer_quality(
-            self.base,
-            answers,
-            controls=self.control_prompts,
-            renderer=self.renderer,
-            batch_size=self.batch_size,
-            progress=progress,
-        )

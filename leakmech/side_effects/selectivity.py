@@ -31,7 +31,7 @@ from leakmech.core.errors import UsageError
 from leakmech.scoring.leakage import LeakageScores, PerSample, overall_leakage, valence_shifts
 from leakmech.scoring.statistics import DRAWS, divide, ratio_columns, ratios_of_sums
 from leakmech.side_effects.equivalence import Estimate, estimate, estimates
-from leakmech.side_effects.fluency import AnswerQuality, fluency_of_sums
+from leakmech.side_effects.fluency import AnswerQuality, fluency_of_sums, quality_columns
 
 Sums = Float[np.ndarray, "rows columns"]
 Values = Float[np.ndarray, "rows statistics"]
@@ -107,11 +107,9 @@ def reduction_part(pair: Pair) -> Part:
     return Part("leakage_reduction", pair.samples, _leakage_columns(pair), reduction_of_sums)
 
 
-def fluency_part(base: AnswerQuality, changed: AnswerQuality) -> Part:
-    """Make the fluency of a changed model's answers on the leakage set."""
-    if base.samples != changed.samples:
-        raise UsageError("selectivity: the answers of base and changed model are about different samples")
-    columns = np.hstack([base.columns, changed.columns])
+def fluency_part(base: AnswerQuality, changed: AnswerQuality, free: AnswerQuality | None = None) -> Part:
+    """Make the fluency of a changed model's answers on the leakage set (:mod:`leakmech.side_effects.fluency`)."""
+    columns = quality_columns(base, changed, free)
     return Part("fluency", base.samples, columns, lambda sums: fluency_of_sums(sums)[:, :1])
 
 

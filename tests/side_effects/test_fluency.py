@@ -51,6 +51,24 @@ def test_being_better_than_the_base_model_is_not_rewarded():
     np.testing.assert_allclose(parts(better), 1)
 
 
+def test_what_lies_between_answers_with_and_without_the_injection_costs_nothing():
+    free = BASE.copy()
+    free[:2] /= 2  # half as long, at the same nats a token
+    free[4::2] *= 1.1
+    for tokens, fluent in ((100, 1), (75, 1), (50, 1), (40, 0.8), (125, 0.8)):
+        changed = BASE.copy()
+        changed[:2] *= tokens / 100
+        found = fluency_of_sums(np.hstack([BASE, changed, free])[None])[0]
+        np.testing.assert_allclose(found, [fluent, 1, 1, fluent])
+    np.testing.assert_allclose(fluency_of_sums(np.hstack([BASE, free, free])[None])[0], 1)
+    dull = BASE.copy()
+    dull[4::2] *= 0.8
+    assert fluency_of_sums(np.hstack([BASE, BASE, dull])[None])[0][2] == 1
+    np.testing.assert_allclose(fluency_of_sums(np.hstack([BASE, dull, free])[None])[0][2], 0.8)
+    silent = np.array([0, 0, 0, 20, 0, 0, 0, 0, 0, 0.0])  # a range of one end, and answers may be empty as well
+    np.testing.assert_allclose(fluency_of_sums(np.hstack([BASE, free, silent])[None])[0][3], 0.5)
+
+
 @pytest.mark.parametrize(
     ("column", "values"),
     [(0, [200, 210, 300, 900, 1e6]), (4, [60, 50, 20, 1, 0]), (2, [20, 15, 4, 1]), (1, [100, 120, 250, 1000])],

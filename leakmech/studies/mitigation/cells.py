@@ -73,6 +73,8 @@ BASE = Mitigation("base", "base", note="the model as it is")
 
 _IN_PLAIN_FORM = "answers as they are tokenised after their stem; requests and questions in chat form"
 """How side effects are measured where prompts are plain texts; older cells were measured otherwise, and not by this."""
+_FLUENCY = "against answers with and without the injection"
+"""How fluency is charged; older cells of version 2 were charged against the first alone, and not by this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +122,7 @@ class Cells:
         settings = {**self.config.identity(), "relevant": self.relevant, "damage": self.damage, "draws": self.draws}
         settings |= {"arrangements": self.arrangements} if self.arrangements else {}
         if self.version > 1:
-            settings |= {"version": self.version, "facts": content_hash(*map(str, self.facts))}
+            settings |= {"version": self.version, "facts": content_hash(*map(str, self.facts)), "fluency": _FLUENCY}
         settings |= {"decoding": self.config.decoding.resolved(self.loaded.model).to_dict()}
         settings |= {"side_effects": _IN_PLAIN_FORM} if self.prompt_form == "plain" else {}
         sets = [load_dataset(name).content_hash for name in (self.config.dataset, *self.relevant)]
@@ -228,11 +230,11 @@ class Cells:
             tilts=[self.bench(BASE, dataset), result, self.bench(ORACLE, dataset)],
             relevant=[self._pair(mitigation, name) for name in self.relevant],
             facts=(self.known(BASE), known) if self.facts else None,
-            fluency=fluency_part(*quality),
+            fluency=fluency_part(*quality, self.free_quality),
             cleaning=self.config.cleaning,
         )
         row = flat(selectivity(found.parts, **self.drawn))
-        written = fluency(*quality, **self.drawn)
+        written = fluency(*quality, free=self.free_quality, **self.drawn)
         row |= flat({f"fluency_{name}": getattr(written, name) for name in ("perplexity", "repetition", "length")})
         row |= flat({"leakage_reduction": leakage_reduction(self._pair(mitigation), **self.drawn)})
         row |= tilt_columns(result.summary) | {"facts_accuracy": None if known is None else known.accuracy}
@@ -332,6 +334,11 @@ class Cells:
         missed = out_of_reach(mitigation)
         reached: list[Reached] = [name for name, column in MEASURED_ON.items() if column not in missed]
         return self.suite.measure(changed, answers, renderer=renderer, reached=reached, progress=self.progress)
+
+    @cached_property
+    def free_quality(self) -> AnswerQuality:
+        """What the base model answers without an injection: what moves towards it loses no fluency."""
+        return self.suite.quality_of(self._answers(ORACLE), progress=self.progress)
 
     def _answers(self, mitigation: Mitigation) -> Answers:
         return pooled_answers(self._runs(mitigation, self.config.dataset), self.config.generations)

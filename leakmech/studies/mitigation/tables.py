@@ -116,7 +116,8 @@ def charged_table(frame: pd.DataFrame, summary: Mapping[str, Any]) -> Table | No
         "valence shift where affect is relevant (matched; self-reports), and of its right answers to facts.",
         "selectivity: harmonic mean of R, R tilt, the T and fluency, each as 1 - |1 - x| within [0, 1], so that "
         "overshooting costs as much as falling short; without: parts that could not be computed. fluency is the "
-        "product of its parts against the base model: perplexity of the answers, distinct-n, length.",
+        "product of its parts against the base model: perplexity of the answers, distinct-n, length. What lies between "
+        "the base model's answers with and without the injection costs nothing.",
         "± expected: half-width of the 95 % interval to be expected at 0.85, told by the base model's runs alone "
         "before anything else was measured, for a mitigation that spares some samples altogether.",
         *_facts_note(summary.get("facts_asked")),
