@@ -36,6 +36,7 @@ from leakmech.side_effects.texts import plain_ids
 from leakmech.studies.benchmark.tilt import Completions, read_completions
 from leakmech.studies.mitigation.families import chosen_families
 from leakmech.studies.mitigation.parts import FittedParts, load_fitted
+from leakmech.studies.mitigation.relation_probe import CAUGHT
 from leakmech.studies.mitigation.untold import SHARES
 
 
@@ -78,7 +79,11 @@ def main() -> None:
     print(Table(title, ("mitigation", "R_tilt", *(f"T_tilt {name}" for name in list(sets)[1:])), rows).to_markdown())
     print("shift of the base model: " + ", ".join(f"{name} {value:.4f}" for name, value in base.items()))
     if any(family.told == "nothing" and "if-unrelated" in family.name for family in families):
-        print("gate:", parts.relation_gate.to_dict())
+        gate = parts.relation_gate
+        print("gate:", gate.to_dict())
+        for caught in CAUGHT:
+            kept = f"{gate.kept(caught):.2f} of relevant prompts, {gate.kept_controls(caught):.2f} of control prompts"
+            print(f"gate that catches {caught:.0%}: leaves alone {kept}")
     if "null-space" in arguments.families:
         print("maps:", parts.unrelated_maps.to_dict(SHARES))
     if "focus" in arguments.families:

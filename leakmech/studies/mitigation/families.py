@@ -45,6 +45,7 @@ from leakmech.studies.mitigation.prompting import (
     leave_one_out,
     rewrite_mitigation,
 )
+from leakmech.studies.mitigation.relation_probe import CAUGHT
 from leakmech.studies.mitigation.untold import (
     SHARES,
     focus,
@@ -151,7 +152,6 @@ def _mean_neurons(parts: FittedParts, number: float) -> list[Intervention]:
 
 # -- the registry -----------------------------------------------------------------------------------------------------
 
-_CAUGHT = (0.8, 0.9, 0.95)
 _INSTRUCTIONS = ("instruction-paper", "instruction-ignore-irrelevant", "instruction-self-reminder")
 
 FAMILIES: Registry[Family] = Registry.named(
@@ -166,7 +166,7 @@ FAMILIES: Registry[Family] = Registry.named(
     edits(
         "set-point-if-unrelated",
         "the same where a probe finds that the stem is not about the injection",
-        _CAUGHT,
+        CAUGHT,
         _project_if_unrelated,
         told="boundary",
     ),
@@ -180,7 +180,7 @@ FAMILIES: Registry[Family] = Registry.named(
     edits(
         "ignore-if-unrelated",
         "attention to the injection taken away where a probe finds that the stem is not about it",
-        _CAUGHT,
+        CAUGHT,
         _ignore_if_unrelated,
         told="boundary",
     ),
@@ -196,13 +196,13 @@ FAMILIES: Registry[Family] = Registry.named(
     edits(
         "late-heads-if-unrelated",
         "the first 60 heads where a probe at the last prompt token finds no relation to what stands before",
-        _CAUGHT,
+        CAUGHT,
         late_heads_if_unrelated,
     ),
     edits(
         "resampled-heads-if-unrelated",
         "the same heads at values that they had at tokens of control prompts",
-        _CAUGHT,
+        CAUGHT,
         resampled_heads_if_unrelated,
     ),
     edits(
@@ -221,7 +221,7 @@ FAMILIES: Registry[Family] = Registry.named(
     edits(
         "residual-direction-if-unrelated",
         "the same where a probe at the last prompt token finds no relation to what stands before",
-        _CAUGHT,
+        CAUGHT,
         residual_direction_if_unrelated,
     ),
     edits(
@@ -236,7 +236,7 @@ FAMILIES: Registry[Family] = Registry.named(
     edits(
         "angular-if-unrelated",
         "the same at every token where a probe at the last prompt token finds no relation to what stands before",
-        _CAUGHT,
+        CAUGHT,
         angular_if_unrelated,
     ),
     edits("heads-scaled", "top 20 heads scaled", (0.0, 0.5), _scale_heads),

@@ -59,7 +59,17 @@ def gate_table(gate: Mapping[str, Any]) -> Table:
         f"{gate['n_stems']} stems with their own sentences and with exchanged ones, with 90 % intervals; "
         "one that covers .5 is at chance."
     )
+    if "by_caught" in gate:  # not in comparisons of older versions
+        title += " " + _left_alone(gate)
     return Table(title, ("layer", "AUC", "AUC, same sentences", "can a gate here be selective?"), rows)
+
+
+def _left_alone(gate: Mapping[str, Any]) -> str:
+    shares = "; ".join(
+        f"{number(kept['relevant_kept'])} and {number(kept['controls_kept'])} if it catches {float(caught):.0%}"
+        for caught, kept in gate["by_caught"].items()
+    )
+    return f"Of relevant prompts and of control prompts the gate leaves alone {shares} of irrelevant ones."
 
 
 def map_table(null_space: Mapping[str, Any]) -> Table:

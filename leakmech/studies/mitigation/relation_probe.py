@@ -12,6 +12,8 @@ and L2 strength fixed beforehand. The layer is chosen by the AUC on samples held
 quantiles of the relevance of held-out *irrelevant* prompts: a prompt counts as relevant if it lies above. Nothing is
 fitted on samples on which a mitigation is judged.
 
+A probe is fitted on prompts with a sentence before their stem. For how many *control* prompts it fires is told beside.
+
 What a layer can know of *relevance* is told by a narrower AUC beside it: held-out relevant prompts against exchanged
 ones. They have the same emotional sentences and the same stems, in other pairs. Where it is near .5, nothing that is
 gated by this layer can take affect out that is irrelevant and leave what is relevant.
@@ -19,6 +21,8 @@ gated by this layer can take affect out that is irrelevant and leave what is rel
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,7 +34,7 @@ from sklearn.preprocessing import StandardScaler
 
 from leakmech.core.errors import DatasetError
 from leakmech.datasets.relation import SELF_REPORT, mismatched
-from leakmech.datasets.samples import POLARITIES, PromptSet
+from leakmech.datasets.samples import POLARITIES, Condition, PromptSet
 from leakmech.interventions.base import Probe
 from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.models.load import LoadedModel
@@ -40,6 +44,9 @@ REGULARISATION = 0.003
 """C of the logistic regressions; activations are standardised first."""
 _DEEPEST = 0.7
 """Layers beyond this share of the depth are left out: there must be layers left to act in."""
+
+CAUGHT = (0.8, 0.9, 0.95)
+"""Shares of held-out irrelevant prompts for which a gate fires."""
 
 Rows = Float[np.ndarray, "rows layers d_model"]
 ReadAt = Literal["stem", "last_prompt"]
@@ -65,6 +72,8 @@ class RelationProbe:
     """Stems of that comparison, each of which stands on both sides."""
     position: ReadAt = "stem"
     """What is read: the mean over the stem, or the prompt's last token."""
+    controls: Float[np.ndarray, " k"] = field(default_factory=lambda: np.zeros(0))
+    """Projections of held-out control prompts, of which nothing was fitted."""
 
     @property
     def auc(self) -> float:
@@ -83,7 +92,14 @@ class RelationProbe:
 
     def kept(self, caught: float) -> float:
         """Share of held-out relevant prompts for which :meth:`probe` does not fire."""
-        return float((self.relevant > np.quantile(self.irrelevant, caught)).mean())
+        return self._above(self.relevant, caught)
+
+    def kept_controls(self, caught: float) -> float:
+        """The same for held-out control prompts; NaN if there are none."""
+        return self._above(self.controls, caught) if len(self.controls) else math.nan
+
+    def _above(self, projections: Float[np.ndarray, " n"], caught: float) -> float:
+        return float((projections > np.quantile(self.irrelevant, caught)).mean())
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -96,6 +112,11 @@ class RelationProbe:
             "n_stems": self.n_stems,
             "n_relevant": len(self.relevant),
             "n_irrelevant": len(self.irrelevant),
+            "n_controls": len(self.controls),
+            "by_caught": {
+                str(caught): {"relevant_kept": self.kept(caught), "controls_kept": self.kept_controls(caught)}
+                for caught in CAUGHT
+            },
         }
 
 
@@ -119,13 +140,13 @@ def fit_relation_probe(
     last = round(_DEEPEST * int(model.model.config.get_text_config().num_hidden_layers))
     layers, read_at = range(1, last), _CACHED[position]
 
-    def read(samples: PromptSet) -> Rows:
+    def read(samples: PromptSet, conditions: Sequence[Condition] = POLARITIES) -> Rows:
         if not len(samples):
             raise DatasetError(f"{samples.name}: no samples to fit a probe of relevance on")
         cache = cache_activations(
-            model, samples, layers=list(layers), positions=[read_at], conditions=POLARITIES, **prompting
+            model, samples, layers=list(layers), positions=[read_at], conditions=conditions, **prompting
         )["resid_post"]
-        return np.concatenate([cache.matrix(condition=c, position=read_at) for c in POLARITIES]).astype(np.float32)
+        return np.concatenate([cache.matrix(condition=c, position=read_at) for c in conditions]).astype(np.float32)
 
     exchanged = [mismatched(relevant, seed=seed + number) for number in range(pairings)]
     found: dict[str, tuple[Rows, Rows]] = {}
@@ -143,8 +164,9 @@ def fit_relation_probe(
         layer: float(auc(one[ordinary], other[:n_exchanged]))
         for layer, (one, other) in zip(layers, held_out, strict=True)
     }
+    bare = read(irrelevant_tune, ("control",))[:, layers.index(best)] @ fits[layers.index(best)]
     vector = torch.from_numpy(fits[layers.index(best)])
-    return RelationProbe(best, vector, unrelated, related, aucs, same, sum(own), position)
+    return RelationProbe(best, vector, unrelated, related, aucs, same, sum(own), position, bare)
 
 
 def relevance_vector(

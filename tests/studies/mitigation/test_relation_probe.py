@@ -44,6 +44,10 @@ def test_the_narrow_auc_compares_the_same_sentences_and_a_gate_reads_the_last_to
     model = leakmech.load_model(make_tiny("llama-gqa"), tokenizer=chat_tokenizer)
     found = fit_relation_probe(model, some, position="last_prompt", **options)
     assert found.probe(0.9).position == "last_prompt"
+    told = found.to_dict()
+    assert len(found.controls) == told["n_controls"] == 3
+    kept = float((found.controls > found.probe(0.9).threshold).mean())
+    assert told["by_caught"]["0.9"] == {"relevant_kept": found.kept(0.9), "controls_kept": kept}
     ordinary = [sample for sample in some.split("tune") if sample.note != SELF_REPORT]
     assert 0 < found.n_stems == len(ordinary) < len(some.split("tune"))
     related = found.relevant[[i for i in range(len(found.relevant)) if i % len(some.split("tune")) in _places(some)]]
