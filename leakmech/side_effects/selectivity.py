@@ -76,6 +76,10 @@ class Part:
     columns: Sums
     value: Callable[[Sums], Values]
 
+    def total(self) -> float:
+        """Compute the part alone, over all units."""
+        return float(self.value(self.columns.sum(axis=0)[None])[0, 0])
+
     def estimate(self, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
         """Compute the part alone, with its interval."""
         return estimate(self.columns, self.value, seed=seed, draws=draws)

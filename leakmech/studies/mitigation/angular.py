@@ -12,9 +12,11 @@ with n the mean after neutral ones: half-way to where affect is read.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from leakmech.interventions.base import Intervention, Probe
 from leakmech.interventions.types import AngularSteering
@@ -22,35 +24,50 @@ from leakmech.mechanism.directions.plane import steering_plane
 from leakmech.studies.mitigation.late_outputs import LATE
 from leakmech.studies.mitigation.parts import FittedParts
 
+Plane = tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]
+"""Two orthogonal unit vectors."""
+
 
 def angular(parts: FittedParts, strength: float) -> list[Intervention]:
     """Every token from the prompt's last one on, a share of the way to the neutral angle."""
-    return list(_turns(parts, strength, adaptive=False))
+    return turned(parts, _plane(parts), strength)
 
 
 def angular_adaptive(parts: FittedParts, strength: float) -> list[Intervention]:
     """Only tokens that are far out on either side of affect."""
-    return list(_turns(parts, strength, adaptive=True))
+    return turned(parts, _plane(parts), strength, adaptive=True)
 
 
 def angular_if_unrelated(parts: FittedParts, caught: float) -> list[Intervention]:
     """Every token from the prompt's last one on, all of the way, where the gate fires."""
-    return list(_turns(parts, 1.0, adaptive=False, condition=parts.relation_gate.probe(caught)))
+    return turned(parts, _plane(parts), 1.0, condition=parts.relation_gate.probe(caught))
+
+
+def _plane(parts: FittedParts) -> Plane:
+    return steering_plane(torch.stack([direction.vector for direction in parts.directions]))
+
+
+def turned(
+    parts: FittedParts,
+    plane: Plane,
+    strength: float | Sequence[float],
+    *,
+    adaptive: bool = False,
+    condition: Probe | None = None,
+) -> list[Intervention]:
+    """The stream of the upper layers turned in a plane to its angle after a neutral sentence."""
+    return list(_turns(parts, plane, strength, adaptive=adaptive, condition=condition))
 
 
 def _turns(
-    parts: FittedParts, strength: float, *, adaptive: bool, condition: Probe | None = None
+    parts: FittedParts, plane: Plane, strength: float | Sequence[float], *, adaptive: bool, condition: Probe | None
 ) -> Iterator[Intervention]:
-    first, second = steering_plane(torch.stack([direction.vector for direction in parts.directions]))
+    first, second = plane
     streams = parts.late_streams
-    shown = [parts.activations.layers.index(layer) for layer in streams.layers]
-    positive, negative = (
-        torch.from_numpy(getattr(parts.activations, side)[:, shown].mean(0)).float() @ first
-        for side in ("positive", "negative")
-    )
-    spread = (positive - negative) / 4
+    n_layers = len(streams.layers)
+    spread = _spread(parts, first) if adaptive else torch.zeros(n_layers)
     for position in LATE:
-        neutral = [torch.tensor(streams.along(axis.expand(len(shown), -1), position)) for axis in (first, second)]
+        neutral = [torch.tensor(streams.along(axis.expand(n_layers, -1), position)) for axis in plane]
         for sign in (1, -1) if adaptive else (1,):
             angle = torch.atan2(neutral[1], sign * neutral[0]) * 180 / math.pi
             yield AngularSteering(
@@ -65,3 +82,13 @@ def _turns(
                 condition=condition,
                 model_hash=parts.loaded.base_hash,
             )
+
+
+def _spread(parts: FittedParts, first: Float[Tensor, " d_model"]) -> Float[Tensor, " layer"]:
+    """s of each layer."""
+    shown = [parts.activations.layers.index(layer) for layer in parts.late_streams.layers]
+    positive, negative = (
+        torch.from_numpy(getattr(parts.activations, side)[:, shown].mean(0)).float() @ first
+        for side in ("positive", "negative")
+    )
+    return (positive - negative) / 4

@@ -31,6 +31,7 @@ from leakmech.scoring.expression import Estimator, estimator_names, load_estimat
 from leakmech.scoring.leakage import LeakageScores, main_ratios
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
+from leakmech.scoring.statistics import json_number
 from leakmech.side_effects.answers import Answers
 from leakmech.side_effects.capability import Capability
 from leakmech.side_effects.equivalence import Margins
@@ -54,7 +55,7 @@ from leakmech.side_effects.texts import neutral_continuations, plain_ids, prompt
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.changed import requests_under, variant_under
-from leakmech.studies.mitigation.charges import charges, facts_under
+from leakmech.studies.mitigation.charges import charges, facts_under, removals
 from leakmech.studies.mitigation.columns import (
     damage_columns,
     leakage_columns,
@@ -223,11 +224,12 @@ class Cells:
 
     def _charges(self, mitigation: Mitigation, result: BenchResult, effects: SideEffects) -> dict[str, Any]:
         """All that selectivity charges, leakage reduction, tilt, and the three parts of fluency."""
-        quality, dataset = _quality(effects), self.config.dataset
+        quality = _quality(effects)
+        leakage, tilts = self._against_oracle(mitigation)
         known = self.known(mitigation) if self.facts else None
         found = charges(
-            leakage=[self.frame(one) for one in (BASE, mitigation, ORACLE)],
-            tilts=[self.bench(BASE, dataset), result, self.bench(ORACLE, dataset)],
+            leakage=leakage,
+            tilts=tilts,
             relevant=[self._pair(mitigation, name) for name in self.relevant],
             facts=(self.known(BASE), known) if self.facts else None,
             fluency=fluency_part(*quality, self.free_quality),
@@ -239,6 +241,18 @@ class Cells:
         row |= flat({"leakage_reduction": leakage_reduction(self._pair(mitigation), **self.drawn)})
         row |= tilt_columns(result.summary) | {"facts_accuracy": None if known is None else known.accuracy}
         return row | {"removal_of": found.removal_of, "not_charged": found.not_charged}
+
+    def removals(self, mitigation: Mitigation) -> dict[str, Any]:
+        """Removal and removal of tilt alone, without intervals; nothing in version 1."""
+        if self.version == 1:
+            return {}
+        _, parts = removals(*self._against_oracle(mitigation), cleaning=self.config.cleaning)
+        return {part.name: json_number(part.total()) for part in parts}
+
+    def _against_oracle(self, mitigation: Mitigation) -> tuple[list[pd.DataFrame], list[BenchResult]]:
+        """Scores, and benchmarks with tilt, of the base model, of a mitigation and of the oracle."""
+        models = BASE, mitigation, ORACLE
+        return [self.frame(one) for one in models], [self.bench(one, self.config.dataset) for one in models]
 
     def known(self, mitigation: Mitigation) -> Capability | None:
         """What the model knows of the facts under a mitigation; None for contrastive decoding."""

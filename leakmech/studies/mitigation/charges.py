@@ -84,11 +84,8 @@ def charges(
         The policy of the scores.
     """
     missing: dict[str, str] = {}
-    of, removal = _removal(leakage, cleaning)
-    parts = [removal]
-    if all("tilt" in result.summary for result in tilts):
-        parts.append(_removal_of_tilt(tilts))
-    else:
+    of, parts = removals(leakage, tilts, cleaning=cleaning)
+    if len(parts) == 1:
         missing["removal_tilt"] = NO_LIKELIHOOD
     parts += [shift_part(name, pair) for name, pair in zip(RETENTIONS, relevant, strict=False)]
     if len(relevant) < len(RETENTIONS):
@@ -101,6 +98,15 @@ def charges(
     else:
         parts.append(facts_part(base, changed))
     return Charges((*parts, fluency), missing, of)
+
+
+def removals(
+    leakage: Sequence[pd.DataFrame], tilts: Sequence[BenchResult], *, cleaning: Cleaning
+) -> tuple[str, list[Part]]:
+    """What removal is about, removal, and removal of tilt where it can be measured (arguments: :func:`charges`)."""
+    of, removal = _removal(leakage, cleaning)
+    measured = all("tilt" in result.summary for result in tilts)
+    return of, [removal, *([_removal_of_tilt(tilts)] if measured else [])]
 
 
 def _removal(leakage: Sequence[pd.DataFrame], cleaning: Cleaning) -> tuple[str, Part]:

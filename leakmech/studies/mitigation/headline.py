@@ -6,7 +6,8 @@ against
     dropping unrelated sentences   it *beats* it if its interval lies above that row's, *falls short* if it lies below;
                                    otherwise the table does not tell them apart. Only rows charged for the same parts
                                    are compared.
-    random edits of its size       its leakage reduction lies above the middle 90 % of the draws, or not
+    random edits of its size       its removal (in older tables its leakage reduction) lies above the middle 90 % of
+                                   the draws, or not
     the goal                       every R and T at least .85, fluency at least .97: by the lower ends, or by values
 
 Intervals that do not overlap are asked for, which is stricter than a test of the difference; the best of many rows is
@@ -35,7 +36,14 @@ _RETENTIONS = {
     "retention_self": "affect of self-reports",
     "retention_facts": "facts",
 }
-_RANDOM = {"heads-mean": "random-heads", "neurons-mean": "random-neurons", "project-affect": "random-directions"}
+RANDOM_OF = {
+    "heads-mean": "random-heads",
+    "neurons-mean": "random-neurons",
+    "project-affect": "random-directions",
+    "late-heads-if-unrelated": "random-late-heads-if-unrelated",
+    "angular-if-unrelated": "random-plane-if-unrelated",
+}
+"""Families that name components or directions, and what random edits of their size are called."""
 Row = Mapping[str, Any]
 
 
@@ -101,16 +109,18 @@ def against_text(best: Row, tested: Frame) -> str:
 
 def against_random(best: Row, tested: Frame) -> str:
     """Whether random edits of the size of the best row do as much; empty where none were drawn."""
-    for family, random in _RANDOM.items():
+    for family, random in RANDOM_OF.items():
         if not str(best["name"]).startswith(f"{family}-"):
             continue
         rows = tested[tested["name"] == random + str(best["name"]).removeprefix(family)]
-        if rows.empty or rows[["leakage_reduction_low", "leakage_reduction_high"]].isna().any(axis=None):
-            return ""
-        own, band = best["leakage_reduction"], rows.iloc[0]
-        drawn = f"{number(band['leakage_reduction_low'])} to {number(band['leakage_reduction_high'])}"
-        where = "lies above" if own > band["leakage_reduction_high"] else "does not lie above"
-        return f"Its leakage reduction, {number(own)}, {where} the middle 90 % of random edits of its size ({drawn})."
+        for name, called in (("removal", "removal"), ("leakage_reduction", "leakage reduction")):
+            ends = [f"{name}_low", f"{name}_high"]
+            if rows.empty or not set(ends) <= set(rows.columns) or rows[ends].isna().any(axis=None):
+                continue
+            low, high = rows.iloc[0][ends]
+            where = "lies above" if best[name] > high else "does not lie above"
+            said = f"Its {called}, {number(best[name])}, {where} the middle 90 % of random edits of its size"
+            return f"{said} ({number(low)} to {number(high)})."
     return ""
 
 

@@ -2,9 +2,10 @@
 
 For the chosen member of a family that names components or directions, each draw takes as many of the same kind *in each
 layer* at random, and does the same with them: heads and neurons go to their mean, directions are projected out with the
-same strength in the same layers. A draw is a cell, measured on the leakage set and the first set of relevant affect
-alone, with the generation noise of all other cells. The table has one row for each kind: the median of the draws, and
-between ``_low`` and ``_high`` their middle 90 %.
+same strength in the same layers. Edits that are told nothing keep their gate and their positions: other heads go to
+their late means, the stream is turned in another plane. A draw is a cell, measured on the leakage set and the first set
+of relevant affect alone, with the generation noise of all other cells. The table has one row for each kind: the median
+of the draws, and between ``_low`` and ``_high`` their middle 90 %.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ import pandas as pd
 from leakmech.core.errors import ConfigError
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.files import load_interventions, save_interventions
-from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons
+from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons, AngularSteering
 from leakmech.runs.run import Run
 from leakmech.scoring.statistics import json_number
 from leakmech.side_effects.selectivity import Pair, leakage_reduction, retention
+from leakmech.studies.mitigation.angular import turned
 from leakmech.studies.mitigation.cells import BASE, Cells
 from leakmech.studies.mitigation.families import heads_at_mean, neurons_at_mean
+from leakmech.studies.mitigation.headline import RANDOM_OF
 from leakmech.studies.mitigation.mitigation import Mitigation
 from leakmech.studies.mitigation.parts import FittedParts
+from leakmech.studies.mitigation.untold import heads_at_late_mean
 
 Row = dict[str, Any]
 BAND = (0.05, 0.95)
@@ -37,11 +41,15 @@ BAND = (0.05, 0.95)
 class RandomBaseline:
     """Random edits of one kind, of the size of what was chosen in the family that they follow."""
 
-    name: str
     follows: str
     note: str
-    build: Callable[[FittedParts, Any, int], Intervention]
-    """Gets the chosen edit and the number of a draw."""
+    build: Callable[[FittedParts, Any, int], list[Intervention]]
+    """Gets the chosen edit (the first of several that differ in positions only) and the number of a draw."""
+
+    @property
+    def name(self) -> str:
+        """What rows of this kind begin with."""
+        return RANDOM_OF[self.follows]
 
     def row_name(self, chosen: Mitigation) -> str:
         """The name of the row: that of the kind, with the strength that was chosen."""
@@ -52,7 +60,7 @@ class RandomBaseline:
         return list(self._draws(parts, chosen, number, fitted))
 
     def _draws(self, parts: FittedParts, chosen: Mitigation, number: int, fitted: Path) -> Iterator[Mitigation]:
-        (edit,) = chosen.interventions
+        edit = chosen.interventions[0]
         for draw in range(number):
             name = f"{self.row_name(chosen)}-draw-{draw + 1}"
             file = fitted / f"{name}.json"
@@ -61,22 +69,34 @@ class RandomBaseline:
             yield Mitigation(name, "baseline", interventions=load_interventions(file), note=self.note)
 
 
-def _heads(parts: FittedParts, chosen: AblateHeads, draw: int) -> Intervention:
-    return heads_at_mean(parts, parts.random_like(chosen.parts, draw))
+def _heads(parts: FittedParts, chosen: AblateHeads, draw: int) -> list[Intervention]:
+    return [heads_at_mean(parts, parts.random_like(chosen.parts, draw))]
 
 
-def _neurons(parts: FittedParts, chosen: AblateNeurons, draw: int) -> Intervention:
-    return neurons_at_mean(parts, parts.random_like(chosen.parts, draw))
+def _neurons(parts: FittedParts, chosen: AblateNeurons, draw: int) -> list[Intervention]:
+    return [neurons_at_mean(parts, parts.random_like(chosen.parts, draw))]
 
 
-def _directions(parts: FittedParts, chosen: AblateDirection, draw: int) -> Intervention:
-    return replace(chosen, vectors=parts.random_vectors(len(chosen.layers), draw))
+def _directions(parts: FittedParts, chosen: AblateDirection, draw: int) -> list[Intervention]:
+    return [replace(chosen, vectors=parts.random_vectors(len(chosen.layers), draw))]
+
+
+def _late_heads(parts: FittedParts, chosen: AblateHeads, draw: int) -> list[Intervention]:
+    return heads_at_late_mean(parts, parts.random_like(chosen.parts, draw), condition=chosen.condition)
+
+
+def _planes(parts: FittedParts, chosen: AngularSteering, draw: int) -> list[Intervention]:
+    first, second = parts.random_vectors(2, draw)
+    across = second - (second @ first) * first
+    return turned(parts, (first, across / across.norm()), chosen.strength, condition=chosen.condition)
 
 
 RANDOM: tuple[RandomBaseline, ...] = (
-    RandomBaseline("random-directions", "project-affect", "random directions projected out", _directions),
-    RandomBaseline("random-heads", "heads-mean", "random heads at their mean", _heads),
-    RandomBaseline("random-neurons", "neurons-mean", "random neurons at their mean", _neurons),
+    RandomBaseline("project-affect", "random directions projected out", _directions),
+    RandomBaseline("heads-mean", "random heads at their mean", _heads),
+    RandomBaseline("neurons-mean", "random neurons at their mean", _neurons),
+    RandomBaseline("late-heads-if-unrelated", "random heads where the gate fires", _late_heads),
+    RandomBaseline("angular-if-unrelated", "turned in a random plane where the gate fires", _planes),
 )
 
 
@@ -119,6 +139,7 @@ def _measuring(cells: Cells, mitigation: Mitigation) -> Callable[[], Row]:
             **{f"topic_free_{name}": free.get(name) for name in ("auc_el", "contrast", "valence_shift")},
             "leakage_reduction": json_number(leakage_reduction(leaking, **options).value),
             "retention": json_number(retention(kept, **options).value),
+            **cells.removals(mitigation),
         }
 
     return measure

@@ -171,8 +171,9 @@ def _draws_notes(frame: Frame) -> list[str]:
         return []
     drawn = " or ".join(f"{number:.0f}" for number in numbers)
     return [
-        "random heads, neurons and directions: as many in each layer, and as strong, as what was chosen; median of "
-        f"{drawn} draws, and in brackets the middle 90 % of the draws. No side effects are measured of them."
+        "random heads, neurons, directions and planes: as many in each layer, as strong, and under the same gate, as "
+        f"what was chosen; median of {drawn} draws, and in brackets the middle 90 % of the draws. No side effects are "
+        "measured of them."
     ]
 
 

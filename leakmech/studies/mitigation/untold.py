@@ -17,10 +17,14 @@ A gate is read ahead (:class:`leakmech.interventions.base.Probe`), so that heads
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
+
+from torch import Tensor
 
 from leakmech.interventions.base import Intervention, Probe
 from leakmech.interventions.types import AblateDirection, AblateHeads
+from leakmech.models.components import Component
 from leakmech.studies.mitigation.late_outputs import LATE
 from leakmech.studies.mitigation.parts import FittedParts
 
@@ -40,6 +44,23 @@ def late_heads(
     """The first heads, set to what they do without an injection from the prompt's last token on."""
     heads = parts.top_heads(int(number))
     values = parts.late_outputs.means(heads) if method == "mean" else parts.late_outputs.draws(heads)
+    return _late(parts, heads, method, values, condition)
+
+
+def heads_at_late_mean(
+    parts: FittedParts, heads: Sequence[Component], *, condition: Probe | None
+) -> list[Intervention]:
+    """Any heads, set to what they do without an injection from the prompt's last token on."""
+    return _late(parts, heads, "mean", parts.late_outputs.means(heads), condition)
+
+
+def _late(
+    parts: FittedParts,
+    heads: Sequence[Component],
+    method: Literal["mean", "resample"],
+    values: Mapping[str, Tensor],
+    condition: Probe | None,
+) -> list[Intervention]:
     return [
         AblateHeads(
             heads,

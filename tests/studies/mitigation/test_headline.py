@@ -60,10 +60,18 @@ def test_what_is_told_more_is_never_the_best():
 @pytest.mark.parametrize(("reduction", "words"), [(0.38, "does not lie above"), (0.6, "lies above")])
 def test_random_edits_of_its_size_are_named_beside_it(reduction, words):
     band = row("random-heads-5", 0.0, kind="baseline", leakage_reduction=0.33)
-    band |= {"leakage_reduction_low": 0.09, "leakage_reduction_high": 0.54, "selectivity": None}
+    band |= {"leakage_reduction_low": 0.09, "leakage_reduction_high": 0.54, "selectivity": None, "removal_low": None}
     text = said(row("heads-mean-5", leakage_reduction=reduction), band)
     assert f"Its leakage reduction, {reduction:.2f}, {words} the middle 90 % of random edits of its size (0.09" in text
     assert "random edits" not in said(row("heads-mean-20"), band)  # of another size
+
+
+def test_random_edits_are_held_against_removal_where_it_was_measured_of_them():
+    band = row("random-plane-if-unrelated-0.9", 0.0, kind="baseline", leakage_reduction=0.9, removal=0.1)
+    band |= {"leakage_reduction_low": 0.8, "leakage_reduction_high": 0.95, "selectivity": None}
+    band |= {"removal_low": 0.02, "removal_high": 0.2}
+    text = said(row("angular-if-unrelated-0.9", leakage_reduction=0.3, removal=0.47), band)
+    assert "Its removal, 0.47, lies above the middle 90 % of random edits of its size (0.02 to 0.20)." in text
 
 
 @pytest.mark.parametrize(

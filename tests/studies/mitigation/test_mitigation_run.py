@@ -23,14 +23,19 @@ from leakmech.core.errors import (
     RunDirectoryError,
 )
 from leakmech.datasets.samples import PromptSet, load_dataset
+from leakmech.interventions.base import Probe
 from leakmech.models.components import Component
 from leakmech.runs.directory import stored_settings
 from leakmech.studies.diagnosis import run as diagnosis_run
 from leakmech.studies.mitigation import own_diagnosis
+from leakmech.studies.mitigation.angular import turned
+from leakmech.studies.mitigation.late_outputs import LATE, LateOutputs
+from leakmech.studies.mitigation.late_streams import LateStreams
 from leakmech.studies.mitigation.parts import FittedParts
-from leakmech.studies.mitigation.random_baselines import band
+from leakmech.studies.mitigation.random_baselines import RANDOM, band
 from leakmech.studies.mitigation.run import _names, best_of
 from leakmech.studies.mitigation.settings import MitigateConfig
+from leakmech.studies.mitigation.untold import heads_at_late_mean
 
 DIAGNOSIS = {
     "limit": 3, "exact_samples": 2, "circuit_samples": 2, "integrated_steps": 2, "random_rankings": 2,
@@ -367,6 +372,40 @@ def test_a_band_is_the_median_and_the_middle_90_percent_of_the_draws():
     assert (found["name"], found["n_draws"], found["retention"]) == ("random", 21, None)
     draws[0]["retention"] = 0.4  # a number that one draw has
     assert band("random", draws)["retention"] == 0.4
+
+
+def test_random_gated_edits_keep_the_gate_the_positions_and_the_size():
+    layers, gate = range(2, 6), Probe(vector=torch.eye(8)[0], layer=1, threshold=0.2, position="last_prompt")
+    generator = torch.Generator().manual_seed(0)
+    values = {name: torch.randn(9, 6, 3, 4, generator=generator) for name in LATE}
+    streams = {name: torch.randn(4, 8, generator=generator) for name in LATE}
+    parts = FittedParts.__new__(FittedParts)
+    vars(parts).update(
+        seed=0, layout=SimpleNamespace(n_heads=3, d_mlp=7, d_model=8), loaded=SimpleNamespace(base_hash="m" * 16),
+        late_outputs=LateOutputs(values), late_streams=LateStreams(tuple(layers), streams),
+    )  # fmt: skip
+    kinds = {kind.name: kind for kind in RANDOM}
+    heads = [Component(2, "head", 1), Component(4, "head", 0), Component(4, "head", 2)]
+    chosen = heads_at_late_mean(parts, heads, condition=gate)[0]
+    drawn = [kinds["random-late-heads-if-unrelated"].build(parts, chosen, draw) for draw in range(5)]
+    for edits in drawn:
+        assert [edit.positions for edit in edits] == list(LATE)
+        assert all(edit.condition == gate and edit.method == "mean" for edit in edits)
+        assert all(Counter(head.layer for head in edit.parts) == {2: 1, 4: 2} for edit in edits)
+        for edit in edits:
+            means = torch.stack([values[edit.positions].mean(0)[head.layer, head.index] for head in edit.parts])
+            torch.testing.assert_close(edit.values[edit.positions], means)
+    assert len({tuple(edits[0].parts) for edits in drawn}) > 1
+    turn = turned(parts, (torch.eye(8)[0], torch.eye(8)[1]), 0.5, condition=gate)[0]
+    planes = [kinds["random-plane-if-unrelated"].build(parts, turn, draw) for draw in range(2)]
+    for edits in planes:
+        for edit in edits:
+            axes = torch.stack([edit.vectors, edit.second])
+            torch.testing.assert_close(axes @ axes.T, torch.eye(2), atol=1e-5, rtol=0)
+            assert (list(edit.strength), edit.condition, list(edit.layers)) == ([0.5] * 4, gate, list(layers))
+            x, y = (streams[edit.positions] @ axes.T).T
+            torch.testing.assert_close(torch.tensor(edit.angle), torch.rad2deg(torch.atan2(y, x)))
+    assert not torch.allclose(planes[0][0].vectors, planes[1][0].vectors)
 
 
 @pytest.mark.parametrize("number", [3, 12])
