@@ -55,8 +55,8 @@ KINDS: dict[str, Callable[[], Any]] = {
 """In this order: later ones read earlier ones."""
 NEEDS = {"mitigate": ("diagnose", "train")}
 _INTERRUPTED, _BEFORE = 3, 4  # exit codes of children that were interrupted: with a message, or before a run began
-_MEASURED = ("timing", "seconds", "per_second", "speed", "peak_memory")
-"""What names of values have in common that are about the machine."""
+_MEASURED = ("seal", "timing", "seconds", "per_second", "speed", "peak_memory")
+"""What names of values have in common that are about the machine, or about such values."""
 
 
 def child(kind: str, folder: Path, told: Path) -> int:

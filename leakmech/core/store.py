@@ -15,6 +15,7 @@ import re
 import shutil
 import socket
 import tempfile
+import warnings
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leakmech.core.errors import LeakmechError, RunDirectoryError, StorageError
+from leakmech.core.errors import LeakmechError, LeakmechWarning, RunDirectoryError, StorageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,7 +143,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN is refused: a missing number is ``null``."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """What :func:`write_json` writes."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], *, checksums: bool = False) -> None:
@@ -225,6 +231,17 @@ def read_jsonl_shard(path: Path, *, on_damage: Callable[[str], None] | None = No
     A damaged line is passed over and told to `on_damage`; RunDirectoryError if nobody wants to hear it.
     """
     return (row for _, row in _shard_rows(path, on_damage))
+
+
+def mended_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a shard that goes on, none where there is no file; damaged lines are named and taken out of the file."""
+    damaged: list[str] = []
+    rows = list(read_jsonl_shard(path, on_damage=damaged.append)) if path.exists() else []
+    if damaged:
+        told = f"{damaged[0]}; lines taken out: {len(damaged)}; the other {len(rows)} stay"
+        warnings.warn(told, LeakmechWarning, stacklevel=2)
+        write_jsonl(path, rows, checksums=True)
+    return rows
 
 
 class ShardIndex:

@@ -47,7 +47,7 @@ class TensorFormat:
         """Write the tensors beside `path`, and then `path` itself (``.json``)."""
         own = {name: tensor.clone() for name, tensor in tensors.items()}  # safetensors refuses those that share memory
         data = save(own, metadata=None if self.metadata is None else dict(self.metadata))
-        with atomic_path(path.with_name(f"{path.stem}.safetensors")) as temporary:
+        with atomic_path(tensor_files(path)[1]) as temporary:
             temporary.write_bytes(data)
         write_json(path, {**self.head, **description, self.hash_key: content_hash(data)})
 
@@ -75,7 +75,7 @@ class TensorFormat:
         return description
 
     def _read_tensors(self, description: Path, expected: Any) -> dict[str, Tensor]:
-        path = description.with_name(f"{description.stem}.safetensors")
+        path = tensor_files(description)[1]
         try:
             data = path.read_bytes()
             tensors = load(data)
@@ -85,6 +85,11 @@ class TensorFormat:
         if content_hash(data) != expected:
             raise self.error(f"{path}: does not belong to {description.name}: it holds other tensors")
         return tensors
+
+
+def tensor_files(description: Path) -> tuple[Path, Path]:
+    """Both files of what was written with this description."""
+    return description, description.with_name(f"{description.stem}.safetensors")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:

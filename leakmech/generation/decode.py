@@ -47,7 +47,7 @@ _REFILL_SHARE = 0.5
 """New rows move in when at most this share of the places is taken, so that prefill comes in large parts."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One generation to make: its address, the token ids of its prompt, and those of its reference prompts.
 

@@ -27,6 +27,7 @@ from leakmech.core.errors import GenerationError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.generation.variants import Batch, Continuation, ModelVariant
 from leakmech.models.batching import default_batch_size, in_batches, parse_batch_size
+from leakmech.models.limits import has_learned_positions, refuse_unreadable
 
 # Logits that one forward pass may return (per model), and that are turned into probabilities at once.
 _LOGITS = {"cpu": 1 << 26}
@@ -126,6 +127,9 @@ def per_continuation(
     order: Callable[[Item], Any],
 ) -> Float[np.ndarray, "continuations values"]:
     """Compute values of every continuation: highest in `order` first, equal ones once, empty ones not at all."""
+    if has_learned_positions(variant.loaded.model):  # others read on, badly
+        read = ((own.id, (*own.prompt, *own.tokens)) for item in continuations for own in item)
+        refuse_unreadable(variant.loaded.model, read)
     distinct = {_key(item): item for item in continuations if item[0].tokens}
     items = list(distinct.values())
     values: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}

@@ -89,6 +89,13 @@ def hash_template(tokenizer: PreTrainedTokenizerBase) -> str:
     return content_hash(json.dumps(tokenizer.chat_template or "", sort_keys=True))
 
 
+def hash_generation(model: Any) -> str:
+    """Hash of the generation config of a model; that of nothing where it has none."""
+    config = getattr(model, "generation_config", None)
+    settings = {} if config is None else _without_provenance(config.to_dict())
+    return content_hash(json.dumps(settings, sort_keys=True, default=str))
+
+
 def _storage(tensor: Tensor) -> tuple[Any, ...]:
     return (str(tensor.device), tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 

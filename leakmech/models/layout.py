@@ -40,6 +40,8 @@ class Block:
     attention_post_norm: nn.Module | None = None
     """Norm between a sublayer and the stream (Gemma)."""
     mlp_post_norm: nn.Module | None = None
+    adds_in_place: bool = False
+    """Whether the block goes on to add to what its MLP returned, in place (Falcon)."""
     queries: nn.Module | None = None
     """Maps the normed stream to the queries of all heads, shape (..., n_heads * d_head), which are turned by position
     and read as they are; None where queries share a module with keys and values, or are normalised."""
@@ -67,7 +69,7 @@ class Layout:
     embedding_scale: float = 1.0
     """Factor between the rows of the embedding and the stream (Gemma)."""
     parallel: bool = False
-    """Whether attention and MLP read the same stream (GPT-NeoX), so that there is no `resid_mid`."""
+    """Whether attention and MLP read the same stream (GPT-NeoX, Phi), so that there is no `resid_mid`."""
 
     @property
     def n_layers(self) -> int:
@@ -125,11 +127,11 @@ def _llama_like(model: Any, config: Any) -> Layout:
             block=block,
             attention=block.self_attn,
             mlp=block.mlp,
-            heads_out=block.self_attn.o_proj,
-            neurons_out=NoNeurons() if experts else block.mlp.down_proj,
+            heads_out=_module_of(block.self_attn, "o_proj", "dense"),
+            neurons_out=NoNeurons() if experts else _module_of(block.mlp, "down_proj", "c_proj", "fc2"),
             attention_post_norm=block.post_attention_layernorm if post_normed else None,
             mlp_post_norm=block.post_feedforward_layernorm if post_normed else None,
-            queries=None if hasattr(block.self_attn, "q_norm") else getattr(block.self_attn, "q_proj", None),
+            queries=None if _norms_queries(block.self_attn) else getattr(block.self_attn, "q_proj", None),
         )
         for block in inner.layers
     )
@@ -137,7 +139,7 @@ def _llama_like(model: Any, config: Any) -> Layout:
         architecture=config.model_type,
         blocks=blocks,
         embedding=model.get_input_embeddings(),
-        final_norm=inner.norm,
+        final_norm=_module_of(inner, "norm", "final_layernorm"),
         unembedding=model.get_output_embeddings(),
         n_heads=config.num_attention_heads,
         n_kv_heads=config.num_key_value_heads,
@@ -145,6 +147,39 @@ def _llama_like(model: Any, config: Any) -> Layout:
         d_model=config.hidden_size,
         d_mlp=0 if experts else config.intermediate_size,
         embedding_scale=getattr(model.get_input_embeddings(), "scalar_embed_scale", 1.0),
+        parallel=config.model_type == "phi" or getattr(config, "use_parallel_residual", False),
+    )
+
+
+def _module_of(parent: nn.Module, *names: str) -> nn.Module:
+    """The first module that `parent` has under one of these names."""
+    return next(getattr(parent, name) for name in names if hasattr(parent, name))
+
+
+def _norms_queries(attention: nn.Module) -> bool:
+    """Whether queries are normalised by head after their module made them."""
+    return hasattr(attention, "q_norm") or hasattr(attention, "q_layernorm")
+
+
+def _falcon(model: Any, config: Any) -> Layout:
+    inner = model.transformer
+    parallel = config.parallel_attn or config.new_decoder_architecture
+    several = config.num_kv_heads if config.new_decoder_architecture else config.num_attention_heads
+    return Layout(
+        architecture=config.model_type,
+        blocks=tuple(
+            Block(b, b.self_attention, b.mlp, b.self_attention.dense, b.mlp.dense_4h_to_h, adds_in_place=parallel)
+            for b in inner.h
+        ),
+        embedding=model.get_input_embeddings(),
+        final_norm=inner.ln_f,
+        unembedding=model.get_output_embeddings(),
+        n_heads=config.num_attention_heads,
+        n_kv_heads=several if config.new_decoder_architecture or not config.multi_query else 1,
+        d_head=config.hidden_size // config.num_attention_heads,
+        d_model=config.hidden_size,
+        d_mlp=config.ffn_hidden_size,
+        parallel=parallel,
     )
 
 
@@ -184,11 +219,11 @@ def _gpt_neox(model: Any, config: Any) -> Layout:
 
 _MIXTURES = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
 _LLAMA_LIKE = (
-    "gemma", "gemma2", "gemma3_text", "llama", "mistral", "olmo2", "olmo3", "phi3", "qwen2", "qwen3", "smollm3",
-    *_MIXTURES,
+    "gemma", "gemma2", "gemma3_text", "llama", "mistral", "olmo2", "olmo3", "phi", "phi3", "qwen2", "qwen3",
+    "smollm3", "stablelm", "starcoder2", *_MIXTURES,
 )  # fmt: skip
 _FAMILIES: Registry[Callable[[Any, Any], Layout]] = Registry(
     "architecture",
-    dict.fromkeys(_LLAMA_LIKE, _llama_like) | {"gpt2": _gpt2, "gpt_neox": _gpt_neox},
+    dict.fromkeys(_LLAMA_LIKE, _llama_like) | {"falcon": _falcon, "gpt2": _gpt2, "gpt_neox": _gpt_neox},
     error=ModelError,
 )

@@ -23,7 +23,7 @@ from leakmech.core.store import read_json
 from leakmech.models.adapters import base_of, is_peft
 from leakmech.models.device import dtype_name, resolve_device, resolve_dtype
 from leakmech.models.embedded import PREFIX, embedded_path
-from leakmech.models.hashes import hash_base, hash_template, hash_tokenizer, hash_weights
+from leakmech.models.hashes import hash_base, hash_generation, hash_template, hash_tokenizer, hash_weights
 from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, fetch
 from leakmech.models.reading import (
     attach_adapter,
@@ -104,8 +104,14 @@ class LoadedModel:
         """Whether the tokenizer can render a conversation."""
         return bool(self.tokenizer.chat_template)
 
+    @cached_property
+    def generation_hash(self) -> str:
+        """Hash of the generation config, whose end tokens end answers."""
+        return hash_generation(self.model)
+
     def fingerprint(self) -> dict[str, str]:
         """The hashes of weights, tokenizer and template, and the dtype: a run is continued only if they agree."""
+        _ = self.generation_hash  # to be compared at the end of a run; runs of older versions do not have it
         return {
             "weights": self.weights_hash,
             "tokenizer": self.tokenizer_hash,
@@ -114,13 +120,14 @@ class LoadedModel:
         }
 
     def refuse_changed(self) -> None:
-        """Raise ModelError if weights, settings, tokenizer or template are not those that were loaded."""
+        """Raise ModelError if weights, settings, tokenizer, template or generation config changed since."""
         now = {
             "weights": hash_weights(self.model),
             "tokenizer": hash_tokenizer(self.tokenizer),
             "template": hash_template(self.tokenizer),
+            "generation config": hash_generation(self.model),
         }
-        before = self.fingerprint()
+        before = self.fingerprint() | {"generation config": self.generation_hash}
         changed = [name for name, value in now.items() if value != before[name]]
         if changed:
             raise ModelError(f"{self.name}: {', '.join(changed)} changed while the model was in use")

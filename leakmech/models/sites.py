@@ -129,8 +129,19 @@ def at_site(block: Block, site: Site, see: See) -> Iterator[None]:
             hooks.callback(on_output(module, _around(stream, see)).remove)
         else:
             module, side = site_module(block, site)
+            see = _kept_apart(see) if block.adds_in_place and site == "mlp_out" else see
             hooks.callback((on_input if side == "input" else on_output)(module, see).remove)
         yield
+
+
+def _kept_apart(see: See) -> See:
+    """Show values that nothing adds to any more: the block goes on with a copy."""
+
+    def run(x: Tensor) -> Tensor:
+        changed = see(x)
+        return (x if changed is None else changed).clone()
+
+    return run
 
 
 def _remember(stream: list[Tensor]) -> See:

@@ -34,6 +34,7 @@ from leakmech.core.text import contains_words
 from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet, Sample
 from leakmech.prompts.arrangement import injection_place
 from leakmech.prompts.bodies import REPLY, SPEAKERS, Place, Span, body_of, joined
+from leakmech.prompts.dates import with_date
 from leakmech.prompts.instructions import DEFAULT_TASK, Instruction, resolve_instruction
 from leakmech.prompts.tokens import encoded
 
@@ -266,7 +267,7 @@ class Renderer:
         if opening:
             return self._opened(messages, opening)
         try:
-            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            return self._applied(messages, add_generation_prompt=True)
         except Exception as error:  # jinja2 raises whatever the template's author chose
             hint = "; if it refuses the system role, use --system none" if system is not None else ""
             raise ModelError(f"the tokenizer's chat template failed: {error}{hint}") from error
@@ -275,7 +276,7 @@ class Renderer:
         """The conversation up to `opening` in the assistant's turn, which the template must leave as it is."""
         messages = [*messages, {"role": "assistant", "content": opening}]
         try:
-            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, continue_final_message=True)
+            rendered = self._applied(messages, continue_final_message=True)
             problem = "" if rendered.endswith(opening) else f"it changes {opening!r}"
         except Exception as error:  # as above, and ValueError where the text is lost
             rendered, problem = "", str(error).partition("\n")[0]
@@ -285,6 +286,12 @@ class Renderer:
                 "use --prompt-form chat or plain"
             )
         return rendered
+
+    def _applied(self, messages: list[dict[str, str]], **options: Any) -> str:
+        template = self.tokenizer.chat_template
+        if isinstance(template, str) and (own := with_date(template)) != template:
+            options |= {"chat_template": own}
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
 
     def _system(self) -> str | None:
         """Text of the system role, with what the instruction adds to it."""

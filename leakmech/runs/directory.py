@@ -13,13 +13,24 @@ from typing import Any
 import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError
-from leakmech.core.store import ShardIndex, content_hash, read_json, read_jsonl_shard, write_json
+from leakmech.core.store import (
+    ShardIndex,
+    content_hash,
+    json_text,
+    read_json,
+    read_jsonl_shard,
+    utf8,
+    write_json,
+)
+from leakmech.runs.sealed import file_hash, refuse_changed
 
 FORMAT_VERSION = 1
 RUN_FILE = "run.json"
 CHECKSUMS = "checksums.json"
 _SHAPE = {"kind": str, "command": str, "config": dict, "fingerprint": dict, "environment": dict}
 _GENERATION = {"prompt_id": str, "sample": str, "condition": str, "generation": int, "text": str, "finish_reason": str}
+_DERIVED = ("scores.parquet", "prompts.jsonl", "tables/**/*", "directions/**/*", "interventions/**/*")
+"""Files that a run derives from others, or fits."""
 SCRIPT = "script"
 """Fact of a run that no command can continue: it was made from values that only a script has."""
 
@@ -126,10 +137,12 @@ class RunDirectory:
         file = self.path / CHECKSUMS
         return read_json(file) if file.exists() else {}
 
-    def note_checksums(self) -> None:
-        """Write the hashes of the files that are derived from others."""
-        if self.scores_file.exists():
-            write_json(self.path / CHECKSUMS, {self.scores_file.name: content_hash(self.scores_file.read_bytes())})
+    def note_checksums(self, summary: Mapping[str, Any]) -> None:
+        """Write the hashes of the files that are derived from others, and of the summary, which is written next."""
+        found = [file for pattern in _DERIVED for file in sorted(self.path.glob(pattern)) if file.is_file()]
+        hashes = {file.relative_to(self.path).as_posix(): file_hash(file) for file in found}
+        hashes[self.summary_file.name] = content_hash(utf8(json_text(summary)))
+        write_json(self.path / CHECKSUMS, hashes)
 
     def damaged(self) -> str | None:
         """What is wrong with what a complete run derived from its other files; None where all is sound."""
@@ -137,12 +150,26 @@ class RunDirectory:
 
         try:
             read_json(self.summary_file)
+            for name, expected in self.checksums().items():
+                if name != self.scores_file.name:
+                    refuse_changed(self.path / name, expected)
             if RunRecord.read(self.path).kind == "bench":
                 with self._whole_scores() as data:
                     pq.read_metadata(data)
         except RunDirectoryError as error:
             return str(error)
         return None
+
+    def refuse_damaged(self, file: Path) -> None:
+        """Refuse one derived file that is not what was written; RunDirectoryError says how to make it again."""
+        expected = self.checksums().get(file.relative_to(self.path).as_posix())
+        if expected is None:
+            return
+        try:
+            refuse_changed(file, expected)
+        except RunDirectoryError as error:
+            again = RunRecord.read(self.path).how_to_continue()
+            raise RunDirectoryError(f"{error}; make it again with: {again}") from error
 
 
 @dataclass(frozen=True)
@@ -205,6 +232,12 @@ class RunRecord:
         if self.fact(SCRIPT) or "_" in self.command:  # a function; names of commands have hyphens
             return "the same call"
         return shlex.join(["leakmech", self.command, "--out", str(self.path)])
+
+
+def began(path: str | Path) -> str | None:
+    """When the run in `path` began (ISO 8601), if there is one that says so."""
+    record = RunRecord.find(path)
+    return None if record is None else record.environment.get("date")
 
 
 def _with_shape(file: Path, values: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import pandas as pd
 
-from leakmech.core.errors import RunDirectoryError, nearest
+from leakmech.core.errors import LeakmechWarning, RunDirectoryError, nearest
 from leakmech.core.store import read_json
 from leakmech.core.tables import read_table
 from leakmech.runs.directory import RunDirectory, RunRecord
@@ -52,7 +53,12 @@ class Result:
         files, record = RunDirectory(Path(path)), RunRecord.read(path)
         if not files.is_complete():
             raise RunDirectoryError(f"{path}: is not finished; continue it with: {record.how_to_continue()}")
-        found = cls(files.path, read_json(files.summary_file))
+        summary = read_json(files.summary_file)
+        try:
+            files.refuse_damaged(files.summary_file)
+        except RunDirectoryError as damage:  # it can be read, and may have been edited on purpose
+            warnings.warn(str(damage), LeakmechWarning, stacklevel=2)
+        found = cls(files.path, summary)
         return found if cls.kind is None else found.of_kind(cls.kind)
 
     def of_kind(self, kind: str) -> Self:
@@ -82,12 +88,14 @@ class Result:
         Raises
         ------
         RunDirectoryError
-            There is no such table; the nearest name is said.
+            There is no such table (the nearest name is said), or it is damaged.
         """
         names = sorted(file.stem for file in (self.path / "tables").glob("*.csv"))
         if name not in names:
             raise RunDirectoryError(f"{self.path}: has no table {name!r}{nearest(name, names)}")
-        return read_table(self.path / "tables" / f"{name}.csv")
+        file = self.path / "tables" / f"{name}.csv"
+        self.files.refuse_damaged(file)
+        return read_table(file)
 
     def tables(self) -> Sequence[Printable]:
         """The main numbers for reading."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -20,13 +20,14 @@ import pandas as pd
 
 from leakmech.core.errors import LeakmechWarning, RunDirectoryError
 from leakmech.core.provenance import environment
-from leakmech.core.store import atomic_path, read_json, sweep, write_json
+from leakmech.core.store import atomic_path, sweep, write_json
 from leakmech.core.tables import read_table, write_table
 from leakmech.core.validation import shown
 from leakmech.runs.directory import CHECKSUMS, FORMAT_VERSION, RUN_FILE, RunDirectory, RunRecord
 from leakmech.runs.interrupt import interruptible
 from leakmech.runs.lock import DirectoryLock, refuse_in_use
 from leakmech.runs.result import Result
+from leakmech.runs.sealed import read_sealed, write_sealed
 from leakmech.runs.settings import Settings
 
 Fragment = dict[str, Any]
@@ -46,6 +47,8 @@ class Run:
     settings: Settings
     record: RunRecord
     _lock: DirectoryLock | None
+    _written: list[Path] = field(default_factory=list)
+    """Files that parts wrote, in their order."""
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
@@ -87,8 +90,7 @@ class Run:
         held = DirectoryLock.acquire(path, settings.command) if lock and _writes(path, settings) else None
         if held is not None:
             sweep(path.rglob(".*.tmp"))
-            if not RunDirectory(path).is_complete():
-                (path / CHECKSUMS).unlink(missing_ok=True)  # of files that are about to be written again
+            (path / CHECKSUMS).unlink(missing_ok=True)  # of files that are about to be written again
         try:
             return cls(path, settings, _begun(path, settings, fingerprint, facts), held)
         except BaseException:
@@ -120,17 +122,44 @@ class Run:
         return self.files.is_complete()
 
     def part(self, name: str, make: Callable[[], Fragment]) -> Fragment:
-        """Return what `make` returns and keep it in ``stages/<name>.json``; what is there is not made again."""
-        return _made_once(self.path / "stages" / f"{name}.json", make)
+        """Return what `make` returns and keep it in ``stages/<name>.json``; what is there is not made again.
+
+        Of tables and arrays that it saves, and of files that it tells to :meth:`wrote`, hashes are kept: where one is
+        damaged or gone, the part is made again.
+        """
+        return self._made_once(self.path / "stages" / f"{name}.json", make)
 
     def cell(self, key: str, make: Callable[[], Fragment]) -> Fragment:
         """Do the same for one of many alike; `key` is its folder in ``cells/`` and names all that decides it."""
-        return _made_once(self.files.cell(key) / "cell.json", make)
+        return self._made_once(self.files.cell(key) / "cell.json", make)
+
+    def _made_once(self, path: Path, make: Callable[[], Fragment]) -> Fragment:
+        if path.exists():
+            try:
+                return read_sealed(path)
+            except RunDirectoryError as damage:
+                warnings.warn(f"{damage}; it is made again", LeakmechWarning, stacklevel=3)
+        before = len(self._written)
+        write_sealed(path, make(), self._written[before:])
+        return read_sealed(path)
+
+    def noted(self, name: str, make: Callable[[], Fragment]) -> Fragment:
+        """Do the same for a decision, which is never made again: where its record is damaged, it is refused."""
+        path = self.path / "stages" / f"{name}.json"
+        if not path.exists():
+            write_sealed(path, make())
+        return read_sealed(path)
+
+    def wrote(self, *files: Path) -> None:
+        """Tell of files that belong to the part that is being made."""
+        self._written.extend(files)
 
     def save_table(self, name: str, frames: pd.DataFrame | Sequence[pd.DataFrame]) -> None:
         """Write ``tables/<name>.csv``; several frames stand below each other."""
         frame = frames if isinstance(frames, pd.DataFrame) else pd.concat(list(frames), ignore_index=True)
-        write_table(self.path / "tables" / f"{name}.csv", frame)
+        file = self.path / "tables" / f"{name}.csv"
+        write_table(file, frame)
+        self.wrote(file)
 
     def table(self, name: str) -> pd.DataFrame:
         """What :meth:`save_table` wrote."""
@@ -138,8 +167,10 @@ class Run:
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Keep arrays in ``stages/<name>.npz``."""
-        with atomic_path(self.path / "stages" / f"{name}.npz") as temporary, temporary.open("wb") as file:
+        path = self.path / "stages" / f"{name}.npz"
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType] - names are our own
+        self.wrote(path)
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """What :meth:`save_arrays` kept."""
@@ -157,7 +188,7 @@ class Run:
         whole: Fragment = {"kind": self.settings.kind, "format_version": FORMAT_VERSION, **summary}
         if timing is not None:
             whole["timing"] = {name: round(seconds, 4) for name, seconds in timing.items()}
-        self.files.note_checksums()
+        self.files.note_checksums(whole)
         write_json(self.files.summary_file, whole)
         return result(self.path, whole)
 
@@ -188,12 +219,6 @@ def _unfinish_damaged(path: Path) -> None:
         refuse_in_use(path)
         warnings.warn(f"{wrong.partition('; ')[0]}; it is made again", LeakmechWarning, stacklevel=3)
         files.summary_file.unlink(missing_ok=True)
-
-
-def _made_once(path: Path, make: Callable[[], Fragment]) -> Fragment:
-    if not path.exists():
-        write_json(path, make())
-    return read_json(path)
 
 
 def _begun(path: Path, settings: Settings, fingerprint: Mapping[str, str], facts: Mapping[str, Any]) -> RunRecord:

@@ -32,9 +32,10 @@ def source_stamps(settings: Settings, *more: str) -> dict[str, str]:
 
 
 def is_as_it_was(path: Path, stamps: Mapping[str, str]) -> bool:
-    """Whether the run in `path` is finished and was made from sources with these stamps."""
-    record = RunRecord.find(path)
-    return record is not None and RunDirectory(path).is_complete() and record.fact(SOURCES) == stamps
+    """Whether the run in `path` is finished, not damaged, and was made from sources with these stamps."""
+    record, files = RunRecord.find(path), RunDirectory(path)
+    made_so = record is not None and files.is_complete() and record.fact(SOURCES) == stamps
+    return made_so and files.damaged() is None
 
 
 def _names(value: Any) -> Iterator[str]:

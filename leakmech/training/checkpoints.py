@@ -1,7 +1,8 @@
 """Checkpoints of a training: one safetensors file each, whole or absent.
 
-It holds the adapter's tensors, the two moments of AdamW for each, and (as metadata) the step and the evaluations so
-far. Order of data, learning rate and dropout depend on the step alone, so nothing else is needed to go on as if
+It holds the adapter's tensors, the two moments of AdamW for each, and (as metadata) the step, the evaluations so
+far and a hash of the tensors. One that is damaged is named and removed, and the training goes on from the one before.
+Order of data, learning rate and dropout depend on the step alone, so nothing else is needed to go on as if
 nothing had happened.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,13 +20,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from leakmech.core.errors import RunDirectoryError, TrainingError
+from leakmech.core.errors import LeakmechWarning, RunDirectoryError, TrainingError
+from leakmech.core.store import hash_of_parts
 from leakmech.core.tensor_files import write_tensors
 
 FOLDER = "checkpoints"
 """The folder of checkpoints in that of a training."""
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_CHECKSUM = "tensors_hash"
 _FILE = re.compile(r"step-(\d+)\.safetensors")
 
 
@@ -83,7 +87,7 @@ class Checkpoints:
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
         copies = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
-        write_tensors(path, copies, metadata=metadata)
+        write_tensors(path, copies, metadata=metadata | {_CHECKSUM: _hash(copies)})
 
     def steps(self) -> list[int]:
         """List the steps of which there are checkpoints, in order."""
@@ -100,11 +104,10 @@ class Checkpoints:
         self, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, *, device: torch.device
     ) -> TrainingState:
         """Load the newest checkpoint into adapter and optimiser; without one, the state is that of the beginning."""
-        steps = self.steps()
-        if not steps:
+        found = self._newest(device)
+        if found is None:
             return TrainingState()
-        path = self._path(steps[-1])
-        tensors, metadata = _read(path, device)
+        path, tensors, metadata = found
         saved = json.loads(metadata["state"])
         state = TrainingState(saved["step"], tuple(Evaluation(**evaluation) for evaluation in saved["evaluations"]))
         _copy(tensors, parameters, path)
@@ -112,6 +115,16 @@ class Checkpoints:
             moments = {moment: tensors[f"{moment}/{name}"].clone() for moment in _MOMENTS}
             optimizer.state[parameter] = {"step": torch.tensor(float(state.step)), **moments}
         return state
+
+    def _newest(self, device: torch.device) -> tuple[Path, dict[str, Tensor], dict[str, str]] | None:
+        """The newest checkpoint that is not damaged; newer ones are removed."""
+        for path in map(self._path, reversed(self.steps())):
+            try:
+                return path, *_read(path, device)
+            except RunDirectoryError as damage:
+                warnings.warn(f"{damage}; it is removed, the training goes on from the one before", LeakmechWarning, 2)
+                path.unlink()
+        return None
 
     def load_adapter(self, step: int, parameters: Mapping[str, Tensor], *, device: torch.device) -> None:
         """Load the adapter of the checkpoint of `step`."""
@@ -126,9 +139,22 @@ def _read(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             opened: Any = file
-            return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()  # noqa: SIM118
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            metadata = opened.metadata()
     except (OSError, SafetensorError) as problem:
-        raise RunDirectoryError(f"{path}: damaged ({problem}); delete it to go on from the one before") from problem
+        raise RunDirectoryError(f"{path}: damaged ({problem})") from problem
+    if _CHECKSUM in metadata and metadata[_CHECKSUM] != _hash(tensors):  # older ones have none
+        raise RunDirectoryError(f"{path}: damaged (it was changed after it was written)")
+    return tensors, metadata
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of names and values."""
+    return hash_of_parts(
+        part
+        for name in sorted(tensors)
+        for part in (name, tensors[name].to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    )
 
 
 def _copy(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor], path: Path) -> None:

@@ -31,7 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from leakmech.core.errors import TrainingError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import numpy_generator, stable_hash
-from leakmech.core.store import append_jsonl, read_jsonl_shard, write_jsonl
+from leakmech.core.store import append_jsonl, mended_rows, read_jsonl_shard, write_jsonl
 from leakmech.models.device import rng_devices
 from leakmech.models.layout import layout_of
 from leakmech.training.checkpoints import FOLDER, Checkpoints, Evaluation, TrainingState
@@ -215,10 +215,10 @@ class Trainer:
     def _forget_after(self, step: int) -> None:
         """Drop lines of the log that belong to steps which will be done again."""
         if self.accelerator.is_main_process and self._log.exists():
-            rows = list(read_jsonl_shard(self._log))
+            rows = mended_rows(self._log)
             kept = [row for row in rows if row["step"] <= step]
             if len(kept) < len(rows):
-                write_jsonl(self._log, kept)
+                write_jsonl(self._log, kept, checksums=True)
 
     def _save(self, state: TrainingState) -> None:
         if self.accelerator.is_main_process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import build_tiny, build_tokenizer
@@ -11,6 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import leakmech
 from leakmech.core.errors import ModelError
 from leakmech.datasets.samples import load_dataset
+from leakmech.generation.likelihood import log_likelihoods
+from leakmech.generation.variants import Continuation, ModelVariant
 from leakmech.models.limits import BeyondTraining, has_learned_positions, n_positions, refuse_unreadable
 from leakmech.models.load import load_model
 from leakmech.prompts.locate import locate
@@ -23,6 +26,15 @@ def short_gpt2():
     torch.manual_seed(0)
     config = GPT2Config(n_embd=32, n_layer=1, n_head=4, n_positions=128, vocab_size=264, eos_token_id=256)
     return GPT2LMHeadModel(config).eval()
+
+
+@pytest.mark.fault("X530", "models", "a text longer than a GPT-2 has positions is to be scored", "refused by its name")
+def test_a_text_that_is_scored_must_fit_too():
+    variant = ModelVariant(load_model(short_gpt2(), tokenizer=build_tokenizer(chat=False)))
+    found = log_likelihoods(variant, [Continuation("fits", "u", (5,) * 100, (6,) * 28)])
+    assert np.isfinite(found.log_likelihood).all()
+    with pytest.raises(ModelError, match=r"'long': has 129 tokens; the model reads at most 128"):
+        log_likelihoods(variant, [Continuation("long", "u", (5,) * 100, (6,) * 29)])
 
 
 @pytest.mark.fault("F15", "prompts", "prompts longer than a GPT-2 has positions", "refused by the prompt's name")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_models import VOCABULARY, build_tokenizer
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     MixtralConfig,
@@ -22,6 +27,10 @@ from transformers import (
     PhiForCausalLM,
     Qwen2MoeConfig,
     Qwen2MoeForCausalLM,
+    StableLmConfig,
+    StableLmForCausalLM,
+    Starcoder2Config,
+    Starcoder2ForCausalLM,
 )
 
 from leakmech.core.errors import ModelError
@@ -34,6 +43,7 @@ from leakmech.mechanism.attribution.gradients import attribute
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
+from leakmech.models.sites import recording
 from leakmech.prompts.render import Renderer
 from leakmech.studies.diagnosis.run import diagnose
 
@@ -54,7 +64,16 @@ def _gemma3_of_images():
     return Gemma3ForConditionalGeneration(config)
 
 
+_FALCON = {"ffn_hidden_size": 64, **{k: v for k, v in SHAPE.items() if not k.startswith(("inter", "num_key"))}}
 BUILDERS = {
+    "falcon": lambda: FalconForCausalLM(FalconConfig(**_FALCON, num_kv_heads=2, new_decoder_architecture=True)),
+    "falcon-7b": lambda: FalconForCausalLM(FalconConfig(**_FALCON, multi_query=True, bias=True)),
+    "falcon-rw": lambda: FalconForCausalLM(
+        FalconConfig(**_FALCON, multi_query=False, parallel_attn=False, alibi=True, bias=True)
+    ),
+    "phi": lambda: PhiForCausalLM(PhiConfig(**SHAPE)),
+    "stablelm": lambda: StableLmForCausalLM(StableLmConfig(**SHAPE, use_parallel_residual=True)),
+    "starcoder2": lambda: Starcoder2ForCausalLM(Starcoder2Config(**SHAPE)),
     "gemma3": _gemma3_of_images,
     "phi3": lambda: Phi3ForCausalLM(Phi3Config(**SHAPE)),
     "olmo2": lambda: Olmo2ForCausalLM(Olmo2Config(**SHAPE)),
@@ -76,8 +95,15 @@ def loaded(request):
 
 
 def blocks(model):
+    if hasattr(model, "transformer"):  # Falcon
+        return model.transformer.h
     inner = model.model.language_model if hasattr(model.model, "language_model") else model.model
     return inner.layers
+
+
+def output_matrix(block):
+    attention = block.self_attention if hasattr(block, "self_attention") else block.self_attn
+    return attention.dense if hasattr(attention, "dense") else attention.o_proj
 
 
 def logits(model):
@@ -95,7 +121,7 @@ def test_head_outputs_are_what_enters_the_output_matrix(loaded):
     found = cache_activations(loaded, samples, sites=["z", "resid_post"], positions=["last_prompt"])
     seen = {}
     handles = [
-        block.self_attn.o_proj.register_forward_hook(lambda _, given, __, n=n: seen.update({n: given[0][0, -1]}))
+        output_matrix(block).register_forward_hook(lambda _, given, __, n=n: seen.update({n: given[0][0, -1]}))
         for n, block in enumerate(blocks(loaded.model))
     ]
     renderer = Renderer(loaded.tokenizer)
@@ -113,12 +139,13 @@ def test_hooks_do_what_zeroed_weights_do_and_fold_alike(loaded):
     edits = [AblateHeads(["L0H1", "L1H3"]), ScaleHeads(["L1H0"], scales=2.0)]
     with apply(model, edits):
         hooked = logits(model)
-    plain = build(next(name for name in BUILDERS if type(build(name)) is type(model)))
+    plain = copy.deepcopy(model)
     d = layout_of(plain).d_head
     with torch.no_grad():
-        blocks(plain)[0].self_attn.o_proj.weight[:, d : 2 * d] = 0
-        blocks(plain)[1].self_attn.o_proj.weight[:, 3 * d : 4 * d] = 0
-        blocks(plain)[1].self_attn.o_proj.weight[:, :d] *= 2
+        first, second = (output_matrix(block).weight for block in blocks(plain))
+        first[:, d : 2 * d] = 0
+        second[:, 3 * d : 4 * d] = 0
+        second[:, :d] *= 2
     torch.testing.assert_close(hooked, logits(plain), atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(logits(fold(model, edits)), hooked, atol=1e-4, rtol=1e-3)
     assert (hooked - logits(model)).abs().max() > 0.01
@@ -131,6 +158,21 @@ def test_heads_are_attributed(loaded):
     frame = found.heads_frame()
     assert len(frame) == 8
     assert frame["score"].abs().max() > 0
+
+
+@pytest.mark.fault("F22", "models", "Falcon, Phi, StableLM, StarCoder 2 beyond bench", "what is added makes the stream")
+def test_what_sublayers_add_makes_the_stream_and_its_gradient_arrives(loaded):
+    """Also where a block adds in place (Falcon), and where attention and MLP read the same stream (Phi, StableLM)."""
+    layout = layout_of(loaded.model)
+    sites = ["resid_pre", "attn_out", "mlp_out", "resid_post"]
+    with recording(layout, sites=sites, layers=[0, 1], pick=lambda x: x) as found:
+        output = loaded.model(input_ids=torch.arange(1, 25)[None] * 7 % 250)
+    for layer in (0, 1):
+        pre, attention, mlp, post = (found[site, layer] for site in sites)
+        torch.testing.assert_close(pre + attention + mlp, post, atol=1e-4, rtol=1e-3)
+    gradients = torch.autograd.grad(output.logits[0, -1, 5], [found["mlp_out", 0], found["resid_post", 0]])
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().max() > 0
 
 
 @pytest.mark.parametrize("name", MIXTURES)
@@ -148,8 +190,8 @@ def test_neurons_of_experts_are_refused(name, tmp_path):
 
 @pytest.mark.fault("F22", "models", "heads of an architecture that is not known", "a line that names those that are")
 def test_an_unknown_architecture_is_named_and_no_other_is_meant():
-    model = PhiForCausalLM(PhiConfig(**SHAPE))
-    with pytest.raises(ModelError, match=r"'phi': leakmech measures it \(bench\).*known are gemma") as found:
+    model = BloomForCausalLM(BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4))
+    with pytest.raises(ModelError, match=r"'bloom': leakmech measures it \(bench\).*known are falcon") as found:
         layout_of(model)
     assert "did you mean" not in str(found.value)
     with pytest.raises(ModelError, match="known are"):

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -116,6 +117,33 @@ def test_a_damaged_line_costs_that_line(bench, kind, monkeypatch):
     assert len(list(read_jsonl_shard(shard))) == len(expected[0])
 
 
+KEPT = ("prompts.jsonl", "tilt/drawn.jsonl", "tilt/completions.jsonl", "tilt/likelihoods.jsonl", "rewrites.jsonl")
+
+
+@pytest.mark.parametrize("name", [*KEPT, "control_likelihoods.jsonl"])
+@pytest.mark.fault("X527", "runs", "a line of any other file of a benchmark is damaged", "that line is made again")
+def test_a_damaged_line_of_what_is_kept_beside_generations_is_made_again(bench, name):
+    settings = {"tilt": True, "tilt_completions": 5, "on_task": name.startswith("control")}
+    settings |= {"prompt_rewrite": "control"} if name.startswith("rewrites") else {}
+    result = bench(**settings)
+    expected = state(result)
+    file = result.path / name
+    sound = sorted(read_jsonl_shard(file), key=json.dumps)
+    lines = file.read_bytes().splitlines(keepends=True)
+    assert len(lines) > 1
+    file.write_bytes(lines[0].replace(b'"', b"", 1) + b"".join(lines[1:]))
+    result.files.summary_file.unlink()
+    if name == "tilt/drawn.jsonl":  # which is read only where completions are not there yet
+        result.files.tilt_completions_file.unlink()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        again = bench(**settings)
+    assert sorted(read_jsonl_shard(file), key=json.dumps) == sound
+    assert state(again) == expected
+    if not name.startswith("prompts"):
+        assert any(f"{name.rpartition('/')[2]}:1: damaged line" in str(one.message) for one in told)
+
+
 BREAK = {
     "cut": lambda file: os.truncate(file, 1000),
     "gone": lambda file: file.unlink(),
@@ -214,6 +242,16 @@ def test_a_template_that_changes_is_noticed(save_tiny):
     loaded.fingerprint()
     loaded.tokenizer.chat_template = "{{ messages[0]['content'] }}"
     with pytest.raises(ModelError, match="template changed while the model was in use"):
+        loaded.refuse_changed()
+
+
+@pytest.mark.fault("X529", "runs", "end tokens of a loaded model change", "noticed at the end of the run")
+def test_a_generation_config_that_changes_is_noticed(save_tiny):
+    loaded = leakmech.load_model(save_tiny("llama-gqa"), dtype="float32", device="cpu")
+    loaded.fingerprint()
+    loaded.refuse_changed()
+    loaded.model.generation_config.eos_token_id = [256, 17]
+    with pytest.raises(ModelError, match="generation config changed while the model was in use"):
         loaded.refuse_changed()
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import ClassVar
@@ -17,7 +18,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leakmech.core.errors import InterruptedRunError, RunDirectoryError
+from leakmech.core.errors import InterruptedRunError, LeakmechWarning, RunDirectoryError
+from leakmech.core.store import write_json
 from leakmech.runs.directory import SCRIPT, RunRecord, stored_settings
 from leakmech.runs.interrupt import interruptible
 from leakmech.runs.result import Result
@@ -211,6 +213,86 @@ class TestParts:
         assert len(made) == 2
         assert (tmp_path / "run" / "stages" / "one.json").exists()
         assert (tmp_path / "run" / "cells" / "test" / "base-1234" / "cell.json").exists()
+
+    @pytest.mark.parametrize("what", ["value", "table", "arrays", "gone"])
+    @pytest.mark.fault(
+        "X523", "runs", "a finished stage, or a table or array of it, is changed or gone", "that stage is made again"
+    )
+    def test_a_part_is_made_again_if_it_or_a_file_of_it_is_damaged(self, tmp_path, what):
+        made = []
+        with start(tmp_path / "run") as run:
+
+            def make():
+                made.append(1)
+                run.save_table("numbers", pd.DataFrame({"a": [1, 2]}))
+                run.save_arrays("numbers", values=np.arange(3))
+                return {"found": 1.5}
+
+            def other():
+                made.append(2)
+                return {}
+
+            assert run.part("one", make) == {"found": 1.5}
+            run.part("two", other)
+            stages, table = run.path / "stages", run.path / "tables" / "numbers.csv"
+            if what == "value":
+                (stages / "one.json").write_text((stages / "one.json").read_text().replace("1.5", "1.6"))
+            elif what == "table":
+                table.write_text("a\n1\n3\n")
+            elif what == "arrays":
+                np.savez(stages / "numbers.npz", values=np.arange(1, 4))
+            else:
+                table.unlink()
+            named = {"value": "one.json: damaged", "arrays": "numbers.npz: damaged", "gone": "numbers.csv: missing or"}
+            told = named.get(what, "numbers.csv: damaged")
+            with pytest.warns(LeakmechWarning, match=rf"{told} .*; it is made again"):
+                assert run.part("one", make) == {"found": 1.5}
+            assert run.part("two", other) == {}
+            assert made == [1, 2, 1]
+            assert run.table("numbers")["a"].tolist() == [1, 2]
+            assert run.arrays("numbers")["values"].tolist() == [0, 1, 2]
+
+    @pytest.mark.fault("X524", "runs", "the record of what frozen sets were measured for is edited", "refused")
+    def test_a_decision_that_was_edited_is_refused(self, tmp_path):
+        with start(tmp_path / "run") as run:
+            assert run.noted("choice", lambda: {"head": 3}) == run.noted("choice", lambda: {"head": 4}) == {"head": 3}
+            file = run.path / "stages" / "choice.json"
+            file.write_text(file.read_text().replace("3", "4", 1))
+            with pytest.raises(RunDirectoryError, match=r"choice.json: damaged \(it was changed after"):
+                run.noted("choice", lambda: {"head": 4})
+
+    def test_parts_of_older_versions_have_no_seal(self, tmp_path):
+        with start(tmp_path / "run") as run:
+            write_json(run.path / "stages" / "one.json", {"found": 1})
+            assert run.part("one", lambda: {"found": 2}) == {"found": 1}
+
+    @pytest.mark.fault("X525", "runs", "a table or summary of a finished run is edited", "a line says so; made again")
+    def test_tables_and_summary_of_a_finished_run_are_checked(self, tmp_path):
+        def make(run):
+            run.part("one", lambda: run.save_table("numbers", pd.DataFrame({"a": [1, 2]})) or {})
+            return run.finish({"sum": 3}, result=Result)
+
+        with start(tmp_path / "run") as run:
+            result = make(run)
+        table, summary = result.path / "tables" / "numbers.csv", result.files.summary_file
+        for file, told in ((table, "numbers.csv"), (summary, "summary.json")):
+            sound = file.read_text()
+            file.write_text(sound.replace("2", "5").replace("3", "4"))
+            again = rf"{told}: damaged .*; make it again with: leakmech count"
+            if file == table:
+                with pytest.raises(RunDirectoryError, match=again):
+                    Result.load(result.path).table("numbers")
+            else:  # it can be read
+                with pytest.warns(LeakmechWarning, match=again):
+                    assert Result.load(result.path).summary["sum"] == 4
+            with pytest.warns(LeakmechWarning, match=rf"{told}: damaged .*; it is made again"):
+                run = start(tmp_path / "run")
+            with run, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the part whose table it is
+                assert not run.finished
+                make(run)
+            assert file.read_text() == sound
+            assert Result.load(result.path).table("numbers")["a"].tolist() == [1, 2]
 
     def test_a_part_that_fails_is_made_again(self, tmp_path):
         with start(tmp_path / "run") as run:

@@ -17,6 +17,7 @@ from leakmech.core.errors import (
     ConfigError,
     DatasetError,
     InterruptedRunError,
+    LeakmechWarning,
     ModelError,
     RunDirectoryError,
     TrainingError,
@@ -339,13 +340,24 @@ class TestRefusals:
         with pytest.raises(DatasetError, match=r"overlaps evaluation data: 'All was dark then\.' in held"):
             train_lora(config(evaluation=[str(tmp_path / "held.jsonl")]), tmp_path / "a", model=loaded, examples=bad)
 
-    def test_a_damaged_checkpoint(self, loaded, tmp_path) -> None:
+    @pytest.mark.parametrize("how", ["cut", "flipped"])
+    @pytest.mark.fault("X526", "runs", "the newest checkpoint is damaged", "the training goes on from the one before")
+    def test_a_damaged_checkpoint(self, loaded, tmp_path, how) -> None:
+        whole = train_lora(config(), tmp_path / "whole", model=loaded, examples=examples())
+        with pytest.raises(KilledError):
+            train_lora(config(), tmp_path / "a", model=loaded, examples=examples(), progress=killing(4))
+        folder = tmp_path / "a" / "checkpoints"
+        newest = sorted(folder.iterdir())[-1]
+        data = newest.read_bytes()
+        newest.write_bytes(data[:100] if how == "cut" else data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
+        with pytest.warns(LeakmechWarning, match=rf"{newest.name}: damaged .*; it is removed"):
+            again = train_lora(config(), tmp_path / "a", model=loaded, examples=examples())
+        assert again.to_frame()["loss"].tolist() == pytest.approx(whole.to_frame()["loss"].tolist(), rel=1e-5)
+
+    def test_a_checkpoint_of_another_adapter(self, loaded, tmp_path) -> None:
         with pytest.raises(KilledError):
             train_lora(config(), tmp_path / "a", model=loaded, examples=examples(), progress=killing(4))
         path = tmp_path / "a" / "checkpoints" / "step-000003.safetensors"
-        path.write_bytes(path.read_bytes()[:100])
-        with pytest.raises(RunDirectoryError, match="damaged"):
-            train_lora(config(), tmp_path / "a", model=loaded, examples=examples())
         save_file({"x": torch.zeros(1)}, path, metadata={"state": '{"step": 3, "evaluations": []}'})
         with pytest.raises(RunDirectoryError, match="another adapter"):
             train_lora(config(), tmp_path / "a", model=loaded, examples=examples())

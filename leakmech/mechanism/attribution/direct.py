@@ -199,16 +199,23 @@ def _logit_contrast(
 ) -> tuple[Float[Tensor, "row d_model"], Float[Tensor, " row"]]:
     """Find vectors whose product with the stream, plus the constant returned with them, is the contrast of logits."""
     unembedding: Any = layout.unembedding.weight
-    rows = []
+    bias: Any = getattr(layout.unembedding, "bias", None)  # Phi has one
+    rows, biases = [], []
     for prompt in prompts:
         first = {p: [tokens[0] for tokens in own] for p, own in continuations[prompt.sample].items()}
-        rows.append(unembedding[first["positive"]].float().mean(0) - unembedding[first["negative"]].float().mean(0))
+        rows.append(_mean_contrast(unembedding, first))
+        biases.append(torch.zeros_like(rows[-1][0]) if bias is None else _mean_contrast(bias, first))
     contrast = torch.stack(rows)
     scale, constant = frozen_norm(layout.final_norm, stream)
     along = contrast * scale
     if isinstance(layout.final_norm, nn.LayerNorm):
         along = along - along.mean(dim=-1, keepdim=True)  # centring the stream is centring what it is projected on
-    return along, contrast @ constant
+    return along, contrast @ constant + torch.stack(biases)
+
+
+def _mean_contrast(values: Tensor, first: Mapping[str, Sequence[int]]) -> Tensor:
+    """Mean over tokens of one polarity minus mean over those of the other."""
+    return values[first["positive"]].float().mean(0) - values[first["negative"]].float().mean(0)
 
 
 def magnitudes(

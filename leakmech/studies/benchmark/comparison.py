@@ -135,14 +135,28 @@ class Comparison(Result):
 
         Raises
         ------
+        UsageError
+            `out` holds something else: files of the user, a run, or a comparison of other runs.
         StorageError
             The file system refuses.
         """
         out = Path(out)
+        self._refuse_other(out)
         write_json(out / COMPARISON_FILE, self.to_dict())
         write_table(out / "tables" / "comparison.csv", self.to_frame())
         write_report(out)
         return out
+
+    def _refuse_other(self, out: Path) -> None:
+        if out.is_file():
+            raise UsageError(f"{out}: is a file; a comparison is a folder; choose another --out")
+        before = out / COMPARISON_FILE
+        if before.exists():
+            there = read_json(before).get("paths")
+            if there != list(self.paths):
+                raise UsageError(f"{out}: holds a comparison of other runs; choose another --out, or delete it")
+        elif out.is_dir() and any(not file.name.startswith(".") for file in out.iterdir()):
+            raise UsageError(f"{out}: is not empty and holds no comparison; choose another --out")
 
 
 def compare(runs: Sequence[str | Path | BenchResult], **settings: Any) -> Comparison:

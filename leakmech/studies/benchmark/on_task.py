@@ -13,7 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Any
 
-from leakmech.core.store import append_jsonl, read_jsonl_shard
+from leakmech.core.store import append_jsonl, mended_rows
 from leakmech.generation.likelihood import log_likelihoods
 from leakmech.scoring.records import ControlLikelihoods
 from leakmech.scoring.sentence import FirstSentences
@@ -31,7 +31,7 @@ class AnswersAfterControl:
     def log_p(self) -> ControlLikelihoods:
         """Log p per token of every answer that is scored; what is not in the run directory yet is computed."""
         file = self.prompts.files.control_likelihoods_file
-        known = list(read_jsonl_shard(file)) if file.exists() else []
+        known = mended_rows(file)
         answers = self._answers()
         waiting = {sample: answers[sample] for sample in answers.keys() - {line["sample"] for line in known}}
         n_answers, n_waiting = (sum(map(len, part.values())) for part in (answers, waiting))

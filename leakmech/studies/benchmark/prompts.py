@@ -11,7 +11,7 @@ finished is a random part of the data set (:mod:`leakmech.studies.benchmark.inte
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,8 +20,8 @@ from typing import Any
 from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress
 from leakmech.core.seeds import numpy_generator
-from leakmech.core.store import append_jsonl, hash_of_parts, read_jsonl_shard
-from leakmech.datasets.samples import Condition, PromptSet
+from leakmech.core.store import append_jsonl, hash_of_parts, mended_rows
+from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet
 from leakmech.generation.decode import Row
 from leakmech.generation.engine import Engine
 from leakmech.generation.rewriting import RewrittenPrompt, request_tokens, rewrite_counts, rewrite_prompts
@@ -43,6 +43,8 @@ from leakmech.studies.benchmark.settings import BenchConfig
 
 _ROWS_PER_BLOCK = 100
 """Whole samples with at least so many rows make a block."""
+_ROWS_PER_PART = 10_000
+"""Whole blocks with at least so many rows are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,7 @@ class RunPrompts:
         """By id, what became of the prompts; what is not in the run directory yet is made when this is asked for."""
         if self.rewrite is None:
             return {}
-        stored = read_jsonl_shard(self.files.rewrites_file) if self.files.rewrites_file.exists() else ()
-        done = {row["prompt_id"]: RewrittenPrompt(**row) for row in stored}
+        done = {row["prompt_id"]: RewrittenPrompt(**row) for row in mended_rows(self.files.rewrites_file)}
         if len(done) < len(self.given):
             with self.progress("rewriting", total=len(self.given), done=len(done)) as advance:
                 for finished in rewrite_prompts(
@@ -137,10 +138,29 @@ class RunPrompts:
     @property
     def rows(self) -> list[Row]:
         """Every generation of the run; made anew each time, since they are many."""
+        return self._rows_of(self.completed, self._blocks())
+
+    def rows_in_parts(self) -> Iterator[list[Row]]:
+        """The same, in parts of whole blocks and in their order."""
+        blocks = self._blocks()
+        conditions: list[Condition] = [condition for condition in CONDITIONS if condition in self.config.conditions]
+        rows_each = sum(map(self._n_generations, conditions))
+        part: list[str] = []
+        n_rows, last = 0, 0
+        for sample in sorted(blocks, key=lambda name: blocks[name]):
+            if n_rows >= _ROWS_PER_PART and blocks[sample] != last:
+                yield self._rows_of(part, blocks)
+                part, n_rows = [], 0
+            part += [f"{sample}/{condition}" for condition in conditions]
+            n_rows, last = n_rows + rows_each, blocks[sample]
+        yield self._rows_of(part, blocks)
+
+    def _rows_of(self, names: Iterable[str], blocks: Mapping[str, int]) -> list[Row]:
+        """The rows of some prompts."""
         rows = []
-        spans, blocks = self._spans(), self._blocks()
+        spans = self._spans()
         ids: dict[int, int] = {}  # one object for each token id, where a tokenizer makes one for each token
-        for prompt in self.completed.values():
+        for prompt in map(self.completed.__getitem__, names):
             tokens, *references = (tuple(ids.setdefault(i, i) for i in read) for read in self._tokens_read(prompt))
             rows += [
                 Row(

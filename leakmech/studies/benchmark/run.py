@@ -7,7 +7,7 @@ Order on disk: ``run.json`` and ``prompts.jsonl`` first, then ``generations/`` g
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +22,7 @@ from leakmech.generation.decode import Generation
 from leakmech.generation.decoding import Decoding, described_temperature
 from leakmech.generation.engine import Capabilities, Engine, refuse_incapable
 from leakmech.generation.hf_engine import HFEngine
+from leakmech.interventions.applied import Applied
 from leakmech.interventions.base import Intervention, interventions_key
 from leakmech.interventions.checks import as_interventions, refuse_misfits
 from leakmech.interventions.files import load_interventions, refuse_other_form
@@ -30,8 +31,9 @@ from leakmech.interventions.hooks import apply
 from leakmech.models.batching import parse_batch_size
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
+from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer
-from leakmech.runs.directory import SCRIPT, RunDirectory
+from leakmech.runs.directory import SCRIPT, RunDirectory, began
 from leakmech.runs.run import Run, run_path
 from leakmech.runs.sources import SOURCES, is_as_it_was, source_stamps
 from leakmech.scoring.sentence import FirstSentences, PromptTexts
@@ -41,7 +43,7 @@ from leakmech.studies.benchmark.on_task import AnswersAfterControl
 from leakmech.studies.benchmark.prompts import RunPrompts
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig
-from leakmech.studies.benchmark.shard import keep_if_unchanged, refuse_foreign, whole_rows
+from leakmech.studies.benchmark.shard import Keys, keep_if_unchanged, refuse_foreign, whole_rows
 from leakmech.studies.benchmark.tilt import TiltStage, summarise_tilt
 
 _IN_MEMORY = "in memory"
@@ -139,28 +141,31 @@ def run_benchmark(
         raise UsageError("--fold: there are no interventions to fold; name their file with --intervention")
     path = run_path(out, _default_name(config))
     Run.check(path, config)
-    started = time.perf_counter()
-    in_script = model is not None or bool(interventions) or engine_of != HFEngine.of
-    if not (in_script or outside) and is_as_it_was(path, source_stamps(config)):
-        return BenchResult.load(path)
-    file = None if interventions else config.intervention
-    if file:
-        if file.startswith(_IN_MEMORY):
-            raise UsageError(f"{path}: its interventions were given as values; continue it with the same values")
-        interventions = load_interventions(file)
-    samples = arranged_samples(config)
-    measurement = Measurement.load(config, samples.take(config.limit), whole=samples, topic=topic)
-    base = load_configured(config, model, tokenizer)
-    if file:
-        refuse_other_form(file, Renderer(base.tokenizer, Prompting.of(config)).resolved_form)
-    loaded = _adapted(base, config, interventions)
-    timing = {"load_s": time.perf_counter() - started}
-    files, engine = RunDirectory(path), engine_of(loaded)
-    benchmark = _Benchmark(config, files, loaded, engine, measurement, progress, interim, interventions, outside or {})
-    if config.tilt:
-        benchmark = replace(benchmark, tilt=benchmark.tilt_stage(base, engine_of))
-    del base  # a copy that nobody needs any more is not kept in memory
-    return benchmark.complete(timing, started, in_script=in_script)
+    with dated(began(path)):
+        started = time.perf_counter()
+        in_script = model is not None or bool(interventions) or engine_of != HFEngine.of
+        if not (in_script or outside) and is_as_it_was(path, source_stamps(config)):
+            return BenchResult.load(path)
+        file = None if interventions else config.intervention
+        if file:
+            if file.startswith(_IN_MEMORY):
+                raise UsageError(f"{path}: its interventions were given as values; continue it with the same values")
+            interventions = load_interventions(file)
+        samples = arranged_samples(config)
+        measurement = Measurement.load(config, samples.take(config.limit), whole=samples, topic=topic)
+        base = load_configured(config, model, tokenizer)
+        if file:
+            refuse_other_form(file, Renderer(base.tokenizer, Prompting.of(config)).resolved_form)
+        loaded = _adapted(base, config, interventions)
+        timing = {"load_s": time.perf_counter() - started}
+        files, engine = RunDirectory(path), engine_of(loaded)
+        benchmark = _Benchmark(
+            config, files, loaded, engine, measurement, progress, interim, interventions, outside or {}
+        )
+        if config.tilt:
+            benchmark = replace(benchmark, tilt=benchmark.tilt_stage(base, engine_of))
+        del base  # a copy that nobody needs any more is not kept in memory
+        return benchmark.complete(timing, started, in_script=in_script)
 
 
 def prompts_of(
@@ -236,8 +241,7 @@ class _Benchmark:
             if run.finished:
                 return BenchResult.load(run.path)
             with run.interruptible(self._saved):
-                if not self.files.prompts_file.exists():
-                    write_jsonl(self.files.prompts_file, map(self.reading.record, self.reading.given.values()))
+                write_jsonl(self.files.prompts_file, map(self.reading.record, self.reading.given.values()))
                 timing |= self._generate() | self._tilted()
                 scoring_started = time.perf_counter()
                 summary = self._summarise()
@@ -306,26 +310,31 @@ class _Benchmark:
         if len(done) == self.reading.n_rows:
             return self._timing(0)
         interim = self._interim(self.files.generations())
-        c, rows, size = self.config, self.reading.rows, self.reading.batch_size()
+        n_rows = self.reading.n_rows
         hooks = apply(self.loaded.model, self.hooked) if self.hooked else nullcontext()
-        with hooks as applied, self.progress("generating", total=len(rows), done=len(done)) as advance:
-            for ended in self.engine.complete(
-                rows,
-                self.decoding,
-                seed=c.seed,
-                stop=self.sentences.complete if c.stop_at_first_sentence else None,
-                combination=c.contrast,
-                applied=applied,
-                batch_size=size,
-                done=done,
-            ):
+        with hooks as applied, self.progress("generating", total=n_rows, done=len(done)) as advance:
+            for ended in self._ended(applied, done):
                 records = list(map(self._record, ended))
                 append_jsonl(self.files.shard, records)
                 advance(len(ended))
                 if interim is not None:
                     interim.add(records)
         keep_if_unchanged(self.files, self.loaded, done)
-        return self._timing(len(rows) - len(done), interim)
+        return self._timing(n_rows - len(done), interim)
+
+    def _ended(self, applied: Applied | None, done: Keys) -> Iterator[list[Generation]]:
+        """Generations that are missing, as they end."""
+        for rows in self.reading.rows_in_parts():
+            yield from self.engine.complete(
+                rows,
+                self.decoding,
+                seed=self.config.seed,
+                stop=self.sentences.complete if self.config.stop_at_first_sentence else None,
+                combination=self.config.contrast,
+                applied=applied,
+                batch_size=self.reading.batch_size(),
+                done=done,
+            )
 
     def _interim(self, before: Iterable[dict[str, Any]]) -> Interim | None:
         """What says estimates while the run goes on; None if nobody listens, or the run lacks a condition for them."""

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from leakmech.core.errors import DatasetError, RunDirectoryError, UsageError
-from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard, write_jsonl
+from leakmech.core.store import append_jsonl, content_hash, mended_rows, read_jsonl_shard, write_jsonl
 from leakmech.core.tables import write_table
 from leakmech.datasets.samples import POLARITIES, PromptSet
 from leakmech.generation.decode import Row
@@ -91,9 +91,9 @@ class TiltStage:
     def make(self) -> None:
         """Make what is not there yet."""
         files = self.prompts.files
-        if not files.tilt_completions_file.exists():
+        if len(mended_rows(files.tilt_completions_file)) < len(self.prompts.samples):
             lines = self._given() if self.prompts.config.tilt_from else self._own()
-            write_jsonl(files.tilt_completions_file, with_valence(lines, self.estimators).values())
+            write_jsonl(files.tilt_completions_file, with_valence(lines, self.estimators).values(), checksums=True)
         self._likelihoods(read_completions(files))
 
     # -- completions -----------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class TiltStage:
     def _stored(self) -> Iterator[tuple[tuple[str, int], str]]:
         """Texts by prompt and number: control generations of the run if it is the base model's, and what is drawn."""
         files = self.prompts.files
-        known = list(read_jsonl_shard(files.tilt_drawn_file)) if files.tilt_drawn_file.exists() else []
+        known = mended_rows(files.tilt_drawn_file)
         if not (self.changed or is_peft(self.base.model)):
             known += [record for record in files.generations() if record["condition"] == "control"]
         there = {(record["prompt_id"], record["generation"]): record["text"] for record in known}
@@ -186,7 +186,7 @@ class TiltStage:
     def _likelihoods(self, completions: Completions) -> None:
         """Log p of all completions, sample by sample."""
         file = self.prompts.files.tilt_likelihoods_file
-        done = {line["sample"] for line in read_jsonl_shard(file)} if file.exists() else set()
+        done = {line["sample"] for line in mended_rows(file)}
         with self.prompts.progress("tilt: likelihoods", total=len(completions), done=len(done)) as advance:
             for sample, line in completions.items():
                 if sample not in done:
@@ -239,7 +239,9 @@ def copy_tilt(source: RunDirectory, target: RunDirectory, estimators: Sequence[E
     """Take over another run's completions and likelihoods, with valence by other estimators; False: it has none."""
     if not source.tilt_likelihoods_file.exists():
         return False
-    write_jsonl(target.tilt_completions_file, with_valence(read_completions(source), estimators).values())
+    write_jsonl(
+        target.tilt_completions_file, with_valence(read_completions(source), estimators).values(), checksums=True
+    )
     shutil.copyfile(source.tilt_likelihoods_file, target.tilt_likelihoods_file)
     return True
 

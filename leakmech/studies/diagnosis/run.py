@@ -15,8 +15,9 @@ from leakmech.datasets.samples import PromptSet, load_dataset, refuse_frozen
 from leakmech.mechanism.sentiment import split_samples
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
+from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer
-from leakmech.runs.directory import SCRIPT, RunRecord
+from leakmech.runs.directory import SCRIPT, RunRecord, began
 from leakmech.runs.run import Fragment, Run, run_path
 from leakmech.studies.diagnosis.cost import estimate
 from leakmech.studies.diagnosis.report import write_report
@@ -86,38 +87,39 @@ def run_diagnosis(
     `loaded` is the model if it is in memory; `script` is True if only a script has it.
     """
     Run.check(path, config)
-    started = time.perf_counter()
-    splits = load_splits(config)
-    loaded = load_configured(config) if loaded is None else loaded
-    loaded = load_adapter(loaded, config.adapter) if config.adapter else loaded
-    if not layout_of(loaded.model).d_mlp:
-        raise ModelError(
-            f"diagnose: {loaded.architecture} is a mixture of experts, whose neurons are not read; rank its heads with "
-            "leakmech attribute"
-        )
-    fingerprint = loaded.fingerprint() | {name: samples.content_hash for name, samples in splits.items()}
-    facts: dict[str, Any] = {
-        "model": loaded.info(),
-        "prompt_form": Renderer(loaded.tokenizer, Prompting.of(config)).resolved_form,
-        "samples": {name: [sample.id for sample in samples] for name, samples in splits.items()},
-        **({SCRIPT: True} if script else {}),
-    }
-    with Run.open(path, config, fingerprint, **facts) as run:
-        if run.finished:
-            return Diagnosis.load(path)
-        bench = Workbench(config, run, loaded, splits, progress)
-        if say is not None:
-            say(estimate(bench))
-        summary = _about(bench)
-        timing: dict[str, float] = {}
-        with run.interruptible(lambda: f"{len(timing)} of {len(STAGES)} stages are saved"):
-            for name, work in STAGES.items():
-                before = time.perf_counter()
-                summary |= run.part(name, partial(work, bench))
-                timing[f"{name}_s"] = round(time.perf_counter() - before, 1)
-            write_report(path, summary)
-        timing["total_s"] = round(time.perf_counter() - started, 1)
-        return run.finish(summary, timing, result=Diagnosis)
+    with dated(began(path)):
+        started = time.perf_counter()
+        splits = load_splits(config)
+        loaded = load_configured(config) if loaded is None else loaded
+        loaded = load_adapter(loaded, config.adapter) if config.adapter else loaded
+        if not layout_of(loaded.model).d_mlp:
+            raise ModelError(
+                f"diagnose: {loaded.architecture} is a mixture of experts, whose neurons are not read; rank its heads "
+                "with leakmech attribute"
+            )
+        fingerprint = loaded.fingerprint() | {name: samples.content_hash for name, samples in splits.items()}
+        facts: dict[str, Any] = {
+            "model": loaded.info(),
+            "prompt_form": Renderer(loaded.tokenizer, Prompting.of(config)).resolved_form,
+            "samples": {name: [sample.id for sample in samples] for name, samples in splits.items()},
+            **({SCRIPT: True} if script else {}),
+        }
+        with Run.open(path, config, fingerprint, **facts) as run:
+            if run.finished:
+                return Diagnosis.load(path)
+            bench = Workbench(config, run, loaded, splits, progress)
+            if say is not None:
+                say(estimate(bench))
+            summary = _about(bench)
+            timing: dict[str, float] = {}
+            with run.interruptible(lambda: f"{len(timing)} of {len(STAGES)} stages are saved"):
+                for name, work in STAGES.items():
+                    before = time.perf_counter()
+                    summary |= run.part(name, partial(work, bench))
+                    timing[f"{name}_s"] = round(time.perf_counter() - before, 1)
+                write_report(path, summary)
+            timing["total_s"] = round(time.perf_counter() - started, 1)
+            return run.finish(summary, timing, result=Diagnosis)
 
 
 def _stored_target(path: Path, default: str) -> str:

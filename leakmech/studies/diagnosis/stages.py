@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from leakmech.core.errors import DirectionError, GenerationError
+from leakmech.core.tensor_files import tensor_files
 from leakmech.mechanism.attention.knockout import attention_knockout
 from leakmech.mechanism.attention.patterns import attention_to_injection
 from leakmech.mechanism.attention.transport import transport_and_expression
@@ -72,7 +73,7 @@ def directions(bench: Workbench) -> Fragment:
         }
     quality["target"] = _quality(best)
     for name, direction in saved.items():
-        direction.save(bench.run.path / "directions", name)
+        bench.run.wrote(*tensor_files(direction.save(bench.run.path / "directions", name)))
     bench.run.save_table("directions", [fitted.table.to_frame() for fitted in found.values()])
     bench.run.save_table("direction_cosines", [fitted.table.cosines_frame() for fitted in found.values()])
     compared = {

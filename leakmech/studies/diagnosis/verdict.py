@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from leakmech.core.tensor_files import tensor_files
 from leakmech.datasets.samples import POLARITIES, load_dataset
 from leakmech.interventions.component_edits import AblateHeads
 from leakmech.mechanism.activations.means import ComponentMeans, component_means
@@ -126,7 +127,7 @@ def means(bench: Workbench) -> Fragment:
     found = component_means(
         bench.loaded, bench.splits["fit"], prompting=bench.prompting, seed=bench.config.seed, **bench.running
     )
-    found.save(bench.run.path / "tables")
+    bench.run.wrote(*tensor_files(found.save(bench.run.path / "tables")))
     return {"means": {"split": "fit", "n": len(bench.splits["fit"]), "n_tokens": dict(found.n_tokens)}}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from leakmech.core.paths import cache_root
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.store import append_jsonl, content_hash, read_jsonl_shard
+from leakmech.core.store import append_jsonl, content_hash, mended_rows
 from leakmech.generation.decode import FinishReason, Generation, Row
 from leakmech.generation.decoding import Decoding
 from leakmech.generation.engine import generate
@@ -97,9 +97,7 @@ def _row(key: Draw, completion: Completion) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[Draw, Completion]:
-    if not path.is_file():
-        return {}
     return {
         (row["prompt_id"], row["generation"]): Completion(row["text"], tuple(row["tokens"]), row["finish_reason"])
-        for row in read_jsonl_shard(path)
+        for row in mended_rows(path)
     }

@@ -25,8 +25,9 @@ from leakmech.mechanism.directions.direction import load_direction
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_model
 from leakmech.models.quiet import quiet
+from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer
-from leakmech.runs.directory import SCRIPT
+from leakmech.runs.directory import SCRIPT, began
 from leakmech.runs.run import Run
 from leakmech.studies.lora.candidates import TrainingSources
 from leakmech.studies.lora.evaluation import Pairing, TuneSelectivity
@@ -101,17 +102,18 @@ def train_lora(
     config = LoraTrainingConfig.parse(config.model_dump())  # what was built without parse() is checked too
     accelerator = Accelerator(cpu=config.device == "cpu")
     Run.check(out, config, lock=accelerator.is_main_process)
-    loaded = model or load_model(
-        config.model,
-        device=accelerator.device if config.device == "auto" else config.device,
-        dtype=config.dtype,
-        revision=config.revision,
-    )
-    in_script = model is not None or examples is not None or evaluate is not None
-    if evaluate is None and config.tune is not None:
-        evaluate = TuneSelectivity(loaded, config, Path(out) / "tune")
-    training = _LoraTraining(config, Path(out), loaded, accelerator, progress)
-    return training.complete(examples, evaluate, cache_dir, in_script=in_script)
+    with dated(began(out)):
+        loaded = model or load_model(
+            config.model,
+            device=accelerator.device if config.device == "auto" else config.device,
+            dtype=config.dtype,
+            revision=config.revision,
+        )
+        in_script = model is not None or examples is not None or evaluate is not None
+        if evaluate is None and config.tune is not None:
+            evaluate = TuneSelectivity(loaded, config, Path(out) / "tune")
+        training = _LoraTraining(config, Path(out), loaded, accelerator, progress)
+        return training.complete(examples, evaluate, cache_dir, in_script=in_script)
 
 
 @dataclass(frozen=True)

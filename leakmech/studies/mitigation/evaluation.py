@@ -25,7 +25,8 @@ from leakmech.datasets.samples import load_dataset
 from leakmech.interventions.base import Intervention
 from leakmech.models.load import LoadedModel, load_configured
 from leakmech.prompts.arrangement import Arrangement
-from leakmech.runs.directory import RunDirectory, RunRecord
+from leakmech.prompts.dates import dated
+from leakmech.runs.directory import RunDirectory, RunRecord, began
 from leakmech.runs.run import Run, run_path
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
@@ -124,18 +125,19 @@ def evaluate_mitigations(
     chosen = as_mitigations(mitigations)
     path = run_path(out, f"mitigations-{slug(config.model)}-{slug(dataset)}-seed{config.seed}")
     Run.check(path, config)
-    loaded = model if isinstance(model, LoadedModel) else load_configured(config, model, tokenizer)
-    cells = Cells(
-        loaded=loaded, config=config, relevant=tuple(relevant), files=RunDirectory(path),
-        margins=margins or Margins(), damage=damage, arrangements=tuple(arrangements),
-        facts=load_facts(facts) if facts else (), version=table_version(path), draws=draws, progress=progress,
-    )  # fmt: skip
-    fingerprint = {"base": cells.key(BASE), "weights": loaded.weights_hash}
-    with Run.open(path, config, fingerprint, table_version=cells.version) as run:
-        rows = with_arrangements(run, cells, chosen, measure_all(run, cells, chosen, alpha=alpha))
-        views = rows_by_estimator(cells, chosen, alpha=alpha)
-        about = {"model": config.model, "dataset": dataset, "relevant": list(relevant), "facts": facts}
-        return finish(run, rows, about, cells, views=views)
+    with dated(began(path)):
+        loaded = model if isinstance(model, LoadedModel) else load_configured(config, model, tokenizer)
+        cells = Cells(
+            loaded=loaded, config=config, relevant=tuple(relevant), files=RunDirectory(path),
+            margins=margins or Margins(), damage=damage, arrangements=tuple(arrangements),
+            facts=load_facts(facts) if facts else (), version=table_version(path), draws=draws, progress=progress,
+        )  # fmt: skip
+        fingerprint = {"base": cells.key(BASE), "weights": loaded.weights_hash}
+        with Run.open(path, config, fingerprint, table_version=cells.version) as run:
+            rows = with_arrangements(run, cells, chosen, measure_all(run, cells, chosen, alpha=alpha))
+            views = rows_by_estimator(cells, chosen, alpha=alpha)
+            about = {"model": config.model, "dataset": dataset, "relevant": list(relevant), "facts": facts}
+            return finish(run, rows, about, cells, views=views)
 
 
 def table_version(path: Path) -> int:

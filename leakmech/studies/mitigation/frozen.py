@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import ConfigError, DatasetError, RunDirectoryError
-from leakmech.core.store import content_hash, read_json
+from leakmech.core.store import content_hash
 from leakmech.datasets.facts import FROZEN_FACTS, load_facts
 from leakmech.datasets.samples import FROZEN_DATASETS, load_dataset
 from leakmech.runs.run import Run
+from leakmech.runs.sealed import read_sealed
 from leakmech.studies.mitigation.mitigation import Mitigation
 from leakmech.studies.mitigation.settings import MitigateConfig
 
@@ -38,7 +39,7 @@ def refuse_another_choice(path: Path, config: MitigateConfig) -> None:
         raise ConfigError(f"quick: {', '.join(sets)} are for one last measurement, and quick is none")
     file = path / "stages" / f"{_STAGE}.json"
     if file.exists():
-        _refuse_other(path, read_json(file), "settings", _settings(config))
+        _refuse_other(path, read_sealed(file), "settings", _settings(config))
 
 
 def record_frozen(
@@ -51,7 +52,7 @@ def record_frozen(
     judged = {name: [one.name, content_hash(one.identity)] for name, one in chosen.items()}
     judged |= {one.name: [one.name, content_hash(one.identity)] for one in given}
     now = {"sets": sets, "date": datetime.now(UTC).isoformat(timespec="seconds")}
-    record = run.part(_STAGE, lambda: {**now, "settings": _settings(config), "judged": judged})
+    record = run.noted(_STAGE, lambda: {**now, "settings": _settings(config), "judged": judged})
     _refuse_other(run.path, record, "judged", judged)
     return record
 

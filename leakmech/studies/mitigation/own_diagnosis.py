@@ -91,7 +91,7 @@ def refuse_shared(config: MitigateConfig, fitted: list[PromptSet]) -> None:
 
 def keep_source(run: Run, source_hash: str) -> None:
     """Refuse to go on where what everything was fitted on has changed since."""
-    before = run.part("fitted_on", lambda: {"hash": source_hash})["hash"]
+    before = run.noted("fitted_on", lambda: {"hash": source_hash})["hash"]
     if before != source_hash:
         raise RunDirectoryError(f"{run.path}: its diagnosis has changed since it was fitted on; choose another --out")
 

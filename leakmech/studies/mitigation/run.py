@@ -36,9 +36,10 @@ from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.models.device import dtype_name
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_configured
+from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer, ResolvedForm
 from leakmech.reports.tables import Table
-from leakmech.runs.directory import SCRIPT
+from leakmech.runs.directory import SCRIPT, began
 from leakmech.runs.run import Run, run_path
 from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
@@ -112,40 +113,43 @@ def mitigate(
     config = MitigateConfig.parse({**settings, "diagnosis": str(diagnosis) if diagnosis else None}, where="mitigate")
     path = run_path(out, f"mitigate-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}")
     Run.check(path, config)
-    refuse_another_choice(path, config)
-    if config.diagnosis == OWN:
-        refuse_unfit_samples(config)
-    started = time.perf_counter()
-    families, given = _families(config), _given(config)
-    bench = _bench_config(config, config.dataset, config.generations, config.limit)
-    by_name = model is None or isinstance(model, str | Path)
-    loaded = load_configured(bench, None if by_name else model, tokenizer)
-    form = Renderer(loaded.tokenizer, Prompting.of(bench)).resolved_form
-    refuse_misfit_files(config, loaded, form)
-    families, left_out = fitting_families(families, form, named=bool(config.families))
-    _refuse_unknown_claims(config, [*(family.name for family in families), *(own.name for own in given)])
-    named = config.diagnosis not in (None, OWN)
-    parts = _fitted_parts(config, str(config.diagnosis), loaded, form, progress) if named else None
-    fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
-    fingerprint |= {"fitted_on": parts.source_hash} if parts else {}
-    facts: dict[str, Any] = {"dtype": dtype_name(loaded.dtype), "table_version": table_version(path)}
-    facts |= {} if by_name else {SCRIPT: True}
-    heard: Heard = {"progress": progress, "say": interim}
-    with (
-        Run.open(path, config, fingerprint, **facts) as run,
-        run.interruptible(lambda: "what was fitted and measured is saved"),
-    ):
-        if interim is not None:
-            interim(estimate(planned(config, families, given=len(given), loaded=loaded), loaded))
+    with dated(began(path)):
+        refuse_another_choice(path, config)
         if config.diagnosis == OWN:
-            made = own_diagnosis(config, run, loaded, by_name=by_name, progress=progress, say=interim)
-            parts = _fitted_parts(config, made, loaded, form, progress)
-            keep_source(run, parts.source_hash)
-        found = _compare(config, run, _test_cells(config, bench, loaded, run, heard), parts, families, given, left_out)
-        timing = {"total_s": round(time.perf_counter() - started, 1)}
-        result = finish(run, found.rows, found.about, found.test, timing, views=found.views)
-        write_report(path)
-    return result
+            refuse_unfit_samples(config)
+        started = time.perf_counter()
+        families, given = _families(config), _given(config)
+        bench = _bench_config(config, config.dataset, config.generations, config.limit)
+        by_name = model is None or isinstance(model, str | Path)
+        loaded = load_configured(bench, None if by_name else model, tokenizer)
+        form = Renderer(loaded.tokenizer, Prompting.of(bench)).resolved_form
+        refuse_misfit_files(config, loaded, form)
+        families, left_out = fitting_families(families, form, named=bool(config.families))
+        _refuse_unknown_claims(config, [*(family.name for family in families), *(own.name for own in given)])
+        named = config.diagnosis not in (None, OWN)
+        parts = _fitted_parts(config, str(config.diagnosis), loaded, form, progress) if named else None
+        fingerprint = {"settings": content_hash(str(config.terms())), "weights": loaded.weights_hash}
+        fingerprint |= {"fitted_on": parts.source_hash} if parts else {}
+        facts: dict[str, Any] = {"dtype": dtype_name(loaded.dtype), "table_version": table_version(path)}
+        facts |= {} if by_name else {SCRIPT: True}
+        heard: Heard = {"progress": progress, "say": interim}
+        with (
+            Run.open(path, config, fingerprint, **facts) as run,
+            run.interruptible(lambda: "what was fitted and measured is saved"),
+        ):
+            if interim is not None:
+                interim(estimate(planned(config, families, given=len(given), loaded=loaded), loaded))
+            if config.diagnosis == OWN:
+                made = own_diagnosis(config, run, loaded, by_name=by_name, progress=progress, say=interim)
+                parts = _fitted_parts(config, made, loaded, form, progress)
+                keep_source(run, parts.source_hash)
+            found = _compare(
+                config, run, _test_cells(config, bench, loaded, run, heard), parts, families, given, left_out
+            )
+            timing = {"total_s": round(time.perf_counter() - started, 1)}
+            result = finish(run, found.rows, found.about, found.test, timing, views=found.views)
+            write_report(path)
+        return result
 
 
 def mitigation_cost(**settings: Any) -> Table:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,7 @@ from leakmech.core.errors import (
     UsageError,
 )
 from leakmech.datasets.samples import load_dataset
+from leakmech.generation.hf_engine import HFEngine
 from leakmech.scoring.records import leakage_scores
 
 SETTINGS = {
@@ -284,3 +286,23 @@ def test_a_run_with_a_generation_missing_is_not_summarised(folder, tmp_path):
     result = leakmech.bench(folder, out=tmp_path / "run", **SETTINGS)
     with pytest.raises(RunDirectoryError, match="instead of"):
         leakage_scores(result.scores.iloc[1:], "raw")
+
+
+def test_rows_come_in_parts_of_whole_blocks(make_tiny, chat_tokenizer, tmp_path, monkeypatch):
+    settings = {"limit": 12, "generations": 3, "decoding": {"max_new_tokens": 4}, "estimator": "vader", "device": "cpu"}
+    settings |= {"dtype": "float32", "bootstrap_draws": 100, "tokenizer": chat_tokenizer}
+    whole = leakmech.bench(make_tiny("llama-gqa"), out=tmp_path / "whole", **settings)
+    monkeypatch.setattr("leakmech.studies.benchmark.prompts._ROWS_PER_BLOCK", 30)
+    monkeypatch.setattr("leakmech.studies.benchmark.prompts._ROWS_PER_PART", 50)
+    asked, complete = [], HFEngine.complete
+
+    def counting(self, rows, *arguments, **options):
+        asked.append([(row.block, row.prompt_id, row.generation) for row in rows])
+        yield from complete(self, rows, *arguments, **options)
+
+    monkeypatch.setattr(HFEngine, "complete", counting)
+    parts = leakmech.bench(make_tiny("llama-gqa"), out=tmp_path / "parts", **settings)
+    assert len(asked) == 3  # 12 samples of 15 rows, in blocks of 2 samples
+    assert [len(rows) for rows in asked] == [60, 60, 60]
+    assert [max(row[0] for row in part) < min(row[0] for row in later) for part, later in pairwise(asked)] == [True] * 2
+    pd.testing.assert_frame_equal(parts.scores, whole.scores)

@@ -267,6 +267,23 @@ def test_topic_free_statistics_leave_out_each_runs_own_answers_about_the_injecti
         assert estimate.value != found.estimate(run.name, "auc_el").value
 
 
+@pytest.mark.fault("X531", "runs", "compare --out names other files, a run or another comparison", "refused")
+def test_a_comparison_writes_over_nothing_but_itself(make_run, tmp_path):
+    runs = [make_run("a"), make_run("b", leakage=0.1, seed=1), make_run("c", seed=2)]
+    found = leakmech.compare(runs[:2], draws=200)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for folder in (tmp_path / "mine", runs[0]):
+        before = sorted(file.name for file in folder.iterdir())
+        with pytest.raises(UsageError, match="is not empty and holds no comparison; choose another --out"):
+            found.save(folder)
+        assert sorted(file.name for file in folder.iterdir()) == before
+    out = found.save(tmp_path / "out")
+    leakmech.compare(runs[:2], margin=0.05, draws=200).save(out)
+    with pytest.raises(UsageError, match="holds a comparison of other runs"):
+        leakmech.compare(runs, draws=200).save(out)
+
+
 def test_it_is_saved_as_json_table_and_figure(make_run, tmp_path):
     found = leakmech.compare([make_run("a"), make_run("b", leakage=0.1, seed=1)], margin=0.05, draws=200)
     out = found.save(tmp_path / "out")

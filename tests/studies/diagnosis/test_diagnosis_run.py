@@ -15,6 +15,7 @@ from leakmech.cli.app import app
 from leakmech.core.errors import ConfigError, DatasetError, DirectionError, ModelError, RunDirectoryError
 from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mechanism.directions.direction import load_direction
+from leakmech.runs.sealed import read_sealed
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
 
 QUICK = {
@@ -274,7 +275,7 @@ def test_sampled_answers_under_mean_ablation_are_a_verdict_of_their_own(tilted):
 
 
 def test_completions_follow_control_prompts_and_are_kept(tilted):
-    stored = json.loads((tilted.path / "stages" / "tilt-test.json").read_text())
+    stored = read_sealed(tilted.path / "stages" / "tilt-test.json")
     assert len(stored) == 4
     for own in stored.values():
         assert 0 < len(own) <= 6

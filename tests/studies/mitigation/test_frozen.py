@@ -22,7 +22,7 @@ CHOSEN = {"drop": Mitigation("drop-0.1", "instruction", {"instruction": "be brie
 
 def run_in(path):
     """What `record_frozen` needs of a run, without a model."""
-    return SimpleNamespace(path=path, part=lambda name, make: Run.part(SimpleNamespace(path=path), name, make))
+    return SimpleNamespace(path=path, noted=lambda name, make: Run.noted(SimpleNamespace(path=path), name, make))
 
 
 def test_the_final_configuration_measures_on_all_frozen_sets_and_others_on_none(tmp_path):
