@@ -11,6 +11,7 @@ from leakmech.core.errors import DatasetError, UsageError
 from leakmech.core.text import normalised_words
 from leakmech.datasets.archive import fetch_archive, load_ratings
 from leakmech.datasets.corpus import EMBEDDED, open_corpus
+from leakmech.datasets.samples import Sample
 from leakmech.generation.variants import Continuation
 from leakmech.prompts.locate import LocatedPrompt, locate
 from leakmech.prompts.render import Prompt, Renderer
@@ -29,6 +30,19 @@ def prompt_continuations(
     if not kept:
         raise UsageError("continuations: none of the prompts has generated tokens; give them by prompt id")
     return [_continued(located, located.id, tuple(tokens[located.id])) for located in locate(kept, renderer)]
+
+
+def control_continuations(
+    samples: Iterable[Sample], generations: Iterable[Mapping[str, Any]], renderer: Renderer
+) -> list[Continuation]:
+    """Put the first control generation of every sample, of those of a run, after its prompt."""
+    tokens = {
+        record["prompt_id"]: plain_ids(renderer.tokenizer, record["text"])
+        for record in generations
+        if record["condition"] == "control" and record["generation"] == 0
+    }
+    prompts = (renderer.prompt(sample, "control") for sample in samples)
+    return prompt_continuations(prompts, renderer, tokens=tokens)
 
 
 def _continued(located: LocatedPrompt, name: str, tokens: tuple[int, ...]) -> Continuation:

@@ -16,7 +16,7 @@ from typing import Any
 
 from leakmech.core.errors import UsageError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.store import append_jsonl, slug, write_jsonl
+from leakmech.core.store import append_jsonl, write_jsonl
 from leakmech.datasets.samples import PromptSet
 from leakmech.generation.decode import Generation
 from leakmech.generation.decoding import Decoding, described_temperature
@@ -42,7 +42,7 @@ from leakmech.studies.benchmark.measurement import Measurement, arranged_samples
 from leakmech.studies.benchmark.on_task import AnswersAfterControl
 from leakmech.studies.benchmark.prompts import RunPrompts
 from leakmech.studies.benchmark.result import BenchResult
-from leakmech.studies.benchmark.settings import BenchConfig
+from leakmech.studies.benchmark.settings import BenchConfig, default_name
 from leakmech.studies.benchmark.shard import Keys, keep_if_unchanged, refuse_foreign, whole_rows
 from leakmech.studies.benchmark.tilt import TiltStage, summarise_tilt
 
@@ -139,7 +139,7 @@ def run_benchmark(
     """
     if config.fold and not (config.intervention or interventions):
         raise UsageError("--fold: there are no interventions to fold; name their file with --intervention")
-    path = run_path(out, _default_name(config))
+    path = run_path(out, default_name(config))
     Run.check(path, config)
     with dated(began(path)):
         started = time.perf_counter()
@@ -391,11 +391,6 @@ class _Benchmark:
             "device": str(self.loaded.device),
             **found,
         }
-
-
-def _default_name(config: BenchConfig) -> str:
-    changed = f"-{slug(config.intervention)}{'-folded' if config.fold else ''}" if config.intervention else ""
-    return f"{slug(config.model)}-{slug(config.dataset)}{changed}-seed{config.seed}"
 
 
 def _object_name(model: Any) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from leakmech.core.answers import REASONING, Markers, parse_markers
 from leakmech.core.errors import UsageError
+from leakmech.core.store import slug
 from leakmech.datasets.samples import CONDITIONS, POLARITIES, Condition
 from leakmech.generation.contrast import Contrast, named_contrast
 from leakmech.prompts.arrangement import Arrangement
@@ -205,3 +206,9 @@ class CompareConfig(Settings):
         if config.all_pairs and config.baseline is not None:
             raise UsageError("compare: all pairs have no common baseline; leave one of the two out")
         return config
+
+
+def default_name(config: BenchConfig) -> str:
+    """The name of the directory of a run for which none is named."""
+    changed = f"-{slug(config.intervention)}{'-folded' if config.fold else ''}" if config.intervention else ""
+    return f"{slug(config.model)}-{slug(config.dataset)}{changed}-seed{config.seed}"

@@ -21,7 +21,7 @@ from leakmech.core.store import content_hash, slug, write_jsonl
 from leakmech.datasets.facts import Fact
 from leakmech.datasets.questions import load_questions
 from leakmech.datasets.samples import POLARITIES, PromptSet, load_dataset
-from leakmech.generation.variants import Continuation, ModelVariant
+from leakmech.generation.variants import ModelVariant
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.render import Prompting, Renderer, ResolvedForm
@@ -51,7 +51,7 @@ from leakmech.side_effects.selectivity import (
     shift_part,
 )
 from leakmech.side_effects.speed import run_seconds
-from leakmech.side_effects.texts import neutral_continuations, plain_ids, prompt_continuations
+from leakmech.side_effects.texts import control_continuations, neutral_continuations
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.changed import requests_under, variant_under
@@ -367,13 +367,13 @@ class Cells:
     @cached_property
     def suite(self) -> SideEffectSuite:
         """Measures of generations, and of the model itself if damage is measured."""
-        renderer = self._renderer(BASE)
+        renderer, generations = self._renderer(BASE), self.bench(BASE, self.config.dataset).files.generations()
         return SideEffectSuite(
             base=ModelVariant(self.loaded),
             renderer=renderer,
             samples=self.samples,
             base_answers=self._answers(BASE),
-            controls=self._controls(renderer) if self.damage else (),
+            controls=control_continuations(self.samples, generations, renderer) if self.damage else (),
             neutral=neutral_continuations(renderer.tokenizer) if self.damage else (),
             questions=load_questions() if self.damage else (),
             encoder=self.encoder,
@@ -381,15 +381,6 @@ class Cells:
             seed=self.config.seed,
             draws=self.draws,
         )
-
-    def _controls(self, renderer: Renderer) -> list[Continuation]:
-        """The base model's first control generation of every sample, after its prompt."""
-        prompts = {sample.id: renderer.prompt(sample, "control") for sample in self.samples}
-        tokens = {}
-        for record in self.bench(BASE, self.config.dataset).files.generations():
-            if record["condition"] == "control" and record["generation"] == 0:
-                tokens[record["prompt_id"]] = plain_ids(renderer.tokenizer, record["text"])
-        return prompt_continuations(prompts.values(), renderer, tokens=tokens)
 
     def _renderer(self, mitigation: Mitigation) -> Renderer:
         return Renderer(self.loaded.tokenizer, Prompting.of(mitigation.configure(self.config)))
