@@ -19,6 +19,7 @@ _MODEL = typer.Option(help="Hub id, folder, or embedded:<name>.")
 _FIT = typer.Option(help="Samples on which directions are fitted.")
 _TUNE = typer.Option(help="Samples on which layers and components are chosen; default: a part of --fit.")
 _DATASET = typer.Option(help="Samples on which everything is reported: hexl, or a file.")
+_ADAPTER = typer.Option(help="PEFT adapter folder to put on the model.")
 _DEVICE = typer.Option(help="cpu, cuda, mps, or auto.")
 _SYSTEM = typer.Option(help="Text of the system role in chat and prefill form; none leaves it out.")
 _FORM = typer.Option(help="chat, prefill, plain, or auto: chat if the tokenizer has a template.")
@@ -54,6 +55,7 @@ def directions(
     ] = "difference_of_means,logistic,pca,two_means",
     layers: Annotated[str | None, typer.Option(help="Layers with commas; default: all.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of fits and baselines.")] = 0,
+    adapter: Annotated[str | None, _ADAPTER] = None,
     device: Annotated[str | None, _DEVICE] = None,
     dtype: Annotated[str | None, _DTYPE] = None,
     system: Annotated[str | None, _SYSTEM] = None,
@@ -66,7 +68,7 @@ def directions(
     from leakmech.studies.diagnosis.tables import directions_table
 
     fitted = sentiment_directions(
-        _load(model, device, dtype),
+        _load(model, adapter, device, dtype),
         fit=fit,
         tune=tune,
         test=dataset,
@@ -98,6 +100,7 @@ def attribute(
     steps: Annotated[int, typer.Option(help="Steps of integrated gradients.")] = 8,
     top: Annotated[int, typer.Option(help="Heads to print.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of continuations and the bootstrap.")] = 0,
+    adapter: Annotated[str | None, _ADAPTER] = None,
     device: Annotated[str | None, _DEVICE] = None,
     dtype: Annotated[str | None, _DTYPE] = None,
     system: Annotated[str | None, _SYSTEM] = None,
@@ -113,7 +116,7 @@ def attribute(
 
     target: Any = "behaviour" if direction is None else load_direction(direction)
     found = run(
-        _load(model, device, dtype),
+        _load(model, adapter, device, dtype),
         load_dataset(dataset).take(limit),
         target=target,
         method=method,  # pyright: ignore[reportArgumentType] - checked there
@@ -130,10 +133,11 @@ def attribute(
     console.print(f"tables: {out / 'tables'}")
 
 
-def _load(model: str, device: str | None, dtype: str | None) -> LoadedModel:
-    from leakmech.models.load import load_model
+def _load(model: str, adapter: str | None, device: str | None, dtype: str | None) -> LoadedModel:
+    from leakmech.models.load import load_adapter, load_model
 
-    return load_model(model, device=device, dtype=dtype)
+    loaded = load_model(model, device=device, dtype=dtype)
+    return load_adapter(loaded, adapter) if adapter else loaded
 
 
 def _prompting(system: str | None, form: str) -> Prompting:

@@ -74,7 +74,7 @@ def test_every_option_in_a_message_exists():
         ("--allow-missing", ["score"]),
         ("--fold", ["bench"]),
         ("--model", ["bench", "diagnose", "directions", "attribute", "mitigate", "train-lora"]),
-        ("--adapter", ["bench", "diagnose", "mitigate"]),
+        ("--adapter", ["bench", "diagnose", "directions", "attribute", "mitigate"]),
         ("--base", ["merge-lora"]),
         ("--out", ["bench", "score", "diagnose", "directions", "attribute", "mitigate", "train-lora", "merge-lora"]),
     ],
