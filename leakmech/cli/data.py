@@ -22,10 +22,17 @@ def check(
         bool | None, typer.Option(help="Injections are about their stems; default: by name, no for a file.")
     ] = None,
 ) -> None:
-    """Check a data set: lengths, duplicates, class of every injection, similarity of injection and stem."""
-    from leakmech.studies.aexl.check import check_dataset
+    """Check a data set: lengths, duplicates, class of every injection, similarity of injection and stem.
 
-    found = check_dataset(file, tokenizer=tokenizer, estimator=estimator, relevant=relevant)
+    A file of scenarios (sev) is checked for feelings that are named, and for the class of every event.
+    """
+    from leakmech.studies.aexl.check import check_dataset
+    from leakmech.studies.emotion_circuits.check import check_scenarios, has_scenarios
+
+    if has_scenarios(file):
+        found = check_scenarios(file, estimator=estimator)
+    else:
+        found = check_dataset(file, tokenizer=tokenizer, estimator=estimator, relevant=relevant)
     for table in found.tables():
         console.print(table.to_rich())
     for warning in found.warnings:
