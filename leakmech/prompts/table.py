@@ -13,15 +13,24 @@ _MOST_KEPT = 4096
 
 
 class PromptTable(Mapping[str, Prompt]):
-    """By id, the prompts of `samples` under `conditions`, in the order of :meth:`Renderer.prompts`."""
+    """By id, the prompts of `samples` under `conditions`, in the order of :meth:`Renderer.prompts`.
 
-    def __init__(self, renderer: Renderer, samples: PromptSet, conditions: Collection[Condition]) -> None:
+    They are as users write them where they are not to be `rendered`.
+    """
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        samples: PromptSet,
+        conditions: Collection[Condition] = CONDITIONS,
+        *,
+        rendered: bool = True,
+    ) -> None:
+        make = renderer.prompt if rendered else renderer.unrendered
         self._samples = {sample.id: sample for sample in samples}
         self._conditions = tuple(condition for condition in CONDITIONS if condition in conditions)
         # By the sample's id: what a sample of an arrangement holds cannot be hashed.
-        self._prompt = lru_cache(maxsize=_MOST_KEPT)(
-            lambda sample, condition: renderer.prompt(self._samples[sample], condition)
-        )
+        self._prompt = lru_cache(maxsize=_MOST_KEPT)(lambda sample, condition: make(self._samples[sample], condition))
 
     def __getitem__(self, name: str) -> Prompt:
         if name not in self:

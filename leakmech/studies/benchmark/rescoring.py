@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from leakmech.core.errors import DatasetError, RunDirectoryError, UsageError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.rows import user_rows
 from leakmech.core.store import write_jsonl
-from leakmech.datasets.samples import CONDITIONS, PromptSet
+from leakmech.datasets.samples import PromptSet
 from leakmech.prompts.arrangement import injection_place
 from leakmech.prompts.render import Prompt, Prompting, Renderer
+from leakmech.prompts.table import PromptTable
 from leakmech.runs.directory import RunRecord
 from leakmech.runs.run import Run, run_path
 from leakmech.runs.sources import SOURCES, is_as_it_was, source_stamps
@@ -86,7 +88,7 @@ def score(
     samples = arranged_samples(config)
     given = _read(source, scored, samples, config, columns)
     measurement = Measurement.load(config, given.samples, whole=samples)
-    prompts = _prompts(given.samples, config)
+    prompts = PromptTable(_renderer(config), given.samples, rendered=False)
     inserted = scored.record.fact("inserted_text") if scored is not None else None
     instruction_text = ". ".join(part for part in (_renderer(config).instruction_text, inserted) if part)
     origin: dict[str, Any] = {"source": str(source), "columns": dict(columns), SOURCES: stamps}
@@ -98,6 +100,7 @@ def score(
         with run.interruptible(lambda: "no score is saved yet"):
             write_jsonl(run.files.prompts_file, (prompt.to_dict() | {"rendered": None} for prompt in prompts.values()))
             write_jsonl(run.files.shard, _records(given, prompts, measurement, instruction_text), checksums=True)
+            n_rows, given = len(given.texts), replace(given, texts={})  # they are on disk now
             summary = {
                 "model": config.model,
                 "n_prompts": len(prompts),
@@ -107,7 +110,7 @@ def score(
                 run.files,
                 instruction_text=instruction_text,
                 generations=given.generations,
-                n_rows=len(given.texts),
+                n_rows=n_rows,
                 progress=progress,
                 log_p_control=None if scored is None else _log_p_control(scored, config),
             )
@@ -180,21 +183,16 @@ def _renderer(config: ScoreConfig) -> Renderer:
     return Renderer(None, Prompting("plain", instruction=config.instruction, place=place, task=config.task))
 
 
-def _prompts(samples: PromptSet, config: ScoreConfig) -> dict[tuple[str, str], Prompt]:
-    renderer = _renderer(config)
-    return {(s.id, condition): renderer.unrendered(s, condition) for s in samples for condition in CONDITIONS}
-
-
 def _records(
     given: ExternalGenerations,
-    prompts: Mapping[tuple[str, str], Prompt],
+    prompts: Mapping[str, Prompt],
     measurement: Measurement,
     instruction_text: str,
 ) -> Iterator[dict[str, Any]]:
     """The texts as lines of a run's shard; lengths in tokens are not known."""
     cleaner, policy = measurement.cleaner, measurement.config.cleaning
     for (sample, condition, generation), text in given.texts.items():
-        prompt = prompts[sample, condition]
+        prompt = prompts[f"{sample}/{condition}"]
         whole = PromptText.of(prompt, instruction=instruction_text)
         yield {
             "prompt_id": prompt.id,
