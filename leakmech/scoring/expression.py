@@ -55,6 +55,12 @@ PLUGIN_GROUP = "leakmech.estimators"
 _MAX_TOKENS = 512
 
 
+class LabelOrder(Protocol):
+    """Finds the wanted columns among the labels of a classifier, by index."""
+
+    def __call__(self, id2label: Mapping[int, str], /, *, name: str, model_id: str) -> tuple[int, ...]: ...
+
+
 @runtime_checkable
 class Estimator(Protocol):
     """Anything that maps texts to sentiment.
@@ -152,23 +158,23 @@ class VaderEstimator:
 
 @dataclass(frozen=True, eq=False)
 class ClassifierEstimator:
-    """A Hugging Face sequence classifier whose three labels are known; texts longer than `max_tokens` are cut."""
+    """A Hugging Face sequence classifier whose labels are known; texts longer than `max_tokens` are cut."""
 
     name: str
     details: Mapping[str, Any]
-    order: tuple[int, int, int]
-    """Index of the negative, the neutral and the positive label among the model's outputs."""
+    order: tuple[int, ...]
+    """Index of each label, in the order of the columns, among the model's outputs."""
     max_tokens: int
     prepare: Callable[[str], str]
     """What is done to a text before it is tokenised."""
     _model: PreTrainedModel
     _tokenizer: PreTrainedTokenizerBase
 
-    def __call__(self, texts: Sequence[str], /) -> Float[np.ndarray, "n 3"]:
+    def __call__(self, texts: Sequence[str], /) -> Float[np.ndarray, "n labels"]:
         """Probabilities of the texts; across calls a row may differ in the last bits, as its batch does."""
-        return once_each(texts, self._score)
+        return once_each(texts, self._score, nothing=np.zeros((0, len(self.order))))
 
-    def _score(self, texts: list[str]) -> Float[np.ndarray, "n 3"]:
+    def _score(self, texts: list[str]) -> Float[np.ndarray, "n labels"]:
         logits = in_text_batches(
             [self.prepare(text) for text in texts],
             tokenizer=self._tokenizer,
@@ -178,7 +184,7 @@ class ClassifierEstimator:
         )
         return softmax(logits[:, self.order])
 
-    def _logits(self, inputs: BatchEncoding) -> Float[Tensor, "batch 3"]:
+    def _logits(self, inputs: BatchEncoding) -> Float[Tensor, "batch labels"]:
         return self._model(**inputs.to(self._model.device)).logits
 
 
@@ -203,6 +209,14 @@ def _load_ngrams(_: str, encoder: SentenceEncoder | None, device: str | None) ->
 
 
 def _load_classifier(where: str, encoder: SentenceEncoder | None, device: str | None) -> Estimator:  # noqa: ARG001
+    return load_classifier(where, label_order, what="estimator", device=device)
+
+
+def load_classifier(where: str, order_of: LabelOrder, *, what: str, device: str | None = None) -> ClassifierEstimator:
+    """Load a sequence classifier of a folder or of the hub; `what` is what messages call it.
+
+    `order_of` finds the columns among its labels, and raises EstimatorError where they are others.
+    """
     name = f"hub:{where}"
     path = Path(where).expanduser()
     folder = path if path.is_dir() else fetch(where, error=EstimatorError)
@@ -214,14 +228,14 @@ def _load_classifier(where: str, encoder: SentenceEncoder | None, device: str | 
             options = {"local_files_only": True, "trust_remote_code": False}
             config = AutoConfig.from_pretrained(folder, **options)
             labels = {int(index): str(label) for index, label in (config.id2label or {}).items()}
-            order = label_order(labels, name=name, model_id=where)
+            order = order_of(labels, name=name, model_id=where)
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **options)
             model = model.to(device).eval()
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as problem:
-        raise EstimatorError(f"estimator {name!r}: {folder} cannot be loaded ({first_line(problem)})") from problem
+        raise EstimatorError(f"{what} {name!r}: {folder} cannot be loaded ({first_line(problem)})") from problem
     if tokenizer.pad_token is None:
-        raise EstimatorError(f"estimator {name!r}: its tokenizer has no padding token")
+        raise EstimatorError(f"{what} {name!r}: its tokenizer has no padding token")
     # RoBERTa's positions start after the padding index, so two of them hold no token.
     window = getattr(config, "max_position_embeddings", _MAX_TOKENS + 2) - 2
     details = {
