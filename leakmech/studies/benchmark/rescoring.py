@@ -90,9 +90,9 @@ def score(
     measurement = Measurement.load(config, given.samples, whole=samples)
     prompts = PromptTable(_renderer(config), given.samples, rendered=False)
     inserted = scored.record.fact("inserted_text") if scored is not None else None
-    instruction_text = ". ".join(part for part in (_renderer(config).instruction_text, inserted) if part)
-    origin: dict[str, Any] = {"source": str(source), "columns": dict(columns), SOURCES: stamps}
-    origin |= {"inserted_text": inserted} if inserted else {}
+    instruction_text = ". ".join(filter(None, (_renderer(config).instruction_text, inserted)))
+    said = {"inserted_text": inserted} if inserted else {}
+    origin: dict[str, Any] = {"source": str(source), "columns": dict(columns), SOURCES: stamps, **said}
     fingerprint = {"generations": given.content_hash, **measurement.fingerprint()}
     with Run.open(path, config, fingerprint, **origin, **measurement.provenance()) as run:
         if run.finished:
@@ -101,18 +101,20 @@ def score(
             write_jsonl(run.files.prompts_file, (prompt.to_dict() | {"rendered": None} for prompt in prompts.values()))
             write_jsonl(run.files.shard, _records(given, prompts, measurement, instruction_text), checksums=True)
             n_rows, given = len(given.texts), replace(given, texts={})  # they are on disk now
-            summary = {
-                "model": config.model,
-                "n_prompts": len(prompts),
-                "n_missing": given.n_missing,
-                "n_silent_samples": given.n_silent_samples,
-            } | measurement.measure(
-                run.files,
-                instruction_text=instruction_text,
-                generations=given.generations,
-                n_rows=n_rows,
-                progress=progress,
-                log_p_control=None if scored is None else _log_p_control(scored, config),
+            summary = (
+                {"model": config.model, "n_prompts": len(prompts)}
+                | {
+                    "n_missing": given.n_missing,
+                    "n_silent_samples": given.n_silent_samples,
+                }
+                | measurement.measure(
+                    run.files,
+                    instruction_text=instruction_text,
+                    generations=given.generations,
+                    n_rows=n_rows,
+                    progress=progress,
+                    log_p_control=None if scored is None else _log_p_control(scored, config),
+                )
             )
             if scored is not None and copy_tilt(scored.files, run.files, measurement.estimators):
                 summary["tilt"] = summarise_tilt(run.files, given.samples, run.files.scores(), config)
