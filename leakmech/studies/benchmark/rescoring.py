@@ -101,20 +101,15 @@ def score(
             write_jsonl(run.files.prompts_file, (prompt.to_dict() | {"rendered": None} for prompt in prompts.values()))
             write_jsonl(run.files.shard, _records(given, prompts, measurement, instruction_text), checksums=True)
             n_rows, given = len(given.texts), replace(given, texts={})  # they are on disk now
-            summary = (
-                {"model": config.model, "n_prompts": len(prompts)}
-                | {
-                    "n_missing": given.n_missing,
-                    "n_silent_samples": given.n_silent_samples,
-                }
-                | measurement.measure(
-                    run.files,
-                    instruction_text=instruction_text,
-                    generations=given.generations,
-                    n_rows=n_rows,
-                    progress=progress,
-                    log_p_control=None if scored is None else _log_p_control(scored, config),
-                )
+            summary: dict[str, Any] = {"model": config.model, "n_prompts": len(prompts)}
+            summary |= {"n_missing": given.n_missing, "n_silent_samples": given.n_silent_samples}
+            summary |= measurement.measure(
+                run.files,
+                instruction_text=instruction_text,
+                generations=given.generations,
+                n_rows=n_rows,
+                progress=progress,
+                log_p_control=None if scored is None else _log_p_control(scored, config),
             )
             if scored is not None and copy_tilt(scored.files, run.files, measurement.estimators):
                 summary["tilt"] = summarise_tilt(run.files, given.samples, run.files.scores(), config)
