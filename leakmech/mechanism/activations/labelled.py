@@ -1,0 +1,112 @@
+"""Activations of any token ids, each with the span that is averaged: for texts that are no conditions of samples.
+
+Rows go in batches of like length, padded on the left; a value depends on its own row only. A span of one token is that
+token. Averages are in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from leakmech.core.errors import ActivationError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.mechanism.bridge import read_sites
+from leakmech.models.batching import in_batches, padded_left
+from leakmech.models.layout import layout_of
+from leakmech.models.limits import refuse_unreadable
+from leakmech.models.load import LoadedModel
+from leakmech.models.sites import parse_sites
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """Token ids under a free label, and the tokens that are read: from `first` up to `end`, which is not."""
+
+    label: str
+    ids: tuple[int, ...]
+    first: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first < self.end <= len(self.ids):
+            raise ActivationError(
+                f"text {self.label!r}: tokens {self.first} to {self.end} are not among its {len(self.ids)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def at_last(cls, label: str, ids: Sequence[int]) -> LabelledText:
+        """The last token of a text."""
+        return cls(label, tuple(ids), len(ids) - 1, len(ids))
+
+
+@torch.inference_mode()
+def read_labelled(
+    loaded: LoadedModel,
+    texts: Sequence[LabelledText],
+    *,
+    sites: Sequence[str] = ("resid_post",),
+    layers: Sequence[int] | None = None,
+    batch_size: int | str = "auto",
+    progress: Progress = no_progress,
+) -> dict[str, Float[np.ndarray, "text layer width"]]:
+    """Mean activations over the span of every text, by site, in the order of `texts`.
+
+    Raises
+    ------
+    ActivationError
+        There is no text.
+    ConfigError, ModelError
+        A site or layer is unknown, or a text is longer than the model can read.
+    """
+    if not texts:
+        raise ActivationError("activations: there is no text to read")
+    layout = layout_of(loaded.model)
+    names = parse_sites(sites, layout)
+    chosen = list(range(layout.n_layers)) if layers is None else list(layers)
+    refuse_unreadable(loaded.model, ((text.label, text.ids) for text in texts))
+
+    def work(numbers: Sequence[int]) -> dict[str, Tensor]:
+        own = [texts[number] for number in numbers]
+        inputs = padded_left([torch.tensor(text.ids) for text in own], loaded.device)
+        weights = _weights(own, inputs["input_ids"].shape[1]).to(loaded.device)
+
+        def pick(x: Float[Tensor, "row column width"]) -> Float[Tensor, "row 1 width"]:
+            return torch.einsum("rc,rcw->rw", weights, x.float())[:, None]
+
+        found = read_sites(loaded, inputs, sites=names, layers=chosen, pick=pick)
+        return {site: torch.cat([found[site, layer] for layer in chosen], dim=1).cpu() for site in names}
+
+    values: dict[str, np.ndarray] = {}
+    for numbers, found in in_batches(
+        range(len(texts)),
+        work,
+        batch_size=batch_size,
+        device=loaded.device,
+        label="activations",
+        progress=progress,
+        order=lambda number: len(texts[number]),
+        name=lambda number: f"text {texts[number].label!r}",
+    ):
+        for site, rows in found.items():
+            if site not in values:
+                values[site] = np.empty((len(texts), *rows.shape[1:]), dtype=np.float32)
+            values[site][list(numbers)] = rows.numpy()
+    return values
+
+
+def _weights(texts: Sequence[LabelledText], width: int) -> Float[Tensor, "row column"]:
+    """One over the length of the span at its columns, 0 elsewhere."""
+    weights = torch.zeros(len(texts), width)
+    for row, text in enumerate(texts):
+        offset = width - len(text)
+        weights[row, offset + text.first : offset + text.end] = 1 / (text.end - text.first)
+    return weights

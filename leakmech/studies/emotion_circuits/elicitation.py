@@ -1,0 +1,152 @@
+"""Replies in a commanded emotion: the command stands in the system role, the event is what the user says.
+
+A reply is *accepted* where a judge that is not told the command reads the commanded emotion in it. A *group* is one
+event with its six replies; it is complete where all six are accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from leakmech.core.errors import ConfigError
+from leakmech.core.progress import Progress, no_progress
+from leakmech.core.store import append_jsonl, mended_rows
+from leakmech.datasets.emotions import EMOTIONS, Emotion
+from leakmech.datasets.sev import VALENCES, Scenarios, Valence
+from leakmech.generation.decode import Generation, Row
+from leakmech.generation.decoding import Decoding
+from leakmech.generation.engine import generate
+from leakmech.generation.hf_engine import HFEngine
+from leakmech.models.load import LoadedModel
+from leakmech.prompts.render import Prompting, Renderer
+from leakmech.scoring.emotion_judges import EmotionJudge, judged
+
+COMMANDS: Mapping[Emotion, str] = {
+    "anger": "Reply with anger, in at most two sentences.",
+    "sadness": "Reply with sadness, in at most two sentences.",
+    "happiness": "Reply with happiness, in at most two sentences.",
+    "fear": "Reply with fear, in at most two sentences.",
+    "surprise": "Reply with surprise, in at most two sentences.",
+    "disgust": "Reply with disgust, in at most two sentences.",
+}
+NO_COMMAND = "Reply in at most two sentences."
+DECODING = Decoding(max_new_tokens=100, temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+"""Greedy, as in the original."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One event under one command, as the model reads it."""
+
+    event: str
+    """``<scenario>/<valence>``: the group."""
+    theme: str
+    valence: Valence
+    emotion: Emotion | None
+    """None: no emotion is commanded."""
+    ids: tuple[int, ...]
+
+    @property
+    def id(self) -> str:
+        return f"{self.event}/{self.emotion or 'none'}"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model said."""
+
+    id: str
+    event: str
+    theme: str
+    valence: Valence
+    emotion: Emotion | None
+    text: str
+    tokens: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def ask(loaded: LoadedModel, scenarios: Scenarios, emotions: Sequence[Emotion | None] = EMOTIONS) -> list[Asked]:
+    """Render every event of every scenario under every command.
+
+    Raises
+    ------
+    ConfigError
+        The model has no chat template, so that nothing can be commanded in a system role.
+    ModelError
+        The template refuses the system role.
+    """
+    if not loaded.has_chat_template:
+        raise ConfigError(f"{loaded.name}: has no chat template, and emotions are commanded in the system role")
+    renderers: dict[Emotion | None, Renderer] = {
+        emotion: Renderer(loaded.tokenizer, Prompting("chat", NO_COMMAND if emotion is None else COMMANDS[emotion]))
+        for emotion in emotions
+    }
+    return [
+        Asked(
+            f"{own.id}/{valence}", own.theme, valence, emotion,
+            tuple(renderer.token_ids(renderer.render(own.text(valence)))),
+        )
+        for own in scenarios
+        for valence in VALENCES
+        for emotion, renderer in renderers.items()
+    ]  # fmt: skip
+
+
+def elicit(
+    loaded: LoadedModel,
+    asked: Sequence[Asked],
+    *,
+    decoding: Decoding = DECODING,
+    seed: int = 0,
+    file: Path | None = None,
+    batch_size: int | str = "auto",
+    progress: Progress = no_progress,
+) -> list[Reply]:
+    """Let the model reply, in the order of `asked`.
+
+    What stands in `file` is not asked again, and what is new goes there; it belongs to a run of this model and data.
+    """
+    by_id = {own.id: own for own in asked}
+    stored = mended_rows(file) if file is not None else []
+    known = {row["id"]: Reply(**{**row, "tokens": tuple(row["tokens"])}) for row in stored if row["id"] in by_id}
+
+    def keep(ended: list[Generation]) -> None:
+        new = [_reply(by_id[one.prompt_id], one) for one in ended]
+        known.update({reply.id: reply for reply in new})
+        if file is not None:
+            append_jsonl(file, (reply.to_dict() for reply in new))
+
+    missing = [Row(own.id, 0, own.ids) for own in asked if own.id not in known]
+    if missing:
+        generate(
+            HFEngine.of(loaded), missing, decoding, seed=seed, batch_size=batch_size, keep=keep, progress=progress,
+            label="replies", n_before=len(asked) - len(missing),
+        )  # fmt: skip
+    return [known[own.id] for own in asked]
+
+
+def _reply(asked: Asked, generation: Generation) -> Reply:
+    return Reply(
+        asked.id, asked.event, asked.theme, asked.valence, asked.emotion, generation.text.strip(), generation.tokens
+    )
+
+
+def accepted(replies: Sequence[Reply], judge: EmotionJudge) -> list[bool]:
+    """Whether a judge that does not know the command reads its emotion in each reply."""
+    found = judged(judge([reply.text for reply in replies]))
+    return [emotion == (reply.emotion or "neutral") for emotion, reply in zip(found, replies, strict=True)]
+
+
+def groups(replies: Sequence[Reply], keep: Sequence[bool] | None = None) -> list[str]:
+    """Events with a reply in each emotion, in their order; with `keep` those whose six replies are all kept."""
+    found: dict[str, set[str]] = {}
+    for reply, kept in zip(replies, [True] * len(replies) if keep is None else keep, strict=True):
+        own = found.setdefault(reply.event, set())
+        if kept and reply.emotion is not None:
+            own.add(reply.emotion)
+    return [event for event, emotions in found.items() if emotions == set(EMOTIONS)]
