@@ -1,4 +1,10 @@
-"""Replies in a commanded emotion: the command stands in the system role, the event is what the user says.
+"""Replies in a commanded emotion.
+
+    chat     [system: Reply with anger, in at most two sentences.] [user: event] [assistant:
+    plain    event / A reply that is full of anger: / "
+
+The original commands in the system role. A model that does not do that may do the other (``rounds.md``): a plain text
+goes on after the quotation mark, and a reply ends with the next one, or with its line.
 
 A reply is *accepted* where a judge that is not told the command reads the commanded emotion in it. A *group* is one
 event with its six replies; it is complete where all six are accepted.
@@ -6,10 +12,11 @@ event with its six replies; it is complete where all six are accepted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from leakmech.core.errors import ConfigError
 from leakmech.core.progress import Progress, no_progress
@@ -37,6 +44,10 @@ DECODING = Decoding(max_new_tokens=100, temperature=0.0, top_k=0, top_p=1.0, rep
 """Greedy, as in the original."""
 
 
+CommandForm = Literal["chat", "plain"]
+_PLAIN = '{event}\n\nA reply{full}:\n"'
+
+
 @dataclass(frozen=True)
 class Asked:
     """One event under one command, as the model reads it."""
@@ -48,6 +59,7 @@ class Asked:
     emotion: Emotion | None
     """None: no emotion is commanded."""
     ids: tuple[int, ...]
+    form: CommandForm = "chat"
 
     @property
     def id(self) -> str:
@@ -70,31 +82,42 @@ class Reply:
         return asdict(self)
 
 
-def ask(loaded: LoadedModel, scenarios: Scenarios, emotions: Sequence[Emotion | None] = EMOTIONS) -> list[Asked]:
+def ask(
+    loaded: LoadedModel,
+    scenarios: Scenarios,
+    emotions: Sequence[Emotion | None] = EMOTIONS,
+    *,
+    form: CommandForm = "chat",
+) -> list[Asked]:
     """Render every event of every scenario under every command.
 
     Raises
     ------
     ConfigError
-        The model has no chat template, so that nothing can be commanded in a system role.
+        In chat form: the model has no chat template, so that there is no system role.
     ModelError
         The template refuses the system role.
     """
-    if not loaded.has_chat_template:
-        raise ConfigError(f"{loaded.name}: has no chat template, and emotions are commanded in the system role")
-    renderers: dict[Emotion | None, Renderer] = {
-        emotion: Renderer(loaded.tokenizer, Prompting("chat", NO_COMMAND if emotion is None else COMMANDS[emotion]))
-        for emotion in emotions
-    }
-    return [
-        Asked(
-            f"{own.id}/{valence}", own.theme, valence, emotion,
-            tuple(renderer.token_ids(renderer.render(own.text(valence)))),
+    if form == "chat" and not loaded.has_chat_template:
+        raise ConfigError(
+            f"{loaded.name}: has no chat template, and emotions are commanded in the system role; use the plain form"
         )
+    return [
+        Asked(f"{own.id}/{valence}", own.theme, valence, emotion, _read(loaded, own.text(valence), emotion, form), form)
         for own in scenarios
         for valence in VALENCES
-        for emotion, renderer in renderers.items()
-    ]  # fmt: skip
+        for emotion in emotions
+    ]
+
+
+def _read(loaded: LoadedModel, event: str, emotion: Emotion | None, form: CommandForm) -> tuple[int, ...]:
+    if form == "plain":
+        renderer = Renderer(loaded.tokenizer, Prompting("plain"))
+        return tuple(
+            renderer.token_ids(_PLAIN.format(event=event, full=f" that is full of {emotion}" if emotion else ""))
+        )
+    renderer = Renderer(loaded.tokenizer, Prompting("chat", COMMANDS[emotion] if emotion else NO_COMMAND))
+    return tuple(renderer.token_ids(renderer.render(event)))
 
 
 def elicit(
@@ -130,9 +153,20 @@ def elicit(
     return [known[own.id] for own in asked]
 
 
+def _said(asked: Asked, text: str) -> str:
+    """The reply in a generation: in plain form what is said up to the end of quotation or line."""
+    return re.split(r'["\n]', text)[0].strip() if asked.form == "plain" else text.strip()
+
+
 def _reply(asked: Asked, generation: Generation) -> Reply:
     return Reply(
-        asked.id, asked.event, asked.theme, asked.valence, asked.emotion, generation.text.strip(), generation.tokens
+        asked.id,
+        asked.event,
+        asked.theme,
+        asked.valence,
+        asked.emotion,
+        _said(asked, generation.text),
+        generation.tokens,
     )
 
 

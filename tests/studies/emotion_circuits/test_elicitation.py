@@ -11,6 +11,7 @@ import leakmech
 from leakmech.core.errors import ConfigError, LeakmechWarning
 from leakmech.datasets.emotions import EMOTIONS
 from leakmech.datasets.sev import Scenarios, load_scenarios
+from leakmech.generation.decode import Generation
 from leakmech.generation.hf_engine import HFEngine
 from leakmech.studies.emotion_circuits.elicitation import (
     COMMANDS,
@@ -87,6 +88,19 @@ def test_a_reply_is_accepted_where_the_judge_reads_what_was_commanded():
     assert groups(replies) == ["e1", "e2"]
     assert groups(replies, kept) == ["e1"]
     assert groups(replies[:5]) == []
+
+
+def test_in_plain_form_the_reply_ends_with_its_quotation(make_tiny, plain_tokenizer, two, monkeypatch):
+    model = leakmech.load_model(make_tiny("gpt2"), tokenizer=plain_tokenizer)
+    asked = ask(model, two, ("fear", None), form="plain")
+    assert model.tokenizer.decode(asked[0].ids).endswith('this year.\n\nA reply that is full of fear:\n"')
+    assert model.tokenizer.decode(asked[1].ids).endswith('this year.\n\nA reply:\n"')
+
+    def saying(self, rows, *_, **__):
+        yield [Generation(row.prompt_id, 0, ' Run now." he said\nMore', (1,), "length") for row in rows]
+
+    monkeypatch.setattr(HFEngine, "complete", saying)
+    assert {reply.text for reply in elicit(model, asked)} == {"Run now."}
 
 
 def test_a_model_without_a_template_cannot_be_commanded(make_tiny, plain_tokenizer, two):
