@@ -84,9 +84,7 @@ def test_modulation_adds_to_the_units_what_the_command_adds(model, asked, readin
     edit = modulation(units, own, layout, scale=2.0, positions="last_prompt")
     text = [LabelledText.at_last("x", asked[0].ids)]
     before = read_labelled(model, text, sites=["z", "mlp_post"])
-    with apply(model.model, [edit]) as applied:
-        applied.set_prompts([len(asked[0].ids)]) if hasattr(applied, "set_prompts") else None
-    assert edit.scale == 2.0
+    assert (edit.scale, edit.positions) == (2.0, "last_prompt")
     z = own["z"].reshape(3, layout.n_heads, layout.d_head)
     torch.testing.assert_close(edit.values["heads"][0], torch.from_numpy(z[0, 3]).float())
     assert float(edit.values["neurons"][0]) == pytest.approx(own["mlp_post"][2, 7], rel=1e-5)
