@@ -7,7 +7,7 @@ group g under emotion e,
     v[e] = mean over g of d[g, e], minus its mean over emotions, scaled to length 1
 
 Held against: groups of a theme that was left out, whose d[g, e] shall be most like v[e] (chance: 1/6); labels that were
-exchanged within groups; what stands in the embeddings of words for the emotions already.
+exchanged within groups; commands in other words; what stands in the embeddings of words for the emotions already.
 """
 
 from __future__ import annotations
@@ -120,6 +120,16 @@ def cross_theme(h: Groups, themes: Sequence[str], *, draws: int = 20, seed: int 
         dict(zip(EMOTIONS, np.concatenate(list(right.values())).mean(axis=0).tolist(), strict=True)),
         tuple(null),
     )
+
+
+def cross_wording(fitted: Groups, other: Groups) -> dict[str, float]:
+    """How often a change under another wording is most like the direction of its own emotion, by emotion.
+
+    Directions of commands can be directions of *words*: they hold for all events, and for no other word.
+    """
+    nearest = (changes(other) @ commanded_directions(fitted).T).argmax(axis=-1)
+    right = (nearest == np.arange(other.shape[1])).mean(axis=0)
+    return dict(zip(EMOTIONS, right.tolist(), strict=True))
 
 
 def _held_out(

@@ -31,14 +31,20 @@ from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.scoring.emotion_judges import EmotionJudge, judged
 
-COMMANDS: Mapping[Emotion, str] = {
-    "anger": "Reply with anger, in at most two sentences.",
-    "sadness": "Reply with sadness, in at most two sentences.",
-    "happiness": "Reply with happiness, in at most two sentences.",
-    "fear": "Reply with fear, in at most two sentences.",
-    "surprise": "Reply with surprise, in at most two sentences.",
-    "disgust": "Reply with disgust, in at most two sentences.",
+Wording = Literal["first", "second"]
+WORDINGS: Mapping[Wording, Mapping[Emotion, str]] = {
+    "first": {emotion: emotion for emotion in EMOTIONS},
+    "second": {
+        "anger": "fury",
+        "sadness": "grief",
+        "happiness": "joy",
+        "fear": "terror",
+        "surprise": "astonishment",
+        "disgust": "revulsion",
+    },
 }
+"""What an emotion is called in a command. What is fitted under one wording and holds under the other is not the word."""
+COMMAND = "Reply with {}, in at most two sentences."
 NO_COMMAND = "Reply in at most two sentences."
 DECODING = Decoding(max_new_tokens=100, temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
 """Greedy, as in the original."""
@@ -88,6 +94,7 @@ def ask(
     emotions: Sequence[Emotion | None] = EMOTIONS,
     *,
     form: CommandForm = "chat",
+    wording: Wording = "first",
 ) -> list[Asked]:
     """Render every event of every scenario under every command.
 
@@ -102,8 +109,16 @@ def ask(
         raise ConfigError(
             f"{loaded.name}: has no chat template, and emotions are commanded in the system role; use the plain form"
         )
+    called: dict[Emotion | None, str] = {**WORDINGS[wording]}
     return [
-        Asked(f"{own.id}/{valence}", own.theme, valence, emotion, _read(loaded, own.text(valence), emotion, form), form)
+        Asked(
+            f"{own.id}/{valence}",
+            own.theme,
+            valence,
+            emotion,
+            _read(loaded, own.text(valence), called.get(emotion), form),
+            form,
+        )
         for own in scenarios
         for valence in VALENCES
         for emotion in emotions
@@ -116,7 +131,7 @@ def _read(loaded: LoadedModel, event: str, emotion: Emotion | None, form: Comman
         return tuple(
             renderer.token_ids(_PLAIN.format(event=event, full=f" that is full of {emotion}" if emotion else ""))
         )
-    renderer = Renderer(loaded.tokenizer, Prompting("chat", COMMANDS[emotion] if emotion else NO_COMMAND))
+    renderer = Renderer(loaded.tokenizer, Prompting("chat", COMMAND.format(emotion) if emotion else NO_COMMAND))
     return tuple(renderer.token_ids(renderer.render(event)))
 
 

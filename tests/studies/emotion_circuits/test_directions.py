@@ -11,6 +11,7 @@ from leakmech.studies.emotion_circuits.directions import (
     commanded_directions,
     cosines,
     cross_theme,
+    cross_wording,
     first_component_valence,
     neutral_components,
     without,
@@ -51,6 +52,16 @@ def test_a_theme_that_was_left_out_is_read_and_exchanged_labels_are_not():
     assert found.overall == 1
     assert found.p == pytest.approx(1 / 21)
     assert abs(np.mean(found.null) - 1 / 6) < 0.12
+
+
+def test_a_direction_of_the_word_alone_does_not_hold_for_another_wording():
+    h, axes = planted()
+    words = h + 3 * axes[6:12]  # what the word adds, beside the emotion
+    other = h - h.mean(axis=1, keepdims=True)
+    assert set(cross_wording(words, other).values()) == {1.0}  # the emotion is in both
+    generator = np.random.default_rng(3)
+    only_words = 3 * axes[6:12] + generator.standard_normal((15, 6, 24))
+    assert np.mean(list(cross_wording(only_words, planted(strength=0, noise=1)[0]).values())) < 0.4
 
 
 def test_without_an_effect_the_null_is_not_beaten():

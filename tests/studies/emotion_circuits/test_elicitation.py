@@ -14,9 +14,10 @@ from leakmech.datasets.sev import Scenarios, load_scenarios
 from leakmech.generation.decode import Generation
 from leakmech.generation.hf_engine import HFEngine
 from leakmech.studies.emotion_circuits.elicitation import (
-    COMMANDS,
+    COMMAND,
     DECODING,
     NO_COMMAND,
+    WORDINGS,
     Reply,
     accepted,
     ask,
@@ -44,11 +45,12 @@ def test_the_command_stands_in_the_system_role_and_the_event_is_what_the_user_sa
     assert asked[6].id == "sev-work-01/positive/none"
     text = model.tokenizer.decode(asked[1].ids)
     scenario = two.scenarios[0]
-    assert f"system\n{COMMANDS['sadness']}" in text
+    assert f"system\n{COMMAND.format('sadness')}" in text
     assert f"user\n{scenario.scenario} {scenario.positive}" in text
     assert NO_COMMAND in model.tokenizer.decode(asked[6].ids)
-    for emotion, command in COMMANDS.items():
-        assert [name for name in EMOTIONS if name in command.lower()] == [emotion]
+    second = ask(model, two, wording="second")
+    assert "Reply with grief," in model.tokenizer.decode(second[1].ids)
+    assert not {*WORDINGS["first"].values()} & {*WORDINGS["second"].values()}
 
 
 def test_replies_are_kept_and_only_what_is_missing_is_asked_again(model, two, tmp_path, monkeypatch):
