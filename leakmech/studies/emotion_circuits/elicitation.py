@@ -43,7 +43,7 @@ WORDINGS: Mapping[Wording, Mapping[Emotion, str]] = {
         "disgust": "revulsion",
     },
 }
-"""What an emotion is called in a command. What is fitted under one wording and holds under the other is not the word."""
+"""What an emotion is called in a command: what is fitted under one and holds under the other is not the word."""
 COMMAND = "Reply with {}, in at most two sentences."
 NO_COMMAND = "Reply in at most two sentences."
 DECODING = Decoding(max_new_tokens=100, temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
@@ -109,20 +109,14 @@ def ask(
         raise ConfigError(
             f"{loaded.name}: has no chat template, and emotions are commanded in the system role; use the plain form"
         )
-    called: dict[Emotion | None, str] = {**WORDINGS[wording]}
-    return [
-        Asked(
-            f"{own.id}/{valence}",
-            own.theme,
-            valence,
-            emotion,
-            _read(loaded, own.text(valence), called.get(emotion), form),
-            form,
-        )
-        for own in scenarios
-        for valence in VALENCES
-        for emotion in emotions
-    ]
+    found = []
+    for own in scenarios:
+        for valence in VALENCES:
+            for emotion in emotions:
+                called = WORDINGS[wording][emotion] if emotion else None
+                ids = _read(loaded, own.text(valence), called, form)
+                found.append(Asked(f"{own.id}/{valence}", own.theme, valence, emotion, ids, form))
+    return found
 
 
 def _read(loaded: LoadedModel, event: str, emotion: Emotion | None, form: CommandForm) -> tuple[int, ...]:

@@ -58,7 +58,7 @@ def test_a_direction_of_the_word_alone_does_not_hold_for_another_wording():
     h, axes = planted()
     words = h + 3 * axes[6:12]  # what the word adds, beside the emotion
     other = h - h.mean(axis=1, keepdims=True)
-    assert set(cross_wording(words, other).values()) == {1.0}  # the emotion is in both
+    assert min(cross_wording(words, other).values()) > 0.8  # the emotion is in both
     generator = np.random.default_rng(3)
     only_words = 3 * axes[6:12] + generator.standard_normal((15, 6, 24))
     assert np.mean(list(cross_wording(only_words, planted(strength=0, noise=1)[0]).values())) < 0.4
