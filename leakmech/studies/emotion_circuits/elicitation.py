@@ -119,7 +119,7 @@ def ask(
     return found
 
 
-def _read(loaded: LoadedModel, event: str, emotion: Emotion | None, form: CommandForm) -> tuple[int, ...]:
+def _read(loaded: LoadedModel, event: str, emotion: str | None, form: CommandForm) -> tuple[int, ...]:
     if form == "plain":
         renderer = Renderer(loaded.tokenizer, Prompting("plain"))
         return tuple(
