@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import torch
 
-from leakmech.datasets.samples import PromptSet, Sample
+from leakmech.datasets.samples import PromptSet, Sample, load_dataset
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.layout import layout_of
 
@@ -33,3 +35,12 @@ def assert_same_tables(theirs: pd.DataFrame, ours: pd.DataFrame) -> None:
     ends = [name for name in ours.columns if str(name).endswith(("low", "high"))]
     pd.testing.assert_frame_equal(theirs.drop(columns=ends), ours.drop(columns=ends), rtol=1e-4, atol=1e-4)
     pd.testing.assert_frame_equal(theirs[ends], ours[ends], rtol=1e-2, atol=1e-2)
+
+
+def few_to_fit(folder: Path) -> str:
+    """A file of 24 samples to fit directions on, of which a part is marked to choose on."""
+    path = folder / "few.jsonl"
+    whole = load_dataset("relevant-fit")
+    few = (*whole.split("fit").spread(16), *whole.split("tune").spread(8))
+    PromptSet("few", few).save(path)
+    return str(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+from mechanism_samples import few_to_fit
 from peft import LoraConfig, get_peft_model
 from tiny_models import build_tiny, build_tokenizer
 from typer.testing import CliRunner
@@ -35,11 +36,12 @@ def folders(tmp_path_factory):
     ("command", "table", "column"),
     [
         (["attribute", "--limit", "2"], "heads.csv", "score"),
-        (["directions", "--fit", "relevant-wide", "--methods", "difference_of_means", "--layers", "1"],
+        (["directions", "--fit", "FEW", "--methods", "difference_of_means", "--layers", "1"],
          "directions.csv", "test_auc"),
     ],
 )  # fmt: skip
 def test_what_is_read_is_the_model_with_its_adapter(folders, tmp_path, command, table, column):
+    command = [few_to_fit(tmp_path) if part == "FEW" else part for part in command]
     found = {}
     for name, options in {
         "base": ["--model", str(folders / "base")],

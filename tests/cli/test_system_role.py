@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from mechanism_samples import few_to_fit
 from tiny_models import build_tiny, build_tokenizer
 from typer.testing import CliRunner
 
@@ -31,10 +32,11 @@ def model(tmp_path_factory):
     "command",
     [
         ["attribute", "--limit", "2"],
-        ["directions", "--fit", "relevant-wide", "--methods", "difference_of_means", "--layers", "1"],
+        ["directions", "--fit", "FEW", "--methods", "difference_of_means", "--layers", "1"],
     ],
 )
 def test_the_way_out_that_is_named_is_there(model, tmp_path, command):
+    command = [few_to_fit(tmp_path) if part == "FEW" else part for part in command]
     arguments = [*command, "--model", model, "--dtype", "float32", "--out", str(tmp_path / "run")]
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, ModelError)
