@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from leakmech.core.errors import DatasetError, nearest
 from leakmech.core.rows import read_items
 from leakmech.core.store import hash_of_parts, write_jsonl
 from leakmech.core.validation import CLOSED, Text, Words
 
+T = TypeVar("T")
 Condition = Literal["control", "positive", "neutral", "negative"]
 Polarity = Literal["positive", "negative"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
@@ -72,6 +73,12 @@ class Sample:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
+def spread_out(items: Sequence[T], number: int) -> Sequence[T]:
+    """`number` items at even distances, all where there are not as many."""
+    count = len(items)
+    return items if number >= count else [items[i * count // number] for i in range(number)]
+
+
 @dataclass(frozen=True)
 class PromptSet:
     """A named, ordered collection of samples with unique ids.
@@ -102,9 +109,7 @@ class PromptSet:
 
     def spread(self, number: int) -> PromptSet:
         """`number` samples at even distances (all where there are not as many): many themes of a set in their order."""
-        count = len(self.samples)
-        chosen = self.samples if number >= count else [self.samples[i * count // number] for i in range(number)]
-        return replace(self, samples=tuple(chosen))
+        return replace(self, samples=tuple(spread_out(self.samples, number)))
 
     def split(self, name: str) -> PromptSet:
         """The samples whose ``split`` is `name`."""

@@ -19,6 +19,7 @@ from leakmech.core.rows import numbered_items
 from leakmech.core.store import hash_of_parts
 from leakmech.core.validation import CLOSED, Text, Words
 from leakmech.datasets.emotions import emotion_words
+from leakmech.datasets.samples import spread_out
 
 Valence = Literal["positive", "neutral", "negative"]
 VALENCES: tuple[Valence, ...] = get_args(Valence)
@@ -73,8 +74,7 @@ class Scenarios:
 
     def spread(self, number: int) -> Scenarios:
         """So many scenarios at even distances, all if there are no more."""
-        n = min(number, len(self))
-        return Scenarios(self.name, tuple(self.scenarios[i * len(self) // n] for i in range(n)))
+        return Scenarios(self.name, tuple(spread_out(self.scenarios, number)))
 
 
 def load_scenarios(name_or_path: str | Path) -> Scenarios:
@@ -87,8 +87,7 @@ def load_scenarios(name_or_path: str | Path) -> Scenarios:
     """
     path = scenario_file(name_or_path)
     scenarios = numbered_items(path, Scenario)
-    problems = [message for message, _ in scenario_problems(path, scenarios)]
-    if problems:
+    if problems := scenario_problems(path, scenarios):
         raise DatasetError(problems[0])
     return Scenarios(Path(name_or_path).stem, tuple(scenarios.values()))
 
@@ -109,22 +108,22 @@ def is_scenario_set(name_or_path: str | Path) -> bool:
     return str(name_or_path) in _BUILTIN
 
 
-def scenario_problems(path: Path, scenarios: dict[int, Scenario]) -> list[tuple[str, int]]:
+def scenario_problems(path: Path, scenarios: dict[int, Scenario]) -> list[str]:
     """What makes a set unusable, with the line: an event twice, a feeling that is named."""
-    found: list[tuple[str, int]] = []
+    found: list[str] = []
     seen: dict[str, int] = {}
     for line, own in scenarios.items():
         for valence in VALENCES:
             text = own.text(valence)
             if text in seen:
-                found.append((f"{path}:{line}: field {valence!r}: is the same event as in line {seen[text]}", line))
+                found.append(f"{path}:{line}: field {valence!r}: is the same event as in line {seen[text]}")
             seen[text] = line
         for field in ("scenario", *VALENCES):
             named = emotion_words(getattr(own, field), "names")
             if named:
                 word, emotion = named[0]
                 told = f"names a feeling ({word!r}, {emotion}); say what happened, the reader shall supply the rest"
-                found.append((f"{path}:{line}: field {field!r}: {told}", line))
+                found.append(f"{path}:{line}: field {field!r}: {told}")
     return found
 
 

@@ -20,7 +20,7 @@ from leakmech.generation.decoding import Decoding
 from leakmech.generation.engine import Capabilities
 from leakmech.interventions.applied import Applied
 from leakmech.models.batching import is_out_of_memory, parse_batch_size, release_memory
-from leakmech.models.limits import has_learned_positions, refuse_unreadable
+from leakmech.models.limits import refuse_beyond_learned
 from leakmech.models.load import LoadedModel
 
 _GIB = 2**30
@@ -76,9 +76,8 @@ class HFEngine:
         done: Collection[tuple[str, int]] = (),
     ) -> Iterator[list[Generation]]:
         """See :meth:`leakmech.generation.engine.Engine.complete`; a batch is halved whenever memory runs out."""
-        if has_learned_positions(self.model):  # others read on, badly
-            read = ((row.prompt_id, row.prompt_tokens) for row in rows)
-            refuse_unreadable(self.model, read, new_tokens=decoding.max_new_tokens)
+        read = ((row.prompt_id, row.prompt_tokens) for row in rows)
+        refuse_beyond_learned(self.model, read, new_tokens=decoding.max_new_tokens)
         decoder = self._decoder(decoding, seed=seed, stop=stop, combination=combination, applied=applied)
         decoder.clock = self.clock
         waiting = {(row.prompt_id, row.generation): row for row in plan(rows)}

@@ -27,7 +27,7 @@ from leakmech.core.errors import GenerationError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.generation.variants import Batch, Continuation, ModelVariant
 from leakmech.models.batching import default_batch_size, in_batches, parse_batch_size
-from leakmech.models.limits import has_learned_positions, refuse_unreadable
+from leakmech.models.limits import refuse_beyond_learned
 
 # Logits that one forward pass may return (per model), and that are turned into probabilities at once.
 _LOGITS = {"cpu": 1 << 26}
@@ -127,9 +127,8 @@ def per_continuation(
     order: Callable[[Item], Any],
 ) -> Float[np.ndarray, "continuations values"]:
     """Compute values of every continuation: highest in `order` first, equal ones once, empty ones not at all."""
-    if has_learned_positions(variant.loaded.model):  # others read on, badly
-        read = ((own.id, (*own.prompt, *own.tokens)) for item in continuations for own in item)
-        refuse_unreadable(variant.loaded.model, read)
+    read = ((own.id, (*own.prompt, *own.tokens)) for item in continuations for own in item)
+    refuse_beyond_learned(variant.loaded.model, read)
     distinct = {_key(item): item for item in continuations if item[0].tokens}
     items = list(distinct.values())
     values: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}

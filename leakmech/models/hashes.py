@@ -58,7 +58,7 @@ def _hash_model(model: torch.nn.Module, dtype: torch.dtype | None) -> str:
     # Tied weights have two names for one tensor, which is hashed once.
     tensors = {_storage(tensor): tensor for tensor in state.values()}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        hashed = pool.map(partial(_hash_tensor, dtype=dtype), tensors.values())
+        hashed = pool.map(partial(hash_tensor, dtype=dtype), tensors.values())
         digests = dict(zip(tensors, hashed, strict=True))
     weights = (f"{name}={digests[_storage(tensor)]}" for name, tensor in sorted(state.items()))
     return content_hash(json.dumps(_settings(model), sort_keys=True, default=str), *weights)
@@ -100,7 +100,8 @@ def _storage(tensor: Tensor) -> tuple[Any, ...]:
     return (str(tensor.device), tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
-def _hash_tensor(tensor: Tensor, *, dtype: torch.dtype | None) -> str:
+def hash_tensor(tensor: Tensor, *, dtype: torch.dtype | None = None) -> str:
+    """SHA-256 of dtype, shape and bytes, of a float tensor rounded to `dtype`."""
     if dtype is not None and tensor.is_floating_point():
         tensor = tensor.detach().to(dtype)
     values = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)

@@ -164,7 +164,7 @@ def _norms_queries(attention: nn.Module) -> bool:
 def _falcon(model: Any, config: Any) -> Layout:
     inner = model.transformer
     parallel = config.parallel_attn or config.new_decoder_architecture
-    several = config.num_kv_heads if config.new_decoder_architecture else config.num_attention_heads
+    shared = 1 if config.multi_query else config.num_attention_heads
     return Layout(
         architecture=config.model_type,
         blocks=tuple(
@@ -175,7 +175,7 @@ def _falcon(model: Any, config: Any) -> Layout:
         final_norm=inner.ln_f,
         unembedding=model.get_output_embeddings(),
         n_heads=config.num_attention_heads,
-        n_kv_heads=several if config.new_decoder_architecture or not config.multi_query else 1,
+        n_kv_heads=config.num_kv_heads if config.new_decoder_architecture else shared,
         d_head=config.hidden_size // config.num_attention_heads,
         d_model=config.hidden_size,
         d_mlp=config.ffn_hidden_size,

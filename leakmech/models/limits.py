@@ -41,6 +41,14 @@ def has_learned_positions(model: nn.Module) -> bool:
     )
 
 
+def refuse_beyond_learned(
+    model: nn.Module, prompts: Iterable[tuple[str, Sequence[int]]], *, new_tokens: int = 0
+) -> None:
+    """:func:`refuse_unreadable` for a model with learned positions; others read on, badly."""
+    if has_learned_positions(model):
+        refuse_unreadable(model, prompts, new_tokens=new_tokens)
+
+
 def refuse_unreadable(model: nn.Module, prompts: Iterable[tuple[str, Sequence[int]]], *, new_tokens: int = 0) -> int:
     """Refuse prompts (id, token ids) that a model cannot read, with `new_tokens` to come; warn beyond its training.
 

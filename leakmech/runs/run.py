@@ -140,15 +140,13 @@ class Run:
             except RunDirectoryError as damage:
                 warnings.warn(f"{damage}; it is made again", LeakmechWarning, stacklevel=3)
         before = len(self._written)
-        write_sealed(path, make(), self._written[before:])
-        return read_sealed(path)
+        value = make()
+        return write_sealed(path, value, self._written[before:])
 
     def noted(self, name: str, make: Callable[[], Fragment]) -> Fragment:
         """Do the same for a decision, which is never made again: where its record is damaged, it is refused."""
         path = self.path / "stages" / f"{name}.json"
-        if not path.exists():
-            write_sealed(path, make())
-        return read_sealed(path)
+        return read_sealed(path) if path.exists() else write_sealed(path, make())
 
     def wrote(self, *files: Path) -> None:
         """Tell of files that belong to the part that is being made."""

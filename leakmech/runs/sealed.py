@@ -20,10 +20,12 @@ from leakmech.core.store import content_hash, read_json, write_json
 SEAL = "seal"
 
 
-def write_sealed(path: Path, value: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
-    """Write the value of a part, and what it wrote beside that."""
+def write_sealed(path: Path, value: Mapping[str, Any], files: Iterable[Path] = ()) -> dict[str, Any]:
+    """Write the value of a part, with what it wrote beside that, and return it as it will be read."""
     found = {Path(os.path.relpath(file, path.parent)).as_posix(): file_hash(file) for file in dict.fromkeys(files)}
-    write_json(path, {**value, SEAL: {"value": _hash(value), "files": found}})
+    text = _text(value)
+    write_json(path, {**value, SEAL: {"value": content_hash(text), "files": found}})
+    return json.loads(text)
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if seal is None:
         return value
     try:
-        whole, files = seal["value"] == _hash(value), dict(seal["files"])
+        whole, files = seal["value"] == content_hash(_text(value)), dict(seal["files"])
     except (KeyError, TypeError, ValueError):
         whole, files = False, {}
     if not whole:
@@ -58,5 +60,6 @@ def file_hash(file: Path) -> str:
     return content_hash(file.read_bytes())
 
 
-def _hash(value: Mapping[str, Any]) -> str:
-    return content_hash(json.dumps(value, ensure_ascii=False))
+def _text(value: Mapping[str, Any]) -> str:
+    """What is hashed of a value."""
+    return json.dumps(value, ensure_ascii=False)

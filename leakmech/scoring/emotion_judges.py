@@ -30,7 +30,7 @@ from leakmech.core.tensor_files import TensorFormat
 from leakmech.datasets.emotions import EMOTIONS, emotion_words
 from leakmech.datasets.english import data_text
 from leakmech.scoring.classifiers import once_each, softmax
-from leakmech.scoring.expression import load_classifier
+from leakmech.scoring.expression import class_order, load_classifier
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
 
 CLASSES: tuple[str, ...] = (*EMOTIONS, "neutral")
@@ -140,12 +140,7 @@ def label_order(id2label: Mapping[int, str], /, *, name: str, model_id: str) -> 
     """Index of each of :data:`CLASSES` among a classifier's labels."""
     found = [id2label[index] for index in sorted(id2label)]
     meanings = [_SYNONYMS.get(label.strip().lower(), label.strip().lower()) for label in found]
-    if sorted(meanings) != sorted(CLASSES):
-        raise EstimatorError(
-            f"emotion judge {name!r}: its labels are {', '.join(found)}; expected {', '.join(CLASSES)} "
-            "(set id2label in its config.json if they mean that)"
-        )
-    return tuple(map(meanings.index, CLASSES))
+    return class_order(found, meanings, CLASSES, what=f"emotion judge {name!r}")
 
 
 Loader = Callable[[str, SentenceEncoder | None, str | None], EmotionJudge]

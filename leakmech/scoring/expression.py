@@ -266,7 +266,7 @@ def masked(text: str) -> str:
     return " ".join("http" if word.startswith("http") else word for word in words)
 
 
-def label_order(id2label: Mapping[int, str], *, name: str, model_id: str) -> tuple[int, int, int]:
+def label_order(id2label: Mapping[int, str], *, name: str, model_id: str) -> tuple[int, ...]:
     """Index of the negative, the neutral and the positive label among a classifier's outputs.
 
     Labels may have any order and case and be short (neg, neu, pos); numbers only where the model is known.
@@ -275,13 +275,17 @@ def label_order(id2label: Mapping[int, str], *, name: str, model_id: str) -> tup
     meanings = [_ALIASES.get(label.strip().lower(), label) for label in found]
     if found == ["LABEL_0", "LABEL_1", "LABEL_2"]:
         meanings = list(_NUMBERED_LABELS.get(model_id, meanings))
-    if sorted(meanings) != sorted(LABELS):
+    return class_order(found, meanings, LABELS, what=f"estimator {name!r}")
+
+
+def class_order(found: Sequence[str], meanings: Sequence[str], classes: Sequence[str], *, what: str) -> tuple[int, ...]:
+    """Index of each class among the meanings of a classifier's labels; other classes are refused."""
+    if sorted(meanings) != sorted(classes):
         raise EstimatorError(
-            f"estimator {name!r}: its labels are {', '.join(found)}; expected negative, neutral, positive "
+            f"{what}: its labels are {', '.join(found)}; expected {', '.join(classes)} "
             "(set id2label in its config.json if they mean that)"
         )
-    negative, neutral, positive = (meanings.index(label) for label in LABELS)
-    return negative, neutral, positive
+    return tuple(map(meanings.index, classes))
 
 
 Loader = Callable[[str, SentenceEncoder | None, str | None], Estimator]

@@ -23,6 +23,7 @@ from torch import Tensor
 from leakmech.core.errors import LeakmechWarning, RunDirectoryError, TrainingError
 from leakmech.core.store import hash_of_parts
 from leakmech.core.tensor_files import write_tensors
+from leakmech.models.hashes import hash_tensor
 
 FOLDER = "checkpoints"
 """The folder of checkpoints in that of a training."""
@@ -150,11 +151,7 @@ def _read(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:
     """Hash of names and values."""
-    return hash_of_parts(
-        part
-        for name in sorted(tensors)
-        for part in (name, tensors[name].to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    )
+    return hash_of_parts(part for name in sorted(tensors) for part in (name, hash_tensor(tensors[name])))
 
 
 def _copy(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor], path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from leakmech.core.errors import ActivationError
 from leakmech.core.progress import Progress, no_progress
+from leakmech.mechanism.activations.run import TokenPick, checked_layers
 from leakmech.mechanism.bridge import read_sites
 from leakmech.models.batching import in_batches, padded_left
 from leakmech.models.layout import layout_of
@@ -71,18 +72,16 @@ def read_labelled(
         raise ActivationError("activations: there is no text to read")
     layout = layout_of(loaded.model)
     names = parse_sites(sites, layout)
-    chosen = list(range(layout.n_layers)) if layers is None else list(layers)
+    chosen = checked_layers(layers, layout)
     refuse_unreadable(loaded.model, ((text.label, text.ids) for text in texts))
 
     def work(numbers: Sequence[int]) -> dict[str, Tensor]:
         own = [texts[number] for number in numbers]
         inputs = padded_left([torch.tensor(text.ids) for text in own], loaded.device)
-        weights = _weights(own, inputs["input_ids"].shape[1]).to(loaded.device)
-
-        def pick(x: Float[Tensor, "row column width"]) -> Float[Tensor, "row 1 width"]:
-            return torch.einsum("rc,rcw->rw", weights, x.float())[:, None]
-
-        found = read_sites(loaded, inputs, sites=names, layers=chosen, pick=pick)
+        width = inputs["input_ids"].shape[1]
+        spans = torch.tensor([[[width - len(text) + place for place in (text.first, text.end)]] for text in own])
+        pick = TokenPick(spans, [0], width).to(loaded.device)
+        found = read_sites(loaded, inputs, sites=names, layers=chosen, pick=lambda x: pick(x.float()))
         return {site: torch.cat([found[site, layer] for layer in chosen], dim=1).cpu() for site in names}
 
     values: dict[str, np.ndarray] = {}
@@ -101,12 +100,3 @@ def read_labelled(
                 values[site] = np.empty((len(texts), *rows.shape[1:]), dtype=np.float32)
             values[site][list(numbers)] = rows.numpy()
     return values
-
-
-def _weights(texts: Sequence[LabelledText], width: int) -> Float[Tensor, "row column"]:
-    """One over the length of the span at its columns, 0 elsewhere."""
-    weights = torch.zeros(len(texts), width)
-    for row, text in enumerate(texts):
-        offset = width - len(text)
-        weights[row, offset + text.first : offset + text.end] = 1 / (text.end - text.first)
-    return weights

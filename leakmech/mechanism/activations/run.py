@@ -66,7 +66,7 @@ class ActivationRun:
             samples=tuple(sample.id for sample in samples),
             conditions=tuple(chosen),
             positions=plan.labels,
-            layers=_checked_layers(layers, layout),
+            layers=checked_layers(layers, layout),
             dtype=dtype_name(loaded.dtype),
             model=loaded.info(),
             dataset={"name": samples.name, "content_hash": samples.content_hash},
@@ -172,7 +172,8 @@ def _checked_conditions(conditions: Sequence[str]) -> list[Condition]:
     return [condition for condition in CONDITIONS if condition in conditions]
 
 
-def _checked_layers(layers: Sequence[int] | None, layout: Layout) -> tuple[int, ...]:
+def checked_layers(layers: Sequence[int] | None, layout: Layout) -> tuple[int, ...]:
+    """Layers by number, each once; None stands for all."""
     chosen = tuple(range(layout.n_layers)) if layers is None else tuple(layers)
     if not chosen or len(set(chosen)) < len(chosen):
         raise ConfigError(f"layers: name at least one, and each once, found {list(chosen)}")

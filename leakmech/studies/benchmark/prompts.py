@@ -138,27 +138,26 @@ class RunPrompts:
     @property
     def rows(self) -> list[Row]:
         """Every generation of the run; made anew each time, since they are many."""
-        return self._rows_of(self.completed, self._blocks())
+        return self._rows_of(self.completed, self._blocks(), self._spans())
 
     def rows_in_parts(self) -> Iterator[list[Row]]:
         """The same, in parts of whole blocks and in their order."""
-        blocks = self._blocks()
+        blocks, spans = self._blocks(), self._spans()
         conditions: list[Condition] = [condition for condition in CONDITIONS if condition in self.config.conditions]
         rows_each = sum(map(self._n_generations, conditions))
         part: list[str] = []
         n_rows, last = 0, 0
         for sample in sorted(blocks, key=lambda name: blocks[name]):
             if n_rows >= _ROWS_PER_PART and blocks[sample] != last:
-                yield self._rows_of(part, blocks)
+                yield self._rows_of(part, blocks, spans)
                 part, n_rows = [], 0
             part += [f"{sample}/{condition}" for condition in conditions]
             n_rows, last = n_rows + rows_each, blocks[sample]
-        yield self._rows_of(part, blocks)
+        yield self._rows_of(part, blocks, spans)
 
-    def _rows_of(self, names: Iterable[str], blocks: Mapping[str, int]) -> list[Row]:
+    def _rows_of(self, names: Iterable[str], blocks: Mapping[str, int], spans: Mapping[str, PromptSpans]) -> list[Row]:
         """The rows of some prompts."""
         rows = []
-        spans = self._spans()
         ids: dict[int, int] = {}  # one object for each token id, where a tokenizer makes one for each token
         for prompt in map(self.completed.__getitem__, names):
             tokens, *references = (tuple(ids.setdefault(i, i) for i in read) for read in self._tokens_read(prompt))

@@ -304,13 +304,12 @@ class _Benchmark:
 
     def _generate(self) -> dict[str, float]:
         """Generate what is missing, batch by batch; the time that it took."""
-        done = whole_rows(self.files)
+        done, n_rows = whole_rows(self.files), self.reading.n_rows
         refuse_foreign(self.files, done, self.reading)
         self.engine.clock.reset()  # rewriting took time of its own
-        if len(done) == self.reading.n_rows:
+        if len(done) == n_rows:
             return self._timing(0)
         interim = self._interim(self.files.generations())
-        n_rows = self.reading.n_rows
         hooks = apply(self.loaded.model, self.hooked) if self.hooked else nullcontext()
         with hooks as applied, self.progress("generating", total=n_rows, done=len(done)) as advance:
             for ended in self._ended(applied, done):
@@ -324,6 +323,7 @@ class _Benchmark:
 
     def _ended(self, applied: Applied | None, done: Keys) -> Iterator[list[Generation]]:
         """Generations that are missing, as they end."""
+        size = self.reading.batch_size()
         for rows in self.reading.rows_in_parts():
             yield from self.engine.complete(
                 rows,
@@ -332,7 +332,7 @@ class _Benchmark:
                 stop=self.sentences.complete if self.config.stop_at_first_sentence else None,
                 combination=self.config.contrast,
                 applied=applied,
-                batch_size=self.reading.batch_size(),
+                batch_size=size,
                 done=done,
             )
 

@@ -97,5 +97,5 @@ def check_scenarios(name_or_path: str | Path, *, estimator: str = "embedded") ->
     )
     classes = np.asarray(load_estimator(estimator)(events["text"].tolist())).argmax(axis=1)
     events["class"] = [LABELS[place] for place in classes]
-    problems = tuple(message for message, _ in scenario_problems(path, scenarios))
+    problems = tuple(scenario_problems(path, scenarios))
     return ScenarioReport(path, problems, tuple(scenario_warnings(path, scenarios)), events, estimator)

@@ -31,7 +31,6 @@ from leakmech.scoring.expression import Estimator, estimator_names, load_estimat
 from leakmech.scoring.leakage import LeakageScores, main_ratios
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
-from leakmech.scoring.statistics import json_number
 from leakmech.side_effects.answers import Answers
 from leakmech.side_effects.capability import Capability
 from leakmech.side_effects.equivalence import Margins
@@ -247,7 +246,7 @@ class Cells:
         if self.version == 1:
             return {}
         _, parts = removals(*self._against_oracle(mitigation), cleaning=self.config.cleaning)
-        return {part.name: json_number(part.total()) for part in parts}
+        return {part.name: number_or_none(part.total()) for part in parts}
 
     def _against_oracle(self, mitigation: Mitigation) -> tuple[list[pd.DataFrame], list[BenchResult]]:
         """Scores, and benchmarks with tilt, of the base model, of a mitigation and of the oracle."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from leakmech.datasets.samples import Condition, PromptSet
+from leakmech.datasets.samples import Condition, PromptSet, spread_out
 from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.mechanism.behaviour import sample_continuations
 from leakmech.models.components import Component
@@ -48,8 +48,7 @@ class LateOutputs:
         found = {}
         for name in LATE:
             values = self._of(name, heads)
-            number = min(_DRAWS, len(values))
-            found[name] = values[[i * len(values) // number for i in range(number)]]
+            found[name] = values[list(spread_out(range(len(values)), _DRAWS))]
         return found
 
     def _of(self, name: str, heads: Sequence[Component]) -> Float[Tensor, "token head d_head"]:

@@ -31,7 +31,7 @@ from leakmech.studies.mitigation.families import heads_at_mean, neurons_at_mean
 from leakmech.studies.mitigation.headline import RANDOM_OF
 from leakmech.studies.mitigation.mitigation import Mitigation
 from leakmech.studies.mitigation.parts import FittedParts
-from leakmech.studies.mitigation.untold import heads_at_late_mean
+from leakmech.studies.mitigation.untold import heads_set_late
 
 Row = dict[str, Any]
 BAND = (0.05, 0.95)
@@ -82,7 +82,7 @@ def _directions(parts: FittedParts, chosen: AblateDirection, draw: int) -> list[
 
 
 def _late_heads(parts: FittedParts, chosen: AblateHeads, draw: int) -> list[Intervention]:
-    return heads_at_late_mean(parts, parts.random_like(chosen.parts, draw), condition=chosen.condition)
+    return heads_set_late(parts, parts.random_like(chosen.parts, draw), condition=chosen.condition)
 
 
 def _planes(parts: FittedParts, chosen: AngularSteering, draw: int) -> list[Intervention]:

@@ -17,10 +17,8 @@ A gate is read ahead (:class:`leakmech.interventions.base.Probe`), so that heads
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
-
-from torch import Tensor
 
 from leakmech.interventions.base import Intervention, Probe
 from leakmech.interventions.types import AblateDirection, AblateHeads
@@ -42,25 +40,18 @@ def late_heads(
     condition: Probe | None = None,
 ) -> list[Intervention]:
     """The first heads, set to what they do without an injection from the prompt's last token on."""
-    heads = parts.top_heads(int(number))
-    values = parts.late_outputs.means(heads) if method == "mean" else parts.late_outputs.draws(heads)
-    return _late(parts, heads, method, values, condition)
+    return heads_set_late(parts, parts.top_heads(int(number)), method=method, condition=condition)
 
 
-def heads_at_late_mean(
-    parts: FittedParts, heads: Sequence[Component], *, condition: Probe | None
-) -> list[Intervention]:
-    """Any heads, set to what they do without an injection from the prompt's last token on."""
-    return _late(parts, heads, "mean", parts.late_outputs.means(heads), condition)
-
-
-def _late(
+def heads_set_late(
     parts: FittedParts,
     heads: Sequence[Component],
-    method: Literal["mean", "resample"],
-    values: Mapping[str, Tensor],
-    condition: Probe | None,
+    *,
+    method: Literal["mean", "resample"] = "mean",
+    condition: Probe | None = None,
 ) -> list[Intervention]:
+    """Any heads, set to what they do without an injection from the prompt's last token on."""
+    values = parts.late_outputs.means(heads) if method == "mean" else parts.late_outputs.draws(heads)
     return [
         AblateHeads(
             heads,

@@ -35,7 +35,7 @@ from leakmech.studies.mitigation.parts import FittedParts
 from leakmech.studies.mitigation.random_baselines import RANDOM, band
 from leakmech.studies.mitigation.run import _names, best_of
 from leakmech.studies.mitigation.settings import MitigateConfig
-from leakmech.studies.mitigation.untold import heads_at_late_mean
+from leakmech.studies.mitigation.untold import heads_set_late
 
 DIAGNOSIS = {
     "limit": 3, "exact_samples": 2, "circuit_samples": 2, "integrated_steps": 2, "random_rankings": 2,
@@ -386,7 +386,7 @@ def test_random_gated_edits_keep_the_gate_the_positions_and_the_size():
     )  # fmt: skip
     kinds = {kind.name: kind for kind in RANDOM}
     heads = [Component(2, "head", 1), Component(4, "head", 0), Component(4, "head", 2)]
-    chosen = heads_at_late_mean(parts, heads, condition=gate)[0]
+    chosen = heads_set_late(parts, heads, condition=gate)[0]
     drawn = [kinds["random-late-heads-if-unrelated"].build(parts, chosen, draw) for draw in range(5)]
     for edits in drawn:
         assert [edit.positions for edit in edits] == list(LATE)
