@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leakmech.cli import annotate, benchmark, data, diagnosis, lora, mitigation
+from leakmech.cli import annotate, benchmark, data, diagnosis, lora, mitigation, study
 from leakmech.cli.console import out as console
 from leakmech.cli.options import Commands
 from leakmech.core.errors import LeakmechError, LeakmechWarning
@@ -59,6 +59,10 @@ data_app = _group("Check and build data sets.")
 for _command in (data.check, data.build_aexl, data.fetch_archive):
     data_app.command()(_command)
 app.add_typer(data_app, name="data")
+
+study_app = _group("Run a whole study.")
+study_app.command("emotion-circuits")(study.emotion_circuits)
+app.add_typer(study_app, name="study")
 
 annotate_app = _group("Put a run before people: blinded sheets out, answers in.")
 annotate_app.command()(annotate.export)

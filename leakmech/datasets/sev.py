@@ -44,6 +44,11 @@ class Scenario:
         """What a prompt says: the situation, then what happened."""
         return f"{self.scenario} {getattr(self, valence)}"
 
+    @property
+    def events(self) -> tuple[str, ...]:
+        """The three texts."""
+        return tuple(self.text(valence) for valence in VALENCES)
+
 
 @dataclass(frozen=True)
 class Scenarios:

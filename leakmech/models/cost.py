@@ -40,22 +40,24 @@ SCORED_TEXTS, SCORER_PARAMETERS, SCORED_TOKENS = 4, 125e6, 30
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides a model's cost: parameters, layers, width of keys (and of values) in a layer, vocabulary."""
+    """What decides a model's cost: parameters, layers, width of keys (and of values) in a layer, vocabulary, width."""
 
     parameters: float
     layers: int
     kv_width: int
     vocabulary: int
+    width: int
 
 
 SHAPES = {
-    "Llama-3.2-1B": Shape(1.24e9, 16, 512, 128_256),
-    "Llama-3.2-3B": Shape(3.21e9, 28, 1024, 128_256),
-    "Llama-3.1-8B": Shape(8.03e9, 32, 1024, 128_256),
-    "Qwen2.5-0.5B": Shape(0.494e9, 24, 128, 151_936),
-    "Qwen2.5-1.5B": Shape(1.54e9, 28, 256, 151_936),
-    "Qwen2.5-3B": Shape(3.09e9, 36, 256, 151_936),
-    "smollm2-135m": Shape(0.135e9, 30, 192, 49_152),
+    "Llama-3.2-1B": Shape(1.24e9, 16, 512, 128_256, 2048),
+    "Llama-3.2-3B": Shape(3.21e9, 28, 1024, 128_256, 3072),
+    "Llama-3.1-8B": Shape(8.03e9, 32, 1024, 128_256, 4096),
+    "Qwen2.5-0.5B": Shape(0.494e9, 24, 128, 151_936, 896),
+    "Qwen2.5-1.5B": Shape(1.54e9, 28, 256, 151_936, 1536),
+    "Qwen2.5-3B": Shape(3.09e9, 36, 256, 151_936, 2048),
+    "Qwen2.5-7B": Shape(7.62e9, 28, 512, 152_064, 3584),
+    "smollm2-135m": Shape(0.135e9, 30, 192, 49_152, 576),
 }
 """By name without the ending -Instruct."""
 

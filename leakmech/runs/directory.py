@@ -231,7 +231,7 @@ class RunRecord:
         """What a user types or does to go on with an unfinished run."""
         if self.fact(SCRIPT) or "_" in self.command:  # a function; names of commands have hyphens
             return "the same call"
-        return shlex.join(["leakmech", self.command, "--out", str(self.path)])
+        return shlex.join(["leakmech", *self.command.split(), "--out", str(self.path)])
 
 
 def began(path: str | Path) -> str | None:

@@ -14,8 +14,9 @@ _RESULTS = {
     "diagnose": ("diagnosis.result", "Diagnosis"),
     "mitigate": ("mitigation.result", "MitigationComparison"),
     "train": ("lora.result", "LoraResult"),
+    "study emotion-circuits": ("emotion_circuits.result", "EmotionCircuits"),
 }
-"""Where the result of each kind of run is; it is imported when it is asked for."""
+"""Where the result of each kind of run is, of studies by their command; it is imported when it is asked for."""
 
 _FOLDERS = {
     "comparison.json": ("benchmark.comparison", "Comparison"),
@@ -35,8 +36,8 @@ def load_result(path: str | Path) -> Result:
     Returns
     -------
     Result
-        A ``BenchResult``, ``Comparison``, ``Diagnosis``, ``MitigationComparison``, ``LoraResult`` or
-        ``AnnotationResult``, each with ``.path``, ``.summary``, ``.table(name)``, ``.to_markdown()`` and ``.report()``.
+        A ``BenchResult``, ``Comparison``, ``Diagnosis``, ``MitigationComparison``, ``LoraResult``, ``EmotionCircuits``
+        or ``AnnotationResult``: with ``.path``, ``.summary``, ``.table(name)``, ``.to_markdown()`` and ``.report()``.
 
     Raises
     ------
@@ -47,9 +48,10 @@ def load_result(path: str | Path) -> Result:
         if (Path(path) / file).exists():
             return _result(home).load(path)
     record = RunRecord.read(path)
-    if record.kind not in _RESULTS:
-        raise RunDirectoryError(f"{path}: is a run of kind {record.kind!r}, which this leakmech does not know")
-    return _result(_RESULTS[record.kind]).load(path)
+    kind = record.command if record.kind == "study" else record.kind
+    if kind not in _RESULTS:
+        raise RunDirectoryError(f"{path}: is a run of kind {kind!r}, which this leakmech does not know")
+    return _result(_RESULTS[kind]).load(path)
 
 
 def _result(home: tuple[str, str]) -> type[Result]:

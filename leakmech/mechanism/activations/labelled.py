@@ -7,6 +7,7 @@ token. Averages are in float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from leakmech.core.errors import ActivationError
 from leakmech.core.progress import Progress, no_progress
+from leakmech.interventions.base import Intervention
+from leakmech.interventions.hooks import apply
+from leakmech.interventions.positions import PromptSpans
 from leakmech.mechanism.activations.run import TokenPick, checked_layers
 from leakmech.mechanism.bridge import read_sites
 from leakmech.models.batching import in_batches, padded_left
@@ -56,10 +60,13 @@ def read_labelled(
     *,
     sites: Sequence[str] = ("resid_post",),
     layers: Sequence[int] | None = None,
+    interventions: Sequence[Intervention] = (),
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> dict[str, Float[np.ndarray, "text layer width"]]:
     """Mean activations over the span of every text, by site, in the order of `texts`.
+
+    Under `interventions` a whole text counts as a prompt: ``last_prompt`` and ``newest`` are its last token.
 
     Raises
     ------
@@ -81,7 +88,10 @@ def read_labelled(
         width = inputs["input_ids"].shape[1]
         spans = torch.tensor([[[width - len(text) + place for place in (text.first, text.end)]] for text in own])
         pick = TokenPick(spans, [0], width).to(loaded.device)
-        found = read_sites(loaded, inputs, sites=names, layers=chosen, pick=lambda x: pick(x.float()))
+        with apply(loaded, interventions) if interventions else nullcontext() as applied:
+            told = applied.positions([PromptSpans(len(text)) for text in own]) if applied else nullcontext()
+            with told:
+                found = read_sites(loaded, inputs, sites=names, layers=chosen, pick=lambda x: pick(x.float()))
         return {site: torch.cat([found[site, layer] for layer in chosen], dim=1).cpu() for site in names}
 
     values: dict[str, np.ndarray] = {}

@@ -2,8 +2,8 @@
 
 A direction is a unit vector v at a site, layer and position; v^T x is how positive an activation x is (the sign
 convention: positive affect projects higher). It is fitted on one set of samples, layer and method are chosen on
-a second, and it is reported on a third. Two kinds are kept apart: *read* affect, from prompts with an injection, and
-*expressed* affect, from the model's own generations.
+a second, and it is reported on a third. Three kinds are kept apart: *read* affect, from prompts with an injection,
+*expressed* affect, from the model's own generations, and *commanded* emotions, from prompts that ask for one.
 
 On disk a direction is ``<name>.safetensors`` (the vector) and ``<name>.json`` (all else, written last).
 """
@@ -51,13 +51,16 @@ class Direction:
     method
         How it was found: a name of :data:`leakmech.mechanism.directions.fits.METHODS`.
     kind
-        ``read`` (affect of injections that the model reads) or ``expressed`` (of its own generations).
+        ``read`` (affect of injections that the model reads), ``expressed`` (of its own generations) or ``commanded``
+        (an emotion that the model was told to express).
     stream_norm
         Root mean square length of the activations that it was fitted on; steps along it are measured in it.
     projections
         Mean projection by condition, in the units of the stream: set points for interventions.
     threshold
         The projection above which an activation counts as positive.
+    label
+        What it is a direction of, for kinds that are not positive against negative: an emotion.
     model_hash, data_hash, fit_hash
         Hashes of the model's weights, of the data set, and of the ids of the samples that were fitted on.
     format_version
@@ -82,6 +85,7 @@ class Direction:
     model_hash: str = ""
     data_hash: str = ""
     fit_hash: str = ""
+    label: str = ""
     format_version: int = _FORMAT.version
 
     def __post_init__(self) -> None:
@@ -146,7 +150,8 @@ class Direction:
 
     def description(self) -> dict[str, Any]:
         """Give all but the vector, JSON-ready."""
-        fields = {key: value for key, value in vars(self).items() if key != "vector"}
+        left_out = ("vector",) if self.label else ("vector", "label")
+        fields = {key: value for key, value in vars(self).items() if key not in left_out}
         return {"format_version": self.format_version, **fields, "d_model": self.d_model}
 
 
@@ -193,7 +198,8 @@ def load_direction(path: Path | str, *, model_hash: str | None = None) -> Direct
         if not isinstance(description.get(key), expected) or isinstance(description[key], bool):
             raise DirectionError(f"{described}: field {key!r} is missing or of the wrong type")
     try:
-        direction = Direction(vector=tensors["vector"], **{key: description[key] for key in _SAVED_TYPES})
+        label = str(description.get("label", ""))
+        direction = Direction(vector=tensors["vector"], label=label, **{key: description[key] for key in _SAVED_TYPES})
     except (DirectionError, TypeError, KeyError) as problem:
         raise DirectionError(f"{described}: damaged ({problem}); save the direction again") from problem
     if model_hash is not None and direction.model_hash != model_hash:

@@ -35,7 +35,7 @@ def neuron_scores(
     layout: Layout, means: Float[np.ndarray, "emotion layer d_mlp"], vectors: Sequence[Vectors]
 ) -> Scores:
     """What each neuron adds along the direction of each emotion; `vectors` are those after the MLP, layer by layer."""
-    _refuse_post_norm(layout)
+    refuse_post_norm(layout)
     found = [
         means[:, layer] * (vectors[layer] @ _weights(layout.block(layer).neurons_out).T)
         for layer in range(layout.n_layers)
@@ -45,7 +45,7 @@ def neuron_scores(
 
 def head_scores(layout: Layout, means: Float[np.ndarray, "emotion layer width"], vectors: Sequence[Vectors]) -> Scores:
     """What each head adds along the direction of each emotion; `vectors` are those after attention, layer by layer."""
-    _refuse_post_norm(layout)
+    refuse_post_norm(layout)
     found = []
     for layer in range(layout.n_layers):
         along = means[:, layer] * (vectors[layer] @ _weights(layout.block(layer).heads_out).T)
@@ -112,7 +112,8 @@ def _weights(module: torch.nn.Module) -> Float[np.ndarray, "d_in d_out"]:
     return write_weights(module).detach().float().cpu().numpy().astype(np.float64)
 
 
-def _refuse_post_norm(layout: Layout) -> None:
+def refuse_post_norm(layout: Layout) -> None:
+    """Refuse models that normalise what a sublayer writes before it is added."""
     if any(block.attention_post_norm is not None or block.mlp_post_norm is not None for block in layout.blocks):
         raise ModelError(
             f"emotion circuits: {layout.architecture} normalises what a sublayer writes, so that a unit's part of it "

@@ -122,12 +122,12 @@ def cross_theme(h: Groups, themes: Sequence[str], *, draws: int = 20, seed: int 
     )
 
 
-def cross_wording(fitted: Groups, other: Groups) -> dict[str, float]:
+def cross_wording(vectors: Vectors, other: Groups) -> dict[str, float]:
     """How often a change under another wording is most like the direction of its own emotion, by emotion.
 
     Directions of commands can be directions of *words*: they hold for all events, and for no other word.
     """
-    nearest = (changes(other) @ commanded_directions(fitted).T).argmax(axis=-1)
+    nearest = (changes(other) @ vectors.T).argmax(axis=-1)
     right = (nearest == np.arange(other.shape[1])).mean(axis=0)
     return dict(zip(EMOTIONS, right.tolist(), strict=True))
 

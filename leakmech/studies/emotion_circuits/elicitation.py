@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,8 @@ from leakmech.generation.decode import Generation, Row
 from leakmech.generation.decoding import Decoding
 from leakmech.generation.engine import generate
 from leakmech.generation.hf_engine import HFEngine
+from leakmech.interventions.base import Intervention
+from leakmech.interventions.hooks import apply
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.scoring.emotion_judges import EmotionJudge, judged
@@ -52,6 +55,7 @@ DECODING = Decoding(max_new_tokens=100, temperature=0.0, top_k=0, top_p=1.0, rep
 
 CommandForm = Literal["chat", "plain"]
 _PLAIN = '{event}\n\nA reply{full}:\n"'
+_END = re.compile(r'["\n]')
 
 
 @dataclass(frozen=True)
@@ -105,28 +109,37 @@ def ask(
     ModelError
         The template refuses the system role.
     """
-    if form == "chat" and not loaded.has_chat_template:
+    return [
+        read(loaded, f"{own.id}/{valence}", own.text(valence), own.theme, valence, emotion, form, wording)
+        for own in scenarios
+        for valence in VALENCES
+        for emotion in emotions
+    ]
+
+
+def read(
+    loaded: LoadedModel,
+    event: str,
+    text: str,
+    theme: str,
+    valence: Valence,
+    emotion: Emotion | None,
+    form: CommandForm,
+    wording: Wording = "first",
+) -> Asked:
+    """Render the `text` of one event under one command; raises as :func:`ask`."""
+    called = WORDINGS[wording][emotion] if emotion else None
+    if form == "plain":
+        renderer = Renderer(loaded.tokenizer, Prompting("plain"))
+        rendered = _PLAIN.format(event=text, full=f" that is full of {called}" if called else "")
+    elif loaded.has_chat_template:
+        renderer = Renderer(loaded.tokenizer, Prompting("chat", COMMAND.format(called) if called else NO_COMMAND))
+        rendered = renderer.render(text)
+    else:
         raise ConfigError(
             f"{loaded.name}: has no chat template, and emotions are commanded in the system role; use the plain form"
         )
-    found = []
-    for own in scenarios:
-        for valence in VALENCES:
-            for emotion in emotions:
-                called = WORDINGS[wording][emotion] if emotion else None
-                ids = _read(loaded, own.text(valence), called, form)
-                found.append(Asked(f"{own.id}/{valence}", own.theme, valence, emotion, ids, form))
-    return found
-
-
-def _read(loaded: LoadedModel, event: str, emotion: str | None, form: CommandForm) -> tuple[int, ...]:
-    if form == "plain":
-        renderer = Renderer(loaded.tokenizer, Prompting("plain"))
-        return tuple(
-            renderer.token_ids(_PLAIN.format(event=event, full=f" that is full of {emotion}" if emotion else ""))
-        )
-    renderer = Renderer(loaded.tokenizer, Prompting("chat", COMMAND.format(emotion) if emotion else NO_COMMAND))
-    return tuple(renderer.token_ids(renderer.render(event)))
+    return Asked(event, theme, valence, emotion, tuple(renderer.token_ids(rendered)), form)
 
 
 def elicit(
@@ -135,11 +148,13 @@ def elicit(
     *,
     decoding: Decoding = DECODING,
     seed: int = 0,
+    interventions: Sequence[Intervention] = (),
     file: Path | None = None,
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
+    label: str = "replies",
 ) -> list[Reply]:
-    """Let the model reply, in the order of `asked`.
+    """Let the model reply, in the order of `asked`, under `interventions` if there are any.
 
     What stands in `file` is not asked again, and what is new goes there; it belongs to a run of this model and data.
     """
@@ -148,35 +163,34 @@ def elicit(
     known = {row["id"]: Reply(**{**row, "tokens": tuple(row["tokens"])}) for row in stored if row["id"] in by_id}
 
     def keep(ended: list[Generation]) -> None:
-        new = [_reply(by_id[one.prompt_id], one) for one in ended]
+        new = [_reply(by_id[one.prompt_id], one, loaded.tokenizer) for one in ended]
         known.update({reply.id: reply for reply in new})
         if file is not None:
             append_jsonl(file, (reply.to_dict() for reply in new))
 
     missing = [Row(own.id, 0, own.ids) for own in asked if own.id not in known]
     if missing:
-        generate(
-            HFEngine.of(loaded), missing, decoding, seed=seed, batch_size=batch_size, keep=keep, progress=progress,
-            label="replies", n_before=len(asked) - len(missing),
-        )  # fmt: skip
+        with apply(loaded, interventions) if interventions else nullcontext() as applied:
+            generate(
+                HFEngine.of(loaded), missing, decoding, seed=seed, batch_size=batch_size, applied=applied, keep=keep,
+                stop=_quotation_ended if asked[0].form == "plain" else None, progress=progress, label=label,
+                n_before=len(asked) - len(missing),
+            )  # fmt: skip
     return [known[own.id] for own in asked]
 
 
-def _said(asked: Asked, text: str) -> str:
-    """The reply in a generation: in plain form what is said up to the end of quotation or line."""
-    return re.split(r'["\n]', text)[0].strip() if asked.form == "plain" else text.strip()
+def _quotation_ended(_: str, text: str) -> bool:
+    return _END.search(text) is not None
 
 
-def _reply(asked: Asked, generation: Generation) -> Reply:
-    return Reply(
-        asked.id,
-        asked.event,
-        asked.theme,
-        asked.valence,
-        asked.emotion,
-        _said(asked, generation.text),
-        generation.tokens,
-    )
+def _reply(asked: Asked, generation: Generation, tokenizer: Any) -> Reply:
+    """The reply in a generation: in plain form what is said up to the end of quotation or line, and its tokens."""
+    text, tokens = generation.text, generation.tokens
+    if asked.form == "plain" and _END.search(text):
+        text = _END.split(text)[0]
+        n = next((n for n in range(1, len(tokens)) if _END.search(tokenizer.decode(tokens[:n]))), len(tokens))
+        tokens = tokens[: n - 1]  # the token that ends the quotation is left out, with what else it may hold
+    return Reply(asked.id, asked.event, asked.theme, asked.valence, asked.emotion, text.strip(), tokens)
 
 
 def accepted(replies: Sequence[Reply], judge: EmotionJudge) -> list[bool]:

@@ -1,5 +1,8 @@
 """Activations of events under six commands: streams of every group, and means of heads and neurons.
 
+Read is the last token of the prompt, as in the original; or, with `replies`, the mean over the tokens of the reply from
+the k-th on, which says less about how a reply opens.
+
 Streams are kept whole, since directions are fitted by group and theme. Of heads and neurons only the mean over groups
 is kept, so that memory does not grow with the data.
 """
@@ -17,7 +20,7 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.datasets.emotions import EMOTIONS
 from leakmech.mechanism.activations.labelled import LabelledText, read_labelled
 from leakmech.models.load import LoadedModel
-from leakmech.studies.emotion_circuits.elicitation import Asked
+from leakmech.studies.emotion_circuits.elicitation import Asked, Reply
 
 STREAMS = ("resid_mid", "resid_post")
 """After attention and after the MLP of a layer."""
@@ -29,7 +32,7 @@ _EVENTS = 24
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a model holds at the last token of prompts that differ in the command."""
+    """What a model holds in prompts that differ in the command."""
 
     events: tuple[str, ...]
     themes: tuple[str, ...]
@@ -52,6 +55,8 @@ def read_groups(
     loaded: LoadedModel,
     asked: Sequence[Asked],
     *,
+    replies: Sequence[Reply] | None = None,
+    first: int = 0,
     streams: Sequence[str] = STREAMS,
     components: Sequence[str] = COMPONENTS,
     batch_size: int | str = "auto",
@@ -59,11 +64,15 @@ def read_groups(
 ) -> Reading:
     """Read every event under the six commands.
 
+    With `replies`, one for each of `asked`, their tokens from number `first` on are read; events with a reply that is
+    not longer are left out.
+
     Raises
     ------
     DatasetError
-        An event lacks a command.
+        An event lacks a command, or there is no event with six replies that are long enough.
     """
+    said = {reply.id: reply.tokens for reply in replies or ()}
     groups: dict[str, dict[str, Asked]] = {}
     for own in asked:
         if own.emotion is not None:
@@ -71,14 +80,20 @@ def read_groups(
     for event, own in groups.items():
         if lacking := [emotion for emotion in EMOTIONS if emotion not in own]:
             raise DatasetError(f"event {event!r}: there is no prompt that commands {', '.join(lacking)}")
-    events = list(groups)
+    events = [
+        event
+        for event, own in groups.items()
+        if replies is None or all(len(said[one.id]) > first for one in own.values())
+    ]
+    if not events:
+        raise DatasetError(f"emotion directions: no event has six replies of more than {first} tokens")
     found: dict[str, list[np.ndarray]] = {site: [] for site in streams}
     sums: dict[str, np.ndarray] = {}
     with progress("reading groups", total=len(events), done=0) as advance:
         for start in range(0, len(events), _EVENTS):
             some = events[start : start + _EVENTS]
             texts = [
-                LabelledText.at_last(groups[e][emotion].id, groups[e][emotion].ids)
+                _text(groups[e][emotion], None if replies is None else said[groups[e][emotion].id], first)
                 for e in some
                 for emotion in EMOTIONS
             ]
@@ -96,3 +111,10 @@ def read_groups(
         {site: np.concatenate(parts) for site, parts in found.items()},
         {site: own / len(events) for site, own in sums.items()},
     )  # fmt: skip
+
+
+def _text(asked: Asked, said: Sequence[int] | None, first: int) -> LabelledText:
+    if said is None:
+        return LabelledText.at_last(asked.id, asked.ids)
+    whole = (*asked.ids, *said)
+    return LabelledText(asked.id, whole, len(asked.ids) + first, len(whole))

@@ -21,6 +21,7 @@ def leakage_columns(summary: Mapping[str, Any]) -> dict[str, Any]:
         "valence_shift": overall["valence_shift"],
         **{f"auc_el_{polarity}": summary["conditions"][polarity]["auc_el"] for polarity in POLARITIES},
         **_topic(overall),
+        "on_task_rate": _on_task(summary),
     }
 
 
@@ -37,6 +38,12 @@ def _topic(overall: Mapping[str, Any]) -> dict[str, Any]:
         low, high = free.get(f"{name}_ci") or (None, None)
         row |= {f"topic_free_{name}": free.get(name), f"topic_free_{name}_low": low, f"topic_free_{name}_high": high}
     return row
+
+
+def _on_task(summary: Mapping[str, Any]) -> float | None:
+    """Share of the answers after injections that the model could have given without them; None if it is not told."""
+    rates = [summary["conditions"][polarity].get("on_task_rate") for polarity in POLARITIES]
+    return None if None in rates else sum(rates) / len(rates)
 
 
 def tilt_columns(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,10 +58,12 @@ def test_a_direction_of_the_word_alone_does_not_hold_for_another_wording():
     h, axes = planted()
     words = h + 3 * axes[6:12]  # what the word adds, beside the emotion
     other = h - h.mean(axis=1, keepdims=True)
-    assert min(cross_wording(words, other).values()) > 0.8  # the emotion is in both
+    assert min(cross_wording(commanded_directions(words), other).values()) > 0.8  # the emotion is in both
     generator = np.random.default_rng(3)
     only_words = 3 * axes[6:12] + generator.standard_normal((15, 6, 24))
-    assert np.mean(list(cross_wording(only_words, planted(strength=0, noise=1)[0]).values())) < 0.4
+    assert (
+        np.mean(list(cross_wording(commanded_directions(only_words), planted(strength=0, noise=1)[0]).values())) < 0.4
+    )
 
 
 def test_without_an_effect_the_null_is_not_beaten():

@@ -1,0 +1,34 @@
+"""Commands that run a whole study: emotion-circuits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leakmech.cli.console import out as console
+from leakmech.cli.console import print_tables
+from leakmech.cli.options import ConfigFile, Given, takes
+
+
+@takes("leakmech.studies.emotion_circuits.settings:EmotionCircuitsConfig")
+def emotion_circuits(
+    given: Given,
+    config: ConfigFile = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; one that holds this study is continued.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and write nothing.")] = False,
+) -> None:
+    """Find the circuits with which a model expresses six emotions, and what they are worth; continues --out."""
+    from leakmech.core.progress import rich_progress
+    from leakmech.core.terminal import say
+    from leakmech.studies.emotion_circuits.run import emotion_circuits as run
+    from leakmech.studies.emotion_circuits.run import study_cost
+
+    if dry_run:
+        console.print(study_cost(**given.over(out=out, config=config)).to_rich())
+        return
+    result = run(out=out, progress=rich_progress, say=say, **given.over(out=out, config=config))
+    print_tables(result)
+    console.print(f"report: {result.path / 'report.html'}")
+    console.print(f"run: {result.path}")

@@ -1,0 +1,88 @@
+"""How long the study will take, before it starts: tokens that its stages read and draw, and the time of a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from leakmech.datasets.emotions import EMOTIONS
+from leakmech.datasets.sev import VALENCES, Scenarios
+from leakmech.models.cost import FIXED_SECONDS, PEAK, UTILISATION, seconds_per_token, shape_of
+from leakmech.models.layout import Layout
+from leakmech.models.load import LoadedModel
+from leakmech.reports.tables import Table
+from leakmech.studies.emotion_circuits.settings import EmotionCircuitsConfig
+
+_PROMPT, _REPLY = 50, 25
+"""Tokens of a prompt, and of a reply."""
+_DECODED = 3
+"""A token that is drawn costs as much as this many that are read."""
+_METHODS = 6
+"""That are compared, beside random circuits."""
+_BACKWARD = 3
+"""A pass with gradients, in passes."""
+_SETS = 4
+"""Kinds of units times edits."""
+PAPER = ("Llama-3.2-3B-Instruct", "Qwen2.5-7B-Instruct")
+_FLOAT32 = 1 / 15
+"""Speed of float32 over that of bfloat16."""
+_ROWS = 64
+"""Prompts in a pass, whose logits take memory."""
+_COPIES = 3
+"""Streams of all groups that are in memory at once: at two sites, and in replies."""
+
+
+def token_passes(c: EmotionCircuitsConfig, n_layers: int, n_scenarios: Mapping[str, int]) -> dict[str, float]:
+    """Number of tokens that each stage reads, in passes through the whole model; a rough count."""
+    n = {split: own * len(VALENCES) for split, own in n_scenarios.items()}
+    e = len(EMOTIONS)
+    drawn = _PROMPT + _REPLY * _DECODED
+    judged = _PROMPT + _REPLY  # perplexity
+    tried = 2 + len(c.modulation_scales) + 2 * len(c.steering_strengths)
+    forms = 2 if c.form == "auto" else 1
+    leakage = c.leakage_samples * 4 * c.leakage_generations * 2 * drawn * 3 if c.diagnosis else 0
+    return {
+        "form": forms * n["tune"] * e * drawn,
+        "elicitation": n["fit"] * e * (drawn + judged),
+        "directions": n["fit"] * e * (_PROMPT + 2 * (_PROMPT + _REPLY)) + n["tune"] * e * _PROMPT,
+        "components": c.judged_events * e * _PROMPT * (_SETS * (2 + c.random_draws) + _BACKWARD),
+        "influence": c.influence_events * e * _PROMPT * 2 * n_layers * len(c.influence_strengths),
+        "strengths": tried * n["tune"] * e * (drawn + judged),
+        "comparison": (_METHODS + c.random_circuits) * n["test"] * e * (drawn + judged),
+        "outside": 5 * c.outside_prompts * e * (drawn + judged),
+        "bridge": leakage,
+    }
+
+
+def estimate(c: EmotionCircuitsConfig, loaded: LoadedModel, layout: Layout, splits: Mapping[str, Scenarios]) -> str:
+    """A line that says how long the stages will take on this machine, roughly."""
+    each = seconds_per_token(loaded)
+    counts = token_passes(c, layout.n_layers, {name: len(own) for name, own in splits.items()})
+    minutes = {name: count * each / 60 for name, count in counts.items()}
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in minutes.items() if value)
+    return f"about {sum(minutes.values()):.0f} minutes here ({parts})"
+
+
+def gpu_table(c: EmotionCircuitsConfig, splits: Mapping[str, Scenarios]) -> Table:
+    """What the study needs on one H100, by formula, for the configured model and those of the paper."""
+    own = c.model.rpartition("/")[2]
+    names = [own, *(name for name in PAPER if name != own)] if shape_of(own) else [*PAPER]
+    unknown = [] if shape_of(own) else [f"{c.model}: its shape is not known here, so nothing is said of it"]
+    rows = [_gpu_row(name, c, splits) for name in names]
+    header = ("model", "million tokens", "minutes", "GPU memory (GiB)", "memory (GiB)")
+    notes = [
+        f"one H100, {c.dtype}, by formula (leakmech.models.cost), expect a factor of three; nothing was measured",
+        *unknown,
+    ]
+    return Table("What the study of emotion circuits costs", header, rows, notes)
+
+
+def _gpu_row(name: str, c: EmotionCircuitsConfig, splits: Mapping[str, Scenarios]) -> list[str]:
+    shape = shape_of(name)
+    if shape is None:
+        raise AssertionError(f"{name} has a shape")
+    tokens = sum(token_passes(c, shape.layers, {split: len(own) for split, own in splits.items()}).values())
+    size, peak = (2, PEAK) if c.dtype in ("bfloat16", "float16") else (4, PEAK * _FLOAT32)
+    seconds = tokens * 2 * shape.parameters / (UTILISATION * peak) + FIXED_SECONDS
+    read = len(splits["fit"]) * len(VALENCES) * len(EMOTIONS) * shape.layers * shape.width * 4
+    gpu = (size * shape.parameters + _ROWS * (_PROMPT + _REPLY) * shape.vocabulary * size) / 2**30
+    return [name, f"{tokens / 1e6:.1f}", f"{seconds / 60:.0f}", f"{gpu:.0f}", f"{_COPIES * read / 2**30:.0f}"]

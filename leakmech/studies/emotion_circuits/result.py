@@ -1,0 +1,36 @@
+"""What a finished study of emotion circuits found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from leakmech.reports.tables import Table
+from leakmech.runs.result import Result
+
+
+@dataclass(frozen=True)
+class EmotionCircuits(Result):
+    """A finished study of emotion circuits.
+
+    Attributes
+    ----------
+    path
+        Its directory: ``summary.json``, ``tables/``, ``directions/``, ``replies/``, ``figures/``, ``report.html``.
+    summary
+        The main numbers: ``accuracy``, ``fluency``, ``collapse``, ``bridge`` and what each stage found.
+    """
+
+    kind = "study"
+
+    def tables(self) -> list[Table]:
+        """Accuracy of all methods beside what their replies are like; units; the bridge."""
+        from leakmech.studies.emotion_circuits.tables import study_tables
+
+        return study_tables(self.summary)
+
+    def report(self) -> Path:
+        """Write ``report.html`` and return its path."""
+        from leakmech.studies.emotion_circuits.report import write_report
+
+        return write_report(self.path)
