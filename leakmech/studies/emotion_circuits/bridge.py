@@ -12,6 +12,7 @@ Frozen sets are refused. Everything needs a finished diagnosis of the same model
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import pandas as pd
 from scipy.stats import hypergeom
 
 from leakmech.core.errors import RunDirectoryError
-from leakmech.core.store import read_json
+from leakmech.core.store import content_hash, read_json
 from leakmech.datasets.emotions import EMOTIONS
 from leakmech.datasets.samples import load_dataset, refuse_frozen
 from leakmech.interventions.files import save_interventions
@@ -61,11 +62,20 @@ def refuse_unfit_diagnosis(config: EmotionCircuitsConfig) -> None:
         )
 
 
+def diagnosis_key(found: Diagnosis) -> str:
+    """Names a diagnosis by what it diagnosed and how."""
+    return content_hash(str(found.record.fingerprint), str(found.record.config))[:8]
+
+
 def bridge(bench: Workbench) -> Fragment:
-    """Hold circuits against the diagnosis, and measure leakage without them."""
+    """Hold circuits against the diagnosis, and measure leakage without them; a diagnosis can be named later."""
     if bench.config.diagnosis is None:
         return {"bridge": {"skipped": "no diagnosis was named (--diagnosis RUN)"}}
     found = Diagnosis.load(bench.config.diagnosis)
+    return bench.run.part(f"bridge-{diagnosis_key(found)}", partial(_bridged, bench, found))
+
+
+def _bridged(bench: Workbench, found: Diagnosis) -> Fragment:
     layout, circuits = bench.layout, method_parts(bench).circuits["modulation"]
     cosines = _cosines(bench, found)
     bench.run.save_table("bridge_cosines", pd.DataFrame(cosines))
@@ -151,8 +161,9 @@ def _dampened(bench: Workbench, found: Diagnosis, union: Sequence[Component]) ->
         tokenizer=None if by_name else bench.loaded.tokenizer,
         interventions=files,
         dataset=c.leakage, limit=c.leakage_samples, generations=c.leakage_generations, seed=c.seed,
-        prompt_form=found.summary["prompt_form"], quick=c.quick, dtype=c.dtype, device=c.device,
-        bootstrap_draws=c.bootstrap_draws, out=bench.run.path / "leakage", progress=bench.progress,
+        prompt_form=found.summary["prompt_form"], tilt_completions=c.leakage_completions, quick=c.quick, dtype=c.dtype,
+        device=c.device, bootstrap_draws=c.bootstrap_draws, progress=bench.progress,
+        out=bench.run.path / f"leakage-{diagnosis_key(found)}",
     )  # fmt: skip
     frame: Any = measured.table("mitigations")
     frame = frame[frame["split"] == "test"] if "split" in frame else frame

@@ -25,7 +25,7 @@ from typing import Any
 
 from leakmech.core.errors import ConfigError, DatasetError, ModelError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.store import slug
+from leakmech.core.store import content_hash, slug
 from leakmech.datasets.sev import Scenarios, load_scenarios
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_configured
@@ -35,7 +35,8 @@ from leakmech.runs.directory import SCRIPT, began
 from leakmech.runs.run import Fragment, Run, run_path
 from leakmech.scoring.emotion_judges import load_judge
 from leakmech.scoring.semantic import load_encoder
-from leakmech.studies.emotion_circuits.bridge import bridge, refuse_unfit_diagnosis
+from leakmech.studies.diagnosis.result import Diagnosis
+from leakmech.studies.emotion_circuits.bridge import bridge, diagnosis_key, refuse_unfit_diagnosis
 from leakmech.studies.emotion_circuits.comparing import comparison, elicitation, form, outside, strengths
 from leakmech.studies.emotion_circuits.components import refuse_post_norm
 from leakmech.studies.emotion_circuits.cost import estimate, gpu_table
@@ -56,7 +57,6 @@ STAGES: Mapping[str, Callable[[Workbench], Fragment]] = {
     "strengths": strengths,
     "comparison": comparison,
     "outside": outside,
-    "bridge": bridge,
 }
 _LEAST_THEMES = 2
 
@@ -115,6 +115,7 @@ def emotion_circuits(
         loaded = load_configured(config, None if by_name else model, tokenizer)
         _refuse_unfit_model(config, loaded)
         fingerprint = loaded.fingerprint() | {name: own.content_hash for name, own in splits.items()}
+        fingerprint |= {"judges": content_hash(*(str(judge.details) for judge in judges)), "encoder": encoder.hash}
         facts: dict[str, Any] = {
             "model": loaded.info(),
             "judges": [dict(judge.details) for judge in judges],
@@ -122,7 +123,7 @@ def emotion_circuits(
             **({} if by_name else {SCRIPT: True}),
         }
         with Run.open(path, config, fingerprint, **facts) as run:
-            if run.finished:
+            if run.finished and not _lacks_bridge(config, path):
                 return EmotionCircuits.load(path)
             bench = Workbench(config, run, loaded, splits, judges, encoder, progress)
             if say is not None:
@@ -176,9 +177,18 @@ def _staged(bench: Workbench, started: float) -> EmotionCircuits:
             before = time.perf_counter()
             summary |= bench.run.part(name, partial(work, bench))
             timing[f"{name}_s"] = round(time.perf_counter() - before, 1)
+        summary |= bridge(bench)
         write_report(bench.run.path, summary)
     timing["total_s"] = round(time.perf_counter() - started, 1)
     return bench.run.finish(summary, timing, result=EmotionCircuits)
+
+
+def _lacks_bridge(config: EmotionCircuitsConfig, path: Path) -> bool:
+    """Was a finished run made without the diagnosis that is named now?"""
+    if config.diagnosis is None:
+        return False
+    made = path / "stages" / f"bridge-{diagnosis_key(Diagnosis.load(config.diagnosis))}.json"
+    return not made.exists()
 
 
 def _about(bench: Workbench) -> Fragment:

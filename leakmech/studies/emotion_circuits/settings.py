@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
@@ -26,6 +26,7 @@ class EmotionCircuitsConfig(StatisticsSettings, InferenceSettings):
 
     command: ClassVar[str] = "study emotion-circuits"
     kind: ClassVar[str] = "study"
+    grows: ClassVar[Collection[str] | None] = ("diagnosis",)
     title: ClassVar[str] = "Emotion circuits"
 
     dataset: str = Field("sev", description="scenarios with splits fit and tune: sev, or a file of that form")
@@ -59,10 +60,11 @@ class EmotionCircuitsConfig(StatisticsSettings, InferenceSettings):
     random_draws: int = Field(20, ge=1, description="random sets of as many units per layer beside each")
     random_circuits: int = Field(3, ge=1, description="random circuits in the comparison")
     modulation_scales: tuple[float, ...] = Field(
-        (1.0, 2.0, 4.0, 8.0), description="factors of what a circuit adds that are tried on tune"
+        (0.5, 1.0, 2.0, 4.0), description="factors of what a circuit adds that are tried on tune"
     )
     steering_strengths: tuple[float, ...] = Field(
-        (0.05, 0.1, 0.2, 0.4), description="steps of steering in each layer, in stream lengths, that are tried on tune"
+        (0.025, 0.05, 0.1, 0.2),
+        description="steps of steering a layer, in stream lengths, that are tried on tune",
     )
     fluency_bound: float = Field(
         2.0, gt=1, description="perplexity over that of uncommanded replies up to which a strength may be chosen"
@@ -73,6 +75,7 @@ class EmotionCircuitsConfig(StatisticsSettings, InferenceSettings):
     leakage: str = Field("hexl", description="samples on which leakage is measured with the circuits dampened")
     leakage_samples: int = Field(60, ge=3, description="how many of them")
     leakage_generations: int = Field(2, ge=1, description="answers per prompt there")
+    leakage_completions: int = Field(8, ge=5, description="completions of each stem for tilt there")
     leakage_draws: int = Field(2, ge=1, description="random unions of units that are dampened beside the circuits")
     quick: bool = Field(
         False,
