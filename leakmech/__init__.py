@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from leakmech.studies.benchmark.result import BenchResult
     from leakmech.studies.benchmark.run import bench
     from leakmech.studies.diagnosis.run import diagnose
+    from leakmech.studies.emotion_circuits.result import EmotionCircuits
+    from leakmech.studies.emotion_circuits.run import emotion_circuits
     from leakmech.studies.lora.run import merge_lora, train_lora
     from leakmech.studies.mitigation.evaluation import MitigationComparison, evaluate_mitigations
     from leakmech.studies.mitigation.mitigation import Mitigation
@@ -60,6 +62,7 @@ __all__ = [
     "Comparison",
     "DampenAttention",
     "Direction",
+    "EmotionCircuits",
     "Intervention",
     "LoraTrainingConfig",
     "MapQueries",
@@ -80,6 +83,7 @@ __all__ = [
     "cache_activations",
     "compare",
     "diagnose",
+    "emotion_circuits",
     "evaluate_mitigations",
     "export_annotation",
     "export_control_vector",
@@ -133,6 +137,8 @@ _HOMES = {
     "cache_activations": "leakmech.mechanism.activations.cache",
     "compare": "leakmech.studies.benchmark.comparison",
     "diagnose": "leakmech.studies.diagnosis.run",
+    "EmotionCircuits": "leakmech.studies.emotion_circuits.result",
+    "emotion_circuits": "leakmech.studies.emotion_circuits.run",
     "export_annotation": "leakmech.studies.annotation.exporting",
     "export_control_vector": "leakmech.interventions.control_vectors",
     "fold": "leakmech.interventions.fold",

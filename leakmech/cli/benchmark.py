@@ -90,10 +90,10 @@ def compare(
     config: ConfigOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder for comparison.json, the table and a forest plot.")] = None,
 ) -> None:
-    """Compare finished runs over the same samples."""
-    from leakmech.studies.benchmark.comparison import compare as run
+    """Compare finished runs over the same samples, or studies over the same events."""
+    from leakmech.studies.results import compare_results
 
-    found = run(runs, **given.over(config=config))
+    found = compare_results(runs, **given.over(config=config))
     console.print(found.to_table().to_rich())
     if out:
         console.print(f"comparison: {found.save(out)}")

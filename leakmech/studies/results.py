@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from leakmech.core.errors import RunDirectoryError
+from leakmech.core.errors import RunDirectoryError, UsageError
 from leakmech.runs.directory import RunRecord
 from leakmech.runs.result import Result
 
@@ -57,3 +59,22 @@ def load_result(path: str | Path) -> Result:
 def _result(home: tuple[str, str]) -> type[Result]:
     module, name = home
     return getattr(import_module(f"leakmech.studies.{module}"), name)
+
+
+def compare_results(runs: Sequence[str | Path], **settings: Any) -> Any:
+    """Compare finished benchmarks, or finished studies of emotion circuits; the first run says which.
+
+    Returns
+    -------
+    Comparison or StudyComparison
+        Either has ``.to_table()`` and ``.save(folder)``.
+    """
+    if runs and RunRecord.read(runs[0]).command == "study emotion-circuits":
+        from leakmech.studies.emotion_circuits.comparison import compare_studies
+
+        if other := sorted(settings.keys() - {"seed", "draws"}):
+            raise UsageError(f"compare: {other[0]} is for benchmarks; studies take seed and draws")
+        return compare_studies(runs, **settings)
+    from leakmech.studies.benchmark.comparison import compare
+
+    return compare(runs, **settings)

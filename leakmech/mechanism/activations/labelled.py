@@ -1,13 +1,12 @@
-"""Activations of any token ids, each with the span that is averaged: for texts that are no conditions of samples.
+"""Activations of any token ids, each with the spans that are averaged: for texts that are no conditions of samples.
 
 Rows go in batches of like length, padded on the left; a value depends on its own row only. A span of one token is that
-token. Averages are in float32.
+token. Averages are in float32. Several spans of a text are read in one pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +16,6 @@ from torch import Tensor
 
 from leakmech.core.errors import ActivationError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.interventions.base import Intervention
-from leakmech.interventions.hooks import apply
-from leakmech.interventions.positions import PromptSpans
 from leakmech.mechanism.activations.run import TokenPick, checked_layers
 from leakmech.mechanism.bridge import read_sites
 from leakmech.models.batching import in_batches, padded_left
@@ -31,18 +27,16 @@ from leakmech.models.sites import parse_sites
 
 @dataclass(frozen=True)
 class LabelledText:
-    """Token ids under a free label, and the tokens that are read: from `first` up to `end`, which is not."""
+    """Token ids under a free label, and the spans that are read: from a first token up to an end, which is not."""
 
     label: str
     ids: tuple[int, ...]
-    first: int
-    end: int
+    spans: tuple[tuple[int, int], ...]
 
     def __post_init__(self) -> None:
-        if not 0 <= self.first < self.end <= len(self.ids):
-            raise ActivationError(
-                f"text {self.label!r}: tokens {self.first} to {self.end} are not among its {len(self.ids)}"
-            )
+        for first, end in self.spans:
+            if not 0 <= first < end <= len(self.ids):
+                raise ActivationError(f"text {self.label!r}: tokens {first} to {end} are not among its {len(self.ids)}")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -50,7 +44,7 @@ class LabelledText:
     @classmethod
     def at_last(cls, label: str, ids: Sequence[int]) -> LabelledText:
         """The last token of a text."""
-        return cls(label, tuple(ids), len(ids) - 1, len(ids))
+        return cls(label, tuple(ids), ((len(ids) - 1, len(ids)),))
 
 
 @torch.inference_mode()
@@ -60,23 +54,23 @@ def read_labelled(
     *,
     sites: Sequence[str] = ("resid_post",),
     layers: Sequence[int] | None = None,
-    interventions: Sequence[Intervention] = (),
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
-) -> dict[str, Float[np.ndarray, "text layer width"]]:
-    """Mean activations over the span of every text, by site, in the order of `texts`.
-
-    Under `interventions` a whole text counts as a prompt: ``last_prompt`` and ``newest`` are its last token.
+) -> dict[str, Float[np.ndarray, "text span layer width"]]:
+    """Mean activations over the spans of every text, by site, in the order of `texts`.
 
     Raises
     ------
     ActivationError
-        There is no text.
+        There is no text, or one has another number of spans.
     ConfigError, ModelError
         A site or layer is unknown, or a text is longer than the model can read.
     """
     if not texts:
         raise ActivationError("activations: there is no text to read")
+    n_spans = len(texts[0].spans)
+    if other := next((text for text in texts if len(text.spans) != n_spans), None):
+        raise ActivationError(f"text {other.label!r}: has {len(other.spans)} spans, and others have {n_spans}")
     layout = layout_of(loaded.model)
     names = parse_sites(sites, layout)
     chosen = checked_layers(layers, layout)
@@ -86,13 +80,10 @@ def read_labelled(
         own = [texts[number] for number in numbers]
         inputs = padded_left([torch.tensor(text.ids) for text in own], loaded.device)
         width = inputs["input_ids"].shape[1]
-        spans = torch.tensor([[[width - len(text) + place for place in (text.first, text.end)]] for text in own])
-        pick = TokenPick(spans, [0], width).to(loaded.device)
-        with apply(loaded, interventions) if interventions else nullcontext() as applied:
-            told = applied.positions([PromptSpans(len(text)) for text in own]) if applied else nullcontext()
-            with told:
-                found = read_sites(loaded, inputs, sites=names, layers=chosen, pick=lambda x: pick(x.float()))
-        return {site: torch.cat([found[site, layer] for layer in chosen], dim=1).cpu() for site in names}
+        spans = torch.tensor([[[width - len(text) + place for place in span] for span in text.spans] for text in own])
+        pick = TokenPick(spans, range(n_spans), width).to(loaded.device)
+        found = read_sites(loaded, inputs, sites=names, layers=chosen, pick=lambda x: pick(x.float()))
+        return {site: torch.stack([found[site, layer] for layer in chosen], dim=2).cpu() for site in names}
 
     values: dict[str, np.ndarray] = {}
     for numbers, found in in_batches(

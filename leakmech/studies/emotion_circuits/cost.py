@@ -18,10 +18,14 @@ _DECODED = 3
 """A token that is drawn costs as much as this many that are read."""
 _METHODS = 6
 """That are compared, beside random circuits."""
-_BACKWARD = 3
-"""A pass with gradients, in passes."""
+_LEAST = 60
+"""A pass over a few tokens costs as much as one over this many: weights are read from memory once a pass."""
 _SETS = 4
 """Kinds of units times edits."""
+_LEAKAGE = 8
+"""Prompts of a sample: four of leakage, and as many of relevant affect."""
+MITIGATE_ROWS = ("base", "oracle")
+"""That stand beside the dampened circuits."""
 PAPER = ("Llama-3.2-3B-Instruct", "Qwen2.5-7B-Instruct")
 _FLOAT32 = 1 / 15
 """Speed of float32 over that of bfloat16."""
@@ -34,23 +38,30 @@ _COPIES = 3
 def token_passes(c: EmotionCircuitsConfig, n_layers: int, n_scenarios: Mapping[str, int]) -> dict[str, float]:
     """Number of tokens that each stage reads, in passes through the whole model; a rough count."""
     n = {split: own * len(VALENCES) for split, own in n_scenarios.items()}
-    e = len(EMOTIONS)
-    drawn = _PROMPT + _REPLY * _DECODED
+    e, drawn = len(EMOTIONS), _drawn(c, 1)
     judged = _PROMPT + _REPLY  # perplexity
-    tried = 2 + len(c.modulation_scales) + 2 * len(c.steering_strengths)
+    tried = len(c.modulation_scales) + 2 * len(c.steering_strengths)
+    edited = _METHODS - 2 + c.random_circuits
     forms = 2 if c.form == "auto" else 1
-    leakage = c.leakage_samples * 4 * c.leakage_generations * 2 * drawn * 3 if c.diagnosis else 0
+    rows = 1 + len(MITIGATE_ROWS) + c.leakage_draws
+    leakage = rows * c.leakage_samples * _LEAKAGE * (c.leakage_generations * drawn + c.leakage_completions * judged)
     return {
         "form": forms * n["tune"] * e * drawn,
         "elicitation": n["fit"] * e * (drawn + judged),
-        "directions": n["fit"] * e * (_PROMPT + 2 * (_PROMPT + _REPLY)) + n["tune"] * e * _PROMPT,
-        "components": c.judged_events * e * _PROMPT * (_SETS * (2 + c.random_draws) + _BACKWARD),
-        "influence": c.influence_events * e * _PROMPT * 2 * n_layers * len(c.influence_strengths),
-        "strengths": tried * n["tune"] * e * (drawn + judged),
-        "comparison": (_METHODS + c.random_circuits) * n["test"] * e * (drawn + judged),
-        "outside": 5 * c.outside_prompts * e * (drawn + judged),
-        "bridge": leakage,
+        "directions": n["fit"] * e * (_PROMPT + _REPLY) + n["tune"] * e * _PROMPT,
+        "components": e * max(_LEAST, c.judged_events) * _SETS * (2 + c.random_draws),
+        "influence": e * max(_LEAST, c.influence_events) * 2 * n_layers * len(c.influence_strengths),
+        "strengths": tried * e * n["tune"] * (_drawn(c, n["tune"]) + judged) + 2 * n["tune"] * e * (drawn + judged),
+        "comparison": edited * e * n["test"] * (_drawn(c, n["test"]) + judged) + 2 * n["test"] * e * (drawn + judged),
+        "outside": 3 * e * c.outside_prompts * (_drawn(c, c.outside_prompts) + judged),
+        "bridge": leakage if c.diagnosis else 0,
     }
+
+
+def _drawn(c: EmotionCircuitsConfig, rows: int) -> float:
+    """Tokens, by row, that drawing a reply costs: a step of few rows costs as much as one of many."""
+    step = max(_DECODED, _LEAST / rows) if rows > 1 else _DECODED
+    return _PROMPT + min(_REPLY, c.max_new_tokens) * step
 
 
 def estimate(c: EmotionCircuitsConfig, loaded: LoadedModel, layout: Layout, splits: Mapping[str, Scenarios]) -> str:

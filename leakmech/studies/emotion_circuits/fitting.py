@@ -22,7 +22,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from leakmech.core.errors import DatasetError
 from leakmech.core.tensor_files import tensor_files
 from leakmech.datasets.emotions import EMOTIONS
 from leakmech.mechanism.activations.labelled import LabelledText, read_labelled
@@ -56,27 +55,29 @@ def directions(bench: Workbench) -> Fragment:
     """Fit all sets of directions, judge them, save those of the recipe, and keep what commands add to units."""
     asked = bench.asked("fit")
     middle = middle_site(bench)
-    reading = read_groups(bench.loaded, asked, streams=tuple({middle: 0, POST: 0}), **bench.running)
-    replies = bench.elicit(asked, "fit")
+    replies, k = bench.elicit(asked, "fit"), bench.config.late_tokens
+    read = read_groups(
+        bench.loaded, asked, replies=replies, late=k, streams=tuple({middle: 0, POST: 0}), **bench.running
+    )
+    reading = read["last"]
     first = accepted(replies, bench.judges[0])
     complete = groups(replies, first)
-    late = _late(bench, asked, replies)
     sets: Sets = {"recipe": _fitted(reading, POST)}
     skipped: dict[str, str] = {}
     if len(complete) >= LEAST_ACCEPTED:
         sets["accepted"] = _fitted(reading, POST, complete)
     else:
         skipped["accepted"] = f"{len(complete)} complete groups of accepted replies, {LEAST_ACCEPTED} are needed"
-    for name, own in late.items():
-        if isinstance(own, Reading):
-            sets[name] = _fitted(own, POST)
+    for name, first_read in (("reply", 0), ("late", k)):
+        if name in read:
+            sets[name] = _fitted(read[name], POST)
         else:
-            skipped[name] = own
+            skipped[name] = f"no event has six replies of more than {first_read} tokens"
     sets["neutral-out"] = _without_neutral(bench, sets["recipe"])
-    rows = _quality(bench, reading, late, sets)
+    rows = _quality(bench, read, sets)
     bench.run.save_table("directions", pd.DataFrame(rows))
     norms = np.sqrt((reading.streams[POST].astype(np.float64) ** 2).sum(axis=-1).mean(axis=(0, 1)))
-    late_units = late["late"].changes if isinstance(late["late"], Reading) else {}
+    late_units = read["late"].changes if "late" in read else {}
     bench.run.save_arrays(
         "directions",
         middle=_fitted(reading, middle),
@@ -111,23 +112,10 @@ def _fitted(reading: Reading, site: str, events: list[str] | None = None) -> Flo
     return np.stack([commanded_directions(reading.of(site, layer)[chosen]) for layer in range(n_layers)], axis=1)
 
 
-def _late(bench: Workbench, asked: Any, replies: Any) -> dict[str, Reading | str]:
-    """What is read in the replies, whole and without their first tokens; a reason where they are too short."""
-    found: dict[str, Reading | str] = {}
-    for name, first in (("reply", 0), ("late", bench.config.late_tokens)):
-        try:
-            found[name] = read_groups(
-                bench.loaded, asked, replies=replies, first=first, streams=(POST,), **bench.running
-            )
-        except DatasetError as error:
-            found[name] = str(error)
-    return found
-
-
 def _without_neutral(bench: Workbench, recipe: np.ndarray) -> np.ndarray:
     neutral = [own for own in bench.asked("fit", [None]) if own.valence == "neutral"]
     texts = [LabelledText.at_last(own.id, own.ids) for own in neutral]
-    h = read_labelled(bench.loaded, texts, sites=[POST], **bench.running)[POST].astype(np.float64)
+    h = read_labelled(bench.loaded, texts, sites=[POST], **bench.running)[POST][:, 0].astype(np.float64)
     left = [
         without(recipe[:, layer], neutral_components(h[:, layer], share=_NEUTRAL_SHARE)) for layer in range(h.shape[1])
     ]
@@ -145,13 +133,14 @@ class _Held:
     other: Reading | None
 
 
-def _quality(bench: Workbench, reading: Reading, late: Mapping[str, Reading | str], sets: Sets) -> list[dict[str, Any]]:
-    second = read_groups(bench.loaded, bench.asked("tune", wording="second"), streams=(POST,), **bench.running)
+def _quality(bench: Workbench, read: Mapping[str, Reading], sets: Sets) -> list[dict[str, Any]]:
+    reworded = bench.asked("tune", wording="second")
+    second = read_groups(bench.loaded, reworded, streams=(POST,), components=(), **bench.running)["last"]
     embedded = embedding_vectors(bench.loaded)
     rows = []
     for name, vectors in sets.items():
-        own = late.get(name)
-        held = _Held(own if isinstance(own, Reading) else reading, None if isinstance(own, Reading) else second)
+        in_replies = name in read
+        held = _Held(read[name] if in_replies else read["last"], None if in_replies else second)
         for layer in range(vectors.shape[1]):
             row = _quality_row(bench, held, vectors[:, layer], layer)
             row["cosine_recipe"] = float(np.diagonal(cosines(vectors[:, layer], sets["recipe"][:, layer])).mean())

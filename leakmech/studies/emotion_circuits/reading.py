@@ -1,7 +1,7 @@
 """Activations of events under six commands: streams of every group, and means of heads and neurons.
 
-Read is the last token of the prompt, as in the original; or, with `replies`, the mean over the tokens of the reply from
-the k-th on, which says less about how a reply opens.
+Read is the last token of the prompt, as in the original, and with `replies` also the mean over the tokens of the reply,
+and of those from the k-th on, which say less about how a reply opens.
 
 Streams are kept whole, since directions are fitted by group and theme. Of heads and neurons only the mean over groups
 is kept, so that memory does not grow with the data.
@@ -26,7 +26,7 @@ STREAMS = ("resid_mid", "resid_post")
 """After attention and after the MLP of a layer."""
 COMPONENTS = ("z", "mlp_post")
 """What heads and neurons write from."""
-_EVENTS = 24
+_EVENTS = 12
 """Groups that are read at a time."""
 
 
@@ -56,23 +56,49 @@ def read_groups(
     asked: Sequence[Asked],
     *,
     replies: Sequence[Reply] | None = None,
-    first: int = 0,
+    late: int = 0,
     streams: Sequence[str] = STREAMS,
     components: Sequence[str] = COMPONENTS,
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
-) -> Reading:
-    """Read every event under the six commands.
+) -> dict[str, Reading]:
+    """Read every event under the six commands, by what is read of it, in one pass.
 
-    With `replies`, one for each of `asked`, their tokens from number `first` on are read; events with a reply that is
-    not longer are left out.
+    ``last`` is the last token of the prompt. With `replies`, one for each of `asked`, ``reply`` is the mean over the
+    tokens of the reply and ``late`` that without its first `late` tokens; events with a reply that is too short are
+    left out there, and where that is all of them there is no such reading.
 
     Raises
     ------
     DatasetError
-        An event lacks a command, or there is no event with six replies that are long enough.
+        An event lacks a command.
     """
     said = {reply.id: reply.tokens for reply in replies or ()}
+    firsts = {"last": -1} | ({} if replies is None else {"reply": 0, "late": late})
+    groups = _by_event(asked)
+    collected = {name: _Collected() for name in firsts}
+    events = list(groups)
+    with progress("reading groups", total=len(events), done=0) as advance:
+        for start in range(0, len(events), _EVENTS):
+            some = events[start : start + _EVENTS]
+            own = [groups[event][emotion] for event in some for emotion in EMOTIONS]
+            texts = [_text(one, said.get(one.id, ()), firsts) for one in own]
+            values = read_labelled(loaded, texts, sites=[*streams, *components], batch_size=batch_size)
+            lengths = np.array([len(said.get(one.id, ())) for one in own]).reshape(len(some), len(EMOTIONS))
+            for span, (name, first) in enumerate(firsts.items()):
+                long = np.array([min(own_lengths) > first for own_lengths in lengths.tolist()])
+                shaped = {
+                    site: part[:, span].reshape(len(some), len(EMOTIONS), *part.shape[2:])[long]
+                    for site, part in values.items()
+                }
+                kept = [event for event, there in zip(some, long.tolist(), strict=True) if there]
+                collected[name].add(kept, shaped, streams=streams, components=components)
+            advance(len(some))
+    themes = {event: own[EMOTIONS[0]].theme for event, own in groups.items()}
+    return {name: own.reading(themes) for name, own in collected.items() if own.events}
+
+
+def _by_event(asked: Sequence[Asked]) -> dict[str, dict[str, Asked]]:
     groups: dict[str, dict[str, Asked]] = {}
     for own in asked:
         if own.emotion is not None:
@@ -80,41 +106,44 @@ def read_groups(
     for event, own in groups.items():
         if lacking := [emotion for emotion in EMOTIONS if emotion not in own]:
             raise DatasetError(f"event {event!r}: there is no prompt that commands {', '.join(lacking)}")
-    events = [
-        event
-        for event, own in groups.items()
-        if replies is None or all(len(said[one.id]) > first for one in own.values())
-    ]
-    if not events:
-        raise DatasetError(f"emotion directions: no event has six replies of more than {first} tokens")
-    found: dict[str, list[np.ndarray]] = {site: [] for site in streams}
-    sums: dict[str, np.ndarray] = {}
-    with progress("reading groups", total=len(events), done=0) as advance:
-        for start in range(0, len(events), _EVENTS):
-            some = events[start : start + _EVENTS]
-            texts = [
-                _text(groups[e][emotion], None if replies is None else said[groups[e][emotion].id], first)
-                for e in some
-                for emotion in EMOTIONS
-            ]
-            values = read_labelled(loaded, texts, sites=[*streams, *components], batch_size=batch_size)
-            shaped = {site: own.reshape(len(some), len(EMOTIONS), *own.shape[1:]) for site, own in values.items()}
-            for site in streams:
-                found[site].append(shaped[site])
-            for site in components:
-                total = shaped[site].astype(np.float64).sum(axis=0)
-                sums[site] = sums[site] + total if site in sums else total
-            advance(len(some))
-    themes = tuple(groups[event][EMOTIONS[0]].theme for event in events)
-    return Reading(
-        tuple(events), themes,
-        {site: np.concatenate(parts) for site, parts in found.items()},
-        {site: own / len(events) for site, own in sums.items()},
-    )  # fmt: skip
+    return groups
 
 
-def _text(asked: Asked, said: Sequence[int] | None, first: int) -> LabelledText:
-    if said is None:
-        return LabelledText.at_last(asked.id, asked.ids)
-    whole = (*asked.ids, *said)
-    return LabelledText(asked.id, whole, len(asked.ids) + first, len(whole))
+def _text(asked: Asked, said: Sequence[int], firsts: Mapping[str, int]) -> LabelledText:
+    """A prompt and its reply, with the spans that are read; a reply that is too short lends its last token."""
+    n, whole = len(asked.ids), (*asked.ids, *said)
+    spans = [
+        (n - 1, n) if first < 0 else (min(n + first, len(whole) - 1), len(whole)) for first in firsts.values()
+    ]  # fmt: skip
+    return LabelledText(asked.id, whole, tuple(spans))
+
+
+class _Collected:
+    """Groups so far: streams whole, of heads and neurons the sum."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self._streams: dict[str, list[np.ndarray]] = {}
+        self._sums: dict[str, np.ndarray] = {}
+
+    def add(
+        self,
+        events: Sequence[str],
+        values: Mapping[str, np.ndarray],
+        *,
+        streams: Sequence[str],
+        components: Sequence[str],
+    ) -> None:
+        self.events += events
+        for site in streams:
+            self._streams.setdefault(site, []).append(values[site])
+        for site in components:
+            total = values[site].astype(np.float64).sum(axis=0)
+            self._sums[site] = self._sums[site] + total if site in self._sums else total
+
+    def reading(self, themes: Mapping[str, str]) -> Reading:
+        return Reading(
+            tuple(self.events), tuple(themes[event] for event in self.events),
+            {site: np.concatenate(parts) for site, parts in self._streams.items()},
+            {site: own / len(self.events) for site, own in self._sums.items()},
+        )  # fmt: skip

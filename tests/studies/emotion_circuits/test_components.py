@@ -17,7 +17,7 @@ from leakmech.models.components import Component
 from leakmech.models.layout import layout_of
 from leakmech.studies.emotion_circuits.components import circuit, head_scores, jaccard, modulation, neuron_scores
 from leakmech.studies.emotion_circuits.directions import changes, commanded_directions
-from leakmech.studies.emotion_circuits.elicitation import ask
+from leakmech.studies.emotion_circuits.elicitation import Reply, ask
 from leakmech.studies.emotion_circuits.reading import read_groups
 
 
@@ -33,7 +33,7 @@ def asked(model):
 
 @pytest.fixture(scope="module")
 def reading(model, asked):
-    return read_groups(model, asked)
+    return read_groups(model, asked)["last"]
 
 
 def test_groups_are_read_at_the_last_token_in_the_order_of_the_emotions(model, asked, reading):
@@ -42,10 +42,10 @@ def test_groups_are_read_at_the_last_token_in_the_order_of_the_emotions(model, a
     one = next(own for own in asked if own.event == reading.events[2] and own.emotion == "surprise")
     alone = read_labelled(model, [LabelledText.at_last("x", one.ids)], sites=["resid_mid", "z"])
     np.testing.assert_allclose(
-        reading.of("resid_mid", 1)[2, EMOTIONS.index("surprise")], alone["resid_mid"][0, 1], atol=1e-4
+        reading.of("resid_mid", 1)[2, EMOTIONS.index("surprise")], alone["resid_mid"][0, 0, 1], atol=1e-4
     )
     every = [LabelledText.at_last(own.id, own.ids) for own in asked if own.emotion == "fear"]
-    mean = read_labelled(model, every, sites=["z"])["z"].mean(axis=0)
+    mean = read_labelled(model, every, sites=["z"])["z"][:, 0].mean(axis=0)
     np.testing.assert_allclose(reading.means["z"][EMOTIONS.index("fear")], mean, atol=1e-4)
     np.testing.assert_allclose(reading.changes["z"].sum(axis=0), 0, atol=1e-6)
 
@@ -62,10 +62,26 @@ def test_scores_are_what_the_projection_falls_by_when_the_unit_is_zeroed(model, 
         (AblateHeads([f"L{layer}H2"], method="zero"), "resid_mid", heads[emotion, layer, 2]),
         (AblateNeurons([f"L{layer}N5"], method="zero"), "resid_post", neurons[emotion, layer, 5]),
     ):
-        before = read_labelled(model, texts, sites=[site], layers=[layer])[site].mean(axis=0)[0]
+        before = read_labelled(model, texts, sites=[site], layers=[layer])[site].mean(axis=0)[0, 0]
         with apply(model.model, [edit]):
-            now = read_labelled(model, texts, sites=[site], layers=[layer])[site].mean(axis=0)[0]
+            now = read_labelled(model, texts, sites=[site], layers=[layer])[site].mean(axis=0)[0, 0]
         assert (before - now) @ after[site][layer][emotion] == pytest.approx(scores, abs=1e-4)
+
+
+def test_replies_are_read_in_the_same_pass_and_short_ones_leave_their_event_out(model, asked, reading):
+    tokens = {own.id: tuple(range(40, 43 + place % 3)) for place, own in enumerate(asked)}
+    tokens[asked[0].id] = (40, 41)
+    replies = [Reply(own.id, own.event, own.theme, own.valence, own.emotion, "", tokens[own.id]) for own in asked]
+    found = read_groups(model, asked, replies=replies, late=2, streams=("resid_post",))
+    np.testing.assert_allclose(found["last"].streams["resid_post"], reading.streams["resid_post"], atol=1e-4)
+    assert found["reply"].events == reading.events
+    assert found["late"].events == reading.events[1:]
+    one = asked[-1]
+    n, whole = len(one.ids), (*one.ids, *tokens[one.id])
+    alone = read_labelled(model, [LabelledText("x", whole, ((n, len(whole)), (n + 2, len(whole))))])["resid_post"][0]
+    for span, name in enumerate(("reply", "late")):
+        np.testing.assert_allclose(found[name].streams["resid_post"][-1, -1], alone[span], atol=1e-4)
+    assert "late" not in read_groups(model, asked, replies=replies, late=9)
 
 
 def test_a_circuit_has_the_first_units_of_each_layer():
@@ -92,7 +108,7 @@ def test_modulation_adds_to_the_units_what_the_command_adds(model, asked, readin
     with apply(model.model, [everywhere]):
         now = read_labelled(model, text, sites=["z", "mlp_post"])
     width = slice(3 * layout.d_head, 4 * layout.d_head)
-    np.testing.assert_allclose((now["z"] - before["z"])[0, 0, width], 2 * z[0, 3], atol=1e-4)
+    np.testing.assert_allclose((now["z"] - before["z"])[0, 0, 0, width], 2 * z[0, 3], atol=1e-4)
     with pytest.raises(UsageError, match="the circuit has no units"):
         modulation([], own, layout)
 

@@ -13,13 +13,20 @@ from typer.testing import CliRunner
 
 import leakmech
 from leakmech.cli.app import app
-from leakmech.core.errors import ConfigError, DatasetError, InterruptedRunError, ModelError, RunDirectoryError
+from leakmech.core.errors import (
+    ConfigError,
+    DatasetError,
+    InterruptedRunError,
+    ModelError,
+    RunDirectoryError,
+    UsageError,
+)
 from leakmech.core.rows import user_rows
 from leakmech.datasets.emotions import EMOTIONS
 from leakmech.datasets.sev import scenario_file
 from leakmech.models.layout import layout_of
 from leakmech.studies.emotion_circuits.run import STAGES, emotion_circuits
-from leakmech.studies.results import load_result
+from leakmech.studies.results import compare_results, load_result
 
 FEAR, HAPPINESS = "L1H2", "L1H1"
 FEAR_NEURON, HAPPINESS_NEURON, DECOY = "L2N5", "L2N9", "L2N40"
@@ -221,3 +228,20 @@ def test_a_copied_study_still_opens(study, tmp_path):
     copy = shutil.copytree(study.path, tmp_path / "copy")
     assert load_result(copy).summary["study"] == "emotion-circuits"
     assert np.isfinite(load_result(copy).table("fluency")["words"]).all()
+
+
+def test_compare_knows_studies(study, tmp_path):
+    copy = shutil.copytree(study.path, tmp_path / "copy")
+    out = tmp_path / "compared"
+    shown = CliRunner().invoke(app, ["compare", str(study.path), str(copy), "--out", str(out)], terminal_width=200)
+    assert shown.exit_code == 0, shown.output
+    rows = pd.read_csv(out / "studies.csv")
+    assert rows["method"].tolist() == ["none", "prompting", "steering", "modulation"] * 2
+    assert (rows["difference"].dropna() == 0).all()
+    record = json.loads((copy / "run.json").read_text())
+    record["fingerprint"]["test"] = "of other events"
+    (copy / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UsageError, match="was tested on other events"):
+        compare_results([study.path, copy])
+    with pytest.raises(UsageError, match="margin is for benchmarks"):
+        compare_results([study.path, copy], margin=0.1)
