@@ -90,6 +90,9 @@ def cost(shape: Shape, n_prompts: int, n_rows: int) -> Cost:
     return Cost(seconds, memory)
 
 
+SCORED = 2.5
+"""A token whose probability is taken costs as much as this many that are only read: the vocabulary, and a softmax in
+float64 (with the embedded model on two CPU cores tilt took two to three times as long as reading; 2026-11-27)."""
 _TIMED = (8, 64)  # rows and tokens of the pass that is timed
 
 

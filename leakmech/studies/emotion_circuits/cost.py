@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from leakmech.datasets.emotions import EMOTIONS
 from leakmech.datasets.sev import VALENCES, Scenarios
-from leakmech.models.cost import FIXED_SECONDS, PEAK, UTILISATION, seconds_per_token, shape_of
+from leakmech.models.cost import FIXED_SECONDS, PEAK, SCORED, UTILISATION, seconds_per_token, shape_of
 from leakmech.models.layout import Layout
 from leakmech.models.load import LoadedModel
 from leakmech.reports.tables import Table
@@ -39,7 +39,7 @@ def token_passes(c: EmotionCircuitsConfig, n_layers: int, n_scenarios: Mapping[s
     """Number of tokens that each stage reads, in passes through the whole model; a rough count."""
     n = {split: own * len(VALENCES) for split, own in n_scenarios.items()}
     e, drawn = len(EMOTIONS), _drawn(c, 1)
-    judged = _PROMPT + _REPLY  # perplexity
+    judged = _PROMPT + _REPLY * SCORED  # perplexity
     tried = len(c.modulation_scales) + 2 * len(c.steering_strengths)
     edited = _METHODS - 2 + c.random_circuits
     forms = 2 if c.form == "auto" else 1

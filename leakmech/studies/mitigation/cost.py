@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from leakmech.datasets.facts import load_facts
 from leakmech.datasets.samples import load_dataset
-from leakmech.models.cost import NEW_TOKENS, PROMPT_TOKENS, SHAPES, cost, seconds_per_token
+from leakmech.models.cost import NEW_TOKENS, PROMPT_TOKENS, SCORED, SHAPES, cost, seconds_per_token
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.reports.tables import Table
@@ -65,7 +65,7 @@ def planned(config: MitigateConfig, families: Sequence[Family], *, given: int, l
         return Part(name, cells, cells * answers, cells * more)
 
     def tilt(samples: int) -> int:
-        return samples * conditions * config.tilt_completions * _COMPLETION
+        return round(samples * conditions * config.tilt_completions * _COMPLETION * SCORED)
 
     parts = []
     if config.diagnosis == OWN:
