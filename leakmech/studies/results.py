@@ -27,7 +27,7 @@ _FOLDERS = {
 """What is made in one go has no record of a run: by the file that says what it is."""
 
 
-def load_result(path: str | Path) -> Result:
+def load_found(path: str | Path) -> Result:
     """The result of a finished run of any kind.
 
     Parameters
@@ -48,15 +48,15 @@ def load_result(path: str | Path) -> Result:
     """
     for file, home in _FOLDERS.items():
         if (Path(path) / file).exists():
-            return _result(home).load(path)
+            return _found(home).load(path)
     record = RunRecord.read(path)
     kind = record.command if record.kind == "study" else record.kind
     if kind not in _RESULTS:
         raise RunDirectoryError(f"{path}: is a run of kind {kind!r}, which this leakmech does not know")
-    return _result(_RESULTS[kind]).load(path)
+    return _found(_RESULTS[kind]).load(path)
 
 
-def _result(home: tuple[str, str]) -> type[Result]:
+def _found(home: tuple[str, str]) -> Any:
     module, name = home
     return getattr(import_module(f"leakmech.studies.{module}"), name)
 
@@ -70,11 +70,7 @@ def compare_results(runs: Sequence[str | Path], **settings: Any) -> Any:
         Either has ``.to_table()`` and ``.save(folder)``.
     """
     if runs and RunRecord.read(runs[0]).command == "study emotion-circuits":
-        from leakmech.studies.emotion_circuits.comparison import compare_studies
-
         if other := sorted(settings.keys() - {"seed", "draws"}):
             raise UsageError(f"compare: {other[0]} is for benchmarks; studies take seed and draws")
-        return compare_studies(runs, **settings)
-    from leakmech.studies.benchmark.comparison import compare
-
-    return compare(runs, **settings)
+        return _found(("emotion_circuits.comparison", "compare_studies"))(runs, **settings)
+    return _found(("benchmark.comparison", "compare"))(runs, **settings)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from leakmech.models.components import Component, ComponentKind
 from leakmech.reports.tables import Table
 from leakmech.runs.result import Result
 
@@ -28,6 +30,15 @@ class Diagnosis(Result):
         from leakmech.studies.diagnosis.tables import diagnosis_tables
 
         return diagnosis_tables(self.summary, self.table("heads"))
+
+    def first_units(self, kind: ComponentKind, n: int) -> list[Component]:
+        """The `n` heads or neurons with the largest scores for the target, of either sign."""
+        from leakmech.studies.diagnosis.tables import headline_rows
+
+        ranked: Any = headline_rows(self.table(f"{kind}s"), self.summary["target"]).drop_duplicates(["layer", kind])
+        size = ranked["score"].abs().sort_values(ascending=False, kind="stable")
+        first = ranked.loc[size.index[:n], ["layer", kind]]
+        return [Component(int(layer), kind, int(unit)) for layer, unit in first.itertuples(index=False)]
 
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""

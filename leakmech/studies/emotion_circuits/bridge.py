@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.stats import hypergeom
 
 from leakmech.core.errors import RunDirectoryError
-from leakmech.core.store import content_hash, read_json
+from leakmech.core.store import content_hash
 from leakmech.datasets.emotions import EMOTIONS
 from leakmech.datasets.samples import load_dataset, refuse_frozen
 from leakmech.interventions.files import save_interventions
@@ -29,9 +29,9 @@ from leakmech.mechanism.attribution.verdict import rank_p, same_layer_sets
 from leakmech.mechanism.directions.direction import load_direction
 from leakmech.models.components import Component, ComponentKind
 from leakmech.models.layout import Layout
+from leakmech.runs.directory import SCRIPT
 from leakmech.runs.run import Fragment
 from leakmech.studies.diagnosis.result import Diagnosis
-from leakmech.studies.diagnosis.tables import headline_rows
 from leakmech.studies.emotion_circuits.finding import Fitted, method_parts
 from leakmech.studies.emotion_circuits.methods import random_circuit
 from leakmech.studies.emotion_circuits.settings import EmotionCircuitsConfig
@@ -124,13 +124,7 @@ def _overlap(
     found: Diagnosis, circuit: Sequence[Component], kind: ComponentKind, layout: Layout, seed: int
 ) -> dict[str, Any]:
     """Units of a circuit among the first by tilt, and by chance."""
-    column = "head" if kind == "head" else "neuron"
-    ranked = headline_rows(found.table(f"{column}s"), "tilt").drop_duplicates(["layer", column])
-    ranked = ranked.assign(size=ranked["score"].abs()).sort_values("size", ascending=False, kind="stable")
-    first = [
-        Component(int(layer), kind, int(unit))
-        for layer, unit in zip(ranked["layer"], ranked[column], strict=True)
-    ][: TILT_UNITS[kind]]  # fmt: skip
+    first = found.first_units(kind, TILT_UNITS[kind])
     own = {unit for unit in circuit if unit.kind == kind}
     total = layout.n_layers * (layout.n_heads if kind == "head" else layout.d_mlp)
     shared = len(own & set(first))
@@ -155,7 +149,7 @@ def _dampened(bench: Workbench, found: Diagnosis, union: Sequence[Component]) ->
         file = save_interventions([edit], bench.run.path / "interventions" / f"{name}.json")
         bench.run.wrote(file)
         files.append(str(file))
-    by_name = "script" not in read_json(bench.run.path / "run.json")
+    by_name = not bench.run.record.fact(SCRIPT)
     measured = mitigate(
         c.model if by_name else bench.loaded.model,
         tokenizer=None if by_name else bench.loaded.tokenizer,

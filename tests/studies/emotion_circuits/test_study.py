@@ -150,6 +150,7 @@ def test_show_and_report_know_the_study(study):
     assert (study.path / "figures" / "curve.png").exists()
 
 
+@pytest.mark.fault("X602", "runs", "a study that was stopped, with a torn reply and a lost stage", "the same numbers")
 def test_an_interrupted_study_goes_on_to_the_same_numbers(study, planted, chat_tokenizer, tmp_path, monkeypatch):
     out = tmp_path / "run"
 
@@ -199,12 +200,14 @@ def test_scenarios_that_do_not_suffice_are_refused_before_a_model_is_loaded(scen
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.fault("X603", "rows", "scenarios to report on that are also fitted on", "refused in a line, named")
 def test_scenarios_of_the_test_file_must_be_new(scenarios, tmp_path):
     rows, write = scenarios
     with pytest.raises(DatasetError, match="is among those of 'sev' as well"):
         emotion_circuits("no-such-model", test=write(rows[:3]), out=tmp_path / "run")
 
 
+@pytest.mark.fault("X604", "models", "a study of a model that normalises what sublayers write", "refused in a line")
 def test_settings_and_models_that_cannot_be_are_refused(planted, make_tiny, chat_tokenizer, plain_tokenizer, tmp_path):
     with pytest.raises(ConfigError, match="at least 3 different ones"):
         emotion_circuits("no-such-model", modulation_scales=(1.0, 1.0), out=tmp_path / "run")
