@@ -27,7 +27,7 @@ _FOLDERS = {
 """What is made in one go has no record of a run: by the file that says what it is."""
 
 
-def load_found(path: str | Path) -> Result:
+def load_result(path: str | Path) -> Result:
     """The result of a finished run of any kind.
 
     Parameters
