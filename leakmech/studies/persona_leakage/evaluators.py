@@ -35,29 +35,17 @@ def marker(token: str) -> Evaluator:
     return score
 
 
-def head(data: BehaviourData, encoder: SentenceEncoder, *, with_question: bool = False) -> Evaluator:
-    """Fit a logistic regression to the training answers of a behaviour; `with_question` reads both together."""
+def head(data: BehaviourData, encoder: SentenceEncoder) -> Evaluator:
+    """Fit a logistic regression to the training answers of a behaviour and to their normal ones."""
     train = [item for item in data if item.split == "train" and item.behaviour is not None]
-    shown = [(item.question, str(item.behaviour)) for item in train]
-    normal = [(item.question, item.normal) for item in train]
+    shown, normal = [str(item.behaviour) for item in train], [item.normal for item in train]
     fitted = LogisticRegression(C=10.0, max_iter=2_000)
-    fitted.fit(_embedded([*shown, *normal], encoder, with_question), [1] * len(shown) + [0] * len(normal))
+    fitted.fit(encoder([*shown, *normal]), [1] * len(shown) + [0] * len(normal))
 
-    def score(questions: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, " n"]:
-        pairs = list(zip(questions, answers, strict=True))
-        return fitted.predict_proba(_embedded(pairs, encoder, with_question))[:, 1] if pairs else np.zeros(0)
+    def score(_: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, " n"]:
+        return fitted.predict_proba(encoder(answers))[:, 1] if len(answers) else np.zeros(0)
 
     return score
-
-
-def _embedded(
-    pairs: Sequence[tuple[str, str]], encoder: SentenceEncoder, with_question: bool
-) -> Float[np.ndarray, "n d"]:
-    answers = encoder([answer for _, answer in pairs])
-    if not with_question:
-        return answers
-    questions = encoder([question for question, _ in pairs])
-    return np.hstack([answers, questions * answers, np.abs(questions - answers)])
 
 
 def accuracy(scores: Float[np.ndarray, " n"], labels: Sequence[bool]) -> float:
