@@ -24,12 +24,18 @@ def check(
 ) -> None:
     """Check a data set: lengths, duplicates, class of every injection, similarity of injection and stem.
 
-    A file of scenarios (sev) is checked for feelings that are named, and for the class of every event.
+    A file of scenarios (sev) is checked for feelings that are named, and for the class of every event; one of personas
+    for its kinds and their lengths; data of a behaviour (refusal, say) for questions that are in both splits.
     """
     from leakmech.studies.aexl.check import check_dataset
     from leakmech.studies.emotion_circuits.check import check_scenarios, has_scenarios
+    from leakmech.studies.persona_leakage.check import check_behaviours, check_personas, has_behaviours, has_personas
 
-    if has_scenarios(file):
+    if has_personas(file):
+        found = check_personas(file)
+    elif has_behaviours(file):
+        found = check_behaviours(file)
+    elif has_scenarios(file):
         found = check_scenarios(file, estimator=estimator)
     else:
         found = check_dataset(file, tokenizer=tokenizer, estimator=estimator, relevant=relevant)

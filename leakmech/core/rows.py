@@ -53,6 +53,14 @@ def user_rows(path: Path, *, columns: Sequence[str] | None = None, with_empty: b
         raise DatasetError(f"{path}: cannot be read ({error.strerror or str(error).splitlines()[0]})") from error
 
 
+def fields_of_first_row(path: Path) -> frozenset[str]:
+    """The names of the fields of a file's first row, by which its form is known; none where there is no such row."""
+    try:
+        return frozenset(next(iter(user_rows(path)))[1]) if Path(path).is_file() else frozenset()
+    except (DatasetError, StopIteration):
+        return frozenset()
+
+
 def _has_content(value: Any) -> bool:
     return bool(value.strip()) if isinstance(value, str) else value is not None
 

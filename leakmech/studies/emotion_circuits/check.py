@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from leakmech.core.errors import DatasetError
-from leakmech.core.rows import numbered_items, user_rows
+from leakmech.core.rows import fields_of_first_row, numbered_items
 from leakmech.datasets.sev import (
     VALENCES,
     Scenario,
@@ -66,14 +66,8 @@ def has_scenarios(name_or_path: str | Path) -> bool:
     """Whether this is a set of scenarios: a built-in one, or a file whose first row has a scenario and no stem."""
     if is_scenario_set(name_or_path):
         return True
-    path = Path(name_or_path)
-    if not path.is_file():
-        return False
-    try:
-        _, first = next(iter(user_rows(path)))
-    except (DatasetError, StopIteration):
-        return False
-    return "scenario" in first and "stem" not in first
+    fields = fields_of_first_row(Path(name_or_path))
+    return "scenario" in fields and "stem" not in fields
 
 
 def check_scenarios(name_or_path: str | Path, *, estimator: str = "embedded") -> ScenarioReport:
