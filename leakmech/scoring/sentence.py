@@ -238,7 +238,7 @@ def _drop_words(sentence: str, count: int) -> str:
     return unicodedata.normalize("NFKC", sentence)[ends[count - 1] :].lstrip(_AFTER_REPETITION)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def _similar(a: str, b: str, threshold: float) -> bool:
     matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
     if matcher.real_quick_ratio() < threshold or matcher.quick_ratio() < threshold:
