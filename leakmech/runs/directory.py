@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError
+from leakmech.core.memory import give_back
 from leakmech.core.store import (
     ShardIndex,
     content_hash,
@@ -112,14 +113,13 @@ class RunDirectory:
 
     def scores(self, wanted: Callable[[str], bool] | None = None) -> pd.DataFrame:
         """One row per generation, see :mod:`leakmech.scoring.records`; of the columns those that are `wanted`."""
-        import pyarrow as pa  # here, since it takes long to import
-        import pyarrow.parquet as pq
+        import pyarrow.parquet as pq  # here, since it takes long to import
 
         with self._whole_scores() as file:
             columns = None if wanted is None else list(filter(wanted, pq.read_schema(file).names))
             # Every thread keeps memory of its own, three times what the table needs.
             found = pd.read_parquet(file, columns=columns, use_threads=False, pre_buffer=False)
-        pa.default_memory_pool().release_unused()
+        give_back()
         return found
 
     @contextmanager

@@ -203,7 +203,7 @@ class PromptTexts(Mapping[str, PromptText]):
 
     def __init__(self, prompts: Mapping[str, Prompt], instruction: str | None) -> None:
         self._prompts = prompts
-        self._text = lru_cache(maxsize=4096)(lambda name: PromptText.of(prompts[name], instruction=instruction))
+        self._text = lru_cache(maxsize=2048)(lambda name: PromptText.of(prompts[name], instruction=instruction))
 
     def __getitem__(self, name: str) -> PromptText:
         return self._text(name)
