@@ -77,7 +77,7 @@ class Spoken:
         return self.reasoned and not self.text.strip()
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def spoken(text: str, markers: Markers = REASONING) -> Spoken:
     """The answer in a text."""
     rest, reasoned = _without_header(text), False

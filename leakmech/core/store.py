@@ -18,6 +18,7 @@ import tempfile
 import warnings
 import zlib
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 CHECKSUM = "crc32"
 """Last entry of a line of a shard; lines that older versions wrote have none."""
 _CHECKED = re.compile(rb', ("crc32": "[0-9a-f]{8}")}\n')
+_BLOCK = 2**20
 _CHECKED_LENGTH = len(', "crc32": "01234567"}\n')
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})-(?P<pid>[0-9]{1,9})\.tmp", re.DOTALL)
 
@@ -249,19 +251,25 @@ class ShardIndex:
 
     def __init__(self, shards: Iterable[Path], field: str) -> None:
         self._shards = list(shards)
-        self._places: dict[str, tuple[array[int], array[int]]] = {}
+        self._values: dict[str, int] = {}
+        owners, numbers, offsets = array("I"), array("H"), array("Q")  # of each row: its value, its shard, its place
         for number, shard in enumerate(self._shards):
             for offset, row in _shard_rows(shard):
-                numbers, offsets = self._places.setdefault(row[field], (array("H"), array("Q")))
+                owners.append(self._values.setdefault(row[field], len(self._values)))
                 numbers.append(number)
                 offsets.append(offset)
+        order = sorted(range(len(owners)), key=owners.__getitem__)
+        self._owners, self._numbers, self._offsets = (
+            array(column.typecode, map(column.__getitem__, order)) for column in (owners, numbers, offsets)
+        )
 
     def rows(self, value: str) -> list[dict[str, Any]]:
         """The rows whose field has this value, in their order."""
         found = []
-        for number, offset in zip(*self._places.get(value, ((), ())), strict=True):
-            with self._shards[number].open("rb") as file:
-                file.seek(offset)
+        owner = self._values.get(value, len(self._values))
+        for place in range(bisect_left(self._owners, owner), bisect_right(self._owners, owner)):
+            with self._shards[self._numbers[place]].open("rb") as file:
+                file.seek(self._offsets[place])
                 found.append(_checked_row(file.readline()))
         return found
 
@@ -330,6 +338,16 @@ def slug(name: str | Path) -> str:
 def content_hash(*parts: bytes | str) -> str:
     """A short (16 hex digits) BLAKE2 hash of texts or bytes."""
     return hash_of_parts(parts)
+
+
+def file_hash(path: Path) -> str:
+    """:func:`content_hash` of the bytes of a file, which is read in blocks."""
+    digest = hashlib.blake2b(digest_size=8)
+    with Path(path).open("rb") as file:
+        digest.update(os.fstat(file.fileno()).st_size.to_bytes(8, "little"))
+        for block in iter(lambda: file.read(_BLOCK), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def hash_of_parts(parts: Iterable[bytes | str]) -> str:

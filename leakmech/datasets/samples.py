@@ -45,7 +45,7 @@ FITTING_DATASETS = ("relevant-fit", "relevant-train", "relevant-wide")
 """Built-in data sets of relevant affect that probes, thresholds and adapters are fitted on; never evaluate on them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One stem with its positive, neutral and negative injection: four prompts, with the control prompt.
 

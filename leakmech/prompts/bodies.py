@@ -61,7 +61,7 @@ class Body:
         return cls(text, spans, tuple(inserted))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ArrangedSample(Sample):
     """A sample whose prompts say more than injection and stem, or the two in another way.
 

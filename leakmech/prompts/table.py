@@ -8,7 +8,7 @@ from functools import lru_cache
 from leakmech.datasets.samples import CONDITIONS, Condition, PromptSet
 from leakmech.prompts.render import Prompt, Renderer
 
-_MOST_KEPT = 4096
+_MOST_KEPT = 2048
 """Prompts that are kept once they are made; runs of fewer make each of them once."""
 
 

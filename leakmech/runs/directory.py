@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,16 +12,18 @@ from typing import Any
 import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError
+from leakmech.core.memory import give_back
 from leakmech.core.store import (
     ShardIndex,
     content_hash,
+    file_hash,
     json_text,
     read_json,
     read_jsonl_shard,
     utf8,
     write_json,
 )
-from leakmech.runs.sealed import file_hash, refuse_changed
+from leakmech.runs.sealed import refuse_changed
 
 FORMAT_VERSION = 1
 RUN_FILE = "run.json"
@@ -110,21 +111,27 @@ class RunDirectory:
     def _shards(self) -> list[Path]:
         return sorted((self.path / "generations").glob("*.jsonl"))
 
-    def scores(self) -> pd.DataFrame:
-        """One row per generation, see :mod:`leakmech.scoring.records`."""
-        with self._whole_scores() as data:
-            return pd.read_parquet(data)
+    def scores(self, wanted: Callable[[str], bool] | None = None) -> pd.DataFrame:
+        """One row per generation, see :mod:`leakmech.scoring.records`; of the columns those that are `wanted`."""
+        import pyarrow.parquet as pq  # here, since it takes long to import
+
+        with self._whole_scores() as file:
+            columns = None if wanted is None else list(filter(wanted, pq.read_schema(file).names))
+            # Every thread keeps memory of its own, three times what the table needs.
+            found = pd.read_parquet(file, columns=columns, use_threads=False, pre_buffer=False)
+        give_back()
+        return found
 
     @contextmanager
-    def _whole_scores(self) -> Iterator[io.BytesIO]:
-        """Yield the bytes of the scores; RunDirectoryError says what is wrong with them and how to make them again."""
+    def _whole_scores(self) -> Iterator[Path]:
+        """Yield the file of the scores; RunDirectoryError says what is wrong with them and how to make them again."""
         import pyarrow as pa  # here, since it takes long to import
 
         try:
-            data = self.scores_file.read_bytes()
-            if content_hash(data) != self.checksums().get(self.scores_file.name, content_hash(data)):
+            found = file_hash(self.scores_file)
+            if found != self.checksums().get(self.scores_file.name, found):
                 raise ValueError("its checksum is another one")
-            yield io.BytesIO(data)
+            yield self.scores_file
         except (OSError, ValueError, pa.ArrowException) as error:
             again = RunRecord.read(self.path).how_to_continue()
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
@@ -154,8 +161,8 @@ class RunDirectory:
                 if name != self.scores_file.name:
                     refuse_changed(self.path / name, expected)
             if RunRecord.read(self.path).kind == "bench":
-                with self._whole_scores() as data:
-                    pq.read_metadata(data)
+                with self._whole_scores() as file:
+                    pq.read_metadata(file)
         except RunDirectoryError as error:
             return str(error)
         return None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import RunDirectoryError
-from leakmech.core.store import content_hash, read_json, write_json
+from leakmech.core.store import content_hash, file_hash, read_json, write_json
 
 SEAL = "seal"
 
@@ -53,11 +53,6 @@ def refuse_changed(file: Path, expected: str) -> None:
         raise RunDirectoryError(f"{os.path.normpath(file)}: missing or damaged ({error.strerror or error})") from error
     if changed:
         raise RunDirectoryError(f"{os.path.normpath(file)}: damaged (it was changed after it was written)")
-
-
-def file_hash(file: Path) -> str:
-    """Hash of the content of a file."""
-    return content_hash(file.read_bytes())
 
 
 def _text(value: Mapping[str, Any]) -> str:

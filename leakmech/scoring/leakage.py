@@ -44,8 +44,8 @@ from leakmech.scoring.statistics import (
     LEVEL,
     Interval,
     UnitRatio,
+    bootstrap,
     bootstrap_dz,
-    bootstrap_ratios,
     cohens_dz,
     json_number,
     ratio_columns,
@@ -351,15 +351,7 @@ def with_intervals(
 ) -> dict[str, dict[str, Any]]:
     """By section, the value of every ratio and its interval as ``<name>_ci``, all from one set of resamples."""
     given = [ratio for section in ratios.values() for ratio in section.values() if ratio is not None]
-    intervals = iter(
-        bootstrap_ratios(
-            np.stack([ratio.numerator for ratio in given], axis=1),
-            np.stack([ratio.denominator for ratio in given], axis=1),
-            seed=seed,
-            draws=draws,
-            level=level,
-        )
-    )
+    intervals = iter(bootstrap(ratio_columns(given), ratios_of_sums, seed=seed, draws=draws, level=level))
     sections: dict[str, dict[str, Any]] = {}
     for section, members in ratios.items():
         sections[section] = {}

@@ -33,6 +33,9 @@ from leakmech.scoring.sentence import CLEANINGS, Cleaner, Cleaning, PromptText
 from leakmech.scoring.topic import Injections, on_injection, shares_content_word, without_topic
 
 MISSING = "missing"  # finish reason of a generation that a file from elsewhere does not hold
+_FOR_EVERY_POLICY = frozenset(
+    ("sample", "condition", "generation", "resampled", "echo", "reasoned", "unanswered", "names_injection")
+) | {"log_p_control"}
 _SAMPLES_PER_CHUNK = 50  # keeps embeddings in memory for one chunk only
 
 ControlLikelihoods = Mapping[tuple[str, int], float]
@@ -186,6 +189,12 @@ def _whole_column(label: str, *, estimator: str | None) -> str:
     return f"whole_{label}" if estimator is None else f"{estimator}/whole_{label}"
 
 
+def needed_columns(policy: Cleaning) -> Callable[[str], bool]:
+    """Says of a column whether a statistic of `policy` needs it; those of other policies are most of the table."""
+    own = (column(policy, ""), _whole_column("", estimator=None))
+    return lambda name: name in _FOR_EVERY_POLICY or name.rpartition("/")[2].startswith(own)
+
+
 def leakage_scores(frame: pd.DataFrame, policy: Cleaning, *, estimator: str | None = None) -> LeakageScores:
     """The arrays of one cleaning policy, samples in the order of the table.
 
@@ -214,25 +223,25 @@ class _Arrays:
     """Columns of a table as arrays of shape (samples, generations, columns)."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        self.samples = tuple(dict.fromkeys(frame["sample"].tolist()))
-        self._parts = {flag: frame.loc[frame["resampled"] == flag] for flag in (False, True)}
-        self._completed = set(self._parts[False]["condition"])
-        self._n_generations = int(self._parts[False]["generation"].to_numpy().max()) + 1
+        self.samples = tuple(frame["sample"].unique())
+        self._frame = frame
+        self._resampled = frame["resampled"].to_numpy(bool)
+        self._of = {condition: (frame["condition"] == condition).to_numpy(bool) for condition in CONDITIONS}
+        self._n_generations = int(frame["generation"].to_numpy()[~self._resampled].max()) + 1
 
     @property
     def has_resampled(self) -> bool:
         """Is there a second set of control generations?"""
-        return len(self._parts[True]) > 0
+        return bool(self._resampled.any())
 
     def __call__(
         self, condition: Condition, names: Sequence[str], *, resampled: bool = False
     ) -> Float[np.ndarray, "samples generations columns"]:
         """Those of one condition; NaN for one that the run does not have at all."""
         shape = len(self.samples), self._n_generations, len(names)
-        if condition not in self._completed:
+        if not (self._of[condition] & ~self._resampled).any():
             return np.full(shape, np.nan)
-        part = self._parts[resampled]
-        rows = part.loc[part["condition"] == condition, list(names)]
+        rows = self._frame.loc[self._of[condition] & (self._resampled == resampled), list(names)]
         if len(rows) != shape[0] * shape[1]:
             expected = shape[0] * shape[1]
             raise RunDirectoryError(f"{condition}: {len(rows)} generations instead of {expected}; continue the run")

@@ -203,7 +203,7 @@ class PromptTexts(Mapping[str, PromptText]):
 
     def __init__(self, prompts: Mapping[str, Prompt], instruction: str | None) -> None:
         self._prompts = prompts
-        self._text = lru_cache(maxsize=4096)(lambda name: PromptText.of(prompts[name], instruction=instruction))
+        self._text = lru_cache(maxsize=2048)(lambda name: PromptText.of(prompts[name], instruction=instruction))
 
     def __getitem__(self, name: str) -> PromptText:
         return self._text(name)
@@ -238,7 +238,7 @@ def _drop_words(sentence: str, count: int) -> str:
     return unicodedata.normalize("NFKC", sentence)[ends[count - 1] :].lstrip(_AFTER_REPETITION)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def _similar(a: str, b: str, threshold: float) -> bool:
     matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
     if matcher.real_quick_ratio() < threshold or matcher.quick_ratio() < threshold:

@@ -35,6 +35,7 @@ from leakmech.core.seeds import numpy_generator
 DRAWS = 10_000
 LEVEL = 0.95
 _CHUNK_ELEMENTS = 1 << 20  # entries of the count matrix held at once: about 25 MB with its intermediates
+_UNITS_AT_ONCE = 4096  # as many are left out, one after the other, in one step
 _ROUNDING = 1e-12  # what differs by less than this, relative to its size, differs only in the order of summation
 
 Statistic = Callable[[Float[np.ndarray, "rows columns"]], Float[np.ndarray, "rows statistics"]]
@@ -123,7 +124,8 @@ def bootstrap_ratios(
     if np.any(denominators < 0):
         raise UsageError("the denominators of a bootstrapped ratio must not be negative")
     silent = np.isnan(numerators) | np.isnan(denominators)
-    columns = np.hstack([np.where(silent, 0.0, numerators), np.where(silent, 0.0, denominators)])
+    columns = np.hstack([numerators, denominators])
+    columns[np.hstack([silent, silent])] = 0.0
     return bootstrap(columns, ratios_of_sums, seed=seed, draws=draws, level=level)
 
 
@@ -166,7 +168,8 @@ def bootstrap(
     estimate = statistic(total)[0]
     if len(columns) < 2:
         return [Interval(np.nan, np.nan)] * len(estimate)
-    left_out = statistic(total - columns)
+    parts = (columns[start : start + _UNITS_AT_ONCE] for start in range(0, len(columns), _UNITS_AT_ONCE))
+    left_out = np.vstack([statistic(total - part) for part in parts])
     resampled = statistic(np.vstack([counts @ columns for counts in _resample_counts(len(columns), draws, seed)]))
     return [_bca(estimate[i], resampled[:, i], left_out[:, i], level=level) for i in range(len(estimate))]
 

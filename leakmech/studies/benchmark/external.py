@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,19 +64,20 @@ def read_generations(
     `allow_missing` accepts missing generations (or null texts) and samples that are not there.
     """
     found: dict[Key, str | None] = {}
-    lines: dict[Key, int] = {}
+    lines = array("Q")  # of every key of `found`, in its order
     wanted = {sample.id for sample in samples}
-    every = wanted | set(known)
+    every = {sample: sample for sample in (*wanted, *known)}
     for line, row in _fields(rows, name, columns or {}):
         key, text = _parse(row, f"{name}:{line}", every)
-        if key in lines:
+        if key in found:
             raise DatasetError(
                 f"{name}:{line}: generation {key[2]} of sample {key[0]!r}, condition {key[1]}, is there twice; "
-                f"first in line {lines[key]}"
+                f"first in line {lines[list(found).index(key)]}"
             )
-        lines[key] = line
-        if key[0] in wanted:
-            found[key] = text
+        found[key] = text if key[0] in wanted else None
+        lines.append(line)
+    if len(every) > len(wanted):
+        found = {key: text for key, text in found.items() if key[0] in wanted}
     if not found:
         raise DatasetError(f"{name}: holds no generations of these samples")
     return _complete(_from_zero(found), name, samples, allow_missing=allow_missing)
@@ -109,7 +111,8 @@ def _fields(
         yield line, {field: row[columns.get(field, field)] for field in FIELDS}
 
 
-def _parse(row: Mapping[str, Any], where: str, known: set[str]) -> tuple[Key, str | None]:
+def _parse(row: Mapping[str, Any], where: str, known: Mapping[str, str]) -> tuple[Key, str | None]:
+    """Key and text of a row; texts of keys are those of `known` and of the conditions, not one more for each row."""
     sample, condition, generation, text = (row[field] for field in FIELDS)
     sample, condition = as_id(sample), as_id(condition)
     if not isinstance(sample, str) or sample not in known:
@@ -123,7 +126,7 @@ def _parse(row: Mapping[str, Any], where: str, known: set[str]) -> tuple[Key, st
         raise DatasetError(f"{where}: field 'generation' must be a whole number from 0, found {generation!r}")
     if text is not None and not isinstance(text, str):
         raise DatasetError(f"{where}: field 'text' must be a text, found {text!r}")
-    return (sample, condition, int(number[1])), text
+    return (known[sample], CONDITIONS[CONDITIONS.index(condition)], int(number[1])), text
 
 
 def _from_zero(texts: dict[Key, str | None]) -> dict[Key, str | None]:

@@ -7,7 +7,8 @@ stopping a run because one looks good would make the interval too narrow.
 
 An estimate is said after 20 seconds and whenever the time since the start has doubled. To be cheap it takes the first
 four generations of a prompt, scores every finished sample once, with the first estimator under the headline's cleaning
-policy only, and no more samples than 4 % of that time allow.
+policy only, and no more samples than 4 % of that time allow. At most a thousand samples wait for that: where more are
+finished than can be scored, the others are left out, which samples in random order allow.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ NEEDED = frozenset({"control", *POLARITIES})
 FEWEST_SAMPLES = 5
 MOST_GENERATIONS = 4
 
+_MOST_WAITING = 1000
 _FIRST_AFTER = 20.0
 _LARGEST_SHARE = 0.04
 _DRAWS = 1000
@@ -118,7 +120,9 @@ class Interim:
                 own = self._waiting.setdefault(record["sample"], [])
                 own.append(record)
                 if len(own) == len(NEEDED) * self.scorer.generations:
-                    self._complete.append(self._waiting.pop(record["sample"]))
+                    del self._waiting[record["sample"]]
+                    if len(self._complete) < _MOST_WAITING:
+                        self._complete.append(own)
 
     def _estimate(self, began: float) -> Estimate:
         """Score what there is time for and estimate from all that is scored."""

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -32,13 +32,14 @@ from leakmech.scoring.records import (
     leakage_scores,
     log_p_by_condition,
     naming_injection,
+    needed_columns,
     topic_ranks,
     whole_scores,
     with_on_task,
 )
 from leakmech.scoring.second_opinion import estimator_agreement
 from leakmech.scoring.semantic import SentenceEncoder, load_encoder
-from leakmech.scoring.sentence import CLEANINGS, Cleaner
+from leakmech.scoring.sentence import CLEANINGS, Cleaner, Cleaning
 from leakmech.scoring.topic import (
     TOPIC_SHARE,
     Injections,
@@ -50,7 +51,7 @@ from leakmech.scoring.topic import (
 )
 from leakmech.studies.benchmark.settings import ScoringConfig
 
-_ROWS_AT_ONCE = 20_000
+_ROWS_AT_ONCE = 5_000
 """Scores of so many generations are written together."""
 
 
@@ -148,10 +149,14 @@ class Measurement:
             write_parquet_parts(files.scores_file, _joined(chunks))
         if isinstance(log_p_control, Mapping):
             write_parquet(files.scores_file, with_on_task(files.scores(), log_p_control))
-        frame = files.scores()
-        statistics = self._statistics(frame, scorer.injections)
+
+        def read(policy: Cleaning) -> pd.DataFrame:
+            return files.scores(needed_columns(policy))
+
+        statistics = self._statistics(read, scorer.injections)
         if log_p_control is not None:
-            statistics |= self._on_task(statistics, log_p_control if isinstance(log_p_control, str) else frame)
+            found = log_p_control if isinstance(log_p_control, str) else read(self.config.cleaning)
+            statistics |= self._on_task(statistics, found)
         return self._settings(generations) | statistics
 
     def _settings(self, generations: int) -> dict[str, Any]:
@@ -171,12 +176,12 @@ class Measurement:
             **relatedness_facts(self.whole),
         }
 
-    def _statistics(self, frame: pd.DataFrame, injections: Injections | None) -> dict[str, Any]:
+    def _statistics(self, read: Callable[[Cleaning], pd.DataFrame], injections: Injections | None) -> dict[str, Any]:
+        """Every statistic; `read` gives what is needed for those of one cleaning policy."""
         c = self.config
+        by_cleaning = {policy: _by_policy(read(policy), policy) for policy in CLEANINGS}
+        frame = read(c.cleaning)
         ranks = None if injections is None else topic_ranks(frame, c.cleaning)
-        by_cleaning: dict[str, dict[str, Any]] = {
-            policy: leakage_headline(leakage_scores(frame, policy)) | echo_rates(frame, policy) for policy in CLEANINGS
-        }
         by_estimator = self._by_estimator(frame, ranks)
         statistics = by_estimator[self.estimators[0].name]
         for condition, values in statistics["conditions"].items():
@@ -184,7 +189,7 @@ class Measurement:
             values["empty_rate"] = by_cleaning[c.cleaning]["empty_rates"][condition]
         told = None if injections is None or ranks is None else self._topic(frame, ranks, injections)
         summary: dict[str, Any] = {"by_cleaning": by_cleaning, **statistics, "topic": told or {"reason": self.no_topic}}
-        cleaned = leakage_scores(frame, PAPER_CLEANING)
+        cleaned = leakage_scores(read(PAPER_CLEANING), PAPER_CLEANING)
         summary["paper"] = paper_statistics(cleaned, seed=c.seed, draws=c.bootstrap_draws)
         if len(self.estimators) > 1:
             summary |= {"by_estimator": by_estimator, "estimator_agreement": self._agreement(frame)}
@@ -252,6 +257,11 @@ class Measurement:
             estimator.name: leakage_scores(frame, policy, estimator=estimator.name if position else None)
             for position, estimator in enumerate(self.estimators)
         }
+
+
+def _by_policy(frame: pd.DataFrame, policy: Cleaning) -> dict[str, Any]:
+    """What every cleaning policy is told with."""
+    return leakage_headline(leakage_scores(frame, policy)) | echo_rates(frame, policy)
 
 
 def _joined(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:

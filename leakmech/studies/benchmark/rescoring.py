@@ -161,12 +161,13 @@ def _read(
 
 def _log_p_control(scored: BenchResult, config: ScoreConfig) -> ControlLikelihoods | str:
     """The likelihoods that are stored with a run, or why there are none for what is scored now."""
-    if "log_p_control" not in scored.scores:
+    stored = scored.files.scores(("prompt_id", "generation", "log_p_control").__contains__)
+    if "log_p_control" not in stored:
         return "likelihoods need the model: leakmech bench --on-task"
     before = ScoreConfig.model_validate(_defaults(scored.path, scored))
     if any(getattr(before, name) != getattr(config, name) for name in _DECIDE_SENTENCE):
         return f"the likelihoods of {scored.path.name} are those of other sentences ({', '.join(_DECIDE_SENTENCE)})"
-    return control_likelihoods(scored.scores)
+    return control_likelihoods(stored)
 
 
 def _with_gaps(record: dict[str, Any]) -> dict[str, Any]:

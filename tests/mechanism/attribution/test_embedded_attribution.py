@@ -28,7 +28,7 @@ def fitted(embedded_model):
         embedded_model,
         fit=part("fit", 0, 20),
         tune=part("tune", 20, 30),
-        test=part("test", 30, 60),
+        test=part("test", 30, 50),
         layers=[20, 25, 29],
         methods=["difference_of_means"],
     )
@@ -45,7 +45,7 @@ def test_direction_separates_held_out_injections(fitted):
 
 def test_attribution_patching_ranks_all_heads_as_exact_patching_does(embedded_model, fitted):
     target = parse_target(fitted.chosen, embedded_model)
-    pairs = pairs_of(embedded_model, part("exact", 56, 60), contrasts={("positive", "negative"): 1.0})
+    pairs = pairs_of(embedded_model, part("exact", 58, 60), contrasts={("positive", "negative"): 1.0})
     exact = patch_heads(embedded_model, pairs, target).grid()
     fast = attribute_pairs(embedded_model, pairs, target).head_scores()
     assert exact.shape == (30, 9)
@@ -54,11 +54,11 @@ def test_attribution_patching_ranks_all_heads_as_exact_patching_does(embedded_mo
 
 def test_first_heads_keep_more_of_the_effect_than_random_ones(embedded_model, fitted):
     target = parse_target(fitted.chosen, embedded_model)
-    ranking = attribute_pairs(embedded_model, pairs_of(embedded_model, part("tune", 20, 30)), target).head_scores()
+    ranking = attribute_pairs(embedded_model, pairs_of(embedded_model, part("tune", 20, 26)), target).head_scores()
     layout = layout_of(embedded_model.model)
     random = random_rankings((layout.n_layers, layout.n_heads), n=4, seed=0)
     curves = circuit_curves(
-        embedded_model, pairs_of(embedded_model, part("test", 50, 60)), target, {"top": ranking, **random}, sizes=[20]
+        embedded_model, pairs_of(embedded_model, part("test", 50, 56)), target, {"top": ranking, **random}, sizes=[20]
     )
     for mode, sign in (("keep", 1), ("remove", -1)):
         kept = [float(curves.faithfulness(name, mode)[0]) for name in random]

@@ -136,6 +136,14 @@ def test_the_estimate_is_that_of_a_run_on_the_finished_samples(interim, scorer, 
     ]
 
 
+def test_no_more_samples_wait_than_the_bound_and_others_come_after_them(interim, clock, said, monkeypatch):
+    monkeypatch.setattr(interim_module, "_MOST_WAITING", 6)
+    for start in (0, 9):
+        clock.now += 41
+        interim.add(chain(*(records(sample) for sample in SAMPLES.samples[start : start + 9])))
+    assert [n_samples(line) for line in said] == [6, 12]
+
+
 def test_estimates_come_after_twenty_seconds_and_each_time_the_time_has_doubled(interim, clock, said):
     times = []
     for second, sample in zip(range(10, 210, 10), SAMPLES, strict=True):

@@ -15,7 +15,9 @@ from leakmech.datasets.samples import CONDITIONS, PromptSet, Sample
 from leakmech.prompts import table as table_module
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.prompts.table import PromptTable
-from leakmech.scoring.sentence import PromptText, PromptTexts
+from leakmech.scoring.leakage import leakage_statistics, main_statistics
+from leakmech.scoring.records import echo_rates, leakage_scores, needed_columns, whole_scores
+from leakmech.scoring.sentence import CLEANINGS, PromptText, PromptTexts
 from leakmech.studies.benchmark import measurement, rescoring, run
 from leakmech.studies.benchmark.external import read_generations
 
@@ -121,6 +123,18 @@ def test_generations_are_found_by_sample(tmp_path):
     assert index.rows("a") == rows[::2]
     assert index.rows("b") == rows[1::2]
     assert index.rows("c") == []
+
+
+@pytest.mark.parametrize("policy", CLEANINGS)
+def test_the_columns_of_one_cleaning_policy_are_all_that_its_statistics_need(finished, policy):
+    whole, part = finished[1].scores, finished[1].files.scores(needed_columns(policy))
+    assert len(part.columns) < len(whole.columns) / 2
+    found, expected = leakage_scores(part, policy), leakage_scores(whole, policy)
+    assert leakage_statistics(found, seed=0, draws=100) == leakage_statistics(expected, seed=0, draws=100)
+    assert main_statistics(whole_scores(part), seed=0, draws=100) == main_statistics(
+        whole_scores(whole), seed=0, draws=100
+    )
+    assert echo_rates(part, policy) == echo_rates(whole, policy)
 
 
 def test_frames_are_written_below_each_other(tmp_path):

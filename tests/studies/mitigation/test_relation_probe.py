@@ -62,13 +62,13 @@ def _places(samples):
 @pytest.mark.slow
 def test_the_embedded_model_knows_what_its_stems_are_about():
     samples = load_dataset("relevant-fit")
-    some = PromptSet("some", samples.split("fit").samples[:90] + samples.split("tune").samples[:30])
+    some = PromptSet("some", samples.split("fit").samples[:60] + samples.split("tune").samples[:20])
     hexl = load_dataset("hexl").samples
     found = fit_relation_probe(
         leakmech.load_model("embedded:smollm2-135m-instruct"),
         some,
-        irrelevant_fit=PromptSet("fit", hexl[:20]),
-        irrelevant_tune=PromptSet("tune", hexl[20:30]),
+        irrelevant_fit=PromptSet("fit", hexl[:13]),
+        irrelevant_tune=PromptSet("tune", hexl[13:20]),
         pairings=1,
     )
     assert found.auc > 0.8

@@ -1,0 +1,15 @@
+"""Memory that was freed and that allocators keep for later."""
+
+from __future__ import annotations
+
+import ctypes
+
+
+def give_back() -> None:
+    """Give freed memory back to the system: Arrow keeps that of its tables, glibc the gaps between what is in use."""
+    import pyarrow as pa  # here, since it takes long to import
+
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+    if trim is not None:
+        trim(0)
