@@ -223,7 +223,7 @@ def test_noise_in_the_real_model_is_noticed(embedded_model, tmp_path):
     from leakmech.mechanism.behaviour import sample_continuations
     from leakmech.scoring.semantic import load_encoder
 
-    samples = load_dataset("hexl").take(4)
+    samples = load_dataset("hexl").take(3)
     noisy = copy.deepcopy(embedded_model.model)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -232,7 +232,7 @@ def test_noise_in_the_real_model_is_noticed(embedded_model, tmp_path):
                 parameter.add_(0.35 * parameter.std() * torch.randn(parameter.shape, generator=generator))
     settings = {
         "prompt_form": "plain",
-        "limit": 4,
+        "limit": 3,
         "generations": 2,
         "estimator": "vader",
         "bootstrap_draws": 100,
