@@ -190,7 +190,7 @@ class TestGraded:
     def test_the_exchange_that_is_nearest_in_sum_is_taken_with_all_three_injections(self):
         found = arranged("graded")
         assert [sample.source for sample in found] == ["s1", "s2", "s0"]
-        assert [vars(sample)["relatedness"] for sample in found] == [(0.0, 1.0)] * 3
+        assert [sample.relatedness for sample in found] == [(0.0, 1.0)] * 3
         assert [sample.negative for sample in found] == ["We lost 1!", "We lost 2!", "We lost 0!"]
 
     def test_nobody_keeps_its_own_or_gets_a_word_of_its_stem(self):

@@ -103,7 +103,8 @@ def build_aexl(
     chosen = AexlSettings.parse(settings | {"estimator": name})
     path = file_of_test_split(Path(out))
     _refuse_other(path, chosen)
-    sweep(file for name in _names(path) for file in path.parent.glob(f".{glob.escape(name.name)}.*.tmp"))
+    written = (*_names(path), _marker(path))
+    sweep(file for name in written for file in path.parent.glob(f".{glob.escape(name.name)}.*.tmp"))
     corpus = open_corpus(
         chosen.corpus,
         text_column=chosen.text_column,

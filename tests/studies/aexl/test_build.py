@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from word_estimator import WordEstimator
 import leakmech
 from leakmech.cli.app import app
 from leakmech.core.errors import ConfigError, DatasetError, InterruptedRunError, UsageError
+from leakmech.core.store import content_hash
 from leakmech.datasets.samples import INJECTIONS
 from leakmech.studies.aexl import choice, scan, score_cache
 from leakmech.studies.aexl import run as data_build
@@ -263,6 +265,20 @@ def test_a_build_killed_between_its_files_goes_on(build, tmp_path, monkeypatch, 
     monkeypatch.setenv("LEAKMECH_CACHE", str(tmp_path / "cache"))
     build("again/aexl.jsonl")
     assert {file.name: file.read_bytes() for file in (tmp_path / "again").iterdir()} == expected
+
+
+def test_what_a_killed_process_was_writing_is_swept_away(build, tmp_path):
+    host, pid = content_hash(socket.gethostname())[:8], 2**22 + 1  # no process has that number
+    names = ("aexl.jsonl", "aexl_fit.jsonl", "aexl.json", ".aexl.unfinished.json")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    left = [folder / f".{name}.{host}-{pid}.tmp" for name in names]
+    foreign = folder / f".mine.jsonl.{host}-{pid}.tmp"
+    for file in (*left, foreign):
+        file.write_text("{", encoding="utf-8")
+    build()
+    assert [file for file in left if file.exists()] == []
+    assert foreign.exists()
 
 
 @pytest.mark.fault("X414", "runs", "a split is edited between a killed build and the next call", "not replaced")
