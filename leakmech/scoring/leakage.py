@@ -286,9 +286,7 @@ def leakage_statistics(scores: LeakageScores, *, seed: int, draws: int = DRAWS, 
     A statistic that is the same in every sample (leakage 1.0 throughout) has an interval of zero width: the bootstrap
     knows only the spread that it sees.
     """
-    ratios = {"overall": _overall_ratios(scores)}
-    ratios |= {condition: _condition_ratios(scores, condition) for condition in (*POLARITIES, "neutral", "control")}
-    sections = with_intervals(ratios, seed=seed, draws=draws, level=level)
+    sections = with_intervals(_all_ratios(scores), seed=seed, draws=draws, level=level)
     overall = leakage_headline(scores) | sections.pop("overall")
     per_polarity = np.stack([leakage_differences(scores, condition) for condition in POLARITIES], axis=1)
     shift = valence_shifts(scores)["valence_shift"]
@@ -304,6 +302,12 @@ def leakage_statistics(scores: LeakageScores, *, seed: int, draws: int = DRAWS, 
         if condition != "control":
             section["w_el"] = json_number(wilcoxon_greater(leakage_differences(scores, condition)))
     return {"overall": overall, "conditions": sections}
+
+
+def _all_ratios(scores: LeakageScores) -> dict[str, dict[str, UnitRatio | None]]:
+    """Every statistic that is a ratio of sums over samples, ``overall`` and by condition."""
+    conditions: tuple[Condition, ...] = (*POLARITIES, "neutral", "control")
+    return {"overall": _overall_ratios(scores), **{name: _condition_ratios(scores, name) for name in conditions}}
 
 
 def _overall_el(scores: LeakageScores) -> dict[str, UnitRatio]:
@@ -350,14 +354,19 @@ def with_intervals(
     ratios: Mapping[str, Mapping[str, UnitRatio | None]], *, seed: int, draws: int, level: float
 ) -> dict[str, dict[str, Any]]:
     """By section, the value of every ratio and its interval as ``<name>_ci``, all from one set of resamples."""
-    given = [ratio for section in ratios.values() for ratio in section.values() if ratio is not None]
-    intervals = iter(bootstrap(ratio_columns(given), ratios_of_sums, seed=seed, draws=draws, level=level))
+    columns = ratio_columns([ratio for members in ratios.values() for ratio in members.values() if ratio is not None])
+    values = {
+        section: {name: None if ratio is None else ratio.value for name, ratio in members.items()}
+        for section, members in ratios.items()
+    }
+    del ratios  # the columns are a copy, and of many samples both are large
+    intervals = iter(bootstrap(columns, ratios_of_sums, seed=seed, draws=draws, level=level))
     sections: dict[str, dict[str, Any]] = {}
-    for section, members in ratios.items():
+    for section, members in values.items():
         sections[section] = {}
-        for name, ratio in members.items():
-            sections[section][name] = None if ratio is None else json_number(ratio.value)
-            sections[section][f"{name}_ci"] = None if ratio is None else next(intervals).to_json()
+        for name, value in members.items():
+            sections[section][name] = None if value is None else json_number(value)
+            sections[section][f"{name}_ci"] = None if value is None else next(intervals).to_json()
     return sections
 
 

@@ -168,9 +168,9 @@ def bootstrap(
     estimate = statistic(total)[0]
     if len(columns) < 2:
         return [Interval(np.nan, np.nan)] * len(estimate)
+    resampled = statistic(np.vstack([counts @ columns for counts in _resample_counts(len(columns), draws, seed)]))
     parts = (columns[start : start + _UNITS_AT_ONCE] for start in range(0, len(columns), _UNITS_AT_ONCE))
     left_out = np.vstack([statistic(total - part) for part in parts])
-    resampled = statistic(np.vstack([counts @ columns for counts in _resample_counts(len(columns), draws, seed)]))
     return [_bca(estimate[i], resampled[:, i], left_out[:, i], level=level) for i in range(len(estimate))]
 
 

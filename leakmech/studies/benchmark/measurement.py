@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from leakmech.core.memory import give_back
 from leakmech.core.progress import Progress
 from leakmech.core.store import content_hash, write_parquet, write_parquet_parts
 from leakmech.datasets.samples import FITTING_DATASETS, RELEVANT_DATASETS, PromptSet, load_dataset
@@ -143,6 +144,7 @@ class Measurement:
         which stood before injection and stem, is an echo. `log_p_control` tells which answers are on task, or why that
         is not known; None: nobody asked.
         """
+        give_back()  # what was generated or read is in files by now
         scorer = self.scorer(instruction_text=instruction_text, generations=generations)
         with progress("scoring", total=n_rows, done=0) as advance:
             chunks = scorer.chunks(self.samples, files.generations_by_sample().rows, on_scored=advance)
@@ -180,6 +182,9 @@ class Measurement:
         """Every statistic; `read` gives what is needed for those of one cleaning policy."""
         c = self.config
         by_cleaning = {policy: _by_policy(read(policy), policy) for policy in CLEANINGS}
+        cleaned = leakage_scores(read(PAPER_CLEANING), PAPER_CLEANING)
+        paper = paper_statistics(cleaned, seed=c.seed, draws=c.bootstrap_draws)
+        del cleaned  # one table is in memory at a time
         frame = read(c.cleaning)
         ranks = None if injections is None else topic_ranks(frame, c.cleaning)
         by_estimator = self._by_estimator(frame, ranks)
@@ -189,8 +194,7 @@ class Measurement:
             values["empty_rate"] = by_cleaning[c.cleaning]["empty_rates"][condition]
         told = None if injections is None or ranks is None else self._topic(frame, ranks, injections)
         summary: dict[str, Any] = {"by_cleaning": by_cleaning, **statistics, "topic": told or {"reason": self.no_topic}}
-        cleaned = leakage_scores(read(PAPER_CLEANING), PAPER_CLEANING)
-        summary["paper"] = paper_statistics(cleaned, seed=c.seed, draws=c.bootstrap_draws)
+        summary["paper"] = paper
         if len(self.estimators) > 1:
             summary |= {"by_estimator": by_estimator, "estimator_agreement": self._agreement(frame)}
         return without_polarity(summary) if c.arrangement == "opposed" else summary
