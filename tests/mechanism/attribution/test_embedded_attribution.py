@@ -45,7 +45,7 @@ def test_direction_separates_held_out_injections(fitted):
 
 def test_attribution_patching_ranks_all_heads_as_exact_patching_does(embedded_model, fitted):
     target = parse_target(fitted.chosen, embedded_model)
-    pairs = pairs_of(embedded_model, part("exact", 58, 60), contrasts={("positive", "negative"): 1.0})
+    pairs = pairs_of(embedded_model, part("exact", 59, 60), contrasts={("positive", "negative"): 1.0})
     exact = patch_heads(embedded_model, pairs, target).grid()
     fast = attribute_pairs(embedded_model, pairs, target).head_scores()
     assert exact.shape == (30, 9)
