@@ -38,7 +38,7 @@ def accuracy_table(summary: Summary) -> Table:
     """Accuracy of every method by emotion, with the original's numbers beside."""
     rows = []
     for name, own in summary["accuracy"].items():
-        cells = [_rate(own[emotion]) for emotion in (*EMOTIONS, OVERALL)]
+        cells = [_rate(own[emotion]) for emotion in (OVERALL, *EMOTIONS)]
         others = [
             number(by_method[name]["rate"]) if name in by_method else DASH
             for judge, by_method in summary["accuracy_by_judge"].items()
@@ -46,10 +46,10 @@ def accuracy_table(summary: Summary) -> Table:
         ]
         rows.append((_NAMES.get(name, name), *cells, *others))
     rows += [
-        (f"original, {name}", *(number(value / 100) for value in values), *[DASH] * (len(summary["judges"]) - 1))
+        (f"original, {name}", *(number(value / 100) for value in (values[-1], *values[:-1])), *[DASH] * (len(summary["judges"]) - 1))
         for name, values in ORIGINAL.items()
     ]
-    header = ("method", *EMOTIONS, "all", *(f"all, {judge}" for judge in summary["judges"][1:]))
+    header = ("method", "all", *EMOTIONS, *(f"all, {judge}" for judge in summary["judges"][1:]))
     notes = [
         f"{summary['n_test']} replies a method; judge {summary['judges'][0]!r} is not told the emotion: chance is .14; "
         "intervals over scenarios, of random circuits the lowest and highest",
@@ -95,10 +95,10 @@ def differences_table(summary: Summary) -> Table:
         own = {r["emotion"]: r for r in summary["differences"] if (r["method"], r["against"]) == (method, against)}
         rows.append((
             f"{method} - {_NAMES.get(against, against)}",
-            *(with_interval(own[e]["difference"], own[e]["low"], own[e]["high"], number) for e in (*EMOTIONS, OVERALL)),
+            *(with_interval(own[e]["difference"], own[e]["low"], own[e]["high"], number) for e in (OVERALL, *EMOTIONS)),
         ))  # fmt: skip
     notes = ["the same events; intervals over scenarios, not corrected for the number of comparisons"]
-    return Table("Differences of accuracy [95 % CI]", ("difference", *EMOTIONS, "all"), rows, notes)
+    return Table("Differences of accuracy [95 % CI]", ("difference", "all", *EMOTIONS), rows, notes)
 
 
 def sets_table(summary: Summary) -> Table:
