@@ -15,7 +15,7 @@ LEAST_STRENGTHS = 3
 
 QUICK = {
     "fit_scenarios": 8, "tune_scenarios": 2, "test_scenarios": 3, "random_draws": 3, "random_circuits": 1,
-    "influence_events": 1, "judged_events": 3, "outside_prompts": 2, "max_new_tokens": 12, "bootstrap_draws": 200,
+    "influence_events": 1, "judged_events": 3, "outside_prompts": 1, "max_new_tokens": 8, "bootstrap_draws": 200,
     "leakage_samples": 4, "leakage_generations": 1, "leakage_draws": 1,
 }  # fmt: skip
 """The most that ``quick`` takes of each."""
