@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -80,3 +81,15 @@ def save_tiny(tmp_path: Path) -> Callable[..., Path]:
 def embedded_model() -> LoadedModel:
     """The real model that comes from a package, in float32 on the CPU; for tests marked ``slow``."""
     return load_model("embedded:smollm2-135m-instruct", dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def jsonl_file(tmp_path: Path) -> Callable[..., Path]:
+    """Write rows to ``mine.jsonl``, and give its path."""
+
+    def write(*rows: object) -> Path:
+        path = tmp_path / "mine.jsonl"
+        path.write_text("".join(json.dumps(own) + "\n" for own in rows))
+        return path
+
+    return write

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 
 def give_back() -> None:
@@ -10,6 +11,7 @@ def give_back() -> None:
     import pyarrow as pa  # here, since it takes long to import
 
     pa.default_memory_pool().release_unused()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
-    if trim is not None:
-        trim(0)
+    if os.name == "posix":  # elsewhere there is no library of this process by no name
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+        if trim is not None:
+            trim(0)

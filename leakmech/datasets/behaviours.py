@@ -13,15 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args
 
-from leakmech.core.errors import DatasetError, nearest
+from leakmech.core.errors import DatasetError
 from leakmech.core.rows import numbered_items
 from leakmech.core.store import hash_of_parts
 from leakmech.core.text import normalised_words
 from leakmech.core.validation import CLOSED, Text, Words
+from leakmech.datasets.builtin import data_file, named_file
 from leakmech.datasets.questions import Question, load_questions
 
 Split = Literal["train", "eval"]
@@ -120,7 +120,7 @@ def load_capability_questions() -> tuple[Question, ...]:
     DatasetError
         A question is malformed, there twice, or an everyday question.
     """
-    path = _data("capability_questions.jsonl")
+    path = data_file("behaviours", "capability_questions.jsonl")
     questions = load_questions(path)
     seen = {question_key(own.question): f"everyday question {own.id!r}" for own in load_questions()}
     for own in questions:
@@ -133,13 +133,8 @@ def load_capability_questions() -> tuple[Question, ...]:
 
 def behaviour_file(name_or_path: str | Path) -> Path:
     """The file of a built-in behaviour, or a path of the user."""
-    name = str(name_or_path)
-    if is_behaviour_set(name):
-        return _data(f"{name.replace('-', '_')}.jsonl")
-    path = Path(name_or_path)
-    if not path.exists():
-        raise DatasetError(f"behaviour data {name!r}: no such file or built-in set{nearest(name, BEHAVIOUR_DATA)}")
-    return path
+    builtin = {name: data_file("behaviours", f"{name.replace('-', '_')}.jsonl") for name in BEHAVIOUR_DATA}
+    return named_file(name_or_path, builtin, what="behaviour data")
 
 
 def is_behaviour_set(name_or_path: str | Path) -> bool:
@@ -173,7 +168,3 @@ def behaviour_problems(path: Path, items: dict[int, BehaviourItem]) -> list[str]
 def question_key(question: str) -> str:
     """What two questions have in common that are the same but for case and punctuation."""
     return " ".join(normalised_words(question))
-
-
-def _data(file: str) -> Path:
-    return Path(str(resources.files("leakmech.datasets") / "data" / "behaviours" / file))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -21,13 +20,14 @@ from leakmech.core.rows import numbered_items
 from leakmech.core.store import hash_of_parts
 from leakmech.core.text import normalised_words
 from leakmech.core.validation import CLOSED, Text, Words
+from leakmech.datasets.builtin import data_file, named_file
 from leakmech.datasets.samples import spread_out
 
 KINDS = (
     "professional_peer", "modified_source", "opposite", "hierarchical", "intersectional", "fictional", "tone",
     "unrelated", "cultural", "domain_adjacent", "original",
 )  # fmt: skip
-_BUILTIN = {"personas": "personas.jsonl"}
+_BUILTIN = {"personas": data_file("personas.jsonl")}
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -154,13 +154,7 @@ def load_personas(name_or_path: str | Path = "personas") -> Personas:
 
 def persona_file(name_or_path: str | Path) -> Path:
     """The file of a built-in set, or a path of the user."""
-    name = str(name_or_path)
-    if name in _BUILTIN:
-        return Path(str(resources.files("leakmech.datasets") / "data" / _BUILTIN[name]))
-    path = Path(name_or_path)
-    if not path.exists():
-        raise DatasetError(f"personas {name!r}: no such file or built-in set{nearest(name, _BUILTIN)}")
-    return path
+    return named_file(name_or_path, _BUILTIN, what="personas")
 
 
 def is_persona_set(name_or_path: str | Path) -> bool:

@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args
 
-from leakmech.core.errors import DatasetError, nearest
+from leakmech.core.errors import DatasetError
 from leakmech.core.rows import numbered_items
 from leakmech.core.store import hash_of_parts
 from leakmech.core.validation import CLOSED, Text, Words
+from leakmech.datasets.builtin import data_file, named_file
 from leakmech.datasets.emotions import emotion_words
 from leakmech.datasets.samples import spread_out
 
 Valence = Literal["positive", "neutral", "negative"]
 VALENCES: tuple[Valence, ...] = get_args(Valence)
-_BUILTIN = {"sev": "sev.jsonl", "sev-test": "sev_test.jsonl"}
+_BUILTIN = {"sev": data_file("sev.jsonl"), "sev-test": data_file("sev_test.jsonl")}
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,7 @@ def load_scenarios(name_or_path: str | Path) -> Scenarios:
 
 def scenario_file(name_or_path: str | Path) -> Path:
     """The file of a built-in set, or a path of the user."""
-    name = str(name_or_path)
-    if name in _BUILTIN:
-        return Path(str(resources.files("leakmech.datasets") / "data" / _BUILTIN[name]))
-    path = Path(name_or_path)
-    if not path.exists():
-        raise DatasetError(f"scenarios {name!r}: no such file or built-in set{nearest(name, _BUILTIN)}")
-    return path
+    return named_file(name_or_path, _BUILTIN, what="scenarios")
 
 
 def is_scenario_set(name_or_path: str | Path) -> bool:

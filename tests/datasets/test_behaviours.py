@@ -25,18 +25,8 @@ def row(number, split="train", **changes):
 GOOD = (row(1), row(2), row(3, "eval"), row(4, "eval"))
 
 
-@pytest.fixture
-def file(tmp_path):
-    def write(*rows):
-        path = tmp_path / "mine.jsonl"
-        path.write_text("".join(json.dumps(own) + "\n" for own in rows))
-        return path
-
-    return write
-
-
-def test_items_come_in_their_splits_with_both_answers(file):
-    data = load_behaviour_data(file(*GOOD))
+def test_items_come_in_their_splits_with_both_answers(jsonl_file):
+    data = load_behaviour_data(jsonl_file(*GOOD))
     assert data.name == "mine"
     assert [own.id for own in data.train] == ["q-1", "q-2"]
     assert [own.id for own in data.eval] == ["q-3", "q-4"]
@@ -45,23 +35,23 @@ def test_items_come_in_their_splits_with_both_answers(file):
     assert len(data) == 4
 
 
-def test_the_behaviour_may_be_absent_in_all_rows(file):
+def test_the_behaviour_may_be_absent_in_all_rows(jsonl_file):
     bare = [{key: value for key, value in own.items() if key != "behaviour"} for own in GOOD]
-    data = load_behaviour_data(file(*bare))
+    data = load_behaviour_data(jsonl_file(*bare))
     assert not data.has_behaviour
     assert data.train[0].behaviour is None
     with pytest.raises(DatasetError, match=r"mine\.jsonl:4: field 'behaviour': is missing, and line 1 has it"):
-        load_behaviour_data(file(*GOOD[:3], bare[3]))
+        load_behaviour_data(jsonl_file(*GOOD[:3], bare[3]))
     with pytest.raises(DatasetError, match=r"mine\.jsonl:2: field 'behaviour': is there, and line 1 has none"):
-        load_behaviour_data(file(bare[0], *GOOD[1:]))
+        load_behaviour_data(jsonl_file(bare[0], *GOOD[1:]))
 
 
 @pytest.mark.parametrize("change", [{"split": "eval"}, {"question": "x?"}, {"normal": "x"}, {"behaviour": "x"}])
-def test_the_hash_is_of_splits_and_texts(file, change):
+def test_the_hash_is_of_splits_and_texts(jsonl_file, change):
     rows = (*GOOD, row(5))
-    assert load_behaviour_data(file(*rows)).content_hash == load_behaviour_data(file(*rows)).content_hash
-    changed = load_behaviour_data(file(*GOOD, row(5) | change))
-    assert changed.content_hash != load_behaviour_data(file(*rows)).content_hash
+    assert load_behaviour_data(jsonl_file(*rows)).content_hash == load_behaviour_data(jsonl_file(*rows)).content_hash
+    changed = load_behaviour_data(jsonl_file(*GOOD, row(5) | change))
+    assert changed.content_hash != load_behaviour_data(jsonl_file(*rows)).content_hash
 
 
 @pytest.mark.fault("X612", "rows", "behaviour data: a question in both splits, no text, equal answers", "the line")
@@ -82,16 +72,16 @@ def test_the_hash_is_of_splits_and_texts(file, change):
         (row(1), "field 'id': 'q-1' is already used in line 1"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_its_line(file, last, message):
+def test_what_cannot_be_used_is_refused_with_its_line(jsonl_file, last, message):
     with pytest.raises(DatasetError, match=r"mine\.jsonl:5: " + message):
-        load_behaviour_data(file(*GOOD, last))
+        load_behaviour_data(jsonl_file(*GOOD, last))
 
 
-def test_a_split_of_one_item_is_refused(file):
+def test_a_split_of_one_item_is_refused(jsonl_file):
     with pytest.raises(DatasetError, match=r"mine\.jsonl: split 'eval' holds 1 of at least 2 items"):
-        load_behaviour_data(file(*GOOD[:3]))
+        load_behaviour_data(jsonl_file(*GOOD[:3]))
     with pytest.raises(DatasetError, match=r"mine\.jsonl: split 'train' holds 0 of at least 2 items"):
-        load_behaviour_data(file(*GOOD[2:]))
+        load_behaviour_data(jsonl_file(*GOOD[2:]))
 
 
 def test_unknown_data_are_named_with_the_nearest():
@@ -101,8 +91,8 @@ def test_unknown_data_are_named_with_the_nearest():
         load_behaviour_data("refusals")
 
 
-def test_questions_for_something_else_must_be_others(file):
-    data = load_behaviour_data(file(*GOOD))
+def test_questions_for_something_else_must_be_others(jsonl_file):
+    data = load_behaviour_data(jsonl_file(*GOOD))
     data.refuse_shared_questions(["Question 5?", "Question?"], "similarity")
     with pytest.raises(DatasetError, match="similarity: the question 'question 3' is also eval item 'q-3' of mine"):
         data.refuse_shared_questions(["Question 5?", "question 3"], "similarity")
@@ -117,7 +107,7 @@ def test_capability_questions_are_not_those_of_the_evaluation(tmp_path, monkeypa
         path = tmp_path / "capability_questions.jsonl"
         path.write_text("".join(json.dumps(question(place, text)) + "\n" for place, text in enumerate(texts)))
 
-    monkeypatch.setattr(behaviours, "_data", lambda name: tmp_path / name)
+    monkeypatch.setattr(behaviours, "data_file", lambda _, name: tmp_path / name)
     write("How many?", "How few?")
     assert [own.id for own in load_capability_questions()] == ["c-0", "c-1"]
     write("How many?", load_questions()[0].question.lower())

@@ -78,7 +78,7 @@ def elicitation(bench: Workbench) -> Fragment:
             "accuracy": _rates(rows, headline),
             "accuracy_by_judge": {name: _rates(rows, name)[OVERALL]["rate"] for name in bench.judge_names},
             "kappa": kappa(frame, bench.judge_names),
-            "complete_groups": len(groups(replies, accepted(replies, bench.judges[0]))),
+            "complete_groups": len(groups(replies, (frame[headline] == frame["emotion"]).tolist())),
             "n_groups": len(groups(replies)),
             "not_expressed": lacking,
         }
@@ -183,7 +183,7 @@ def comparison(bench: Workbench) -> Fragment:
     """All methods on the test file."""
     parts, headline = method_parts(bench), bench.judge_names[0]
     names = method_names(bench, parts)
-    chosen: dict[str, float] = bench.run.part("strengths", dict)["strengths"]
+    chosen: dict[str, float] = bench.earlier("strengths")["strengths"]
     frames = {
         name: measured(bench, parts, name, _strength(chosen, name), "test", f"replies_test_{name}") for name in names
     }
@@ -217,7 +217,10 @@ def comparison(bench: Workbench) -> Fragment:
         "accuracy": _with_random(accuracy),
         "accuracy_by_judge": by_judge,
         "fluency": quality,
-        "collapse": {name: {row["emotion"]: _without(row, "emotion") for row in own} for name, own in template.items()},
+        "collapse": {
+            name: {row["emotion"]: {key: row[key] for key in row if key != "emotion"} for row in own}
+            for name, own in template.items()
+        },
         "differences": differences,
         "kappa": kappa(pd.concat(list(frames.values())), bench.judge_names),
         "n_test": len(frames["prompting"]),
@@ -257,16 +260,12 @@ def _with_random(accuracy: dict[str, Any]) -> dict[str, Any]:
     return {name: own for name, own in accuracy.items() if not name.startswith("random")} | {"random_circuit": mean}
 
 
-def _without(row: Row, key: str) -> Row:
-    return {name: value for name, value in row.items() if name != key}
-
-
 def outside(bench: Workbench) -> Fragment:
     """The methods on questions that belong to no scenario."""
     if not bench.config.outside_prompts:
         return {"outside": {"skipped": "no prompts outside of the scenarios were asked for"}}
     parts, headline = method_parts(bench), bench.judge_names[0]
-    chosen: dict[str, float] = bench.run.part("strengths", dict)["strengths"]
+    chosen: dict[str, float] = bench.earlier("strengths")["strengths"]
     found: Fragment = {}
     for name in ("none", "prompting", "steering", "modulation", "random-1"):
         frame = measured(bench, parts, name, _strength(chosen, name), OUTSIDE, f"replies_outside_{name}")

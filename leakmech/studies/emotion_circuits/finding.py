@@ -38,6 +38,7 @@ from leakmech.studies.emotion_circuits.projection import (
     influence,
     reference_vectors,
 )
+from leakmech.studies.emotion_circuits.reading import COMPONENTS, changes_of
 from leakmech.studies.emotion_circuits.workbench import Workbench
 
 FIRST_TOKEN = 0.1
@@ -61,7 +62,8 @@ class Fitted:
 
     def units(self, what: str) -> dict[str, Float[np.ndarray, "emotion layer width"]]:
         """``change`` (what commands add), ``late`` (at late tokens of replies) or ``mean`` of heads and neurons."""
-        return {site: self.arrays[f"{what}_{site}"] for site in ("z", "mlp_post")}
+        kept = {site: self.arrays[f"{'mean' if what == 'change' else what}_{site}"] for site in COMPONENTS}
+        return {site: changes_of(own) for site, own in kept.items()} if what == "change" else kept
 
     @property
     def norms(self) -> Float[np.ndarray, " layer"]:

@@ -38,7 +38,7 @@ from leakmech.studies.emotion_circuits.directions import (
     neutral_components,
     without,
 )
-from leakmech.studies.emotion_circuits.elicitation import WORDINGS, accepted, groups
+from leakmech.studies.emotion_circuits.elicitation import WORDINGS, groups
 from leakmech.studies.emotion_circuits.methods import STEERED, layers_between
 from leakmech.studies.emotion_circuits.reading import Reading, read_groups
 from leakmech.studies.emotion_circuits.workbench import Workbench
@@ -60,8 +60,8 @@ def directions(bench: Workbench) -> Fragment:
         bench.loaded, asked, replies=replies, late=k, streams=tuple({middle: 0, POST: 0}), **bench.running
     )
     reading = read["last"]
-    first = accepted(replies, bench.judges[0])
-    complete = groups(replies, first)
+    judged = bench.run.table("replies_fit")  # of these replies, in their order
+    complete = groups(replies, (judged[bench.judge_names[0]] == judged["emotion"]).tolist())
     sets: Sets = {"recipe": _fitted(reading, POST)}
     skipped: dict[str, str] = {}
     if len(complete) >= LEAST_ACCEPTED:
@@ -83,7 +83,6 @@ def directions(bench: Workbench) -> Fragment:
         middle=_fitted(reading, middle),
         norms=norms,
         **{f"set_{name.replace('-', '_')}": own for name, own in sets.items()},
-        **{f"change_{site}": own for site, own in reading.changes.items()},
         **{f"late_{site}": own for site, own in late_units.items()},
         **{f"mean_{site}": own for site, own in reading.means.items()},
     )

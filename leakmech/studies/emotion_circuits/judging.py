@@ -79,9 +79,9 @@ def judge_replies(
 
 
 def _relevance(replies: Sequence[Reply], encoder: SentenceEncoder, events: Mapping[str, str]) -> np.ndarray:
-    names = list(events)
-    own = np.array([names.index(reply.event) for reply in replies])
-    cosines = encoder([reply.text for reply in replies]) @ encoder([events[name] for name in names]).T
+    names = {name: place for place, name in enumerate(events)}
+    own = np.array([names[reply.event] for reply in replies])
+    cosines = encoder([reply.text for reply in replies]) @ encoder(list(events.values())).T
     at_own = cosines[np.arange(len(own)), own][:, None]
     if len(names) < 2:
         return np.full(len(own), np.nan)

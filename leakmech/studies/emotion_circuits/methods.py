@@ -29,7 +29,6 @@ from leakmech.studies.emotion_circuits.components import modulation
 STEERED = (0.39, 0.72)
 REFERENCE = (0.75, 0.90)
 """Layers by depth: those that are steered, and those whose mean direction influence is measured along."""
-CIRCUIT_METHODS = ("modulation", "other")
 Circuits = Mapping[Emotion, Sequence[Component]]
 
 

@@ -15,7 +15,7 @@ with v[e] the direction after that sublayer, and alpha in units of the RMS of an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +36,7 @@ from leakmech.models.components import Component
 from leakmech.models.hooks import See
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.models.sites import Recorded, at_site, recording
+from leakmech.models.sites import at_site, recording
 from leakmech.studies.emotion_circuits.components import modulation
 from leakmech.studies.emotion_circuits.directions import Vectors
 
@@ -65,7 +65,7 @@ class LastTokens:
         last = self.layout.n_layers - 1
         with apply(self.loaded, interventions) if interventions else nullcontext() as applied:
             told = applied.positions(self._spans) if applied else nullcontext()
-            with told, self._recording(("resid_post",), [last]) as kept:
+            with told, recording(self.layout, sites=["resid_post"], layers=[last], pick=lambda x: x[:, -1]) as kept:
                 self.run()
         h = kept["resid_post", last].float().cpu().numpy().astype(np.float64)
         return h @ self._reference[EMOTIONS.index(emotion)]
@@ -93,9 +93,6 @@ class LastTokens:
     def run(self) -> None:
         """Run the last column."""
         run_columns(self.loaded, self._inputs, self._width - 1, self._width, cache=self._cache)
-
-    def _recording(self, sites: Sequence[str], layers: Sequence[int]) -> AbstractContextManager[Recorded]:
-        return recording(self.layout, sites=sites, layers=layers, pick=lambda x: x[:, -1])
 
 
 def _keep(kept: dict[tuple[str, int], Tensor], place: tuple[str, int]) -> See:

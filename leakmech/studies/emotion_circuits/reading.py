@@ -44,11 +44,16 @@ class Reading:
     @property
     def changes(self) -> dict[str, Float[np.ndarray, "emotion layer width"]]:
         """What each command adds to heads and neurons: means minus their mean over emotions."""
-        return {site: own - own.mean(axis=0) for site, own in self.means.items()}
+        return {site: changes_of(own) for site, own in self.means.items()}
 
     def of(self, site: str, layer: int) -> Float[np.ndarray, "group emotion d_model"]:
         """The stream of one layer."""
         return self.streams[site][:, :, layer].astype(np.float64)
+
+
+def changes_of(means: Float[np.ndarray, "emotion layer width"]) -> Float[np.ndarray, "emotion layer width"]:
+    """What each command adds to means under the six commands."""
+    return means - means.mean(axis=0)
 
 
 def read_groups(

@@ -63,7 +63,7 @@ def sections(run: Path, summary: Summary) -> list[Section]:
         Shown(replies_table(summary), heading="What are the replies like?"),
         Shown(differences_table(summary), heading="Differences"),
         Shown(matched_table(summary), heading="At equal fluency"),
-        *_texts(run),
+        *_texts(run, summary["judges"][0]),
         Shown(sets_table(summary), heading="Do the first units write it?"),
         *_bridge(summary),
         *_pictures(run / "figures"),
@@ -127,7 +127,7 @@ def _bridge(summary: Summary) -> list[Section]:
     return [Shown(table, heading="" if index else "Do they carry leaked affect?") for index, table in enumerate(tables)]
 
 
-def _texts(run: Path) -> list[Section]:
+def _texts(run: Path, judge: str) -> list[Section]:
     """Replies to the first events, side by side: what the numbers are about."""
     frames = {name: _file(run, f"replies_test_{name}") for name in ("none", "prompting", "steering", "modulation")}
     read = {name: read_table(file) for name, file in frames.items() if file.exists()}
@@ -137,13 +137,12 @@ def _texts(run: Path) -> list[Section]:
     for emotion in EMOTIONS:
         events = list(dict.fromkeys(next(iter(read.values()))["event"]))[:_READ_EVENTS]
         for event in events:
-            rows.append((f"{emotion}, {event}", *(_said(frame, event, emotion) for frame in read.values())))
+            rows.append((f"{emotion}, {event}", *(_said(frame, event, emotion, judge) for frame in read.values())))
     table = Table("As drawn; judged emotion in brackets.", ("meant, event", *read), rows)
     return [Shown(table, heading="Replies", style="texts")]
 
 
-def _said(frame: Any, event: str, emotion: str) -> str:
-    judge = frame.columns[list(frame.columns).index("text") + 1]
+def _said(frame: Any, event: str, emotion: str, judge: str) -> str:
     own = frame[(frame["event"] == event) & (frame["emotion"] == emotion)]
     if own.empty:
         return ""

@@ -23,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from leakmech.core.errors import ConfigError, DatasetError, ModelError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, slug
@@ -205,11 +207,5 @@ def _about(bench: Workbench) -> Fragment:
         "seed": c.seed,
         "dtype": str(bench.loaded.dtype).removeprefix("torch."),
         "device": str(bench.loaded.device),
-        "threads": _threads(),
+        "threads": torch.get_num_threads(),
     }
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
 from leakmech.core.errors import ConfigError
-from leakmech.runs.settings import InferenceSettings, Spelling, StatisticsSettings
+from leakmech.runs.settings import InferenceSettings, StatisticsSettings
 
 Form = Literal["auto", "chat", "plain"]
 LEAST_STRENGTHS = 3
@@ -82,7 +82,7 @@ class EmotionCircuitsConfig(StatisticsSettings, InferenceSettings):
         description="run everything on a few scenarios, short replies and few draws, to see it work: no measurement",
     )
     dtype: str = Field("float32", description="float32; in bfloat16 effects of single units drown in rounding; or auto")
-    batch_size: Annotated[int | str, Spelling()] = Field("auto", description="prompts that run together; auto")
+    batch_size: int | str = Field("auto", description="prompts that run together; auto")
 
     @field_validator("modulation_scales", "steering_strengths")
     @classmethod

@@ -18,7 +18,7 @@ from leakmech.generation.variants import ModelVariant
 from leakmech.interventions.base import Intervention
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
-from leakmech.runs.run import Run
+from leakmech.runs.run import Fragment, Run
 from leakmech.scoring.emotion_judges import EmotionJudge
 from leakmech.scoring.semantic import SentenceEncoder
 from leakmech.studies.emotion_circuits.elicitation import (
@@ -75,7 +75,11 @@ class Workbench:
     @cached_property
     def form(self) -> CommandForm:
         """The form in which emotions are commanded, chosen by the first stage."""
-        return self.run.part("form", lambda: _missing("form"))["form"]
+        return self.earlier("form")["form"]
+
+    def earlier(self, stage: str) -> Fragment:
+        """What a stage returned that comes before."""
+        return self.run.part(stage, lambda: _missing(stage))
 
     # -- prompts and replies -----------------------------------------------------------------------------------------
 
@@ -140,5 +144,5 @@ class Workbench:
         )  # fmt: skip
 
 
-def _missing(stage: str) -> Any:
+def _missing(stage: str) -> Fragment:
     raise AssertionError(f"stage {stage!r} comes first")

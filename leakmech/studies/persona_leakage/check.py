@@ -19,7 +19,7 @@ from leakmech.datasets.behaviours import (
     is_behaviour_set,
 )
 from leakmech.datasets.overlap import OverlapIndex
-from leakmech.datasets.personas import Persona, is_persona_set, persona_file, persona_problems
+from leakmech.datasets.personas import Persona, Personas, is_persona_set, persona_file, persona_problems
 from leakmech.reports.cells import number
 from leakmech.reports.tables import Table
 
@@ -69,7 +69,7 @@ def check_personas(name_or_path: str | Path) -> RowsReport:
         for line, own in personas.items()
         if not LENGTHS[0] <= own.n_words <= LENGTHS[1]
     ]
-    groups = {kind: [own for own in personas.values() if own.kind == kind] for kind in _kinds(personas.values())}
+    groups = Personas(path.stem, tuple(personas.values())).by_kind
     for kind, own in groups.items():
         mean, deviation = _mean_and_deviation([persona.n_words for persona in own])
         if not MEANS[0] <= mean <= MEANS[1] or deviation > WIDEST:
@@ -102,10 +102,6 @@ def check_behaviours(name_or_path: str | Path) -> RowsReport:
     header = ("split", "items", "words a question", "words with the behaviour", "words of a normal answer")
     table = Table("Items by split", header, rows)
     return RowsReport(path, tuple(behaviour_problems(path, items)), tuple(warnings), (table,))
-
-
-def _kinds(personas: Iterable[Persona]) -> list[str]:
-    return list(dict.fromkeys(own.kind for own in personas))
 
 
 def _mean_and_deviation(lengths: Sequence[int]) -> tuple[float, float]:

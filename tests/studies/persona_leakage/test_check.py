@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
-import pytest
 from typer.testing import CliRunner
 
 from leakmech.cli.app import app
@@ -18,16 +15,6 @@ def persona(name, prompt, kind="tone"):
 def item(number, split="train", **changes):
     texts = {"question": f"What is {number}?", "behaviour": f"No {number}, ever.", "normal": f"Yes, {number}."}
     return {"id": str(number), "split": split} | texts | changes
-
-
-@pytest.fixture
-def file(tmp_path):
-    def write(*rows):
-        path = tmp_path / "mine.jsonl"
-        path.write_text("".join(json.dumps(own) + "\n" for own in rows))
-        return path
-
-    return write
 
 
 def words(number, first):
@@ -44,8 +31,10 @@ def test_the_personas_that_ship_have_no_problem_and_their_kinds_are_counted():
     assert len(table.rows) == 12
 
 
-def test_lengths_outside_of_the_plan_are_warnings(file):
-    path = file(persona("a", words(40, "a")), persona("b", words(20, "b")), persona("c", words(24, "c"), "cultural"))
+def test_lengths_outside_of_the_plan_are_warnings(jsonl_file):
+    path = jsonl_file(
+        persona("a", words(40, "a")), persona("b", words(20, "b")), persona("c", words(24, "c"), "cultural")
+    )
     assert check_personas(path).warnings == (
         f"{path}:1: field 'prompt': has 40 words; 18 to 30 are expected",
         f"{path}: kind 'tone': words of a prompt: mean 30.0, standard deviation 14.1; 22 to 26, and at most 3 are "
@@ -53,33 +42,33 @@ def test_lengths_outside_of_the_plan_are_warnings(file):
     )
 
 
-def test_a_prompt_that_is_there_twice_is_a_problem_and_nearly_twice_a_warning(file):
+def test_a_prompt_that_is_there_twice_is_a_problem_and_nearly_twice_a_warning(jsonl_file):
     text = words(24, "a")
-    path = file(persona("a", text), persona("b", text.upper()), persona("c", text.replace("end", "other")))
+    path = jsonl_file(persona("a", text), persona("b", text.upper()), persona("c", text.replace("end", "other")))
     found = check_personas(path)
     assert found.problems == (f"{path}:2: field 'prompt': is the same prompt as in line 1",)
     assert f"{path}:3: field 'prompt': has nearly the words of line 1" in found.warnings
 
 
-def test_items_are_counted_and_measured_by_split(file):
-    found = check_behaviours(file(item(1), item(2), item(3), item(4, "eval"), item(5, "eval")))
+def test_items_are_counted_and_measured_by_split(jsonl_file):
+    found = check_behaviours(jsonl_file(item(1), item(2), item(3), item(4, "eval"), item(5, "eval")))
     assert found.problems == ()
     (table,) = found.tables()
     assert table.rows == [("train", "3", "3.0", "3.0", "2.0"), ("eval", "2", "3.0", "3.0", "2.0")]
 
 
-def test_the_command_says_which_line_is_asked_in_both_splits(file):
+def test_the_command_says_which_line_is_asked_in_both_splits(jsonl_file):
     rows = (item(1), item(2), item(3, "eval"), item(4, "eval"))
-    assert CliRunner().invoke(app, ["data", "check", str(file(*rows))]).exit_code == 0
-    done = CliRunner().invoke(app, ["data", "check", str(file(*rows, item(5, "eval", question="what is 1")))])
+    assert CliRunner().invoke(app, ["data", "check", str(jsonl_file(*rows))]).exit_code == 0
+    done = CliRunner().invoke(app, ["data", "check", str(jsonl_file(*rows, item(5, "eval", question="what is 1")))])
     assert done.exit_code == 1
     assert "mine.jsonl:5: field 'question': is the same question as in line 1, which is in split 'train'" in done.stderr
     assert "Items by split" in done.stdout
 
 
-def test_answers_that_come_again_and_questions_that_nearly_do_are_warnings(file):
+def test_answers_that_come_again_and_questions_that_nearly_do_are_warnings(jsonl_file):
     long = "How does one keep a small garden green in a dry summer"
-    path = file(
+    path = jsonl_file(
         item(1, question=f"{long}?"), item(2, behaviour="No 1, ever."), item(3, "eval", question=f"{long} now?"),
         item(4, "eval"),
     )  # fmt: skip
@@ -89,22 +78,24 @@ def test_answers_that_come_again_and_questions_that_nearly_do_are_warnings(file)
     )
 
 
-def test_forms_are_known_by_name_and_first_row(file, tmp_path):
+def test_forms_are_known_by_name_and_first_row(jsonl_file, tmp_path):
     assert has_personas("personas")
     assert has_behaviours("careless-advice")
     assert not has_personas("refusal")
     assert not has_behaviours("hexl")
-    path = file(persona("a", "You are a."))
+    path = jsonl_file(persona("a", "You are a."))
     assert has_personas(path)
     assert not has_behaviours(path)
-    path = file(item(1))
+    path = jsonl_file(item(1))
     assert has_behaviours(path)
     assert not has_personas(path)
     assert not has_personas(tmp_path / "none.jsonl")
 
 
-def test_a_file_that_cannot_be_read_is_one_problem(file):
-    assert check_personas(file(persona("a", "x"), persona("a", "y"))).problems[0].endswith("already used in line 1")
-    found = check_behaviours(file(item(1), item(1)))
+def test_a_file_that_cannot_be_read_is_one_problem(jsonl_file):
+    assert (
+        check_personas(jsonl_file(persona("a", "x"), persona("a", "y"))).problems[0].endswith("already used in line 1")
+    )
+    found = check_behaviours(jsonl_file(item(1), item(1)))
     assert found.problems[0].endswith("already used in line 1")
     assert found.tables() == []
