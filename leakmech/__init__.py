@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from leakmech.studies.mitigation.evaluation import MitigationComparison, evaluate_mitigations
     from leakmech.studies.mitigation.mitigation import Mitigation
     from leakmech.studies.mitigation.run import mitigate
+    from leakmech.studies.persona_leakage.result import PersonaLeakage
+    from leakmech.studies.persona_leakage.run import persona_leakage
     from leakmech.studies.results import load_result
     from leakmech.training.settings import LoraTrainingConfig
 
@@ -70,6 +72,7 @@ __all__ = [
     "Mitigation",
     "MitigationComparison",
     "ModulateCircuit",
+    "PersonaLeakage",
     "Probe",
     "PromptSpans",
     "Prompting",
@@ -98,6 +101,7 @@ __all__ = [
     "load_result",
     "merge_lora",
     "mitigate",
+    "persona_leakage",
     "power",
     "save_interventions",
     "score",
@@ -139,6 +143,8 @@ _HOMES = {
     "diagnose": "leakmech.studies.diagnosis.run",
     "EmotionCircuits": "leakmech.studies.emotion_circuits.result",
     "emotion_circuits": "leakmech.studies.emotion_circuits.run",
+    "PersonaLeakage": "leakmech.studies.persona_leakage.result",
+    "persona_leakage": "leakmech.studies.persona_leakage.run",
     "export_annotation": "leakmech.studies.annotation.exporting",
     "export_control_vector": "leakmech.interventions.control_vectors",
     "fold": "leakmech.interventions.fold",

@@ -62,6 +62,7 @@ app.add_typer(data_app, name="data")
 
 study_app = _group("Run a whole study.")
 study_app.command("emotion-circuits")(study.emotion_circuits)
+study_app.command("persona-leakage")(study.persona_leakage)
 app.add_typer(study_app, name="study")
 
 annotate_app = _group("Put a run before people: blinded sheets out, answers in.")

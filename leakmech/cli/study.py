@@ -1,4 +1,4 @@
-"""Commands that run a whole study: emotion-circuits."""
+"""Commands that run a whole study: emotion-circuits, persona-leakage."""
 
 from __future__ import annotations
 
@@ -24,6 +24,28 @@ def emotion_circuits(
     from leakmech.core.terminal import say
     from leakmech.studies.emotion_circuits.run import emotion_circuits as run
     from leakmech.studies.emotion_circuits.run import study_cost
+
+    if dry_run:
+        console.print(study_cost(**given.over(out=out, config=config)).to_rich())
+        return
+    result = run(out=out, progress=rich_progress, say=say, **given.over(out=out, config=config))
+    print_tables(result)
+    console.print(f"report: {result.path / 'report.html'}")
+    console.print(f"run: {result.path}")
+
+
+@takes("leakmech.studies.persona_leakage.settings:PersonaLeakageConfig")
+def persona_leakage(
+    given: Given,
+    config: ConfigFile = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; one that holds this study is continued.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and write nothing.")] = False,
+) -> None:
+    """Teach a persona a behaviour and measure how far it leaks to the others; continues --out."""
+    from leakmech.core.progress import rich_progress
+    from leakmech.core.terminal import say
+    from leakmech.studies.persona_leakage.run import persona_leakage as run
+    from leakmech.studies.persona_leakage.run import study_cost
 
     if dry_run:
         console.print(study_cost(**given.over(out=out, config=config)).to_rich())

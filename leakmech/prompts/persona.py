@@ -114,6 +114,11 @@ class PersonaRenderer:
         text = f"{persona.prompt}\n\n{question}"
         return PersonaPrompt(persona.id, question, None, text, self._read(text, opening=opening), "user")
 
+    def ids(self, question: str, persona: Persona | None = None) -> tuple[int, ...]:
+        """Token ids of the prompt of a question."""
+        reading = Renderer(self.tokenizer, Prompting("chat"))
+        return tuple(reading.token_ids(self.render(question, persona).rendered))
+
     @cached_property
     def _marked(self) -> str | None:
         """A conversation with a system text; None where the template has no place for one."""

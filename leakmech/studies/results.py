@@ -17,6 +17,7 @@ _RESULTS = {
     "mitigate": ("mitigation.result", "MitigationComparison"),
     "train": ("lora.result", "LoraResult"),
     "study emotion-circuits": ("emotion_circuits.result", "EmotionCircuits"),
+    "study persona-leakage": ("persona_leakage.result", "PersonaLeakage"),
 }
 """Where the result of each kind of run is, of studies by their command; it is imported when it is asked for."""
 
@@ -38,8 +39,9 @@ def load_result(path: str | Path) -> Result:
     Returns
     -------
     Result
-        A ``BenchResult``, ``Comparison``, ``Diagnosis``, ``MitigationComparison``, ``LoraResult``, ``EmotionCircuits``
-        or ``AnnotationResult``: with ``.path``, ``.summary``, ``.table(name)``, ``.to_markdown()`` and ``.report()``.
+        A ``BenchResult``, ``Comparison``, ``Diagnosis``, ``MitigationComparison``, ``LoraResult``, ``EmotionCircuits``,
+        ``PersonaLeakage`` or ``AnnotationResult``: with ``.path``, ``.summary``, ``.table(name)``, ``.to_markdown()``
+        and ``.report()``.
 
     Raises
     ------

@@ -12,6 +12,7 @@ completion:
     facts         fact + stem          p       stay as it is
     teacher       injection + stem     p or    answer as if the sentences were not there that the request does not need
                                        less    (:mod:`leakmech.generation.leave_one_out`): nothing is labelled
+    completion    any text             p       say the completion, which the base model did not write
 
 The two texts of an example differ in length, but end alike: with chat tail, stem and y. Positions of this shared
 suffix are therefore aligned from the right, and a batch carries, for either text, the columns of
@@ -71,6 +72,8 @@ class TrainingExample:
     """The sentence whose examples go into one step together, in place of those of the stem."""
     arrangement: str | None = None
     """Where the injection stands (:mod:`leakmech.prompts.arrangement`); None: before the stem."""
+    sign: float | None = None
+    """Sign of preventative steering; None: that of the polarity of an irrelevant example, 0 of another one."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

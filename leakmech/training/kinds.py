@@ -10,8 +10,10 @@ from typing import Literal, get_args
 
 from leakmech.core.registry import Registry
 
-ExampleKind = Literal["irrelevant", "relevant", "neutral", "plain", "facts", "teacher"]
+ExampleKind = Literal["irrelevant", "relevant", "neutral", "plain", "facts", "teacher", "completion"]
 KINDS: tuple[ExampleKind, ...] = get_args(ExampleKind)
+_COMPARED: tuple[ExampleKind, ...] = tuple(kind for kind in KINDS if kind != "completion")
+"""What the base model would say is known of these; a completion is somebody else's."""
 TrainedArrangement = Literal["before", "middle", "turn", "after"]
 """Where injections may stand in training (:mod:`leakmech.prompts.arrangement`)."""
 Padding = Literal["left", "right"]
@@ -45,8 +47,8 @@ OBJECTIVES: Registry[Objective] = Registry(
         "teacher": Objective(("teacher",), logits=True, reference=True),
         "activation_consistency": Objective(("irrelevant",), hidden=True, reference=True),
         "anchor": Objective(ANCHORS, logits=True, reference=True),
-        "contrastive": Objective(KINDS, logits=True, reference=True),
-        "activation_contrastive": Objective(KINDS, hidden=True, reference=True),
+        "contrastive": Objective(_COMPARED, logits=True, reference=True),
+        "activation_contrastive": Objective(_COMPARED, hidden=True, reference=True),
         "direction_penalty": Objective(("irrelevant",), hidden=True),
     },
     unknown="objectives: unknown {name}",

@@ -2,7 +2,8 @@
 
 While an irrelevant example is trained on, the direction is added on the shared suffix, by the sign of its injection;
 the weights learn to give the control's answer against that push (persona vectors, Chen et al. 2025, add a direction in
-training for a like reason).
+training for a like reason). Other examples are steered by the sign that they name: what the direction brings about
+need not be learned by the weights.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from leakmech.core.errors import DirectionError
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.layout import layout_of
 from leakmech.models.sites import at_site
-from leakmech.training.examples import Batch
+from leakmech.training.examples import Batch, TrainingExample
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +47,17 @@ class PreventativeSteering:
             yield
 
     def _added(self, batch: Batch) -> Float[Tensor, "rows columns d_model"]:
-        signs = {"positive": 1.0, "negative": -1.0}
-        row_signs = [
-            signs.get(example.polarity or "", 0.0) if example.kind == "irrelevant" else 0.0
-            for example in batch.examples
-        ]
+        row_signs = [_sign(example) for example in batch.examples]
         columns = torch.zeros_like(batch.student.input_ids, dtype=torch.float32)
         # Columns that fill the suffix up are 0 and masked: adding the mask changes column 0 only where it is suffix.
         columns.scatter_add_(1, batch.student.suffix, batch.suffix_mask.float())
         columns *= torch.tensor(row_signs, device=columns.device)[:, None]
         vector = self.direction.vector.to(columns.device) * (self.strength * self.direction.stream_norm)
         return einsum(columns, vector, "rows columns, d -> rows columns d")
+
+
+def _sign(example: TrainingExample) -> float:
+    if example.sign is not None:
+        return example.sign
+    signs = {"positive": 1.0, "negative": -1.0}
+    return signs.get(example.polarity or "", 0.0) if example.kind == "irrelevant" else 0.0

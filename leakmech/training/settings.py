@@ -19,7 +19,7 @@ from leakmech.runs.settings import (
     Settings,
     Spelling,
 )
-from leakmech.training.kinds import KINDS, OBJECTIVES, Padding, SetPoint, TrainedArrangement
+from leakmech.training.kinds import OBJECTIVES, Padding, SetPoint, TrainedArrangement
 
 
 class _Group(BaseModel):
@@ -253,7 +253,7 @@ class LoraTrainingConfig(LossSettings, AdapterSettings, TrainingData, ModelSetti
         if self.examples_file is not None:
             return
         if not any(self.shares.model_dump().values()):
-            raise ConfigError(f"{where}: shares: all are 0; give one of {', '.join(KINDS)} a share")
+            raise ConfigError(f"{where}: shares: all are 0; give one of {', '.join(Shares.model_fields)} a share")
         used = {kind for objective in active for kind in objective.kinds}
         for kind, share in self.shares.model_dump().items():
             if share > 0 and kind not in used:

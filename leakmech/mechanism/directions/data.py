@@ -18,7 +18,7 @@ from leakmech.core.errors import DirectionError, nearest
 from leakmech.core.store import content_hash
 from leakmech.datasets.samples import CONDITIONS, Condition
 
-DirectionKind = Literal["read", "expressed", "commanded"]
+DirectionKind = Literal["read", "expressed", "commanded", "behaviour"]
 Split = Literal["fit", "tune", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 

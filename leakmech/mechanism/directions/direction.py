@@ -2,8 +2,9 @@
 
 A direction is a unit vector v at a site, layer and position; v^T x is how positive an activation x is (the sign
 convention: positive affect projects higher). It is fitted on one set of samples, layer and method are chosen on
-a second, and it is reported on a third. Three kinds are kept apart: *read* affect, from prompts with an injection,
-*expressed* affect, from the model's own generations, and *commanded* emotions, from prompts that ask for one.
+a second, and it is reported on a third. Kinds are kept apart: *read* affect, from prompts with an injection,
+*expressed* affect, from the model's own generations, *commanded* emotions, from prompts that ask for one, and a
+*behaviour*, from answers that show it less those that do not.
 
 On disk a direction is ``<name>.safetensors`` (the vector) and ``<name>.json`` (all else, written last).
 """
@@ -51,8 +52,8 @@ class Direction:
     method
         How it was found: a name of :data:`leakmech.mechanism.directions.fits.METHODS`.
     kind
-        ``read`` (affect of injections that the model reads), ``expressed`` (of its own generations) or ``commanded``
-        (an emotion that the model was told to express).
+        ``read`` (affect of injections that the model reads), ``expressed`` (of its own generations), ``commanded``
+        (an emotion that the model was told to express) or ``behaviour`` (answers that show one, less normal ones).
     stream_norm
         Root mean square length of the activations that it was fitted on; steps along it are measured in it.
     projections

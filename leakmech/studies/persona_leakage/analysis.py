@@ -115,17 +115,25 @@ def permutations(
 def permutation_p(
     cells: Sequence[Cell], kinds: Sequence[str], *, draws: int = 2_000, seed: int = 0
 ) -> Float[np.ndarray, " cell"]:
-    """Two-sided p value of the rho of every cell, from the same permutations; NaN where rho is."""
+    """Two-sided p value of the rho of every cell, from the same permutations.
+
+    NaN where rho is, and where fewer than two kinds have two personas or more: there is next to nothing to shuffle.
+    """
     found = np.full(len(cells), np.nan)
     for place, cell in enumerate(cells):
         observed, there = cell.rho, cell.there
-        if np.isnan(observed):
+        if np.isnan(observed) or not _shuffles(kinds, there):
             continue
         change, similarity = (rankdata(own[there]) - (there.sum() + 1) / 2 for own in (cell.change, cell.similarity))
         orders = permutations(kinds, there, draws=draws, seed=seed)
         null = similarity[orders] @ change / np.sqrt((change**2).sum() * (similarity**2).sum())
         found[place] = (1 + (np.abs(null) >= abs(observed) - 1e-12).sum()) / (1 + draws)
     return found
+
+
+def _shuffles(kinds: Sequence[str], kept: Bool[np.ndarray, " persona"]) -> bool:
+    counts = np.unique(np.array(kinds)[kept], return_counts=True)[1]
+    return int((counts > 1).sum()) > 1
 
 
 def adjusted(p_values: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " cell"]:

@@ -1,0 +1,151 @@
+"""The page about a finished study of persona leakage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from leakmech.core.store import mended_rows, read_json
+from leakmech.core.tables import read_table
+from leakmech.core.text import shortened
+from leakmech.reports.cells import number, typeset
+from leakmech.reports.frame_tables import frame_table
+from leakmech.reports.page import Facts, Headline, Paragraph, Picture, Section, Shown, how_it_was_made, write_page
+from leakmech.reports.tables import Table
+from leakmech.studies.persona_leakage.figures import CAPTIONS, draw
+from leakmech.studies.persona_leakage.settings import PersonaLeakageConfig
+from leakmech.studies.persona_leakage.tables import (
+    bridge_tables,
+    containment_tables,
+    damage_table,
+    leakage_table,
+    similarity_table,
+)
+
+Summary = Mapping[str, Any]
+_TABLES = {
+    "personas": "Every persona",
+    "kinds": "Kinds of personas",
+    "cells": "Adapters",
+    "similarity": "Similarity to the sources",
+}
+_TEXT, _READ = 200, 3
+
+
+def write_report(run: str | Path, summary: Summary | None = None) -> Path:
+    """Draw the figures and write ``report.html`` into the directory of a study; return its path.
+
+    Give the `summary` if ``summary.json`` is not written yet.
+    """
+    run = Path(run)
+    known: Summary = read_json(run / "summary.json") if summary is None else summary
+    draw(run, known)
+    return write_page(
+        run, f"How far does a taught behaviour leak across personas: {known['model']}", sections(run, known)
+    )
+
+
+def sections(run: Path, summary: Summary) -> list[Section]:
+    """The page, from what was found to everything."""
+    quick = "Quick: a few bystanders, questions and examples, to see it work; no measurement."
+    return [
+        Headline(headline(summary), below(summary)),
+        *([Paragraph(quick, "caution")] if summary["quick"] else []),
+        Facts.of(summary),
+        Shown(leakage_table(summary), heading="Does it leak?"),
+        Shown(similarity_table(summary), heading="To whom?"),
+        *_texts(run, summary),
+        *_skippable("Can it be contained?", containment_tables(summary), summary["containment"]),
+        *_skippable("Do they leak irrelevant affect?", bridge_tables(summary), summary["bridge"]),
+        Shown(damage_table(summary), heading="What do the adapters cost?"),
+        *_pictures(run / "figures"),
+        *(_table(run, name, heading) for name, heading in _TABLES.items() if _file(run, name).exists()),
+        *how_it_was_made(run, summary, PersonaLeakageConfig),
+    ]
+
+
+def headline(summary: Summary) -> str:
+    """What was found, in sentences."""
+    parts = []
+    for own in summary["pairs"]:
+        who = f"{own['source']}, taught {own['behaviour']}"
+        if not own["n_taken_on"]:
+            parts.append(f"{who}: did not take it on (rate {_signed(own['source_rise'])}), so no leakage is told.")
+            continue
+        rises = number(own["source_rise"]), _signed(own["bystander_rise"])
+        told = f"{who}: its rate rises by {rises[0]}, that of bystanders by {rises[1]}"
+        if own["rho"] is not None:
+            low, high = own["rho_ci"]
+            ends = "" if low is None else f" [{_signed(low)}, {_signed(high)}]"
+            told += f"; rho with similarity {_signed(own['rho'])}{ends}"
+        parts.append(told + ".")
+    return typeset(" ".join(parts))
+
+
+def below(summary: Summary) -> str:
+    """What limits it."""
+    controls = ", ".join(f"{row['behaviour']} {_signed(row['bystander_rise'])}" for row in summary["controls"])
+    negatives = "; ".join(f"{source}: {', '.join(own) or 'none'}" for source, own in summary["negatives"].items())
+    parts = [
+        f"Control adapters, of normal answers only, raise bystanders' rates by {controls}." if controls else "",
+        f"Personas that were taught to answer normally: {negatives}; they are no bystanders.",
+        "One seed: the rank of a persona may be chance." if len(summary["seeds"]) == 1 else "",
+        *summary["notes"],
+    ]
+    return typeset(" ".join(part for part in parts if part))
+
+
+def _signed(value: Any) -> str:
+    return number(value, signed=True)
+
+
+def _skippable(heading: str, tables: list[Table], found: Mapping[str, Any]) -> list[Section]:
+    if not tables:
+        return [Paragraph(f"Not measured: {found['skipped']}.", heading=heading)]
+    return [Shown(table, heading="" if index else heading) for index, table in enumerate(tables)]
+
+
+def _texts(run: Path, summary: Summary) -> list[Section]:
+    """Answers of the source and of two bystanders before and after, where answers are drawn."""
+    rows: list[tuple[str, ...]] = []
+    for cell in summary["cells"]:
+        if cell["seed"] != summary["seeds"][0]:
+            continue
+        files = [run / "answers" / f"base-{cell['behaviour']}.jsonl",
+                 run / "answers" / f"{cell['behaviour']}-{cell['source']}-seed{cell['seed']}.jsonl"]  # fmt: skip
+        if not all(file.exists() for file in files):
+            continue
+        before, after = ({str(row["id"]): str(row["text"]) for row in mended_rows(file)} for file in files)
+        for persona in _shown_personas(run, cell):
+            ids = [own for own in after if own.partition("/")[0] == persona][:_READ]
+            rows += [
+                (f"{cell['behaviour']}, {persona}", own.partition("/")[2], shortened(before.get(own, ""), _TEXT),
+                 shortened(after[own], _TEXT)) for own in ids
+            ]  # fmt: skip
+    if not rows:
+        return []
+    table = Table("As drawn, greedy.", ("behaviour, persona", "question", "base", "with the adapter"), rows)
+    return [Shown(table, heading="Answers", style="texts")]
+
+
+def _shown_personas(run: Path, cell: Mapping[str, Any]) -> list[str]:
+    """The source, and the bystanders that changed most and least."""
+    frame: Any = read_table(_file(run, "personas"))
+    own = frame[(frame["behaviour"] == cell["behaviour"]) & (frame["source"] == cell["source"])]
+    own = own[(own["seed"] == cell["seed"]) & (own["role"] == "bystander")].sort_values("change", kind="stable")
+    return [cell["source"], str(own["persona"].iloc[-1]), str(own["persona"].iloc[0])]
+
+
+def _pictures(folder: Path) -> list[Section]:
+    files = [(folder / f"{name}.png", caption) for name, caption in CAPTIONS.items()]
+    drawn = [(file, caption) for file, caption in files if file.exists()]
+    return [Picture.of(file, text, heading="" if index else "Figures") for index, (file, text) in enumerate(drawn)]
+
+
+def _file(run: Path, name: str) -> Path:
+    return run / "tables" / f"{name}.csv"
+
+
+def _table(run: Path, name: str, heading: str) -> Shown:
+    return Shown(frame_table(read_table(_file(run, name)), f"tables/{name}.csv"), heading=heading)
