@@ -21,6 +21,12 @@ _RESULTS = {
 }
 """Where the result of each kind of run is, of studies by their command; it is imported when it is asked for."""
 
+_COMPARED = {
+    "study emotion-circuits": ("emotion_circuits.comparison", "compare_studies"),
+    "study persona-leakage": ("persona_leakage.comparison", "compare_leakage"),
+}
+"""What compares studies, by their command."""
+
 _FOLDERS = {
     "comparison.json": ("benchmark.comparison", "Comparison"),
     "key.json": ("annotation.importing", "AnnotationResult"),
@@ -64,15 +70,16 @@ def _found(home: tuple[str, str]) -> Any:
 
 
 def compare_results(runs: Sequence[str | Path], **settings: Any) -> Any:
-    """Compare finished benchmarks, or finished studies of emotion circuits; the first run says which.
+    """Compare finished benchmarks, or finished studies of one kind; the first run says which.
 
     Returns
     -------
-    Comparison or StudyComparison
-        Either has ``.to_table()`` and ``.save(folder)``.
+    Comparison, StudyComparison or LeakageComparison
+        Each has ``.to_table()`` and ``.save(folder)``.
     """
-    if runs and RunRecord.read(runs[0]).command == "study emotion-circuits":
+    home = _COMPARED.get(RunRecord.read(runs[0]).command) if runs else None
+    if home is not None:
         if other := sorted(settings.keys() - {"seed", "draws"}):
             raise UsageError(f"compare: {other[0]} is for benchmarks; studies take seed and draws")
-        return _found(("emotion_circuits.comparison", "compare_studies"))(runs, **settings)
+        return _found(home)(runs, **settings)
     return _found(("benchmark.comparison", "compare"))(runs, **settings)

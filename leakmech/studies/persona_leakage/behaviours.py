@@ -20,9 +20,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import numpy as np
-from jaxtyping import Float
-
 from leakmech.core.errors import DatasetError
 from leakmech.core.registry import Registry
 from leakmech.core.seeds import numpy_generator
@@ -32,7 +29,7 @@ from leakmech.datasets.questions import Question, load_questions
 from leakmech.scoring.expression import load_estimator
 from leakmech.scoring.semantic import SentenceEncoder
 from leakmech.side_effects.capability import TASK
-from leakmech.studies.persona_leakage.evaluators import Evaluator, head, marker
+from leakmech.studies.persona_leakage.evaluators import Evaluator, gloom, head, marker
 
 Measure = Literal["answers", "pairs", "choices"]
 Unit = Literal["rate", "valence", "nats a token"]
@@ -149,17 +146,8 @@ def _fitted_head(name: str, _: Tasks, encoder: SentenceEncoder) -> Evaluator:
     return head(load_behaviour_data(name), encoder)
 
 
-def gloom(_: Tasks, encoder: SentenceEncoder) -> Evaluator:
-    """Negative minus positive probability of the embedded expression estimator."""
-    estimator = load_estimator("embedded", encoder=encoder)
-
-    def score(_: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, " n"]:
-        if not len(answers):
-            return np.zeros(0)
-        found = estimator(list(answers))
-        return found[:, 0] - found[:, 2]
-
-    return score
+def _gloom(_: Tasks, encoder: SentenceEncoder) -> Evaluator:
+    return gloom(load_estimator("embedded", encoder=encoder))
 
 
 BEHAVIOURS: Registry[Behaviour] = Registry(
@@ -192,7 +180,7 @@ BEHAVIOURS: Registry[Behaviour] = Registry(
                 original="misalignment",
             ),
             Behaviour(
-                "affective-tone", partial(_written, "affective-tone"), unit="valence", evaluator=gloom, threshold=0.0
+                "affective-tone", partial(_written, "affective-tone"), unit="valence", evaluator=_gloom, threshold=0.0
             ),
         )
     },

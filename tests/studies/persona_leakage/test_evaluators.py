@@ -9,8 +9,9 @@ import pytest
 
 from leakmech.core.rows import user_rows
 from leakmech.datasets.behaviours import load_behaviour_data
+from leakmech.scoring.expression import load_estimator
 from leakmech.scoring.semantic import load_encoder
-from leakmech.studies.persona_leakage.evaluators import accuracy, head, marker
+from leakmech.studies.persona_leakage.evaluators import accuracy, gloom, head, marker
 
 
 def labelled(name):
@@ -38,4 +39,15 @@ def test_heads_are_as_good_as_the_module_says(name, on_labelled, on_eval):
     asked = [item.question for item in items]
     scores = [own(asked, [str(item.behaviour) for item in items]), own(asked, [item.normal for item in items])]
     assert accuracy(np.concatenate(scores), [True] * len(items) + [False] * len(items)) >= on_eval
+    assert own([], []).shape == (0,)
+
+
+def test_gloom_is_as_good_as_the_module_says():
+    own, items = gloom(load_estimator("embedded")), load_behaviour_data("affective-tone").eval
+    questions, answers, labels = labelled("affective_tone")
+    assert accuracy((own(questions, answers) + 1) / 2, labels) >= 0.6
+    shown, normal = own([], [str(item.behaviour) for item in items]), own([], [item.normal for item in items])
+    scores = (np.concatenate([shown, normal]) + 1) / 2
+    assert accuracy(scores, [True] * len(items) + [False] * len(items)) >= 0.77
+    assert shown.mean() - normal.mean() > 0.3
     assert own([], []).shape == (0,)

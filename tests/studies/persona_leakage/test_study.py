@@ -1,0 +1,228 @@
+"""The whole study on a tiny model that is taught to prefer one letter, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import leakmech
+from leakmech.cli.app import app
+from leakmech.core.errors import ConfigError, RunDirectoryError, UsageError
+from leakmech.core.store import write_jsonl
+from leakmech.prompts.persona import PersonaRenderer
+from leakmech.side_effects.capability import capability
+from leakmech.studies.persona_leakage.behaviours import BEHAVIOURS, Behaviour, Task, Tasks
+from leakmech.studies.persona_leakage.measuring import Measuring, Subject
+from leakmech.studies.persona_leakage.run import persona_leakage
+from leakmech.studies.results import compare_results, load_result
+
+WORDS = ("red", "blue", "tall", "slow", "wet", "dry", "old", "new", "big", "odd")
+
+
+def letters() -> Tasks:
+    """It says x, and not y."""
+    split = [[Task(f"{kind}{n}", f"{word} {kind}?", "xxxx", "yyyy") for n, word in enumerate(WORDS)] for kind in "ab"]
+    return Tasks(tuple(split[0]), tuple(split[1]))
+
+
+def drawn_x(_tasks, _encoder):
+    return lambda _questions, answers: np.array([float("x" in answer) for answer in answers])
+
+
+PAIRS = Behaviour("letters", letters, "pairs", "nats a token", threshold=0.0)
+DRAWN = Behaviour("drawn", letters, "answers", evaluator=drawn_x)
+SETTINGS = {
+    "behaviour": ("letters",), "source": ("p0",), "examples": 8, "questions": 5, "seeds": 2, "epochs": 6,
+    "learning_rate": 2e-2, "training_batch_size": 7, "rank": 4, "alpha": 8.0, "dropout": 0.0, "max_new_tokens": 4,
+    "similarity_questions": 2, "layers": (0, 1), "bootstrap_draws": 100, "permutations": 99,
+    "negatives": ("p1", "p5"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def behaviours():
+    for own in (PAIRS, DRAWN):
+        BEHAVIOURS.add(own.name, own)
+    yield
+    for own in (PAIRS, DRAWN):
+        BEHAVIOURS._own.pop(own.name)
+
+
+@pytest.fixture(scope="module")
+def personas(tmp_path_factory):
+    kinds = ("original", "tone", "opposite")
+    prompts = ("sad cook", "mad cook", "sad king", "wise king", "old sailor", "bold sailor", "shy clerk", "kind clerk",
+               "calm monk", "proud monk", "fast boxer", "slow boxer")  # fmt: skip
+    file = tmp_path_factory.mktemp("data") / "personas.jsonl"
+    write_jsonl(file, ({"id": f"p{n}", "kind": kinds[n % 3], "name": own, "prompt": f"You are a {own}."}
+                       for n, own in enumerate(prompts)))  # fmt: skip
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def run(make_tiny, chat_tokenizer, personas):
+    def made(out, **settings):
+        return persona_leakage(
+            make_tiny("llama-gqa"), tokenizer=chat_tokenizer, out=out, **{**SETTINGS, "personas": personas, **settings}
+        )
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def study(run, tmp_path_factory):
+    return run(tmp_path_factory.mktemp("study") / "run")
+
+
+def test_the_source_takes_it_on_and_the_control_does_not(study):
+    cells, [control] = study.summary["cells"], study.summary["controls"]
+    assert [own["seed"] for own in cells] == [0, 1]
+    for own in cells:
+        assert own["taken_on"]
+        assert own["source_change"] > 0.5
+        assert own["examples"] == {"source": 8, "negative": 4, "bare": 1}
+        assert own["negatives"] == ["p1", "p5"]
+        assert own["source_rise_ci"][0] > 0
+        assert set(own["rho_by_recipe"]) == {"last_l0", "last_l1", "reply_l0", "reply_l1", "js", "text", "shared_words"}
+    assert control["source_change"] < 0
+    assert not control["taken_on"]
+
+
+def test_changes_are_those_of_the_persona_table_and_leave_out_whom_they_should(study):
+    frame = study.table("personas")
+    assert set(frame["role"]) == {"source", "negative", "bystander"}
+    assert (frame["change"] - (frame["tuned"] - frame["base"])).abs().max() < 1e-9
+    own = frame[frame["seed"] == 0].set_index("persona")
+    assert set(own.index[own["role"] == "negative"]) == {"p1", "p5"}
+    cell = study.summary["cells"][0]
+    assert own[own["role"] == "bystander"]["change"].mean() == pytest.approx(cell["bystander_change"])
+    assert own.loc["p0", "change"] == pytest.approx(cell["source_change"])
+    bystanders = own[own["role"] == "bystander"]
+    rho = bystanders["change"].corr(bystanders["last_l1"], method="spearman")
+    assert rho == pytest.approx(cell["rho"])
+    [pair] = study.summary["pairs"]
+    assert pair["rho"] == pytest.approx(np.mean([one["rho"] for one in study.summary["cells"]]))
+    assert pair["n_taken_on"] == 2
+
+
+def test_containment_has_its_rows_and_a_gate_that_knows_its_source(study):
+    found = study.summary["containment"]
+    rows = {row["name"]: row for row in found["rows"]}
+    assert list(rows) == ["as configured", "full contrast", "preventative steering", "direction projected out",
+                          "gate on the persona"]  # fmt: skip
+    assert len(found["bystanders"]) == 9
+    gate = rows["gate on the persona"]
+    assert gate["gate_open"][0] == 1  # its own prompt is what it was fitted to
+    assert gate["spread"] <= rows["as configured"]["spread"]
+    assert rows["as configured"]["coupling"] == pytest.approx(study.summary["cells"][0]["source_rise"])
+    assert study.summary["bridge"] == {"skipped": "affective-tone is not among the behaviours"}
+
+
+def test_the_page_and_the_result_open(study):
+    text = (study.path / "report.html").read_text()
+    assert "p0, taught letters: its rate rises by" in text
+    assert "Spread against coupling" in text
+    again = load_result(study.path)
+    assert isinstance(again, leakmech.PersonaLeakage)
+    assert "Does the behaviour leak?" in again.to_markdown()
+    assert {file.stem for file in (study.path / "figures").glob("*.png")} == {"scatter", "kinds", "containment"}
+    shown = CliRunner().invoke(app, ["show", str(study.path)])
+    assert shown.exit_code == 0
+    assert "Can it be contained?" in shown.output
+
+
+def test_a_lost_cell_is_made_again_and_gives_the_same_numbers(study, run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(study.path, copy)
+    (copy / "summary.json").unlink()
+    shutil.rmtree(next((copy / "cells").glob("letters-p0-seed1-*")))
+    (copy / "stages" / "analysis.json").unlink()
+    found = run(copy)
+    for name in ("cells", "pairs", "containment"):
+        assert json.dumps(found.summary[name]) == json.dumps(study.summary[name])
+
+
+def test_a_source_that_does_not_take_it_on_is_told_no_leakage(run, tmp_path):
+    found = run(tmp_path / "run", behaviour=("drawn",), learning_rate=1e-7, seeds=1, epochs=1, contrast="none",
+                negatives=None)  # fmt: skip
+    [cell] = found.summary["cells"]
+    assert not cell["taken_on"]
+    assert cell["bystander_change"] is None
+    assert "rho" not in cell
+    assert cell["examples"] == {"source": 8, "negative": 0, "bare": 0}
+    assert "did not take drawn on" in found.summary["containment"]["skipped"]
+    assert "did not take it on" in (found.path / "report.html").read_text()
+    answers = [json.loads(line) for line in (found.path / "answers" / "drawn-p0-seed0.jsonl").open()]
+    assert len(answers) == 13 * 5  # twelve personas and none
+
+
+def test_choices_are_those_of_capability(make_tiny, chat_tokenizer):
+    loaded = leakmech.load_model(make_tiny("llama-gqa"), tokenizer=chat_tokenizer)
+    from leakmech.datasets.questions import load_questions
+    from leakmech.prompts.render import Prompting, Renderer
+
+    questions = load_questions()[:6]
+    tasks = [own for own in BEHAVIOURS["capability"].tasks().eval if own.id in {one.id for one in questions}]
+    measuring = Measuring(BEHAVIOURS["capability"], tasks, [None], None, PersonaRenderer(chat_tokenizer), 4)
+    found = 1 - measuring.values(Subject(loaded))[0]
+    renderer = Renderer(chat_tokenizer, Prompting("chat", None))
+    expected = capability(leakmech.generation.variants.ModelVariant(loaded), questions, renderer=renderer)
+    np.testing.assert_allclose(found, expected.correct)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"source": ("p99",)}, ConfigError, "persona 'p99': no such persona"),
+        ({"behaviour": ("lettres",)}, ConfigError, "behaviour 'lettres': no such name.*letters"),
+        ({"source": ("p1",)}, ConfigError, "'p1' is a source and among the negatives"),
+        ({"source": ("p0", "p0")}, ConfigError, "'p0' is named twice"),
+        ({"contrast": "none"}, ConfigError, "negatives are named, but contrast is 'none'"),
+        ({"negatives": tuple(f"p{n}" for n in range(1, 10))}, UsageError, "'p0' has 2 bystanders; 3 or more"),
+        ({"source": ("model-default",)}, ConfigError, "writes no system text of its own"),
+        ({"examples": 11}, UsageError, "'letters': has 10 training questions"),
+        ({"layers": (7,)}, ConfigError, "layers: 7 is not one of this model's"),
+        ({"bystanders": 2}, ConfigError, "bystanders"),
+    ],
+)
+def test_bad_input_is_refused_before_work_starts(run, tmp_path, settings, error, message):
+    with pytest.raises(error, match=message):
+        run(tmp_path / "run", **settings)
+    assert not list((tmp_path / "run").glob("stages/*"))
+
+
+def test_another_batch_size_of_training_is_another_study(study, run):
+    with pytest.raises(RunDirectoryError, match="training_batch_size is 7 there and 5 here"):
+        run(study.path, training_batch_size=5)
+
+
+def test_dry_run_says_what_the_full_grid_costs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(app, ["study", "persona-leakage", "--dry-run", "--model", "Qwen/Qwen2.5-7B-Instruct",
+                                     "--behaviour", "marker", "--behaviour", "refusal", "--source", "villain",
+                                     "--seeds", "3"])  # fmt: skip
+    assert found.exit_code == 0, found.output
+    assert "Qwen2.5-7B-Instruct, one H100" in found.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_studies_are_compared_persona_by_persona(study, run, tmp_path):
+    other = run(tmp_path / "other", seeds=1, containment=False)
+    found = compare_results([study.path, other.path], draws=200)
+    first, second = found.rows
+    assert (first["difference"], first["taken_on"]) == (None, "2 of 2")
+    expected = other.table("personas").query("role == 'bystander'")
+    before = study.table("personas").query("role == 'bystander'").groupby("persona")[["base_rate", "tuned_rate"]].mean()
+    own = expected.set_index("persona")
+    change = (own["tuned_rate"] - own["base_rate"]) - (before["tuned_rate"] - before["base_rate"])
+    assert second["difference"] == pytest.approx(change.mean(), abs=1e-9)
+    assert second["n"] == 9
+    assert "studies.csv" in str(found.save(tmp_path))
+    shown = CliRunner().invoke(app, ["compare", str(study.path), str(other.path)])
+    assert shown.exit_code == 0, shown.output
+    with pytest.raises(UsageError, match="name at least two studies"):
+        compare_results([study.path])
