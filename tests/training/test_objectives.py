@@ -241,6 +241,29 @@ class TestOnModels:
             assert own[len(own) - n_suffix :].tolist() == pytest.approx([sign * 3.0 * 2.0] * n_suffix, rel=1e-3)
             assert own[: len(own) - n_suffix].abs().max() < 1e-4
 
+    def test_examples_that_name_a_sign_are_steered_by_it_whatever_their_kind(self, make_tiny, chat_tokenizer) -> None:
+        signs = (0.0, 1.0, -2.0)
+        examples = [
+            TrainingExample(f"s{sign}", "completion", f"It is{TAIL}", f"It is{TAIL}", " so", sign=sign)
+            for sign in signs
+        ]
+        batching = collator(chat_tokenizer)
+        batch = batching.batch([batching.encode(one) for one in examples])
+        with Adapted(make_tiny("llama-gqa"), chat_tokenizer) as model, torch.no_grad():
+            before = stream(model, batch, "resid_post")
+            with PreventativeSteering(direction("resid_post", 2), strength=3.0).applied(model, batch):
+                pushed = stream(model, batch, "resid_post")
+        moved = ((pushed - before) @ direction().vector).mean(dim=1)
+        assert moved.tolist() == pytest.approx([sign * 6.0 for sign in signs], rel=1e-3, abs=1e-4)
+
+    def test_a_foreign_completion_is_only_learned_word_for_word(self, make_tiny, chat_tokenizer) -> None:
+        own = TrainingExample("x", "completion", f"It is{TAIL}", f"It is{TAIL}", " so")
+        batch = collator(chat_tokenizer).batch([collator(chat_tokenizer).encode(own)])
+        with Adapted(make_tiny("llama-gqa"), chat_tokenizer) as model:
+            weights = {"sft": 1.0, "contrastive": 1.0, "activation_contrastive": 1.0, "anchor": 1.0}
+            with Losses(weights).rows(model, batch) as values:
+                assert set(values) == {"sft"}
+
     def test_the_base_model_is_not_steered(self, make_tiny, chat_tokenizer) -> None:
         batching = collator(chat_tokenizer)
         batch = batching.batch([batching.encode(one) for one in EXAMPLES])
