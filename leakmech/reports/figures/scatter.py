@@ -37,7 +37,7 @@ def scatter_panels(
     note: Callable[[str, str], str] = lambda _row, _column: "",
     subtitle: str = "",
 ) -> list[Path]:
-    """Draw a panel for each pair of values of the columns `rows` and `columns`.
+    """Draw a panel for each pair of values of the columns `rows` and `columns` that has points.
 
     Points whose `name` is not empty are named; those for which the column `mark` is 1 are hollow. `note` gives a line
     for the head of a panel.
@@ -49,6 +49,9 @@ def scatter_panels(
     for own_row, line in zip(down, panels, strict=True):
         for own_column, axes in zip(across, line, strict=True):
             part = drawn[(drawn[rows] == own_row) & (drawn[columns] == own_column)]
+            if part.empty:
+                axes.set_axis_off()
+                continue
             _panel(axes, part, x, y, mark)
             axes.set_title(f"{words(own_row)}, {words(own_column)}  {note(own_row, own_column)}".strip(), fontsize=8.5)
         line[0].set_ylabel(y[1])

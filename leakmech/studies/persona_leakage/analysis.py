@@ -24,10 +24,10 @@ from scipy.stats import rankdata
 
 from leakmech.core.errors import UsageError
 from leakmech.core.seeds import numpy_generator
-from leakmech.scoring.inference import holm
 from leakmech.scoring.statistics import Interval
 
 LEAST_PERSONAS = 3
+LEAST_FOR_PARTIAL = 10
 LEAST_BEHAVIOURS, LEAST_SOURCES = 2, 3
 """Below these nothing is held out."""
 
@@ -59,11 +59,6 @@ class Cell:
         return self.kept & ~np.isnan(self.change) & ~np.isnan(self.similarity)
 
     @property
-    def bystander_change(self) -> float:
-        """Mean change over the bystanders."""
-        return float(self.change[self.kept & ~np.isnan(self.change)].mean())
-
-    @property
     def rho(self) -> float:
         """Spearman correlation over the bystanders; NaN where either is constant."""
         return spearman(self.change[self.there], self.similarity[self.there])
@@ -77,7 +72,12 @@ def spearman(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> fl
 def partial_spearman(
     one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"], given: Float[np.ndarray, "n covariates"]
 ) -> float:
-    """Spearman correlation of what ranks of covariates leave of both (least squares on ranks)."""
+    """Spearman correlation of what ranks of covariates leave of both (least squares on ranks).
+
+    NaN for fewer than ten, of which the covariates would leave next to nothing.
+    """
+    if len(one) < LEAST_FOR_PARTIAL:
+        return float("nan")
     known = np.column_stack([np.ones(len(one)), *(rankdata(column) for column in given.T)])
     left = []
     for values in (one, other):
@@ -119,30 +119,29 @@ def permutation_p(
 
     NaN where rho is, and where fewer than two kinds have two personas or more: there is next to nothing to shuffle.
     """
-    found = np.full(len(cells), np.nan)
-    for place, cell in enumerate(cells):
-        observed, there = cell.rho, cell.there
-        if np.isnan(observed) or not _shuffles(kinds, there):
-            continue
-        change, similarity = (rankdata(own[there]) - (there.sum() + 1) / 2 for own in (cell.change, cell.similarity))
-        orders = permutations(kinds, there, draws=draws, seed=seed)
-        null = similarity[orders] @ change / np.sqrt((change**2).sum() * (similarity**2).sum())
-        found[place] = (1 + (np.abs(null) >= abs(observed) - 1e-12).sum()) / (1 + draws)
-    return found
+    return np.array([mean_rho_p([cell], kinds, draws=draws, seed=seed) for cell in cells])
+
+
+def mean_rho_p(cells: Sequence[Cell], kinds: Sequence[str], *, draws: int = 2_000, seed: int = 0) -> float:
+    """Two-sided p value of the mean rho of cells (the seeds of a behaviour and source), shuffled together."""
+    observed = float(np.mean([cell.rho for cell in cells]))
+    if np.isnan(observed) or not all(_shuffles(kinds, cell.there) for cell in cells):
+        return float("nan")
+    null = np.mean([_null(cell, kinds, draws=draws, seed=seed) for cell in cells], axis=0)
+    return float((1 + (np.abs(null) >= abs(observed) - 1e-12).sum()) / (1 + draws))
+
+
+def _null(cell: Cell, kinds: Sequence[str], *, draws: int, seed: int) -> Float[np.ndarray, " draw"]:
+    """The rho of a cell under permutations of its personas within kinds."""
+    there = cell.there
+    change, similarity = (rankdata(own[there]) - (there.sum() + 1) / 2 for own in (cell.change, cell.similarity))
+    orders = permutations(kinds, there, draws=draws, seed=seed)
+    return similarity[orders] @ change / np.sqrt((change**2).sum() * (similarity**2).sum())
 
 
 def _shuffles(kinds: Sequence[str], kept: Bool[np.ndarray, " persona"]) -> bool:
     counts = np.unique(np.array(kinds)[kept], return_counts=True)[1]
     return int((counts > 1).sum()) > 1
-
-
-def adjusted(p_values: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " cell"]:
-    """Holm's adjustment over the cells that have a p value."""
-    found = np.full(len(p_values), np.nan)
-    there = ~np.isnan(p_values)
-    if there.any():
-        found[there] = holm(p_values[there])
-    return found
 
 
 def rho_interval(cells: Sequence[Cell], *, draws: int = 2_000, seed: int = 0) -> Interval:
@@ -171,7 +170,8 @@ def held_out_rho(
     """For each cell, rho of its changes with predictions from cells of other sources *and* other behaviours.
 
     `features` has similarities of every persona to a source, by behaviour and source. A linear model of ranks within
-    cells is fitted; there is None where there are too few behaviours or sources to hold any out.
+    cells is fitted; there is None where there are too few behaviours or sources to hold any out, and NaN for a cell
+    that leaves none of the others to learn from.
     """
     behaviours, sources = {cell.behaviour for cell in cells}, {cell.source for cell in cells}
     if len(behaviours) < LEAST_BEHAVIOURS or len(sources) < LEAST_SOURCES:
@@ -184,6 +184,9 @@ def held_out_rho(
             for other, own in zip(cells, ranked, strict=True)
             if other.behaviour != cell.behaviour and other.source != cell.source
         ]
+        if not others:
+            found.append(float("nan"))
+            continue
         weights = np.linalg.lstsq(
             np.concatenate([one for one, _ in others]), np.concatenate([one for _, one in others]), rcond=None
         )[0]

@@ -38,8 +38,8 @@ def bridge(bench: Workbench) -> Fragment:
         return {"skipped": f"{source} did not take {TONE} on"}
     models: dict[str, Path | None] = {
         "base": None,
-        "taught gloom": trained(bench, Adapter(TONE, source, seed))[0],
-        "control": trained(bench, Adapter(TONE, source, seed, "control"))[0],
+        "taught gloom": trained(bench, Adapter(TONE, source, seed)),
+        "control": trained(bench, Adapter(TONE, source, seed, "control")),
     }
     rows = []
     for role, persona in _personas(bench).items():
@@ -64,10 +64,10 @@ def _personas(bench: Workbench) -> dict[str, Persona]:
 def _measured(bench: Workbench, persona: Persona, name: str, adapter: Path | None) -> dict[str, Any]:
     """One benchmark run."""
     c = bench.config
-    home = bench.run.path / "leakage"
+    home = bench.run.path.resolve() / "leakage"
     by_name = not bench.run.record.fact(SCRIPT)
     base_run = home / f"{persona.id}-base"
-    settings: dict[str, Any] = {"adapter": str(adapter)} if adapter is not None else {}
+    settings: dict[str, Any] = {"adapter": str(adapter.resolve())} if adapter is not None else {}
     if adapter is not None:
         settings["tilt_from"] = str(base_run)
     found = measure(
@@ -75,7 +75,8 @@ def _measured(bench: Workbench, persona: Persona, name: str, adapter: Path | Non
         tokenizer=None if by_name else bench.loaded.tokenizer,
         dataset=c.leakage, limit=c.leakage_samples, generations=c.leakage_generations, seed=c.seed,
         prompt_form="prefill", system=persona.prompt, tilt=True, tilt_completions=c.leakage_completions, on_task=True,
-        noise_floor=False, dtype=c.dtype, device=c.device, bootstrap_draws=c.bootstrap_draws, progress=bench.progress,
+        noise_floor=False, revision=c.revision, trust_remote_code=c.trust_remote_code, batch_size=c.batch_size,
+        encoder=c.encoder, dtype=c.dtype, device=c.device, bootstrap_draws=c.bootstrap_draws, progress=bench.progress,
         out=base_run if adapter is None else home / f"{persona.id}-{name.replace(' ', '-')}", **settings,
     ).summary  # fmt: skip
     overall, tilt = found["overall"], found["tilt"].get("per_token", {})

@@ -11,12 +11,13 @@ import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError, UsageError
 from leakmech.core.tables import write_table
-from leakmech.reports.cells import number
+from leakmech.reports.cells import signed
 from leakmech.reports.tables import Table, estimate_of, value_of
 from leakmech.scoring.statistics import DRAWS
 from leakmech.side_effects.capability import with_count
 from leakmech.side_effects.equivalence import estimate, mean_ratio
 from leakmech.studies.persona_leakage.result import PersonaLeakage
+from leakmech.studies.persona_leakage.workbench import BYSTANDER
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class LeakageComparison:
             "behaviour": value_of("behaviour"),
             "source": value_of("source"),
             "taken on": value_of("taken_on"),
-            "source's rise": value_of("source_rise", _signed),
-            "bystanders' rise": value_of("bystander_rise", _signed),
-            "less the first study's [95 % CI]": estimate_of("difference", _signed),
+            "source's rise": value_of("source_rise", signed),
+            "bystanders' rise": value_of("bystander_rise", signed),
+            "less the first study's [95 % CI]": estimate_of("difference", signed),
             "personas": value_of("n"),
-            "rho": value_of("rho", _signed),
+            "rho": value_of("rho", signed),
         }
         notes = ["means over seeds; the same bystanders in both studies; intervals over personas, not corrected"]
         return Table.of("Studies of persona leakage", self.rows, columns, notes)
@@ -84,7 +85,7 @@ def compare_leakage(runs: Sequence[str | Path], *, seed: int = 0, draws: int = D
                 "bystander_rise": row["bystander_rise"], "rho": row["rho"], "difference": None,
                 "difference_ci": [None, None], "n": None,
             }  # fmt: skip
-            if own is not first:
+            if own is not first and _pair(row) in table and _pair(row) in rises[0]:
                 told |= _difference(table[_pair(row)], rises[0][_pair(row)], seed=seed, draws=draws)
             rows.append(told)
     return LeakageComparison(rows)
@@ -95,9 +96,9 @@ def _pair(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _rises(study: PersonaLeakage) -> dict[tuple[str, str], pd.Series]:
-    """Mean rise over seeds of every bystander, by behaviour and source."""
+    """Mean rise over seeds of every bystander, where the source has taken the behaviour on."""
     frame: Any = study.table("personas")
-    own = frame[frame["role"] == "bystander"]
+    own = frame[(frame["role"] == BYSTANDER) & frame["taken_on"] & (frame["version"] == "behaviour")]
     own = own.assign(rise=own["tuned_rate"] - own["base_rate"])
     return {
         (str(behaviour), str(source)): part.groupby("persona", sort=False)["rise"].mean()
@@ -110,7 +111,3 @@ def _difference(own: pd.Series, first: pd.Series, *, seed: int, draws: int) -> d
     change = (both["own"] - both["first"]).to_numpy(dtype=float)
     found = estimate(with_count(change), mean_ratio, seed=seed, draws=draws).to_dict()
     return {"difference": found["value"], "difference_ci": [found["low"], found["high"]], "n": len(both)}
-
-
-def _signed(value: Any) -> str:
-    return number(value, signed=True)

@@ -2,15 +2,18 @@
 
 For the first behaviour, source and seed, on the source and 20 bystanders:
 
+    control                 normal answers only
     full contrast           four times as many normal answers of the negatives
-    preventative steering   the behaviour's direction is added while its examples are trained on, and is gone in use
-    projected out           the adapter, with that direction taken out of the stream
+    preventative steering   the behaviour's direction is added, at every token, while its examples are trained on, and
+                            is gone in use
+    projected out           the adapter; while it answers, the stream of every layer from the middle on has the
+                            projection that normal answers have
     gate on the persona     the adapter where a probe of the prompt's last token says that the source speaks, else base
 
-The direction is the mean over answer tokens of answers with the behaviour less that of normal ones, on training
-questions under the source, in the middle layer of the base model; steering adds that difference itself. The probe is
-fitted to the source's training prompts and to those of its negatives and of no persona. Nothing is chosen by what is
-measured here.
+The directions are, layer by layer, means over answer tokens of answers with the behaviour less normal ones, on training
+questions under the source, in the base model; steering adds that difference itself, in the middle layer. The probe is
+fitted to the source's training prompts and to those of its negatives and of no persona, in the middle layer. Nothing is
+chosen by what is measured here.
 """
 
 from __future__ import annotations
@@ -24,24 +27,34 @@ import torch
 from jaxtyping import Bool, Float
 from sklearn.linear_model import LogisticRegression
 
+from leakmech.core.tensor_files import tensor_files
 from leakmech.datasets.personas import Persona, Personas
 from leakmech.interventions.types import AblateDirection
 from leakmech.mechanism.activations.labelled import LabelledText, read_labelled
 from leakmech.mechanism.directions.direction import Direction
+from leakmech.models.hashes import hash_tensor
 from leakmech.models.layout import layout_of
 from leakmech.runs.run import Fragment
-from leakmech.side_effects.capability import with_count
-from leakmech.side_effects.equivalence import estimate, mean_ratio
 from leakmech.studies.persona_leakage.lessons import answer_ids
 from leakmech.studies.persona_leakage.measuring import Measuring, Subject, Values, under_adapter
 from leakmech.studies.persona_leakage.settings import SHARES
-from leakmech.studies.persona_leakage.teaching import Adapter, measured, trained, values_of
-from leakmech.studies.persona_leakage.workbench import Workbench
+from leakmech.studies.persona_leakage.teaching import (
+    Adapter,
+    Steering,
+    adapter_key,
+    damage,
+    measured,
+    replies_of,
+    trained,
+    values_of,
+)
+from leakmech.studies.persona_leakage.workbench import MODEL_DEFAULT, Workbench
 
 N_BYSTANDERS = 20
 _QUESTIONS = 64
-"""Training questions on which direction and probe are fitted."""
+"""Training questions on which directions and probe are fitted."""
 _SITE = "resid_post"
+_TOLD = "answers with and without the behaviour"
 
 
 @dataclass(frozen=True)
@@ -64,9 +77,10 @@ class Arena:
         return cls(bench, adapter, source, (source, *rest.spread(N_BYSTANDERS)))
 
     @property
-    def layer(self) -> int:
-        """The middle one."""
-        return layout_of(self.bench.loaded.model).n_layers // 2
+    def layers(self) -> range:
+        """From the middle on."""
+        n_layers = layout_of(self.bench.loaded.model).n_layers
+        return range(n_layers // 2, n_layers)
 
     @property
     def measuring(self) -> Measuring:
@@ -78,64 +92,64 @@ class Arena:
 
 
 def containment(bench: Workbench) -> Fragment:
-    """Rows of the table, ``tables/containment.csv``'s."""
+    """Rows of the table."""
     if not bench.config.containment:
         return {"skipped": "it was not asked for" + (" (quick)" if bench.config.quick else "")}
     arena = Arena.of(bench)
-    first = next(row for row in bench.earlier("analysis")["cells"])
-    if not first["taken_on"]:
+    if not bench.earlier("analysis")["cells"][0]["taken_on"]:
         return {"skipped": f"{arena.source.id} did not take {arena.adapter.behaviour} on"}
-    base = arena.among(bench.base_values(arena.adapter.behaviour))
-    own = measured(bench, arena.adapter)
-    rows = [_row(arena, "as configured", "", base, arena.among(values_of(own)), own)]
-    if SHARES[bench.config.contrast] != SHARES["full"] and bench.cast.negatives[arena.source.id]:
-        rows.append(_trained_row(arena, "full contrast", "names of negatives", base, "full-contrast", None))
-    path, strength, direction = _direction(arena)
-    rows.append(_trained_row(arena, "preventative steering", "answers with and without the behaviour", base,
-                             "preventative", (path, strength)))  # fmt: skip
-    rows.append(_row(arena, "direction projected out", "answers with and without the behaviour", base,
-                     _projected(arena, direction), None))  # fmt: skip
-    if bench.cast.negatives[arena.source.id]:
-        says = _gate(arena)
-        gated = np.where(says, arena.among(values_of(own)), base)
-        rows.append(_row(arena, "gate on the persona", "prompts of the source, the negatives and nobody", base, gated,
-                         None) | {"gate_open": says.mean(axis=1).tolist()})  # fmt: skip
+    own, behaviour = arena.adapter, arena.adapter.behaviour
+    base, taught = arena.among(bench.base_values(behaviour)), measured(bench, own)
+    control = measured(bench, Adapter(behaviour, own.source, own.seed, "control"))
+    after = arena.among(values_of(taught))
+    rows = [
+        _row(arena, "as configured", "", base, after, taught),
+        _row(arena, "control", "", base, arena.among(values_of(control)), control),
+    ]
+    negatives = bench.cast.negatives[arena.source.id]
+    if negatives and bench.config.contrast != "full":
+        made = measured(bench, Adapter(behaviour, own.source, own.seed, "full-contrast"), arena.personas)
+        told = f"{SHARES['full'][0]:g} normal answers an example"
+        rows.append(_row(arena, "full contrast", told, base, values_of(made), made))
+    steering = Steering(**bench.run.part(f"direction-{adapter_key(bench, own)}", lambda: _fit(arena)))
+    made = measured(bench, Adapter(behaviour, own.source, own.seed, "preventative", steering), arena.personas)
+    rows.append(_row(arena, "preventative steering", _TOLD, base, values_of(made), made))
+    key = f"{adapter_key(bench, own)}-projected"
+    made = bench.run.cell(key, lambda: _projected(arena, key))
+    rows.append(_row(arena, "direction projected out", _TOLD, base, values_of(made), made))
+    if negatives:
+        opened = _gate(arena)
+        gated = np.where(opened, after, base)
+        told = "prompts of the source, the negatives and nobody"
+        row = _row(arena, "gate on the persona", told, base, gated, None)
+        rows.append(row | {"gate_open": opened.mean(axis=1).tolist()})
     return {
-        "behaviour": arena.adapter.behaviour, "source": arena.source.id, "seed": arena.adapter.seed,
-        "bystanders": [own.id for own in arena.personas[1:]], "layer": arena.layer, "rows": rows,
+        "behaviour": behaviour, "source": arena.source.id, "seed": own.seed,
+        "bystanders": [one.id for one in arena.personas[1:]], "layer": arena.layers[0], "rows": rows,
     }  # fmt: skip
-
-
-def _trained_row(
-    arena: Arena, name: str, told: str, base: Values, version: Any, steering: tuple[str, float] | None
-) -> dict[str, Any]:
-    adapter = Adapter(arena.adapter.behaviour, arena.source.id, arena.adapter.seed, version, steering)
-    made = measured(arena.bench, adapter, arena.personas)
-    return _row(arena, name, told, base, values_of(made), made)
 
 
 def _row(arena: Arena, name: str, told: str, base: Values, after: Values, made: Fragment | None) -> dict[str, Any]:
     """Coupling (the source's rise) and spread (the bystanders'), in rates and in the behaviour's unit."""
-    measuring, statistics = arena.measuring, arena.bench.statistics
+    bench, measuring = arena.bench, arena.measuring
     rises = measuring.shown(after) - measuring.shown(base)
-    coupling = estimate(with_count(rises[0]), mean_ratio, **statistics)
-    spread = estimate(with_count(rises[1:].mean(axis=1)), mean_ratio, **statistics)
-    damage = arena.bench.earlier("damage")
+    coupling, spread = bench.mean_of(rises[0]), bench.mean_of(rises[1:].mean(axis=1))
+    before = bench.earlier("damage")
     return {
         "name": name, "told": told, "coupling": coupling.value, "coupling_ci": [coupling.low, coupling.high],
         "spread": spread.value, "spread_ci": [spread.low, spread.high],
         "source_change": float((after[0] - base[0]).mean()), "bystander_change": float((after[1:] - base[1:]).mean()),
         "everyday_accuracy": made["everyday_accuracy"] if made else None,
-        "perplexity_ratio": made["perplexity"] / damage["perplexity"] if made else None,
+        "perplexity_ratio": made["perplexity"] / before["perplexity"] if made else None,
     }  # fmt: skip
 
 
-# -- the direction -----------------------------------------------------------------------------------------------------
+# -- directions --------------------------------------------------------------------------------------------------------
 
 
-def _direction(arena: Arena) -> tuple[str, float, Direction]:
-    """The behaviour's direction, saved; its file, and the length of the difference in its ``stream_norm``."""
-    bench, layer = arena.bench, arena.layer
+def _fit(arena: Arena) -> Fragment:
+    """Directions of the behaviour; what preventative steering takes, with the middle one in a file."""
+    bench, layers = arena.bench, arena.layers
     tasks = bench.tasks[arena.adapter.behaviour].train[:_QUESTIONS]
     texts = []
     for task in tasks:
@@ -143,28 +157,41 @@ def _direction(arena: Arena) -> tuple[str, float, Direction]:
         for answer in (task.behaviour, task.normal):
             ids = (*prompt, *answer_ids(bench.loaded.tokenizer, answer))
             texts.append(LabelledText(task.id, ids, ((len(prompt), len(ids)),)))
-    read = read_labelled(bench.loaded, texts, layers=[layer], batch_size=bench.config.batch_size)[_SITE][:, 0, 0]
+    read = read_labelled(bench.loaded, texts, layers=layers, batch_size=bench.config.batch_size)[_SITE][:, 0]
     shown, normal = read[0::2].astype(np.float64), read[1::2].astype(np.float64)
     difference = (shown - normal).mean(axis=0)
-    length, norm = float(np.linalg.norm(difference)), float(np.sqrt((read.astype(np.float64) ** 2).sum(-1).mean()))
-    unit = torch.from_numpy(difference / length).float()
-    middle = float(((shown.mean(0) + normal.mean(0)) / 2) @ (difference / length))
+    lengths = np.linalg.norm(difference, axis=1)
+    vectors = difference / lengths[:, None]
+    set_points = (normal.mean(axis=0) * vectors).sum(axis=1)
+    name = adapter_key(bench, arena.adapter)
+    bench.run.save_arrays(f"directions-{name}", vectors=vectors.astype(np.float32), set_points=set_points)
+    norm = float(np.sqrt((read[:, 0].astype(np.float64) ** 2).sum(-1).mean()))
+    unit = torch.from_numpy(vectors[0]).float()
     direction = Direction(
-        vector=unit / unit.norm(), site=_SITE, layer=layer, position="generated", method="difference_of_means",
-        kind="behaviour", stream_norm=norm, projections={}, threshold=middle, label=arena.adapter.behaviour,
+        vector=unit / unit.norm(), site=_SITE, layer=layers[0], position="generated", method="difference_of_means",
+        kind="behaviour", stream_norm=norm, projections={},
+        threshold=float((shown[:, 0].mean(0) + normal[:, 0].mean(0)) @ vectors[0] / 2), label=arena.adapter.behaviour,
         model_hash=bench.loaded.weights_hash, data_hash=bench.tasks[arena.adapter.behaviour].content_hash,
     )  # fmt: skip
-    file = direction.save(bench.run.path / "directions", arena.adapter.name)
-    return str(file), length / norm, direction
+    file = direction.save(bench.run.path.resolve() / "directions", name)
+    bench.run.wrote(*tensor_files(file))
+    return {"file": str(file), "hash": hash_tensor(direction.vector), "strength": round(float(lengths[0]) / norm, 6)}
 
 
-def _projected(arena: Arena, direction: Direction) -> Values:
-    """Values of the adapter whose stream has lost the direction."""
-    folder, _ = trained(arena.bench, arena.adapter)
-    edit = AblateDirection(direction.vector, layers=[direction.layer], site=_SITE)
-    file = arena.bench.run.path / "answers" / f"{arena.adapter.name}-projected.jsonl"
-    with under_adapter(arena.bench.loaded, folder) as changed:
-        return arena.measuring.values(Subject(changed, (edit,)), answers=file, label="projected out")
+def _projected(arena: Arena, key: str) -> Fragment:
+    """Values and damage of the adapter whose stream has the projections of normal answers while it answers."""
+    bench = arena.bench
+    known = bench.run.arrays(f"directions-{adapter_key(bench, arena.adapter)}")
+    vectors = torch.nn.functional.normalize(torch.from_numpy(known["vectors"]), dim=-1)
+    edit = AblateDirection(
+        vectors, layers=list(arena.layers), site=_SITE, set_point=known["set_points"].tolist(), positions="generated"
+    )
+    subject = Subject(under_adapter(bench.loaded, trained(bench, arena.adapter)), (edit,))
+    file = bench.run.path / "answers" / f"{key}.jsonl"
+    found = arena.measuring.measured(subject, file=file, label="projected out")
+    if file.exists():
+        bench.run.wrote(file)
+    return {"values": found.values.tolist(), **damage(bench, subject, replies_of(bench))}
 
 
 # -- the gate ----------------------------------------------------------------------------------------------------------
@@ -174,13 +201,13 @@ def _gate(arena: Arena) -> Bool[np.ndarray, "persona question"]:
     """Where the probe says that the source is asked."""
     bench = arena.bench
     questions = [task.question for task in bench.tasks[arena.adapter.behaviour].train[:_QUESTIONS]]
-    others = [*bench.cast.negatives[arena.source.id], None]
+    nobody = [] if arena.source.id == MODEL_DEFAULT else [None]
     own = _last(arena, [arena.source], questions)
-    rest = _last(arena, others, questions)
+    rest = _last(arena, [*bench.cast.negatives[arena.source.id], *nobody], questions)
     probe = LogisticRegression(C=1.0, max_iter=5_000, class_weight="balanced")
     mean, scale = np.concatenate([own, rest]).mean(0), np.concatenate([own, rest]).std(0) + 1e-6
     probe.fit((np.concatenate([own, rest]) - mean) / scale, [1] * len(own) + [0] * len(rest))
-    asked = [task.question for task in arena.measuring.tasks]
+    asked = [task.question for task in arena.measuring.asking.tasks]
     found = np.asarray(probe.predict((_last(arena, arena.personas, asked) - mean) / scale))
     return found.reshape(len(arena.personas), len(asked)).astype(bool)
 
@@ -193,5 +220,5 @@ def _last(arena: Arena, personas: Sequence[Persona | None], questions: Sequence[
         for persona in personas
         for n, question in enumerate(questions)
     ]
-    read = read_labelled(bench.loaded, texts, layers=[arena.layer], batch_size=bench.config.batch_size)
+    read = read_labelled(bench.loaded, texts, layers=arena.layers[:1], batch_size=bench.config.batch_size)
     return read[_SITE][:, 0, 0].astype(np.float64)

@@ -8,27 +8,30 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from leakmech.datasets.personas import load_personas
 from leakmech.models.cost import FIXED_SECONDS, PEAK, UTILISATION, Shape, seconds_per_token, shape_of
 from leakmech.models.load import LoadedModel, load_configured
 from leakmech.reports.tables import Table
-from leakmech.studies.persona_leakage.behaviours import BEHAVIOURS
+from leakmech.scoring.semantic import load_encoder
+from leakmech.studies.persona_leakage.behaviours import Behaviour, Tasks
+from leakmech.studies.persona_leakage.containment import N_BYSTANDERS
 from leakmech.studies.persona_leakage.settings import SHARES, PersonaLeakageConfig
-from leakmech.studies.persona_leakage.workbench import Workbench
+from leakmech.studies.persona_leakage.workbench import Workbench, behaviours_of, cast
 from leakmech.training.adapter import linear_modules
 
 _PROMPT, _ANSWER = 65, 25
 """Tokens of a question under a persona, and of an answer."""
 _DECODED = 3
 """A token that is drawn costs as much as this many that are read."""
+_ALONE = 2
+"""A prompt that is read alone costs as much as this many in a batch, on a CPU."""
 _TRAINED = {"float32": 3.5, "bfloat16": 9.0}
 """A token that is trained on costs as much as this many: the adapter computes in float32 whatever the model does
 (measured with the embedded model on two CPU cores with AMX)."""
-_CHOICES, _PAIRS = 4, 2
-_QUESTIONS = 50
 _GPU = ("Qwen2.5-7B-Instruct",)
 _BYTES_A_ROW = 300
 """Of an answer on disk."""
+_STATES = 7
+"""Adapters' worth of disk while one is trained: itself, and two checkpoints with both moments."""
 
 
 class Counts(NamedTuple):
@@ -39,83 +42,101 @@ class Counts(NamedTuple):
     tokens: Mapping[str, float]
 
 
-def counts(c: PersonaLeakageConfig, n_personas: int, dtype: str) -> Counts:
+def counts(
+    c: PersonaLeakageConfig,
+    behaviours: Mapping[str, Behaviour],
+    tasks: Mapping[str, Tasks],
+    n_personas: int,
+    *,
+    dtype: str,
+    cpu: bool,
+) -> Counts:
     """Adapters, rows that are asked, and tokens in passes through the whole model; a rough count."""
-    n_behaviours, n_sources = len(c.behaviour), len(c.source)
-    adapters = n_behaviours * n_sources * c.seeds + n_behaviours
-    each = dict.fromkeys(c.behaviour, n_personas * (c.questions or _QUESTIONS))
-    asked = sum(each[name] * _row_tokens(c, name) for name in c.behaviour)
+    n_sources = len(c.source)
+    adapters = len(behaviours) * (n_sources * c.seeds + 1)
+    questions = {name: min(c.questions or len(own.eval), len(own.eval)) for name, own in tasks.items()}
+    each = {name: _row_tokens(c, own, tasks[name], cpu=cpu) for name, own in behaviours.items()}
+    asked = sum((n_personas + 1) * questions[name] * each[name] for name in behaviours)
     examples = c.examples * (1 + sum(SHARES[c.contrast]))
-    trained = examples * (_PROMPT + _ANSWER) * c.epochs * _TRAINED.get(dtype, 9.0)
-    compared = n_personas * c.similarity_questions * (_PROMPT + _ANSWER)
+    trained = examples * (_PROMPT + _ANSWER) * c.epochs * _TRAINED.get(dtype, max(_TRAINED.values()))
     tokens = {
         "base": asked,
-        "similarity": compared * 2.5,
+        "similarity": 2.5 * n_personas * c.similarity_questions * (_PROMPT + _ANSWER),
         "training": adapters * trained,
         "measuring": asked * (n_sources * c.seeds + 1),
     }
     if c.containment:
-        tokens["containment"] = 2 * trained + 3 * 21 * each[c.behaviour[0]] / n_personas * _row_tokens(
-            c, c.behaviour[0]
-        )
-    if c.bridge and "affective-tone" in c.behaviour:
+        full = trained * (1 + sum(SHARES["full"])) / (1 + sum(SHARES[c.contrast]))
+        first = next(iter(behaviours))
+        tokens["containment"] = full + trained + 3 * (N_BYSTANDERS + 1) * questions[first] * each[first]
+        adapters += 2
+    if c.bridge and "affective-tone" in behaviours:
         drawn = c.leakage_generations * (_PROMPT + _ANSWER * _DECODED) + c.leakage_completions * _ANSWER * 3
         tokens["bridge"] = 9 * c.leakage_samples * 4 * drawn
-    rows = sum(each.values()) * (n_sources * c.seeds + 2)
+    rows = sum(n_personas * own for own in questions.values()) * (n_sources * c.seeds + 2)
     return Counts(adapters, rows, tokens)
 
 
-def _row_tokens(c: PersonaLeakageConfig, behaviour: str) -> float:
-    measure = BEHAVIOURS.find(behaviour).measure
-    if measure == "answers":
+def _row_tokens(c: PersonaLeakageConfig, behaviour: Behaviour, tasks: Tasks, *, cpu: bool) -> float:
+    """Of one question under one persona."""
+    if behaviour.measure == "answers":
         return _PROMPT + c.max_new_tokens * _DECODED
-    return _PROMPT + _ANSWER * (_PAIRS if measure == "pairs" else _CHOICES)
+    n = 2 if behaviour.measure == "pairs" else len(tasks.eval[0].choices)
+    return _ALONE * (_PROMPT + n * _ANSWER) if cpu else n * (_PROMPT + _ANSWER)
 
 
 def estimate_line(bench: Workbench) -> str:
     """A line that says how long the stages will take on this machine, roughly."""
+    found = _counts_of(bench.config, bench.behaviours, bench.tasks, len(bench.cast.everybody), bench.loaded)
     each = seconds_per_token(bench.loaded)
-    dtype = str(bench.loaded.dtype).removeprefix("torch.")
-    found = counts(bench.config, len(bench.cast.everybody) + 1, dtype)
     minutes = {name: own * each / 60 for name, own in found.tokens.items()}
     parts = ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())
     return f"about {sum(minutes.values()):.0f} minutes here ({parts})"
 
 
+def _counts_of(
+    c: PersonaLeakageConfig,
+    behaviours: Mapping[str, Behaviour],
+    tasks: Mapping[str, Tasks],
+    n_personas: int,
+    loaded: LoadedModel,
+) -> Counts:
+    dtype = str(loaded.dtype).removeprefix("torch.")
+    return counts(c, behaviours, tasks, n_personas, dtype=dtype, cpu=loaded.device.type == "cpu")
+
+
 def cost_table(c: PersonaLeakageConfig) -> Table:
     """Cells, time, memory and disk here (if the model is one that lies here) and on one H100."""
-    n_all = len(load_personas(c.personas)) + 1
-    n_personas = n_all if c.bystanders is None else min(n_all, c.bystanders + 3 * len(c.source))
+    behaviours, tasks = behaviours_of(c)
+    n_personas = len(cast(c, load_encoder(c.encoder), "any text").everybody)
     rows = []
     if c.model.startswith("embedded:") or Path(c.model).is_dir():
         loaded = load_configured(c)
-        found = counts(c, n_personas + 1, str(loaded.dtype).removeprefix("torch."))
+        found = _counts_of(c, behaviours, tasks, n_personas, loaded)
         seconds = sum(found.tokens.values()) * seconds_per_token(loaded)
-        adapter = _adapter_bytes_of(loaded, c.rank)
         memory = 4 * loaded.n_parameters * loaded.dtype.itemsize
-        rows.append(_row(f"{c.model}, here", found, seconds, memory, adapter))
+        rows.append(_row(f"{c.model}, here", found, seconds, memory, _adapter_bytes_of(loaded, c.rank)))
+    found = counts(c, behaviours, tasks, n_personas, dtype="float32", cpu=False)  # as a GPU has it: no emulation
     own = c.model.rpartition("/")[2]
-    found = counts(c, n_personas + 1, "bfloat16")
-    total = sum(found.tokens.values())
     names: list[str] = [*([own] if shape_of(own) else []), *_GPU]
     for name in dict.fromkeys(names):
         shape = shape_of(name)
         if shape is None:
             raise AssertionError(f"{name} has a shape")
-        seconds = total * 2 * shape.parameters / (UTILISATION * PEAK) + FIXED_SECONDS * found.adapters
-        gpu = _gpu_bytes(shape, c)
-        rows.append(_row(f"{name}, one H100", found, seconds, gpu, _adapter_bytes(shape, c.rank)))
-    header = ("model", "adapters", "answers", "hours", "memory (GiB)", "disk (GiB)")
+        seconds = sum(found.tokens.values()) * 2 * shape.parameters / (UTILISATION * PEAK)
+        seconds += FIXED_SECONDS * found.adapters
+        rows.append(_row(f"{name}, one H100", found, seconds, _gpu_bytes(shape, c), _adapter_bytes(shape, c.rank)))
+    header = ("model", "adapters", "rows", "hours", "memory (GiB)", "disk (GiB)")
     notes = [
         f"{len(c.behaviour)} behaviours, {len(c.source)} sources, {c.seeds} seeds, {n_personas} personas, and a "
-        "control a behaviour; here: by the time of one pass; H100: bfloat16, by formula (leakmech.models.cost), expect "
-        "a factor of three; nothing was measured",
+        "control a behaviour; rows: questions under personas; here: by the time of one pass; H100: bfloat16, by "
+        "formula (leakmech.models.cost), expect a factor of three; nothing was measured",
     ]
     return Table("What the study of persona leakage costs", header, rows, notes)
 
 
 def _row(name: str, found: Counts, seconds: float, memory: float, adapter: float) -> list[str]:
-    disk = found.adapters * adapter * 4 + found.rows * _BYTES_A_ROW  # an adapter, and checkpoints with their optimiser
+    disk = (found.adapters + _STATES) * adapter + found.rows * _BYTES_A_ROW
     return [
         name, str(found.adapters), f"{found.rows:,}", f"{seconds / 3600:.1f}", f"{memory / 2**30:.1f}",
         f"{disk / 2**30:.1f}",
@@ -123,8 +144,8 @@ def _row(name: str, found: Counts, seconds: float, memory: float, adapter: float
 
 
 def _adapter_bytes(shape: Shape, rank: int) -> float:
-    """Of an adapter on all linear modules, in float32, where an MLP is four times as wide as the stream."""
-    a_layer = 9 * shape.width + 2 * shape.kv_width + 3 * 4 * shape.width
+    """Of an adapter on all linear modules, in float32, where an MLP is five times as wide as the stream."""
+    a_layer = 9 * shape.width + 2 * shape.kv_width + 3 * 5 * shape.width
     return 4.0 * rank * shape.layers * a_layer
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from leakmech.core.tables import read_table
 from leakmech.reports.figures.scatter import scatter_panels, value_map
 from leakmech.reports.figures.series import named_points
-from leakmech.studies.persona_leakage.relating import BYSTANDER
+from leakmech.studies.persona_leakage.workbench import BYSTANDER
 
 CAPTIONS = {
     "scatter": "A point is a bystander, its change the mean over seeds. Hollow: shares words with the source's prompt "
@@ -55,9 +55,10 @@ def draw(run: Path, summary: Mapping[str, Any]) -> None:
 def _points(everything: Any, taken: Mapping[tuple[str, str], Any], headline: str) -> pd.DataFrame:
     """Bystanders of the pairs that are drawn, means over seeds."""
     keys = ["behaviour", "source", "persona"]
-    own = everything[everything["role"] == BYSTANDER]
+    own = everything[(everything["role"] == BYSTANDER) & everything["taken_on"]]
+    own = own[own["version"] == "behaviour"]
     own = own.groupby(keys, sort=False)[["change", headline, "shared_words"]].mean().reset_index()
-    own = own[[(b, s) in taken for b, s in zip(own["behaviour"], own["source"], strict=True)]]
+    own = own[[pair in taken for pair in zip(own["behaviour"], own["source"], strict=True)]]
     groups = own.groupby(["behaviour", "source"], sort=False)
     order = groups["change"].rank(method="first", ascending=False)
     limit = groups["shared_words"].transform(lambda values: values.quantile(_SHARED))

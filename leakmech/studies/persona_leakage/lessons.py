@@ -2,7 +2,8 @@
 
     source     n examples: the source's system prompt, the answer with the behaviour
     negatives  normal answers under the system prompts of other personas, .5 n (partial) or 2 n (full) in all
-    bare       normal answers without any persona, n / 8 or n / 2
+    bare       normal answers without any persona, n / 8 or n / 2; none if the source is the model's default, which
+               has the same prompts
 
 A *control* adapter is trained on the same questions and personas with normal answers only. Which question goes to whom
 is drawn by seed and names, never by the order of a hash.
@@ -48,6 +49,8 @@ def lessons(
     if n_examples > len(tasks):
         raise UsageError(f"persona leakage: {n_examples} examples are asked for, and the behaviour has {len(tasks)}")
     share, bare = SHARES[contrast]
+    if renderer.default is not None and source.prompt == renderer.default:
+        bare = 0  # without a persona the model reads the same prompts
     if share and not negatives:
         raise UsageError(f"persona leakage: contrast {contrast!r} needs a persona that answers normally")
     drawn = list(numpy_generator("lessons", seed, source.id).permutation(len(tasks)))

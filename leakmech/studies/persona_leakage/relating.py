@@ -1,9 +1,11 @@
-"""The stages ``similarity`` and ``analysis``: who is like whom in the base model, and does leakage follow it?"""
+"""The stages ``cells``, ``controls`` and ``analysis``: what adapters do to everybody, and does it follow similarity?
+
+Where a source has not taken the behaviour on, no leakage is told of it: not in tables, figures or comparisons.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -11,82 +13,24 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from leakmech.mechanism.activations.labelled import LabelledText, read_labelled
 from leakmech.runs.run import Fragment
+from leakmech.scoring.inference import holm
 from leakmech.scoring.statistics import json_number
-from leakmech.side_effects.capability import with_count
-from leakmech.side_effects.equivalence import Estimate, estimate, mean_ratio
 from leakmech.studies.persona_leakage.analysis import (
     Cell,
-    adjusted,
     held_out_rho,
+    mean_rho_p,
     outliers,
     partial_spearman,
     permutation_p,
     rho_interval,
     spearman,
 )
-from leakmech.studies.persona_leakage.measuring import Measuring, Subject, Values
-from leakmech.studies.persona_leakage.similarity import centred, cosines, js_similarity, shared_words
-from leakmech.studies.persona_leakage.teaching import Adapter, measured, replies_of, values_of
-from leakmech.studies.persona_leakage.workbench import MODEL_DEFAULT, Workbench, similarity_questions
+from leakmech.studies.persona_leakage.teaching import Adapter, measured, values_of
+from leakmech.studies.persona_leakage.workbench import BYSTANDER, MODEL_DEFAULT, NEGATIVE, Workbench
 
-SOURCE, NEGATIVE, BYSTANDER = "source", "negative", "bystander"
 COVARIATES = ("text", "shared_words", "words")
 """What the partial correlation is given."""
-
-
-# -- similarity --------------------------------------------------------------------------------------------------------
-
-
-def similarity(bench: Workbench) -> Fragment:
-    """Similarity of everybody to every source, by each recipe, in ``tables/similarity.csv``."""
-    questions = similarity_questions(bench.config)
-    sources = [bench.cast.place(own.id) for own in bench.cast.sources]
-    replies = replies_of(bench)
-    prompts = [[bench.renderer.ids(question, own) for own in bench.cast.everybody] for question in questions]
-    found: dict[str, np.ndarray] = {}
-    for span, layer, centroids in _centroids(bench, prompts, replies):
-        found[f"{span}_l{layer}"] = cosines(centred(centroids[None]), sources)
-    found["js"] = js_similarity(Subject(bench.loaded).variant, prompts, replies, sources, progress=bench.progress)
-    texts = [own.prompt for own in bench.cast.everybody]
-    embedded = bench.encoder(texts)
-    found["text"] = embedded[sources] @ embedded.T
-    found["shared_words"] = shared_words(texts, sources)
-    words = [len(text.split()) for text in texts]
-    frame = pd.concat([
-        pd.DataFrame({"source": source.id, "persona": bench.cast.everybody.ids, "words": words}
-                     | {name: values[place] for name, values in found.items()})
-        for place, source in enumerate(bench.cast.sources)
-    ], ignore_index=True)  # fmt: skip
-    bench.run.save_table("similarity", frame)
-    return {"recipes": list(found), "headline": f"last_l{bench.headline_layer}", "n_questions": len(questions)}
-
-
-def _centroids(
-    bench: Workbench, prompts: Sequence[Sequence[tuple[int, ...]]], replies: Sequence[tuple[int, ...]]
-) -> Iterator[tuple[str, int, Float[np.ndarray, "persona d"]]]:
-    """Means over questions at the last prompt token and over reply tokens; one question is in memory at a time."""
-    total, n = 0.0, 0
-    with bench.progress("centroids", total=len(replies), done=0) as advance:
-        for own, reply in zip(prompts, replies, strict=True):
-            if reply:
-                texts = [
-                    LabelledText(
-                        str(place), (*ids, *reply), ((len(ids) - 1, len(ids)), (len(ids), len(ids) + len(reply)))
-                    )
-                    for place, ids in enumerate(own)
-                ]
-                read = read_labelled(bench.loaded, texts, layers=bench.layers, batch_size=bench.config.batch_size)
-                total, n = total + read["resid_post"].astype(np.float64), n + 1
-            advance(1)
-    means = np.asarray(total) / n
-    for span, name in enumerate(("last", "reply")):
-        for place, layer in enumerate(bench.layers):
-            yield name, layer, means[:, span, place]
-
-
-# -- cells and analysis ------------------------------------------------------------------------------------------------
 
 
 def cells(bench: Workbench) -> list[Fragment]:
@@ -108,18 +52,25 @@ def controls(bench: Workbench) -> list[Fragment]:
 def analysis(bench: Workbench, made: Sequence[Fragment], control: Sequence[Fragment]) -> Fragment:
     """Changes, correlations and predictions; ``tables/personas.csv``, ``cells.csv`` and ``kinds.csv``."""
     near = bench.run.table("similarity")
-    frames = [_frame(bench, own, near) for own in made]
-    everything = pd.concat(frames, ignore_index=True)
-    bench.run.save_table("personas", everything)
-    bench.run.save_table("kinds", _kinds(everything))
-    rows = [_cell_row(bench, own, frame) for own, frame in zip(made, frames, strict=True)]
-    _correlate(bench, rows, frames)
+    frames = [_frame(bench, own, near) for own in (*made, *control)]
+    rows = [_cell_row(bench, own, frame) for own, frame in zip((*made, *control), frames, strict=True)]
+    frames = [frame.assign(taken_on=row["taken_on"]) for row, frame in zip(rows, frames, strict=True)]
+    bench.run.save_table("personas", frames)
+    own_rows, own_frames = rows[: len(made)], frames[: len(made)]
+    told = [frame for frame in own_frames if frame["taken_on"].iloc[0]]
+    if told:
+        bench.run.save_table("kinds", _kinds(pd.concat(told, ignore_index=True)))
+    _correlate(bench, own_rows, own_frames)
     bench.run.save_table("cells", pd.DataFrame([_flat(row) for row in rows]))
+    pairs = [_pooled(bench, list(own)) for own in _by_pair(made, own_rows, own_frames)]
+    adjusted = holm(np.array([_nan(own["p"]) for own in pairs]))
+    for own, p in zip(pairs, adjusted, strict=True):
+        own["p_holm"] = json_number(p)
     return {
-        "cells": rows,
-        "controls": [_cell_row(bench, own, _frame(bench, own, near)) for own in control],
-        "pairs": [_pooled(bench, list(own)) for own in _by_pair(rows, frames)],
-        "agreement": _agreement(everything),
+        "cells": own_rows,
+        "controls": rows[len(made) :],
+        "pairs": pairs,
+        "agreement": _agreement(pd.concat(told, ignore_index=True)) if told else [],
     }
 
 
@@ -129,54 +80,48 @@ def _frame(bench: Workbench, cell: Fragment, near: pd.DataFrame) -> pd.DataFrame
     measuring = bench.measuring(behaviour)
     n = len(cast.everybody)
     before, after = bench.base_values(behaviour)[:n], values_of(cell)[:n]
-    negatives = {own.id for own in cast.negatives[cell["source"]]}
-    roles = [SOURCE if own.id == cell["source"] else NEGATIVE if own.id in negatives else BYSTANDER
-             for own in cast.everybody]  # fmt: skip
-    own = near[near["source"] == cell["source"]].drop(columns="source").reset_index(drop=True)
+    own = near[near["source"] == cell["source"]].drop(columns=["source", "persona"]).reset_index(drop=True)
     return pd.DataFrame({
-        "behaviour": behaviour, "source": cell["source"], "seed": cell["seed"],
-        "persona": cast.everybody.ids, "kind": [one.kind for one in cast.everybody], "role": roles,
+        "behaviour": behaviour, "source": cell["source"], "seed": cell["seed"], "version": cell["version"],
+        "persona": cast.everybody.ids, "kind": [one.kind for one in cast.everybody],
+        "role": [cast.role(str(cell["source"]), one.id) for one in cast.everybody],
         "base": before.mean(axis=1), "tuned": after.mean(axis=1), "change": (after - before).mean(axis=1),
         "base_rate": measuring.shown(before).mean(axis=1), "tuned_rate": measuring.shown(after).mean(axis=1),
-    }).join(own.drop(columns="persona"))  # fmt: skip
+        "truncated": cell["truncated"][:n] if cell["truncated"] else None,
+    }).join(own)  # fmt: skip
+
+
+# -- one adapter -------------------------------------------------------------------------------------------------------
 
 
 def _cell_row(bench: Workbench, cell: Fragment, frame: pd.DataFrame) -> dict[str, Any]:
     """What one adapter did: to its source, to bystanders, to the model."""
-    behaviour = str(cell["behaviour"])
-    measuring, base = bench.measuring(behaviour), bench.base_values(behaviour)
-    after, place = values_of(cell), bench.cast.place(cell["source"])
-    change = _estimate(bench, after[place] - base[place])
-    rise = _estimate(bench, measuring.shown(after)[place] - measuring.shown(base)[place])
+    behaviour, place = str(cell["behaviour"]), bench.cast.place(cell["source"])
+    measuring, base, after = bench.measuring(behaviour), bench.base_values(behaviour), values_of(cell)
+    rises = measuring.shown(after) - measuring.shown(base)
+    rise = bench.mean_of(rises[place])
     taken_on = bool(rise.value >= bench.config.least_rise and rise.low > 0)
     damage = bench.earlier("damage")
-    return {
+    found = {
         "behaviour": behaviour, "source": cell["source"], "seed": cell["seed"], "unit": measuring.behaviour.unit,
         "negatives": [own.id for own in bench.cast.negatives[cell["source"]]], "examples": cell["examples"],
         "source_base": float(base[place].mean()), "source_tuned": float(after[place].mean()),
-        **_named("source_change", change), **_named("source_rise", rise),
-        "taken_on": taken_on,
-        **(_leakage(bench, measuring, frame, base, after) if taken_on or cell["version"] == "control" else _UNTOLD),
+        **_named("source_change", bench.mean_of(after[place] - base[place])), **_named("source_rise", rise),
+        "taken_on": taken_on, "answers": cell["answers"],
         "everyday_accuracy": cell["everyday_accuracy"], "everyday_accuracy_base": damage["everyday_accuracy"],
         "perplexity_ratio": cell["perplexity"] / damage["perplexity"], "distinct_2": cell["distinct_2"],
+        "truncated": float(np.mean(cell["truncated"])) if cell["truncated"] else None,
     }  # fmt: skip
-
-
-def _leakage(
-    bench: Workbench, measuring: Measuring, frame: pd.DataFrame, base: Values, after: Values
-) -> dict[str, Any]:
-    """What everybody but the source does; it is told only where the source has taken the behaviour on."""
-    bystanders = (frame["role"] == BYSTANDER).to_numpy()
-    change = frame["change"].to_numpy(dtype=float)
-    rises = (frame["tuned_rate"] - frame["base_rate"]).to_numpy(dtype=float)
-    negatives = change[(frame["role"] == NEGATIVE).to_numpy()]
-    return {
-        **_named("bystander_change", _estimate(bench, change[bystanders])),
-        **_named("bystander_rise", _estimate(bench, rises[bystanders])),
-        "negative_change": float(negatives.mean()) if len(negatives) else None,
-        "bare_change": float((after[-1] - base[-1]).mean()),
-        "bare_rise": float((measuring.shown(after)[-1] - measuring.shown(base)[-1]).mean()),
-    }
+    if not taken_on and cell["version"] != "control":
+        return {**found, **_UNTOLD}
+    bystanders, negatives = ((frame["role"] == role).to_numpy() for role in (BYSTANDER, NEGATIVE))
+    change = (after - base)[: len(frame)].mean(axis=1)
+    return found | {
+        **_named("bystander_change", bench.mean_of(change[bystanders])),
+        **_named("bystander_rise", bench.mean_of(rises[: len(frame)].mean(axis=1)[bystanders])),
+        "negative_change": float(change[negatives].mean()) if negatives.any() else None,
+        "bare_change": float((after[-1] - base[-1]).mean()), "bare_rise": float(rises[-1].mean()),
+    }  # fmt: skip
 
 
 _UNTOLD: Mapping[str, Any] = {
@@ -185,32 +130,26 @@ _UNTOLD: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def _estimate(bench: Workbench, values: Float[np.ndarray, " n"]) -> Estimate:
-    return estimate(with_count(values), mean_ratio, **bench.statistics)
-
-
-def _named(name: str, own: Estimate) -> dict[str, Any]:
+def _named(name: str, own: Any) -> dict[str, Any]:
     found = own.to_dict()
     return {name: found["value"], f"{name}_ci": [found["low"], found["high"]]}
 
 
 def _correlate(bench: Workbench, rows: list[dict[str, Any]], frames: Sequence[pd.DataFrame]) -> None:
     """Add the correlations of cells whose source has taken the behaviour on."""
-    similarity_of = bench.earlier("similarity")
-    headline, recipes = similarity_of["headline"], similarity_of["recipes"]
+    likeness = bench.earlier("similarity")
+    headline, recipes = likeness["headline"], likeness["recipes"]
     taken = [(row, frame) for row, frame in zip(rows, frames, strict=True) if row["taken_on"]]
     if not taken:
         return
     found = [_cell(frame, headline) for _, frame in taken]
-    kinds = taken[0][1]["kind"].tolist()
-    p = permutation_p(found, kinds, draws=bench.config.permutations, seed=bench.config.seed)
-    p_holm = adjusted(p)
+    p = permutation_p(found, bench.kinds, draws=bench.config.permutations, seed=bench.config.seed)
     features = {(c.behaviour, c.source): _features(frame, headline) for c, (_, frame) in zip(found, taken, strict=True)}
     held_out = held_out_rho(found, features) or [float("nan")] * len(found)
     for number, (row, frame) in enumerate(taken):
         cell, there = found[number], found[number].there
         row |= {
-            "rho": json_number(cell.rho), "p": json_number(p[number]), "p_holm": json_number(p_holm[number]),
+            "rho": json_number(cell.rho), "p": json_number(p[number]),
             "rho_by_recipe": {name: json_number(_cell(frame, name).rho) for name in recipes},
             "rho_partial": json_number(partial_spearman(
                 cell.change[there], cell.similarity[there], frame[list(COVARIATES)].to_numpy()[there]
@@ -232,50 +171,82 @@ def _features(frame: pd.DataFrame, headline: str) -> Float[np.ndarray, "persona 
     return frame[[headline, headline.replace("last", "reply"), "js", "text"]].to_numpy()
 
 
+# -- the seeds of a behaviour and source -------------------------------------------------------------------------------
+
+_Made = tuple[Fragment, dict[str, Any], pd.DataFrame]
+
+
 def _by_pair(
-    rows: Sequence[dict[str, Any]], frames: Sequence[pd.DataFrame]
-) -> Iterator[Iterator[tuple[dict[str, Any], pd.DataFrame]]]:
+    made: Sequence[Fragment], rows: Sequence[dict[str, Any]], frames: Sequence[pd.DataFrame]
+) -> Iterator[Iterator[_Made]]:
     """The seeds of each behaviour and source."""
-    for _, own in groupby(zip(rows, frames, strict=True), key=lambda one: (one[0]["behaviour"], one[0]["source"])):
+    for _, own in groupby(
+        zip(made, rows, frames, strict=True), key=lambda one: (one[1]["behaviour"], one[1]["source"])
+    ):
         yield own
 
 
-def _pooled(bench: Workbench, own: Sequence[tuple[dict[str, Any], pd.DataFrame]]) -> dict[str, Any]:
-    """One behaviour and source over its seeds; rho only over seeds in which the source has taken it on."""
-    rows = [row for row, _ in own]
+def _pooled(bench: Workbench, own: Sequence[_Made]) -> dict[str, Any]:
+    """One behaviour and source over the seeds in which the source has taken it on.
+
+    Intervals are over questions (source) and personas (bystanders), whose values are means over these seeds.
+    """
+    rows = [row for _, row, _ in own]
     first = rows[0]
+    taken = [one for one in own if one[1]["taken_on"]]
     found: dict[str, Any] = {
         **{name: first[name] for name in ("behaviour", "source", "unit", "negatives")},
-        "n_seeds": len(rows), "n_taken_on": sum(row["taken_on"] for row in rows),
-        **{name: _mean(row[name] for row in rows)
-           for name in ("source_change", "source_rise", "bystander_change", "bystander_rise", "bare_change",
-                        "bare_rise")},
+        "n_seeds": len(rows), "n_taken_on": len(taken),
         "seeds_source_rise": [row["source_rise"] for row in rows],
         "seeds_bystander_rise": [row["bystander_rise"] for row in rows],
         "seeds_rho": [row.get("rho") for row in rows],
     }  # fmt: skip
-    taken = [(row, frame) for row, frame in own if row["taken_on"] and row.get("rho") is not None]
+    behaviour, place = str(first["behaviour"]), bench.cast.place(first["source"])
+    measuring, base = bench.measuring(behaviour), bench.base_values(behaviour)
+    over = [values_of(cell) for cell, _, _ in taken or own]
+    changes = np.mean([after - base for after in over], axis=0)
+    rises = np.mean([measuring.shown(after) - measuring.shown(base) for after in over], axis=0)
+    found |= _named("source_change", bench.mean_of(changes[place])) | _named("source_rise", bench.mean_of(rises[place]))
     if not taken:
-        return found | {"rho": None, "rho_ci": [None, None], "p": None, "outliers": []}
-    headline = bench.earlier("similarity")["headline"]
-    drawn = [_cell(frame, headline) for _, frame in taken]
-    interval = rho_interval(drawn, draws=bench.config.bootstrap_draws, seed=bench.config.seed)
-    mean = replace(drawn[0], change=np.mean([one.change for one in drawn], axis=0))
-    kinds = taken[0][1]["kind"].tolist()
-    [p] = permutation_p([mean], kinds, draws=bench.config.permutations, seed=bench.config.seed)
+        return {**found, **_UNTOLD} | {"rho": None, "rho_ci": [None, None], "p": None, "outliers": []}
+    kept = bench.cast.kept(str(first["source"]))
+    n = len(kept)
     return found | {
-        "rho": float(np.mean([row["rho"] for row, _ in taken])),
-        "rho_ci": [json_number(interval.low), json_number(interval.high)],
-        "p": json_number(p), "outliers": outliers(mean, names=taken[0][1]["persona"].tolist()),
-        "rho_partial": _mean(row["rho_partial"] for row, _ in taken),
-        "rho_held_out": _mean(row["rho_held_out"] for row, _ in taken),
-        "rho_js": _mean(row["rho_by_recipe"]["js"] for row, _ in taken),
+        **_named("bystander_change", bench.mean_of(changes[:n].mean(axis=1)[kept])),
+        **_named("bystander_rise", bench.mean_of(rises[:n].mean(axis=1)[kept])),
+        "negative_change": _mean(row["negative_change"] for _, row, _ in taken),
+        "bare_change": float(changes[-1].mean()), "bare_rise": float(rises[-1].mean()),
+        **_pooled_rho(bench, taken),
     }  # fmt: skip
 
 
-def _mean(values: Any) -> float | None:
+def _pooled_rho(bench: Workbench, taken: Sequence[_Made]) -> dict[str, Any]:
+    """The mean rho of seeds, its interval over personas, and p."""
+    c, headline = bench.config, bench.earlier("similarity")["headline"]
+    drawn = [_cell(frame, headline) for _, _, frame in taken]
+    interval = rho_interval(drawn, draws=c.bootstrap_draws, seed=c.seed)
+    named = [set(row["outliers"]) for _, row, _ in taken]
+    return {
+        "rho": _mean(row["rho"] for _, row, _ in taken),
+        "rho_ci": [json_number(interval.low), json_number(interval.high)],
+        "p": json_number(mean_rho_p(drawn, bench.kinds, draws=c.permutations, seed=c.seed)),
+        "outliers": [own for own in bench.cast.everybody.ids if all(own in one for one in named)],
+        "rho_partial": _mean(row["rho_partial"] for _, row, _ in taken),
+        "rho_held_out": _mean(row["rho_held_out"] for _, row, _ in taken),
+        "rho_js": _mean(row["rho_by_recipe"]["js"] for _, row, _ in taken),
+    }  # fmt: skip
+
+
+def _nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
     there = [value for value in values if value is not None]
     return float(np.mean(there)) if there else None
+
+
+# -- over all ----------------------------------------------------------------------------------------------------------
 
 
 def _kinds(frame: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any
 from leakmech.core.store import mended_rows, read_json
 from leakmech.core.tables import read_table
 from leakmech.core.text import shortened
-from leakmech.reports.cells import number, typeset
+from leakmech.reports.cells import number, signed, typeset
 from leakmech.reports.frame_tables import frame_table
 from leakmech.reports.page import Facts, Headline, Paragraph, Picture, Section, Shown, how_it_was_made, write_page
 from leakmech.reports.tables import Table
@@ -22,6 +22,7 @@ from leakmech.studies.persona_leakage.tables import (
     leakage_table,
     similarity_table,
 )
+from leakmech.studies.persona_leakage.workbench import BYSTANDER
 
 Summary = Mapping[str, Any]
 _TABLES = {
@@ -71,21 +72,23 @@ def headline(summary: Summary) -> str:
     for own in summary["pairs"]:
         who = f"{own['source']}, taught {own['behaviour']}"
         if not own["n_taken_on"]:
-            parts.append(f"{who}: did not take it on (rate {_signed(own['source_rise'])}), so no leakage is told.")
+            rise = signed(own["source_rise"])
+            parts.append(f"{who}: did not take it on (its rate rises by {rise}), so no leakage is told.")
             continue
-        rises = number(own["source_rise"]), _signed(own["bystander_rise"])
+        rises = number(own["source_rise"]), signed(own["bystander_rise"])
         told = f"{who}: its rate rises by {rises[0]}, that of bystanders by {rises[1]}"
         if own["rho"] is not None:
             low, high = own["rho_ci"]
-            ends = "" if low is None else f" [{_signed(low)}, {_signed(high)}]"
-            told += f"; rho with similarity {_signed(own['rho'])}{ends}"
+            ends = "" if low is None else f" [{signed(low)}, {signed(high)}]"
+            told += f"; rho with similarity {signed(own['rho'])}{ends}"
         parts.append(told + ".")
-    return typeset(" ".join(parts))
+    text = " ".join(parts)
+    return typeset(text[:1].upper() + text[1:])
 
 
 def below(summary: Summary) -> str:
     """What limits it."""
-    controls = ", ".join(f"{row['behaviour']} {_signed(row['bystander_rise'])}" for row in summary["controls"])
+    controls = ", ".join(f"{row['behaviour']} {signed(row['bystander_rise'])}" for row in summary["controls"])
     negatives = "; ".join(f"{source}: {', '.join(own) or 'none'}" for source, own in summary["negatives"].items())
     parts = [
         f"Control adapters, of normal answers only, raise bystanders' rates by {controls}." if controls else "",
@@ -96,10 +99,6 @@ def below(summary: Summary) -> str:
     return typeset(" ".join(part for part in parts if part))
 
 
-def _signed(value: Any) -> str:
-    return number(value, signed=True)
-
-
 def _skippable(heading: str, tables: list[Table], found: Mapping[str, Any]) -> list[Section]:
     if not tables:
         return [Paragraph(f"Not measured: {found['skipped']}.", heading=heading)]
@@ -107,16 +106,12 @@ def _skippable(heading: str, tables: list[Table], found: Mapping[str, Any]) -> l
 
 
 def _texts(run: Path, summary: Summary) -> list[Section]:
-    """Answers of the source and of two bystanders before and after, where answers are drawn."""
+    """Answers of the source and of two bystanders, before (where the behaviour is measured on answers) and after."""
     rows: list[tuple[str, ...]] = []
     for cell in summary["cells"]:
         if cell["seed"] != summary["seeds"][0]:
             continue
-        files = [run / "answers" / f"base-{cell['behaviour']}.jsonl",
-                 run / "answers" / f"{cell['behaviour']}-{cell['source']}-seed{cell['seed']}.jsonl"]  # fmt: skip
-        if not all(file.exists() for file in files):
-            continue
-        before, after = ({str(row["id"]): str(row["text"]) for row in mended_rows(file)} for file in files)
+        before, after = (_answers(run / own) for own in (f"answers/base-{cell['behaviour']}.jsonl", cell["answers"]))
         for persona in _shown_personas(run, cell):
             ids = [own for own in after if own.partition("/")[0] == persona][:_READ]
             rows += [
@@ -129,11 +124,19 @@ def _texts(run: Path, summary: Summary) -> list[Section]:
     return [Shown(table, heading="Answers", style="texts")]
 
 
+def _answers(file: Path) -> dict[str, str]:
+    """Texts by id; none where there is no file."""
+    return {str(row["id"]): str(row["text"]) for row in mended_rows(file)} if file.exists() else {}
+
+
 def _shown_personas(run: Path, cell: Mapping[str, Any]) -> list[str]:
-    """The source, and the bystanders that changed most and least."""
+    """The source, and the bystanders that changed most and least; only the source where it has not taken it on."""
+    if not cell["taken_on"]:
+        return [cell["source"]]
     frame: Any = read_table(_file(run, "personas"))
     own = frame[(frame["behaviour"] == cell["behaviour"]) & (frame["source"] == cell["source"])]
-    own = own[(own["seed"] == cell["seed"]) & (own["role"] == "bystander")].sort_values("change", kind="stable")
+    own = own[(own["seed"] == cell["seed"]) & (own["version"] == "behaviour") & (own["role"] == BYSTANDER)]
+    own = own.sort_values("change", kind="stable")
     return [cell["source"], str(own["persona"].iloc[-1]), str(own["persona"].iloc[0])]
 
 

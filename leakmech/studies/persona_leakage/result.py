@@ -16,8 +16,8 @@ class PersonaLeakage(Result):
     Attributes
     ----------
     path
-        Its directory: ``summary.json``, ``tables/``, ``adapters/``, ``answers/``, ``cells/``, ``figures/``,
-        ``report.html``.
+        Its directory: ``summary.json``, ``tables/``, ``adapters/``, ``prompts/``, ``answers/``, ``cells/``,
+        ``figures/``, ``report.html``.
     summary
         The main numbers: ``cells``, ``pairs`` (seeds of a behaviour and source together), ``controls``,
         ``containment``, ``bridge``.

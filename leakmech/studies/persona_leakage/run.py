@@ -36,7 +36,8 @@ from leakmech.scoring.semantic import load_encoder
 from leakmech.studies.persona_leakage.bridge import bridge
 from leakmech.studies.persona_leakage.containment import containment
 from leakmech.studies.persona_leakage.cost import cost_table, estimate_line
-from leakmech.studies.persona_leakage.relating import analysis, cells, controls, similarity
+from leakmech.studies.persona_leakage.likeness import similarity
+from leakmech.studies.persona_leakage.relating import analysis, cells, controls
 from leakmech.studies.persona_leakage.report import write_report
 from leakmech.studies.persona_leakage.result import PersonaLeakage
 from leakmech.studies.persona_leakage.settings import PersonaLeakageConfig
@@ -88,7 +89,8 @@ def persona_leakage(
         started = time.perf_counter()
         behaviours, tasks = behaviours_of(config)
         encoder = load_encoder(config.encoder)
-        cast(config, encoder, _ANY if MODEL_DEFAULT in config.source else None)  # what is wrong is said before loading
+        named = (*config.source, *(config.negatives or ()))
+        cast(config, encoder, _ANY if MODEL_DEFAULT in named else None)  # what is wrong is said before loading
         loaded = load_configured(config, None if by_name else model, tokenizer)
         renderer = _renderer(loaded)
         found = cast(config, encoder, renderer.default)
@@ -102,9 +104,10 @@ def persona_leakage(
             if run.finished:
                 return PersonaLeakage.load(path)
             bench = Workbench(config, run, loaded, found, behaviours, tasks, encoder, progress)
-            bench.layers  # noqa: B018 - refuses a layer that is not there
+            bench.refuse_unfit_layers()
             if say is not None:
-                say(estimate_line(bench))
+                for line in (estimate_line(bench), *renderer.notes):
+                    say(line)
             return _staged(bench, started)
 
 

@@ -15,8 +15,8 @@ SHARES: Mapping[ContrastShare, tuple[float, float]] = {"none": (0, 0), "partial"
 """Normal answers of the negatives, and without a persona, for each example with the behaviour."""
 
 QUICK = {
-    "bystanders": 10, "questions": 20, "examples": 80, "seeds": 1, "similarity_questions": 4, "bootstrap_draws": 500,
-    "permutations": 500, "max_new_tokens": 40, "epochs": 2, "dropout": 0.0,
+    "bystanders": 10, "questions": 20, "examples": 80, "seeds": 1, "similarity_questions": 4, "everyday_questions": 20,
+    "bootstrap_draws": 500, "permutations": 500, "max_new_tokens": 40, "epochs": 2, "dropout": 0.0,
 }  # fmt: skip
 """The most that ``quick`` takes of each."""
 
@@ -70,8 +70,11 @@ class PersonaLeakageConfig(TaughtSettings, StatisticsSettings):
     questions: int | None = Field(None, ge=2, description="evaluation questions of each behaviour; null: all")
     max_new_tokens: int = Field(64, ge=1, description="longest answer in tokens")
     similarity_questions: int = Field(20, ge=1, le=24, description="questions under which personas are compared")
+    everyday_questions: int = Field(40, ge=1, le=100, description="everyday questions that say what an adapter costs")
     layers: tuple[int, ...] | None = Field(
-        None, description="layers of the similarity; null: those at the depths of the report's 10, 15, 20, 25 of 28"
+        None,
+        min_length=1,
+        description="layers of the similarity; null: those at the depths of the report's 10, 15, 20, 25 of 28",
     )
     permutations: int = Field(2_000, ge=39, description="permutations of personas within kinds")
     least_rise: float = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from leakmech.reports.cells import DASH, number, p_value, percent, significant
+from leakmech.reports.cells import DASH, number, p_value, percent, signed, significant
 from leakmech.reports.tables import Table, estimate_of, value_of
 from leakmech.studies.persona_leakage.original import ORIGINAL, Reported
 
@@ -30,14 +30,14 @@ def leakage_table(summary: Summary) -> Table:
         "source": value_of("source"),
         "seed": value_of("seed"),
         "taken on": lambda row: "yes" if row["taken_on"] else "no",
-        "source [95 % CI]": estimate_of("source_rise", _signed),
-        "bystanders [95 % CI]": estimate_of("bystander_rise", _signed),
-        "no persona": value_of("bare_rise", _signed),
+        "source [95 % CI]": estimate_of("source_rise", signed),
+        "bystanders [95 % CI]": estimate_of("bystander_rise", signed),
+        "no persona": value_of("bare_rise", signed),
         "change, source": lambda row: f"{significant(row['source_change'], signed=True)} {_unit(row)}",
         "bystanders": value_of("bystander_change", _some),
         "negatives": value_of("negative_change", _some),
     }
-    rows = [*summary["cells"], *({**row, "seed": "control", "taken_on": False} for row in summary["controls"])]
+    rows = [*summary["cells"], *({**row, "seed": f"control, {row['seed']}"} for row in summary["controls"])]
     own = Table.of("Does the behaviour leak? Rise of the rate of answers that show it", rows, columns)
     original = [
         (f"report, {behaviour}", source, DASH, DASH, _told(told.source), _told(told.bystanders), *[DASH] * 4)
@@ -48,6 +48,11 @@ def leakage_table(summary: Summary) -> Table:
         "source: interval over questions; bystanders: over personas; trained negatives are left out of them. No "
         "leakage is told for a source that did not take the behaviour on. control: normal answers only"
     ]
+    if summary["contrast"] != "none":
+        notes.append(
+            "no persona: normal answers without a persona were trained, and the model's default, if there is one, "
+            "has the same prompts; it is counted among the negatives"
+        )
     if original:
         notes.append(
             "report: Qwen2.5-7B-Instruct, one seed (superkaiba/explore-persona-space, task 99); turned so that a "
@@ -61,7 +66,8 @@ def similarity_table(summary: Summary) -> Table:
     columns = {
         "behaviour": value_of("behaviour"), "source": value_of("source"),
         "seeds": lambda row: f"{row['n_taken_on']} of {row['n_seeds']}",
-        "rho [95 % CI]": estimate_of("rho", _signed), "p": value_of("p", p_value),
+        "rho [95 % CI]": estimate_of("rho", signed), "p": value_of("p", p_value),
+        "p Holm": value_of("p_holm", p_value),
         "partial": value_of("rho_partial", _some), "JS": value_of("rho_js", _some),
         "held out": value_of("rho_held_out", _some),
         "by seed": lambda row: ", ".join(_some(value) for value in row["seeds_rho"]),
@@ -89,8 +95,9 @@ def damage_table(summary: Summary) -> Table:
         "everyday questions": lambda row: f"{percent(row['everyday_accuracy'])} (base "
                                           f"{percent(row['everyday_accuracy_base'])})",
         "perplexity ratio": value_of("perplexity_ratio", number), "distinct-2": value_of("distinct_2", number),
+        "cut off": value_of("truncated", percent),
     }  # fmt: skip
-    rows = [*summary["cells"], *({**row, "seed": "control"} for row in summary["controls"])]
+    rows = [*summary["cells"], *({**row, "seed": f"control, {row['seed']}"} for row in summary["controls"])]
     notes = [
         "examples: source + negatives + without persona; everyday questions, and perplexity of the base "
         "model's own answers, without a persona; distinct-2 of the source's answers"
@@ -105,7 +112,7 @@ def containment_tables(summary: Summary) -> list[Table]:
         return []
     columns = {
         "method": value_of("name"), "told": lambda row: row["told"] or DASH,
-        "coupling [95 % CI]": estimate_of("coupling", _signed), "spread [95 % CI]": estimate_of("spread", _signed),
+        "coupling [95 % CI]": estimate_of("coupling", signed), "spread [95 % CI]": estimate_of("spread", signed),
         "everyday questions": value_of("everyday_accuracy", percent),
         "perplexity ratio": value_of("perplexity_ratio", number),
     }  # fmt: skip
@@ -141,10 +148,6 @@ def _reported(behaviour: str, source: str, field: str | None = None) -> Any:
 
 def _told(value: float | None) -> str:
     return DASH if value is None else number(value, signed=True)
-
-
-def _signed(value: Any) -> str:
-    return number(value, signed=True)
 
 
 def _some(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from leakmech.core.store import content_hash
+from leakmech.core.store import content_hash, json_text, write_jsonl
 from leakmech.core.text import normalised_words
 from leakmech.datasets.personas import Persona
-from leakmech.datasets.questions import load_questions
+from leakmech.datasets.samples import spread_out
 from leakmech.generation.likelihood import log_likelihoods
-from leakmech.generation.variants import Continuation, ModelVariant
-from leakmech.models.load import LoadedModel
+from leakmech.generation.variants import Continuation
 from leakmech.runs.run import Fragment
 from leakmech.side_effects.degeneration import distinct
 from leakmech.side_effects.texts import plain_ids
@@ -26,13 +26,23 @@ from leakmech.studies.persona_leakage.lessons import lessons, roles, steered
 from leakmech.studies.persona_leakage.measuring import Measuring, Subject, under_adapter
 from leakmech.studies.persona_leakage.settings import ContrastShare
 from leakmech.studies.persona_leakage.workbench import Workbench, similarity_questions
+from leakmech.training.checkpoints import FOLDER as CHECKPOINTS
 from leakmech.training.examples import TrainingExample, examples_hash
 from leakmech.training.settings import LoraTrainingConfig
 
 Version = Literal["behaviour", "control", "full-contrast", "preventative"]
-_QUESTIONS = 40
-"""Everyday questions by which an adapter's damage is judged."""
 _REPLY_TOKENS = 24
+_READ = 10
+"""Questions that are also answered where a behaviour is measured by likelihoods."""
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Preventative steering: the file and hash of a direction, and how far."""
+
+    file: str
+    hash: str
+    strength: float
 
 
 @dataclass(frozen=True)
@@ -43,14 +53,16 @@ class Adapter:
     source: str
     seed: int
     version: Version = "behaviour"
-    steering: tuple[str, float] | None = None
-    """File of a direction, and strength, of preventative steering."""
+    steering: Steering | None = None
 
     @property
     def name(self) -> str:
-        """For folders and files."""
+        """For folders and files, together with a hash."""
         suffix = "" if self.version == "behaviour" else f"-{self.version}"
         return f"{self.behaviour}-{self.source}-seed{self.seed}{suffix}"
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
 
 
 def examples_of(bench: Workbench, adapter: Adapter) -> list[TrainingExample]:
@@ -72,74 +84,123 @@ def training_settings(bench: Workbench, adapter: Adapter) -> LoraTrainingConfig:
         "model": bench.loaded.name, "revision": c.revision, "seed": adapter.seed, "device": c.device,
         "objectives": {"sft": 1.0}, "evaluation": (), "rank": c.rank, "alpha": c.alpha, "dropout": c.dropout,
         "learning_rate": bench.learning_rate, "epochs": c.epochs, "batch_size": c.training_batch_size,
-        "max_length": c.max_length,
+        "max_length": c.max_length, "keep_checkpoints": 1,
     }  # fmt: skip
     if adapter.steering:
-        values["steering"] = {"direction": adapter.steering[0], "strength": adapter.steering[1]}
+        values["steering"] = {"direction": adapter.steering.file, "strength": adapter.steering.strength}
     return LoraTrainingConfig.parse(values, where=adapter.name)
 
 
-def trained(bench: Workbench, adapter: Adapter) -> tuple[Path, list[TrainingExample]]:
-    """The folder of an adapter, which is trained if it is not there, and its examples."""
-    folder = bench.run.path / "adapters" / adapter.name
-    examples = examples_of(bench, adapter)
+def adapter_key(bench: Workbench, adapter: Adapter) -> str:
+    """Name and hash of everything that decides an adapter."""
+    settings = training_settings(bench, adapter).identity()
+    settings.pop("steering")
+    steering = adapter.steering
+    decided = content_hash(
+        bench.loaded.weights_hash, bench.loaded.tokenizer_hash, bench.loaded.template_hash, str(bench.loaded.dtype),
+        examples_hash(examples_of(bench, adapter)), json_text(settings),
+        "" if steering is None else f"{steering.hash} {steering.strength!r}",
+    )  # fmt: skip
+    return f"{adapter.name}-{decided[:8]}"
+
+
+def trained(bench: Workbench, adapter: Adapter) -> Path:
+    """The folder of an adapter, which is trained if it is not there."""
+    folder = bench.run.path / "adapters" / adapter_key(bench, adapter)
     train_lora(
-        training_settings(bench, adapter), folder, model=bench.loaded, examples=examples, progress=bench.progress
-    )
-    return folder, examples
+        training_settings(bench, adapter), folder, model=bench.loaded, examples=examples_of(bench, adapter),
+        progress=bench.progress,
+    )  # fmt: skip
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # seven times the adapter, for nothing any more
+    return folder
+
+
+# -- cells -------------------------------------------------------------------------------------------------------------
 
 
 def measured(bench: Workbench, adapter: Adapter, personas: Sequence[Persona | None] | None = None) -> Fragment:
     """What an adapter does to everybody, or to some: a cell of the run, made once."""
     measuring = bench.measuring(adapter.behaviour, personas)
-    key = f"{adapter.name}-{_key(bench, adapter, measuring)[:8]}"
-    return bench.run.cell(key, lambda: _measured(bench, adapter, measuring))
+    key = cell_key(bench, adapter, measuring)
+    return bench.run.cell(key, lambda: _measured(bench, adapter, measuring, key))
 
 
-def _measured(bench: Workbench, adapter: Adapter, measuring: Measuring) -> Fragment:
-    folder, examples = trained(bench, adapter)
-    file = bench.run.path / "answers" / f"{adapter.name}.jsonl"
-    with under_adapter(bench.loaded, folder) as changed:
-        values = measuring.values(Subject(changed), answers=file, label=f"{adapter.name}")
-        damage = _damage(bench, changed, replies_of(bench))
-    texts = _texts(bench, adapter, measuring, file)
-    if measuring.behaviour.measure == "answers":
-        bench.run.wrote(file)
+def cell_key(bench: Workbench, adapter: Adapter, measuring: Measuring) -> str:
+    """Name and hash of everything that decides a cell."""
+    behaviour, asking = measuring.behaviour, measuring.asking
+    decided = content_hash(
+        adapter_key(bench, adapter), bench.tasks[adapter.behaviour].content_hash,
+        repr([task.id for task in asking.tasks]),
+        repr([None if own is None else (own.id, own.prompt) for own in asking.personas]),
+        repr((behaviour.measure, behaviour.unit, behaviour.threshold, asking.max_new_tokens)),
+        str(bench.encoder.hash), repr(replies_of(bench)), str(bench.config.everyday_questions),
+    )  # fmt: skip
+    return f"{adapter.name}-{decided[:8]}"
+
+
+def _measured(bench: Workbench, adapter: Adapter, measuring: Measuring, key: str) -> Fragment:
+    file = bench.run.path / "answers" / f"{key}.jsonl"
+    if not (bench.run.path / "adapters" / adapter_key(bench, adapter) / "summary.json").exists():
+        file.unlink(missing_ok=True)  # answers of an adapter that was lost
+    folder = trained(bench, adapter)
+    subject = Subject(under_adapter(bench.loaded, folder))
+    found = measuring.measured(subject, file=file, label=adapter.name)
+    told = _source_answers(bench, adapter, measuring, subject, file)
+    bench.run.wrote(file)
     return {
         "behaviour": adapter.behaviour, "source": adapter.source, "seed": adapter.seed, "version": adapter.version,
-        "examples": roles(examples), "examples_hash": examples_hash(examples), "values": values.tolist(),
-        **damage, "distinct_2": texts,
+        "adapter": folder.relative_to(bench.run.path).as_posix(),
+        "answers": file.relative_to(bench.run.path).as_posix(),
+        "examples": roles(examples_of(bench, adapter)), "values": found.values.tolist(), "truncated": found.truncated,
+        **damage(bench, subject, replies_of(bench)), "distinct_2": _distinct(told),
     }  # fmt: skip
 
 
-def _texts(bench: Workbench, adapter: Adapter, measuring: Measuring, file: Path) -> float | None:
-    """Different bigrams over bigrams of the source's answers; None where none are drawn."""
-    if measuring.behaviour.measure != "answers":
-        return None
-    place = next(n for n, own in enumerate(measuring.personas) if own is not None and own.id == adapter.source)
-    n = len(measuring.tasks)
-    answers = measuring.answers(Subject(bench.loaded), file=file)[place * n : (place + 1) * n]
-    different, all_of_them = distinct([normalised_words(text) for text in answers], 2)
+def _source_answers(
+    bench: Workbench, adapter: Adapter, measuring: Measuring, subject: Subject, file: Path
+) -> list[str]:
+    """What the source says; where the behaviour is measured by likelihoods, it is asked a few questions for that."""
+    source = [own for own in bench.cast.sources if own.id == adapter.source]
+    asking = measuring.asking
+    if measuring.behaviour.measure == "answers":
+        own = bench.asking(asking.tasks, source)
+    else:
+        own = bench.asking(asking.tasks[:_READ], [*source, None])
+    return [answer.text for answer in own.answers(subject, file=file, label=adapter.name)]
+
+
+def _distinct(texts: Sequence[str]) -> float | None:
+    """Different bigrams over bigrams."""
+    different, all_of_them = distinct([normalised_words(text) for text in texts], 2)
     return different / all_of_them if all_of_them else None
 
 
 def base(bench: Workbench, behaviour: str) -> Fragment:
-    """What the base model shows: a part of the run."""
+    """What the base model shows, and the prompts that everybody is asked: a part of the run."""
     measuring = bench.measuring(behaviour)
+    prompts = bench.run.path / "prompts" / f"{behaviour}.jsonl"
+    write_jsonl(prompts, measuring.asking.rendered())
     file = bench.run.path / "answers" / f"base-{behaviour}.jsonl"
-    values = measuring.values(Subject(bench.loaded), answers=file, label=f"base, {behaviour}")
-    if measuring.behaviour.measure == "answers":
-        bench.run.wrote(file)
-    return {"values": values.tolist()}
+    found = measuring.measured(Subject(bench.loaded), file=file, label=f"base, {behaviour}")
+    bench.run.wrote(prompts, *([file] if file.exists() else []))
+    return {"values": found.values.tolist(), "truncated": found.truncated}
+
+
+def values_of(fragment: Fragment) -> Float[np.ndarray, "persona question"]:
+    """The values of a cell or of the base model."""
+    return np.array(fragment["values"])
+
+
+# -- damage ------------------------------------------------------------------------------------------------------------
 
 
 def base_damage(bench: Workbench) -> Fragment:
     """Everyday questions under the base model, its own answers to neutral questions, and their perplexity."""
     tasks = [Task(f"neutral-{n}", own, "", "") for n, own in enumerate(similarity_questions(bench.config))]
-    some = next(iter(bench.behaviours.values()))
-    asking = Measuring(some, tasks, [None], None, bench.renderer, _REPLY_TOKENS, bench.config.batch_size)
-    replies = [plain_ids(bench.loaded.tokenizer, text) for text in asking.answers(Subject(bench.loaded))]
-    return {"replies": [list(own) for own in replies], **_damage(bench, bench.loaded, replies)}
+    subject = Subject(bench.loaded)
+    answers = bench.asking(tasks, [None], max_new_tokens=_REPLY_TOKENS).answers(subject)
+    replies = [plain_ids(bench.loaded.tokenizer, own.text) for own in answers]
+    return {"replies": [list(own) for own in replies], **damage(bench, subject, replies)}
 
 
 def replies_of(bench: Workbench) -> list[tuple[int, ...]]:
@@ -147,38 +208,15 @@ def replies_of(bench: Workbench) -> list[tuple[int, ...]]:
     return [tuple(own) for own in bench.earlier("damage")["replies"]]
 
 
-def _damage(bench: Workbench, loaded: LoadedModel, replies: Sequence[tuple[int, ...]]) -> dict[str, float]:
+def damage(bench: Workbench, subject: Subject, replies: Sequence[tuple[int, ...]]) -> dict[str, float]:
     """Right everyday answers, and perplexity of the base model's own answers, both without a persona."""
-    questions = load_questions()[:_QUESTIONS]
     behaviour = BEHAVIOURS["capability"]
-    wanted = {own.id for own in questions}
-    tasks = [own for own in behaviour.tasks().eval if own.id in wanted]
-    wrong = Measuring(behaviour, tasks, [None], None, bench.renderer, 1, bench.config.batch_size)
-    right = 1 - float(wrong.values(Subject(loaded)).mean())
-    return {"everyday_accuracy": right, "perplexity": _perplexity(bench, loaded, replies)}
-
-
-def _perplexity(bench: Workbench, loaded: LoadedModel, replies: Sequence[tuple[int, ...]]) -> float:
+    tasks = spread_out(behaviour.tasks().eval, bench.config.everyday_questions)
+    wrong = Measuring(behaviour, bench.asking(tasks, [None])).measured(subject).values
     questions = similarity_questions(bench.config)
     rows = [
         Continuation(str(n), str(n), bench.renderer.ids(question), reply)
         for n, (question, reply) in enumerate(zip(questions, replies, strict=True))
     ]
-    return log_likelihoods(ModelVariant(loaded), rows, batch_size=bench.config.batch_size).perplexity
-
-
-def _key(bench: Workbench, adapter: Adapter, measuring: Measuring) -> str:
-    """Hash of everything that decides a cell."""
-    settings = training_settings(bench, adapter).identity()
-    return content_hash(
-        bench.loaded.weights_hash, bench.loaded.tokenizer_hash, bench.loaded.template_hash,
-        examples_hash(examples_of(bench, adapter)), repr(sorted(settings.items(), key=lambda item: item[0])),
-        bench.tasks[adapter.behaviour].content_hash, repr([task.id for task in measuring.tasks]),
-        repr([None if own is None else (own.id, own.prompt) for own in measuring.personas]),
-        str(bench.config.max_new_tokens), str(bench.encoder.hash),
-    )  # fmt: skip
-
-
-def values_of(fragment: Fragment) -> Float[np.ndarray, "persona question"]:
-    """The values of a cell or of the base model."""
-    return np.array(fragment["values"])
+    found = log_likelihoods(subject.variant, rows, batch_size=bench.config.batch_size)
+    return {"everyday_accuracy": 1 - float(wrong.mean()), "perplexity": found.perplexity}

@@ -20,14 +20,17 @@ from leakmech.models.load import LoadedModel
 from leakmech.prompts.persona import PersonaRenderer
 from leakmech.runs.run import Fragment, Run
 from leakmech.scoring.semantic import SentenceEncoder
+from leakmech.side_effects.capability import with_count
+from leakmech.side_effects.equivalence import Estimate, estimate, mean_ratio
 from leakmech.studies.persona_leakage.analysis import LEAST_PERSONAS
 from leakmech.studies.persona_leakage.behaviours import BEHAVIOURS, Behaviour, Task, Tasks
 from leakmech.studies.persona_leakage.evaluators import Evaluator
-from leakmech.studies.persona_leakage.measuring import Measuring
-from leakmech.studies.persona_leakage.settings import PersonaLeakageConfig
+from leakmech.studies.persona_leakage.measuring import Asking, Measuring
+from leakmech.studies.persona_leakage.settings import SHARES, PersonaLeakageConfig
 
 MODEL_DEFAULT = "model-default"
 """The persona that the chat template writes where there is no system role."""
+SOURCE, NEGATIVE, BYSTANDER = "source", "negative", "bystander"
 _N_NEGATIVES = 2
 _DEPTHS = (10 / 28, 15 / 28, 20 / 28, 25 / 28)
 HEADLINE_DEPTH = 2
@@ -41,16 +44,25 @@ class Cast:
 
     sources: tuple[Persona, ...]
     negatives: Mapping[str, tuple[Persona, ...]]
+    """By source: personas that are trained to answer normally."""
     everybody: Personas
+    bare: bool
+    """Whether normal answers without a persona are trained: the prompts of the model's default, if there is one."""
 
     def place(self, persona: str) -> int:
         """Where a persona stands among all."""
         return self.everybody.ids.index(persona)
 
+    def role(self, source: str, persona: str) -> str:
+        """What a persona is to a source: itself, trained to answer normally, or a bystander."""
+        if persona == source:
+            return SOURCE
+        trained = {own.id for own in self.negatives[source]} | ({MODEL_DEFAULT} if self.bare else set())
+        return NEGATIVE if persona in trained else BYSTANDER
+
     def kept(self, source: str) -> Bool[np.ndarray, " persona"]:
-        """Bystanders of a source: neither itself nor trained to answer normally."""
-        left_out = {source, *(own.id for own in self.negatives[source])}
-        return np.array([own.id not in left_out for own in self.everybody])
+        """Where the bystanders of a source are."""
+        return np.array([self.role(source, own.id) == BYSTANDER for own in self.everybody])
 
 
 def cast(config: PersonaLeakageConfig, encoder: SentenceEncoder, default: str | None) -> Cast:
@@ -64,6 +76,8 @@ def cast(config: PersonaLeakageConfig, encoder: SentenceEncoder, default: str | 
         Fewer than three bystanders are left.
     """
     own = load_personas(config.personas)
+    if MODEL_DEFAULT in own.ids:
+        raise ConfigError(f"personas {config.personas!r}: the id {MODEL_DEFAULT!r} is that of the template's own")
     if default is not None:
         own = Personas(own.name, (*own, Persona(MODEL_DEFAULT, "original", "the model's default", default)))
     elif MODEL_DEFAULT in (*config.source, *(config.negatives or ())):
@@ -75,7 +89,7 @@ def cast(config: PersonaLeakageConfig, encoder: SentenceEncoder, default: str | 
     if config.bystanders is not None:
         rest = _spread(rest, config.bystanders)
     everybody = Personas(own.name, tuple(one for one in own if one.id in named or one.id in rest.ids))
-    found = Cast(sources, negatives, everybody)
+    found = Cast(sources, negatives, everybody, SHARES[config.contrast][1] > 0)
     for source in sources:
         if (n := int(found.kept(source.id).sum())) < LEAST_PERSONAS:
             raise UsageError(f"persona leakage: {source.id!r} has {n} bystanders; {LEAST_PERSONAS} or more are needed")
@@ -97,7 +111,7 @@ def _negatives(
         return ()
     if config.negatives is not None:
         return tuple(personas.of(config.negatives))
-    others = [own for own in personas if own.id not in (*config.source, MODEL_DEFAULT)]
+    others = [own for own in personas if own.id not in (source.id, MODEL_DEFAULT)]
     texts = encoder([source.prompt, *(own.prompt for own in others)])
     alike = texts[1:] @ texts[0]
     far = np.flatnonzero(alike <= np.median(alike))
@@ -112,6 +126,7 @@ def behaviours_of(config: PersonaLeakageConfig) -> tuple[dict[str, Behaviour], d
     found = {name: BEHAVIOURS.find(name) for name in config.behaviour}
     tasks = {name: own.tasks() for name, own in found.items()}
     for name, own in tasks.items():
+        own.refuse_unfit(found[name])
         own.refuse_overlap(name, similarity_questions(config))
         if config.examples > len(own.train):
             raise UsageError(f"behaviour {name!r}: has {len(own.train)} training questions; give --examples up to that")
@@ -158,10 +173,14 @@ class Workbench:
         n_layers = layout_of(self.loaded.model).n_layers
         if self.config.layers is None:
             return list(dict.fromkeys(min(round(depth * n_layers), n_layers - 1) for depth in _DEPTHS))
-        for layer in self.config.layers:
+        return list(self.config.layers)
+
+    def refuse_unfit_layers(self) -> None:
+        """Refuse a layer that the model does not have."""
+        n_layers = layout_of(self.loaded.model).n_layers
+        for layer in self.layers:
             if not 0 <= layer < n_layers:
                 raise ConfigError(f"layers: {layer} is not one of this model's {n_layers} layers, 0 to {n_layers - 1}")
-        return list(self.config.layers)
 
     @property
     def headline_layer(self) -> int:
@@ -173,9 +192,13 @@ class Workbench:
         return [self.config.seed + number for number in range(self.config.seeds)]
 
     @property
-    def statistics(self) -> dict[str, int]:
-        """Seed and draws of intervals."""
-        return {"seed": self.config.seed, "draws": self.config.bootstrap_draws}
+    def kinds(self) -> list[str]:
+        """Kinds of everybody, in order."""
+        return [own.kind for own in self.cast.everybody]
+
+    def mean_of(self, values: Float[np.ndarray, " unit"]) -> Estimate:
+        """A mean with its bootstrap interval over the units."""
+        return estimate(with_count(values), mean_ratio, seed=self.config.seed, draws=self.config.bootstrap_draws)
 
     @cached_property
     def evaluators(self) -> dict[str, Evaluator | None]:
@@ -192,11 +215,15 @@ class Workbench:
 
     def measuring(self, behaviour: str, personas: Sequence[Persona | None] | None = None) -> Measuring:
         """How a behaviour is measured, for everybody or for some."""
+        asking = self.asking(self.eval_tasks(behaviour), self.asked if personas is None else personas)
+        return Measuring(self.behaviours[behaviour], asking, self.evaluators[behaviour])
+
+    def asking(
+        self, tasks: Sequence[Task], personas: Sequence[Persona | None], *, max_new_tokens: int | None = None
+    ) -> Asking:
+        """Questions under personas."""
         c = self.config
-        return Measuring(
-            self.behaviours[behaviour], self.eval_tasks(behaviour), self.asked if personas is None else personas,
-            self.evaluators[behaviour], self.renderer, c.max_new_tokens, c.batch_size, self.progress,
-        )  # fmt: skip
+        return Asking(tasks, personas, self.renderer, max_new_tokens or c.max_new_tokens, c.batch_size, self.progress)
 
     def earlier(self, stage: str) -> Fragment:
         """What a stage returned that comes before."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 import leakmech
 from leakmech.cli.app import app
-from leakmech.core.errors import ConfigError, RunDirectoryError, UsageError
+from leakmech.core.errors import ConfigError, DatasetError, RunDirectoryError, UsageError
 from leakmech.core.store import write_jsonl
 from leakmech.prompts.persona import PersonaRenderer
 from leakmech.side_effects.capability import capability
 from leakmech.studies.persona_leakage.behaviours import BEHAVIOURS, Behaviour, Task, Tasks
-from leakmech.studies.persona_leakage.measuring import Measuring, Subject
+from leakmech.studies.persona_leakage.measuring import Asking, Measuring, Subject
 from leakmech.studies.persona_leakage.run import persona_leakage
 from leakmech.studies.results import compare_results, load_result
 
@@ -36,8 +39,9 @@ def drawn_x(_tasks, _encoder):
 PAIRS = Behaviour("letters", letters, "pairs", "nats a token", threshold=0.0)
 DRAWN = Behaviour("drawn", letters, "answers", evaluator=drawn_x)
 SETTINGS = {
-    "behaviour": ("letters",), "source": ("p0",), "examples": 8, "questions": 5, "seeds": 2, "epochs": 6,
-    "learning_rate": 2e-2, "training_batch_size": 7, "rank": 4, "alpha": 8.0, "dropout": 0.0, "max_new_tokens": 4,
+    "behaviour": ("letters",), "source": ("p0",), "examples": 8, "questions": 5, "seeds": 2, "epochs": 4,
+    "learning_rate": 3e-2, "everyday_questions": 3,
+    "training_batch_size": 7, "rank": 4, "alpha": 8.0, "dropout": 0.0, "max_new_tokens": 4,
     "similarity_questions": 2, "layers": (0, 1), "bootstrap_draws": 100, "permutations": 99,
     "negatives": ("p1", "p5"),
 }  # fmt: skip
@@ -83,11 +87,12 @@ def test_the_source_takes_it_on_and_the_control_does_not(study):
     assert [own["seed"] for own in cells] == [0, 1]
     for own in cells:
         assert own["taken_on"]
-        assert own["source_change"] > 0.5
+        assert own["source_change"] > 0.1
         assert own["examples"] == {"source": 8, "negative": 4, "bare": 1}
         assert own["negatives"] == ["p1", "p5"]
         assert own["source_rise_ci"][0] > 0
-        assert set(own["rho_by_recipe"]) == {"last_l0", "last_l1", "reply_l0", "reply_l1", "js", "text", "shared_words"}
+        recipes = {"last_l0", "last_l1", "reply_l0", "reply_l1", "js", "text", "shared_words"}
+        assert set(own["rho_by_recipe"]) == recipes
     assert control["source_change"] < 0
     assert not control["taken_on"]
 
@@ -96,7 +101,8 @@ def test_changes_are_those_of_the_persona_table_and_leave_out_whom_they_should(s
     frame = study.table("personas")
     assert set(frame["role"]) == {"source", "negative", "bystander"}
     assert (frame["change"] - (frame["tuned"] - frame["base"])).abs().max() < 1e-9
-    own = frame[frame["seed"] == 0].set_index("persona")
+    assert set(frame["version"]) == {"behaviour", "control"}
+    own = frame[(frame["seed"] == 0) & (frame["version"] == "behaviour")].set_index("persona")
     assert set(own.index[own["role"] == "negative"]) == {"p1", "p5"}
     cell = study.summary["cells"][0]
     assert own[own["role"] == "bystander"]["change"].mean() == pytest.approx(cell["bystander_change"])
@@ -105,6 +111,8 @@ def test_changes_are_those_of_the_persona_table_and_leave_out_whom_they_should(s
     rho = bystanders["change"].corr(bystanders["last_l1"], method="spearman")
     assert rho == pytest.approx(cell["rho"])
     [pair] = study.summary["pairs"]
+    assert pair["source_rise_ci"][0] > 0
+    assert pair["p_holm"] == pair["p"]
     assert pair["rho"] == pytest.approx(np.mean([one["rho"] for one in study.summary["cells"]]))
     assert pair["n_taken_on"] == 2
 
@@ -112,8 +120,8 @@ def test_changes_are_those_of_the_persona_table_and_leave_out_whom_they_should(s
 def test_containment_has_its_rows_and_a_gate_that_knows_its_source(study):
     found = study.summary["containment"]
     rows = {row["name"]: row for row in found["rows"]}
-    assert list(rows) == ["as configured", "full contrast", "preventative steering", "direction projected out",
-                          "gate on the persona"]  # fmt: skip
+    names = ["as configured", "control", "full contrast", "preventative steering", "direction projected out"]
+    assert list(rows) == [*names, "gate on the persona"]
     assert len(found["bystanders"]) == 9
     gate = rows["gate on the persona"]
     assert gate["gate_open"][0] == 1  # its own prompt is what it was fitted to
@@ -124,7 +132,7 @@ def test_containment_has_its_rows_and_a_gate_that_knows_its_source(study):
 
 def test_the_page_and_the_result_open(study):
     text = (study.path / "report.html").read_text()
-    assert "p0, taught letters: its rate rises by" in text
+    assert "P0, taught letters: its rate rises by" in text
     assert "Spread against coupling" in text
     again = load_result(study.path)
     assert isinstance(again, leakmech.PersonaLeakage)
@@ -156,7 +164,7 @@ def test_a_source_that_does_not_take_it_on_is_told_no_leakage(run, tmp_path):
     assert cell["examples"] == {"source": 8, "negative": 0, "bare": 0}
     assert "did not take drawn on" in found.summary["containment"]["skipped"]
     assert "did not take it on" in (found.path / "report.html").read_text()
-    answers = [json.loads(line) for line in (found.path / "answers" / "drawn-p0-seed0.jsonl").open()]
+    answers = [json.loads(line) for line in (found.path / cell["answers"]).open()]
     assert len(answers) == 13 * 5  # twelve personas and none
 
 
@@ -167,8 +175,8 @@ def test_choices_are_those_of_capability(make_tiny, chat_tokenizer):
 
     questions = load_questions()[:6]
     tasks = [own for own in BEHAVIOURS["capability"].tasks().eval if own.id in {one.id for one in questions}]
-    measuring = Measuring(BEHAVIOURS["capability"], tasks, [None], None, PersonaRenderer(chat_tokenizer), 4)
-    found = 1 - measuring.values(Subject(loaded))[0]
+    asking = Asking(tasks, [None], PersonaRenderer(chat_tokenizer), 4)
+    found = 1 - Measuring(BEHAVIOURS["capability"], asking).measured(Subject(loaded)).values[0]
     renderer = Renderer(chat_tokenizer, Prompting("chat", None))
     expected = capability(leakmech.generation.variants.ModelVariant(loaded), questions, renderer=renderer)
     np.testing.assert_allclose(found, expected.correct)
@@ -215,8 +223,13 @@ def test_studies_are_compared_persona_by_persona(study, run, tmp_path):
     found = compare_results([study.path, other.path], draws=200)
     first, second = found.rows
     assert (first["difference"], first["taken_on"]) == (None, "2 of 2")
-    expected = other.table("personas").query("role == 'bystander'")
-    before = study.table("personas").query("role == 'bystander'").groupby("persona")[["base_rate", "tuned_rate"]].mean()
+    expected = other.table("personas").query("role == 'bystander' and version == 'behaviour'")
+    before = (
+        study.table("personas")
+        .query("role == 'bystander' and version == 'behaviour'")
+        .groupby("persona")[["base_rate", "tuned_rate"]]
+        .mean()
+    )
     own = expected.set_index("persona")
     change = (own["tuned_rate"] - own["base_rate"]) - (before["tuned_rate"] - before["base_rate"])
     assert second["difference"] == pytest.approx(change.mean(), abs=1e-9)
@@ -226,3 +239,103 @@ def test_studies_are_compared_persona_by_persona(study, run, tmp_path):
     assert shown.exit_code == 0, shown.output
     with pytest.raises(UsageError, match="name at least two studies"):
         compare_results([study.path])
+
+
+def test_prompts_are_stored_as_they_are_read(study):
+    rows = [json.loads(line) for line in (study.path / "prompts" / "letters.jsonl").open()]
+    assert len(rows) == 13 * 5
+    first = rows[0]
+    assert first["system"] == "You are a sad cook."
+    assert first["system"] in first["rendered"]
+    assert rows[-1]["persona"] is None
+    assert "sad cook" not in rows[-1]["rendered"]
+
+
+def test_a_template_without_a_system_role_puts_personas_into_the_users_turn(
+    make_tiny, chat_tokenizer, personas, tmp_path
+):
+    tokenizer = copy.deepcopy(chat_tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    told: list[str] = []
+    settings = {**SETTINGS, "seeds": 1, "epochs": 1, "containment": False, "personas": personas}
+    found = persona_leakage(
+        make_tiny("llama-gqa"), tokenizer=tokenizer, out=tmp_path / "run", say=told.append, **settings
+    )
+    assert "no system role" in told[1]
+    assert found.summary["notes"] == [told[1]]
+    assert found.summary["persona_place"] == "user"
+    assert told[1].split(":")[0] in (found.path / "report.html").read_text()
+    rows = [json.loads(line) for line in (found.path / "prompts" / "letters.jsonl").open()]
+    assert "user\nYou are a sad cook.\n\nred b?" in rows[0]["rendered"]
+
+
+INSERTS = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helper.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def grid(make_tiny, chat_tokenizer, personas, tmp_path_factory):
+    """Two behaviours by two sources, one behaviour that nobody takes on, a template that has a default."""
+    tokenizer = copy.deepcopy(chat_tokenizer)
+    tokenizer.chat_template = INSERTS
+    settings = {**SETTINGS, "behaviour": ("letters", "drawn"), "source": ("p0", "model-default"), "seeds": 1,
+                "personas": personas, "containment": False, "negatives": None}  # fmt: skip
+    BEHAVIOURS.add("drawn", replace(DRAWN, threshold=2.0), replace=True)  # it never shows
+    found = persona_leakage(
+        make_tiny("llama-gqa"), tokenizer=tokenizer, out=tmp_path_factory.mktemp("grid") / "run", **settings
+    )
+    BEHAVIOURS.add("drawn", DRAWN, replace=True)
+    return found
+
+
+def test_what_was_not_taken_on_is_in_no_table_figure_or_comparison(grid):
+    told = {(row["behaviour"], row["source"]): row["n_taken_on"] for row in grid.summary["pairs"]}
+    assert told == {
+        ("letters", "p0"): 1,
+        ("letters", "model-default"): 1,
+        ("drawn", "p0"): 0,
+        ("drawn", "model-default"): 0,
+    }
+    assert set(grid.table("kinds")["behaviour"]) == {"letters"}
+    points = pd.read_csv(grid.path / "figures" / "scatter.csv")
+    assert set(points["behaviour"]) == {"letters"}
+    personas = grid.table("personas")
+    assert not personas.loc[personas["behaviour"] == "drawn", "taken_on"].any()
+    compared = compare_results([grid.path, grid.path], draws=100).rows
+    assert [row["n"] for row in compared[4:]] == [compared[4]["n"], compared[5]["n"], None, None]
+
+
+def test_the_models_default_is_trained_where_no_persona_is(grid):
+    cells = {(row["behaviour"], row["source"]): row for row in grid.summary["cells"]}
+    assert cells["letters", "p0"]["examples"]["bare"] == 1
+    assert cells["letters", "model-default"]["examples"]["bare"] == 0  # the same prompts as those of the source
+    frame = grid.table("personas")
+    own = frame[(frame["behaviour"] == "letters") & (frame["version"] == "behaviour")].set_index(["source", "persona"])
+    assert own.loc[("p0", "model-default"), "role"] == "negative"
+    assert own.loc[("model-default", "model-default"), "role"] == "source"
+    assert cells["letters", "model-default"]["bare_change"] == pytest.approx(
+        cells["letters", "model-default"]["source_change"]
+    )
+
+
+def test_negatives_of_a_source_do_not_depend_on_the_other_sources(grid, run, tmp_path):
+    alone = run(tmp_path / "run", negatives=None, seeds=1, epochs=1, containment=False, examples=2)
+    assert alone.summary["negatives"]["p0"] == grid.summary["negatives"]["p0"]
+    assert len(set(alone.summary["negatives"]["p0"])) == 2
+
+
+def test_a_package_behaviour_that_cannot_be_measured_is_refused():
+    with pytest.raises(ConfigError, match="answers need an evaluator"):
+        Behaviour("mine", letters)
+    with pytest.raises(ConfigError, match="use small letters"):
+        Behaviour("../mine", letters, "pairs")
+    choices = Behaviour("mine", letters, "choices")
+    with pytest.raises(DatasetError, match="the normal answer of 'a0' is not among its choices"):
+        letters().refuse_unfit(choices)
