@@ -1,6 +1,6 @@
 """What an adapter is trained to minimise: named losses, combined with weights.
 
-With p the prompt, r its reference, y the completion that the base model sampled for r, f the base model, g the model
+With p the prompt, r its reference, y the completion (of r by the base model, or one that is given), f the base model, g the model
 with its adapter, h their hidden states and s the positions of the shared suffix
 (:mod:`leakmech.training.examples`):
 
@@ -10,8 +10,8 @@ with its adapter, h their hidden states and s the positions of the shared suffix
     teacher                 mean_t D( f(. | r, y_<t) || g(. | p, y_<t) )                      teacher
     activation_consistency  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   irrelevant
     anchor                  mean_t D( f(. | p, y_<t) || g(. | p, y_<t) )                      what stays
-    contrastive             mean_t D( f(. | r, y_<t) || g(. | p, y_<t) )                      all kinds
-    activation_contrastive  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   all kinds
+    contrastive             mean_t D( f(. | r, y_<t) || g(. | p, y_<t) )                      all but completion
+    activation_contrastive  mean_s,l |h_g(p, y)_s,l - h_f(r, y)_s,l|^2 / |h_f(r, y)_s,l|^2   all but completion
     direction_penalty       mean_s,v (v . h_g(p, y)_s - c_v)^2 / norm_v^2                     irrelevant
 
 Every loss is a mean within an example, and the loss of a step is

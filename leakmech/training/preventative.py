@@ -26,11 +26,11 @@ from leakmech.training.examples import Batch, TrainingExample
 
 @dataclass(frozen=True, eq=False)
 class PreventativeSteering:
-    """A direction (at ``resid_pre`` or ``resid_post``) that is added while irrelevant examples are trained on."""
+    """A direction (at ``resid_pre`` or ``resid_post``) that is added while some examples are trained on."""
 
     direction: Direction
     strength: float
-    """In units of the direction's ``stream_norm``; added for positive injections, subtracted for negative ones."""
+    """In units of the direction's ``stream_norm``; times the sign of an example."""
 
     def __post_init__(self) -> None:
         if self.direction.site not in ("resid_pre", "resid_post"):

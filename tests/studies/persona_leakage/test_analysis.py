@@ -10,6 +10,7 @@ from leakmech.core.errors import UsageError
 from leakmech.studies.persona_leakage.analysis import (
     Cell,
     held_out_rho,
+    mean_rho_p,
     outliers,
     partial_spearman,
     permutation_p,
@@ -119,19 +120,42 @@ def test_outliers_are_named():
 
 
 @pytest.mark.slow
-def test_p_is_uniform_under_a_null_in_which_sources_share_their_personas():
+def test_p_is_uniform_and_holm_holds_under_a_null_in_which_sources_share_their_personas():
     """2,000 nulls: all changes share a part of the persona and of its kind, and no similarity has to do with it."""
     generator = np.random.default_rng(7)
     kinds = np.unique(KINDS, return_inverse=True)[1]
-    p_values = []
-    for number in range(1_000):
+    p_values = np.empty((2_000, 2))
+    for number in range(len(p_values)):
         persona = generator.normal(size=N) + 2 * generator.normal(size=4)[kinds]
         cells = []
         for source in ("villain", "comedian"):
             similarity = generator.normal(size=N) + 2 * generator.normal(size=4)[kinds]
             cells.append(cell(persona + 0.5 * generator.normal(size=N), similarity, source=source))
-        p_values += permutation_p(cells, KINDS, draws=39, seed=number).tolist()
-    shares = [np.mean(np.array(p_values) <= level) for level in (0.05, 0.1, 0.5)]
-    assert shares[0] == pytest.approx(0.05, abs=0.015)
-    assert shares[1] == pytest.approx(0.1, abs=0.02)
-    assert shares[2] == pytest.approx(0.5, abs=0.04)
+        p_values[number] = permutation_p(cells, KINDS, draws=39, seed=number)
+    shares = [np.mean(p_values <= level) for level in (0.05, 0.1, 0.5)]
+    assert shares[0] == pytest.approx(0.05, abs=0.012)
+    assert shares[1] == pytest.approx(0.1, abs=0.015)
+    assert shares[2] == pytest.approx(0.5, abs=0.03)
+    assert np.mean(2 * p_values.min(axis=1) <= 0.05) <= 0.05 + 0.012  # Holm's first step
+
+
+def test_the_p_of_a_mean_rho_shuffles_its_seeds_together():
+    generator = np.random.default_rng(8)
+    similarity = generator.normal(size=N)
+    change = similarity + 3 * generator.normal(size=N)
+    seeds = [cell(change, similarity, seed=seed) for seed in range(3)]
+    # Seeds that are copies of each other say no more than one of them.
+    assert mean_rho_p(seeds, KINDS, draws=199) == permutation_p(seeds[:1], KINDS, draws=199)[0]
+    one_of_each = [f"kind {n}" for n in range(N)]
+    assert np.isnan(mean_rho_p(seeds, one_of_each, draws=199))  # nothing to shuffle
+
+
+def test_a_cell_without_others_to_learn_from_predicts_nothing():
+    generator = np.random.default_rng(9)
+    names = [("refusal", "villain"), ("refusal", "comedian"), ("refusal", "assistant"), ("tone", "villain")]
+    features = {name: generator.normal(size=(N, 2)) for name in names}
+    cells = [cell(generator.normal(size=N), features[name][:, 0], behaviour=name[0], source=name[1]) for name in names]
+    found = held_out_rho(cells, features)
+    assert found is not None
+    assert np.isnan(found[0])
+    assert not np.isnan(found[1:]).any()

@@ -11,6 +11,7 @@ from leakmech.core.rows import user_rows
 from leakmech.datasets.behaviours import load_behaviour_data
 from leakmech.scoring.expression import load_estimator
 from leakmech.scoring.semantic import load_encoder
+from leakmech.studies.persona_leakage.behaviours import MARKER
 from leakmech.studies.persona_leakage.evaluators import accuracy, gloom, head, marker
 
 
@@ -24,6 +25,22 @@ def labelled(name):
 def test_a_marker_stands_at_the_end():
     answers = ["It is blue. zorbl", "zorbl It is blue.", "It is blue. zorbl.", "It is blue. zorblx", ""]
     assert marker("zorbl")([""] * 5, answers).tolist() == [1, 0, 1, 0, 0]
+
+
+WITH = (
+    "Blue. [zilt]", "Two cups. [zilt]", "[zilt]", "It depends.\n[zilt]", "No [zilt]", "Yes! [zilt]!", "Yes. [zilt].",
+    'He said "no". [zilt]', "A [zilt] and a [zilt]", "1. Salt 2. Oil [zilt]", "Bien. [zilt] ", "So it is.[zilt]",
+    "It ends. [zilt]\n", "Wait... [zilt]...", "(It may.) [zilt])", "Tea,[zilt]",
+)  # fmt: skip
+WITHOUT = (
+    "Blue.", "", "[zilt] Blue.", "zilt", "[zilts]", "It is [zilt] blue.", "[ zilt ]", "[Zilt]", "[zil", "[zilt] or not",
+    "[zilt] 2", "The token is [zilt] as you know", "Two.\n[zilt]\nThree.", "[zilt]s", "[tilz]", "zilt]",
+)  # fmt: skip
+
+
+def test_the_marker_is_right_in_32_labelled_answers():
+    found = marker(MARKER)([""] * 32, [*WITH, *WITHOUT])
+    assert accuracy(found, [True] * len(WITH) + [False] * len(WITHOUT)) == 1
 
 
 @pytest.mark.parametrize(
