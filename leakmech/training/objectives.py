@@ -1,7 +1,7 @@
 """What an adapter is trained to minimise: named losses, combined with weights.
 
-With p the prompt, r its reference, y the completion (of r by the base model, or one that is given), f the base model, g the model
-with its adapter, h their hidden states and s the positions of the shared suffix
+With p the prompt, r its reference, y the completion (of r by the base model, or one that is given), f the base model, g
+the model with its adapter, h their hidden states and s the positions of the shared suffix
 (:mod:`leakmech.training.examples`):
 
     consistency_sft         mean_t -log g(y_t | p, y_<t)                                     irrelevant
