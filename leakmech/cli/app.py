@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leakmech.cli import annotate, benchmark, data, diagnosis, lora, mitigation, study
+from leakmech.cli import annotate, benchmark, data, diagnosis, lora, mitigation, study, sweep
 from leakmech.cli.console import out as console
 from leakmech.cli.options import Commands
 from leakmech.core.errors import LeakmechError, LeakmechWarning
@@ -47,6 +47,7 @@ for _command in (
     diagnosis.attribute,
     mitigation.mitigate,
     benchmark.compare,
+    sweep.sweep,
     benchmark.power,
     doctor,
 ):

@@ -2,7 +2,7 @@
 
 A job is a command line whose results lie in files: it can be killed at any moment and started again. A slot is a number
 of threads and perhaps a device, and one job runs on it at a time. Correctness comes from the files and the locks of run
-directories, never from the order in which jobs run. A job whose directory another process holds is left to that process.
+directories, never from the order in which jobs run. A job whose directory another process holds is left to that one.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ _COMPARED = {
 _FOLDERS = {
     "comparison.json": ("benchmark.comparison", "Comparison"),
     "key.json": ("annotation.importing", "AnnotationResult"),
+    "sweep.json": ("sweep.result", "SweepResult"),
 }
 """What is made in one go has no record of a run: by the file that says what it is."""
 
@@ -47,7 +48,7 @@ def load_result(path: str | Path) -> Result:
     Result
         A ``BenchResult``, ``Comparison``, ``Diagnosis``, ``MitigationComparison``, ``LoraResult``, ``EmotionCircuits``,
         ``PersonaLeakage`` or ``AnnotationResult``: with ``.path``, ``.summary``, ``.table(name)``, ``.to_markdown()``
-        and ``.report()``.
+        and ``.report()``; or a ``SweepResult``, which has no report.
 
     Raises
     ------

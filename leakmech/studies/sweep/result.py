@@ -13,7 +13,7 @@ import pandas as pd
 from leakmech.core.errors import RunDirectoryError
 from leakmech.core.store import read_json
 from leakmech.core.tables import read_table, write_table
-from leakmech.reports.cells import estimate, signed
+from leakmech.reports.cells import estimate, number, signed
 from leakmech.reports.tables import Table
 from leakmech.runs.directory import RunDirectory
 from leakmech.studies.sweep.spec import Sweep
@@ -87,7 +87,9 @@ class SweepResult:
             rows.append((*(str(row[axis]) for axis in self.summary["axes"]), str(row["state"]), *numbers, told))
         header = (*self.summary["axes"], "state", *shown, "told")
         counts = self.cells["state"].value_counts()
-        notes = [", ".join(f"{number} {state}" for state, number in counts.items()) + "; tables/sweep.csv has all numbers"]
+        notes = [
+            ", ".join(f"{number} {state}" for state, number in counts.items()) + "; tables/sweep.csv has all numbers"
+        ]
         return [Table(f"Sweep of `leakmech {self.summary['study']}`", header, rows, notes)]
 
     def to_markdown(self) -> str:
@@ -136,4 +138,4 @@ def _shown(summary: Mapping[str, Any], path: tuple[str, ...]) -> str:
     found: Any = summary
     for name in path[:-1]:
         found = (found or {}).get(name) or {}
-    return estimate(found, path[-1], signed if path[-1] in ("contrast", "shift") else None) if found else ""
+    return estimate(found, path[-1], signed if path[-1] in ("contrast", "shift") else number) if found else ""

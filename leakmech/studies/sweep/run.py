@@ -7,8 +7,8 @@
     failed/<key>.json    how it failed; --retry-failed tries it again
     tables/sweep.csv     main numbers of the finished cells
 
-A cell that fails does not stop the others. What is finished is not made again, by whichever process it was made; several
-sweeps may share a directory, and each leaves to the other what the other is making.
+A cell that fails does not stop the others. What is finished is not made again, by whichever process it was made;
+several sweeps may share a directory, and each leaves to the other what the other is making.
 """
 
 from __future__ import annotations
@@ -145,7 +145,9 @@ def _begun(places: Places, found: Sweep, threads: int, *, given: bool) -> int:
     if file.exists():
         record = read_json(file)
         if record["study"] != found.study:
-            raise RunDirectoryError(f"{places.root}: holds a sweep of `leakmech {record['study']}`; choose another --out")
+            raise RunDirectoryError(
+                f"{places.root}: holds a sweep of `leakmech {record['study']}`; choose another --out"
+            )
         if given and record["threads"] != threads:
             raise RunDirectoryError(
                 f"{places.root}: its workers have {record['threads']} threads, on which results depend; choose another "
@@ -171,7 +173,12 @@ def _job(places: Places, found: Sweep, cell: Cell) -> Job:
 
 
 def _run(
-    places: Places, found: Sweep, jobs: Sequence[Job], slots: Sequence[Slot], progress: Progress, say: Callable[[str], None]
+    places: Places,
+    found: Sweep,
+    jobs: Sequence[Job],
+    slots: Sequence[Slot],
+    progress: Progress,
+    say: Callable[[str], None],
 ) -> None:
     by_key = {cell.key: cell for cell in found.cells}
     with progress("cells", total=len(found.cells), done=len(found.cells) - len(jobs)) as advance:
@@ -184,7 +191,9 @@ def _run(
 def _note(places: Places, cell: Cell, own: Outcome) -> None:
     file = places.failure(cell)
     if own.ended == "failed":
-        write_json(file, {"code": own.code, "told": own.told, "seconds": round(own.seconds, 1), "log": own.job.log.name})
+        write_json(
+            file, {"code": own.code, "told": own.told, "seconds": round(own.seconds, 1), "log": own.job.log.name}
+        )
     elif own.ended == "done":
         file.unlink(missing_ok=True)
 
@@ -194,4 +203,3 @@ def _said(cell: Cell, own: Outcome) -> str:
     if own.ended == "done":
         return f"{name}: done in {own.seconds:.0f} s"
     return f"{name}: {own.ended}: {own.told}" + (f" (log: {own.job.log})" if own.ended == "failed" else "")
-

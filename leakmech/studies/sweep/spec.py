@@ -28,8 +28,8 @@ from leakmech.runs.settings import Settings
 
 SETTINGS = {
     "bench": "leakmech.studies.benchmark.settings:BenchConfig",
-    "diagnose": "leakmech.studies.diagnosis.settings:DiagnosisConfig",
-    "mitigate": "leakmech.studies.mitigation.settings:MitigationConfig",
+    "diagnose": "leakmech.studies.diagnosis.settings:DiagnoseConfig",
+    "mitigate": "leakmech.studies.mitigation.settings:MitigateConfig",
     "train-lora": "leakmech.training.settings:LoraTrainingConfig",
     "study emotion-circuits": "leakmech.studies.emotion_circuits.settings:EmotionCircuitsConfig",
     "study persona-leakage": "leakmech.studies.persona_leakage.settings:PersonaLeakageConfig",

@@ -1,0 +1,47 @@
+"""``leakmech sweep``: a grid of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leakmech.cli.console import out as console
+from leakmech.cli.console import print_tables
+
+
+def sweep(
+    config: Annotated[Path, typer.Argument(help="YAML file with study, base and grid.")],
+    out: Annotated[Path | None, typer.Option(help="Directory; one that holds this sweep is continued.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes at a time. [default: one, or one a device]")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of a worker; results depend on them in their last digits.")
+    ] = None,
+    devices: Annotated[str, typer.Option(help="Numbers of CUDA devices, one a worker, such as 0,1.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the cells and what is done; write nothing.")
+    ] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run cells that failed before.")] = False,
+) -> None:
+    """Run a study over a grid of settings, a run directory for each cell; continues --out."""
+    from leakmech.core.errors import ConfigError
+    from leakmech.core.progress import rich_progress
+    from leakmech.core.terminal import say
+    from leakmech.studies.sweep.run import sweep as run
+    from leakmech.studies.sweep.run import sweep_plan
+
+    if dry_run:
+        console.print(sweep_plan(config, out).to_rich())
+        return
+    if out is None:
+        raise ConfigError("sweep: give a directory (--out)")
+    named = [part.strip() for part in devices.split(",") if part.strip()]
+    result = run(
+        config, out, workers=workers, threads=threads, devices=named, retry_failed=retry_failed, progress=rich_progress,
+        say=say,
+    )  # fmt: skip
+    print_tables(result)
+    console.print(f"sweep: {result.path}")
+    if not result.complete:
+        raise typer.Exit(1)
