@@ -37,6 +37,7 @@ from leakmech.generation.vocabulary import START, Vocabulary
 from leakmech.interventions.applied import Applied
 from leakmech.interventions.positions import PromptSpans, RowPositions
 from leakmech.models.adapters import base_of
+from leakmech.models.hooks import whole_unembedding
 
 FinishReason = Literal["stop", "sentence", "length"]
 StopRule = Callable[[str, str], bool]
@@ -210,7 +211,8 @@ class Decoder:
     ) -> Tensor:
         """Run the model on new tokens; logits of the last position, float32 ``[rows, vocab]``."""
         started = time.perf_counter()
-        with nullcontext() if self.applied is None or where is None else self.applied.positions(where):
+        told = nullcontext() if self.applied is None or where is None else self.applied.positions(where)
+        with told, whole_unembedding(self.model):
             output = self.model(
                 input_ids=ids,
                 attention_mask=attention_mask,

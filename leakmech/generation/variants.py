@@ -24,6 +24,7 @@ from leakmech.interventions.applied import Applied
 from leakmech.interventions.positions import PromptSpans, RowPositions
 from leakmech.models.adapters import base_of
 from leakmech.models.batching import padded_left
+from leakmech.models.hooks import whole_unembedding
 from leakmech.models.load import LoadedModel
 
 
@@ -118,7 +119,8 @@ class ModelVariant:
     @contextmanager
     def _running(self) -> Iterator[Callable[[RowPositions], AbstractContextManager[object]]]:
         """Let the module run changed, without gradients; what is yielded tells the change where rows stand."""
-        with torch.inference_mode(), self.change() if self.change else nullcontext() as applied:
+        change = self.change() if self.change else nullcontext()
+        with torch.inference_mode(), whole_unembedding(self.loaded.model), change as applied:
             yield (lambda _: nullcontext()) if applied is None else applied.positions
 
     def logits(self, batch: Batch, *, keep: int) -> Float[Tensor, "row keep vocab"]:

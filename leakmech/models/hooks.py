@@ -7,7 +7,8 @@ changed in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,6 +38,23 @@ def on_output(module: nn.Module, see: See) -> RemovableHandle:
         return (new, *output[1:]) if new is not None and isinstance(output, tuple) else new
 
     return module.register_forward_hook(hook)
+
+
+@contextmanager
+def whole_unembedding(model: Any) -> Iterator[None]:
+    """Let a model compute the logits of some columns without copying its unembedding once for every row.
+
+    ``logits_to_keep`` hands a slice to the matrix product. PyTorch folds a slice into one product only where weights
+    require gradients, which those under an adapter do not: a prompt then took six times as long (64 rows of 65 tokens,
+    embedded model, bfloat16, two CPU cores).
+    """
+    unembedding = model.get_output_embeddings()
+    handle = None if unembedding is None else on_input(unembedding, Tensor.contiguous)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 def hidden_of(output: Any) -> Tensor:
