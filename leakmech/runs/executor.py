@@ -1,51 +1,64 @@
 """Where the cells of a sweep run: processes of this machine, each on its slot; the only place that starts any.
 
-A job is a command line whose results lie in files: it can be killed at any moment and started again. A slot is a number
-of threads and perhaps a device, and one job runs on it at a time. Correctness comes from the files and the locks of run
-directories, never from the order in which jobs run. A job whose directory another process holds is left to that one.
+A job is a command line whose results lie in a run directory: it can be killed at any moment and started again. A slot
+is a number of threads and perhaps a device, and one job runs on it at a time. Correctness comes from files and locks,
+never from the order in which jobs run: a job holds a claim (a lock on a file that its process inherits) from before it
+starts until it ends, however that is. What another driver, or a job of a killed one, has claimed is waited for.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from leakmech.core.errors import RunDirectoryError
-from leakmech.runs.lock import refuse_in_use
+from leakmech.core.store import storage_errors
+from leakmech.runs.directory import RunDirectory
 
-Ended = Literal["done", "failed", "busy"]
-_POLL = 0.1
+Ended = Literal["done", "failed", "interrupted"]
+_POLL, _ASK_AGAIN = 0.1, 2.0
+"""Seconds between looks at the own jobs, and at those that others have claimed."""
 _PATIENCE = 120.0
 """Seconds in which an interrupted job may save what it has."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_TAIL = 4_000
+_INTERRUPTED = ": interrupted; "
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command line, the run directory that it fills, and the file that its output goes to."""
+    """A command line, the run directory that it fills, the file of its output, and that of its claim."""
 
     key: str
     words: tuple[str, ...]
     folder: Path
     log: Path
+    claim: Path
+    prepare: Callable[[], None] = field(default=lambda: None, compare=False)
+    """Called before it starts."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its run is complete, whoever made it."""
+        return RunDirectory(self.folder).is_complete()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended; `told` is the last line of its output."""
+    """How a job ended; `told` says why, where it failed."""
 
     job: Job
     ended: Ended
-    code: int | None
-    seconds: float
+    seconds: float = 0.0
     told: str = ""
+    code: int | None = None
+    """None where another process made it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ class Slot:
 
     def environment(self) -> dict[str, str]:
         """The environment of a job on it."""
-        own = dict.fromkeys(_THREADS, str(self.threads))
+        own = dict.fromkeys(_THREADS, str(self.threads)) | {"PYTHONUNBUFFERED": "1"}
         return {**os.environ, **own, **({"CUDA_VISIBLE_DEVICES": self.device} if self.device is not None else {})}
 
 
@@ -67,70 +80,96 @@ class _Running:
     job: Job
     process: subprocess.Popen[bytes]
     began: float
+    n_before: int
+    """Bytes of the log that earlier attempts wrote."""
 
 
 def run_local(jobs: Sequence[Job], slots: Sequence[Slot]) -> Iterator[Outcome]:
-    """Run `jobs` on `slots` and yield how each ended, as they end.
+    """Run `jobs` on `slots` and yield how each ended, as they end; what others have claimed is waited for.
 
-    An interruption of the caller is passed on to the jobs, which are waited for: what they have is saved.
+    An interruption of the caller is passed on to the jobs, which are waited for: what they have is saved. A second one
+    kills them.
     """
-    waiting, running = deque(jobs), dict[int, _Running]()
+    waiting, claimed, running = list(reversed(jobs)), list[Job](), dict[int, _Running]()
+    asked = time.monotonic()
     try:
-        while waiting or running:
+        while waiting or claimed or running:
+            if claimed and time.monotonic() - asked > _ASK_AGAIN:
+                waiting, claimed, asked = waiting + list(reversed(claimed)), [], time.monotonic()
             for place, slot in enumerate(slots):
                 while place not in running and waiting:
-                    job = waiting.popleft()
-                    if _held(job.folder):
-                        yield Outcome(job, "busy", None, 0.0, "another process makes it")
+                    job = waiting.pop()
+                    if job.is_done:
+                        yield Outcome(job, "done", told="another process made it")
+                    elif (began := _start(job, slot)) is None:
+                        claimed.append(job)
                     else:
-                        running[place] = _start(job, slot)
+                        running[place] = began
             for place, own in list(running.items()):
                 code = own.process.poll()
                 if code is not None:
                     del running[place]
                     yield _outcome(own, code)
-            if running:
+            if running or claimed:
                 time.sleep(_POLL)
     finally:
-        _stop(running)
+        _stop(list(running.values()))
 
 
-def _held(folder: Path) -> bool:
-    try:
-        refuse_in_use(folder)
-    except RunDirectoryError:
-        return True
-    return False
-
-
-def _start(job: Job, slot: Slot) -> _Running:
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("ab") as log:
-        process = subprocess.Popen(
-            job.words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=slot.environment(),
-            start_new_session=True,  # an interruption reaches it once, from here
-        )  # fmt: skip
-    return _Running(job, process, time.monotonic())
+def _start(job: Job, slot: Slot) -> _Running | None:
+    """Start a job; None if another process has claimed it."""
+    with storage_errors(job.log):
+        for folder in (job.log.parent, job.claim.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        claim = os.open(job.claim, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(claim)
+            return None
+        try:
+            job.prepare()
+            with job.log.open("ab") as log:
+                process = subprocess.Popen(
+                    job.words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=slot.environment(),
+                    pass_fds=(claim,),  # held as long as the job lives
+                    start_new_session=True,  # an interruption reaches it once, from here
+                )  # fmt: skip
+                return _Running(job, process, time.monotonic(), log.tell())
+        finally:
+            os.close(claim)
 
 
 def _outcome(own: _Running, code: int) -> Outcome:
     seconds = time.monotonic() - own.began
-    return Outcome(own.job, "failed" if code else "done", code, seconds, last_line(own.job.log) if code else "")
+    if own.job.is_done:
+        return Outcome(own.job, "done", seconds, code=code)
+    told = f"killed by {signal.Signals(-code).name}" if code < 0 else last_line(own.job.log, own.n_before)
+    if code == 0:
+        told = "ended without a result"
+    return Outcome(own.job, "interrupted" if _INTERRUPTED in told else "failed", seconds, told, code)
 
 
-def last_line(log: Path) -> str:
-    """The last line with words of a job's output."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+def last_line(log: Path, start: int = 0) -> str:
+    """The last line with words of what a job wrote after `start`."""
+    with log.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(start, end - _TAIL))
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def _stop(running: Mapping[int, _Running]) -> None:
-    for own in running.values():
+def _stop(running: Sequence[_Running]) -> None:
+    """Let jobs save what they have; kill what does not end, or all if there is another interruption."""
+    for own in running:
         if own.process.poll() is None:
             own.process.send_signal(signal.SIGTERM)
     end = time.monotonic() + _PATIENCE
-    for own in running.values():
-        try:
+    try:
+        for own in running:
             own.process.wait(max(end - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            own.process.kill()
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        for own in running:
+            if own.process.poll() is None:
+                os.killpg(own.process.pid, signal.SIGKILL)
+                own.process.wait()

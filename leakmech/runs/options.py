@@ -223,12 +223,18 @@ def gathered(
 ) -> dict[str, Any]:
     """What a command is to do: what the run in `out` stored, over it the file, over it the options.
 
-    An option for one field of a group leaves the group's other fields as they are. Repeated options add to what a run
-    may take in more of (``Settings.grows``). ConfigError says which key or option is wrong.
+    Repeated options add to what a run may take in more of (``Settings.grows``). ConfigError says which key or option is
+    wrong.
     """
     values = settings.stored(out) if out else {}
     if file is not None:
         values |= _known(settings, read_yaml(file), file)
+    return laid_over(settings, values, options)
+
+
+def laid_over(settings: type[Settings], values: Mapping[str, Any], options: Mapping[Option, Any]) -> dict[str, Any]:
+    """Options over settings; an option for one field of a group leaves the group's other fields as they are."""
+    values = dict(values)
     for option, value in sorted(options.items(), key=lambda item: len(item[0].path)):
         name, *inner = option.path
         if inner:

@@ -7,59 +7,83 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
 
 from leakmech.runs.executor import Job, Slot, run_local
-from leakmech.runs.lock import DirectoryLock
 
 
 def job(folder, name, code):
-    return Job(name, (sys.executable, "-c", textwrap.dedent(code)), folder / name, folder / f"{name}.log")
+    code = (
+        textwrap.dedent(code)
+        + f"\nfrom pathlib import Path\nPath({str(folder / name)!r}).mkdir()\n"
+        + (f"Path({str(folder / name / 'summary.json')!r}).write_text('{{}}')")
+    )
+    words = (sys.executable, "-c", code)
+    return Job(name, words, folder / name, folder / f"{name}.log", folder / "claims" / name)
 
 
 def test_jobs_run_side_by_side_on_their_slots(tmp_path):
-    code = """
+    code = f"""
         import os, time
+        from pathlib import Path
         print(os.environ["OMP_NUM_THREADS"], os.environ.get("CUDA_VISIBLE_DEVICES"))
-        time.sleep(0.6)
+        Path({str(tmp_path)!r}, os.environ["CUDA_VISIBLE_DEVICES"]).touch()
+        while not (Path({str(tmp_path)!r}, "0").exists() and Path({str(tmp_path)!r}, "1").exists()):
+            time.sleep(0.05)  # for ever, if they ran one after the other
     """
     jobs = [job(tmp_path, f"j{n}", code) for n in range(4)]
-    began = time.monotonic()
     found = list(run_local(jobs, [Slot(1, "0"), Slot(1, "1")]))
-    assert time.monotonic() - began < 4 * 0.6 + 1
     assert {own.job.key for own in found} == {"j0", "j1", "j2", "j3"}
     assert {own.ended for own in found} == {"done"}
     assert {(tmp_path / f"j{n}.log").read_text().strip() for n in range(4)} == {"1 0", "1 1"}
+    again = list(run_local(jobs, [Slot(1)]))
+    assert {own.code for own in again} == {None}  # what is done is not started
 
 
 def test_what_fails_is_told_and_the_others_go_on(tmp_path):
-    bad = job(tmp_path, "bad", "import sys; print('no such model'); sys.exit(2)")
-    found = list(run_local([bad, job(tmp_path, "good", "pass")], [Slot(1)]))
-    assert [(own.job.key, own.ended, own.code, own.told) for own in found] == [
-        ("bad", "failed", 2, "no such model"), ("good", "done", 0, ""),
-    ]  # fmt: skip
+    log = tmp_path / "killed.log"
+    log.write_text("an error of an earlier attempt\n")
+    jobs = [
+        job(tmp_path, "bad", "import sys; print('no such model'); sys.exit(2)"),
+        job(tmp_path, "killed", "import os; os.kill(os.getpid(), 9)"),
+        job(tmp_path, "empty", "import os; os._exit(0)"),
+        job(tmp_path, "stopped", "import sys; print('runs/a: interrupted; all is saved'); sys.exit(1)"),
+        job(tmp_path, "good", "pass"),
+    ]
+    found = {own.job.key: (own.ended, own.told) for own in run_local(jobs, [Slot(1)])}
+    assert found == {
+        "bad": ("failed", "no such model"),
+        "killed": ("failed", "killed by SIGKILL"),
+        "empty": ("failed", "ended without a result"),
+        "stopped": ("interrupted", "runs/a: interrupted; all is saved"),
+        "good": ("done", ""),
+    }
 
 
-def test_what_another_process_holds_is_left_to_it(tmp_path):
-    held = DirectoryLock.acquire(tmp_path / "j0", "bench")
+def test_what_another_process_has_claimed_is_waited_for_and_made_if_that_dies(tmp_path):
+    own = job(tmp_path, "j", "pass")
+    own.claim.parent.mkdir()
     holder = subprocess.Popen([sys.executable, "-c", textwrap.dedent(f"""
-        import sys, time
-        from pathlib import Path
-        from leakmech.runs.lock import DirectoryLock
-        DirectoryLock.acquire(Path({str(tmp_path / "j1")!r}), "bench")
+        import fcntl, time
+        file = open({str(own.claim)!r}, "w")
+        fcntl.flock(file, fcntl.LOCK_EX)
         print("held", flush=True)
         time.sleep(60)
     """)], stdout=subprocess.PIPE, text=True)  # fmt: skip
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline().strip() == "held"
-        [own] = run_local([job(tmp_path, "j1", "pass")], [Slot(1)])
-        assert own.ended == "busy"
+        threading.Timer(1.0, holder.kill).start()
+        began = time.monotonic()
+        [made] = run_local([own], [Slot(1)])
+        assert time.monotonic() - began > 0.9
+        assert (made.ended, made.code) == ("done", 0)
     finally:
         holder.kill()
-        held.release()
+        holder.wait()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -80,7 +104,7 @@ def test_an_interruption_reaches_the_jobs_which_save_what_they_have(tmp_path, ho
         from leakmech.runs.executor import Job, Slot, run_local
         from leakmech.runs.interrupt import sigterm_interrupts
         job = Job("j", (sys.executable, "-c", {textwrap.dedent(code)!r}), Path({str(tmp_path / "j")!r}),
-                  Path({str(tmp_path / "j.log")!r}))
+                  Path({str(tmp_path / "j.log")!r}), Path({str(tmp_path / "j.lock")!r}))
         with sigterm_interrupts():
             list(run_local([job], [Slot(1)]))
     """)], stderr=subprocess.DEVNULL)  # fmt: skip

@@ -10,22 +10,78 @@ from typing import Any, Self
 
 import pandas as pd
 
-from leakmech.core.errors import RunDirectoryError
+from leakmech.core.errors import LeakmechError, RunDirectoryError
 from leakmech.core.store import read_json
 from leakmech.core.tables import read_table, write_table
 from leakmech.reports.cells import estimate, number, signed
 from leakmech.reports.tables import Table
-from leakmech.runs.directory import RunDirectory
-from leakmech.studies.sweep.spec import Sweep
+from leakmech.runs.directory import RunDirectory, RunRecord
+from leakmech.studies.sweep.spec import text_of
 
 SWEEP_FILE = "sweep.json"
+_RECORD = {"study": str, "axes": list, "threads": int, "cells": dict, "former": dict}
 _MAIN = {
     "bench": {"all pairs": ("overall", "auc_el"), "contrast": ("overall", "contrast"),
               "topic-free": ("overall", "topic_free", "auc_el"), "tilt": ("tilt", "per_token", "shift")},
 }  # fmt: skip
 """Numbers that the table shows, by study."""
 _DEPTH = 3
-_LEFT_OUT = ("timing", "decoding")
+"""Levels of a summary whose numbers are taken."""
+_LEFT_OUT = ("timing", "decoding", "curve")
+_MOST_ROWS = 60
+_TOLD = 80
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things lie in the directory of a sweep, by the key of a cell."""
+
+    root: Path
+
+    def run(self, key: str) -> Path:
+        return self.root / "cells" / key
+
+    def settings(self, key: str) -> Path:
+        return self.root / "settings" / f"{key}.yaml"
+
+    def log(self, key: str) -> Path:
+        return self.root / "logs" / f"{key}.log"
+
+    def claim(self, key: str) -> Path:
+        return self.root / "claims" / f"{key}.lock"
+
+    def failure(self, key: str) -> Path:
+        return self.root / "failed" / f"{key}.json"
+
+    def is_done(self, key: str) -> bool:
+        return RunDirectory(self.run(key)).is_complete()
+
+    def state(self, key: str) -> str:
+        """Done, failed, begun or to do."""
+        if self.is_done(key):
+            return "done"
+        if self.failure(key).exists():
+            return "failed"
+        return "begun" if RunRecord.find(self.run(key)) is not None else "to do"
+
+    def summary(self, key: str) -> dict[str, Any]:
+        """What a finished cell found; empty where it cannot be read."""
+        try:
+            return read_json(RunDirectory(self.run(key)).summary_file)
+        except LeakmechError:
+            return {}
+
+    def seconds(self, key: str) -> float | None:
+        """How long a finished cell took, if it says so."""
+        return self.summary(key).get("timing", {}).get("total_s")
+
+
+def read_record(root: Path) -> dict[str, Any]:
+    """``sweep.json``; RunDirectoryError if it is not one."""
+    record = read_json(root / SWEEP_FILE)
+    if wrong := next((name for name, kind in _RECORD.items() if not isinstance(record.get(name), kind)), None):
+        raise RunDirectoryError(f"{root / SWEEP_FILE}: damaged ({wrong!r} is missing or of another kind)")
+    return record
 
 
 @dataclass(frozen=True)
@@ -37,7 +93,7 @@ class SweepResult:
     path
         Its directory.
     summary
-        What ``sweep.json`` holds: study, axes, threads, cells.
+        What ``sweep.json`` holds: study, axes, threads, cells of the last grid, and former ones.
     """
 
     path: Path
@@ -46,19 +102,19 @@ class SweepResult:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Open the sweep in `path`, finished or not."""
-        file = Path(path) / SWEEP_FILE
-        if not file.exists():
+        if not (Path(path) / SWEEP_FILE).exists():
             raise RunDirectoryError(f"{path}: is not a sweep (no {SWEEP_FILE})")
-        return cls(Path(path), read_json(file))
+        return cls(Path(path), read_record(Path(path)))
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """One row a cell: key, what differs, state, and how it failed."""
-        rows = []
+        """One row a cell of the last grid: what differs, state, how it failed, key."""
+        places, rows = Places(self.path), []
         for key, differs in self.summary["cells"].items():
-            done, failed = RunDirectory(self.path / "cells" / key).is_complete(), self._failure(key)
-            state = "done" if done else "failed" if failed else "to do"
-            rows.append({"cell": key, **differs, "state": state, "told": "" if done else failed.get("told", "")})
+            state = places.state(key)
+            told = read_json(places.failure(key)).get("told", "") if state == "failed" else ""
+            shown = {axis: text_of(differs[axis]) for axis in self.summary["axes"]}
+            rows.append({**shown, "state": state, "told": told, "cell": key})
         return pd.DataFrame(rows)
 
     @property
@@ -72,24 +128,25 @@ class SweepResult:
         return bool((self.cells["state"] == "done").all())
 
     def table(self, name: str) -> pd.DataFrame:
-        """``tables/<name>.csv``: ``sweep`` has the numbers of the finished cells."""
+        """``tables/<name>.csv``: ``sweep`` has the numbers of all finished cells, former ones too."""
         return read_table(self.path / "tables" / f"{name}.csv")
 
     def tables(self) -> list[Table]:
-        """Cells with their main numbers."""
-        shown = _MAIN.get(self.summary["study"], {})
+        """Cells with their main numbers; of many, those that are not done come first and the others are cut."""
+        places, wanted = Places(self.path), _MAIN.get(self.summary["study"], {})
+        ordered: list[dict[Any, Any]] = self.cells.to_dict("records")
+        if len(ordered) > _MOST_ROWS:
+            ordered = sorted(ordered, key=lambda row: row["state"] == "done")[:_MOST_ROWS]
         rows = []
-        for row in self.cells.to_dict("records"):
-            file = self.path / "cells" / str(row["cell"]) / "summary.json"
-            found = read_json(file) if row["state"] == "done" else {}
-            numbers = [_shown(found, path) for path in shown.values()]
-            told = str(row["told"])[:80]
-            rows.append((*(str(row[axis]) for axis in self.summary["axes"]), str(row["state"]), *numbers, told))
-        header = (*self.summary["axes"], "state", *shown, "told")
-        counts = self.cells["state"].value_counts()
-        notes = [
-            ", ".join(f"{number} {state}" for state, number in counts.items()) + "; tables/sweep.csv has all numbers"
-        ]
+        for row in ordered:
+            found = places.summary(row["cell"]) if row["state"] == "done" and wanted else {}
+            numbers = [_main_number(found, path) for path in wanted.values()]
+            told = row["told"][:_TOLD]
+            rows.append((*(row[axis] for axis in self.summary["axes"]), row["state"], *numbers, told))
+        header = (*self.summary["axes"], "state", *wanted, "told")
+        counts = ", ".join(f"{n} {state}" for state, n in self.cells["state"].value_counts().items())
+        cut = f"; {len(self.cells) - len(rows)} cells are not shown" if len(rows) < len(self.cells) else ""
+        notes = [f"{counts}{cut}; tables/sweep.csv has the numbers of all finished cells"]
         return [Table(f"Sweep of `leakmech {self.summary['study']}`", header, rows, notes)]
 
     def to_markdown(self) -> str:
@@ -99,21 +156,20 @@ class SweepResult:
     def _repr_html_(self) -> str:
         return "\n".join(table.to_html() for table in self.tables())
 
-    def _failure(self, key: str) -> dict[str, Any]:
-        file = self.path / "failed" / f"{key}.json"
-        return read_json(file) if file.exists() else {}
+    def report(self) -> Path:
+        """A sweep has no page yet."""
+        raise RunDirectoryError(f"{self.path}: a sweep has no page yet; its cells have (cells/*/report.html)")
 
 
-def save_table(path: Path, found: Sweep) -> None:
-    """Write ``tables/sweep.csv``: what differs, and all numbers of the summaries of the finished cells."""
-    rows = []
-    for cell in found.cells:
-        run = path / "cells" / cell.key
-        if RunDirectory(run).is_complete():
-            differs = {axis: str(value) for axis, value in cell.differs.items()}
-            rows.append({"cell": cell.key, **differs, **_numbers(read_json(run / "summary.json"))})
+def save_table(root: Path) -> None:
+    """Write ``tables/sweep.csv``: what differs, and numbers of the summaries of the finished cells."""
+    record, places, rows = read_record(root), Places(root), []
+    for key, differs in {**record["former"], **record["cells"]}.items():
+        if places.is_done(key):
+            shown = {axis: text_of(value) for axis, value in differs.items()}
+            rows.append({"cell": key, **shown, **_numbers(places.summary(key))})
     if rows:
-        write_table(path / "tables" / "sweep.csv", pd.DataFrame(rows))
+        write_table(root / "tables" / "sweep.csv", pd.DataFrame(rows))
 
 
 def _numbers(value: Any, name: str = "", depth: int = _DEPTH) -> dict[str, float]:
@@ -129,12 +185,12 @@ def _numbers(value: Any, name: str = "", depth: int = _DEPTH) -> dict[str, float
         return {}
     found: dict[str, float] = {}
     for key, own in value.items():
-        if key not in _LEFT_OUT and (not name or key != "curve"):
+        if key not in _LEFT_OUT:
             found |= _numbers(own, f"{name}.{key}" if name else key, depth - 1)
     return found
 
 
-def _shown(summary: Mapping[str, Any], path: tuple[str, ...]) -> str:
+def _main_number(summary: Mapping[str, Any], path: tuple[str, ...]) -> str:
     found: Any = summary
     for name in path[:-1]:
         found = (found or {}).get(name) or {}

@@ -1,56 +1,64 @@
 """``leakmech sweep``: the cells of a grid, each a run of its own, on the slots of this machine.
 
-    sweep.json           the study, the axes, and how many threads a worker has
+    sweep.json           the study, the axes, the cells, and how many threads a worker has
     settings/<key>.yaml  what a cell is run with
     cells/<key>/         its run directory, as its own command makes it
+    claims/<key>.lock    held by the process that makes it
     logs/<key>.log       what it printed
     failed/<key>.json    how it failed; --retry-failed tries it again
     tables/sweep.csv     main numbers of the finished cells
 
 A cell that fails does not stop the others. What is finished is not made again, by whichever process it was made;
-several sweeps may share a directory, and each leaves to the other what the other is making.
+several sweeps may share a directory, and each waits for what another is making.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from leakmech.core.errors import ConfigError, RunDirectoryError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.store import read_json, write_json, write_text
+from leakmech.core.store import storage_errors, write_json, write_text
 from leakmech.reports.tables import Table
-from leakmech.runs.directory import RunDirectory, RunRecord
 from leakmech.runs.executor import Job, Outcome, Slot, run_local
 from leakmech.runs.interrupt import interruptible
-from leakmech.studies.sweep.result import SWEEP_FILE, SweepResult, save_table
-from leakmech.studies.sweep.spec import Cell, Sweep, read_sweep
+from leakmech.studies.sweep.result import SWEEP_FILE, Places, SweepResult, read_record, save_table
+from leakmech.studies.sweep.spec import Cell, Sweep, read_sweep, text_of
 
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where things lie in the directory of a sweep."""
+class Workers:
+    """How many processes at a time, on which devices, with how many threads."""
 
-    root: Path
+    n: int
+    threads: int | None
+    devices: tuple[str, ...]
 
-    def run(self, cell: Cell) -> Path:
-        return self.root / "cells" / cell.key
+    @classmethod
+    def of(cls, workers: int | None, threads: int | None, devices: Sequence[str]) -> Workers:
+        """Refuse what cannot be."""
+        n = len(devices) or 1 if workers is None else workers
+        if n < 1 or (threads is not None and threads < 1):
+            raise ConfigError("sweep: give one worker and one thread, or more")
+        if devices and (len(set(devices)) != n or not all(own.isdigit() for own in devices)):
+            raise ConfigError(f"sweep: give each of {n} workers a device of its own, by number (--devices 0,1)")
+        return cls(n, threads, tuple(devices))
 
-    def settings(self, cell: Cell) -> Path:
-        return self.root / "settings" / f"{cell.key}.yaml"
-
-    def failure(self, cell: Cell) -> Path:
-        return self.root / "failed" / f"{cell.key}.json"
-
-    def is_done(self, cell: Cell) -> bool:
-        return RunDirectory(self.run(cell)).is_complete()
+    def slots(self, threads: int) -> list[Slot]:
+        """One for each worker."""
+        return [Slot(threads, self.devices[place] if self.devices else None) for place in range(self.n)]
 
 
 def sweep(
@@ -62,7 +70,7 @@ def sweep(
     devices: Sequence[str] = (),
     retry_failed: bool = False,
     progress: Progress = no_progress,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> SweepResult:
     """Run the cells of a sweep, or those that are missing in `out`.
 
@@ -96,20 +104,24 @@ def sweep(
     InterruptedRunError
         Ctrl-C or SIGTERM; cells have saved what they had, and the same call goes on.
     """
-    found, places = read_sweep(config), Places(Path(out))
-    n_workers = workers or len(devices) or 1
-    if n_workers < 1 or (threads is not None and threads < 1):
-        raise ConfigError("sweep: give one worker and one thread, or more")
-    if devices and len(devices) != n_workers:
-        raise ConfigError(f"sweep: {n_workers} workers and {len(devices)} devices; give each worker one")
-    n_threads = _begun(places, found, threads or max(1, (os.cpu_count() or 1) // n_workers), given=threads is not None)
-    slots = [Slot(n_threads, devices[n] if devices else None) for n in range(n_workers)]
-    todo = [cell for cell in found.cells if not places.is_done(cell)]
-    skipped = [] if retry_failed else [cell for cell in todo if places.failure(cell).exists()]
-    jobs = [_job(places, found, cell) for cell in todo if cell not in skipped]
-    with interruptible(places.root, lambda: "finished cells are saved", f"leakmech sweep {config} --out {out}"):
-        _run(places, found, jobs, slots, progress, say or (lambda _: None))
-    save_table(places.root, found)
+    found, places, asked = read_sweep(config), Places(Path(out)), Workers.of(workers, threads, devices)
+    slots = asked.slots(_begun(places, found, asked))
+    jobs = [
+        _job(places, found, cell)
+        for cell in found.cells
+        if not places.is_done(cell.key) and (retry_failed or not places.failure(cell.key).exists())
+    ]
+    by_key = {cell.key: cell for cell in found.cells}
+    try:
+        with interruptible(places.root, lambda: "finished cells are saved", "the same command"):
+            label = progress("cells", total=len(found.cells), done=len(found.cells) - len(jobs))
+            with label as advance, closing(run_local(jobs, slots)) as outcomes:
+                for own in outcomes:
+                    _note(places, own)
+                    say(_said(by_key[own.job.key], own))
+                    advance(1)
+    finally:
+        save_table(places.root)
     return SweepResult.load(places.root)
 
 
@@ -117,89 +129,80 @@ def sweep_plan(config: str | Path, out: str | Path | None = None) -> Table:
     """The cells of a sweep and what is done of them; nothing is written."""
     found = read_sweep(config)
     places = Places(Path(out)) if out is not None else None
-    rows = [(cell.key, *(str(cell.differs[axis]) for axis in found.axes), _state(places, cell)) for cell in found.cells]
-    done = [cell for cell in found.cells if places is not None and places.is_done(cell)]
-    times = [read_json(places.run(cell) / "summary.json").get("timing", {}).get("total_s") for cell in done if places]
-    known = [float(own) for own in times if own]
-    left = len(found.cells) - len(done)
-    notes = [f"{len(found.cells)} cells of `leakmech {found.study}`, {len(done)} done, {left} left"]
+    states = {cell.key: places.state(cell.key) if places else "to do" for cell in found.cells}
+    rows = [(*(text_of(cell.differs[axis]) for axis in found.axes), states[cell.key], cell.key) for cell in found.cells]
+    done = [key for key, state in states.items() if state == "done"]
+    left = len(states) - len(done)
+    notes = [f"{len(states)} cells of `leakmech {found.study}`, {len(done)} done, {left} left"]
+    known = [seconds for key in done if places and (seconds := places.seconds(key)) is not None]
     if known and left:
         minutes = left * sum(known) / len(known) / 60
         notes.append(f"about {minutes:.0f} minutes of one worker, by the {len(known)} that are done")
-    return Table("Cells of the sweep", ("cell", *found.axes, "state"), rows, notes)
+    return Table("Cells of the sweep", (*found.axes, "state", "cell"), rows, notes)
 
 
-def _state(places: Places | None, cell: Cell) -> str:
-    if places is None:
-        return "to do"
-    if places.is_done(cell):
-        return "done"
-    if places.failure(cell).exists():
-        return "failed"
-    return "begun" if RunRecord.find(places.run(cell)) is not None else "to do"
-
-
-def _begun(places: Places, found: Sweep, threads: int, *, given: bool) -> int:
-    """Write ``sweep.json``, or check the one that is there; return the threads of a worker."""
-    file = places.root / SWEEP_FILE
-    if file.exists():
-        record = read_json(file)
-        if record["study"] != found.study:
+def _begun(places: Places, found: Sweep, asked: Workers) -> int:
+    """Write ``sweep.json``, or take in new cells into the one that is there; return the threads of a worker."""
+    root = places.root
+    if root.exists() and not root.is_dir():
+        raise RunDirectoryError(f"{root}: is a file, not the directory of a sweep")
+    known = read_record(root) if (root / SWEEP_FILE).exists() else None
+    if known is None and root.exists() and any(not own.name.startswith(".") for own in root.iterdir()):
+        raise RunDirectoryError(f"{root}: is not empty and holds no sweep; choose another --out")
+    with _alone(root):
+        known = read_record(root) if (root / SWEEP_FILE).exists() else None
+        if known is not None and known["study"] != found.study:
+            raise RunDirectoryError(f"{root}: holds a sweep of `leakmech {known['study']}`; choose another --out")
+        if known is not None and asked.threads not in (None, known["threads"]):
             raise RunDirectoryError(
-                f"{places.root}: holds a sweep of `leakmech {record['study']}`; choose another --out"
+                f"{root}: its workers have {known['threads']} threads, on which results depend; choose another --out "
+                "for another number"
             )
-        if given and record["threads"] != threads:
-            raise RunDirectoryError(
-                f"{places.root}: its workers have {record['threads']} threads, on which results depend; choose another "
-                "--out for another number"
-            )
-        threads = record["threads"]
-    elif places.root.exists() and any(places.root.iterdir()):
-        raise RunDirectoryError(f"{places.root}: is not empty and holds no sweep; choose another --out")
-    cells = {cell.key: dict(cell.differs) for cell in found.cells}
-    known = read_json(file)["cells"] if file.exists() else {}
-    write_json(
-        file, {"format_version": FORMAT_VERSION, "study": found.study, "axes": list(found.axes), "threads": threads,
-               "cells": known | cells},
-    )  # fmt: skip
+        threads = known["threads"] if known else asked.threads or max(1, len(os.sched_getaffinity(0)) // asked.n)
+        cells: dict[str, Any] = {cell.key: dict(cell.differs) for cell in found.cells}
+        former = {**known["former"], **known["cells"]} if known else {}
+        write_json(
+            root / SWEEP_FILE,
+            {"format_version": FORMAT_VERSION, "study": found.study, "axes": list(found.axes), "threads": threads,
+             "cells": cells, "former": {key: own for key, own in former.items() if key not in cells}},
+        )  # fmt: skip
     return threads
 
 
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """One driver at a time writes ``sweep.json``."""
+    with storage_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(root / ".sweep.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _job(places: Places, found: Sweep, cell: Cell) -> Job:
-    file = places.settings(cell)
-    write_text(file, yaml.safe_dump(dict(cell.values), sort_keys=True, allow_unicode=True))
-    words = (sys.executable, "-m", "leakmech", *found.study.split(), str(file), "--out", str(places.run(cell)))
-    return Job(cell.key, words, places.run(cell), places.root / "logs" / f"{cell.key}.log")
+    file = places.settings(cell.key)
+    words = (sys.executable, "-m", "leakmech", *found.study.split(), str(file), "--out", str(places.run(cell.key)))
+    return Job(
+        cell.key, words, places.run(cell.key), places.log(cell.key), places.claim(cell.key),
+        prepare=partial(_prepare, places, cell),
+    )  # fmt: skip
 
 
-def _run(
-    places: Places,
-    found: Sweep,
-    jobs: Sequence[Job],
-    slots: Sequence[Slot],
-    progress: Progress,
-    say: Callable[[str], None],
-) -> None:
-    by_key = {cell.key: cell for cell in found.cells}
-    with progress("cells", total=len(found.cells), done=len(found.cells) - len(jobs)) as advance:
-        for own in run_local(jobs, slots):
-            _note(places, by_key[own.job.key], own)
-            say(_said(by_key[own.job.key], own))
-            advance(1)
+def _prepare(places: Places, cell: Cell) -> None:
+    write_text(places.settings(cell.key), yaml.safe_dump(dict(cell.values), sort_keys=True, allow_unicode=True))
+    places.failure(cell.key).unlink(missing_ok=True)  # it has its chance again
 
 
-def _note(places: Places, cell: Cell, own: Outcome) -> None:
-    file = places.failure(cell)
+def _note(places: Places, own: Outcome) -> None:
     if own.ended == "failed":
-        write_json(
-            file, {"code": own.code, "told": own.told, "seconds": round(own.seconds, 1), "log": own.job.log.name}
-        )
-    elif own.ended == "done":
-        file.unlink(missing_ok=True)
+        told = {"code": own.code, "told": own.told, "seconds": round(own.seconds, 1), "log": own.job.log.name}
+        write_json(places.failure(own.job.key), told)
 
 
 def _said(cell: Cell, own: Outcome) -> str:
-    name = cell.name or cell.key
     if own.ended == "done":
-        return f"{name}: done in {own.seconds:.0f} s"
-    return f"{name}: {own.ended}: {own.told}" + (f" (log: {own.job.log})" if own.ended == "failed" else "")
+        return f"{cell.name}: " + (own.told or f"done in {own.seconds:.0f} s")
+    return f"{cell.name}: {own.ended}: {own.told} (log: {own.job.log})"

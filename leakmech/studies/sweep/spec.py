@@ -6,8 +6,9 @@
       model: [A, B]
       temperature: [0.7, 1.0]     a setting inside a group, by its option's name or as decoding.temperature
 
-A cell is a run of its own in ``cells/<key>``; its key is made of what differs and of a hash of all settings that decide
-it, so that a longer grid takes in what a shorter one made.
+A cell is a run of its own in ``cells/<key>``; its key is a hash of all settings that decide it, so that a longer grid
+takes in what a shorter one made. What the settings name (models, data sets, adapters) is not in it: a run says itself
+what it was made from, and who changes such a file gives it another name.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import ConfigError, nearest
-from leakmech.core.store import content_hash, json_text, slug
+from leakmech.core.store import content_hash, json_text
 from leakmech.core.validation import shown
 from leakmech.core.yaml_files import read_yaml
-from leakmech.runs.options import options_of
+from leakmech.runs.options import Option, laid_over, options_of
 from leakmech.runs.settings import Settings
 
 SETTINGS = {
@@ -37,7 +38,6 @@ SETTINGS = {
 """Settings of the studies that can be swept, by their command."""
 _KEYS = ("study", "base", "grid")
 _MOST_CELLS = 100_000
-_LONGEST = 80
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Cell:
     @property
     def name(self) -> str:
         """What differs, for people."""
-        return ", ".join(f"{axis}={_text(value)}" for axis, value in self.differs.items())
+        return ", ".join(f"{axis}={text_of(value)}" for axis, value in self.differs.items()) or self.key
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,23 @@ class Sweep:
     cells: tuple[Cell, ...]
 
 
+@dataclass(frozen=True)
+class _Named:
+    """A setting by the name that the file gives it: a field as a whole, or an option for a field of a group."""
+
+    name: str
+    path: tuple[str, ...]
+    option: Option | None
+
+
 def read_sweep(file: str | Path) -> Sweep:
     """Read a sweep; every cell's settings are checked.
 
     Raises
     ------
     ConfigError
-        A key, study or setting is unknown (the nearest valid one is named), an axis is empty or names a setting of the
-        base, or the settings of a cell are wrong: the message names the cell.
+        A key, study or setting is unknown (the nearest valid one is named), an axis is empty, a setting is given twice,
+        or the settings of a cell are wrong: the message names the cell.
     """
     values = read_yaml(Path(file))
     where = str(file)
@@ -78,7 +87,7 @@ def read_sweep(file: str | Path) -> Sweep:
         if key not in _KEYS:
             raise ConfigError(f"{where}: unknown key {shown(key)}{nearest(key, _KEYS)}; a sweep has study, base, grid")
     study = values.get("study", "bench")
-    if study not in SETTINGS:
+    if not isinstance(study, str) or study not in SETTINGS:
         raise ConfigError(f"{where}: study {shown(study)}: no such study{nearest(str(study), SETTINGS)}")
     return sweep_of(study, _mapping(values, "base", where), _mapping(values, "grid", where), where=where)
 
@@ -86,45 +95,41 @@ def read_sweep(file: str | Path) -> Sweep:
 def sweep_of(study: str, base: Mapping[str, Any], grid: Mapping[str, Any], *, where: str = "sweep") -> Sweep:
     """The cells of a grid over a base; see :func:`read_sweep`."""
     settings = _settings(study)
-    paths = {axis: _path(settings, axis, where) for axis in grid}
-    for axis, values in grid.items():
+    known = _known_names(settings)
+    shared = [(_named(settings, known, name, where), value) for name, value in base.items()]
+    axes = [(_named(settings, known, name, where), values) for name, values in grid.items()]
+    for axis, values in axes:
         if not isinstance(values, list) or not values:
-            raise ConfigError(f"{where}: grid: {axis}: give a list of one value or more, found {shown(values)}")
+            raise ConfigError(f"{where}: grid: {axis.name}: give a list of one value or more, found {shown(values)}")
+    _refuse_twice(shared, [axis for axis, _ in axes], where)
     size = 1
-    for values in grid.values():
+    for _, values in axes:
         size *= len(values)
     if size > _MOST_CELLS:
         raise ConfigError(f"{where}: {size:,} cells are more than {_MOST_CELLS:,}; make the grid smaller")
-    shared: dict[str, Any] = {}
-    for name, value in base.items():
-        _put(shared, _path(settings, name, where), value)
-    if both := next((axis for axis, path in paths.items() if _has(shared, path)), None):
-        raise ConfigError(f"{where}: {both} is in base and in grid; keep one")
-    cells = [_cell(settings, shared, dict(zip(grid, chosen, strict=True)), paths, where)
-             for chosen in product(*grid.values())]  # fmt: skip
     seen: dict[str, Cell] = {}
-    for cell in cells:
+    for chosen in product(*(values for _, values in axes)):
+        cell = _cell(settings, [*shared, *zip((axis for axis, _ in axes), chosen, strict=True)], list(grid), where)
         if cell.key in seen:
-            raise ConfigError(f"{where}: two cells are the same: {seen[cell.key].name or 'all of it'}")
+            raise ConfigError(f"{where}: two cells are the same: {seen[cell.key].name} and {cell.name}")
         seen[cell.key] = cell
-    return Sweep(study, tuple(grid), tuple(cells))
+    return Sweep(study, tuple(grid), tuple(seen.values()))
 
 
-def _cell(
-    settings: type[Settings],
-    shared: Mapping[str, Any],
-    differs: Mapping[str, Any],
-    paths: Mapping[str, Sequence[str]],
-    where: str,
-) -> Cell:
-    values: dict[str, Any] = {name: dict(own) if isinstance(own, dict) else own for name, own in shared.items()}
-    for axis, value in differs.items():
-        _put(values, paths[axis], value)
-    named = ", ".join(f"{axis}={_text(value)}" for axis, value in differs.items())
-    config = settings.parse(values, where=f"{where}, cell {named}" if named else where)
-    decided = content_hash(settings.command, json_text(config.identity()))[:8]
-    head = slug("-".join(_text(value) for value in differs.values()))[:_LONGEST] or "cell"
-    return Cell(f"{head}-{decided}", dict(differs), values)
+def _cell(settings: type[Settings], given: Sequence[tuple[_Named, Any]], axes: Sequence[str], where: str) -> Cell:
+    whole = {own.name: value for own, value in given if own.option is None}
+    inner = {own.option: value for own, value in given if own.option is not None}
+    differs = {own.name: value for own, value in given if own.name in axes}
+    told = ", ".join(f"{axis}={text_of(value)}" for axis, value in differs.items())
+    try:
+        values = laid_over(settings, whole, inner)
+        config: Any = settings.parse(values, where=f"{where}, cell {told}" if told else where)
+        # dtype and device decide last digits: they are part of the key, which they are not of a run's identity.
+        place = {name: getattr(config, name) for name in ("dtype", "device")}
+        key = content_hash(settings.command, json_text(config.identity()), json_text(place))[:12]
+    except ValueError as error:  # a number that JSON does not have
+        raise ConfigError(f"{where}, cell {told}: {error}") from error
+    return Cell(key, differs, values)
 
 
 def _settings(study: str) -> type[Settings]:
@@ -132,42 +137,48 @@ def _settings(study: str) -> type[Settings]:
     return getattr(import_module(module), name)
 
 
-def _path(settings: type[Settings], name: str, where: str) -> tuple[str, ...]:
-    """The setting that is meant: a field, ``group.field``, or the name of its option."""
+def _known_names(settings: type[Settings]) -> dict[str, Option]:
+    """Options for fields of groups, by their own name and as ``group.field``."""
+    inner = [option for option in options_of(settings) if len(option.path) > 1]
+    own = {option.names[0].removeprefix("--").replace("-", "_"): option for option in inner}
+    return own | {".".join(option.path): option for option in inner}
+
+
+def _named(settings: type[Settings], known: Mapping[str, Option], name: str, where: str) -> _Named:
     if name in settings.model_fields:
-        return (name,)
-    options = {option.names[0].removeprefix("--").replace("-", "_"): option.path for option in options_of(settings)}
-    dotted = {".".join(path): path for path in options.values() if len(path) > 1}
-    known = {**options, **dotted}
-    found = known.get(name) or known.get(name.replace("-", "_"))
-    if found is None:
+        return _Named(name, (name,), None)
+    option = known.get(name) or known.get(name.replace("-", "_"))
+    if option is None:
         raise ConfigError(f"{where}: unknown setting {shown(name)}{nearest(name, [*settings.model_fields, *known])}")
-    return found
+    return _Named(name, option.path, option)
 
 
-def _put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    name, *inner = path
-    if not inner:
-        values[name] = value
-        return
-    group = values.get(name)
-    values[name] = {**(group if isinstance(group, dict) else {}), inner[0]: value}
-
-
-def _has(values: Mapping[str, Any], path: Sequence[str]) -> bool:
-    name, *inner = path
-    own = values.get(name)
-    return name in values and (not inner or (isinstance(own, dict) and inner[0] in own))
+def _refuse_twice(shared: Sequence[tuple[_Named, Any]], axes: Sequence[_Named], where: str) -> None:
+    """Refuse a setting that is given in two ways: twice, or by itself and within its group."""
+    given: dict[tuple[str, ...], str] = {}
+    for own, value in [*shared, *((axis, None) for axis in axes)]:
+        inside = [(own.name, str(field)) for field in value] if own.option is None and isinstance(value, dict) else []
+        for path in [own.path, *inside]:
+            if path in given:
+                raise ConfigError(f"{where}: {given[path]} and {own.name} give the same setting; keep one")
+            given[path] = own.name
+    for whole in axes:
+        inner = next((own for own in axes if len(own.path) > 1 and own.path[:1] == whole.path), None)
+        if inner is not None:
+            raise ConfigError(f"{where}: {whole.name} and {inner.name} give the same setting; keep one")
 
 
 def _mapping(values: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
-    own = values.get(key) or {}
+    own = values.get(key)
+    if own is None:
+        return {}
     if not isinstance(own, dict):
         raise ConfigError(f"{where}: {key}: give a mapping of settings, found {shown(own)}")
     return own
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A value of an axis, in a line."""
     if isinstance(value, list):
-        return "+".join(map(_text, value))
+        return "+".join(map(text_of, value))
     return "none" if value is None else str(value)

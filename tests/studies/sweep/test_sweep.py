@@ -16,8 +16,10 @@ from typer.testing import CliRunner
 from leakmech.cli.app import app
 from leakmech.core.errors import ConfigError, RunDirectoryError
 from leakmech.core.store import write_jsonl
+from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.results import load_result
-from leakmech.studies.sweep.run import sweep, sweep_plan
+from leakmech.studies.sweep.result import Places
+from leakmech.studies.sweep.run import Workers, _begun, sweep, sweep_plan
 from leakmech.studies.sweep.spec import read_sweep, sweep_of
 
 SMALL = {"dataset": "hexl", "limit": 2, "generations": 1, "max_new_tokens": 4, "noise_floor": False,
@@ -35,13 +37,31 @@ def test_a_grid_is_all_combinations_with_keys_that_stay():
     assert len(found.cells) == 8
     assert len({cell.key for cell in found.cells}) == 8
     cell = found.cells[0]
-    assert cell.values == {"generations": 2, "seed": 0, "decoding": {"temperature": 0.7}, "adapter": None}
+    assert {name: cell.values[name] for name in ("generations", "seed", "adapter")} == {
+        "generations": 2, "seed": 0, "adapter": None,
+    }  # fmt: skip
+    assert cell.values["decoding"]["temperature"] == 0.7
     assert cell.name == "seed=0, temperature=0.7, adapter=none"
     longer = sweep_of("bench", {"generations": 2}, {**grid, "seed": [2, 1, 0]})
     assert {cell.key for cell in found.cells} < {cell.key for cell in longer.cells}
     rest = {"seed": [0, 1], "adapter": [None, "runs/a"]}
     dotted = sweep_of("bench", {"generations": 2, "decoding.temperature": 0.7}, rest)
-    assert {cell.key[-8:] for cell in dotted.cells} < {cell.key[-8:] for cell in found.cells}
+    assert {cell.key for cell in dotted.cells} < {cell.key for cell in found.cells}
+    turned = sweep_of("bench", {"generations": 2}, dict(reversed(grid.items())))
+    assert {cell.key for cell in turned.cells} == {cell.key for cell in found.cells}
+    in_bfloat16 = sweep_of("bench", {"generations": 2, "dtype": "bfloat16"}, grid)
+    assert not {cell.key for cell in in_bfloat16.cells} & {cell.key for cell in found.cells}
+
+
+def test_a_field_of_a_group_leaves_the_rest_of_the_group_as_it_is():
+    found = sweep_of("bench", {"contrast": "subtract-context"}, {"contrast_strength": [1, 2]})
+    expected = [BenchConfig.parse({"contrast": {"preset": "subtract-context", "strength": n}}) for n in (1, 2)]
+    assert [BenchConfig.parse(dict(cell.values)).contrast for cell in found.cells] == [own.contrast for own in expected]
+    with pytest.raises(ConfigError, match="contrast-strength: of which rule"):
+        sweep_of("bench", {}, {"contrast_strength": [1, 2]})
+    base = {"decoding": {"top_p": 0.8}}
+    cells = sweep_of("bench", base, {"temperature": [0.5]}).cells
+    assert (cells[0].values["decoding"]["top_p"], cells[0].values["decoding"]["temperature"]) == (0.8, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +73,14 @@ def test_a_grid_is_all_combinations_with_keys_that_stay():
         ({"base": {"generatoins": 1}}, "unknown setting 'generatoins'.*generations"),
         ({"grid": {"seed": []}}, "grid: seed: give a list of one value or more"),
         ({"grid": {"seed": 3}}, "grid: seed: give a list of one value or more, found 3"),
-        ({"base": {"seed": 1}, "grid": {"seed": [1, 2]}}, "seed is in base and in grid"),
-        ({"base": {"decoding": {"temperature": 1.0}}, "grid": {"temperature": [1.0]}}, "temperature is in base and in grid"),
-        ({"grid": {"seed": [1, 1]}}, "two cells are the same: seed=1"),
+        ({"base": {"seed": 1}, "grid": {"seed": [1, 2]}}, "seed and seed give the same setting"),
+        ({"base": {"decoding": {"temperature": 1.0}}, "grid": {"temperature": [1.0]}}, "decoding and temperature give the same"),
+        ({"grid": {"seed": [1, 1]}}, "two cells are the same: seed=1 and seed=1"),
         ({"grid": {"generations": [1, 0]}}, "cell generations=0.*generations"),
+        ({"study": ["bench"]}, "no such study"),
+        ({"grid": {"temperature": [0.7], "decoding.temperature": [1.0]}}, "give the same setting"),
+        ({"grid": {"temperature": [0.7], "decoding": [{"top_p": 0.9}]}}, "decoding and temperature give the same"),
+        ({"grid": {"temperature": [float("inf")]}}, "cell temperature=inf"),
         ({"grid": ["seed"]}, "grid: give a mapping of settings"),
         ({"grid": {"seed": list(range(400)), "limit": list(range(1, 300))}}, "119,600 cells are more than 100,000"),
     ],
@@ -70,7 +94,9 @@ def test_studies_sweep_as_well():
     found = sweep_of(
         "study persona-leakage", {"examples": 20}, {"behaviour": [["marker"], ["refusal"]], "seed": [0, 1]}
     )
-    assert [cell.key[:-9] for cell in found.cells] == ["marker-0", "marker-1", "refusal-0", "refusal-1"]
+    assert [cell.name for cell in found.cells] == [
+        f"behaviour={behaviour}, seed={seed}" for behaviour in ("marker", "refusal") for seed in (0, 1)
+    ]
     assert sweep_of("mitigate", {}, {"model": ["a", "b"]}).cells[0].values == {"model": "a"}
 
 
@@ -112,12 +138,8 @@ def test_two_workers_and_a_killed_driver_give_the_numbers_of_one(models, tmp_pat
         time.sleep(0.1)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    deadline = time.monotonic() + 120
-    while True:  # cells that the killed driver began go on by themselves and are left alone
-        two = sweep(config, tmp_path / "two", workers=2)
-        if (two.cells["state"] == "done").sum() == 4 or time.monotonic() > deadline:
-            break
-        time.sleep(1)
+    two = sweep(config, tmp_path / "two", workers=2)  # what the killed driver began goes on by itself and is waited for
+    assert two.cells["state"].tolist() == one.cells["state"].tolist()
     assert numbers(tmp_path / "two") == numbers(tmp_path / "one")
     table = two.table("sweep")
     assert len(table) == 4
@@ -147,26 +169,37 @@ def test_what_failed_is_tried_again_only_on_demand(tmp_path):
 def test_a_plan_writes_nothing_and_says_what_is_left(tmp_path):
     config = write(tmp_path / "sweep.yaml", grid={"seed": [0, 1, 2]})
     table = sweep_plan(config, tmp_path / "out")
-    assert [row[-1] for row in table.rows] == ["to do"] * 3
+    assert [row[-2] for row in table.rows] == ["to do"] * 3
     assert table.notes[0] == "3 cells of `leakmech bench`, 0 done, 3 left"
     assert not (tmp_path / "out").exists()
     shown = CliRunner().invoke(app, ["sweep", str(config), "--dry-run"])
     assert shown.exit_code == 0
 
 
-def test_another_sweep_is_not_continued(tmp_path):
-    from leakmech.studies.sweep.run import Places, _begun
+def begin(folder, found, **workers):
+    return _begun(Places(folder), found, Workers.of(**{"workers": 1, "threads": None, "devices": (), **workers}))
 
-    out = Places(tmp_path / "out")
+
+def test_another_sweep_is_not_continued(tmp_path):
+    out = tmp_path / "out"
     bench, mitigate = sweep_of("bench", {}, {"seed": [0]}), sweep_of("mitigate", {}, {"seed": [0]})
-    assert _begun(out, bench, 2, given=True) == 2
-    assert _begun(out, sweep_of("bench", {}, {"seed": [0, 1]}), 4, given=False) == 2
-    assert len(json.loads((out.root / "sweep.json").read_text())["cells"]) == 2
+    assert begin(out, bench, threads=2) == 2
+    assert begin(out, sweep_of("bench", {}, {"seed": [1, 2]})) == 2
+    record = json.loads((out / "sweep.json").read_text())
+    assert (len(record["cells"]), len(record["former"])) == (2, 1)
     with pytest.raises(RunDirectoryError, match="its workers have 2 threads"):
-        _begun(out, bench, 4, given=True)
+        begin(out, bench, threads=4)
     with pytest.raises(RunDirectoryError, match="holds a sweep of `leakmech bench`"):
-        _begun(out, mitigate, 2, given=False)
+        begin(out, mitigate)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(RunDirectoryError, match="is not empty and holds no sweep"):
-        _begun(Places(tmp_path / "mine"), bench, 2, given=False)
+        begin(tmp_path / "mine", bench)
+    with pytest.raises(RunDirectoryError, match="is a file"):
+        begin(tmp_path / "mine" / "notes.txt", bench)
+    (out / "sweep.json").write_text("{}")
+    with pytest.raises(RunDirectoryError, match="damaged"):
+        begin(out, bench)
+    for wrong in ({"workers": 0}, {"threads": 0}, {"workers": 2, "devices": ("0", "0")}, {"devices": ("cuda",)}):
+        with pytest.raises(ConfigError, match="worker"):
+            Workers.of(**{"workers": None, "threads": None, "devices": (), **wrong})
