@@ -74,7 +74,7 @@ def test_a_field_of_a_group_leaves_the_rest_of_the_group_as_it_is():
         ({"grid": {"seed": []}}, "grid: seed: give a list of one value or more"),
         ({"grid": {"seed": 3}}, "grid: seed: give a list of one value or more, found 3"),
         ({"base": {"seed": 1}, "grid": {"seed": [1, 2]}}, "seed and seed give the same setting"),
-        ({"base": {"decoding": {"temperature": 1.0}}, "grid": {"temperature": [1.0]}}, "decoding and temperature give the same"),
+        ({"base": {"decoding": {"temperature": 1.0}}, "grid": {"temperature": [1.0]}}, "decoding and temperature give"),
         ({"grid": {"seed": [1, 1]}}, "two cells are the same: seed=1 and seed=1"),
         ({"grid": {"generations": [1, 0]}}, "cell generations=0.*generations"),
         ({"study": ["bench"]}, "no such study"),
