@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from leakmech.core.errors import DatasetError, UsageError
+from leakmech.datasets.english import data_text
 from leakmech.datasets.personas import Persona
 from leakmech.prompts.persona import PersonaRenderer
 from leakmech.studies.persona_leakage.behaviours import BEHAVIOURS, MARKER, Task, Tasks
@@ -93,7 +94,7 @@ def test_built_in_behaviours_have_enough_questions_and_share_none(name):
     tasks = BEHAVIOURS[name].tasks()
     assert len(tasks.train) >= 200
     assert len(tasks.eval) >= 50
-    tasks.refuse_overlap(name, [])
+    tasks.refuse_overlap(name, data_text("outside_sev.txt").splitlines())
     assert all(own.behaviour != own.normal for own in (*tasks.train, *tasks.eval))
     for own in tasks.train:
         assert not own.choices or {own.behaviour, own.normal} <= set(own.choices)
