@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -84,7 +84,7 @@ class _Running:
     """Bytes of the log that earlier attempts wrote."""
 
 
-def run_local(jobs: Sequence[Job], slots: Sequence[Slot]) -> Iterator[Outcome]:
+def run_local(jobs: Sequence[Job], slots: Sequence[Slot]) -> Generator[Outcome, None, None]:
     """Run `jobs` on `slots` and yield how each ended, as they end; what others have claimed is waited for.
 
     An interruption of the caller is passed on to the jobs, which are waited for: what they have is saved. A second one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +13,11 @@ import pandas as pd
 
 from leakmech.core.errors import LeakmechError, RunDirectoryError
 from leakmech.core.store import read_json
-from leakmech.core.tables import read_table, write_table
+from leakmech.core.tables import write_table
 from leakmech.reports.cells import estimate, number, signed
 from leakmech.reports.tables import Table
 from leakmech.runs.directory import RunDirectory, RunRecord
+from leakmech.runs.result import Result
 from leakmech.studies.sweep.spec import text_of
 
 SWEEP_FILE = "sweep.json"
@@ -85,7 +87,7 @@ def read_record(root: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class SweepResult:
+class SweepResult(Result):
     """A sweep and the states of its cells.
 
     Attributes
@@ -95,9 +97,6 @@ class SweepResult:
     summary
         What ``sweep.json`` holds: study, axes, threads, cells of the last grid, and former ones.
     """
-
-    path: Path
-    summary: Mapping[str, Any]
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -120,16 +119,12 @@ class SweepResult:
     @property
     def n_failed(self) -> int:
         """How many cells failed."""
-        return int((self.cells["state"] == "failed").sum())
+        return self.cells["state"].tolist().count("failed")
 
     @property
     def complete(self) -> bool:
         """Whether all cells are done."""
         return bool((self.cells["state"] == "done").all())
-
-    def table(self, name: str) -> pd.DataFrame:
-        """``tables/<name>.csv``: ``sweep`` has the numbers of all finished cells, former ones too."""
-        return read_table(self.path / "tables" / f"{name}.csv")
 
     def tables(self) -> list[Table]:
         """Cells with their main numbers; of many, those that are not done come first and the others are cut."""
@@ -144,17 +139,10 @@ class SweepResult:
             told = row["told"][:_TOLD]
             rows.append((*(row[axis] for axis in self.summary["axes"]), row["state"], *numbers, told))
         header = (*self.summary["axes"], "state", *wanted, "told")
-        counts = ", ".join(f"{n} {state}" for state, n in self.cells["state"].value_counts().items())
+        counts = ", ".join(f"{n} {state}" for state, n in Counter(self.cells["state"].tolist()).most_common())
         cut = f"; {len(self.cells) - len(rows)} cells are not shown" if len(rows) < len(self.cells) else ""
         notes = [f"{counts}{cut}; tables/sweep.csv has the numbers of all finished cells"]
         return [Table(f"Sweep of `leakmech {self.summary['study']}`", header, rows, notes)]
-
-    def to_markdown(self) -> str:
-        """The table as GitHub-flavoured markdown."""
-        return "\n\n".join(table.to_markdown() for table in self.tables())
-
-    def _repr_html_(self) -> str:
-        return "\n".join(table.to_html() for table in self.tables())
 
     def report(self) -> Path:
         """A sweep has no page yet."""
