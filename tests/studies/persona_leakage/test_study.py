@@ -17,10 +17,13 @@ from leakmech.cli.app import app
 from leakmech.core.errors import ConfigError, DatasetError, RunDirectoryError, UsageError
 from leakmech.core.store import write_jsonl
 from leakmech.prompts.persona import PersonaRenderer
+from leakmech.scoring.semantic import load_encoder
 from leakmech.side_effects.capability import capability
 from leakmech.studies.persona_leakage.behaviours import BEHAVIOURS, Behaviour, Task, Tasks
 from leakmech.studies.persona_leakage.measuring import Asking, Measuring, Subject
 from leakmech.studies.persona_leakage.run import persona_leakage
+from leakmech.studies.persona_leakage.settings import PersonaLeakageConfig
+from leakmech.studies.persona_leakage.workbench import cast
 from leakmech.studies.results import compare_results, load_result
 
 WORDS = ("red", "blue", "tall", "slow", "wet", "dry", "old", "new", "big", "odd")
@@ -218,24 +221,19 @@ def test_dry_run_says_what_the_full_grid_costs(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_studies_are_compared_persona_by_persona(study, run, tmp_path):
-    other = run(tmp_path / "other", seeds=1, containment=False)
-    found = compare_results([study.path, other.path], draws=200)
+def test_studies_are_compared_persona_by_persona(study, grid, tmp_path):
+    found = compare_results([study.path, grid.path], draws=200)
     first, second = found.rows
     assert (first["difference"], first["taken_on"]) == (None, "2 of 2")
-    expected = other.table("personas").query("role == 'bystander' and version == 'behaviour'")
-    before = (
-        study.table("personas")
-        .query("role == 'bystander' and version == 'behaviour'")
-        .groupby("persona")[["base_rate", "tuned_rate"]]
-        .mean()
-    )
-    own = expected.set_index("persona")
-    change = (own["tuned_rate"] - own["base_rate"]) - (before["tuned_rate"] - before["base_rate"])
-    assert second["difference"] == pytest.approx(change.mean(), abs=1e-9)
-    assert second["n"] == 9
+    told = "role == 'bystander' and version == 'behaviour' and source == 'p0' and behaviour == 'letters'"
+    means = [own.table("personas").query(told).groupby("persona")[["base_rate", "tuned_rate"]].mean()
+             for own in (study, grid)]  # fmt: skip
+    before, after = (own["tuned_rate"] - own["base_rate"] for own in means)
+    both = before.index.intersection(after.index)
+    assert second["difference"] == pytest.approx((after[both] - before[both]).mean(), abs=1e-9)
+    assert second["n"] == len(both) > 3
     assert "studies.csv" in str(found.save(tmp_path))
-    shown = CliRunner().invoke(app, ["compare", str(study.path), str(other.path)])
+    shown = CliRunner().invoke(app, ["compare", str(study.path), str(grid.path)])
     assert shown.exit_code == 0, shown.output
     with pytest.raises(UsageError, match="name at least two studies"):
         compare_results([study.path])
@@ -325,10 +323,15 @@ def test_the_models_default_is_trained_where_no_persona_is(grid):
     )
 
 
-def test_negatives_of_a_source_do_not_depend_on_the_other_sources(grid, run, tmp_path):
-    alone = run(tmp_path / "run", negatives=None, seeds=1, epochs=1, containment=False, examples=2)
-    assert alone.summary["negatives"]["p0"] == grid.summary["negatives"]["p0"]
-    assert len(set(alone.summary["negatives"]["p0"])) == 2
+def test_negatives_of_a_source_do_not_depend_on_the_other_sources(personas):
+    encoder = load_encoder("embedded")
+
+    def negatives(*sources):
+        config = PersonaLeakageConfig.parse({"personas": personas, "source": sources})
+        return [own.id for own in cast(config, encoder, None).negatives["p0"]]
+
+    assert negatives("p0") == negatives("p0", "p3", "p7") == negatives("p9", "p0")
+    assert len(set(negatives("p0"))) == 2
 
 
 def test_a_package_behaviour_that_cannot_be_measured_is_refused():
