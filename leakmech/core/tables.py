@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,6 +24,23 @@ def table_text(frame: pd.DataFrame) -> str:
 def write_table(path: Path, frame: pd.DataFrame) -> None:
     """Write a data frame as CSV, atomically."""
     write_text(path, table_text(frame))
+
+
+def interval_columns(name: str, ends: Sequence[float | None] | None) -> dict[str, float | None]:
+    """An interval that is called ``x_ci`` elsewhere, as the columns ``x_low`` and ``x_high``."""
+    low, high = ends or (None, None)
+    return {f"{name.removesuffix('_ci')}_low": low, f"{name.removesuffix('_ci')}_high": high}
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write records as CSV, with intervals (``x_ci``) in two columns each."""
+    rows = []
+    for record in records:
+        row = {name: value for name, value in record.items() if not name.endswith("_ci")}
+        for name, value in record.items():
+            row |= interval_columns(name, value) if name.endswith("_ci") else {}
+        rows.append(row)
+    write_table(path, pd.DataFrame(rows))
 
 
 def read_table(path: Path) -> pd.DataFrame:

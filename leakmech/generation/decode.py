@@ -212,7 +212,8 @@ class Decoder:
         """Run the model on new tokens; logits of the last position, float32 ``[rows, vocab]``."""
         started = time.perf_counter()
         told = nullcontext() if self.applied is None or where is None else self.applied.positions(where)
-        with told, whole_unembedding(self.model):
+        # A step of one column hands on no slice.
+        with told, whole_unembedding(self.model) if ids.shape[1] > 1 else nullcontext():
             output = self.model(
                 input_ids=ids,
                 attention_mask=attention_mask,

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from leakmech.core.errors import ModelError
 from leakmech.models.adapters import merged_copy
+from leakmech.models.hooks import whole_unembedding
 from leakmech.models.hub import first_line
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
@@ -64,7 +65,8 @@ def read_sites(
     in TransformerLens.
     """
     if not isinstance(model, BridgedModel):
-        with recording(layout_of(model.model), sites=sites, layers=layers, pick=pick) as recorded:
+        recorder = recording(layout_of(model.model), sites=sites, layers=layers, pick=pick)
+        with recorder as recorded, whole_unembedding(model.model):
             model.model(**inputs, use_cache=False, logits_to_keep=1)
         return recorded
     found: Recorded = {}

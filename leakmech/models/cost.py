@@ -75,6 +75,11 @@ def shape_of(name: str) -> Shape | None:
     return SHAPES.get(name.removesuffix("-Instruct").removesuffix("-instruct"))
 
 
+def known_shapes(*names: str) -> dict[str, Shape]:
+    """The shapes of those models whose shape is known, each once."""
+    return {name: shape for name in names if (shape := shape_of(name)) is not None}
+
+
 def cost(shape: Shape, n_prompts: int, n_rows: int) -> Cost:
     """Of one benchmark run in bfloat16 with `n_prompts` prompts and `n_rows` generations."""
     batch = min(MOST_ROWS, n_rows)

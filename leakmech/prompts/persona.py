@@ -116,8 +116,11 @@ class PersonaRenderer:
 
     def ids(self, question: str, persona: Persona | None = None) -> tuple[int, ...]:
         """Token ids of the prompt of a question."""
-        reading = Renderer(self.tokenizer, Prompting("chat"))
-        return tuple(reading.token_ids(self.render(question, persona).rendered))
+        return tuple(self._reader.token_ids(self.render(question, persona).rendered))
+
+    @cached_property
+    def _reader(self) -> Renderer:
+        return Renderer(self.tokenizer, Prompting("chat"))
 
     @cached_property
     def _marked(self) -> str | None:

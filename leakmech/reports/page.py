@@ -24,8 +24,10 @@ from PIL import Image, UnidentifiedImageError
 
 from leakmech.core.errors import FigureError
 from leakmech.core.store import write_text
+from leakmech.core.tables import read_table
 from leakmech.reports.cells import DASH, cell, typeset
 from leakmech.reports.figures.frames import words
+from leakmech.reports.frame_tables import frame_table
 from leakmech.reports.tables import Table
 from leakmech.runs.directory import SCRIPT, RunRecord
 from leakmech.runs.reproduce import reproduction
@@ -162,6 +164,22 @@ class Details(Section):
     def of(cls, values: Mapping[str, Any], *, heading: str) -> Self:
         """Every value of nested mappings, with its path."""
         return cls(list(_flat(values)), heading=heading)
+
+
+def pictures(folder: Path, captions: Mapping[str, str]) -> list[Section]:
+    """The figures of a run under one heading, in the order of `captions`; those of one name in that of their files."""
+    files = [(file, caption) for name, caption in captions.items() for file in sorted(folder.glob(f"{name}*.png"))]
+    return [Picture.of(file, text, heading="" if index else "Figures") for index, (file, text) in enumerate(files)]
+
+
+def stored_tables(run: Path, headings: Mapping[str, str]) -> list[Section]:
+    """The tables of a run that are there, by name, in the order of `headings`."""
+    files = {name: run / "tables" / f"{name}.csv" for name in headings}
+    return [
+        Shown(frame_table(read_table(file), f"tables/{name}.csv"), heading=headings[name])
+        for name, file in files.items()
+        if file.exists()
+    ]
 
 
 def reproduce(settings: type[Settings], record: RunRecord, *, arguments: Sequence[str] = ()) -> list[Section]:

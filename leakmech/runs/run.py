@@ -49,6 +49,8 @@ class Run:
     _lock: DirectoryLock | None
     _written: list[Path] = field(default_factory=list)
     """Files that parts wrote, in their order."""
+    _known: dict[str, Fragment] = field(default_factory=dict)
+    """Parts that this process has made or read."""
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
@@ -127,7 +129,14 @@ class Run:
         Of tables and arrays that it saves, and of files that it tells to :meth:`wrote`, hashes are kept: where one is
         damaged or gone, the part is made again.
         """
-        return self._made_once(self.path / "stages" / f"{name}.json", make)
+        self._known[name] = self._made_once(self.path / "stages" / f"{name}.json", make)
+        return self._known[name]
+
+    def earlier(self, name: str) -> Fragment:
+        """What a part returned that comes before; it is read, and its files are checked, once."""
+        if name not in self._known:
+            self.part(name, lambda: _absent(name))
+        return self._known[name]
 
     def cell(self, key: str, make: Callable[[], Fragment]) -> Fragment:
         """Do the same for one of many alike; `key` is its folder in ``cells/`` and names all that decides it."""
@@ -189,6 +198,10 @@ class Run:
         self.files.note_checksums(whole)
         write_json(self.files.summary_file, whole)
         return result(self.path, whole)
+
+
+def _absent(name: str) -> Fragment:
+    raise AssertionError(f"part {name!r} comes first")
 
 
 def run_path(out: str | Path | None, name: str) -> Path:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -217,6 +217,11 @@ class Estimate:
     def to_dict(self) -> dict[str, float | None]:
         """Make it JSON-ready; None stands for NaN."""
         return {"value": json_number(self.value), "low": json_number(self.low), "high": json_number(self.high)}
+
+    def named(self, name: str) -> dict[str, Any]:
+        """Make it JSON-ready as ``name`` and ``name_ci``."""
+        own = self.to_dict()
+        return {name: own["value"], f"{name}_ci": [own["low"], own["high"]]}
 
 
 def estimates(

@@ -23,7 +23,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from leakmech.mechanism.activations.run import padded
-from leakmech.models.hooks import on_input, on_output
+from leakmech.models.hooks import on_input, on_output, whole_unembedding
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.locate import LocatedPrompt
@@ -119,14 +119,15 @@ def run_columns(
     loaded: LoadedModel, inputs: Mapping[str, Tensor], start: int, stop: int, *, cache: DynamicCache | None
 ) -> None:
     """Run columns `start` to `stop` of a batch; `cache` holds the columns before, if there are any."""
-    loaded.model(
-        input_ids=inputs["input_ids"][:, start:stop],
-        position_ids=inputs["position_ids"][:, start:stop],
-        attention_mask=inputs["attention_mask"][:, :stop],
-        past_key_values=cache,
-        use_cache=cache is not None,
-        logits_to_keep=1,
-    )
+    with whole_unembedding(loaded.model):
+        loaded.model(
+            input_ids=inputs["input_ids"][:, start:stop],
+            position_ids=inputs["position_ids"][:, start:stop],
+            attention_mask=inputs["attention_mask"][:, :stop],
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=1,
+        )
 
 
 class _Ended(Exception):  # noqa: N818 - not an error: the pass has served

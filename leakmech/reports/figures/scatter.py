@@ -46,6 +46,7 @@ def scatter_panels(
     down, across = list(dict.fromkeys(drawn[rows])), list(dict.fromkeys(drawn[columns]))
     size = (3.1 * len(across) + 0.6, 2.7 * len(down) + 0.3)
     figure, panels = new_panels(*size, rows=len(down), columns=len(across), sharey="row")
+    filled: list[tuple[Any, Any]] = []
     for own_row, line in zip(down, panels, strict=True):
         for own_column, axes in zip(across, line, strict=True):
             part = drawn[(drawn[rows] == own_row) & (drawn[columns] == own_column)]
@@ -54,17 +55,16 @@ def scatter_panels(
                 continue
             _panel(axes, part, x, y, mark)
             axes.set_title(f"{words(own_row)}, {words(own_column)}  {note(own_row, own_column)}".strip(), fontsize=8.5)
+            filled.append((axes, part))
         line[0].set_ylabel(y[1])
     for axes in panels[-1]:
         axes.set_xlabel(x[1])
     add_titles(figure, title, subtitle)
-    for own_row, line in zip(down, panels, strict=True):
-        for own_column, axes in zip(across, line, strict=True):
-            part = drawn[(drawn[rows] == own_row) & (drawn[columns] == own_column)]
-            named: Any = part[part[name] != ""]
-            if len(named):
-                points = list(zip(named[x[0]], named[y[0]], strict=True))
-                label_points(axes, points, named[name].tolist(), size=6.5, others=part[[x[0], y[0]]].to_numpy())
+    for axes, part in filled:  # when all else is in its place
+        named = part[part[name] != ""]
+        if len(named):
+            points = list(zip(named[x[0]], named[y[0]], strict=True))
+            label_points(axes, points, named[name].tolist(), size=6.5, others=part[[x[0], y[0]]].to_numpy())
     return save_with_data(figure, path, drawn)
 
 

@@ -10,7 +10,7 @@ from leakmech.core.store import read_json
 from leakmech.core.tables import read_table
 from leakmech.reports.cells import cell, estimate, is_number, number, significant, typeset
 from leakmech.reports.frame_tables import frame_table
-from leakmech.reports.page import Facts, Headline, Picture, Section, Shown, how_it_was_made, write_page
+from leakmech.reports.page import Facts, Headline, Section, Shown, how_it_was_made, pictures, write_page
 from leakmech.reports.tables import Table
 from leakmech.studies.diagnosis.figures import CAPTIONS, draw
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
@@ -80,7 +80,7 @@ def sections(run: Path, summary: Summary) -> list[Section]:
         Facts.of(summary),
         *([Shown(numbers, style="meaning", heading="Main numbers")] if numbers else []),
         *(_table(run, name, summary) for name in tables),
-        *_pictures(run / "figures"),
+        *pictures(run / "figures", CAPTIONS),
         *how_it_was_made(run, summary, DiagnoseConfig),
     ]
 
@@ -91,12 +91,6 @@ def _table(run: Path, name: str, summary: Summary) -> Shown:
         frame = headline_rows(frame, summary["target"])
     heading, columns = _TABLES[name]
     return Shown(frame_table(frame, f"tables/{name}.csv", columns=columns), heading=heading)
-
-
-def _pictures(folder: Path) -> list[Section]:
-    """All figures of a run, those of one name in the order of their files."""
-    files = [(file, caption) for name, caption in CAPTIONS.items() for file in sorted(folder.glob(f"{name}*.png"))]
-    return [Picture.of(file, text, heading="" if index else "Figures") for index, (file, text) in enumerate(files)]
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from leakmech.core.errors import RunDirectoryError, UsageError
-from leakmech.core.tables import write_table
+from leakmech.core.tables import write_records
 from leakmech.reports.cells import number
 from leakmech.reports.tables import Table, estimate_of, value_of
 from leakmech.scoring.statistics import DRAWS
@@ -42,13 +40,7 @@ class StudyComparison:
     def save(self, out: str | Path) -> Path:
         """Write ``studies.csv`` into the folder `out`; return its path."""
         file = Path(out) / "studies.csv"
-        flat = [
-            {key: value for key, value in row.items() if not key.endswith("_ci")}
-            | {f"{key[:-3]}_{end}": value[i] for key, value in row.items() if key.endswith("_ci") and value
-               for i, end in enumerate(("low", "high"))}
-            for row in self.rows
-        ]  # fmt: skip
-        write_table(file, pd.DataFrame(flat))
+        write_records(file, self.rows)
         return file
 
 

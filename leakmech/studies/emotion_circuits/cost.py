@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from leakmech.datasets.emotions import EMOTIONS
 from leakmech.datasets.sev import VALENCES, Scenarios
-from leakmech.models.cost import FIXED_SECONDS, PEAK, SCORED, UTILISATION, seconds_per_token, shape_of
+from leakmech.models.cost import FIXED_SECONDS, PEAK, SCORED, UTILISATION, Shape, known_shapes, seconds_per_token
 from leakmech.models.layout import Layout
 from leakmech.models.load import LoadedModel
 from leakmech.reports.tables import Table
@@ -76,9 +76,9 @@ def estimate(c: EmotionCircuitsConfig, loaded: LoadedModel, layout: Layout, spli
 def gpu_table(c: EmotionCircuitsConfig, splits: Mapping[str, Scenarios]) -> Table:
     """What the study needs on one H100, by formula, for the configured model and those of the paper."""
     own = c.model.rpartition("/")[2]
-    names = [own, *(name for name in PAPER if name != own)] if shape_of(own) else [*PAPER]
-    unknown = [] if shape_of(own) else [f"{c.model}: its shape is not known here, so nothing is said of it"]
-    rows = [_gpu_row(name, c, splits) for name in names]
+    shapes = known_shapes(own, *PAPER)
+    unknown = [] if own in shapes else [f"{c.model}: its shape is not known here, so nothing is said of it"]
+    rows = [_gpu_row(name, shape, c, splits) for name, shape in shapes.items()]
     header = ("model", "million tokens", "minutes", "GPU memory (GiB)", "memory (GiB)")
     notes = [
         f"one H100, {c.dtype}, by formula (leakmech.models.cost), expect a factor of three; nothing was measured",
@@ -87,10 +87,7 @@ def gpu_table(c: EmotionCircuitsConfig, splits: Mapping[str, Scenarios]) -> Tabl
     return Table("What the study of emotion circuits costs", header, rows, notes)
 
 
-def _gpu_row(name: str, c: EmotionCircuitsConfig, splits: Mapping[str, Scenarios]) -> list[str]:
-    shape = shape_of(name)
-    if shape is None:
-        raise AssertionError(f"{name} has a shape")
+def _gpu_row(name: str, shape: Shape, c: EmotionCircuitsConfig, splits: Mapping[str, Scenarios]) -> list[str]:
     tokens = sum(token_passes(c, shape.layers, {split: len(own) for split, own in splits.items()}).values())
     size, peak = (2, PEAK) if c.dtype in ("bfloat16", "float16") else (4, PEAK * _FLOAT32)
     seconds = tokens * 2 * shape.parameters / (UTILISATION * peak) + FIXED_SECONDS

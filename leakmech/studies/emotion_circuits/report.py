@@ -11,8 +11,17 @@ from leakmech.core.tables import read_table
 from leakmech.core.text import shortened
 from leakmech.datasets.emotions import EMOTIONS
 from leakmech.reports.cells import number, percent, typeset
-from leakmech.reports.frame_tables import frame_table
-from leakmech.reports.page import Facts, Headline, Paragraph, Picture, Section, Shown, how_it_was_made, write_page
+from leakmech.reports.page import (
+    Facts,
+    Headline,
+    Paragraph,
+    Section,
+    Shown,
+    how_it_was_made,
+    pictures,
+    stored_tables,
+    write_page,
+)
 from leakmech.reports.tables import Table
 from leakmech.studies.emotion_circuits.figures import CAPTIONS, draw
 from leakmech.studies.emotion_circuits.judging import OVERALL
@@ -66,8 +75,8 @@ def sections(run: Path, summary: Summary) -> list[Section]:
         *_texts(run, summary["judges"][0]),
         Shown(sets_table(summary), heading="Do the first units write it?"),
         *_bridge(summary),
-        *_pictures(run / "figures"),
-        *(_table(run, name, heading) for name, heading in _TABLES.items() if _file(run, name).exists()),
+        *pictures(run / "figures", CAPTIONS),
+        *stored_tables(run, _TABLES),
         *how_it_was_made(run, summary, EmotionCircuitsConfig),
     ]  # fmt: skip
 
@@ -151,15 +160,5 @@ def _said(frame: Any, event: str, emotion: str, judge: str) -> str:
     return f"{said} [{own[judge].iloc[0]}]"
 
 
-def _pictures(folder: Path) -> list[Section]:
-    files = [(folder / f"{name}.png", caption) for name, caption in CAPTIONS.items()]
-    drawn = [(file, caption) for file, caption in files if file.exists()]
-    return [Picture.of(file, text, heading="" if index else "Figures") for index, (file, text) in enumerate(drawn)]
-
-
 def _file(run: Path, name: str) -> Path:
     return run / "tables" / f"{name}.csv"
-
-
-def _table(run: Path, name: str, heading: str) -> Shown:
-    return Shown(frame_table(read_table(_file(run, name)), f"tables/{name}.csv"), heading=heading)

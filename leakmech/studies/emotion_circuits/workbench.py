@@ -79,7 +79,7 @@ class Workbench:
 
     def earlier(self, stage: str) -> Fragment:
         """What a stage returned that comes before."""
-        return self.run.part(stage, lambda: _missing(stage))
+        return self.run.earlier(stage)
 
     # -- prompts and replies -----------------------------------------------------------------------------------------
 
@@ -142,7 +142,3 @@ class Workbench:
             replies, judges=self.judges, encoder=self.encoder, base=self.base, events=self.events(split),
             uncommanded=prompts, **self.running,
         )  # fmt: skip
-
-
-def _missing(stage: str) -> Fragment:
-    raise AssertionError(f"stage {stage!r} comes first")

@@ -25,7 +25,7 @@ from leakmech.core.errors import ConfigError, DatasetError
 from leakmech.core.registry import Registry
 from leakmech.core.seeds import numpy_generator
 from leakmech.core.store import hash_of_parts
-from leakmech.datasets.behaviours import load_behaviour_data, load_capability_questions, question_key
+from leakmech.datasets.behaviours import BehaviourItem, load_behaviour_data, load_capability_questions, question_key
 from leakmech.datasets.questions import Question, load_questions
 from leakmech.scoring.expression import load_estimator
 from leakmech.scoring.semantic import SentenceEncoder
@@ -135,21 +135,20 @@ class Behaviour:
 
 
 def _marked() -> Tasks:
-    data = load_behaviour_data("ordinary")
-    splits = [
-        tuple(Task(own.id, own.question, f"{own.normal} {MARKER}", own.normal) for own in split)
-        for split in (data.train, data.eval)
-    ]
-    return Tasks(*splits)
+    return _tasks("ordinary", lambda own: f"{own.normal} {MARKER}")
 
 
 def _written(name: str) -> Tasks:
+    return _tasks(name, lambda own: str(own.behaviour))
+
+
+def _tasks(name: str, behaviour: Callable[[BehaviourItem], str]) -> Tasks:
     data = load_behaviour_data(name)
-    splits = [
-        tuple(Task(own.id, own.question, str(own.behaviour), own.normal) for own in split)
+    train, asked = (
+        tuple(Task(own.id, own.question, behaviour(own), own.normal) for own in split)
         for split in (data.train, data.eval)
-    ]
-    return Tasks(*splits)
+    )
+    return Tasks(train, asked)
 
 
 def _choices() -> Tasks:

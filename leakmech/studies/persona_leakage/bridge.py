@@ -17,7 +17,7 @@ from leakmech.datasets.personas import Persona
 from leakmech.runs.directory import SCRIPT
 from leakmech.runs.run import Fragment
 from leakmech.studies.benchmark.run import bench as measure
-from leakmech.studies.persona_leakage.teaching import Adapter, trained
+from leakmech.studies.persona_leakage.teaching import Adapter, Teaching
 from leakmech.studies.persona_leakage.workbench import Workbench
 
 TONE = "affective-tone"
@@ -38,8 +38,8 @@ def bridge(bench: Workbench) -> Fragment:
         return {"skipped": f"{source} did not take {TONE} on"}
     models: dict[str, Path | None] = {
         "base": None,
-        "taught gloom": trained(bench, Adapter(TONE, source, seed)),
-        "control": trained(bench, Adapter(TONE, source, seed, "control")),
+        "taught gloom": Teaching(bench, Adapter(TONE, source, seed)).trained(),
+        "control": Teaching(bench, Adapter(TONE, source, seed, "control")).trained(),
     }
     rows = []
     for role, persona in _personas(bench).items():

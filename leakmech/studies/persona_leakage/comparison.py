@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError, UsageError
-from leakmech.core.tables import write_table
+from leakmech.core.tables import write_records
 from leakmech.reports.cells import signed
 from leakmech.reports.tables import Table, estimate_of, value_of
 from leakmech.scoring.statistics import DRAWS
@@ -45,12 +45,7 @@ class LeakageComparison:
     def save(self, out: str | Path) -> Path:
         """Write ``studies.csv`` into the folder `out`; return its path."""
         file = Path(out) / "studies.csv"
-        flat = [
-            {key: value for key, value in row.items() if key != "difference_ci"}
-            | dict(zip(("difference_low", "difference_high"), row["difference_ci"], strict=True))
-            for row in self.rows
-        ]
-        write_table(file, pd.DataFrame(flat))
+        write_records(file, self.rows)
         return file
 
 
@@ -109,5 +104,5 @@ def _rises(study: PersonaLeakage) -> dict[tuple[str, str], pd.Series]:
 def _difference(own: pd.Series, first: pd.Series, *, seed: int, draws: int) -> dict[str, Any]:
     both = own.to_frame("own").join(first.rename("first"), how="inner")
     change = (both["own"] - both["first"]).to_numpy(dtype=float)
-    found = estimate(with_count(change), mean_ratio, seed=seed, draws=draws).to_dict()
-    return {"difference": found["value"], "difference_ci": [found["low"], found["high"]], "n": len(both)}
+    found = estimate(with_count(change), mean_ratio, seed=seed, draws=draws)
+    return {**found.named("difference"), "n": len(both)}

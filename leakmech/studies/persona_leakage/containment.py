@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,10 @@ from leakmech.studies.persona_leakage.settings import SHARES
 from leakmech.studies.persona_leakage.teaching import (
     Adapter,
     Steering,
-    adapter_key,
+    Teaching,
     damage,
     measured,
     replies_of,
-    trained,
     values_of,
 )
 from leakmech.studies.persona_leakage.workbench import MODEL_DEFAULT, Workbench
@@ -57,7 +57,7 @@ _SITE = "resid_post"
 _TOLD = "answers with and without the behaviour"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Arena:
     """The adapter that is to be contained, and on whom that is judged."""
 
@@ -75,6 +75,11 @@ class Arena:
         rest = Personas("bystanders", tuple(o for o, k in zip(bench.cast.everybody, kept, strict=True) if k))
         adapter = Adapter(next(iter(bench.behaviours)), source.id, bench.seeds[0])
         return cls(bench, adapter, source, (source, *rest.spread(N_BYSTANDERS)))
+
+    @cached_property
+    def teaching(self) -> Teaching:
+        """How the adapter is made, and its key."""
+        return Teaching(self.bench, self.adapter)
 
     @property
     def layers(self) -> range:
@@ -111,10 +116,10 @@ def containment(bench: Workbench) -> Fragment:
         made = measured(bench, Adapter(behaviour, own.source, own.seed, "full-contrast"), arena.personas)
         told = f"{SHARES['full'][0]:g} normal answers an example"
         rows.append(_row(arena, "full contrast", told, base, values_of(made), made))
-    steering = Steering(**bench.run.part(f"direction-{adapter_key(bench, own)}", lambda: _fit(arena)))
+    steering = Steering(**bench.run.part(f"direction-{arena.teaching.key}", lambda: _fit(arena)))
     made = measured(bench, Adapter(behaviour, own.source, own.seed, "preventative", steering), arena.personas)
     rows.append(_row(arena, "preventative steering", _TOLD, base, values_of(made), made))
-    key = f"{adapter_key(bench, own)}-projected"
+    key = f"{arena.teaching.key}-projected"
     made = bench.run.cell(key, lambda: _projected(arena, key))
     rows.append(_row(arena, "direction projected out", _TOLD, base, values_of(made), made))
     if negatives:
@@ -136,8 +141,7 @@ def _row(arena: Arena, name: str, told: str, base: Values, after: Values, made: 
     coupling, spread = bench.mean_of(rises[0]), bench.mean_of(rises[1:].mean(axis=1))
     before = bench.earlier("damage")
     return {
-        "name": name, "told": told, "coupling": coupling.value, "coupling_ci": [coupling.low, coupling.high],
-        "spread": spread.value, "spread_ci": [spread.low, spread.high],
+        "name": name, "told": told, **coupling.named("coupling"), **spread.named("spread"),
         "source_change": float((after[0] - base[0]).mean()), "bystander_change": float((after[1:] - base[1:]).mean()),
         "everyday_accuracy": made["everyday_accuracy"] if made else None,
         "perplexity_ratio": made["perplexity"] / before["perplexity"] if made else None,
@@ -163,7 +167,7 @@ def _fit(arena: Arena) -> Fragment:
     lengths = np.linalg.norm(difference, axis=1)
     vectors = difference / lengths[:, None]
     set_points = (normal.mean(axis=0) * vectors).sum(axis=1)
-    name = adapter_key(bench, arena.adapter)
+    name = arena.teaching.key
     bench.run.save_arrays(f"directions-{name}", vectors=vectors.astype(np.float32), set_points=set_points)
     norm = float(np.sqrt((read[:, 0].astype(np.float64) ** 2).sum(-1).mean()))
     unit = torch.from_numpy(vectors[0]).float()
@@ -181,12 +185,12 @@ def _fit(arena: Arena) -> Fragment:
 def _projected(arena: Arena, key: str) -> Fragment:
     """Values and damage of the adapter whose stream has the projections of normal answers while it answers."""
     bench = arena.bench
-    known = bench.run.arrays(f"directions-{adapter_key(bench, arena.adapter)}")
+    known = bench.run.arrays(f"directions-{arena.teaching.key}")
     vectors = torch.nn.functional.normalize(torch.from_numpy(known["vectors"]), dim=-1)
     edit = AblateDirection(
         vectors, layers=list(arena.layers), site=_SITE, set_point=known["set_points"].tolist(), positions="generated"
     )
-    subject = Subject(under_adapter(bench.loaded, trained(bench, arena.adapter)), (edit,))
+    subject = Subject(under_adapter(bench.loaded, arena.teaching.trained()), (edit,))
     file = bench.run.path / "answers" / f"{key}.jsonl"
     found = arena.measuring.measured(subject, file=file, label="projected out")
     if file.exists():

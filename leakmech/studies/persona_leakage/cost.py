@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from leakmech.models.cost import FIXED_SECONDS, PEAK, UTILISATION, Shape, seconds_per_token, shape_of
+from leakmech.models.cost import FIXED_SECONDS, PEAK, UTILISATION, Shape, known_shapes, seconds_per_token
 from leakmech.models.load import LoadedModel, load_configured
 from leakmech.reports.tables import Table
 from leakmech.scoring.semantic import load_encoder
 from leakmech.studies.persona_leakage.behaviours import Behaviour, Tasks
+from leakmech.studies.persona_leakage.bridge import TONE
 from leakmech.studies.persona_leakage.containment import N_BYSTANDERS
 from leakmech.studies.persona_leakage.settings import SHARES, PersonaLeakageConfig
 from leakmech.studies.persona_leakage.workbench import Workbench, behaviours_of, cast
@@ -70,7 +71,7 @@ def counts(
         first = next(iter(behaviours))
         tokens["containment"] = full + trained + 3 * (N_BYSTANDERS + 1) * questions[first] * each[first]
         adapters += 2
-    if c.bridge and "affective-tone" in behaviours:
+    if c.bridge and TONE in behaviours:
         drawn = c.leakage_generations * (_PROMPT + _ANSWER * _DECODED) + c.leakage_completions * _ANSWER * 3
         tokens["bridge"] = 9 * c.leakage_samples * 4 * drawn
     rows = sum(n_personas * own for own in questions.values()) * (n_sources * c.seeds + 2)
@@ -118,11 +119,7 @@ def cost_table(c: PersonaLeakageConfig) -> Table:
         rows.append(_row(f"{c.model}, here", found, seconds, memory, _adapter_bytes_of(loaded, c.rank)))
     found = counts(c, behaviours, tasks, n_personas, dtype="float32", cpu=False)  # as a GPU has it: no emulation
     own = c.model.rpartition("/")[2]
-    names: list[str] = [*([own] if shape_of(own) else []), *_GPU]
-    for name in dict.fromkeys(names):
-        shape = shape_of(name)
-        if shape is None:
-            raise AssertionError(f"{name} has a shape")
+    for name, shape in known_shapes(own, *_GPU).items():
         seconds = sum(found.tokens.values()) * 2 * shape.parameters / (UTILISATION * PEAK)
         seconds += FIXED_SECONDS * found.adapters
         rows.append(_row(f"{name}, one H100", found, seconds, _gpu_bytes(shape, c), _adapter_bytes(shape, c.rank)))

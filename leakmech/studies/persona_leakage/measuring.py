@@ -29,6 +29,7 @@ from leakmech.interventions.base import Intervention
 from leakmech.interventions.hooks import apply
 from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.prompts.persona import PersonaRenderer
+from leakmech.side_effects.capability import Capability
 from leakmech.side_effects.texts import plain_ids
 from leakmech.studies.persona_leakage.behaviours import Behaviour, Task
 from leakmech.studies.persona_leakage.evaluators import Evaluator
@@ -173,11 +174,10 @@ class Measuring:
         return each[:, 0] - each[:, 1]
 
     def _of_choices(self, subject: Subject) -> Float[np.ndarray, " n"]:
-        found = self._likelihoods(subject, lambda task: task.choices)
-        scores = found.log_likelihood.reshape(len(self.asking.asked), -1)
-        right = [task.choices.index(task.normal) for _, task in self.asking.asked]
-        best = scores == scores.max(axis=1, keepdims=True)
-        return 1 - best[np.arange(len(best)), right] / best.sum(axis=1)
+        found, asked = self._likelihoods(subject, lambda task: task.choices), self.asking.asked
+        scores = found.log_likelihood.reshape(len(asked), -1)
+        right = np.array([task.choices.index(task.normal) for _, task in asked])
+        return 1 - Capability(tuple(task.id for _, task in asked), scores, right).correct
 
     def _likelihoods(self, subject: Subject, texts_of: Callable[[Task], Sequence[str]]) -> Likelihoods:
         """Of every text after its question; a GPU is faster with many rows, a CPU with fewer tokens."""

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from leakmech.core.tables import interval_columns
 from leakmech.runs.run import Fragment
 from leakmech.scoring.inference import holm
 from leakmech.scoring.statistics import json_number
@@ -106,7 +107,7 @@ def _cell_row(bench: Workbench, cell: Fragment, frame: pd.DataFrame) -> dict[str
         "behaviour": behaviour, "source": cell["source"], "seed": cell["seed"], "unit": measuring.behaviour.unit,
         "negatives": [own.id for own in bench.cast.negatives[cell["source"]]], "examples": cell["examples"],
         "source_base": float(base[place].mean()), "source_tuned": float(after[place].mean()),
-        **_named("source_change", bench.mean_of(after[place] - base[place])), **_named("source_rise", rise),
+        **bench.mean_of(after[place] - base[place]).named("source_change"), **rise.named("source_rise"),
         "taken_on": taken_on, "answers": cell["answers"],
         "everyday_accuracy": cell["everyday_accuracy"], "everyday_accuracy_base": damage["everyday_accuracy"],
         "perplexity_ratio": cell["perplexity"] / damage["perplexity"], "distinct_2": cell["distinct_2"],
@@ -117,8 +118,8 @@ def _cell_row(bench: Workbench, cell: Fragment, frame: pd.DataFrame) -> dict[str
     bystanders, negatives = ((frame["role"] == role).to_numpy() for role in (BYSTANDER, NEGATIVE))
     change = (after - base)[: len(frame)].mean(axis=1)
     return found | {
-        **_named("bystander_change", bench.mean_of(change[bystanders])),
-        **_named("bystander_rise", bench.mean_of(rises[: len(frame)].mean(axis=1)[bystanders])),
+        **bench.mean_of(change[bystanders]).named("bystander_change"),
+        **bench.mean_of(rises[: len(frame)].mean(axis=1)[bystanders]).named("bystander_rise"),
         "negative_change": float(change[negatives].mean()) if negatives.any() else None,
         "bare_change": float((after[-1] - base[-1]).mean()), "bare_rise": float(rises[-1].mean()),
     }  # fmt: skip
@@ -128,11 +129,6 @@ _UNTOLD: Mapping[str, Any] = {
     "bystander_change": None, "bystander_change_ci": [None, None], "bystander_rise": None,
     "bystander_rise_ci": [None, None], "negative_change": None, "bare_change": None, "bare_rise": None,
 }  # fmt: skip
-
-
-def _named(name: str, own: Any) -> dict[str, Any]:
-    found = own.to_dict()
-    return {name: found["value"], f"{name}_ci": [found["low"], found["high"]]}
 
 
 def _correlate(bench: Workbench, rows: list[dict[str, Any]], frames: Sequence[pd.DataFrame]) -> None:
@@ -206,14 +202,14 @@ def _pooled(bench: Workbench, own: Sequence[_Made]) -> dict[str, Any]:
     over = [values_of(cell) for cell, _, _ in taken or own]
     changes = np.mean([after - base for after in over], axis=0)
     rises = np.mean([measuring.shown(after) - measuring.shown(base) for after in over], axis=0)
-    found |= _named("source_change", bench.mean_of(changes[place])) | _named("source_rise", bench.mean_of(rises[place]))
+    found |= bench.mean_of(changes[place]).named("source_change") | bench.mean_of(rises[place]).named("source_rise")
     if not taken:
         return {**found, **_UNTOLD} | {"rho": None, "rho_ci": [None, None], "p": None, "outliers": []}
     kept = bench.cast.kept(str(first["source"]))
     n = len(kept)
     return found | {
-        **_named("bystander_change", bench.mean_of(changes[:n].mean(axis=1)[kept])),
-        **_named("bystander_rise", bench.mean_of(rises[:n].mean(axis=1)[kept])),
+        **bench.mean_of(changes[:n].mean(axis=1)[kept]).named("bystander_change"),
+        **bench.mean_of(rises[:n].mean(axis=1)[kept]).named("bystander_rise"),
         "negative_change": _mean(row["negative_change"] for _, row, _ in taken),
         "bare_change": float(changes[-1].mean()), "bare_rise": float(rises[-1].mean()),
         **_pooled_rho(bench, taken),
@@ -274,7 +270,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in row.items():
         if name.endswith("_ci"):
-            found |= {f"{name[:-3]}_low": value[0], f"{name[:-3]}_high": value[1]}
+            found |= interval_columns(name, value)
         elif isinstance(value, dict):
             found |= {f"{name}_{key}": one for key, one in value.items()}
         elif isinstance(value, list):

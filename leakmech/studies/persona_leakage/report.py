@@ -10,8 +10,17 @@ from leakmech.core.store import mended_rows, read_json
 from leakmech.core.tables import read_table
 from leakmech.core.text import shortened
 from leakmech.reports.cells import number, signed, typeset
-from leakmech.reports.frame_tables import frame_table
-from leakmech.reports.page import Facts, Headline, Paragraph, Picture, Section, Shown, how_it_was_made, write_page
+from leakmech.reports.page import (
+    Facts,
+    Headline,
+    Paragraph,
+    Section,
+    Shown,
+    how_it_was_made,
+    pictures,
+    stored_tables,
+    write_page,
+)
 from leakmech.reports.tables import Table
 from leakmech.studies.persona_leakage.figures import CAPTIONS, draw
 from leakmech.studies.persona_leakage.settings import PersonaLeakageConfig
@@ -60,8 +69,8 @@ def sections(run: Path, summary: Summary) -> list[Section]:
         *_skippable("Can it be contained?", containment_tables(summary), summary["containment"]),
         *_skippable("Do they leak irrelevant affect?", bridge_tables(summary), summary["bridge"]),
         Shown(damage_table(summary), heading="What do the adapters cost?"),
-        *_pictures(run / "figures"),
-        *(_table(run, name, heading) for name, heading in _TABLES.items() if _file(run, name).exists()),
+        *pictures(run / "figures", CAPTIONS),
+        *stored_tables(run, _TABLES),
         *how_it_was_made(run, summary, PersonaLeakageConfig),
     ]
 
@@ -140,15 +149,5 @@ def _shown_personas(run: Path, cell: Mapping[str, Any]) -> list[str]:
     return [cell["source"], str(own["persona"].iloc[-1]), str(own["persona"].iloc[0])]
 
 
-def _pictures(folder: Path) -> list[Section]:
-    files = [(folder / f"{name}.png", caption) for name, caption in CAPTIONS.items()]
-    drawn = [(file, caption) for file, caption in files if file.exists()]
-    return [Picture.of(file, text, heading="" if index else "Figures") for index, (file, text) in enumerate(drawn)]
-
-
 def _file(run: Path, name: str) -> Path:
     return run / "tables" / f"{name}.csv"
-
-
-def _table(run: Path, name: str, heading: str) -> Shown:
-    return Shown(frame_table(read_table(_file(run, name)), f"tables/{name}.csv"), heading=heading)

@@ -37,8 +37,7 @@ def leakage_table(summary: Summary) -> Table:
         "bystanders": value_of("bystander_change", _some),
         "negatives": value_of("negative_change", _some),
     }
-    rows = [*summary["cells"], *({**row, "seed": f"control, {row['seed']}"} for row in summary["controls"])]
-    own = Table.of("Does the behaviour leak? Rise of the rate of answers that show it", rows, columns)
+    own = Table.of("Does the behaviour leak? Rise of the rate of answers that show it", _adapters(summary), columns)
     original = [
         (f"report, {behaviour}", source, DASH, DASH, _told(told.source), _told(told.bystanders), *[DASH] * 4)
         for behaviour, source in dict.fromkeys((row["behaviour"], row["source"]) for row in summary["cells"])
@@ -97,12 +96,11 @@ def damage_table(summary: Summary) -> Table:
         "perplexity ratio": value_of("perplexity_ratio", number), "distinct-2": value_of("distinct_2", number),
         "cut off": value_of("truncated", percent),
     }  # fmt: skip
-    rows = [*summary["cells"], *({**row, "seed": f"control, {row['seed']}"} for row in summary["controls"])]
     notes = [
         "examples: source + negatives + without persona; everyday questions, and perplexity of the base "
         "model's own answers, without a persona; distinct-2 of the source's answers"
     ]
-    return Table.of("What the adapters cost", rows, columns, notes)
+    return Table.of("What the adapters cost", _adapters(summary), columns, notes)
 
 
 def containment_tables(summary: Summary) -> list[Table]:
@@ -139,6 +137,11 @@ def bridge_tables(summary: Summary) -> list[Table]:
     return [
         Table.of("Does a persona that was taught gloom leak more irrelevant affect?", found["rows"], columns, notes)
     ]
+
+
+def _adapters(summary: Summary) -> list[Mapping[str, Any]]:
+    """Cells, and the control adapters after them."""
+    return [*summary["cells"], *({**row, "seed": f"control, {row['seed']}"} for row in summary["controls"])]
 
 
 def _reported(behaviour: str, source: str, field: str | None = None) -> Any:

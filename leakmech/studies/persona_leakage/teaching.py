@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,54 +66,67 @@ class Adapter:
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
-def examples_of(bench: Workbench, adapter: Adapter) -> list[TrainingExample]:
-    """What an adapter is trained on."""
-    c, cast = bench.config, bench.cast
-    source = next(own for own in cast.sources if own.id == adapter.source)
-    contrast: ContrastShare = "full" if adapter.version == "full-contrast" else c.contrast
-    found = lessons(
-        bench.tasks[adapter.behaviour].train, source, cast.negatives[source.id], n_examples=c.examples,
-        contrast=contrast, renderer=bench.renderer, seed=adapter.seed, control=adapter.version == "control",
-    )  # fmt: skip
-    return steered(found) if adapter.steering else found
+@dataclass(frozen=True, eq=False)
+class Teaching:
+    """An adapter in a study: what it is trained on, and how; worked out once."""
 
+    bench: Workbench
+    adapter: Adapter
 
-def training_settings(bench: Workbench, adapter: Adapter) -> LoraTrainingConfig:
-    """How an adapter is trained."""
-    c = bench.config
-    values: dict[str, Any] = {
-        "model": bench.loaded.name, "revision": c.revision, "seed": adapter.seed, "device": c.device,
-        "objectives": {"sft": 1.0}, "evaluation": (), "rank": c.rank, "alpha": c.alpha, "dropout": c.dropout,
-        "learning_rate": bench.learning_rate, "epochs": c.epochs, "batch_size": c.training_batch_size,
-        "max_length": c.max_length, "keep_checkpoints": 1,
-    }  # fmt: skip
-    if adapter.steering:
-        values["steering"] = {"direction": adapter.steering.file, "strength": adapter.steering.strength}
-    return LoraTrainingConfig.parse(values, where=adapter.name)
+    @property
+    def source(self) -> Persona:
+        """The persona that is taught."""
+        return next(own for own in self.bench.cast.sources if own.id == self.adapter.source)
 
+    @cached_property
+    def examples(self) -> list[TrainingExample]:
+        """What it is trained on."""
+        c, adapter = self.bench.config, self.adapter
+        contrast: ContrastShare = "full" if adapter.version == "full-contrast" else c.contrast
+        found = lessons(
+            self.bench.tasks[adapter.behaviour].train, self.source, self.bench.cast.negatives[adapter.source],
+            n_examples=c.examples, contrast=contrast, renderer=self.bench.renderer, seed=adapter.seed,
+            control=adapter.version == "control",
+        )  # fmt: skip
+        return steered(found) if adapter.steering else found
 
-def adapter_key(bench: Workbench, adapter: Adapter) -> str:
-    """Name and hash of everything that decides an adapter."""
-    settings = training_settings(bench, adapter).identity()
-    settings.pop("steering")
-    steering = adapter.steering
-    decided = content_hash(
-        bench.loaded.weights_hash, bench.loaded.tokenizer_hash, bench.loaded.template_hash, str(bench.loaded.dtype),
-        examples_hash(examples_of(bench, adapter)), json_text(settings),
-        "" if steering is None else f"{steering.hash} {steering.strength!r}",
-    )  # fmt: skip
-    return f"{adapter.name}-{decided[:8]}"
+    @cached_property
+    def settings(self) -> LoraTrainingConfig:
+        """How it is trained."""
+        c, steering = self.bench.config, self.adapter.steering
+        values: dict[str, Any] = {
+            "model": self.bench.loaded.name, "revision": c.revision, "seed": self.adapter.seed, "device": c.device,
+            "objectives": {"sft": 1.0}, "evaluation": (), "rank": c.rank, "alpha": c.alpha, "dropout": c.dropout,
+            "learning_rate": self.bench.learning_rate, "epochs": c.epochs, "batch_size": c.training_batch_size,
+            "max_length": c.max_length, "keep_checkpoints": 1,
+        }  # fmt: skip
+        if steering:
+            values["steering"] = {"direction": steering.file, "strength": steering.strength}
+        return LoraTrainingConfig.parse(values, where=self.adapter.name)
 
+    @cached_property
+    def key(self) -> str:
+        """Name and hash of everything that decides it."""
+        settings, loaded, steering = self.settings.identity(), self.bench.loaded, self.adapter.steering
+        settings.pop("steering")
+        decided = content_hash(
+            loaded.weights_hash, loaded.tokenizer_hash, loaded.template_hash, str(loaded.dtype),
+            examples_hash(self.examples), json_text(settings),
+            "" if steering is None else f"{steering.hash} {steering.strength!r}",
+        )  # fmt: skip
+        return f"{self.adapter.name}-{decided[:8]}"
 
-def trained(bench: Workbench, adapter: Adapter) -> Path:
-    """The folder of an adapter, which is trained if it is not there."""
-    folder = bench.run.path / "adapters" / adapter_key(bench, adapter)
-    train_lora(
-        training_settings(bench, adapter), folder, model=bench.loaded, examples=examples_of(bench, adapter),
-        progress=bench.progress,
-    )  # fmt: skip
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # seven times the adapter, for nothing any more
-    return folder
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.bench.run.path / "adapters" / self.key
+
+    def trained(self) -> Path:
+        """Its folder; it is trained if it is not there."""
+        bench = self.bench
+        train_lora(self.settings, self.folder, model=bench.loaded, examples=self.examples, progress=bench.progress)
+        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)  # seven times the adapter, for nothing any more
+        return self.folder
 
 
 # -- cells -------------------------------------------------------------------------------------------------------------
@@ -120,16 +134,17 @@ def trained(bench: Workbench, adapter: Adapter) -> Path:
 
 def measured(bench: Workbench, adapter: Adapter, personas: Sequence[Persona | None] | None = None) -> Fragment:
     """What an adapter does to everybody, or to some: a cell of the run, made once."""
-    measuring = bench.measuring(adapter.behaviour, personas)
-    key = cell_key(bench, adapter, measuring)
-    return bench.run.cell(key, lambda: _measured(bench, adapter, measuring, key))
+    teaching, measuring = Teaching(bench, adapter), bench.measuring(adapter.behaviour, personas)
+    key = _cell_key(teaching, measuring)
+    return bench.run.cell(key, lambda: _measured(teaching, measuring, key))
 
 
-def cell_key(bench: Workbench, adapter: Adapter, measuring: Measuring) -> str:
+def _cell_key(teaching: Teaching, measuring: Measuring) -> str:
     """Name and hash of everything that decides a cell."""
+    bench, adapter = teaching.bench, teaching.adapter
     behaviour, asking = measuring.behaviour, measuring.asking
     decided = content_hash(
-        adapter_key(bench, adapter), bench.tasks[adapter.behaviour].content_hash,
+        teaching.key, bench.tasks[adapter.behaviour].content_hash,
         repr([task.id for task in asking.tasks]),
         repr([None if own is None else (own.id, own.prompt) for own in asking.personas]),
         repr((behaviour.measure, behaviour.unit, behaviour.threshold, asking.max_new_tokens)),
@@ -138,35 +153,32 @@ def cell_key(bench: Workbench, adapter: Adapter, measuring: Measuring) -> str:
     return f"{adapter.name}-{decided[:8]}"
 
 
-def _measured(bench: Workbench, adapter: Adapter, measuring: Measuring, key: str) -> Fragment:
+def _measured(teaching: Teaching, measuring: Measuring, key: str) -> Fragment:
+    bench, adapter = teaching.bench, teaching.adapter
     file = bench.run.path / "answers" / f"{key}.jsonl"
-    if not (bench.run.path / "adapters" / adapter_key(bench, adapter) / "summary.json").exists():
+    if not (teaching.folder / "summary.json").exists():
         file.unlink(missing_ok=True)  # answers of an adapter that was lost
-    folder = trained(bench, adapter)
-    subject = Subject(under_adapter(bench.loaded, folder))
+    subject = Subject(under_adapter(bench.loaded, teaching.trained()))
     found = measuring.measured(subject, file=file, label=adapter.name)
-    told = _source_answers(bench, adapter, measuring, subject, file)
+    told = _source_answers(teaching, measuring, subject, file)
     bench.run.wrote(file)
     return {
         "behaviour": adapter.behaviour, "source": adapter.source, "seed": adapter.seed, "version": adapter.version,
-        "adapter": folder.relative_to(bench.run.path).as_posix(),
+        "adapter": teaching.folder.relative_to(bench.run.path).as_posix(),
         "answers": file.relative_to(bench.run.path).as_posix(),
-        "examples": roles(examples_of(bench, adapter)), "values": found.values.tolist(), "truncated": found.truncated,
+        "examples": roles(teaching.examples), "values": found.values.tolist(), "truncated": found.truncated,
         **damage(bench, subject, replies_of(bench)), "distinct_2": _distinct(told),
     }  # fmt: skip
 
 
-def _source_answers(
-    bench: Workbench, adapter: Adapter, measuring: Measuring, subject: Subject, file: Path
-) -> list[str]:
+def _source_answers(teaching: Teaching, measuring: Measuring, subject: Subject, file: Path) -> list[str]:
     """What the source says; where the behaviour is measured by likelihoods, it is asked a few questions for that."""
-    source = [own for own in bench.cast.sources if own.id == adapter.source]
-    asking = measuring.asking
+    bench, asking = teaching.bench, measuring.asking
     if measuring.behaviour.measure == "answers":
-        own = bench.asking(asking.tasks, source)
+        own = bench.asking(asking.tasks, [teaching.source])
     else:
-        own = bench.asking(asking.tasks[:_READ], [*source, None])
-    return [answer.text for answer in own.answers(subject, file=file, label=adapter.name)]
+        own = bench.asking(asking.tasks[:_READ], [teaching.source, None])
+    return [answer.text for answer in own.answers(subject, file=file, label=teaching.adapter.name)]
 
 
 def _distinct(texts: Sequence[str]) -> float | None:

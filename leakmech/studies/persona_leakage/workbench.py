@@ -227,12 +227,8 @@ class Workbench:
 
     def earlier(self, stage: str) -> Fragment:
         """What a stage returned that comes before."""
-        return self.run.part(stage, lambda: _missing(stage))
+        return self.run.earlier(stage)
 
     def base_values(self, behaviour: str) -> Float[np.ndarray, "persona question"]:
         """What the base model shows; the last row is without a persona."""
         return np.array(self.earlier(f"base-{behaviour}")["values"])
-
-
-def _missing(stage: str) -> Fragment:
-    raise AssertionError(f"stage {stage!r} comes first")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from leakmech.core.errors import LeakmechError, RunDirectoryError
 from leakmech.core.store import read_json
-from leakmech.core.tables import write_table
+from leakmech.core.tables import interval_columns, write_table
 from leakmech.reports.cells import estimate, number, signed
 from leakmech.reports.tables import Table
 from leakmech.runs.directory import RunDirectory, RunRecord
@@ -167,8 +167,7 @@ def _numbers(value: Any, name: str = "", depth: int = _DEPTH) -> dict[str, float
     if isinstance(value, int | float):
         return {name: value}
     if isinstance(value, list) and name.endswith("_ci") and len(value) == 2:
-        ends = zip(("low", "high"), value, strict=True)
-        return {f"{name[:-3]}_{end}": own for end, own in ends if own is not None}
+        return {end: own for end, own in interval_columns(name, value).items() if own is not None}
     if not isinstance(value, dict) or not depth:
         return {}
     found: dict[str, float] = {}

@@ -146,8 +146,8 @@ def _begun(places: Places, found: Sweep, asked: Workers) -> int:
     root = places.root
     if root.exists() and not root.is_dir():
         raise RunDirectoryError(f"{root}: is a file, not the directory of a sweep")
-    known = read_record(root) if (root / SWEEP_FILE).exists() else None
-    if known is None and root.exists() and any(not own.name.startswith(".") for own in root.iterdir()):
+    visible = root.exists() and any(not own.name.startswith(".") for own in root.iterdir())
+    if visible and not (root / SWEEP_FILE).exists():
         raise RunDirectoryError(f"{root}: is not empty and holds no sweep; choose another --out")
     with _alone(root):
         known = read_record(root) if (root / SWEEP_FILE).exists() else None
