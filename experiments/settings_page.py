@@ -1,6 +1,6 @@
 """Write ``configs/README.md``: every key of every study's configuration file, from the descriptions of its settings.
 
-    python experiments/settings_page.py      # a test fails while the page is not current
+python experiments/settings_page.py      # a test fails while the page is not current
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def _row(own: Option) -> str:
 
 def _value(default: Any) -> str:
     """A default as the file would have it."""
-    text = yaml.safe_dump(json.loads(json.dumps(default, default=str)), default_flow_style=True, width=10_000, allow_unicode=True)
+    text = yaml.safe_dump(
+        json.loads(json.dumps(default, default=str)), default_flow_style=True, width=10_000, allow_unicode=True
+    )
     return _cell(text.removesuffix("\n").removesuffix("\n...").strip())
 
 

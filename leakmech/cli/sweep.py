@@ -23,6 +23,9 @@ def sweep(
         bool, typer.Option("--dry-run", help="Print the cells and what is done; write nothing.")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run cells that failed before.")] = False,
+    keep_model: Annotated[
+        bool, typer.Option("--keep-model/--no-keep-model", help="Make the cells of a worker in one process.")
+    ] = True,
 ) -> None:
     """Run a study over a grid of settings, a run directory for each cell; continues --out."""
     from leakmech.core.errors import ConfigError
@@ -38,8 +41,8 @@ def sweep(
         raise ConfigError("sweep: give a directory (--out)")
     named = [part.strip() for part in devices.split(",") if part.strip()]
     result = run(
-        config, out, workers=workers, threads=threads, devices=named, retry_failed=retry_failed, progress=rich_progress,
-        say=say,
+        config, out, workers=workers, threads=threads, devices=named, retry_failed=retry_failed, keep_model=keep_model,
+        progress=rich_progress, say=say,
     )  # fmt: skip
     print_tables(result)
     console.print(f"sweep: {result.path}")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,6 +25,7 @@ from leakmech.models.device import dtype_name, resolve_device, resolve_dtype
 from leakmech.models.embedded import PREFIX, embedded_path
 from leakmech.models.hashes import hash_base, hash_generation, hash_template, hash_tokenizer, hash_weights
 from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, fetch
+from leakmech.models.kept import keeper
 from leakmech.models.reading import (
     attach_adapter,
     read_model,
@@ -197,13 +198,13 @@ def load_model(
     name = str(source)
     placement = resolve_device(device)
     number_format = resolve_dtype(dtype, device=placement)
-    folder = _locate(name, revision=revision, needs_tokenizer=tokenizer is None)
-    if _is_adapter(folder):
+    folder = locate(name, revision=revision, needs_tokenizer=tokenizer is None)
+    if is_adapter_folder(folder):
         base, own = _adapter_base(folder), tokenizer
         if own is None and any((folder / file).is_file() for file in TOKENIZER_FILES):
             own = read_tokenizer(folder, trust_remote_code=trust_remote_code)
         with _for_adapter(folder, base):
-            _locate(base, revision=None, needs_tokenizer=own is None)
+            locate(base, revision=None, needs_tokenizer=own is None)
         loaded = load_model(
             base, tokenizer=own, device=placement, dtype=number_format, trust_remote_code=trust_remote_code
         )
@@ -219,29 +220,33 @@ def load_model(
     return _loaded(_place(model, placement), tokenizer, name=name, revision=commit)
 
 
-def load_adapter(loaded: LoadedModel, path: str | Path) -> LoadedModel:
-    """`loaded` with a PEFT adapter on top; `loaded` itself stays as it is.
+def load_adapter(loaded: LoadedModel, path: str | Path, *, in_place: bool = False) -> LoadedModel:
+    """`loaded` with a PEFT adapter on top; `loaded` itself stays as it is, unless the adapter is put on `in_place`.
 
-    The model is copied first, which takes its memory a second time. The tokenizer is kept, so that base and adapted
-    model read the same prompts.
+    The model is copied first, which takes its memory a second time; in place it is not, and `loaded` must not be used
+    any more. The tokenizer is kept, so that base and adapted model read the same prompts.
     """
     if is_peft(loaded.model):
         raise ModelError(f"{loaded.name}: has an adapter already; merge it before adding {path}")
-    folder = _locate(str(path), revision=None, needs_tokenizer=False)
-    if not _is_adapter(folder):
+    folder = locate(str(path), revision=None, needs_tokenizer=False)
+    if not is_adapter_folder(folder):
         raise ModelError(f"{folder}: is not a PEFT adapter (it has no {ADAPTER_CONFIG})")
-    return replace(loaded, model=attach_adapter(copy.deepcopy(loaded.model), folder), adapter=str(folder))
+    adapted = attach_adapter(loaded.model if in_place else copy.deepcopy(loaded.model), folder)
+    if in_place and (keeps := keeper()) is not None:
+        keeps.adapted(adapted)
+    return replace(loaded, model=adapted, adapter=str(folder))
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of ``embedded:<name>``, a local folder or a hub id, without its model."""
-    return read_tokenizer(_locate(name, revision=None, needs_tokenizer=True), trust_remote_code=False)
+    return read_tokenizer(locate(name, revision=None, needs_tokenizer=True), trust_remote_code=False)
 
 
 # -- names to folders ----------------------------------------------------------------------------------------------
 
 
-def _locate(name: str, *, revision: str | None, needs_tokenizer: bool) -> Path:
+def locate(name: str, *, revision: str | None, needs_tokenizer: bool) -> Path:
+    """The folder of what a name means; ModelError if there is none."""
     path = Path(name).expanduser()
     if revision is not None and (name.startswith(PREFIX) or path.exists()):
         raise ModelError(f"{name}: only a model on the hub has revisions (asked for {revision!r})")
@@ -256,7 +261,7 @@ def _locate(name: str, *, revision: str | None, needs_tokenizer: bool) -> Path:
     return fetch(name, revision=revision, tokenizer=needs_tokenizer)
 
 
-def _is_adapter(folder: Path) -> bool:
+def is_adapter_folder(folder: Path) -> bool:
     """Whether a folder holds an adapter and no model; the base's configuration may lie beside an adapter."""
     if not (folder / ADAPTER_CONFIG).is_file():
         return False
@@ -367,33 +372,3 @@ def _from_memory(
     if dtype not in (None, "auto"):
         model = model.to(resolve_dtype(dtype, device=base.device))  # pyright: ignore[reportArgumentType]
     return _loaded(model, tokenizer, name=name)
-
-
-# -- configured --------------------------------------------------------------------------------------------------------
-
-
-class ModelSettings(Protocol):
-    """Settings that say which model is meant and where it runs; ``auto`` leaves device or dtype to the machine."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def revision(self) -> str | None: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def trust_remote_code(self) -> bool: ...
-
-
-def load_configured(config: ModelSettings, model: Any = None, tokenizer: Any = None) -> LoadedModel:
-    """The model of a configuration, or a model object in its place; raises as :func:`leakmech.load_model`."""
-    return load_model(
-        config.model if model is None else model,
-        tokenizer=tokenizer,
-        device=config.device,
-        dtype=config.dtype,
-        revision=config.revision,
-        trust_remote_code=config.trust_remote_code,
-    )

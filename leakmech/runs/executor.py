@@ -12,14 +12,16 @@ import fcntl
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from leakmech.core.store import storage_errors
 from leakmech.runs.directory import RunDirectory
+from leakmech.runs.warm import WarmWorker
 
 Ended = Literal["done", "failed", "interrupted"]
 _POLL, _ASK_AGAIN = 0.1, 2.0
@@ -29,6 +31,8 @@ _PATIENCE = 120.0
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _TAIL = 4_000
 _INTERRUPTED = ": interrupted; "
+LEAKMECH = (sys.executable, "-m", "leakmech")
+"""How the words of a job begin that a warm worker can run."""
 
 
 @dataclass(frozen=True)
@@ -75,33 +79,46 @@ class Slot:
         return {**os.environ, **own, **({"CUDA_VISIBLE_DEVICES": self.device} if self.device is not None else {})}
 
 
+class Process(Protocol):
+    """A job that runs: a process of its own, or an order to one that makes several."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def wait(self, timeout: float) -> int: ...
+
+
 @dataclass(frozen=True)
 class _Running:
     job: Job
-    process: subprocess.Popen[bytes]
+    process: Process
     began: float
     n_before: int
     """Bytes of the log that earlier attempts wrote."""
 
 
-def run_local(jobs: Sequence[Job], slots: Sequence[Slot]) -> Generator[Outcome, None, None]:
+def run_local(jobs: Sequence[Job], slots: Sequence[Slot], *, warm: bool = False) -> Generator[Outcome, None, None]:
     """Run `jobs` on `slots` and yield how each ended, as they end; what others have claimed is waited for.
+
+    A job is a process of its own; `warm`: a slot has one process for all of its jobs, which keeps the model loaded.
 
     An interruption of the caller is passed on to the jobs, which are waited for: what they have is saved. A second one
     kills them.
     """
     waiting, claimed, running = list(reversed(jobs)), list[Job](), dict[int, _Running]()
+    starters = [_Warm(slot) if warm else _Cold(slot) for slot in slots]
     asked = time.monotonic()
     try:
         while waiting or claimed or running:
             if claimed and time.monotonic() - asked > _ASK_AGAIN:
                 waiting, claimed, asked = waiting + list(reversed(claimed)), [], time.monotonic()
-            for place, slot in enumerate(slots):
+            for place, starter in enumerate(starters):
                 while place not in running and waiting:
                     job = waiting.pop()
                     if job.is_done:
                         yield Outcome(job, "done", told="another process made it")
-                    elif (began := _start(job, slot)) is None:
+                    elif (began := _start(job, starter)) is None:
                         claimed.append(job)
                     else:
                         running[place] = began
@@ -114,9 +131,48 @@ def run_local(jobs: Sequence[Job], slots: Sequence[Slot]) -> Generator[Outcome, 
                 time.sleep(_POLL)
     finally:
         _stop(list(running.values()))
+        for starter in starters:
+            starter.close()
 
 
-def _start(job: Job, slot: Slot) -> _Running | None:
+@dataclass(frozen=True)
+class _Cold:
+    """Starts a process for each job."""
+
+    slot: Slot
+
+    def start(self, job: Job, claim: int) -> Process:
+        with job.log.open("ab") as log:
+            return subprocess.Popen(
+                job.words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self.slot.environment(),
+                pass_fds=(claim,),  # held as long as the job lives
+                start_new_session=True,  # an interruption reaches it once, from here
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+
+@dataclass
+class _Warm:
+    """Gives jobs to one process, and starts another if that has died."""
+
+    slot: Slot
+    worker: WarmWorker | None = None
+
+    def start(self, job: Job, claim: int) -> Process:
+        if self.worker is None or not self.worker.alive:
+            self.close()
+            self.worker = WarmWorker(self.slot.environment())
+        return self.worker.order(job.words[len(LEAKMECH) :], job.log, claim)
+
+    def close(self) -> None:
+        if self.worker is not None:
+            self.worker.dismiss()
+            self.worker = None
+
+
+def _start(job: Job, starter: _Cold | _Warm) -> _Running | None:
     """Start a job; None if another process has claimed it."""
     with storage_errors(job.log):
         for folder in (job.log.parent, job.claim.parent):
@@ -129,13 +185,9 @@ def _start(job: Job, slot: Slot) -> _Running | None:
             return None
         try:
             job.prepare()
-            with job.log.open("ab") as log:
-                process = subprocess.Popen(
-                    job.words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=slot.environment(),
-                    pass_fds=(claim,),  # held as long as the job lives
-                    start_new_session=True,  # an interruption reaches it once, from here
-                )  # fmt: skip
-                return _Running(job, process, time.monotonic(), log.tell())
+            job.log.touch()
+            n_before = job.log.stat().st_size
+            return _Running(job, starter.start(job, claim), time.monotonic(), n_before)
         finally:
             os.close(claim)
 
@@ -172,4 +224,4 @@ def _stop(running: Sequence[_Running]) -> None:
         for own in running:
             if own.process.poll() is None:
                 os.killpg(own.process.pid, signal.SIGKILL)
-                own.process.wait()
+                own.process.wait(_PATIENCE)

@@ -68,6 +68,8 @@ def test_figures_are_saved_in_both_formats_the_same_each_time_and_leave_matplotl
     assert [file.name for file in first] == ["forest.png", "forest.pdf"]
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in again]
     assert imread(first[0]).std() > 0.05
+    assert b"/FontFile2" in first[1].read_bytes()  # TrueType inside (Type 42)
+    assert b"/Type3" not in first[1].read_bytes()
     assert dict(matplotlib.rcParams) == settings
     assert pyplot.get_fignums() == open_figures
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -39,6 +40,8 @@ _NAME_PLACES = tuple(
     (side * right, up) for right, up in ((4, 2), (4, -8), (4, 10), (4, -17), (9, -3)) for side in (1, -1)
 )
 """Where a point's name may begin (or end, at its left), in points from it; the best place first."""
+_FONTS = {"pdf.fonttype": 42, "ps.fonttype": 42}
+"""TrueType, which journals ask for and editors can edit."""
 _FORMATS: dict[str, dict[str, Any]] = {
     # Without dates and versions inside, the same figure is the same file.
     ".png": {"dpi": 200, "metadata": {"Software": None}},
@@ -210,7 +213,7 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     for suffix, options in _FORMATS.items():
         file = Path(path).with_suffix(suffix)
         title = {"Title": str(figure.get_label())} if figure.get_label() else {}
-        with atomic_path(file) as temporary:
+        with atomic_path(file) as temporary, rc_context(_FONTS):
             figure.savefig(temporary, format=suffix[1:], **options | {"metadata": options["metadata"] | title})
         files.append(file)
     return files

@@ -23,7 +23,8 @@ from leakmech.core.store import slug
 from leakmech.datasets.facts import load_facts
 from leakmech.datasets.samples import load_dataset
 from leakmech.interventions.base import Intervention
-from leakmech.models.load import LoadedModel, load_configured
+from leakmech.models.configured import load_configured
+from leakmech.models.load import LoadedModel
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.dates import dated
 from leakmech.runs.directory import RunDirectory, RunRecord, began

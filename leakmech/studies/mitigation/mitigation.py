@@ -26,7 +26,8 @@ from leakmech.core.store import content_hash
 from leakmech.core.validation import CLOSED, checked
 from leakmech.interventions.base import Intervention, interventions_key
 from leakmech.interventions.files import load_interventions
-from leakmech.models.load import LoadedModel, load_configured
+from leakmech.models.configured import load_configured
+from leakmech.models.load import LoadedModel
 from leakmech.prompts.told import TOLD, Told, is_oracle, most_told
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.run import run_benchmark

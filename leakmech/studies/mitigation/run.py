@@ -35,7 +35,8 @@ from leakmech.interventions.checks import refuse_misfits
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.models.device import dtype_name
 from leakmech.models.layout import layout_of
-from leakmech.models.load import LoadedModel, load_adapter, load_configured
+from leakmech.models.configured import load_configured
+from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer, ResolvedForm
 from leakmech.reports.tables import Table

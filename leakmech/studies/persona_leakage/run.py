@@ -26,7 +26,8 @@ import torch
 from leakmech.core.errors import ConfigError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, slug
-from leakmech.models.load import LoadedModel, load_configured
+from leakmech.models.configured import load_configured
+from leakmech.models.load import LoadedModel
 from leakmech.prompts.dates import dated
 from leakmech.prompts.persona import PersonaRenderer
 from leakmech.reports.tables import Table

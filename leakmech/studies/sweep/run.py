@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from leakmech.core.errors import ConfigError, RunDirectoryError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import storage_errors, write_json, write_text
 from leakmech.reports.tables import Table
-from leakmech.runs.executor import Job, Outcome, Slot, run_local
+from leakmech.runs.executor import LEAKMECH, Job, Outcome, Slot, run_local
 from leakmech.runs.interrupt import interruptible
 from leakmech.studies.sweep.result import SWEEP_FILE, Places, SweepResult, read_record, save_table
 from leakmech.studies.sweep.spec import Cell, Sweep, read_sweep, text_of
@@ -69,6 +68,7 @@ def sweep(
     threads: int | None = None,
     devices: Sequence[str] = (),
     retry_failed: bool = False,
+    keep_model: bool = True,
     progress: Progress = no_progress,
     say: Callable[[str], None] = lambda _: None,
 ) -> SweepResult:
@@ -89,6 +89,8 @@ def sweep(
         Numbers of CUDA devices, one for each worker.
     retry_failed
         Also run cells that failed before.
+    keep_model
+        Whether a worker makes its cells in one process, which keeps the model loaded; otherwise each has its own.
     progress, say
         Where to report progress, and lines about cells.
 
@@ -115,7 +117,7 @@ def sweep(
     try:
         with interruptible(places.root, lambda: "finished cells are saved", "the same command"):
             label = progress("cells", total=len(found.cells), done=len(found.cells) - len(jobs))
-            with label as advance, closing(run_local(jobs, slots)) as outcomes:
+            with label as advance, closing(run_local(jobs, slots, warm=keep_model)) as outcomes:
                 for own in outcomes:
                     _note(places, own)
                     say(_said(by_key[own.job.key], own))
@@ -184,7 +186,7 @@ def _alone(root: Path) -> Iterator[None]:
 
 def _job(places: Places, found: Sweep, cell: Cell) -> Job:
     file = places.settings(cell.key)
-    words = (sys.executable, "-m", "leakmech", *found.study.split(), str(file), "--out", str(places.run(cell.key)))
+    words = (*LEAKMECH, *found.study.split(), str(file), "--out", str(places.run(cell.key)))
     return Job(
         cell.key, words, places.run(cell.key), places.log(cell.key), places.claim(cell.key),
         prepare=partial(_prepare, places, cell),
