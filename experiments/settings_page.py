@@ -21,9 +21,10 @@ PAGE = Path(__file__).parents[1] / "configs" / "README.md"
 _FILES = PAGE.parent
 _HEAD = """# Settings
 
-Keys of the YAML files that the commands take; written by `experiments/settings_page.py` from the settings themselves. Each is an
-option of the command as well (`prompt_form` is `--prompt-form`; a key of a group, such as `decoding.temperature`, is written
-inside that group, and is an option by its own name). Options go over the file, the file over what a run in `--out` stored.
+Keys of the YAML files that the commands take; written by `experiments/settings_page.py` from the settings themselves.
+Each is an option of the command as well (`prompt_form` is `--prompt-form`; a key of a group, such as
+`decoding.temperature`, is written inside that group, and is an option by its own name). Options go over the file, the
+file over what a run in `--out` stored.
 """
 
 

@@ -1,4 +1,4 @@
-"""What the READMEs say is so: links lead somewhere, commands are read by the command line, Python uses names that exist."""
+"""What the READMEs say is so: links lead somewhere, commands are understood, Python uses names that exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that runs one command line of leakmech after the other and keeps the model: ``python -m leakmech.cli.worker FD``.
+"""A process that runs one command line after the other and keeps the model: ``python -m leakmech.cli.worker FD``.
 
 Orders come over the socket FD, each a line of JSON (``words``, ``log``) with a descriptor that claims the job; what the
 command prints goes into its log, and its exit code is the answer. :mod:`leakmech.runs.warm` is the other end.

@@ -29,8 +29,8 @@ from leakmech.interventions.files import load_interventions, refuse_other_form
 from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
 from leakmech.models.batching import parse_batch_size
-from leakmech.models.layout import layout_of
 from leakmech.models.configured import load_configured
+from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer

@@ -13,8 +13,8 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import slug
 from leakmech.datasets.samples import PromptSet, load_dataset, refuse_frozen
 from leakmech.mechanism.sentiment import split_samples
-from leakmech.models.layout import layout_of
 from leakmech.models.configured import load_configured
+from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer

@@ -29,8 +29,8 @@ from leakmech.core.errors import ConfigError, DatasetError, ModelError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, slug
 from leakmech.datasets.sev import Scenarios, load_scenarios
-from leakmech.models.layout import layout_of
 from leakmech.models.configured import load_configured
+from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.dates import dated
 from leakmech.reports.tables import Table

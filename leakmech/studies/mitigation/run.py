@@ -33,9 +33,9 @@ from leakmech.datasets.relation import mismatched, with_exchanged, without_self_
 from leakmech.datasets.samples import load_dataset
 from leakmech.interventions.checks import refuse_misfits
 from leakmech.interventions.files import load_interventions, save_interventions
+from leakmech.models.configured import load_configured
 from leakmech.models.device import dtype_name
 from leakmech.models.layout import layout_of
-from leakmech.models.configured import load_configured
 from leakmech.models.load import LoadedModel, load_adapter
 from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer, ResolvedForm

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from leakmech.models.cost import FIXED_SECONDS, PEAK, UTILISATION, Shape, known_shapes, seconds_per_token
 from leakmech.models.configured import load_configured
+from leakmech.models.cost import FIXED_SECONDS, PEAK, UTILISATION, Shape, known_shapes, seconds_per_token
 from leakmech.models.load import LoadedModel
 from leakmech.reports.tables import Table
 from leakmech.scoring.semantic import load_encoder
