@@ -15,8 +15,8 @@ import pytest
 from leakmech.runs.executor import LEAKMECH, Job, Slot, run_local
 
 _SMALL = [
-    "--dataset", "hexl", "--limit", "2", "--generations", "1", "--max-new-tokens", "4", "--no-noise-floor", "--no-report",
-    "--bootstrap-draws", "100", "--estimator", "vader", "--dtype", "float32", "--device", "cpu",
+    "--dataset", "hexl", "--limit", "2", "--generations", "1", "--max-new-tokens", "4", "--no-noise-floor",
+    "--no-report", "--bootstrap-draws", "100", "--estimator", "vader", "--dtype", "float32", "--device", "cpu",
 ]  # fmt: skip
 
 
