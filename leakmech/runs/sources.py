@@ -7,7 +7,8 @@ there, the fingerprint decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,22 @@ def is_as_it_was(path: Path, stamps: Mapping[str, str]) -> bool:
     record, files = RunRecord.find(path), RunDirectory(path)
     made_so = record is not None and files.is_complete() and record.fact(SOURCES) == stamps
     return made_so and files.damaged() is None
+
+
+def changed_sources(paths: Iterable[Path]) -> dict[str, int]:
+    """Files and folders that are others now than when runs in `paths` were made from them, each with how many runs.
+
+    What is not there any more is not among them: it may have been moved.
+    """
+    now, found = dict[str, str | None](), Counter[str]()
+    for path in paths:
+        record = RunRecord.find(path)
+        stamps = record.fact(SOURCES) if record is not None else None
+        for name, stamp in (stamps or {}).items():
+            if name not in now:
+                now[name] = None if name in _PACKAGES else _stamp(name)
+            found[name] += now[name] not in (None, stamp)
+    return {name: n for name, n in found.items() if n}
 
 
 def _names(value: Any) -> Iterator[str]:

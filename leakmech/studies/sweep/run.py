@@ -31,6 +31,7 @@ from leakmech.core.store import storage_errors, write_json, write_text
 from leakmech.reports.tables import Table
 from leakmech.runs.executor import LEAKMECH, Job, Outcome, Slot, run_local
 from leakmech.runs.interrupt import interruptible
+from leakmech.runs.sources import changed_sources
 from leakmech.studies.sweep.result import SWEEP_FILE, Places, SweepResult, read_record, save_table
 from leakmech.studies.sweep.spec import Cell, Sweep, read_sweep, text_of
 
@@ -114,6 +115,9 @@ def sweep(
         if not places.is_done(cell.key) and (retry_failed or not places.failure(cell.key).exists())
     ]
     by_key = {cell.key: cell for cell in found.cells}
+    done = (places.run(cell.key) for cell in found.cells if places.is_done(cell.key))
+    for name, n in changed_sources(done).items():
+        say(f"warning: {name} changed after {n} finished cells were made from it; give it another name, or delete them")
     try:
         with interruptible(places.root, lambda: "finished cells are saved", "the same command"):
             label = progress("cells", total=len(found.cells), done=len(found.cells) - len(jobs))
