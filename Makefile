@@ -3,30 +3,33 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# What is imported is compiled then; to compile all of it takes a minute.
+INSTALL := $(PIP) install -qq --no-compile
 
 .PHONY: demo test fuzz torture lint format clean
 
 demo: $(STAMP)
 	$(BIN)/leakmech bench configs/quickstart.yaml --out runs/demo
 
-test: $(STAMP)
+test: $(DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Damaged files of every kind for ten minutes; the suite tries a few of each.
-fuzz: $(STAMP)
+fuzz: $(DEV)
 	FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/test_fuzz.py --timeout 0
 
 # Runs that are killed at 200 random moments end as those that nobody disturbed (about half an hour).
-torture: $(STAMP)
+torture: $(DEV)
 	PYTHONPATH=.:tests $(BIN)/python tests/torture.py --moments 200
 
-lint: $(STAMP)
+lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-format: $(STAMP)
+format: $(DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -34,11 +37,16 @@ clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp comes last, so an interrupted installation is repeated. The environment is made anew when the versions
-# change: nothing that an older list asked for stays behind.
+# The stamps come last, so an interrupted installation is repeated. The environment is made anew when the versions
+# change: nothing that an older list asked for stays behind. What only developers need is added by the second one.
 $(STAMP): pyproject.toml constraints.txt constraints-embedded.txt
 	@echo "installing into $(VENV) (one to a few minutes)"
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PIP) install -qq -c constraints.txt -e ".[dev]"
-	$(PIP) install -qq --no-deps --require-hashes -r constraints-embedded.txt
+	$(INSTALL) -c constraints.txt -e .
+	$(INSTALL) --no-deps --require-hashes -r constraints-embedded.txt
+	@touch $@
+
+$(DEV): $(STAMP)
+	@echo "installing what tests and lint need"
+	$(INSTALL) -c constraints.txt -e ".[dev]"
 	@touch $@
