@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import random_weights
 import torch
 
 from leakmech.core.provenance import environment
@@ -36,14 +36,14 @@ from leakmech.mechanism.attribution.targets import DirectionTarget
 from leakmech.mechanism.bridge import bridge
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.layout import layout_of
-from leakmech.models.load import LoadedModel, load_model
+from leakmech.models.load import LoadedModel
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Renderer
 
 
 def main() -> None:
     arguments = _arguments()
-    loaded = load_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
+    loaded = random_weights.load(arguments.model, dtype=arguments.dtype, device=arguments.device)
     renderer = Renderer(loaded.tokenizer)
     samples = load_dataset("hexl").take(arguments.samples)
     contrast = {("positive", "negative"): 1.0}
@@ -60,7 +60,7 @@ def main() -> None:
     size = arguments.batch_size
 
     ours = _seconds(lambda: attribute_pairs(loaded, pairs, target, batch_size=size), arguments.repeats)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = random_weights.peak_gib(loaded.device)
     forward = _seconds(lambda: _forward(loaded, batches), arguments.repeats)
     replayed = _seconds(lambda: _replayed(loaded, pairs, target, size), 1) * layout.n_layers / len(_LAYERS(layout))
     exact = _exact(loaded, batches, arguments.heads) * n_heads / arguments.heads

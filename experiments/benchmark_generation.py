@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import random_weights
 import torch
 
 from leakmech.core.provenance import environment
@@ -29,14 +29,14 @@ from leakmech.datasets.samples import load_dataset
 from leakmech.generation.decoding import Decoding
 from leakmech.generation.engine import generate, prompt_rows
 from leakmech.generation.hf_engine import HFEngine, plan
-from leakmech.models.load import LoadedModel, load_model
+from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.scoring.sentence import FirstSentences
 
 
 def main() -> None:
     arguments = _arguments()
-    loaded = load_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
+    loaded = random_weights.load(arguments.model, dtype=arguments.dtype, device=arguments.device)
     renderer = Renderer(loaded.tokenizer)
     prompts = list(renderer.prompts(load_dataset("hexl").take(arguments.samples)))
     decoding = Decoding()
@@ -79,7 +79,7 @@ def main() -> None:
         "ratios": ratios,
         "generations_per_second": round(ours_rate, 2),
         "share_outside_forward": round(engine.clock.share_outside, 4),
-        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_memory_gib": round(random_weights.peak_gib(loaded.device), 2),
         "environment": environment() | {"dtype": str(loaded.dtype), "device": str(loaded.device)},
     }))  # fmt: skip
 
