@@ -1,6 +1,6 @@
 """Models of a published shape with random weights, for speed and memory where the real ones are not at hand.
 
-``--model random:llama-3.1-8b`` of the benchmarks: the tokenizer is the embedded model's, the vocabulary the shape's own.
+``--model random:llama-3.1-8b`` of the benchmarks: the tokenizer is the embedded model's, the vocabulary the shape's.
 Answers are noise and end by length, so generations per second are lower bounds of those with a real model.
 """
 
