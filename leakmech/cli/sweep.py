@@ -10,6 +10,8 @@ import typer
 from leakmech.cli.console import out as console
 from leakmech.cli.console import print_tables
 
+_EXECUTORS = ("local", "ray")
+
 
 def sweep(
     config: Annotated[Path, typer.Argument(help="YAML file with study, base and grid.")],
@@ -23,14 +25,21 @@ def sweep(
         bool, typer.Option("--dry-run", help="Print the cells and what is done; write nothing.")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run cells that failed before.")] = False,
+    executor: Annotated[str, typer.Option(help="local (processes here) or ray (actors of a cluster).")] = "local",
+    ray_address: Annotated[
+        str, typer.Option(help="local (a cluster for this sweep, on this machine), auto, or HOST:PORT of a head.")
+    ] = "local",
+    gpus: Annotated[float, typer.Option(help="GPUs that a Ray actor asks for.")] = 0.0,
     keep_model: Annotated[
         bool, typer.Option("--keep-model/--no-keep-model", help="Make the cells of a worker in one process.")
     ] = True,
 ) -> None:
     """Run a study over a grid of settings, a run directory for each cell; continues --out."""
-    from leakmech.core.errors import ConfigError
+    from leakmech.core.errors import ConfigError, nearest
     from leakmech.core.progress import rich_progress
     from leakmech.core.terminal import say
+    from leakmech.core.validation import shown
+    from leakmech.runs.ray_executor import Cluster
     from leakmech.studies.sweep.run import sweep as run
     from leakmech.studies.sweep.run import sweep_plan
 
@@ -39,10 +48,12 @@ def sweep(
         return
     if out is None:
         raise ConfigError("sweep: give a directory (--out)")
+    if executor not in _EXECUTORS:
+        raise ConfigError(f"--executor {shown(executor)}: no such executor{nearest(executor, _EXECUTORS)}")
     named = [part.strip() for part in devices.split(",") if part.strip()]
     result = run(
         config, out, workers=workers, threads=threads, devices=named, retry_failed=retry_failed, keep_model=keep_model,
-        progress=rich_progress, say=say,
+        cluster=Cluster(ray_address, gpus) if executor == "ray" else None, progress=rich_progress, say=say,
     )  # fmt: skip
     print_tables(result)
     console.print(f"sweep: {result.path}")

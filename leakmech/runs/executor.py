@@ -107,18 +107,18 @@ def run_local(jobs: Sequence[Job], slots: Sequence[Slot], *, warm: bool = False)
     kills them.
     """
     waiting, claimed, running = list(reversed(jobs)), list[Job](), dict[int, _Running]()
-    starters = [_Warm(slot) if warm else _Cold(slot) for slot in slots]
+    starters = [starter(slot, warm=warm) for slot in slots]
     asked = time.monotonic()
     try:
         while waiting or claimed or running:
             if claimed and time.monotonic() - asked > _ASK_AGAIN:
                 waiting, claimed, asked = waiting + list(reversed(claimed)), [], time.monotonic()
-            for place, starter in enumerate(starters):
+            for place, own_starter in enumerate(starters):
                 while place not in running and waiting:
                     job = waiting.pop()
                     if job.is_done:
                         yield Outcome(job, "done", told="another process made it")
-                    elif (began := _start(job, starter)) is None:
+                    elif (began := _start(job, own_starter)) is None:
                         claimed.append(job)
                     else:
                         running[place] = began
@@ -131,8 +131,35 @@ def run_local(jobs: Sequence[Job], slots: Sequence[Slot], *, warm: bool = False)
                 time.sleep(_POLL)
     finally:
         _stop(list(running.values()))
-        for starter in starters:
-            starter.close()
+        for own_starter in starters:
+            own_starter.close()
+
+
+def run_one(job: Job, own_starter: Starter, stopped: Callable[[], bool]) -> Outcome:
+    """Run one job to its end, after whoever has claimed it; where `stopped` says so, let it save what it has."""
+    running: _Running | None = None
+    while True:
+        if running is not None and (code := running.process.poll()) is not None:
+            return _outcome(running, code)
+        if stopped():
+            _stop([running] if running else [])
+            return _outcome(running, running.process.wait(_PATIENCE)) if running else Outcome(job, "interrupted")
+        if running is None and job.is_done:
+            return Outcome(job, "done", told="another process made it")
+        running = running or _start(job, own_starter)
+        time.sleep(_POLL if running else _ASK_AGAIN)
+
+
+class Starter(Protocol):
+    """Starts jobs on a slot."""
+
+    def start(self, job: Job, claim: int) -> Process: ...
+    def close(self) -> None: ...
+
+
+def starter(slot: Slot, *, warm: bool) -> Starter:
+    """What starts jobs on `slot`: in a process for each, or in one that keeps the model."""
+    return _Warm(slot) if warm else _Cold(slot)
 
 
 @dataclass(frozen=True)
@@ -172,7 +199,7 @@ class _Warm:
             self.worker = None
 
 
-def _start(job: Job, starter: _Cold | _Warm) -> _Running | None:
+def _start(job: Job, own_starter: Starter) -> _Running | None:
     """Start a job; None if another process has claimed it."""
     with storage_errors(job.log):
         for folder in (job.log.parent, job.claim.parent):
@@ -187,7 +214,7 @@ def _start(job: Job, starter: _Cold | _Warm) -> _Running | None:
             job.prepare()
             job.log.touch()
             n_before = job.log.stat().st_size
-            return _Running(job, starter.start(job, claim), time.monotonic(), n_before)
+            return _Running(job, own_starter.start(job, claim), time.monotonic(), n_before)
         finally:
             os.close(claim)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,7 @@ from leakmech.core.store import storage_errors, write_json, write_text
 from leakmech.reports.tables import Table
 from leakmech.runs.executor import LEAKMECH, Job, Outcome, Slot, run_local
 from leakmech.runs.interrupt import interruptible
+from leakmech.runs.ray_executor import Cluster, refuse_unreachable, run_ray
 from leakmech.runs.sources import changed_sources
 from leakmech.studies.sweep.result import SWEEP_FILE, Places, SweepResult, read_record, save_table
 from leakmech.studies.sweep.spec import Cell, Sweep, read_sweep, text_of
@@ -70,6 +71,7 @@ def sweep(
     devices: Sequence[str] = (),
     retry_failed: bool = False,
     keep_model: bool = True,
+    cluster: Cluster | None = None,
     progress: Progress = no_progress,
     say: Callable[[str], None] = lambda _: None,
 ) -> SweepResult:
@@ -92,6 +94,8 @@ def sweep(
         Also run cells that failed before.
     keep_model
         Whether a worker makes its cells in one process, which keeps the model loaded; otherwise each has its own.
+    cluster
+        A Ray cluster whose actors make the cells, `workers` of them; None: processes of this machine.
     progress, say
         Where to report progress, and lines about cells.
 
@@ -108,6 +112,10 @@ def sweep(
         Ctrl-C or SIGTERM; cells have saved what they had, and the same call goes on.
     """
     found, places, asked = read_sweep(config), Places(Path(out)), Workers.of(workers, threads, devices)
+    if cluster is not None:
+        if devices:
+            raise ConfigError("sweep: Ray chooses the devices; say how many GPUs a worker needs (--gpus)")
+        refuse_unreachable(cluster)
     slots = asked.slots(_begun(places, found, asked))
     jobs = [
         _job(places, found, cell)
@@ -121,7 +129,7 @@ def sweep(
     try:
         with interruptible(places.root, lambda: "finished cells are saved", "the same command"):
             label = progress("cells", total=len(found.cells), done=len(found.cells) - len(jobs))
-            with label as advance, closing(run_local(jobs, slots, warm=keep_model)) as outcomes:
+            with label as advance, closing(_made(jobs, slots, cluster, keep_model)) as outcomes:
                 for own in outcomes:
                     _note(places, own)
                     say(_said(by_key[own.job.key], own))
@@ -129,6 +137,14 @@ def sweep(
     finally:
         save_table(places.root)
     return SweepResult.load(places.root)
+
+
+def _made(
+    jobs: list[Job], slots: list[Slot], cluster: Cluster | None, keep_model: bool
+) -> Generator[Outcome, None, None]:
+    if cluster is None:
+        return run_local(jobs, slots, warm=keep_model)
+    return run_ray(jobs, slots, cluster, warm=keep_model)
 
 
 def sweep_plan(config: str | Path, out: str | Path | None = None) -> Table:
