@@ -63,7 +63,7 @@ def _bench(arguments: argparse.Namespace, engine: str, *, seed: int) -> Path:
     given = {
         "--model": arguments.model, "--dataset": arguments.dataset, "--limit": arguments.samples,
         "--generations": arguments.generations, "--dtype": arguments.dtype, "--engine": engine, "--seed": seed,
-        "--estimator": arguments.estimator, "--out": out,
+        "--estimator": arguments.estimator, "--max-new-tokens": arguments.max_new_tokens, "--out": out,
     }  # fmt: skip
     options = [str(word) for option in given.items() for word in option]
     command = [sys.executable, "-m", "leakmech", "bench", *options, "--no-noise-floor", "--no-report"]
@@ -78,6 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--generations", type=int, default=10)
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--estimator", default="embedded")
     parser.add_argument("--margin", type=float, default=0.05)
     parser.add_argument("--out", type=Path, default=Path("runs/engine-equality"))

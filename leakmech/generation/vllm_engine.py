@@ -245,7 +245,7 @@ class VLLMEngine:
 
 def _vllm() -> Any:
     """The package, which says only what is wrong unless the environment asks for more."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     try:
         import vllm
         import vllm.platforms

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(
 # vLLM starts processes of its own and keeps its memory: each test runs in one that ends.
 SCRIPT = """
 import json, sys
+from pathlib import Path
 from leakmech.generation.decode import Row
 from leakmech.generation.decoding import Decoding
 from leakmech.generation.hf_engine import HFEngine
@@ -33,7 +34,7 @@ def stop(name, text):
     return "!" in text
 
 if __name__ == "__main__":
-    folder, adapter = sys.argv[1:]
+    folder, adapter, out = sys.argv[1:]
     loaded = load_model(folder, dtype="float32", device="cpu")
     loaded = load_adapter(loaded, adapter) if adapter else loaded
     ours, theirs = HFEngine.of(loaded), VLLMEngine.of(loaded)
@@ -42,12 +43,13 @@ if __name__ == "__main__":
     greedy = Decoding(max_new_tokens=16, temperature=0.0)
     first = [Row("p", g, tuple(b"Her passion is")) for g in range(2000)]
     one = Decoding(max_new_tokens=1, temperature=1.0, top_k=20, top_p=0.8, repetition_penalty=1.3)
-    print(json.dumps({
+    found = {
         "identity": theirs.identity(),
         "greedy": [told(engine, rows, greedy) for engine in (ours, theirs)],
         "again": [told(theirs, rows, Decoding(max_new_tokens=8)) for _ in range(2)],
         "first": [[*tokens, -1][0] for engine in (ours, theirs) for tokens, *_ in told(engine, first, one).values()],
-    }))
+    }
+    Path(out).write_text(json.dumps(found))  # vLLM writes on all standard streams
 """
 
 
@@ -78,13 +80,12 @@ def adapter(folder):
 
 
 def answers(folder, adapter, tmp_path):
-    script = tmp_path / "script.py"
+    script, out = tmp_path / "script.py", tmp_path / "found.json"
     script.write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder), str(adapter)], capture_output=True, text=True, timeout=900
-    )
+    command = [sys.executable, str(script), str(folder), str(adapter), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(out.read_text())
 
 
 @pytest.mark.slow
