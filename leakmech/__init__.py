@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from leakmech.datasets.samples import load_dataset
-    from leakmech.interventions.control_vectors import export_control_vector
+    from leakmech.interventions.control_vectors import export_control_vector, export_steering_vector
     from leakmech.interventions.files import load_interventions, save_interventions
     from leakmech.interventions.fold import fold
     from leakmech.interventions.hooks import apply
@@ -90,6 +90,7 @@ __all__ = [
     "evaluate_mitigations",
     "export_annotation",
     "export_control_vector",
+    "export_steering_vector",
     "fold",
     "import_annotation",
     "load_activations",
@@ -147,6 +148,7 @@ _HOMES = {
     "persona_leakage": "leakmech.studies.persona_leakage.run",
     "export_annotation": "leakmech.studies.annotation.exporting",
     "export_control_vector": "leakmech.interventions.control_vectors",
+    "export_steering_vector": "leakmech.interventions.control_vectors",
     "fold": "leakmech.interventions.fold",
     "import_annotation": "leakmech.studies.annotation.importing",
     "load_activations": "leakmech.mechanism.activations.store",

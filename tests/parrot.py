@@ -15,6 +15,9 @@ class Parrot:
     clock: Clock = field(default_factory=Clock)
     asked: list[tuple[str, int]] = field(default_factory=list)
 
+    def identity(self):
+        return {"engine": self.name}
+
     def auto_batch_size(self, **_):
         return 2
 

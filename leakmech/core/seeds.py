@@ -30,6 +30,11 @@ def numpy_generator(*parts: object) -> np.random.Generator:
     return np.random.default_rng(stable_hash(*parts) & (2**64 - 1))
 
 
+def request_seed(*parts: object) -> int:
+    """A seed in [0, 2^63) made of :func:`stable_hash` of `parts`, for generators that are not ours."""
+    return stable_hash(*parts) & (2**63 - 1)
+
+
 def _shift_right(x: Tensor, bits: int) -> Tensor:
     """Logical (unsigned) right shift of int64."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -14,36 +14,31 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
-from leakmech.core.answers import spoken
 from leakmech.core.errors import GenerationError
 from leakmech.core.seeds import row_keys
 from leakmech.generation.decoding import Decoding
+from leakmech.generation.ending import Ending, FinishReason, LiveRow, StopRule
 from leakmech.generation.rereading import RereadingStream, keeps_a_state
 from leakmech.generation.sampler import sample_tokens
 from leakmech.generation.streams import Read, Stream
-from leakmech.generation.vocabulary import START, Vocabulary
+from leakmech.generation.vocabulary import Vocabulary
 from leakmech.interventions.applied import Applied
 from leakmech.interventions.positions import PromptSpans, RowPositions
 from leakmech.models.adapters import base_of
 from leakmech.models.hooks import whole_unembedding
 
-FinishReason = Literal["stop", "sentence", "length"]
-StopRule = Callable[[str, str], bool]
-"""``stop(prompt_id, text so far) -> True`` when the text that will be scored can no longer change."""
-
-_STEPS_TO_LOOK = 3  # a sentence end is confirmed by what follows it, within a few tokens
 _REFILL_SHARE = 0.5
 """New rows move in when at most this share of the places is taken, so that prefill comes in large parts."""
 
@@ -78,6 +73,13 @@ class Generation:
     text: str
     tokens: tuple[int, ...]
     finish_reason: FinishReason
+
+
+def generation_of(live: LiveRow, ending: Ending) -> Generation:
+    """What a row that has ended has become."""
+    if live.finish is None:
+        raise AssertionError("the row is still live")
+    return Generation(live.prompt_id, live.generation, ending.text(live), tuple(live.tokens), live.finish)
 
 
 class LogitCombination(Protocol):
@@ -145,6 +147,11 @@ class Decoder:
     def vocabulary(self) -> Vocabulary:
         """What tokens say, and which of them end a generation."""
         return Vocabulary(self.model, self.tokenizer, self.decoding.markers)
+
+    @cached_property
+    def ending(self) -> Ending:
+        """When rows end."""
+        return Ending(self.vocabulary, self.decoding, self.stop)
 
     def decode(self, rows: Sequence[Row]) -> list[Generation]:
         """Generate all `rows` as one batch, in their order. See :meth:`stream`."""
@@ -229,19 +236,6 @@ class Decoder:
         return output.logits[:, -1].float()
 
 
-@dataclass
-class _LiveRow:
-    """A row that is being generated."""
-
-    row: Row
-    tokens: list[int] = field(default_factory=list)
-    opening: str = ""  # the marker of reasoning with which the prompt ends
-    finish: FinishReason | None = None
-    looks: int = 0  # how many more steps to look for the end of a sentence
-    thinking: bool = False
-    answer_start: int = 0  # tokens before the answer: reasoning has a budget of its own
-
-
 class _Batch:
     """The rows that step together: Python state in `live`, tensors with one entry a row, all in the order of `live`.
 
@@ -254,7 +248,7 @@ class _Batch:
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
-        self.live: list[_LiveRow] = []
+        self.live: list[LiveRow] = []
 
     def has_room(self, batch_size: int) -> bool:
         """Is it worth letting rows in?"""
@@ -280,10 +274,7 @@ class _Batch:
             self.keys, self.steps = torch.cat([self.keys, keys]), torch.cat([self.steps, steps])
         else:
             self.streams, self.keys, self.steps = streams, keys, steps
-        distinct = {row.prompt_id: row.prompt_tokens for row in rows} if decoder.decoding.reasoning_tokens else {}
-        openings = {name: decoder.vocabulary.opening(tokens) for name, tokens in distinct.items()}
-        opened = [openings.get(row.prompt_id, "") for row in rows]
-        self.live += [_LiveRow(row, opening=own, thinking=bool(own)) for row, own in zip(rows, opened, strict=True)]
+        self.live += decoder.ending.begin((row.prompt_id, row.generation, row.prompt_tokens) for row in rows)
 
     def _logits(self) -> Tensor:
         """What is drawn from."""
@@ -306,10 +297,10 @@ class _Batch:
         for live, token, is_bad in zip(self.live, drawn, bad, strict=True):
             if is_bad:
                 raise GenerationError(
-                    f"prompt {live.row.prompt_id!r}: the model's logits are NaN or infinite at token "
+                    f"prompt {live.prompt_id!r}: the model's logits are NaN or infinite at token "
                     f"{len(live.tokens) + 1}; try --dtype float32, or check the intervention or adapter in use"
                 )
-            self._append(live, token)
+            self.decoder.ending.append(live, token)
         for stream in self.streams:
             stream.append(tokens)
         ended = self._retire()
@@ -319,47 +310,12 @@ class _Batch:
             self.steps += 1
         return ended
 
-    def _append(self, live: _LiveRow, token: int) -> None:
-        """Note a drawn token and decide whether the row ends with it."""
-        decoder = self.decoder
-        if token in (decoder.vocabulary.own_ends if live.thinking else decoder.vocabulary.ends):
-            live.finish = "stop"
-            return
-        live.tokens.append(token)
-        self._think(live, token)
-        if len(live.tokens) - live.answer_start >= self._most_tokens(live):
-            live.finish = "length"
-        elif decoder.stop and (live.looks > 0 or decoder.vocabulary.may_end_sentence[token]):
-            live.looks = _STEPS_TO_LOOK if decoder.vocabulary.may_end_sentence[token] else live.looks - 1
-            # Half of a multi-byte character decodes to U+FFFD; it is not text yet.
-            if decoder.stop(live.row.prompt_id, self._text(live).rstrip("\ufffd")):
-                live.finish = "sentence"
-
-    def _text(self, live: _LiveRow) -> str:
-        """What a row says, with the marker that its template has written for it."""
-        return live.opening + self.decoder.vocabulary.text(live.tokens)
-
-    def _most_tokens(self, live: _LiveRow) -> int:
-        decoding = self.decoder.decoding
-        return decoding.reasoning_tokens if live.thinking else decoding.max_new_tokens
-
-    def _think(self, live: _LiveRow, token: int) -> None:
-        """Note where reasoning begins and ends; looked at only where a token may be part of a marker."""
-        if not live.thinking and (live.answer_start or len(live.tokens) > START):
-            return
-        if not self.decoder.decoding.reasoning_tokens or not self.decoder.vocabulary.may_mark(token):
-            return
-        thinking = spoken(self._text(live), self.decoder.decoding.markers).thinking
-        if live.thinking and not thinking:
-            live.answer_start = len(live.tokens)
-        live.thinking = thinking
-
     def _retire(self) -> list[Generation]:
         """Take ended rows out: their places are filled with live rows from the end."""
         ended = [live.finish is not None for live in self.live]
         if not any(ended):
             return []
-        finished = [self._generation(live) for live in self.live if live.finish is not None]
+        finished = [generation_of(live, self.decoder.ending) for live in self.live if live.finish is not None]
         n_left = len(self.live) - len(finished)
         fillers = iter(place for place in range(n_left, len(ended)) if not ended[place])
         order = [next(fillers) if ended[place] else place for place in range(n_left)]
@@ -370,9 +326,3 @@ class _Batch:
                 stream.keep(index)
             self.keys, self.steps = self.keys[index], self.steps[index]
         return finished
-
-    def _generation(self, live: _LiveRow) -> Generation:
-        if live.finish is None:
-            raise AssertionError("the row is still live")
-        text = self._text(live)
-        return Generation(live.row.prompt_id, live.row.generation, text, tuple(live.tokens), live.finish)

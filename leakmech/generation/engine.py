@@ -1,42 +1,22 @@
 """The seam between what is asked for and what draws it: an engine completes rows of tokens.
 
 An engine knows tokens, settings and addresses of draws. It knows no data set, no prompt form and no study. What it can
-do is a value (:class:`Capabilities`), so that a run that needs more is refused before it starts. The engine of this
-package is :class:`~leakmech.generation.hf_engine.HFEngine`; another one is one more file.
+do is a value (:class:`~leakmech.generation.engines.Capabilities`), so that a run that needs more is refused before it
+starts. The engine of this package is :class:`~leakmech.generation.hf_engine.HFEngine`; another one is one more file and
+an entry in :data:`leakmech.generation.engines.ENGINES`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from leakmech.core.errors import ConfigError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.generation.decode import Clock, Generation, LogitCombination, Row, StopRule
 from leakmech.generation.decoding import Decoding
+from leakmech.generation.engines import Capabilities, incapable
 from leakmech.interventions.applied import Applied
 from leakmech.prompts.render import Prompt, Renderer
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What an engine can do, or what a run needs."""
-
-    hooks: bool = False
-    """The model runs under interventions that hook its forward pass."""
-    contrast: bool = False
-    """Rows are drawn from a combination of the logits after several prompts."""
-    coupled_draws: bool = False
-    """A draw depends on its address only (seed, prompt, generation, step, token): never on the batch, and two models
-    draw with the same noise."""
-
-
-_NEEDS = {
-    "hooks": "interventions as hooks (fold them into the weights: --fold)",
-    "contrast": "contrastive decoding",
-    "coupled_draws": "draws that depend on seed, prompt and generation only",
-}
 
 
 class Engine(Protocol):
@@ -50,6 +30,13 @@ class Engine(Protocol):
 
     @property
     def clock(self) -> Clock: ...
+
+    def identity(self) -> dict[str, str]:
+        """What of the engine decides draws, beside the model: a run is continued only under the same.
+
+        Empty for the engine of this package, whose draws depend on model, settings and addresses only.
+        """
+        ...
 
     def auto_batch_size(self, *, longest_prompt: int, max_new_tokens: int, n_streams: int = 1) -> int:
         """Rows that it steps together by default; `n_streams` is the number of prompts that a row reads."""
@@ -76,9 +63,9 @@ class Engine(Protocol):
 
 def refuse_incapable(engine: Engine, needed: Capabilities) -> None:
     """Refuse a run that needs more than `engine` can do."""
-    lacking = [text for name, text in _NEEDS.items() if getattr(needed, name) > getattr(engine.capabilities, name)]
+    lacking = engine.capabilities.lacking(needed)
     if lacking:
-        raise ConfigError(f"engine {engine.name!r}: cannot do what this run needs: {'; '.join(lacking)}")
+        raise incapable(engine.name, lacking)
 
 
 def prompt_rows(prompts: Iterable[Prompt], renderer: Renderer, generations: Sequence[int] = (0,)) -> list[Row]:

@@ -17,7 +17,7 @@ import torch
 from leakmech.core.errors import GenerationError
 from leakmech.generation.decode import Clock, Decoder, Generation, LogitCombination, Row, StopRule
 from leakmech.generation.decoding import Decoding
-from leakmech.generation.engine import Capabilities
+from leakmech.generation.engines import ENGINES, Capabilities
 from leakmech.interventions.applied import Applied
 from leakmech.models.batching import is_out_of_memory, parse_batch_size, release_memory
 from leakmech.models.limits import refuse_beyond_learned
@@ -27,7 +27,6 @@ _GIB = 2**30
 _CPU_CACHE_BUDGET = 1 * _GIB
 _MAX_ROWS = {"cpu": 160, "mps": 256}  # more rows a step do not raise throughput (measured on CPU: 160 beats 320)
 _TYPICAL_NEW_TOKENS = 128  # first sentences are shorter, but one long row keeps old columns in use for all
-_CAPABILITIES = Capabilities(hooks=True, contrast=True, coupled_draws=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +37,21 @@ class HFEngine:
     tokenizer: Any
     clock: Clock = field(default_factory=Clock)
     name: str = field(default="hf", init=False)
-    capabilities: Capabilities = field(default=_CAPABILITIES, init=False)
+    capabilities: Capabilities = field(default=ENGINES["hf"].capabilities, init=False)
 
     @classmethod
     def of(cls, loaded: LoadedModel) -> HFEngine:
         """The engine of a loaded model."""
         return cls(loaded.model, loaded.tokenizer)
+
+    @staticmethod
+    def placement(*, device: str, dtype: str) -> tuple[str, str]:
+        """Where the model is loaded: as the user asks."""
+        return device, dtype
+
+    def identity(self) -> dict[str, str]:
+        """See :meth:`leakmech.generation.engine.Engine.identity`; nothing."""
+        return {}
 
     def auto_batch_size(self, *, longest_prompt: int, max_new_tokens: int, n_streams: int = 1) -> int:
         """Rows that a batch may have on this device, from the size of the key-value cache and the logits."""

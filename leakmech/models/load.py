@@ -60,6 +60,8 @@ class LoadedModel:
         The hub's commit; None for what does not come from the hub.
     adapter
         The folder of the PEFT adapter; None without one.
+    folder
+        The folder that holds these very weights (of an adapted model: its base's); None for those in memory only.
     """
 
     model: AnyModel
@@ -69,6 +71,7 @@ class LoadedModel:
     dtype: torch.dtype
     revision: str | None = None
     adapter: str | None = None
+    folder: str | None = None
 
     @cached_property
     def weights_hash(self) -> str:
@@ -217,7 +220,7 @@ def load_model(
     # What is saved from this model (an adapter, say) then names its base as the user did, not a folder of this machine.
     model.config._name_or_path = model.name_or_path = name
     commit = folder.name if folder.parent.name == "snapshots" else None
-    return _loaded(_place(model, placement), tokenizer, name=name, revision=commit)
+    return replace(_loaded(_place(model, placement), tokenizer, name=name, revision=commit), folder=str(folder))
 
 
 def load_adapter(loaded: LoadedModel, path: str | Path, *, in_place: bool = False) -> LoadedModel:
@@ -342,9 +345,6 @@ def _with_pad_token(
 
 def _embedded(token: Any, rows: int) -> bool:
     return isinstance(token, int) and 0 <= token < rows
-
-
-# -- models in memory and adapters ---------------------------------------------------------------------------------
 
 
 def _from_memory(

@@ -1,10 +1,12 @@
 """Saved interventions come back as they were, state what they mean, and are refused where they do not belong."""
 
+import base64
 import json
 import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 import leakmech
 from leakmech.core.errors import InterventionError
-from leakmech.interventions.control_vectors import export_control_vector
+from leakmech.interventions.control_vectors import export_control_vector, export_steering_vector
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.types import (
@@ -224,6 +226,30 @@ def test_what_a_control_vector_cannot_do_is_refused(make_tiny, kit, tmp_path):
         with pytest.raises(InterventionError, match=message):
             export_control_vector(bad, tmp_path / "v.gguf", model=model)
     assert not (tmp_path / "v.gguf").exists()
+
+
+def test_a_steering_vector_is_what_vllm_lens_reads_and_adds(make_tiny, batch, kit, tmp_path):
+    model = make_tiny("qwen2")
+    steps = [
+        Steer(kit.LAYERS, layers=[0, 2], strength=[0.5, -1.0], stream_norm=[4.0, 3.0]),
+        Steer(kit.W, layers=[1], site="resid_pre", strength=0.25, stream_norm=4.0),
+    ]
+    [vector] = json.loads(export_steering_vector(steps, tmp_path / "v.json", model=model).read_text())
+    # The fields of vllm_lens.SteeringVector (1.2.1), whose tensors may come uncompressed.
+    assert vector.keys() == {"activations", "layer_indices", "scale", "norm_match", "position_indices"}
+    assert (vector["scale"], vector["norm_match"], vector["position_indices"]) == (1.0, False, None)
+    tensor = vector["activations"]
+    raw = np.frombuffer(base64.b64decode(tensor["data"]), dtype=np.dtype(tensor["dtype"])).reshape(tensor["shape"])
+    found = dict(zip(vector["layer_indices"], torch.from_numpy(raw.copy()), strict=True))
+    assert list(found) == [0, 2]
+    torch.testing.assert_close(found[0], 2.0 * kit.LAYERS[0] + 1.0 * kit.W)
+    with apply(model, steps):
+        expected = kit.logits(model, batch)
+    for layer, step in found.items():  # what vllm-lens does with it
+        model.model.layers[layer].register_forward_hook(lambda _, __, out, v=step: out + v)
+    torch.testing.assert_close(kit.logits(model, batch), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InterventionError, match="vllm-lens adds nothing before block 0"):
+        export_steering_vector(replace(steps[1], layers=[0]), tmp_path / "w.json", model=model)
 
 
 def test_files_are_read_without_anything_else_of_leakmech(tmp_path):

@@ -50,6 +50,7 @@ def facts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:
         *_changes(summary),
         ("Seed", str(summary["seed"])),
         origin,
+        *_engine(summary),
         ("Date", str(environment.get("date", "unknown")).replace("T", " ")),
         ("leakmech", version),
     ]
@@ -69,6 +70,15 @@ def _temperature(summary: Summary) -> list[tuple[str, str]]:
         return []
     own = f" ({summary['temperature_from']})" if "temperature_from" in summary else ""
     return [("Temperature", f"{summary['decoding']['temperature']:g}{own}")]
+
+
+def _engine(summary: Summary) -> list[tuple[str, str]]:
+    """What drew the answers, where it was not the engine of leakmech itself."""
+    engine = summary.get("engine")
+    if engine is None:
+        return []
+    invariant = ", batch-invariant" if engine.get("batch_invariant") == "yes" else ""
+    return [("Engine", f"{engine['engine']} {engine.get('engine_version', '')}".strip() + invariant)]
 
 
 def _prompts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:

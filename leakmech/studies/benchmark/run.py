@@ -20,18 +20,17 @@ from leakmech.core.store import append_jsonl, write_jsonl
 from leakmech.datasets.samples import PromptSet
 from leakmech.generation.decode import Generation
 from leakmech.generation.decoding import Decoding, described_temperature
-from leakmech.generation.engine import Capabilities, Engine, refuse_incapable
+from leakmech.generation.engine import Engine, refuse_incapable
+from leakmech.generation.engines import Capabilities
 from leakmech.generation.hf_engine import HFEngine
 from leakmech.interventions.applied import Applied
 from leakmech.interventions.base import Intervention, interventions_key
-from leakmech.interventions.checks import as_interventions, refuse_misfits
+from leakmech.interventions.checks import as_interventions
 from leakmech.interventions.files import load_interventions, refuse_other_form
-from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
 from leakmech.models.batching import parse_batch_size
 from leakmech.models.configured import load_configured
-from leakmech.models.layout import layout_of
-from leakmech.models.load import LoadedModel, load_adapter
+from leakmech.models.load import LoadedModel
 from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT, RunDirectory, began
@@ -40,6 +39,7 @@ from leakmech.runs.sources import SOURCES, is_as_it_was, source_stamps
 from leakmech.scoring.sentence import FirstSentences, PromptTexts
 from leakmech.studies.benchmark.interim import MOST_GENERATIONS, NEEDED, Interim
 from leakmech.studies.benchmark.measurement import Measurement, arranged_samples
+from leakmech.studies.benchmark.model import Place, adapted
 from leakmech.studies.benchmark.on_task import AnswersAfterControl
 from leakmech.studies.benchmark.prompts import RunPrompts
 from leakmech.studies.benchmark.result import BenchResult
@@ -129,14 +129,14 @@ def run_benchmark(
     interim: Callable[[str], None] | None = None,
     outside: Mapping[str, str] | None = None,
     topic: bool = True,
-    engine_of: Callable[[LoadedModel], Engine] = HFEngine.of,
+    engine_of: Callable[[LoadedModel], Engine] | None = None,
 ) -> BenchResult:
     """:func:`bench` for a finished configuration.
 
     `model` and `interventions` go before what the configuration names, `outside` names what else changes the model
     without changing its weights (hooks of the caller), so that a run is only continued under the same. `topic` is False
-    for samples whose injections the answers should take up. `engine_of` gives the engine that draws; one that cannot do
-    what the run needs is refused before anything is written.
+    for samples whose injections the answers should take up. `engine_of` gives the engine that draws, in place of the
+    one that is configured; one that cannot do what the run needs is refused before anything is written.
     """
     if config.fold and not (config.intervention or interventions):
         raise UsageError("--fold: there are no interventions to fold; name their file with --intervention")
@@ -144,7 +144,7 @@ def run_benchmark(
     Run.check(path, config)
     with dated(began(path)):
         started = time.perf_counter()
-        in_script = model is not None or bool(interventions) or engine_of != HFEngine.of
+        in_script = model is not None or bool(interventions) or engine_of is not None
         if not (in_script or outside) and is_as_it_was(path, source_stamps(config)):
             return BenchResult.load(path)
         file = None if interventions else config.intervention
@@ -152,13 +152,15 @@ def run_benchmark(
             if file.startswith(_IN_MEMORY):
                 raise UsageError(f"{path}: its interventions were given as values; continue it with the same values")
             interventions = load_interventions(file)
+        place = Place.of(config)
         samples = arranged_samples(config)
         measurement = Measurement.load(config, samples.take(config.limit), whole=samples, topic=topic)
-        base = load_configured(config, model, tokenizer)
+        base = load_configured(place.settings(model), model, tokenizer)
         if file:
             refuse_other_form(file, Renderer(base.tokenizer, Prompting.of(config)).resolved_form)
-        loaded = _adapted(base, config, interventions)
+        loaded = adapted(base, config, interventions)
         timing = {"load_s": time.perf_counter() - started}
+        engine_of = engine_of or place.engine
         files, engine = RunDirectory(path), engine_of(loaded)
         benchmark = _Benchmark(
             config, files, loaded, engine, measurement, progress, interim, interventions, outside or {}
@@ -180,18 +182,6 @@ def prompts_of(
 ) -> RunPrompts:
     """What a run with these settings would read of `samples`; what is rewritten for it is kept in `out`."""
     return RunPrompts(config, RunDirectory(out), loaded, HFEngine.of(loaded), samples, progress, interventions)
-
-
-def _adapted(base: LoadedModel, config: BenchConfig, interventions: tuple[Intervention, ...]) -> LoadedModel:
-    """The model with its adapter and, if they are to be folded, its interventions."""
-    loaded = load_adapter(base, config.adapter) if config.adapter else base
-    if not interventions:
-        return loaded
-    fitted = any(intervention.model_hash for intervention in interventions)
-    # What was fitted on a model may be tried on the same model with an adapter.
-    hashes = {h for m in (base, loaded) for h in (m.weights_hash, m.base_hash)} if fitted else None
-    refuse_misfits(interventions, layout_of(loaded.model), model_hashes=hashes)
-    return replace(loaded, model=fold(loaded.model, interventions)) if config.fold else loaded
 
 
 @dataclass(frozen=True)
@@ -264,10 +254,9 @@ class _Benchmark:
     def _fingerprint(self) -> dict[str, str]:
         """Hashes of everything that decides a generation; a changed model never gets another model's."""
         interventions = {"interventions": interventions_key(self.interventions)} if self.interventions else {}
-        engine = {"engine": self.engine.name} if self.engine.name != HFEngine.name else {}
         return {
             **interventions,
-            **engine,
+            **self.engine.identity(),
             **({"temperature": str(self.decoding.temperature)} if self.decoding != self.config.decoding else {}),
             **self.loaded.fingerprint(),
             **self.reading.fingerprint(),
@@ -370,7 +359,7 @@ class _Benchmark:
 
     def _summarise(self) -> dict[str, Any]:
         """Every number of ``summary.json`` except the timing."""
-        c = self.config
+        c, engine = self.config, self.engine.identity()
         found = self.measurement.measure(
             self.files,
             instruction_text=self.reading.instruction_text,
@@ -389,7 +378,8 @@ class _Benchmark:
             **self.reading.summary(),
             "prompt_form": self.reading.renderer.resolved_form,
             "dtype": str(self.loaded.dtype).removeprefix("torch."),
-            "device": str(self.loaded.device),
+            "device": engine.get("engine_device", str(self.loaded.device)),
+            **({"engine": engine} if engine else {}),
             **found,
         }
 

@@ -12,6 +12,7 @@ from leakmech.core.errors import UsageError
 from leakmech.core.store import slug
 from leakmech.datasets.samples import CONDITIONS, POLARITIES, Condition
 from leakmech.generation.contrast import Contrast, named_contrast
+from leakmech.generation.engines import DEFAULT_ENGINE, ENGINES, Capabilities
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.rewrites import find_rewrite
@@ -73,9 +74,13 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
 
     command: ClassVar[str] = "bench"
     title: ClassVar[str] = "Benchmark"
-    newer: ClassVar[Collection[str]] = ("on_task", "tilt", "tilt_completions", "tilt_from")
+    newer: ClassVar[Collection[str]] = ("engine", "on_task", "tilt", "tilt_completions", "tilt_from")
 
     intervention: str | None = Field(None, description="file of interventions (.json) that the model runs under")
+    engine: str = Field(
+        DEFAULT_ENGINE,
+        description="what draws: hf (Hugging Face modules), or vllm (an extra; no hooks, contrast or likelihoods)",
+    )
     fold: Annotated[bool, Spelling("--fold/--hooks")] = Field(
         False, description="bake the interventions into the weights, or run hooks"
     )
@@ -135,6 +140,22 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
             raise ValueError("tilt: contrastive decoding draws from several prompts, of which no likelihood is known")
         if self.tilt and not set(POLARITIES) <= set(self.conditions):
             raise ValueError("tilt: compares positive and negative prompts; add both to the conditions")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_suffices(self) -> Self:
+        rewrite = None if self.prompt_rewrite is None else find_rewrite(self.prompt_rewrite)
+        reading = {
+            "on_task": self.on_task,
+            "tilt": self.tilt,
+            "prompt_rewrite": rewrite is not None and rewrite.gain is not None,
+        }
+        hooks = self.intervention is not None and not self.fold
+        ENGINES.find(self.engine).refuse(
+            Capabilities(hooks=hooks, contrast=self.contrast is not None),
+            self.decoding,
+            likelihoods_of=[name for name, wanted in reading.items() if wanted],
+        )
         return self
 
     @property

@@ -22,6 +22,7 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import slug
 from leakmech.datasets.facts import load_facts
 from leakmech.datasets.samples import load_dataset
+from leakmech.generation.engines import DEFAULT_ENGINE
 from leakmech.interventions.base import Intervention
 from leakmech.models.configured import load_configured
 from leakmech.models.load import LoadedModel
@@ -150,10 +151,16 @@ def table_version(path: Path) -> int:
 def _settings(model: Any, dataset: str, given: Mapping[str, Any]) -> _Comparison:
     """Settings of the benchmark runs, with the name of the model if it has one."""
     name = model.name if isinstance(model, LoadedModel) else model if isinstance(model, str | Path) else None
-    return _Comparison.parse(
+    config = _Comparison.parse(
         {"noise_floor": False, "dataset": dataset, **({"model": str(name)} if name else {}), **given},
         where="evaluate_mitigations",
     )
+    if config.engine != DEFAULT_ENGINE:
+        raise ConfigError(
+            f"evaluate_mitigations: side effects are measured inside the model; leave engine {config.engine!r} out, or "
+            "compare runs of bench"
+        )
+    return config
 
 
 # -- what is compared -------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def under_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
     """
     adapted = load_adapter(loaded, folder)
     peft: Any = adapted.model
-    return replace(adapted, model=peft.merge_and_unload())
+    return replace(adapted, model=peft.merge_and_unload(), folder=None)
 
 
 class Answer(NamedTuple):

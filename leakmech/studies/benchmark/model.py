@@ -1,0 +1,52 @@
+"""The model of a benchmark run: loaded where its engine wants it, with its adapter, and folded if that is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from leakmech.generation.engine import Engine
+from leakmech.generation.engines import ENGINES, EngineKind
+from leakmech.interventions.base import Intervention
+from leakmech.interventions.checks import refuse_misfits
+from leakmech.interventions.fold import fold
+from leakmech.models.layout import layout_of
+from leakmech.models.load import LoadedModel, load_adapter
+from leakmech.studies.benchmark.settings import BenchConfig
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run draws, and where this process loads the model for it."""
+
+    config: BenchConfig
+    kind: EngineKind
+    device: str
+    dtype: str
+
+    @classmethod
+    def of(cls, config: BenchConfig) -> Place:
+        """The place that a configuration names; ConfigError if its engine is not installed or does not run there."""
+        kind = ENGINES.find(config.engine)
+        return cls(config, kind, *kind.placement(device=config.device, dtype=config.dtype))
+
+    def settings(self, model: Any = None) -> BenchConfig:
+        """The configuration with which the model is loaded; a model object stays where and as it is."""
+        moved = {"device": self.device, "dtype": self.dtype}
+        return self.config.model_copy(update=moved) if model is None else self.config
+
+    def engine(self, loaded: LoadedModel) -> Engine:
+        """What draws with a loaded model."""
+        return self.kind.engine(loaded)
+
+
+def adapted(base: LoadedModel, config: BenchConfig, interventions: tuple[Intervention, ...]) -> LoadedModel:
+    """The model with its adapter and, if they are to be folded, its interventions."""
+    loaded = load_adapter(base, config.adapter) if config.adapter else base
+    if not interventions:
+        return loaded
+    fitted = any(intervention.model_hash for intervention in interventions)
+    # What was fitted on a model may be tried on the same model with an adapter.
+    hashes = {h for m in (base, loaded) for h in (m.weights_hash, m.base_hash)} if fitted else None
+    refuse_misfits(interventions, layout_of(loaded.model), model_hashes=hashes)
+    return replace(loaded, model=fold(loaded.model, interventions), folder=None) if config.fold else loaded
