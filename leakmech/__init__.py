@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from leakmech.studies.mitigation.run import mitigate
     from leakmech.studies.persona_leakage.result import PersonaLeakage
     from leakmech.studies.persona_leakage.run import persona_leakage
+    from leakmech.studies.quick.result import QuickResult
+    from leakmech.studies.quick.run import quick
     from leakmech.studies.results import load_result
     from leakmech.training.settings import LoraTrainingConfig
 
@@ -76,6 +78,7 @@ __all__ = [
     "Probe",
     "PromptSpans",
     "Prompting",
+    "QuickResult",
     "ScaleHeads",
     "ScaleNeurons",
     "Steer",
@@ -103,6 +106,7 @@ __all__ = [
     "mitigate",
     "persona_leakage",
     "power",
+    "quick",
     "save_interventions",
     "score",
     "sentiment_directions",
@@ -158,6 +162,8 @@ _HOMES = {
     "load_result": "leakmech.studies.results",
     "merge_lora": "leakmech.studies.lora.run",
     "power": "leakmech.studies.benchmark.power",
+    "QuickResult": "leakmech.studies.quick.result",
+    "quick": "leakmech.studies.quick.run",
     "save_interventions": "leakmech.interventions.files",
     "score": "leakmech.studies.benchmark.rescoring",
     "sentiment_directions": "leakmech.mechanism.sentiment",

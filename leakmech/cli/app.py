@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leakmech.cli import annotate, benchmark, data, diagnosis, lora, mitigation, study, sweep
+from leakmech.cli import annotate, benchmark, data, diagnosis, lora, mitigation, quick, study, sweep
 from leakmech.cli.console import out as console
 from leakmech.cli.options import Commands
 from leakmech.core.errors import LeakmechError, LeakmechWarning
@@ -37,6 +37,7 @@ app = _group(
     rich_markup_mode=None,
 )
 for _command in (
+    quick.quick,
     benchmark.bench,
     benchmark.score,
     benchmark.show,
