@@ -310,10 +310,8 @@ class _Look:
             return none, reason
         tokens = [plain_ids(self.base.tokenizer, text) for text in texts]
         items = [self._continued(prompt, number, t) for prompt in self.prompts for number, t in enumerate(tokens)]
-        change: Callable[[], AbstractContextManager[Applied | None]] | None = (
-            self.change if self.interventions else None
-        )
-        found = log_likelihoods(ModelVariant(self.loaded, change), items, share_prompts=True, progress=self.progress)
+        variant = ModelVariant(self.loaded, self.change if self.interventions else None)
+        found = log_likelihoods(variant, items, share_prompts=True, progress=self.progress)
         per_token = (found.log_likelihood / np.maximum(found.n_tokens, 1)).reshape(len(self.prompts), len(tokens))
         tilts = affective_tilt(torch.from_numpy(per_token), torch.from_numpy(valence.astype(float))[None])
         return tilts.tolist(), None
