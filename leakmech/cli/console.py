@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 out = Terminal() if sys.stdout.isatty() else Terminal(width=120)
 
 
+def print_headline(result: Result) -> None:
+    """Print what was found as the last line, where a kind of run says it in words."""
+    if result.headline:
+        out.print(result.headline)
+
+
 def print_tables(result: Result) -> None:
     """Print the main tables of a finished run."""
     for table in result.tables():

@@ -25,6 +25,7 @@ from leakmech.models.device import dtype_name, resolve_device, resolve_dtype
 from leakmech.models.embedded import PREFIX, embedded_path
 from leakmech.models.hashes import hash_base, hash_generation, hash_template, hash_tokenizer, hash_weights
 from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, fetch
+from leakmech.models.names import model_folder
 from leakmech.models.reading import (
     attach_adapter,
     read_model,
@@ -242,17 +243,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def _locate(name: str, *, revision: str | None, needs_tokenizer: bool) -> Path:
-    path = Path(name).expanduser()
-    if revision is not None and (name.startswith(PREFIX) or path.exists()):
-        raise ModelError(f"{name}: only a model on the hub has revisions (asked for {revision!r})")
+    folder = model_folder(name, revision=revision)
+    if folder is not None:
+        return folder
     if name.startswith(PREFIX):
         return embedded_path(name.removeprefix(PREFIX))
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise ModelError(f"{name}: is a file; give the folder of the model")
-    if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2:
-        raise ModelError(f"{name}: no such folder")
     return fetch(name, revision=revision, tokenizer=needs_tokenizer)
 
 

@@ -97,6 +97,16 @@ class Result:
         self.files.refuse_damaged(file)
         return read_table(file)
 
+    def __repr__(self) -> str:
+        known = [str(self.summary[name]) for name in ("model", "dataset") if name in self.summary]
+        about = f", {' on '.join(known)}" if known else ""
+        return f"{type(self).__name__}({str(self.path)!r}{about})"
+
+    @property
+    def headline(self) -> str:
+        """What was found, in words, with intervals; empty where a kind of run has no such sentence."""
+        return ""
+
     def tables(self) -> Sequence[Printable]:
         """The main numbers for reading."""
         raise NotImplementedError

@@ -35,6 +35,7 @@ from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT, RunDirectory, began
 from leakmech.runs.run import Run, run_path
+from leakmech.runs.settings import IN_MEMORY
 from leakmech.runs.sources import SOURCES, is_as_it_was, source_stamps
 from leakmech.scoring.sentence import FirstSentences, PromptTexts
 from leakmech.studies.benchmark.interim import MOST_GENERATIONS, NEEDED, Interim
@@ -45,8 +46,6 @@ from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig, default_name
 from leakmech.studies.benchmark.shard import Keys, keep_if_unchanged, refuse_foreign, whole_rows
 from leakmech.studies.benchmark.tilt import TiltStage, summarise_tilt
-
-_IN_MEMORY = "in memory"
 
 
 def bench(
@@ -104,7 +103,7 @@ def bench(
     if chosen:
         if settings.get("intervention"):
             raise UsageError("bench: give interventions as values or as a file, not both")
-        settings["intervention"] = f"{_IN_MEMORY} ({interventions_key(chosen)})"
+        settings["intervention"] = f"{IN_MEMORY} ({interventions_key(chosen)})"
     config = BenchConfig.parse(settings, where="bench")
     return run_benchmark(
         config,
@@ -148,7 +147,7 @@ def run_benchmark(
             return BenchResult.load(path)
         file = None if interventions else config.intervention
         if file:
-            if file.startswith(_IN_MEMORY):
+            if file.startswith(IN_MEMORY):
                 raise UsageError(f"{path}: its interventions were given as values; continue it with the same values")
             interventions = load_interventions(file)
         samples = arranged_samples(config)

@@ -15,6 +15,7 @@ from leakmech.runs.settings import (
     EstimatorSettings,
     FormSettings,
     Spelling,
+    refuse_missing_intervention,
 )
 
 INJECTIONS = ("Our holiday was wonderful.", "Our flight was awful.")
@@ -46,6 +47,10 @@ class QuickConfig(EstimatorSettings, DecodingSettings, FormSettings, AdaptedMode
     decoding: Annotated[Decoding, Spelling(prefix="")] = Field(
         default_factory=lambda: Decoding(max_new_tokens=_NEW_TOKENS), description="sampling settings"
     )
+
+    def refuse_missing(self) -> None:
+        super().refuse_missing()
+        refuse_missing_intervention(self.intervention)
 
     @property
     def prompting(self) -> Prompting:
