@@ -10,7 +10,9 @@ from leakmech.core.terminal import Terminal
 if TYPE_CHECKING:
     from leakmech.runs.result import Result
 
-out = Terminal() if sys.stdout.isatty() else Terminal(width=120)
+_WHOLE = 10_000
+"""Columns of what is no terminal: lines in pipes and files stay whole."""
+out = Terminal() if sys.stdout.isatty() else Terminal(width=_WHOLE)
 
 
 def print_headline(result: Result) -> None:

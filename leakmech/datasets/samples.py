@@ -101,6 +101,20 @@ class PromptSet:
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
 
+    def __getitem__(self, place: int | slice | str) -> Sample | PromptSet:
+        """The sample at a place or of an id; of a slice, a set."""
+        if isinstance(place, slice):
+            return replace(self, samples=self.samples[place])
+        if isinstance(place, int):
+            return self.samples[place]
+        found = next((sample for sample in self.samples if sample.id == place), None)
+        if found is None:
+            raise DatasetError(f"{self.name}: has no sample {place!r}{nearest(place, [s.id for s in self.samples])}")
+        return found
+
+    def __repr__(self) -> str:
+        return f"PromptSet({self.name!r}, {len(self)} samples)"
+
     @property
     def content_hash(self) -> str:
         return hash_of_parts(json.dumps(sample.to_dict(), sort_keys=True) for sample in self.samples)

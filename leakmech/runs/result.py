@@ -22,6 +22,7 @@ class Printable(Protocol):
 
     def to_markdown(self) -> str: ...
     def to_html(self) -> str: ...
+    def to_latex(self) -> str: ...
     def to_rich(self) -> Any: ...
 
 
@@ -118,6 +119,10 @@ class Result:
     def to_markdown(self) -> str:
         """The main tables as markdown."""
         return "\n\n".join(table.to_markdown() for table in self.tables()) + "\n"
+
+    def to_latex(self) -> str:
+        """The main tables for a paper, in the style of booktabs."""
+        return "\n\n".join(table.to_latex() for table in self.tables()) + "\n"
 
     def _repr_html_(self) -> str:
         """The main tables, for notebooks."""

@@ -30,7 +30,7 @@ from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
 from leakmech.models.batching import parse_batch_size
 from leakmech.models.layout import layout_of
-from leakmech.models.load import LoadedModel, load_adapter, load_configured
+from leakmech.models.load import LoadedModel, given_name, load_adapter, load_configured
 from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT, RunDirectory, began
@@ -393,7 +393,7 @@ class _Benchmark:
 
 
 def _object_name(model: Any) -> str:
-    name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+    name = getattr(getattr(model, "config", None), "_name_or_path", "") or given_name(model)
     if not isinstance(name, str):
         raise UsageError(f"model: expected a name or a Hugging Face model, found {type(model).__name__}")
     return name

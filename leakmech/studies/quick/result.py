@@ -165,6 +165,10 @@ class QuickResult:
         """The table as markdown, and the headline."""
         return f"{self.table().to_markdown()}\n\n{self.headline}\n"
 
+    def to_latex(self) -> str:
+        """The table for a paper, in the style of booktabs."""
+        return self.table().to_latex()
+
     def to_text(self, *, width: int | None = None) -> str:
         """Bars for a terminal of `width` columns; None leaves sentences whole."""
         return bars_text(self.stem, self.prompts, self.answers, width=width)

@@ -43,7 +43,7 @@ from leakmech.interventions.hooks import apply
 from leakmech.interventions.positions import PromptSpans
 from leakmech.models.adapters import base_of
 from leakmech.models.layout import layout_of
-from leakmech.models.load import LoadedModel, load_adapter, load_configured
+from leakmech.models.load import LoadedModel, given_name, load_adapter, load_configured
 from leakmech.prompts.locate import locate
 from leakmech.prompts.render import Prompt, Renderer
 from leakmech.scoring.expression import LABELS, Estimator, estimator_names, load_estimator
@@ -111,7 +111,7 @@ def quick(
     if isinstance(model, str | Path):
         settings["model"] = str(model)
     elif model is not None:
-        settings["model"] = model.name if isinstance(model, LoadedModel) else type(model).__name__
+        settings["model"] = given_name(model)
     config = QuickConfig.parse(settings, where="quick")
     samples = _samples(stem, config.inject)
     if len(estimator_names(config.estimator)) > 1:
@@ -125,7 +125,7 @@ def quick(
     encoder = load_encoder(device=device)
     estimator = load_estimator(config.estimator, encoder=encoder, device=device)
     in_memory = None if isinstance(model, str | Path) else model
-    base = in_memory if isinstance(in_memory, LoadedModel) else load_configured(config, in_memory, tokenizer)
+    base = load_configured(config, in_memory, tokenizer)
     return _Look.of(config, samples, base, chosen, estimator, encoder, progress).result()
 
 
