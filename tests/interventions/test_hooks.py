@@ -569,7 +569,16 @@ class TestMadeOfADirection:
         width = layout_of(tiny_model).d_model
         projections = {"control": 0.75, "positive": 2.0}
         return Direction(
-            kit.unit(1, width), "resid_post", 1, "last_prompt", "pca", "read", 3.0, projections, 0.0, "abc"
+            torch.nn.functional.one_hot(torch.tensor(1), width).float(),
+            "resid_post",
+            1,
+            "last_prompt",
+            "pca",
+            "read",
+            3.0,
+            projections,
+            0.0,
+            "abc",
         )
 
     def test_of_takes_place_and_model_of_it_and_a_condition_is_a_set_point(self, tiny_model):
