@@ -28,8 +28,8 @@ def one_line(mistake: Any) -> str:
         said = f"no option {literal(mistake.option_name)}{_nearest(mistake.option_name, mistake.ctx.command.params)}"
     else:
         said = " ".join(mistake.format_message().split()).rstrip(".")
-        said = said[:1].lower() + said[1:]
-    if said.startswith("no such command") and "did you mean" not in said.lower():
+        said = (said[:1].lower() + said[1:]).replace(". Did you mean", "; did you mean")
+    if said.startswith("no such command") and "did you mean" not in said:
         said += f"; there are {', '.join(mistake.ctx.command.commands)}"
     return f"{place}: {said} (see: {place} --help)"
 

@@ -17,7 +17,7 @@ _LONGEST_NUMBER = 30
 """A cell with spaces that is longer holds a sentence, and may be folded."""
 _LEAST_TEXT = 16
 """Columns that a folded sentence has at least."""
-_FEWEST = 2
+_FEWEST, _WHOLE = 2, 100_000
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "<": "$<$", ">": "$>$", "\n": " ",
@@ -32,8 +32,8 @@ class FittedTable:
     rows: Sequence[Sequence[str]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
-        count = len(self.header)
-        while count > _FEWEST and Measurement.get(console, options, self._first(count)).minimum > options.max_width:
+        count, whole = len(self.header), options.update(max_width=_WHOLE)  # else it is measured as it is squeezed
+        while count > _FEWEST and Measurement.get(console, whole, self._first(count)).minimum > options.max_width:
             count -= 1
         yield self._first(count)
         if left_out := self.header[count:]:

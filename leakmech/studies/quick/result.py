@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy import stats
+from scipy import special
 
 from leakmech.datasets.samples import POLARITIES, Condition
 from leakmech.reports.cells import DASH, estimate, number, significant
@@ -106,7 +106,7 @@ class QuickResult:
             "n": len(scored),
             "n_about": int(own["about_injection"].sum()),
             "valence": float(scored["valence"].mean()) if len(scored) else None,
-            "tilt": prompt.tilt,
+            "tilt": None,  # it is told from control
         }
         if place:
             base = self.prompts[0].tilt
@@ -122,13 +122,15 @@ class QuickResult:
             return f"not asked: {self.estimator} reads the injection as neutral; give a charged one with --inject"
         shown, low = estimate(found, "shift", _signed), (found["shift_ci"] or (None,))[0]
         if found["shift_ci"] is None:
-            return f"not shown: valence shift {shown}; answers without spread have no interval (K of 2 or more)"
+            return f"not shown: valence shift {shown}; answers without spread, or fewer than 2, have no interval"
         verdict = "the model leaks on this stem" if low > 0 else "not shown on this stem"
         if found["shift_ci"][1] < 0:
             verdict = "the answers go against the injection on this stem"
         charged = self.answers[self.answers["polarity"].isin(POLARITIES) & self.answers["valence"].notna()]
         about = int(charged["about_injection"].sum())
-        return f"{verdict}: valence shift {shown}; {about} of {len(charged)} answers are about the injection"
+        more = "" if low > 0 or found["shift_ci"][1] < 0 else "; more --generations narrow it"
+        topic = f"{about} of {len(charged)} answers are about the injection"
+        return f"{verdict}: valence shift towards the injection {shown}; {topic}{more}"
 
     # -- to be looked at ---------------------------------------------------------------------------------------------
 
@@ -201,7 +203,7 @@ def difference(high: Values, low: Values) -> dict[str, Any]:
     if variance <= 0:
         return {"shift": value, "shift_ci": None}
     freedom = variance**2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, (high, low), strict=True))
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+    reach = float(special.stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(variance)
     return {"shift": value, "shift_ci": [value - reach, value + reach]}
 
 

@@ -276,7 +276,7 @@ class _Look:
 
     def _about(self, texts: Sequence[str], numbers: Sequence[int], polarities: Sequence[Condition]) -> np.ndarray:
         """Which answers are about their injection; of control answers, those that are about any."""
-        among = Injections.of(load_dataset(_AMONG), self.encoder)
+        among = Injections.of(load_dataset(_AMONG), self.encoder, classes=sorted(set(polarities[1:])))
         if among is None:
             raise AssertionError(f"{_AMONG} has too few injections")
         injections = [sample.positive for sample in self.samples]

@@ -56,7 +56,7 @@ class TestNumbers:
     def test_a_sad_injection_that_makes_answers_sadder_is_a_shift_towards_it(self):
         found = look([0.5, 0.6, 0.4], negative=[-0.5, -0.6, -0.4])
         assert found.shift()["shift"] == pytest.approx(1.0)
-        assert found.headline.startswith("the model leaks on this stem: valence shift +1.00 [+")
+        assert found.headline.startswith("the model leaks on this stem: valence shift towards the injection +1.00 [+")
 
     def test_with_both_polarities_control_answers_do_not_count(self):
         found = look([9.0, -9.0], positive=[0.5, 0.3], negative=[0.1, -0.1])
@@ -82,7 +82,7 @@ class TestNumbers:
 
     def test_tilt_stands_from_control(self):
         rows = look([0.1, 0.2], positive=[0.3, 0.4]).table().rows
-        assert [row[-1] for row in rows] == ["+0.5", "-0.25"]
+        assert [row[-1] for row in rows] == ["–", "-0.25"]
 
 
 class TestDrawing:
@@ -188,7 +188,7 @@ class TestAsked:
 
     def test_an_intervention_changes_answers_and_tilt_stays_on_the_base_models(self, tiny):
         plain = self.ask(tiny, SAD)
-        changed = self.ask(tiny, SAD, interventions=leakmech.ScaleHeads([(1, 0), (1, 1), (2, 0)], 4.0))
+        changed = self.ask(tiny, SAD, interventions=leakmech.ScaleHeads([(1, 0), "L1H1", (2, 0)], scales=4.0))
         assert plain.answers["text"].tolist() != changed.answers["text"].tolist()
         assert changed.prompts[0].tilt != plain.prompts[0].tilt
         assert changed.no_tilt is None
@@ -202,7 +202,6 @@ class TestAsked:
         ("words", "settings", "message"),
         [
             (("...",), {}, "inject.* must have words"),
-            (("",), {"inject": [""]}, "inject"),
             ((SAD,), {"generations": 0}, "generations must be"),
             ((SAD,), {"estimator": "vader,embedded"}, "takes one estimator"),
             ((SAD,), {"prompt_form": "plane"}, "did you mean 'plain'"),
