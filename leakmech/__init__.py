@@ -1,4 +1,21 @@
-"""leakmech: measure, diagnose and mitigate expression leakage in language models."""
+"""leakmech: measure, diagnose and mitigate expression leakage in language models.
+
+    import leakmech
+    leakmech.quick("The garden next door looks", "Our flight was awful.")     # seconds: is there anything to see?
+    model = leakmech.load_model("embedded:smollm2-135m-instruct")             # or a hub id, a folder, your own object
+    result = leakmech.bench(model, prompt_form="plain", limit=12, out="runs/try")
+    result.headline; result.to_markdown(); result.scores; result.report()     # what was found, as text, rows, page
+    samples = leakmech.load_dataset("hexl"); samples[0]; samples[:12]         # stems and their injections
+    fitted = leakmech.sentiment_directions(model, fit=samples[:30], test=samples[30:])
+    heads = leakmech.attribute(model, samples[:6], target=fitted.chosen).heads_frame()
+    without = leakmech.AblateDirection.of(fitted.chosen, set_point="control")  # or Steer.along, AblateHeads([(21, 1)])
+    changed = leakmech.bench(model, interventions=without, prompt_form="plain", limit=12, out="runs/without")
+    leakmech.compare([result.path, changed.path])                             # with intervals and tests
+    leakmech.mitigate(out="runs/mitigations")                                 # everything that is known to help
+
+``dir(leakmech)`` lists all there is; ``help(leakmech.bench)`` says what it takes and returns. Runs are directories: the
+same call with the same ``out`` goes on where it stopped, and ``leakmech.load_result(path)`` reads what is finished.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +67,8 @@ if TYPE_CHECKING:
     from leakmech.studies.mitigation.run import mitigate
     from leakmech.studies.persona_leakage.result import PersonaLeakage
     from leakmech.studies.persona_leakage.run import persona_leakage
+    from leakmech.studies.quick.result import QuickResult
+    from leakmech.studies.quick.run import quick
     from leakmech.studies.results import load_result
     from leakmech.training.settings import LoraTrainingConfig
 
@@ -76,6 +95,7 @@ __all__ = [
     "Probe",
     "PromptSpans",
     "Prompting",
+    "QuickResult",
     "ScaleHeads",
     "ScaleNeurons",
     "Steer",
@@ -104,6 +124,7 @@ __all__ = [
     "mitigate",
     "persona_leakage",
     "power",
+    "quick",
     "save_interventions",
     "score",
     "sentiment_directions",
@@ -160,6 +181,8 @@ _HOMES = {
     "load_result": "leakmech.studies.results",
     "merge_lora": "leakmech.studies.lora.run",
     "power": "leakmech.studies.benchmark.power",
+    "QuickResult": "leakmech.studies.quick.result",
+    "quick": "leakmech.studies.quick.run",
     "save_interventions": "leakmech.interventions.files",
     "score": "leakmech.studies.benchmark.rescoring",
     "sentiment_directions": "leakmech.mechanism.sentiment",
@@ -174,3 +197,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, for the Tab key and ``help()``; none of them is imported by that."""
+    return sorted({*globals(), *__all__})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leakmech.cli.console import out as console
-from leakmech.cli.console import print_tables
+from leakmech.cli.console import print_headline, print_tables
 from leakmech.cli.options import ConfigFile, ConfigOption, Given, Report, takes
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def show(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """Print the tables of a finished run."""
     from leakmech.studies.results import load_result
 
-    print_tables(load_result(run))
+    result = load_result(run)
+    print_tables(result)
+    print_headline(result)
 
 
 def samples(
@@ -70,6 +72,9 @@ def samples(
     whole: Annotated[bool, typer.Option("--whole", help="Show all that the model wrote, reasoning included.")] = False,
 ) -> None:
     """Print example generations side by side: control, positive, neutral, negative."""
+    from leakmech.runs.directory import RunRecord
+
+    RunRecord.read(run)  # what is no run is said before what draws tables is loaded
     from leakmech.reports.examples import examples_table
 
     for table in examples_table(run, number=number, sample=sample, generation=generation, whole=whole):
@@ -135,3 +140,4 @@ def _present(result: Result, report: bool) -> None:
     if report:
         console.print(f"report: {result.report()}")
     console.print(f"run: {result.path}")
+    print_headline(result)

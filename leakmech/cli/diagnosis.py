@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leakmech.cli.console import out as console
-from leakmech.cli.console import print_tables
+from leakmech.cli.console import print_headline, print_tables
+from leakmech.cli.early import refuse_missing
 from leakmech.cli.options import ConfigFile, Given, takes
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def diagnose(
     print_tables(result)
     console.print(f"report: {result.path / 'report.html'}")
     console.print(f"run: {result.path}")
+    print_headline(result)
 
 
 def directions(
@@ -62,6 +64,7 @@ def directions(
     prompt_form: Annotated[str, _FORM] = "auto",
 ) -> None:
     """Fit directions of affect, and report how well they separate new samples."""
+    refuse_missing(model=model, adapter=adapter, device=device, dtype=dtype, samples=(fit, tune, dataset), out=out)
     from leakmech.core.progress import rich_progress
     from leakmech.core.tables import write_table
     from leakmech.mechanism.sentiment import sentiment_directions
@@ -107,6 +110,7 @@ def attribute(
     prompt_form: Annotated[str, _FORM] = "auto",
 ) -> None:
     """Rank all heads and neurons by how much of the affect shift they carry."""
+    refuse_missing(model=model, adapter=adapter, device=device, dtype=dtype, samples=(dataset,), out=out)
     from leakmech.core.progress import rich_progress
     from leakmech.core.tables import write_table
     from leakmech.datasets.samples import load_dataset

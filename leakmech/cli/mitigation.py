@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from leakmech.cli.console import out as console
-from leakmech.cli.console import print_tables
+from leakmech.cli.console import print_headline, print_tables
 from leakmech.cli.options import ConfigFile, Given, takes
 
 
@@ -20,8 +20,16 @@ def mitigate(
         Path | None, typer.Option(help="Run directory; one that holds this run goes on, also with more.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and write nothing.")] = False,
+    listed: Annotated[
+        bool, typer.Option("--list", help="Print the families that can be tried and what each is told; run nothing.")
+    ] = False,
 ) -> None:
     """Try mitigations, choose strengths on tune samples, and measure on test samples what each lowers and damages."""
+    if listed:
+        from leakmech.studies.mitigation.families import families_table
+
+        console.print(families_table().to_rich())
+        return
     from leakmech.core.progress import rich_progress
     from leakmech.core.terminal import say
     from leakmech.studies.mitigation.run import mitigate as run
@@ -34,3 +42,4 @@ def mitigate(
     print_tables(result)
     console.print(f"table: {result.path / 'tables' / 'mitigations.csv'}")
     console.print(f"report: {result.path / 'report.html'}")
+    print_headline(result)

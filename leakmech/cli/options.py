@@ -18,10 +18,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from leakmech.cli.early import refuse_unwritable
+
 if TYPE_CHECKING:
     from leakmech.runs.options import Option
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+HEADINGS = MEASURE, EXPLAIN, MITIGATE, DATA, SETUP = ("Measure", "Explain", "Mitigate", "Data", "Setup")
+"""Under which commands are listed, in this order."""
 
 ConfigFile = Annotated[Path | None, typer.Argument(help="YAML file with settings; options override it.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file with settings; options override it.")]
@@ -41,6 +46,13 @@ class Given:
 
         return gathered(self.settings, self.options, out=out, file=config)
 
+    def refuse_mistakes(self, *, out: Path | None, config: Path | None) -> None:
+        """Say what is wrong with the settings before torch is imported, which takes seconds."""
+        values = self.over(out=out, config=config)
+        self.settings.parse(values, where=self.settings.command).refuse_missing()
+        if out is not None:
+            refuse_unwritable(out)
+
 
 def takes(settings: str) -> Callable[[Function], Function]:
     """Mark a command whose parameter `given` is made of options for the fields of `settings` (``module:class``)."""
@@ -59,6 +71,20 @@ def takes(settings: str) -> Callable[[Function], Function]:
 class Commands(TyperGroup):
     """A group whose commands get the options of their settings when they are called."""
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - click's signature
+        """List commands by heading."""
+        sections: dict[str, list[tuple[str, Any]]] = {heading: [] for heading in HEADINGS}
+        for name, command in self.commands.items():
+            sections.setdefault(getattr(command, "rich_help_panel", None) or "Commands", []).append((name, command))
+        width = max(map(len, self.commands)) + 2
+        for heading, members in sections.items():
+            if not members:
+                continue
+            with formatter.section(heading):
+                limit = formatter.width - 6 - width
+                rows = [(name.ljust(width - 2), command.get_short_help_str(limit)) for name, command in members]
+                formatter.write_dl(rows)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         return name, _complete(command), rest
@@ -75,7 +101,12 @@ class Commands(TyperGroup):
 
 
 class SectionedCommand(TyperCommand):
-    """A command whose help lists options by heading."""
+    """A command whose help lists options by heading, and then examples, a line each."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - click's signature
+        if self.epilog:
+            formatter.write("\nExamples:\n")
+            formatter.write("".join(f"  {line}\n" for line in self.epilog.splitlines()))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
@@ -98,7 +129,7 @@ def _complete(command: Any) -> Any:
     module, _, name = function.takes.partition(":")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     complete = _with_options(function, getattr(import_module(module), name))
-    app.command(command.name, cls=SectionedCommand)(complete)
+    app.command(command.name, cls=SectionedCommand, epilog=command.epilog)(complete)
     return typer.main.get_command(app)
 
 
@@ -111,7 +142,10 @@ def _with_options(function: Any, settings: Any) -> Callable[..., Any]:
     def call(**values: Any) -> Any:
         chosen = {option: values.pop(parameter) for parameter, option in options.items()}
         read = {option: option.read(value) for option, value in chosen.items() if value is not None and value != []}
-        return function.__wrapped__(**values, given=Given(settings, read))
+        given = Given(settings, read)
+        if not values.get("listed"):
+            given.refuse_mistakes(out=values.get("out"), config=values.get("config"))
+        return function.__wrapped__(**values, given=given)
 
     own = list(inspect.signature(function).parameters.values())
     generated = [

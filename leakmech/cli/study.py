@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leakmech.cli.console import out as console
-from leakmech.cli.console import print_tables
+from leakmech.cli.console import print_headline, print_tables
 from leakmech.cli.options import ConfigFile, Given, takes
 
 if TYPE_CHECKING:
@@ -57,3 +57,4 @@ def _run(
     print_tables(result)
     console.print(f"report: {result.path / 'report.html'}")
     console.print(f"run: {result.path}")
+    print_headline(result)

@@ -37,6 +37,8 @@ _BUILTIN = {
     "relevant-train": "relevant_train.jsonl",
     "relevant-wide": "relevant_wide.jsonl",
 }
+_BUILT = {"aexl": "--samples 50 --fit 50 --tune 50", "aexl_lora": "--samples 50 --fit 150 --tune 50"}
+"""How the data sets are built whose splits shipped configurations name."""
 RELEVANT_DATASETS = ("relevant-matched", "relevant-self", "relevant-frozen", "self-frozen")
 """Built-in data sets to evaluate on whose injections should colour the generations, unlike those of a leakage set."""
 FROZEN_DATASETS = ("hexl-frozen", "relevant-frozen", "self-frozen")
@@ -98,6 +100,20 @@ class PromptSet:
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
+
+    def __getitem__(self, place: int | slice | str) -> Sample | PromptSet:
+        """The sample at a place or of an id; of a slice, a set."""
+        if isinstance(place, slice):
+            return replace(self, samples=self.samples[place])
+        if isinstance(place, int):
+            return self.samples[place]
+        found = next((sample for sample in self.samples if sample.id == place), None)
+        if found is None:
+            raise DatasetError(f"{self.name}: has no sample {place!r}{nearest(place, [s.id for s in self.samples])}")
+        return found
+
+    def __repr__(self) -> str:
+        return f"PromptSet({self.name!r}, {len(self)} samples)"
 
     @property
     def content_hash(self) -> str:
@@ -211,7 +227,14 @@ def dataset_file(name_or_path: str | Path) -> Path:
     builtin = builtin_datasets()
     path = builtin.get(str(name_or_path), Path(name_or_path))
     if not path.exists():
-        raise DatasetError(
-            f"dataset {str(name_or_path)!r}: no such file and no built-in name{nearest(path.name, builtin)}"
-        )
+        told = _how_to_build(path) or nearest(path.name, builtin)
+        raise DatasetError(f"dataset {str(name_or_path)!r}: no such file and no built-in name{told}")
     return path
+
+
+def _how_to_build(path: Path) -> str:
+    """How to make a file that a shipped configuration names; nothing for another one."""
+    name = path.stem.removesuffix("_fit").removesuffix("_tune")
+    if name not in _BUILT or path.suffix != ".jsonl":
+        return ""
+    return f"; make it with: leakmech data build-aexl {_BUILT[name]} --out {path.with_name(f'{name}.jsonl')}"

@@ -29,7 +29,7 @@ from leakmech.core.seeds import mix
 from leakmech.interventions.base import Edit, Intervention, Placed
 from leakmech.interventions.fields import choice, numbers, tensor_field, whole
 from leakmech.interventions.positions import SPAN_POSITIONS, RowPositions, check_position
-from leakmech.models.components import Component, ComponentKind, parse_components
+from leakmech.models.components import Component, ComponentKind, Label, parse_components
 from leakmech.models.layout import Layout
 
 Method = Literal["zero", "mean", "resample"]
@@ -64,7 +64,7 @@ class ComponentIntervention(Intervention):
 
     allowed: ClassVar[tuple[ComponentKind, ...]]
 
-    components: Sequence[str | Component] = field(kw_only=False)
+    components: Sequence[Label] = field(kw_only=False)
 
     @property
     def parts(self) -> tuple[Component, ...]:

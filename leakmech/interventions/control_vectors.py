@@ -28,7 +28,7 @@ from leakmech.core.errors import InterventionError, nearest
 from leakmech.core.store import atomic_path, json_text, write_text
 from leakmech.interventions.base import Intervention
 from leakmech.interventions.checks import as_interventions, fitting_layout
-from leakmech.interventions.stream_edits import Steer
+from leakmech.interventions.steering import Steer
 from leakmech.models.layout import Layout
 
 # llama.cpp's names of the architectures.

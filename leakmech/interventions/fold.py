@@ -35,7 +35,8 @@ from leakmech.interventions.component_edits import (
     ScaleNeurons,
 )
 from leakmech.interventions.query_maps import MapQueries
-from leakmech.interventions.stream_edits import AblateDirection, Steer
+from leakmech.interventions.steering import Steer
+from leakmech.interventions.stream_edits import AblateDirection
 from leakmech.interventions.sublayer_maps import MapSublayer
 from leakmech.models.adapters import merged_copy
 from leakmech.models.biases import with_output_biases

@@ -7,7 +7,8 @@ from leakmech.interventions.base import AttentionEdit, Edit, Intervention, Probe
 from leakmech.interventions.component_edits import AblateHeads, AblateNeurons, ModulateCircuit, ScaleHeads, ScaleNeurons
 from leakmech.interventions.positions import PromptSpans, RowPositions
 from leakmech.interventions.query_maps import MapQueries
-from leakmech.interventions.stream_edits import AblateDirection, Steer
+from leakmech.interventions.steering import Steer
+from leakmech.interventions.stream_edits import AblateDirection
 from leakmech.interventions.sublayer_maps import MapSublayer
 
 __all__ = [

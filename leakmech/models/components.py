@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 from leakmech.core.errors import ModelError
@@ -45,13 +46,20 @@ class Component:
         return f"L{self.layer}{_LETTERS[self.kind]}{self.index}"
 
     @classmethod
-    def parse(cls, label: str | Component) -> Component:
-        """The component that a label names; a component is returned as it is."""
+    def parse(cls, label: Label, *, pair: ComponentKind = "head") -> Component:
+        """The component that a label names; a component is returned as it is.
+
+        A pair of numbers is (layer, head), or (layer, neuron) where `pair` says so.
+        """
         if isinstance(label, Component):
             return label
-        match = _LABEL.fullmatch(label)
+        if isinstance(label, tuple) and len(label) == 2 and all(isinstance(part, Integral) for part in label):
+            return cls(int(label[0]), pair, int(label[1]))
+        match = _LABEL.fullmatch(label) if isinstance(label, str) else None
         if match is None:
-            raise ModelError(f"component {label!r}: write L12H3 (head), L12N873 (neuron), L12.attn or L12.mlp")
+            raise ModelError(
+                f"component {label!r}: write L12H3 or (12, 3) (head), L12N873 (neuron), L12.attn or L12.mlp"
+            )
         index = match["index"]
         return cls(
             int(match["layer"]), _KINDS[match["letter"] or match["sublayer"]], None if index is None else int(index)
@@ -81,16 +89,24 @@ class Component:
             raise ModelError(f"{self}: this model has {size} {name} in each layer, 0 to {size - 1}")
 
 
+Label = str | tuple[int, int] | Component
+"""What names a component: ``"L21H1"``, ``(21, 1)``, or the component itself."""
+
+
 def parse_components(
-    labels: Iterable[str | Component], *, kinds: Iterable[ComponentKind] = ("head", "neuron", "attn", "mlp")
+    labels: Iterable[Label], *, kinds: Iterable[ComponentKind] = ("head", "neuron", "attn", "mlp")
 ) -> tuple[Component, ...]:
-    """Components from labels, each once, of the kinds that are allowed."""
+    """Components from labels, each once, of the kinds that are allowed; pairs of numbers are heads where they may be.
+
+    Where heads are not allowed and neurons are, a pair is (layer, neuron).
+    """
     if isinstance(labels, str):
         raise ModelError(f"components: give a list of labels, found the text {labels!r}")
-    components = tuple(Component.parse(label) for label in labels)
+    kinds = tuple(kinds)
+    pair: ComponentKind = "neuron" if "neuron" in kinds and "head" not in kinds else "head"
+    components = tuple(Component.parse(label, pair=pair) for label in labels)
     if not components:
         raise ModelError("components: name at least one")
-    kinds = tuple(kinds)
     for place, component in enumerate(components):
         if component.kind not in kinds:
             raise ModelError(f"{component}: must be of kind {' or '.join(kinds)}")

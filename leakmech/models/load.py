@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,11 +20,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from leakmech.core.errors import LeakmechError, ModelError
 from leakmech.core.store import read_json
 from leakmech.models.adapters import base_of, is_peft
-from leakmech.models.device import dtype_name, resolve_device, resolve_dtype
+from leakmech.models.device import resolve_device, resolve_dtype
 from leakmech.models.embedded import PREFIX, embedded_path
-from leakmech.models.hashes import hash_base, hash_generation, hash_template, hash_tokenizer, hash_weights
 from leakmech.models.hub import ADAPTER_CONFIG, CONFIG, TOKENIZER_FILES, fetch
 from leakmech.models.kept import keeper
+from leakmech.models.loaded import LoadedModel, given_name
+from leakmech.models.names import model_folder
 from leakmech.models.reading import (
     attach_adapter,
     read_model,
@@ -39,123 +39,11 @@ if TYPE_CHECKING:
 
     AnyModel: TypeAlias = PreTrainedModel | PeftModel
 
-
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A causal language model in eval mode with its tokenizer, and what identifies both.
-
-    The hashes are computed when they are first asked for, and then kept: later changes in place do not show.
-
-    Attributes
-    ----------
-    model
-        A Hugging Face model, or a PEFT model around one.
-    tokenizer
-        Its tokenizer, with a pad token that the model's embedding has; its vocabulary is unchanged.
-    name
-        The name under which it was asked for.
-    device, dtype
-        Device and dtype of the weights.
-    revision
-        The hub's commit; None for what does not come from the hub.
-    adapter
-        The folder of the PEFT adapter; None without one.
-    folder
-        The folder that holds these very weights (of an adapted model: its base's); None for those in memory only.
-    """
-
-    model: AnyModel
-    tokenizer: PreTrainedTokenizerBase
-    name: str
-    device: torch.device
-    dtype: torch.dtype
-    revision: str | None = None
-    adapter: str | None = None
-    folder: str | None = None
-
-    @cached_property
-    def weights_hash(self) -> str:
-        """Hash of all weights as they are loaded, and of the settings that change what they compute."""
-        return hash_weights(self.model)
-
-    @cached_property
-    def base_hash(self) -> str:
-        """Hash of the weights rounded to bfloat16, and of the settings; float32 and bfloat16 copies share it."""
-        return hash_base(self.model)
-
-    @cached_property
-    def tokenizer_hash(self) -> str:
-        """Hash of vocabulary, merges, normalisation and special tokens."""
-        return hash_tokenizer(self.tokenizer)
-
-    @cached_property
-    def template_hash(self) -> str:
-        """Hash of the chat template."""
-        return hash_template(self.tokenizer)
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of parameters, tied ones counted once."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
-    @property
-    def architecture(self) -> str:
-        """Class of the underlying Hugging Face model, for example ``LlamaForCausalLM``."""
-        return type(base_of(self.model)).__name__
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether the tokenizer can render a conversation."""
-        return bool(self.tokenizer.chat_template)
-
-    @cached_property
-    def generation_hash(self) -> str:
-        """Hash of the generation config, whose end tokens end answers."""
-        return hash_generation(self.model)
-
-    def fingerprint(self) -> dict[str, str]:
-        """The hashes of weights, tokenizer and template, and the dtype: a run is continued only if they agree."""
-        _ = self.generation_hash  # to be compared at the end of a run; runs of older versions do not have it
-        return {
-            "weights": self.weights_hash,
-            "tokenizer": self.tokenizer_hash,
-            "template": self.template_hash,
-            "dtype": dtype_name(self.dtype),
-        }
-
-    def refuse_changed(self) -> None:
-        """Raise ModelError if weights, settings, tokenizer, template or generation config changed since."""
-        now = {
-            "weights": hash_weights(self.model),
-            "tokenizer": hash_tokenizer(self.tokenizer),
-            "template": hash_template(self.tokenizer),
-            "generation config": hash_generation(self.model),
-        }
-        before = self.fingerprint() | {"generation config": self.generation_hash}
-        changed = [name for name, value in now.items() if value != before[name]]
-        if changed:
-            raise ModelError(f"{self.name}: {', '.join(changed)} changed while the model was in use")
-
-    def info(self) -> dict[str, Any]:
-        """Name, origin, sizes and hashes of the model, JSON-ready."""
-        return {
-            "name": self.name,
-            "revision": self.revision,
-            "adapter": self.adapter,
-            "architecture": self.architecture,
-            "n_parameters": self.n_parameters,
-            "device": str(self.device),
-            "dtype": dtype_name(self.dtype),
-            "has_chat_template": self.has_chat_template,
-            "weights_hash": self.weights_hash,
-            "base_hash": self.base_hash,
-            "tokenizer_hash": self.tokenizer_hash,
-            "template_hash": self.template_hash,
-        }
+__all__ = ["LoadedModel", "given_name", "load_adapter", "load_model", "load_tokenizer"]
 
 
 def load_model(
-    source: str | Path | AnyModel,
+    source: str | Path | AnyModel | LoadedModel,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     device: str | torch.device | None = None,
@@ -169,7 +57,8 @@ def load_model(
     ----------
     source
         ``embedded:<name>``, a local folder, a hub id (each may hold a PEFT adapter), or a model in memory. The
-        latter is not copied: it is put into eval mode, and moved only where `device` or `dtype` ask for it.
+        latter is not copied: it is put into eval mode, and moved only where `device` or `dtype` ask for it. What this
+        function returned may be given as well.
     tokenizer
         A tokenizer to use instead of the one beside the weights. For a model in memory the default is that of the name
         or folder that the model was loaded from.
@@ -196,6 +85,12 @@ def load_model(
     StorageError
         The copy of an embedded model cannot be written into the cache.
     """
+    if isinstance(source, LoadedModel):
+        if tokenizer is None and device in (None, "auto") and dtype in (None, "auto"):
+            return source
+        own = tokenizer or source.tokenizer
+        found = _from_memory(source.model, tokenizer=own, device=device, dtype=dtype)
+        return replace(found, name=source.name, revision=source.revision, adapter=source.adapter)
     if not isinstance(source, str | Path):
         return _from_memory(source, tokenizer=tokenizer, device=device, dtype=dtype)
     name = str(source)
@@ -250,17 +145,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 def locate(name: str, *, revision: str | None, needs_tokenizer: bool) -> Path:
     """The folder of what a name means; ModelError if there is none."""
-    path = Path(name).expanduser()
-    if revision is not None and (name.startswith(PREFIX) or path.exists()):
-        raise ModelError(f"{name}: only a model on the hub has revisions (asked for {revision!r})")
+    folder = model_folder(name, revision=revision)
+    if folder is not None:
+        return folder
     if name.startswith(PREFIX):
         return embedded_path(name.removeprefix(PREFIX))
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise ModelError(f"{name}: is a file; give the folder of the model")
-    if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2:
-        raise ModelError(f"{name}: no such folder")
     return fetch(name, revision=revision, tokenizer=needs_tokenizer)
 
 

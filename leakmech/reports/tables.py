@@ -8,14 +8,11 @@ from functools import partial
 from html import escape
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table as RichTable
-from rich.text import Text
 
-from leakmech.core.terminal import literal
 from leakmech.reports.cells import cell, estimate, number, p_value, percent, signed, significant
 from leakmech.reports.doubts import answer_doubts
+from leakmech.reports.printed import FittedTable, latex, literal_text
 
 Summary = Mapping[str, Any]
 Column = Callable[[Mapping[str, Any]], str]
@@ -52,23 +49,17 @@ class Table:
             lines.append("<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>")
         return "\n".join([*lines, "</table>", *(f"<p>{escape(note)}</p>" for note in self.notes)])
 
+    def to_latex(self) -> str:
+        """A table in the style of booktabs, with caption and notes; every text is escaped."""
+        return latex(self.title, self.header, self.rows, self.notes)
+
     def to_rich(self) -> Group:
-        """For printing on a terminal; a narrow one folds cells and loses nothing.
+        """For printing on a terminal: as many columns as it is wide enough for, and which are left out.
 
-        Title and notes are as wide as the terminal, not as the table.
+        Numbers are never folded, sentences are. Title and notes are as wide as the terminal, not as the table.
         """
-        table = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        for index, name in enumerate(self.header):
-            table.add_column(_literal(name), justify="left" if index == 0 else "right", overflow="fold")
-        for row in self.rows:
-            table.add_row(*map(_literal, row))
-        notes = [_literal(note, style="table.caption") for note in self.notes]
-        return Group(_literal(self.title, style="table.title"), table, *notes)
-
-
-def _literal(text: str, style: str = "") -> Text:
-    """Text in which square brackets are not markup, and nothing steers the terminal."""
-    return Text(literal(text), style=style, no_wrap=False, overflow="fold")
+        notes = [literal_text(note, style="table.caption") for note in self.notes]
+        return Group(literal_text(self.title, style="table.title"), FittedTable(self.header, self.rows), *notes)
 
 
 def value_of(name: str, show: Callable[[Any], str] = cell) -> Column:

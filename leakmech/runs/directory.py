@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from leakmech.core.errors import RunDirectoryError
 from leakmech.core.memory import give_back
@@ -24,6 +22,9 @@ from leakmech.core.store import (
     write_json,
 )
 from leakmech.runs.sealed import refuse_changed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT_VERSION = 1
 RUN_FILE = "run.json"
@@ -113,7 +114,8 @@ class RunDirectory:
 
     def scores(self, wanted: Callable[[str], bool] | None = None) -> pd.DataFrame:
         """One row per generation, see :mod:`leakmech.scoring.records`; of the columns those that are `wanted`."""
-        import pyarrow.parquet as pq  # here, since it takes long to import
+        import pandas as pd  # here, since both take long to import
+        import pyarrow.parquet as pq
 
         with self._whole_scores() as file:
             columns = None if wanted is None else list(filter(wanted, pq.read_schema(file).names))

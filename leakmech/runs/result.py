@@ -22,6 +22,7 @@ class Printable(Protocol):
 
     def to_markdown(self) -> str: ...
     def to_html(self) -> str: ...
+    def to_latex(self) -> str: ...
     def to_rich(self) -> Any: ...
 
 
@@ -97,6 +98,16 @@ class Result:
         self.files.refuse_damaged(file)
         return read_table(file)
 
+    def __repr__(self) -> str:
+        known = [str(self.summary[name]) for name in ("model", "dataset") if name in self.summary]
+        about = f", {' on '.join(known)}" if known else ""
+        return f"{type(self).__name__}({str(self.path)!r}{about})"
+
+    @property
+    def headline(self) -> str:
+        """What was found, in words, with intervals; empty where a kind of run has no such sentence."""
+        return ""
+
     def tables(self) -> Sequence[Printable]:
         """The main numbers for reading."""
         raise NotImplementedError
@@ -108,6 +119,10 @@ class Result:
     def to_markdown(self) -> str:
         """The main tables as markdown."""
         return "\n\n".join(table.to_markdown() for table in self.tables()) + "\n"
+
+    def to_latex(self) -> str:
+        """The main tables for a paper, in the style of booktabs."""
+        return "\n\n".join(table.to_latex() for table in self.tables()) + "\n"
 
     def _repr_html_(self) -> str:
         """The main tables, for notebooks."""

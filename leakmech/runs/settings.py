@@ -14,11 +14,14 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from leakmech.core.errors import ConfigError
+from leakmech.core.errors import ConfigError, InterventionError
 from leakmech.core.validation import checked
+from leakmech.datasets.samples import dataset_file
 from leakmech.generation.decoding import NEWER, Decoding
+from leakmech.models.names import model_folder, refuse_unknown_device, refuse_unknown_dtype
 from leakmech.prompts.instructions import DEFAULT_TASK, resolve_instruction, resolve_task
 from leakmech.prompts.render import DEFAULT_SYSTEM, PromptForm
+from leakmech.scoring.estimators import estimator_names, refuse_unknown_estimator
 from leakmech.scoring.sentence import Cleaning
 
 DEFAULT_MODEL = "embedded:smollm2-135m-instruct"
@@ -68,6 +71,12 @@ class Settings(BaseModel):
 
         return stored_settings(out, command=cls.command)
 
+    def refuse_missing(self) -> None:
+        """Refuse names and files that are not there, as far as that can be said without torch.
+
+        Every group says so of its own fields; what can only be said by loading a model is said then.
+        """
+
     def identity(self) -> dict[str, Any]:
         """The settings that decide results, JSON-ready."""
         newer = {name for kind in type(self).__mro__ for name in vars(kind).get("newer", ())}
@@ -86,6 +95,16 @@ def _default(owner: Any, field: str) -> Any:
     return (kind.model_fields if isinstance(owner, BaseModel) else kind.__dataclass_fields__)[field].default
 
 
+IN_MEMORY = "in memory"
+"""What stands, in stored settings, for interventions that a script gave as values; their hash follows."""
+
+
+def refuse_missing_intervention(name: str | None) -> None:
+    """Refuse a file of interventions that is not there; None and what a script gave as values name none."""
+    if name is not None and not name.startswith(IN_MEMORY) and not Path(name).is_file():
+        raise InterventionError(f"{name}: no such file; interventions are .json files, with tensors beside them")
+
+
 # -- groups of settings that studies share ---------------------------------------------------------------------------
 
 
@@ -98,6 +117,12 @@ class ModelSettings(Settings):
     revision: str | None = Field(None, description="commit, tag or branch of a hub model")
     device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")
     dtype: str = Field("auto", description="float32, bfloat16, float16; auto takes bfloat16 where it is fast")
+
+    def refuse_missing(self) -> None:
+        super().refuse_missing()
+        model_folder(self.model, revision=self.revision)
+        refuse_unknown_device(self.device)
+        refuse_unknown_dtype(self.dtype)
 
 
 class InferenceSettings(ModelSettings):
@@ -120,6 +145,11 @@ class AdaptedModelSettings(InferenceSettings):
 
     adapter: str | None = Field(None, description="PEFT adapter folder to put on the model")
 
+    def refuse_missing(self) -> None:
+        super().refuse_missing()
+        if self.adapter is not None:
+            model_folder(self.adapter)
+
 
 class DataSettings(Settings):
     """The samples on which a study reports."""
@@ -128,6 +158,10 @@ class DataSettings(Settings):
 
     dataset: str = Field("hexl", description="samples to report on: built-in name, or a JSONL / CSV file")
     limit: int | None = Field(None, ge=1, description="use only the first N samples")
+
+    def refuse_missing(self) -> None:
+        super().refuse_missing()
+        dataset_file(self.dataset)
 
 
 class FormSettings(Settings):
@@ -194,6 +228,11 @@ class EstimatorSettings(Settings):
         "embedded",
         description="expression estimator: embedded, vader, ngrams, hub:<id>; several with commas, headline first",
     )
+
+    def refuse_missing(self) -> None:
+        super().refuse_missing()
+        for name in estimator_names(self.estimator):
+            refuse_unknown_estimator(name)
 
 
 class ScoringSettings(EstimatorSettings):

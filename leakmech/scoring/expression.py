@@ -34,24 +34,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leakmech.core.errors import EstimatorError
-from leakmech.core.registry import Registry
 from leakmech.core.store import content_hash
 from leakmech.models.device import resolve_device
 from leakmech.models.hub import fetch, first_line
 from leakmech.models.quiet import quiet
 from leakmech.scoring import ngrams, tuned
 from leakmech.scoring.classifiers import LABELS, in_text_batches, once_each, softmax
+from leakmech.scoring.estimators import ESTIMATORS, estimator_names, refuse_unknown_estimator
 from leakmech.scoring.semantic import SentenceEncoder, folder_hash
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["LABELS", "Estimator", "estimator_names", "load_estimator"]
 
 _ALIASES = {"neg": "negative", "neu": "neutral", "pos": "positive"} | {label: label for label in LABELS}
 # Models whose configuration says LABEL_0 … LABEL_2 and whose model card says what they mean.
 _NUMBERED_LABELS = {"cardiffnlp/twitter-roberta-base-sentiment": LABELS}
 # Models whose model card prepares texts before they are tokenised: how that is called in `details`.
 _PREPARED = {"cardiffnlp/twitter-roberta-base-sentiment": "@user, http"}
-PLUGIN_GROUP = "leakmech.estimators"
 _MAX_TOKENS = 512
 
 
@@ -106,10 +107,8 @@ def load_estimator(
     ModelError
         The device is unknown or not there.
     """
+    refuse_unknown_estimator(name)
     kind, _, rest = name.partition(":")
-    built_in = kind in _BUILT_IN
-    if kind not in ESTIMATORS or (built_in and (kind == "hub") != bool(rest)):
-        raise ESTIMATORS.missing(name, valid=["hub:<owner/name>" if known == "hub" else known for known in ESTIMATORS])
     estimator = ESTIMATORS[kind](rest, encoder, device)
     if not isinstance(estimator, Estimator):
         raise EstimatorError(
@@ -122,17 +121,6 @@ def estimator_hash(estimator: Estimator) -> str:
     """A hash of what decides an estimator's numbers; the device does not."""
     details = {key: value for key, value in estimator.details.items() if key != "device"}
     return content_hash(estimator.name, json.dumps(details, sort_keys=True))
-
-
-def estimator_names(names: str) -> tuple[str, ...]:
-    """The names in a comma-separated list such as ``"embedded,vader"``, each there once."""
-    found = tuple(name.strip() for name in names.split(","))
-    if not all(found):
-        raise EstimatorError(f"estimators {names!r}: a name is empty; write them as a,b")
-    for name in found:
-        if found.count(name) > 1:
-            raise EstimatorError(f"estimators {names!r}: {name!r} is given twice")
-    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,18 +274,3 @@ def class_order(found: Sequence[str], meanings: Sequence[str], classes: Sequence
             "(set id2label in its config.json if they mean that)"
         )
     return tuple(map(meanings.index, classes))
-
-
-Loader = Callable[[str, SentenceEncoder | None, str | None], Estimator]
-"""Makes an estimator of what follows the colon of its name, an encoder that is loaded already, and a device."""
-
-_BUILT_IN: dict[str, Loader] = {
-    "embedded": _load_embedded,
-    "vader": _load_vader,
-    "ngrams": _load_ngrams,
-    "hub": _load_classifier,
-}
-ESTIMATORS: Registry[Loader] = Registry(
-    "estimator", _BUILT_IN, error=EstimatorError, unknown="unknown expression estimator {name}", group=PLUGIN_GROUP
-)
-"""By the part of their name before the colon."""

@@ -24,8 +24,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.weightstats import DescrStatsW
 
 from leakmech.core.errors import UsageError
 from leakmech.core.seeds import numpy_generator
@@ -130,6 +128,8 @@ def equivalence(values: Float[np.ndarray, " units"], *, margin: float) -> float:
         return float("nan")
     if np.ptp(values) <= _ROUNDING * max(1.0, float(np.abs(values).max())):
         return 0.0 if abs(values.mean()) < margin else 1.0
+    from statsmodels.stats.weightstats import DescrStatsW  # here, since it takes a second to import
+
     return float(DescrStatsW(values).ttost_mean(-margin, margin)[0])
 
 
@@ -140,5 +140,7 @@ def holm(p_values: Sequence[float] | npt.ArrayLike) -> Float[np.ndarray, " tests
         raise UsageError(f"holm: p values must lie in [0, 1], found {p[(p < 0) | (p > 1)][0]}")
     adjusted, known = np.full(p.shape, np.nan), ~np.isnan(p)
     if known.any():
+        from statsmodels.stats.multitest import multipletests  # here, as above
+
         adjusted[known] = multipletests(p[known], method="holm")[1]
     return adjusted

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
-from scipy import special, stats
+from scipy import special
 
 from leakmech.core.errors import UsageError
 from leakmech.core.seeds import numpy_generator
@@ -226,6 +226,8 @@ def wilcoxon_greater(differences: Float[np.ndarray, " n"]) -> float:
     nonzero = differences[differences != 0]
     if nonzero.size == 0:
         return 1.0
+    from scipy import stats  # here, since it takes a second to import
+
     test = stats.wilcoxon(nonzero, zero_method="wilcox", alternative="greater", method="auto")
     return float(test.pvalue)  # pyright: ignore[reportAttributeAccessIssue] - hidden by SciPy's decorator
 
@@ -253,6 +255,8 @@ def auc(
 ) -> Float[np.ndarray, " *columns"]:
     """Area under the curve: how often a value of the first set lies above one of the second, ties 1/2, per column."""
     n, m = len(positive), len(negative)
+    from scipy import stats  # here, as above
+
     ranks = stats.rankdata(np.concatenate([positive, negative]), axis=0)[:n]
     return (ranks.sum(axis=0) - n * (n + 1) / 2) / (n * m)
 

@@ -72,13 +72,15 @@ class Injections:
     rows: Mapping[Condition, Float[np.ndarray, "n d"]]
 
     @classmethod
-    def of(cls, samples: PromptSet, encoder: SentenceEncoder) -> Injections | None:
-        """Those of a whole data set; None where it has too few to rank among (:func:`too_few`)."""
+    def of(
+        cls, samples: PromptSet, encoder: SentenceEncoder, *, classes: Sequence[Condition] = INJECTIONS
+    ) -> Injections | None:
+        """Those of a whole data set and of some classes; None where it has too few to rank among (:func:`too_few`)."""
         if too_few(samples):
             return None
         generator = numpy_generator("topic", samples.content_hash)
         texts = {}
-        for name in INJECTIONS:
+        for name in classes:
             distinct = list(dict.fromkeys(sample.injection(name) or "" for sample in samples))
             chosen = sorted(generator.permutation(len(distinct))[:MOST_INJECTIONS].tolist())
             texts[name] = tuple(distinct[i] for i in chosen)

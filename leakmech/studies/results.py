@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leakmech.core.errors import RunDirectoryError, UsageError
 from leakmech.runs.directory import RunRecord
-from leakmech.runs.result import Result
+
+if TYPE_CHECKING:
+    from leakmech.runs.result import Result
 
 _RESULTS = {
     "bench": ("benchmark.result", "BenchResult"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from leakmech.core.errors import ConfigError
+from leakmech.core.errors import ConfigError, DatasetError
 from leakmech.datasets.facts import FROZEN_FACTS
-from leakmech.datasets.samples import POLARITIES, Polarity
+from leakmech.datasets.samples import POLARITIES, Polarity, dataset_file
 from leakmech.generation.decoding import Decoding
 from leakmech.runs.settings import (
     DecodingSettings,
@@ -142,6 +143,13 @@ class TrainingData(DecodingSettings, InstructionSettings, FormSettings):
         default_factory=lambda: Decoding(max_new_tokens=64), description="of completions"
     )
     generation_batch_size: int | str = Field("auto", description="rows that step together; auto fits them to memory")
+
+    def refuse_missing(self) -> None:
+        super().refuse_missing()
+        for name in filter(None, (self.irrelevant, *self.relevant, *self.evaluation)):
+            dataset_file(name)
+        if self.examples_file is not None and not Path(self.examples_file).is_file():
+            raise DatasetError(f"examples_file: {self.examples_file}: no such file")
 
 
 class AdapterSettings(Settings):

@@ -95,3 +95,16 @@ def test_samples_with_injections_that_are_judged_are_refused_and_neutral_ones_ma
         PromptSet("fit", (Sample(**other), Sample(**other | {"id": "c", "negative": "Joy."}))).refuse_shared_injections(
             judged
         )
+
+
+def test_a_set_indexes_slices_and_is_shown_in_a_line():
+    samples = load_dataset("hexl")
+    assert samples[0].id == "hexl-001"
+    assert samples["hexl-002"] == samples[1]
+    assert [sample.id for sample in samples[:2]] == ["hexl-001", "hexl-002"]
+    assert samples[:60].content_hash == samples.content_hash
+    assert repr(samples) == "PromptSet('hexl', 60 samples)"
+    with pytest.raises(DatasetError, match=r"has no sample 'hexl-01'; did you mean 'hexl-01"):
+        samples["hexl-01"]
+    with pytest.raises(DatasetError, match="holds no samples"):
+        samples[60:]

@@ -560,3 +560,36 @@ def test_after_a_prompt_that_is_read_once_a_change_may_act_before_its_probe(tiny
     np.testing.assert_allclose(found, np.where(fires.repeat(3), steered, base), rtol=1e-4, atol=1e-4)
     with pytest.raises(InterventionError, match="run the prompt first"):
         likelihoods(loaded, items, every["steer generated, conditional"])
+
+
+class TestMadeOfADirection:
+    def direction(self, tiny_model):
+        from leakmech import Direction
+
+        width = layout_of(tiny_model).d_model
+        projections = {"control": 0.75, "positive": 2.0}
+        return Direction(
+            torch.nn.functional.one_hot(torch.tensor(1), width).float(),
+            "resid_post",
+            1,
+            "last_prompt",
+            "pca",
+            "read",
+            3.0,
+            projections,
+            0.0,
+            "abc",
+        )
+
+    def test_of_takes_place_and_model_of_it_and_a_condition_is_a_set_point(self, tiny_model):
+        made = AblateDirection.of(self.direction(tiny_model), set_point="control")
+        assert (list(made.layers), made.site, made.set_points, made.model_hash) == ([1], "resid_post", (0.75,), "abc")
+        assert AblateDirection.of(self.direction(tiny_model), layers=[0, 1]).set_points == (0.0, 0.0)
+        with pytest.raises(InterventionError, match="no projection of 'contrl'; did you mean 'control'"):
+            AblateDirection.of(self.direction(tiny_model), set_point="contrl")
+
+    def test_along_steps_in_units_of_the_stream(self, tiny_model):
+        direction = self.direction(tiny_model)
+        made = Steer.along(direction, -0.5)
+        torch.testing.assert_close(made.step(0), -1.5 * direction.vector)
+        assert Steer.along(direction, 0.1, layers=[2], site="resid_pre").site == "resid_pre"

@@ -62,3 +62,12 @@ def test_lists_hold_each_component_once_and_of_the_right_kind():
     for labels, message in refused:
         with pytest.raises(ModelError, match=message):
             parse_components(labels, kinds=["head"])
+
+
+def test_a_pair_of_numbers_is_a_head_or_a_neuron_where_only_those_may_be():
+    assert Component.parse((21, 1)) == Component.parse("L21H1")
+    assert parse_components([(0, 1), "L0H2"], kinds=("head",)) == (Component(0, "head", 1), Component(0, "head", 2))
+    assert parse_components([(0, 63)], kinds=("neuron",)) == (Component(0, "neuron", 63),)
+    for wrong in ((1,), (1, 2, 3), (1, "a"), 12, (-1, 0)):
+        with pytest.raises(ModelError):
+            Component.parse(wrong)

@@ -120,6 +120,13 @@ class ActivationCache:
         self._values = values or {}
         self._present = present
 
+    def __repr__(self) -> str:
+        own, place = self.index, self.folder or "memory"
+        what = f"{', '.join(own.sites)} at {', '.join(own.positions)} of {len(own.layers)} layers"
+        return (
+            f"ActivationCache({what}; {own.n_prompts} prompts, {own.dtype}, {own.n_bytes() / 1e6:,.1f} MB in {place})"
+        )
+
     @property
     def sites(self) -> tuple[Site, ...]:
         return tuple(self.index.sites)

@@ -39,7 +39,7 @@ from leakmech.mechanism.directions.direction import Direction
 from leakmech.mechanism.sums import KeyedSums
 from leakmech.models.attention_mask import AttentionCall, Bias, attention_bias, refuse_other_attention
 from leakmech.models.batching import in_batches
-from leakmech.models.components import Component
+from leakmech.models.components import Component, Label
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.locate import LocatedPrompt
@@ -141,7 +141,7 @@ def attention_knockout(
     *,
     target: Direction | Literal["behaviour", "tilt"] | Target,
     layers: Sequence[int] | None = None,
-    heads: Sequence[str | Component] | None = None,
+    heads: Sequence[Label] | None = None,
     continuations: Continuations | None = None,
     endings: Endings | None = None,
     prompting: Prompting = Prompting(),
@@ -190,7 +190,7 @@ def attention_knockout(
 
 
 def _knockouts(
-    layout: Layout, target: Target, layers: Sequence[int] | None, heads: Sequence[str | Component] | None
+    layout: Layout, target: Target, layers: Sequence[int] | None, heads: Sequence[Label] | None
 ) -> tuple[Knockout, ...]:
     reached = range(target.layer + 1)
     single = [Component.parse(label) for label in heads or ()]

@@ -24,7 +24,7 @@ _TEXTS = ("item", "sample", "condition", "stem", "control", "test")
 AGREEMENT_FILE = "agreement.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AnnotationResult(Result):
     """What :func:`import_annotation` found.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from leakmech.prompts.instructions import DEFAULT_TASK, resolve_task
 from leakmech.reports.cells import estimate, p_value, percent, signed
+from leakmech.reports.order import order_shift
 from leakmech.reports.page import Section, reproduce
 from leakmech.runs.directory import RunRecord
 from leakmech.studies.benchmark.settings import BenchConfig, ScoreConfig
@@ -19,6 +20,29 @@ def short(name: str) -> str:
     """The last part of a path that is none of a name such as ``owner/model``."""
     path = Path(name)
     return path.name if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2 else name
+
+
+def verdict(summary: Summary) -> str:
+    """Whether the model is shown to leak, with intervals, in one line; the contrast decides, as on the page.
+
+    A run of a version that had no contrast is judged by all pairs.
+    """
+    overall = summary["overall"]
+    if summary.get("no_mu_el"):
+        return f"two sentences of opposite polarity: {order_shift(summary)}"
+    if overall["auc_el"] is None:
+        return "not shown: there are no answers to compare"
+    ends, none = overall.get("contrast_ci"), 0.0
+    numbers = f"all pairs {estimate(overall, 'auc_el')}, 0.5 is none"
+    if "contrast" in overall:
+        numbers += f"; contrast {estimate(overall, 'contrast', signed)}, 0 is none"
+    else:
+        ends, none = overall["auc_el_ci"], 0.5
+    if ends is None:
+        return f"not shown: too few samples for an interval ({numbers})"
+    if ends[0] > none:
+        return f"the model leaks: {numbers}"
+    return f"{'the answers move away from the injection' if ends[1] < none else 'not shown'}: {numbers}"
 
 
 def facts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from leakmech.runs.result import Result
 from leakmech.scoring.tilt import shift_column
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BenchResult(Result):
     """A finished benchmark run.
 
@@ -48,6 +48,13 @@ class BenchResult(Result):
         table = self.table("tilt")
         shifts = pd.Series(table[shift_column(estimator)].to_numpy(dtype=float), index=table["sample"])
         return shifts if samples is None else shifts.reindex(list(samples))
+
+    @property
+    def headline(self) -> str:
+        """Whether the model is shown to leak, in one line."""
+        from leakmech.studies.benchmark.report_facts import verdict
+
+        return verdict(self.summary)
 
     def tables(self) -> list[Table]:
         """Every table, the main one first."""

@@ -30,11 +30,12 @@ from leakmech.interventions.files import load_interventions, refuse_other_form
 from leakmech.interventions.hooks import apply
 from leakmech.models.batching import parse_batch_size
 from leakmech.models.configured import load_configured
-from leakmech.models.load import LoadedModel
+from leakmech.models.load import LoadedModel, given_name
 from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT, RunDirectory, began
 from leakmech.runs.run import Run, run_path
+from leakmech.runs.settings import IN_MEMORY
 from leakmech.runs.sources import SOURCES, is_as_it_was, source_stamps
 from leakmech.scoring.sentence import FirstSentences, PromptTexts
 from leakmech.studies.benchmark.interim import MOST_GENERATIONS, NEEDED, Interim
@@ -46,8 +47,6 @@ from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig, default_name
 from leakmech.studies.benchmark.shard import Keys, keep_if_unchanged, refuse_foreign, whole_rows
 from leakmech.studies.benchmark.tilt import TiltStage, summarise_tilt
-
-_IN_MEMORY = "in memory"
 
 
 def bench(
@@ -105,7 +104,7 @@ def bench(
     if chosen:
         if settings.get("intervention"):
             raise UsageError("bench: give interventions as values or as a file, not both")
-        settings["intervention"] = f"{_IN_MEMORY} ({interventions_key(chosen)})"
+        settings["intervention"] = f"{IN_MEMORY} ({interventions_key(chosen)})"
     config = BenchConfig.parse(settings, where="bench")
     return run_benchmark(
         config,
@@ -149,7 +148,7 @@ def run_benchmark(
             return BenchResult.load(path)
         file = None if interventions else config.intervention
         if file:
-            if file.startswith(_IN_MEMORY):
+            if file.startswith(IN_MEMORY):
                 raise UsageError(f"{path}: its interventions were given as values; continue it with the same values")
             interventions = load_interventions(file)
         place = Place.of(config)
@@ -385,7 +384,7 @@ class _Benchmark:
 
 
 def _object_name(model: Any) -> str:
-    name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+    name = getattr(getattr(model, "config", None), "_name_or_path", "") or given_name(model)
     if not isinstance(name, str):
         raise UsageError(f"model: expected a name or a Hugging Face model, found {type(model).__name__}")
     return name

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from leakmech.core.answers import REASONING, Markers, parse_markers
-from leakmech.core.errors import UsageError
+from leakmech.core.errors import RunDirectoryError, UsageError
 from leakmech.core.store import slug
 from leakmech.datasets.samples import CONDITIONS, POLARITIES, Condition
 from leakmech.generation.contrast import Contrast, named_contrast
 from leakmech.generation.engines import DEFAULT_ENGINE, ENGINES, Capabilities
+from leakmech.models.names import refuse_unknown_device
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.rewrites import find_rewrite
@@ -27,6 +29,7 @@ from leakmech.runs.settings import (
     Settings,
     Spelling,
     StatisticsSettings,
+    refuse_missing_intervention,
 )
 from leakmech.scoring.sentence import DEFAULT_ECHO_SIMILARITY, Cleaning
 
@@ -62,6 +65,10 @@ class ScoringConfig(StatisticsSettings, ScoringSettings, InstructionSettings, Ar
     echo_similarity: float = Field(DEFAULT_ECHO_SIMILARITY, gt=0, le=1, description="threshold of near-verbatim echoes")
     bootstrap_draws: int = Field(10_000, ge=100, description="bootstrap resamples of every interval")
     device: str = Field("auto", description="cpu, cuda, mps; auto takes the best there is")
+
+    def refuse_missing(self) -> None:
+        super().refuse_missing()
+        refuse_unknown_device(self.device)
 
     @property
     def markers(self) -> Markers:
@@ -111,6 +118,12 @@ class BenchConfig(ScoringConfig, DecodingSettings, FormSettings, AdaptedModelSet
     tilt_from: str | None = Field(
         None, description="run of the base model whose completions tilt is measured on, to compare models on the same"
     )
+
+    def refuse_missing(self) -> None:
+        super().refuse_missing()
+        refuse_missing_intervention(self.intervention)
+        if self.tilt_from is not None and not Path(self.tilt_from).is_dir():
+            raise RunDirectoryError(f"tilt_from: {self.tilt_from} is not the directory of a run")
 
     @field_validator("prompt_rewrite")
     @classmethod

@@ -11,7 +11,7 @@ from leakmech.reports.tables import Table
 from leakmech.runs.result import Result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis(Result):
     """A finished diagnosis.
 
@@ -24,6 +24,13 @@ class Diagnosis(Result):
     """
 
     kind = "diagnose"
+
+    @property
+    def headline(self) -> str:
+        """What was found, in sentences."""
+        from leakmech.studies.diagnosis.report import headline
+
+        return headline(self.summary)
 
     def tables(self) -> list[Table]:
         """Directions, checks, and the heads that carry most."""

@@ -15,7 +15,7 @@ from leakmech.datasets.samples import PromptSet, load_dataset, refuse_frozen
 from leakmech.mechanism.sentiment import split_samples
 from leakmech.models.configured import load_configured
 from leakmech.models.layout import layout_of
-from leakmech.models.load import LoadedModel, load_adapter
+from leakmech.models.load import LoadedModel, given_name, load_adapter
 from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT, RunRecord, began
@@ -65,7 +65,7 @@ def diagnose(
     """
     by_name = model is None or isinstance(model, str | Path)
     if model is not None:
-        settings["model"] = str(model) if by_name else type(model).__name__
+        settings["model"] = str(model) if by_name else given_name(model)
     config = DiagnoseConfig.parse(settings, where="diagnose")
     path = run_path(out, f"diagnose-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}")
     if "target" not in settings:  # a run goes on with its own target, whatever the default has become

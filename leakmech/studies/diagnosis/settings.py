@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from leakmech.datasets.samples import dataset_file
 from leakmech.runs.settings import (
     AdaptedModelSettings,
     DataSettings,
@@ -79,6 +80,11 @@ class DiagnoseConfig(
     top: int = Field(20, ge=1, description="heads in the headline circuit")
     dtype: str = Field("float32", description="float32; in bfloat16 effects of single heads drown in rounding; or auto")
     batch_size: int | str = Field("auto", description="pairs of prompts that run together; auto goes by the device")
+
+    def refuse_missing(self) -> None:
+        super().refuse_missing()
+        for name in filter(None, (self.fit, self.tune)):
+            dataset_file(name)
 
     @field_validator("methods")
     @classmethod

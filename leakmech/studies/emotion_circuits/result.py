@@ -9,7 +9,7 @@ from leakmech.reports.tables import Table
 from leakmech.runs.result import Result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EmotionCircuits(Result):
     """A finished study of emotion circuits.
 
@@ -22,6 +22,13 @@ class EmotionCircuits(Result):
     """
 
     kind = "study"
+
+    @property
+    def headline(self) -> str:
+        """What was found, in sentences."""
+        from leakmech.studies.emotion_circuits.report import headline
+
+        return headline(self.summary)
 
     def tables(self) -> list[Table]:
         """Accuracy of all methods beside what their replies are like; units; the bridge."""

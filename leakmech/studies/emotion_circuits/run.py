@@ -31,7 +31,7 @@ from leakmech.core.store import content_hash, slug
 from leakmech.datasets.sev import Scenarios, load_scenarios
 from leakmech.models.configured import load_configured
 from leakmech.models.layout import layout_of
-from leakmech.models.load import LoadedModel
+from leakmech.models.load import LoadedModel, given_name
 from leakmech.prompts.dates import dated
 from leakmech.reports.tables import Table
 from leakmech.runs.directory import SCRIPT, began
@@ -103,7 +103,7 @@ def emotion_circuits(
     """
     by_name = model is None or isinstance(model, str | Path)
     if model is not None:
-        settings["model"] = str(model) if by_name else type(model).__name__
+        settings["model"] = str(model) if by_name else given_name(model)
     if diagnosis is not None:
         settings["diagnosis"] = str(diagnosis)
     config = EmotionCircuitsConfig.parse(settings, where="study emotion-circuits")

@@ -16,7 +16,7 @@ from leakmech.runs.result import Result
 from leakmech.training.trainer import read_log
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoraResult(Result):
     """A trained adapter.
 

@@ -33,6 +33,7 @@ from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeu
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.components import Component
 from leakmech.prompts.render import ResolvedForm
+from leakmech.reports.tables import Table
 from leakmech.studies.mitigation.adapters import trained
 from leakmech.studies.mitigation.angular import angular, angular_adaptive, angular_if_unrelated
 from leakmech.studies.mitigation.family import Family, edits, fixed, rules
@@ -261,6 +262,20 @@ BASELINES: tuple[Family, ...] = (
     ),
 )
 """What every mitigation must beat, beside random edits of its size (``random_baselines``)."""
+
+
+def families_table() -> Table:
+    """What can be tried, and what each is told beside the text of the prompt."""
+    rows = [
+        (one.name, one.told, ", ".join(f"{strength:g}" for strength in one.strengths if strength is not None))
+        for one in FAMILIES.values()
+    ]
+    return Table(
+        "Families of mitigations",
+        ("name", "told", "strengths"),
+        rows,
+        ["told: what a mitigation is given beside the text of the prompt. Choose with --families NAME,NAME."],
+    )
 
 
 def chosen_families(names: Sequence[str] | None) -> list[Family]:

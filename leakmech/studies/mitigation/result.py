@@ -19,7 +19,7 @@ from leakmech.studies.mitigation.tables import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MitigationComparison(Result):
     """What :func:`leakmech.mitigate` or :func:`leakmech.evaluate_mitigations` found.
 
@@ -41,6 +41,15 @@ class MitigationComparison(Result):
     def by_estimator(self) -> pd.DataFrame | None:
         """One row per estimator and mitigation on test samples, the headline's first; None if it is the only one."""
         return read_by_estimator(self.path)
+
+    @property
+    def headline(self) -> str:
+        """What the table supports, in sentences."""
+        from leakmech.studies.mitigation.headline import headline
+
+        frame = self.to_frame()
+        opening = NO_MEASUREMENT if self.summary.get("quick") else ""
+        return f"{opening}{headline(frame[frame['split'] == 'test'])}"
 
     def tables(self, split: str = "test") -> list[Table]:
         """Of one split the main numbers and what selectivity charges; of test samples also what each estimator says."""

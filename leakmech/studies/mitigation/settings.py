@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator
 
-from leakmech.core.errors import ConfigError, nearest
+from leakmech.core.errors import ConfigError, RunDirectoryError, nearest
+from leakmech.datasets.samples import dataset_file
+from leakmech.models.names import model_folder
 from leakmech.prompts.arrangement import Arrangement
 from leakmech.runs.settings import (
     DataSettings,
@@ -17,6 +20,7 @@ from leakmech.runs.settings import (
     ScoringSettings,
     Spelling,
     StatisticsSettings,
+    refuse_missing_intervention,
 )
 
 _TERMS = (
@@ -122,6 +126,27 @@ class MitigateConfig(
         description="run everything on 8 samples, one generation, one strength and 3 random draws, and of side effects "
         "fluency and facts alone, to see it work: no measurement",
     )
+
+    def refuse_missing(self) -> None:
+        super().refuse_missing()
+        for name in filter(None, (self.fit, self.tune, *self.relevant, *self.relevant_fit)):
+            dataset_file(name)
+        for name in self.adapters:
+            model_folder(name)
+        for name in self.interventions:
+            refuse_missing_intervention(name)
+        if self.diagnosis not in (None, OWN) and not Path(str(self.diagnosis)).is_dir():
+            raise RunDirectoryError(
+                f"diagnosis: {self.diagnosis} is not the directory of a run; {self._how_to_diagnose}"
+            )
+
+    @property
+    def _how_to_diagnose(self) -> str:
+        """What makes the diagnosis that is named: a mitigation run has its own in a folder of that name."""
+        folder = Path(str(self.diagnosis))
+        if folder.name == "diagnosis":
+            return f"make it with: leakmech mitigate configs/mitigate.yaml --out {folder.parent}"
+        return f"make it with: leakmech diagnose configs/diagnose.yaml --out {folder}"
 
     @field_validator("margins")
     @classmethod

@@ -9,7 +9,7 @@ from leakmech.reports.tables import Table
 from leakmech.runs.result import Result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PersonaLeakage(Result):
     """A finished study of persona leakage.
 
@@ -24,6 +24,13 @@ class PersonaLeakage(Result):
     """
 
     kind = "study"
+
+    @property
+    def headline(self) -> str:
+        """What was found, in sentences."""
+        from leakmech.studies.persona_leakage.report import headline
+
+        return headline(self.summary)
 
     def tables(self) -> list[Table]:
         """Leakage and its correlations, containment, the bridge."""

@@ -27,7 +27,7 @@ from leakmech.core.errors import ConfigError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, slug
 from leakmech.models.configured import load_configured
-from leakmech.models.load import LoadedModel
+from leakmech.models.load import LoadedModel, given_name
 from leakmech.prompts.dates import dated
 from leakmech.prompts.persona import PersonaRenderer
 from leakmech.reports.tables import Table
@@ -82,7 +82,7 @@ def persona_leakage(
     """
     by_name = model is None or isinstance(model, str | Path)
     if model is not None:
-        settings["model"] = str(model) if by_name else type(model).__name__
+        settings["model"] = str(model) if by_name else given_name(model)
     config = PersonaLeakageConfig.parse(settings, where="study persona-leakage")
     path = run_path(out, f"persona-leakage-{slug(config.model)}-seed{config.seed}")
     Run.check(path, config)
