@@ -6,11 +6,11 @@ models. The sums of each sample are thus all that intervals and paired tests nee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import AfterValidator, Field, StringConstraints
@@ -101,12 +101,13 @@ class Sums:
 class Source:
     """A finished run or a line of a file: its facts, and how its sums are read.
 
-    `differs` is what names it among the cells of a sweep, `given` is how the user named it, `page` its own page.
+    `sums` takes the statistics that are wanted; `differs` is what names it among the cells of a sweep, `given` is how
+    the user named it, `page` its own page.
     """
 
     facts: Facts
     given: str
-    sums: Callable[[], Sums]
+    sums: Callable[[Sequence[str]], Sums]
     differs: Mapping[str, str] = field(default_factory=dict)
     page: Path | None = None
 
@@ -189,15 +190,15 @@ def _changes(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[
         yield f"contrast {_mapping(summary['contrast']).get('method', '')}".strip()[:_LONGEST]
 
 
-def _sums(run: RunDirectory, policy: Cleaning, shifts_only: bool) -> Sums:
+def _sums(run: RunDirectory, policy: Cleaning, shifts_only: bool, wanted: Sequence[str]) -> Sums:
     """From the scores of a run; with `shifts_only` without what it says that it has no number of."""
     frame = run.scores(needed_columns(policy))
     scores = leakage_scores(frame, policy)
     found = {"mu_el": overall_leakage(scores, pairing="index"), **main_ratios(scores)}
-    free = topic_free_scores(frame, policy)
+    free = topic_free_scores(frame, policy) if set(wanted) & set(TOPIC_FREE.values()) else None
     if free is not None:
         found |= {TOPIC_FREE[name]: ratio for name, ratio in main_ratios(free).items()}
+    ratios = {name: found[name] for name in wanted if name in found}
     if shifts_only:
-        found = {name: ratio for name, ratio in found.items() if name.endswith("valence_shift")}
-    ratios = {name: found[name] for name in KEPT if name in found}
-    return Sums(content_hash(*scores.samples), cast(Mapping[str, UnitRatio], ratios))
+        ratios = {name: ratio for name, ratio in ratios.items() if name.endswith("valence_shift")}
+    return Sums(content_hash(*scores.samples), ratios)

@@ -25,6 +25,7 @@ from leakmech.studies.leaderboard.entry import KEPT, Facts, Line, Source, Sums
 
 FORMAT = "leakmech-result"
 FORMAT_VERSION = 1
+_BEGINNING = f'{{"format": "{FORMAT}"'.encode()
 MOST_BYTES = 128 * 2**20
 _LONGEST_LINE = 16 * 2**20
 MOST_RESULTS = 10_000
@@ -55,12 +56,8 @@ def write_results(path: Path, results: Iterable[tuple[Facts, Sums, Mapping[str, 
     Raises
     ------
     UsageError
-        `path` is a folder, or a file that holds something else.
+        The file would be larger than one that is read.
     """
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; name a file, such as {path / 'results.jsonl'}")
-    if path.exists() and not is_result_file(path):
-        raise UsageError(f"{path}: holds something other than results; choose another --export")
     with atomic_path(path) as temporary:
         write_jsonl(temporary, (_line(*result) for result in results), checksums=True)
         if temporary.stat().st_size > MOST_BYTES:
@@ -82,11 +79,19 @@ def _brief(value: float) -> float | int:
     return int(value) if value.is_integer() else value
 
 
+def refuse_occupied(path: Path) -> None:
+    """UsageError for a file of results that is a folder, or a file that holds something else."""
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file, such as {path / 'results.jsonl'}")
+    if path.exists() and not is_result_file(path):
+        raise UsageError(f"{path}: holds something other than results; choose another --export")
+
+
 def is_result_file(path: Path) -> bool:
     """Whether a file begins as one of results does."""
     try:
         with path.open("rb") as file:
-            return file.read(len(FORMAT) + 14) == f'{{"format": "{FORMAT}"'.encode()
+            return file.read(len(_BEGINNING)) == _BEGINNING
     except OSError:
         return False
 
@@ -148,7 +153,7 @@ def _source(row: Mapping[str, Any], given: str, where: str) -> Source:
     for name, number in head.numbers.items():
         _refuse_other(name, number, ratios, where)
     sums = Sums(head.samples, ratios)
-    return Source(facts, given, lambda: sums)
+    return Source(facts, given, lambda _: sums)
 
 
 def _ratio(name: str, values: Any, facts: Facts, where: str) -> UnitRatio:
@@ -190,4 +195,4 @@ def _refuse_other(name: str, number: Any, ratios: Mapping[str, UnitRatio], where
 
 def results_of(found: Iterable[tuple[Source, Mapping[str, Any]]]) -> Iterator[tuple[Facts, Sums, Mapping[str, Any]]]:
     """What :func:`write_results` takes, from sources and their numbers."""
-    return ((source.facts, source.sums(), numbers) for source, numbers in found)
+    return ((source.facts, source.sums(KEPT), numbers) for source, numbers in found)

@@ -18,11 +18,11 @@ from typing import Any
 from leakmech.core.errors import LeakmechError, RunDirectoryError, UsageError, nearest
 from leakmech.core.progress import Progress, no_progress
 from leakmech.runs.directory import FORMAT_VERSION, RunRecord
-from leakmech.scoring.paired import Difference, RunEstimate, adjusted, pair_differences, run_estimates
+from leakmech.scoring.paired import Difference, RunEstimate, adjusted, pair_differences, run_estimates, statistic_names
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import CompareConfig
 from leakmech.studies.leaderboard.entry import KEPT, Source, Sums, source_of
-from leakmech.studies.leaderboard.files import read_results, results_of, write_results
+from leakmech.studies.leaderboard.files import read_results, refuse_occupied, results_of, write_results
 from leakmech.studies.leaderboard.result import Leaderboard
 
 Block = tuple[Any, ...]
@@ -70,6 +70,8 @@ def leaderboard(
         There is nothing to show, the baseline is not among the sources, or a setting does not go with many runs.
     """
     chosen = _chosen(settings)
+    if export is not None:
+        refuse_occupied(Path(export))
     wanted = _baselines(chosen.baseline, sources)
     missing, blocks, shown = list(left_out), [], []
     with progress("comparing", total=len(sources), done=0) as advance:
@@ -226,7 +228,7 @@ def _compared(
 
 def _readable(source: Source, statistic: str, base: tuple[Source, Sums] | None) -> Sums:
     """The sums of a source, if they can be compared with the baseline's."""
-    sums = source.sums()
+    sums = source.sums(statistic_names(statistic))
     if statistic not in sums.ratios:
         raise RunDirectoryError(f"has no {statistic}")
     if len(sums.ratios[statistic].numerator) != source.facts.n_samples:

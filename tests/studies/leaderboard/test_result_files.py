@@ -16,7 +16,7 @@ from leakmech.core.errors import LeakmechError, RunDirectoryError, UsageError
 from leakmech.studies.leaderboard import files
 from leakmech.studies.leaderboard.files import read_results
 
-FEW = {"draws": 300}
+FEW = {"draws": 100}
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def _sums(change):
         (_changed(format_version=2), "has format 2, this leakmech reads 1; update it"),
         (_changed(surprise=1), "unknown field 'surprise'"),
         (_changed(model=7), "field 'model' must be a"),
-        (_changed(model="x" * 301), "field 'model' must"),
+        (_changed(model="x" * 301), "field 'model': String should have at most 300"),
         (_changed(n_samples=10**9), "n_samples.*whole number from 1 to 100000"),
         (_changed(n_samples=True), "n_samples.*whole number"),
         (_changed(n_parameters=-1), "n_parameters.*whole number"),
