@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from leakmech.studies.aexl.run import build_aexl
     from leakmech.studies.annotation.exporting import export_annotation
     from leakmech.studies.annotation.importing import import_annotation
-    from leakmech.studies.benchmark.comparison import Comparison, compare
+    from leakmech.studies.benchmark.comparison import Comparison
     from leakmech.studies.benchmark.power import power
     from leakmech.studies.benchmark.rescoring import score
     from leakmech.studies.benchmark.result import BenchResult
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from leakmech.studies.diagnosis.run import diagnose
     from leakmech.studies.emotion_circuits.result import EmotionCircuits
     from leakmech.studies.emotion_circuits.run import emotion_circuits
+    from leakmech.studies.leaderboard.result import Leaderboard
     from leakmech.studies.lora.run import merge_lora, train_lora
     from leakmech.studies.mitigation.evaluation import MitigationComparison, evaluate_mitigations
     from leakmech.studies.mitigation.mitigation import Mitigation
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
     from leakmech.studies.persona_leakage.run import persona_leakage
     from leakmech.studies.quick.result import QuickResult
     from leakmech.studies.quick.run import quick
-    from leakmech.studies.results import load_result
+    from leakmech.studies.results import compare, load_result
     from leakmech.training.settings import LoraTrainingConfig
 
 __version__ = "0.1.0"
@@ -85,6 +86,7 @@ __all__ = [
     "Direction",
     "EmotionCircuits",
     "Intervention",
+    "Leaderboard",
     "LoraTrainingConfig",
     "MapQueries",
     "MapSublayer",
@@ -157,11 +159,12 @@ _HOMES = {
     "ScaleNeurons": "leakmech.interventions.types",
     "Steer": "leakmech.interventions.types",
     "apply": "leakmech.interventions.hooks",
+    "Leaderboard": "leakmech.studies.leaderboard.result",
     "LoraTrainingConfig": "leakmech.training.settings",
     "bench": "leakmech.studies.benchmark.run",
     "build_aexl": "leakmech.studies.aexl.run",
     "cache_activations": "leakmech.mechanism.activations.cache",
-    "compare": "leakmech.studies.benchmark.comparison",
+    "compare": "leakmech.studies.results",
     "diagnose": "leakmech.studies.diagnosis.run",
     "EmotionCircuits": "leakmech.studies.emotion_circuits.result",
     "emotion_circuits": "leakmech.studies.emotion_circuits.run",

@@ -81,27 +81,47 @@ def samples(
         console.print(table)
 
 
-def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
-    """Write a self-contained HTML page about a finished run."""
-    from leakmech.studies.results import load_result
+def report(
+    run: Annotated[list[Path], typer.Argument(help="Directory of a run or a sweep; or several, or files of results.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the page about several; default: index.html beside them.")
+    ] = None,
+) -> None:
+    """Write a self-contained HTML page about a finished run or a sweep, or one page about several runs."""
+    from leakmech.core.progress import rich_progress
+    from leakmech.studies.results import report as write
 
-    console.print(f"report: {load_result(run).report()}")
+    console.print(f"report: {write(run, out, progress=rich_progress)}")
 
 
 @takes("leakmech.studies.benchmark.settings:CompareConfig")
 def compare(
     given: Given,
-    runs: Annotated[list[Path], typer.Argument(help="Run directories.", metavar="RUN RUN…")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run directories; or sweeps and files of results.", metavar="RUN RUN…")
+    ],
     config: ConfigOption = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for comparison.json, the table and a forest plot.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the numbers, the table, a forest plot and a page.")
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="File for the results of all runs (.jsonl), for others to compare theirs with."),
+    ] = None,
 ) -> None:
-    """Compare finished runs over the same samples, or studies over the same events."""
-    from leakmech.studies.results import compare_results
+    """Compare finished runs over the same samples, all cells of a sweep, or studies over the same events."""
+    from leakmech.core.progress import rich_progress
+    from leakmech.studies.leaderboard.result import Leaderboard
+    from leakmech.studies.results import compare as run
 
-    found = compare_results(runs, **given.over(config=config))
-    console.print(found.to_table().to_rich())
+    found = run(runs, export=export, progress=rich_progress, **given.over(config=config))
+    tables = found.tables() if isinstance(found, Leaderboard) else [found.to_table()]
+    for table in tables:
+        console.print(table.to_rich())
     if out:
         console.print(f"comparison: {found.save(out)}")
+    if export:
+        console.print(f"results: {export}")
 
 
 def power(

@@ -270,7 +270,7 @@ class ShardIndex:
         for place in range(bisect_left(self._owners, owner), bisect_right(self._owners, owner)):
             with self._shards[self._numbers[place]].open("rb") as file:
                 file.seek(self._offsets[place])
-                found.append(_checked_row(file.readline()))
+                found.append(checked_row(file.readline()))
         return found
 
 
@@ -282,7 +282,7 @@ def _shard_rows(path: Path, on_damage: Callable[[str], None] | None = None) -> I
             if not line.endswith(b"\n"):
                 return
             try:
-                row = _checked_row(line)
+                row = checked_row(line)
             except ValueError as error:
                 told = f"{path}:{number}: damaged line ({error})"
                 if on_damage is None:
@@ -293,7 +293,7 @@ def _shard_rows(path: Path, on_damage: Callable[[str], None] | None = None) -> I
             place += len(line)
 
 
-def _checked_row(line: bytes) -> dict[str, Any]:
+def checked_row(line: bytes) -> dict[str, Any]:
     """The object of a line without its checksum; ValueError says what is wrong with the line."""
     row = parsed_json(line)
     if not isinstance(row, dict):

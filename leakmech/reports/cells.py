@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,22 @@ def estimate(values: Mapping[str, Any], name: str, show: Callable[[Any], str] = 
     """``values[name]`` with the interval ``<name>_ci``, or ``<name>_low`` and ``<name>_high``, if there is one."""
     low, high = values.get(f"{name}_ci") or (values.get(f"{name}_low"), values.get(f"{name}_high"))
     return with_interval(values.get(name), low, high, show)
+
+
+def short(name: str) -> str:
+    """The last part of a path that is none of a name such as ``owner/model``."""
+    path = Path(name)
+    return path.name if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2 else name
+
+
+def size(n_parameters: int | None) -> str:
+    """A number of parameters as it is usually written: 135M, 7.6B."""
+    if n_parameters is None:
+        return DASH
+    for unit, letter in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if n_parameters >= 0.9995 * unit:
+            return f"{n_parameters / unit:.3g}{letter}"
+    return str(n_parameters)
 
 
 def typeset(text: str) -> str:

@@ -11,12 +11,14 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -33,6 +35,7 @@ from leakmech.runs.directory import SCRIPT, RunRecord
 from leakmech.runs.reproduce import reproduction
 from leakmech.runs.settings import Settings
 
+_GENERATOR = b'<meta name="generator" content="leakmech">'
 _CSS_PIXELS = 96  # an inch on a page
 _SAME = (
     "With the same weights, packages and hardware this gives the same numbers; other hardware or another dtype changes "
@@ -231,11 +234,31 @@ def page(title: str, sections: Sequence[Section]) -> str:
     )
 
 
-def write_page(run: Path, title: str, sections: Sequence[Section]) -> Path:
+def write_page(run: Path, title: str, sections: Sequence[Section], *, name: str = "report.html") -> Path:
     """Write the page of a run, ``report.html``, and return its path."""
-    path = run / "report.html"
+    path = run / name
     write_text(path, page(title, sections))
     return path
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that :func:`write_page` wrote, and so may be written again."""
+    with path.open("rb") as file:
+        return _GENERATOR in file.read(300)
+
+
+def link_to(page: str | Path | None, base: Path | None) -> str | None:
+    """The address of a file of this machine as seen from a page in the folder `base`; None where there is no file."""
+    if page is None or base is None or not Path(page).is_file():
+        return None
+    relative = os.path.relpath(Path(page).resolve(), base.resolve())
+    return quote(relative.replace(os.sep, "/"))
+
+
+def linked(text: str, page: str | Path | None, base: Path | None) -> str:
+    """`text` as a link to a file, for the first cell of a row, or as it is where there is nothing to link to."""
+    address = link_to(page, base)
+    return text if address is None else Markup('<a href="{}">{}</a>').format(address, text)
 
 
 def render(

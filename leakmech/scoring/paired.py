@@ -17,7 +17,7 @@ value follow that spread alone. Runs under other seeds are compared as validly, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -130,27 +130,54 @@ def run_differences(
     `margin` is that of the equivalence test on the headline (None: no such test), `alpha` the level of the verdicts.
     """
     options: dict[str, Any] = {"headline": headline, "margin": margin, "seed": seed, "draws": draws}
-    found = [_test_pair(columns[run], columns[base], **options) for run, base in pairs]
+    found = [d for run, base in pairs for d in pair_differences((run, base), columns[run], columns[base], **options)]
+    return adjusted(found, headline=headline, alpha=alpha)
+
+
+def pair_differences(
+    names: tuple[str, str],
+    run: Columns,
+    baseline: Columns,
+    *,
+    headline: str = HEADLINE,
+    margin: float | None,
+    seed: int,
+    draws: int,
+) -> list[Difference]:
+    """One comparison of all statistics, a family by itself until :func:`adjusted` joins it with others."""
+    tests = _test_pair(run, baseline, headline=headline, margin=margin, seed=seed, draws=draws)
+    return [
+        Difference(
+            *names,
+            statistic=statistic,
+            difference=json_number(test.difference),
+            low=json_number(test.interval.low),
+            high=json_number(test.interval.high),
+            p=json_number(test.p),
+            p_holm=json_number(test.p),
+            p_equivalence=json_number(test.p_equivalence),
+            verdict=None,
+        )
+        for statistic, test in zip(statistic_names(headline), tests, strict=True)
+    ]
+
+
+def adjusted(found: Sequence[Difference], *, headline: str = HEADLINE, alpha: float) -> list[Difference]:
+    """The comparisons of a declared family, statistic by statistic: p values by Holm's method, and verdicts."""
+    of_statistic = [[d for d in found if d.statistic == name] for name in dict.fromkeys(d.statistic for d in found)]
     differences = []
-    for i, statistic in enumerate(statistic_names(headline)):
-        p_holm = holm([tests[i].p for tests in found])
-        p_equivalence = holm([tests[i].p_equivalence for tests in found])
-        for j, (run, baseline) in enumerate(pairs):
-            test = found[j][i]
-            difference = Difference(
-                run=run,
-                baseline=baseline,
-                statistic=statistic,
-                difference=json_number(test.difference),
-                low=json_number(test.interval.low),
-                high=json_number(test.interval.high),
-                p=json_number(test.p),
-                p_holm=json_number(p_holm[j]),
-                p_equivalence=json_number(p_equivalence[j]),
-                verdict=_verdict(p_holm[j], p_equivalence[j], alpha) if statistic == headline else None,
-            )
-            differences.append(difference)
+    for family in of_statistic:
+        p_holm = holm([_or_nan(d.p) for d in family])
+        p_equivalence = holm([_or_nan(d.p_equivalence) for d in family])
+        for d, p, p_same in zip(family, p_holm, p_equivalence, strict=True):
+            verdict = _verdict(p, p_same, alpha) if d.statistic == headline else None
+            change: dict[str, Any] = {"p_holm": json_number(p), "p_equivalence": json_number(p_same)}
+            differences.append(replace(d, verdict=verdict, **change))
     return differences
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
 
 
 @dataclass(frozen=True)

@@ -8,35 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.store import read_json
-from leakmech.reports.cells import DASH, number, p_value, signed, with_interval
+from leakmech.reports.cells import DASH, p_value, signed, with_interval
 from leakmech.reports.figures.forest import forest_plot
 from leakmech.reports.page import Details, Picture, Section, Shown, write_page
+from leakmech.reports.statistic_names import LABELS, shown_as
 from leakmech.reports.tables import Table
 
 Content = Mapping[str, Any]
-
-_LABELS = {
-    "auc_el": "all pairs",
-    "mu_el": "mu_EL",
-    "valence_shift": "valence shift",
-    "contrast": "contrast",
-    "topic_free": "topic-free all pairs",
-    "topic_free_contrast": "topic-free contrast",
-    "topic_free_valence_shift": "topic-free valence shift",
-    "tilt": "tilt shift per token",
-}
-_SHARES = ("auc_el", "mu_el", "topic_free")
-"""Statistics from 0 to 1; the others have a sign."""
 
 
 def comparison_table(comparison: Content) -> Table:
     """Runs and how they differ."""
     margin, alpha = comparison["margin"], comparison["alpha"]
     about = _about(comparison)
-    header = ["run", f"{_LABELS[about]} [95 % CI]", "difference [95 % CI]", "p", "p Holm", "p equiv.", "verdict"]
-    header += [f"{_LABELS[name]} difference" for name in _others(about)]
+    header = ["run", f"{LABELS[about]} [95 % CI]", "difference [95 % CI]", "p", "p Holm", "p equiv.", "verdict"]
+    header += [f"{LABELS[name]} difference" for name in _others(about)]
     notes = [
-        f"{_LABELS[about]}: {about}, to which difference, p values and verdict belong. p: runs exchanged within "
+        f"{LABELS[about]}: {about}, to which difference, p values and verdict belong. p: runs exchanged within "
         f"samples; Holm: adjusted over the comparisons of this table; verdict at alpha {alpha:g}."
     ]
     if margin is not None:
@@ -55,8 +43,7 @@ def _rows(comparison: Content) -> list[list[str]]:
     """With one baseline a row for each run; with more also one for each pair."""
     about = _about(comparison)
     values = {e["run"]: e for e in comparison["estimates"] if e["statistic"] == about}
-    show = number if about in _SHARES else partial(signed, decimals=3) if about == "tilt" else signed
-    texts = {run: with_interval(e["value"], e["low"], e["high"], show) for run, e in values.items()}
+    texts = {run: with_interval(e["value"], e["low"], e["high"], shown_as(about)) for run, e in values.items()}
     pairs: dict[tuple[str, str], list[Content]] = {}
     for difference in comparison["differences"]:
         pairs.setdefault((difference["run"], difference["baseline"]), []).append(difference)
@@ -102,8 +89,8 @@ def by_estimator_table(comparison: Content) -> Table | None:
             own = [d for d in differences if (d["run"], d["baseline"]) == (run, baseline)]
             cells = _difference_cells(own, about)
             rows.append([f"{run} - {baseline}" if name == first else "", name, *cells[:3], *cells[4:]])
-    header = ["runs", "estimator", f"{_LABELS[about]} difference [95 % CI]", "p", "p Holm", "verdict"]
-    header += [f"{_LABELS[name]} difference" for name in _others(about)]
+    header = ["runs", "estimator", f"{LABELS[about]} difference [95 % CI]", "p", "p Holm", "verdict"]
+    header += [f"{LABELS[name]} difference" for name in _others(about)]
     notes = ["The same generations under each estimator that all runs have; tests are adjusted within each estimator."]
     return Table("The same differences under each expression estimator", header, rows, notes)
 

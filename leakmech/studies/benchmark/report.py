@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.reports.browser import sample_browser
-from leakmech.reports.cells import estimate, percent, signed
+from leakmech.reports.cells import estimate, percent, short, signed
 from leakmech.reports.chart import ChartRow, IntervalChart
 from leakmech.reports.doubts import answer_doubts
 from leakmech.reports.order import order_shift, order_table
@@ -32,7 +32,7 @@ from leakmech.reports.tables import (
 )
 from leakmech.runs.result import Result
 from leakmech.studies.benchmark import report_texts as texts
-from leakmech.studies.benchmark.report_facts import facts, how_to_repeat, short
+from leakmech.studies.benchmark.report_facts import facts, how_to_repeat
 
 Summary = Mapping[str, Any]
 

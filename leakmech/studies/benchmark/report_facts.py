@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from leakmech.prompts.instructions import DEFAULT_TASK, resolve_task
-from leakmech.reports.cells import estimate, p_value, percent, signed
+from leakmech.reports.cells import estimate, p_value, percent, short, signed
 from leakmech.reports.order import order_shift
 from leakmech.reports.page import Section, reproduce
 from leakmech.runs.directory import RunRecord
 from leakmech.studies.benchmark.settings import BenchConfig, ScoreConfig
 
 Summary = Mapping[str, Any]
-
-
-def short(name: str) -> str:
-    """The last part of a path that is none of a name such as ``owner/model``."""
-    path = Path(name)
-    return path.name if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2 else name
 
 
 def verdict(summary: Summary) -> str:

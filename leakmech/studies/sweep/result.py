@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,17 +12,21 @@ from typing import Any, Self
 
 import pandas as pd
 
-from leakmech.core.errors import LeakmechError, RunDirectoryError
+from leakmech.core.errors import LeakmechError, RunDirectoryError, UsageError
 from leakmech.core.store import read_json
 from leakmech.core.tables import interval_columns, write_table
+from leakmech.core.validation import shown
 from leakmech.reports.cells import estimate, number, signed
 from leakmech.reports.tables import Table
 from leakmech.runs.directory import RunDirectory, RunRecord
 from leakmech.runs.result import Result
+from leakmech.studies.leaderboard.run import LeftOut, Source, leaderboard, source_of
+from leakmech.studies.sweep.report import cell_name, full_name, states, write_states
 from leakmech.studies.sweep.spec import text_of
 
 SWEEP_FILE = "sweep.json"
 _RECORD = {"study": str, "axes": list, "threads": int, "cells": dict, "former": dict}
+_KEY = re.compile(r"\w+")
 _MAIN = {
     "bench": {"all pairs": ("overall", "auc_el"), "contrast": ("overall", "contrast"),
               "topic-free": ("overall", "topic_free", "auc_el"), "tilt": ("tilt", "per_token", "shift")},
@@ -42,6 +47,9 @@ class Places:
 
     def run(self, key: str) -> Path:
         return self.root / "cells" / key
+
+    def page(self, key: str) -> Path:
+        return self.run(key) / "report.html"
 
     def settings(self, key: str) -> Path:
         return self.root / "settings" / f"{key}.yaml"
@@ -83,6 +91,8 @@ def read_record(root: Path) -> dict[str, Any]:
     record = read_json(root / SWEEP_FILE)
     if wrong := next((name for name, kind in _RECORD.items() if not isinstance(record.get(name), kind)), None):
         raise RunDirectoryError(f"{root / SWEEP_FILE}: damaged ({wrong!r} is missing or of another kind)")
+    if wrong := next((key for key in [*record["cells"], *record["former"]] if not _KEY.fullmatch(key)), None):
+        raise RunDirectoryError(f"{root / SWEEP_FILE}: damaged ({shown(wrong)} is not the key of a cell)")
     return record
 
 
@@ -117,6 +127,12 @@ class SweepResult(Result):
         return pd.DataFrame(rows)
 
     @property
+    def finished(self) -> list[Path]:
+        """Run directories of the cells that are done."""
+        done: list[str] = self.cells.loc[self.cells["state"] == "done", "cell"].tolist()
+        return [Places(self.path).run(key) for key in done]
+
+    @property
     def n_failed(self) -> int:
         """How many cells failed."""
         return self.cells["state"].tolist().count("failed")
@@ -144,9 +160,42 @@ class SweepResult(Result):
         notes = [f"{counts}{cut}; tables/sweep.csv has the numbers of all finished cells"]
         return [Table(f"Sweep of `leakmech {self.summary['study']}`", header, rows, notes)]
 
+    def sources(self, *, cleaning: Any = None) -> tuple[list[Source], list[LeftOut]]:
+        """The finished cells of a sweep of `bench` as rows of a table over many runs, and the others with their states.
+
+        Raises
+        ------
+        UsageError
+            The sweep is of another study.
+        """
+        if self.summary["study"] != "bench":
+            told = f"is a sweep of `leakmech {self.summary['study']}`, whose cells are not compared in one table"
+            raise UsageError(f"compare: {self.path} {told}; list them with: leakmech report {self.path}")
+        places, found, missing = Places(self.path), [], []
+        cells: list[dict[Any, Any]] = self.cells.to_dict("records")
+        for cell in cells:
+            differs = {axis: str(cell[axis]) for axis in self.summary["axes"]}
+            key = str(cell["cell"])
+            name, whole = cell_name(differs) or key, full_name(differs) or key
+            page = places.page(key)
+            try:
+                if cell["state"] == "done":
+                    found.append(source_of(places.run(key), name=name, differs=differs, cleaning=cleaning))
+                else:
+                    missing.append(LeftOut(whole, str(cell["state"]), str(cell["told"]), page))
+            except LeakmechError as error:
+                missing.append(LeftOut(whole, "damaged", str(error), page))
+        return found, missing
+
     def report(self) -> Path:
-        """A sweep has no page yet."""
-        raise RunDirectoryError(f"{self.path}: a sweep has no page yet; its cells have (cells/*/report.html)")
+        """Write ``report.html``: what was measured beside the first cell, and the states of all; return its path."""
+        found, missing = self.sources() if self.summary["study"] == "bench" else ([], [])
+        cells = states(self.cells, self.summary["axes"], self.path, Places(self.path).page)
+        if not found:
+            return write_states(self.path, f"leakmech {self.summary['study']}", self.cells, cells)
+        board = leaderboard(found, left_out=missing)
+        write_table(self.path / "tables" / "leaderboard.csv", board.to_frame())
+        return board.write_index(self.path, more=[cells])
 
 
 def save_table(root: Path) -> None:
