@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leakmech.cli import annotate, benchmark, data, diagnosis, lora, mitigation, study, sweep
+from leakmech.cli import annotate, benchmark, data, diagnosis, exchange, lora, mitigation, study, sweep
 from leakmech.cli.console import out as console
 from leakmech.cli.options import Commands
 from leakmech.core.errors import LeakmechError, LeakmechWarning
@@ -49,12 +49,15 @@ for _command in (
     benchmark.compare,
     sweep.sweep,
     benchmark.power,
+    exchange.card,
+    exchange.push,
     doctor,
 ):
     app.command()(_command)
 
 app.command("train-lora")(lora.train)
 app.command("merge-lora")(lora.merge)
+app.command("lm-eval-path")(exchange.lm_eval_path)
 
 data_app = _group("Check and build data sets.")
 for _command in (data.check, data.build_aexl, data.fetch_archive):
