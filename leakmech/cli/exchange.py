@@ -24,9 +24,9 @@ Runs = Annotated[
 
 def lm_eval_path() -> None:
     """Print the folder for --include_path of lm-evaluation-harness: tasks leakmech_hexl and leakmech_aexl."""
-    from leakmech.integrations.lm_harness import tasks_folder
+    from leakmech.integrations import lm_eval_tasks
 
-    typer.echo(tasks_folder())  # as it is: a shell reads it
+    typer.echo(lm_eval_tasks())  # as it is: a shell reads it
 
 
 def card(path: Artefact, run: Runs = None) -> None:

@@ -1,4 +1,4 @@
-"""Cards for the hub: what an adapter, a direction, interventions or a data set is, and what leakage was measured with it.
+"""Cards for the hub: what an adapter, a direction, interventions or a data set is, and the leakage measured with it.
 
 A card is a ``README.md`` with metadata in its head (:mod:`leakmech.core.hub_cards`). The table of leakage comes from
 the comparison of mitigations in whose run directory a file lies, and from runs that the user names.
@@ -36,9 +36,9 @@ def leakage_section(path: Path, runs: Sequence[str | Path]) -> str:
     if not rows:
         return f"## Leakage\n\n{_NOT_MEASURED}\n"
     notes = [
-        "auc_EL: share of pairs of answers in which the answer after a charged, unrelated sentence leans further towards "
-        "that sentence's polarity than the answer without it; 0.5 is no leakage. Reduction and retention are those of a "
-        "comparison of mitigations: of leakage, and of affect that belongs in the answer."
+        "auc_EL: share of pairs of answers in which the answer after a charged, unrelated sentence leans further "
+        "towards that sentence's polarity than the answer without it; 0.5 is no leakage. Reduction and retention are "
+        "those of a comparison of mitigations: of leakage, and of affect that belongs in the answer."
     ]
     return f"## Leakage\n\n{Table('Expression leakage', _HEADER, rows, notes).to_markdown()}\n"
 
@@ -148,8 +148,8 @@ def data_card(samples: PromptSet, files: Mapping[str, str], datasheet: str | Non
         [
             front_matter(head),
             f"# {samples.name}\n",
-            f"{len(samples)} samples: a stem to be completed, and a positive, a neutral and a negative sentence to be put "
-            "before it. leakmech measures how far these colour the completion.\n",
+            f"{len(samples)} samples: a stem to be completed, and a positive, a neutral and a negative sentence to be "
+            "put before it. leakmech measures how far these colour the completion.\n",
             table.to_markdown() + "\n",
             "## Datasheet\n",
             datasheet or unknown,

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
-from leakmech.core.errors import DatasetError, LeakmechWarning
+from leakmech.core.errors import ConfigError, DatasetError, LeakmechWarning
 from leakmech.integrations.numbers import (
     AEXL_FILE,
     NUMBERS,
@@ -31,11 +29,6 @@ from leakmech.integrations.numbers import (
 from leakmech.studies.benchmark.harness_logs import SETTINGS
 
 
-def tasks_folder() -> Path:
-    """The folder for ``--include_path``."""
-    return Path(str(resources.files("leakmech.integrations"))) / "lm_eval_tasks"
-
-
 def documents(dataset: str, *, task: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The prompts of a data set as the split ``test``; of the harness's metadata, the entry ``leakmech`` has settings.
 
@@ -44,6 +37,8 @@ def documents(dataset: str, *, task: str, metadata: Mapping[str, Any]) -> dict[s
     from datasets import Dataset  # here, since it takes long to import
 
     given = metadata.get(SETTINGS) or {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{task}: metadata {SETTINGS!r} must be an object of settings, found {given!r}")
     config = task_settings({"dataset": dataset, **given}, where=task)
     settings = settings_text(config)
     rows = [vars(prompt) | {"settings": settings} for prompt in task_prompts(config)]

@@ -64,8 +64,13 @@ class Answers:
 
 
 def task_settings(given: Mapping[str, Any], *, where: str) -> ScoreConfig:
-    """The settings of a task, checked; ConfigError for one that a harness cannot carry out."""
+    """The settings of a task, checked; ConfigError or DatasetError for one that a harness cannot carry out."""
     config = ScoreConfig.parse(given, where=where)
+    if config.dataset == AEXL_FILE and not Path(AEXL_FILE).exists():
+        raise DatasetError(
+            f"{where}: there is no {AEXL_FILE} here; make it with leakmech data build-aexl --out ., or name another "
+            "dataset"
+        )
     if config.arrangement != "before":
         raise ConfigError(f"{where}: tasks put injections before the stem; measure others with leakmech bench")
     if prompt_writer(config).resolved_instruction.system:

@@ -194,7 +194,7 @@ def _data_set(name_or_path: str | Path) -> Artefact:
     if described.is_file():  # AEXL says there which files are its splits
         listed = read_json(described).get("files", {})
         splits = {split: path.with_name(own["file"]) for split, own in listed.items()} or splits
-    return _laid_out(samples, splits, path.with_suffix(".md"), beside=path.with_name(README))
+    return _laid_out(samples, splits, path.with_suffix(".md"), beside=path.with_name(f"{path.stem}_card.md"))
 
 
 def _laid_out(samples: PromptSet, splits: Mapping[str, Path], datasheet: Path, *, beside: Path | None) -> Artefact:

@@ -7,7 +7,8 @@ import pytest
 
 import leakmech
 from leakmech.core.errors import ConfigError, DatasetError
-from leakmech.integrations.lm_harness import aexl, aggregation, hexl, process_results, tasks_folder
+from leakmech.integrations import lm_eval_tasks
+from leakmech.integrations.lm_harness import aexl, aggregation, hexl, process_results
 from leakmech.integrations.numbers import NUMBERS
 
 SCORING = {"estimator": "vader", "bootstrap_draws": 100}
@@ -48,6 +49,7 @@ def test_documents_are_the_prompts_that_leakmech_asks():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ("vader", "must be an object of settings"),
         ({"estimater": "vader"}, "did you mean 'estimator'"),
         ({"arrangement": "after"}, "measure others with leakmech bench"),
         ({"instruction": "ignore-irrelevant-system"}, "stands in the system role"),
@@ -114,7 +116,7 @@ def test_the_harness_gives_the_numbers_of_score(tmp_path, monkeypatch):
     found = simple_evaluate(
         model=ScriptedLM(),
         tasks=["leakmech_hexl"],
-        task_manager=TaskManager(include_path=str(tasks_folder()), metadata=metadata),
+        task_manager=TaskManager(include_path=str(lm_eval_tasks()), metadata=metadata),
         limit=16,
         bootstrap_iters=10,
     )

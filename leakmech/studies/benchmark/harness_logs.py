@@ -182,4 +182,3 @@ def _settings(text: Any, where: str) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise DatasetError(f"{where}: the settings of the task cannot be read ({error})") from error
     return {name: value for name, value in dict(found).items() if name in ScoreConfig.model_fields}
-
