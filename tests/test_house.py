@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "leakmech"
 ROOMS = (
     "core", "models", "datasets", "prompts", "interventions", "generation", "scoring", "mechanism", "runs", "training",
-    "side_effects", "reports", "studies", "explore", "cli",
+    "side_effects", "reports", "studies", "integrations", "explore", "cli",
 )  # fmt: skip
 """From below: each imports only from those before it, and from itself."""
 LONGEST_MODULE = 400

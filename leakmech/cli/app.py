@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leakmech.cli import annotate, benchmark, data, diagnosis, lora, mitigation, quick, study, sweep
+from leakmech.cli import annotate, benchmark, data, diagnosis, exchange, lora, mitigation, quick, study, sweep
 from leakmech.cli.console import out as console
 from leakmech.cli.mistakes import UsageMistake, told
 from leakmech.cli.options import DATA, EXPLAIN, MEASURE, MITIGATE, SETUP, Commands, SectionedCommand
@@ -50,6 +50,9 @@ _SHORT = {
     "persona-leakage": "Teach a persona a behaviour; see who takes it on.",
     "export": "Write blinded sheets for annotators.",
     "import": "Read answered sheets and report agreement.",
+    "lm-eval-path": "Print the folder of tasks for lm-evaluation-harness.",
+    "card": "Write a card for the hub beside an adapter, a direction or data.",
+    "push": "Upload one of these with its card.",
     "doctor": "Say what is installed and what is missing.",
 }
 """Of each command a line for the list of commands."""
@@ -159,6 +162,13 @@ app.add_typer(study_app, name="study", rich_help_panel=EXPLAIN)
 _add(annotate_app, "export", annotate.export, "leakmech annotate export runs/demo --out sheets")
 _add(annotate_app, "import", annotate.import_sheets, "leakmech annotate import sheets")
 app.add_typer(annotate_app, name="annotate", rich_help_panel=DATA)
+_add(
+    app, "lm-eval-path", exchange.lm_eval_path,
+    'lm_eval run --include_path "$(leakmech lm-eval-path)" --tasks leakmech_hexl --model hf --model_args pretrained=M',
+    heading=DATA,
+)  # fmt: skip
+_add(app, "card", exchange.card, "leakmech card runs/adapter --run runs/judged", heading=DATA)
+_add(app, "push", exchange.push, "leakmech push runs/adapter owner/name", heading=DATA)
 _add(app, "doctor", doctor, "leakmech doctor", heading=SETUP)
 
 _state = {"debug": False}

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from leakmech.core.hub_cards import front_matter, hub_id
 from leakmech.core.provenance import environment
 from leakmech.core.store import write_json, write_text
 from leakmech.models.hashes import hash_base
@@ -79,13 +80,10 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     """Write the card as text."""
     base, data, settings, results = (card[part] for part in ("base", "data", "settings", "results"))
     weights = {name: weight for name, weight in settings["objectives"].items() if weight}
+    tags = ["lora", "leakmech", "expression-leakage"]
+    head = {"library_name": "peft", "base_model": hub_id(base["name"]), "tags": tags}
     lines = [
-        "---",
-        "library_name: peft",
-        f"base_model: {base['name']}",
-        "tags: [lora, leakmech, expression-leakage]",
-        "---",
-        "",
+        front_matter(head),
         f"# Adapter against expression leakage for {base['name']}",
         "",
         "Trained by leakmech so that affect which has nothing to do with the request does not colour the answer.",

@@ -1,8 +1,9 @@
 """Scores of texts that were generated elsewhere, in a run directory like that of a benchmark.
 
-The texts come from a file (:mod:`leakmech.studies.benchmark.external`) or from another run, which is then scored again:
-with other estimators, another cleaning policy, another threshold. Statistics and files are those of ``leakmech bench``,
-so that ``show``, ``samples``, ``report`` and ``compare`` read either.
+The texts come from a file (:mod:`leakmech.studies.benchmark.external`), from the log of an evaluation harness
+(:mod:`leakmech.studies.benchmark.harness_logs`) or from another run, which is then scored again: with other estimators,
+another cleaning policy, another threshold. Statistics and files are those of ``leakmech bench``, so that ``show``,
+``samples``, ``report`` and ``compare`` read either.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from leakmech.runs.sources import SOURCES, is_as_it_was, source_stamps
 from leakmech.scoring.records import MISSING, ControlLikelihoods, control_likelihoods
 from leakmech.scoring.sentence import PromptText
 from leakmech.studies.benchmark.external import ExternalGenerations, read_generations
+from leakmech.studies.benchmark.harness_logs import HarnessLog, read_harness_log
 from leakmech.studies.benchmark.measurement import Measurement, arranged_samples
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import ScoreConfig
@@ -49,8 +51,9 @@ def score(
     Parameters
     ----------
     source
-        A JSONL or CSV file with one generation a row (``sample, condition, generation, text``), or the directory of a
-        finished run, whose settings are then the defaults. None: what the run in `out` was made from.
+        A JSONL or CSV file with one generation a row (``sample, condition, generation, text``), a log of leakmech's
+        task in lm-evaluation-harness (``--log_samples``) or inspect_ai (``.eval``, ``.json``), or the directory of a
+        finished run; the settings of a log or run are then the defaults. None: what the run in `out` was made from.
     out
         Run directory; default ``runs/<name of the source>-scored``. A finished one of the same texts and settings is
         returned as it is.
@@ -77,7 +80,8 @@ def score(
     started = time.perf_counter()
     source, columns = _origin(source, columns, out)
     scored = BenchResult.load(source) if source.is_dir() else None
-    config = ScoreConfig.parse({**_defaults(source, scored), **settings}, where="score")
+    log = read_harness_log(source)
+    config = ScoreConfig.parse({**_defaults(source, scored, log), **settings}, where="score")
     path = run_path(out, f"{source.stem}-scored")
     if scored is not None and path.resolve() == source.resolve():
         raise RunDirectoryError(f"{path}: is the run that is read; choose another --out")
@@ -86,11 +90,11 @@ def score(
     if is_as_it_was(path, stamps):
         return BenchResult.load(path)
     samples = arranged_samples(config)
-    given = _read(source, scored, samples, config, columns)
+    given = _read(source, scored, log, samples, config, columns)
     measurement = Measurement.load(config, given.samples, whole=samples)
-    prompts = PromptTable(_renderer(config), given.samples, rendered=False)
+    prompts = PromptTable(prompt_writer(config), given.samples, rendered=False)
     inserted = scored.record.fact("inserted_text") if scored is not None else None
-    instruction_text = ". ".join(filter(None, (_renderer(config).instruction_text, inserted)))
+    instruction_text = ". ".join(filter(None, (prompt_writer(config).instruction_text, inserted)))
     said = {"inserted_text": inserted} if inserted else {}
     origin: dict[str, Any] = {"source": str(source), "columns": dict(columns), SOURCES: stamps, **said}
     fingerprint = {"generations": given.content_hash, **measurement.fingerprint()}
@@ -128,23 +132,24 @@ def _origin(
     return Path(source), columns or {}
 
 
-def _defaults(source: Path, scored: BenchResult | None) -> dict[str, Any]:
-    """The settings that scoring shares with the run that is scored; of a file, the name of what made it."""
+def _defaults(source: Path, scored: BenchResult | None, log: HarnessLog | None = None) -> dict[str, Any]:
+    """The settings that scoring shares with the run or log that is scored; of a file, the name of what made it."""
     if scored is None:
-        return {"model": source.stem}
+        return {"model": source.stem} | (dict(log.settings) if log else {})
     return {key: value for key, value in scored.record.config.items() if key in ScoreConfig.model_fields}
 
 
 def _read(
     source: Path,
     scored: BenchResult | None,
+    log: HarnessLog | None,
     samples: PromptSet,
     config: ScoreConfig,
     columns: Mapping[str, str],
 ) -> ExternalGenerations:
-    """The generations of a file or of another run."""
+    """The generations of a file, of the log of a harness or of another run."""
     wanted = samples.take(config.limit)
-    rows: Iterable[tuple[int, dict[str, Any]]] = user_rows(source)
+    rows: Iterable[tuple[int, dict[str, Any]]] = user_rows(source) if log is None else log.rows
     if scored is not None:
         if scored.record.fingerprint["dataset"] != wanted.content_hash:
             raise DatasetError(f"{source}: is about another data set than {config.dataset!r} as it is now")
@@ -175,7 +180,7 @@ def _with_gaps(record: dict[str, Any]) -> dict[str, Any]:
     return record | {"text": None} if record["finish_reason"] == MISSING else record
 
 
-def _renderer(config: ScoreConfig) -> Renderer:
+def prompt_writer(config: ScoreConfig) -> Renderer:
     """Writes prompts as users write them; how another program rendered them is not known."""
     place = injection_place(config.arrangement)
     return Renderer(None, Prompting("plain", instruction=config.instruction, place=place, task=config.task))
