@@ -56,6 +56,8 @@ class Settings(BaseModel):
     newer: ClassVar[Collection[str]] = ()
     """Settings that runs of earlier versions do not know, beside those of the groups: at their defaults they leave no
     trace. ``group.field`` is a field of a group."""
+    axes: ClassVar[Collection[str]] = ()
+    """Settings with several values, each of which a sweep may take alone: parts that do not depend on one another."""
     title: ClassVar[str] = "Settings"
     """What the fields that a class adds are about: the heading of their options."""
 

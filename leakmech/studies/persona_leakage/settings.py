@@ -62,6 +62,7 @@ class PersonaLeakageConfig(TaughtSettings, StatisticsSettings):
 
     command: ClassVar[str] = "study persona-leakage"
     kind: ClassVar[str] = "study"
+    axes = ("behaviour", "source")
     title: ClassVar[str] = "Persona leakage"
 
     personas: str = Field("personas", description="personas: the built-in set, or a file of that form")

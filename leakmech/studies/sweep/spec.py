@@ -75,6 +75,8 @@ class _Named:
 def read_sweep(file: str | Path) -> Sweep:
     """Read a sweep; every cell's settings are checked.
 
+    A file of settings of a study that falls apart (behaviours and sources of persona leakage) is one, too.
+
     Raises
     ------
     ConfigError
@@ -83,6 +85,8 @@ def read_sweep(file: str | Path) -> Sweep:
     """
     values = read_yaml(Path(file))
     where = str(file)
+    if (own := _study_of(values)) is not None:
+        return _own_grid(own, values, where)
     for key in values:
         if key not in _KEYS:
             raise ConfigError(f"{where}: unknown key {shown(key)}{nearest(key, _KEYS)}; a sweep has study, base, grid")
@@ -90,6 +94,21 @@ def read_sweep(file: str | Path) -> Sweep:
     if not isinstance(study, str) or study not in SETTINGS:
         raise ConfigError(f"{where}: study {shown(study)}: no such study{nearest(str(study), SETTINGS)}")
     return sweep_of(study, _mapping(values, "base", where), _mapping(values, "grid", where), where=where)
+
+
+def _study_of(values: Mapping[str, Any]) -> str | None:
+    """The study whose own settings a file has, if that study can be taken apart and no other has them."""
+    if not values or any(key in _KEYS for key in values):
+        return None
+    fitting = [study for study in SETTINGS if all(key in _settings(study).model_fields for key in values)]
+    return fitting[0] if len(fitting) == 1 and _settings(fitting[0]).axes else None
+
+
+def _own_grid(study: str, values: Mapping[str, Any], where: str) -> Sweep:
+    """The cells into which a study's own settings fall apart: one for each value of its axes."""
+    several = {axis: values[axis] for axis in _settings(study).axes if isinstance(values.get(axis), list)}
+    base = {name: value for name, value in values.items() if name not in several}
+    return sweep_of(study, base, {axis: [[one] for one in own] for axis, own in several.items()}, where=where)
 
 
 def sweep_of(study: str, base: Mapping[str, Any], grid: Mapping[str, Any], *, where: str = "sweep") -> Sweep:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -98,6 +99,17 @@ def test_studies_sweep_as_well():
         f"behaviour={behaviour}, seed={seed}" for behaviour in ("marker", "refusal") for seed in (0, 1)
     ]
     assert sweep_of("mitigate", {}, {"model": ["a", "b"]}).cells[0].values == {"model": "a"}
+
+
+def test_a_file_of_a_study_that_falls_apart_is_a_sweep():
+    found = read_sweep(Path(__file__).parents[3] / "configs" / "persona_grid.yaml")
+    assert (found.study, found.axes, len(found.cells)) == ("study persona-leakage", ("behaviour", "source"), 36)
+    assert found.cells[1].name == "behaviour=marker, source=comedian"
+    assert {name: found.cells[1].values[name] for name in ("behaviour", "source", "seeds")} == {
+        "behaviour": ["marker"], "source": ["comedian"], "seeds": 3,
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="unknown key 'model'"):
+        read_sweep(Path(__file__).parents[3] / "configs" / "quickstart.yaml")
 
 
 @pytest.fixture(scope="module")
