@@ -111,10 +111,11 @@ def compare(
 ) -> None:
     """Compare finished runs over the same samples, all cells of a sweep, or studies over the same events."""
     from leakmech.core.progress import rich_progress
-    from leakmech.studies.leaderboard.result import Leaderboard
     from leakmech.studies.results import compare as run
 
     found = run(runs, export=export, progress=rich_progress, **given.over(config=config))
+    from leakmech.studies.leaderboard.result import Leaderboard  # a mistake is told before what draws is loaded
+
     tables = found.tables() if isinstance(found, Leaderboard) else [found.to_table()]
     for table in tables:
         console.print(table.to_rich())

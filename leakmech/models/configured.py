@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from leakmech.models.kept import keeper
-from leakmech.models.load import LoadedModel, is_adapter_folder, load_model, locate
+from leakmech.models.load import is_adapter_folder, load_model, locate
+from leakmech.models.loaded import LoadedModel
 
 
 class ModelSettings(Protocol):

@@ -21,7 +21,7 @@ from leakmech.core.errors import LeakmechWarning
 from leakmech.models.adapters import is_peft
 
 if TYPE_CHECKING:
-    from leakmech.models.load import LoadedModel
+    from leakmech.models.loaded import LoadedModel
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
 

@@ -13,8 +13,6 @@ from leakmech.runs.directory import RunRecord
 
 if TYPE_CHECKING:
     from leakmech.runs.result import Result
-
-if TYPE_CHECKING:
     from leakmech.studies.leaderboard.result import Leaderboard
 
 _RESULTS = {
@@ -116,7 +114,7 @@ def compare(
         A run is not finished or damaged, a file does not hold results, or named runs cannot be compared: other
         samples, cleaning policies or estimators.
     """
-    given = [runs] if isinstance(runs, str | Path | Result) else list(runs)
+    given = list(runs) if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs]
     if export is None and not any(map(_is_many, given)):
         return compare_results(given, **settings)
     cells = [own for own in given if _is_sweep(own)]
@@ -165,16 +163,20 @@ def report(runs: Sequence[str | Path], out: str | Path | None = None, *, progres
     return found.write_index(folders[0], name="index.html") if out is None else found.save(out) / "report.html"
 
 
+def _place(own: str | Path | Result) -> Path:
+    return Path(own) if isinstance(own, str | Path) else own.path
+
+
 def _is_sweep(own: str | Path | Result) -> bool:
-    return hasattr(own, "sources") if isinstance(own, Result) else (Path(own) / "sweep.json").exists()
+    return (_place(own) / "sweep.json").exists()
 
 
 def _is_many(own: str | Path | Result) -> bool:
-    return _is_sweep(own) or (not isinstance(own, Result) and Path(own).is_file())
+    return _is_sweep(own) or _place(own).is_file()
 
 
-def _opened(own: Any) -> Any:
-    return own if isinstance(own, Result) else load_result(own)
+def _opened(own: str | Path | Result) -> Any:
+    return load_result(own) if isinstance(own, str | Path) else own
 
 
 def compare_results(runs: Sequence[str | Path | Result], **settings: Any) -> Any:
@@ -186,10 +188,10 @@ def compare_results(runs: Sequence[str | Path | Result], **settings: Any) -> Any
         Each has ``.to_table()`` and ``.save(folder)``.
     """
     first = runs[0] if runs else None
-    record = None if first is None else first.record if isinstance(first, Result) else RunRecord.read(first)
+    record = None if first is None else RunRecord.read(_place(first))
     home = _COMPARED.get(record.command) if record else None
     if home is not None:
         if other := sorted(settings.keys() - {"seed", "draws"}):
             raise UsageError(f"compare: {other[0]} is for benchmarks; studies take seed and draws")
-        return _found(home)([own.path if isinstance(own, Result) else own for own in runs], **settings)
+        return _found(home)(list(map(_place, runs)), **settings)
     return _found(("benchmark.comparison", "compare"))(runs, **settings)

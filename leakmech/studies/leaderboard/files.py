@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 import numpy as np
 from pydantic import Field
@@ -180,7 +180,7 @@ def _array(values: Any, n: int, where: str) -> np.ndarray:
     return np.array(values, dtype=np.float64)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return type(value) in (int, float) and abs(value) < _LARGEST  # neither is NaN
 
 

@@ -85,8 +85,6 @@ def block_table(block: Content, board: Content, *, base: Path | None = None) -> 
     }
     if margin is None:
         del columns["p equiv."]
-    if base is not None and statistic != "valence_shift":
-        columns["valence shift [95 % CI]"] = lambda row: _estimate(row, "valence_shift")
     n_compared = _n_compared(block["rows"])
     notes = [
         f"differences from {block['baseline']}, paired by sample; p Holm: adjusted over the {n_compared} "
@@ -275,10 +273,10 @@ def _in_words(block: Content, board: Content) -> str:
     statistic = board["statistic"]
     known = [row for row in block["rows"] if about(row, statistic)["value"] is not None]
     if len(known) < 2:
-        return f"{_title(block)}."
+        return f"One run over {block['n_samples']} samples."
     least, most = (pick(known, key=lambda row: about(row, statistic)["value"]) for pick in (min, max))
     ends = f"from {_estimate(least, statistic)} ({least['name']}) to {_estimate(most, statistic)} ({most['name']})"
-    return f"{_title(block)}: {LABELS[statistic]} {ends}."
+    return f"{LABELS[statistic][0].upper()}{LABELS[statistic][1:]} {ends}."
 
 
 def _facts(board: Content) -> list[tuple[str, str]]:
@@ -290,15 +288,16 @@ def _facts(board: Content) -> list[tuple[str, str]]:
 
     families = sorted({row["family"] for row in rows if row["family"]})
     sizes = sorted(row["n_parameters"] for row in rows if row["n_parameters"])
-    return [
+    facts = [
         ("Runs", f"{len(rows)}" + (f", {len(board['left_out'])} without a row" if board["left_out"] else "")),
         ("Families", ", ".join(families[:8]) + (", …" if len(families) > 8 else "") or "unknown"),
-        ("Sizes", f"{size(sizes[0])} to {size(sizes[-1])}" if sizes else "unknown"),
+        ("Sizes", " to ".join(dict.fromkeys(size(own) for own in (sizes[0], sizes[-1]))) if sizes else "unknown"),
         ("Generations per prompt (K)", ends("generations")),
         ("Compared by", LABELS[board["statistic"]]),
         ("Margin of equivalence", DASH if board["margin"] is None else number(board["margin"], decimals=3)),
         ("leakmech", ends("leakmech")),
     ]
+    return [(name, value) for name, value in facts if value != DASH]
 
 
 def _headings(blocks: Sequence[Content]) -> list[str]:

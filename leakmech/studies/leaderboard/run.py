@@ -18,6 +18,7 @@ from typing import Any
 from leakmech.core.errors import LeakmechError, RunDirectoryError, UsageError, nearest
 from leakmech.core.progress import Progress, no_progress
 from leakmech.runs.directory import FORMAT_VERSION, RunRecord
+from leakmech.runs.result import Result
 from leakmech.scoring.paired import Difference, RunEstimate, adjusted, pair_differences, run_estimates, statistic_names
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import CompareConfig
@@ -98,9 +99,7 @@ def leaderboard(
     return Leaderboard(Path(), summary)
 
 
-def sources_of(
-    given: Iterable[str | Path | BenchResult], *, cleaning: Any = None
-) -> tuple[list[Source], list[LeftOut]]:
+def sources_of(given: Iterable[str | Path | Result], *, cleaning: Any = None) -> tuple[list[Source], list[LeftOut]]:
     """Finished benchmarks and files of results as sources; runs of other kinds are left out by name.
 
     Raises
@@ -110,16 +109,17 @@ def sources_of(
     """
     sources, others = [], []
     for own in given:
-        record = None if isinstance(own, BenchResult) else RunRecord.find(own) if Path(own).is_dir() else None
-        if record is not None and record.kind != "bench":
-            told = f"`leakmech {record.command}` measures something else; leakmech show {own}"
-            others.append(LeftOut(Path(own).name, f"a run of kind {record.kind}", told, Path(own) / "report.html"))
-        elif record is not None or isinstance(own, BenchResult):
-            sources.append(source_of(own, cleaning=cleaning))
-        elif Path(own).is_dir():
-            raise RunDirectoryError(f"{own}: is neither a finished run nor a sweep")
+        path = own.path if isinstance(own, Result) else Path(own)
+        record = RunRecord.find(path) if path.is_dir() else None
+        if record is None and path.is_dir():
+            raise RunDirectoryError(f"{path}: is neither a finished run nor a sweep")
+        if record is None:
+            sources += read_results(path)
+        elif record.kind == "bench":
+            sources.append(source_of(own if isinstance(own, BenchResult) else path, cleaning=cleaning))
         else:
-            sources += read_results(own)
+            told = f"`leakmech {record.command}` measures something else; leakmech show {path}"
+            others.append(LeftOut(path.name, f"a run of kind {record.kind}", told, path / "report.html"))
     return sources, others
 
 
