@@ -150,7 +150,7 @@ def install(monkeypatch: Any) -> Fake:
         def get_device_name(device_id: int = 0) -> str:
             return "fake device"
 
-    names = ("vllm", "vllm.platforms", "vllm.inputs", "vllm.lora", "vllm.lora.request")
+    names = ("vllm", "vllm.platforms", "vllm.lora", "vllm.lora.request")
     modules = {name: types.ModuleType(name) for name in names}
     for name, module in modules.items():
         module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
@@ -158,9 +158,8 @@ def install(monkeypatch: Any) -> Fake:
     top: Any = modules["vllm"]
     top.__version__, top.SamplingParams = VERSION, SamplingParams
     top.LLM = lambda model, **given: _LLM(fake, model, **given)
-    top.platforms, top.inputs, top.lora = (modules[f"vllm.{name}"] for name in ("platforms", "inputs", "lora"))
+    top.TokensPrompt = _tokens_prompt
     vars(modules["vllm.platforms"])["current_platform"] = Platform
-    vars(modules["vllm.inputs"])["TokensPrompt"] = _tokens_prompt
     vars(modules["vllm.lora.request"])["LoRARequest"] = LoRARequest
     return fake
 

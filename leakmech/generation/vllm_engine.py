@@ -25,6 +25,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ class VLLMEngine:
         ConfigError
             vLLM is not installed, or runs on another device.
         """
-        platform = _vllm().platforms.current_platform
+        platform = _vllm("vllm.platforms").current_platform
         if device not in ("auto", platform.device_type):
             raise ConfigError(
                 f"engine {_KIND.name!r}: this vLLM runs on {platform.device_type}, on the first device that it sees, "
@@ -105,11 +106,10 @@ class VLLMEngine:
 
     def identity(self) -> dict[str, str]:
         """Version, device and batch invariance of vLLM."""
-        vllm = _vllm()
         return {
             "engine": self.name,
-            "engine_version": str(vllm.__version__),
-            "engine_device": str(vllm.platforms.current_platform.get_device_name()),
+            "engine_version": str(_vllm().__version__),
+            "engine_device": str(_vllm("vllm.platforms").current_platform.get_device_name()),
             "batch_invariant": "yes" if os.environ.get(BATCH_INVARIANT, "0").strip() not in ("", "0") else "no",
         }
 
@@ -175,15 +175,12 @@ class VLLMEngine:
 
     def _generate(self, prompts: Sequence[list[int]], settings: Sequence[dict[str, Any]]) -> list[Any]:
         """One answer (``CompletionOutput``) a prompt, in their order."""
-        from vllm import SamplingParams
-        from vllm.inputs import TokensPrompt
-
-        llm, lora = self._llm, self._lora
+        vllm, llm, lora = _vllm(), self._llm, self._lora
         started = time.perf_counter()
         try:
             found = llm.generate(
-                [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts],
-                [SamplingParams(**own) for own in settings],
+                [vllm.TokensPrompt(prompt_token_ids=prompt) for prompt in prompts],
+                [vllm.SamplingParams(**own) for own in settings],
                 use_tqdm=False,
                 lora_request=lora,
             )
@@ -215,9 +212,7 @@ class VLLMEngine:
         """The adapter that goes along with every request, if the model has one."""
         if not is_peft(self.loaded.model):
             return None
-        from vllm.lora.request import LoRARequest
-
-        return LoRARequest("adapter", 1, self.loaded.adapter)
+        return _vllm("vllm.lora.request").LoRARequest("adapter", 1, self.loaded.adapter)
 
     @cached_property
     def _llm(self) -> Any:
@@ -243,17 +238,15 @@ class VLLMEngine:
                 raise ModelError(f"{loaded.name}: vLLM cannot serve it ({error})") from error
 
 
-def _vllm() -> Any:
-    """The package, which says only what is wrong unless the environment asks for more."""
+def _vllm(module: str = "vllm") -> Any:
+    """The package or a module of it, which says only what is wrong unless the environment asks for more."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     try:
-        import vllm
-        import vllm.platforms
+        return import_module(module)
     except ImportError as error:
         raise ConfigError(
             f'engine {_KIND.name!r}: vLLM cannot be imported ({error}); install it with: pip install -e ".[vllm]"'
         ) from error
-    return vllm
 
 
 # -- requests and answers ----------------------------------------------------------------------------------------------
