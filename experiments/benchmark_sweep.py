@@ -2,9 +2,9 @@
 
     python experiments/benchmark_sweep.py --cells 6
 
-One worker of one thread makes the same cells under both executors (a Ray cluster of this machine, which the sweep starts
-and ends). For memory all cells but two are copies of one that was made, so that the driver has what it has in a large
-sweep and only two cells are made. The last line is one JSON object; ``ratios`` are of seconds (Ray over local, as
+One worker of one thread makes the same cells under both executors (a Ray cluster of this machine, which the sweep
+starts and ends). For memory all cells but two are copies of one that was made, so that the driver has what it has in a
+large sweep and only two cells are made. The last line is one JSON object; ``ratios`` are of seconds (Ray over local, as
 measured and for cells of a minute) and of peak memory of the driver. Without the extra ``leakmech[ray]`` the first part
 is left out, with a line.
 """
@@ -54,7 +54,10 @@ def main() -> None:
             measured["executors"] = _executors(folder, arguments.cells, arguments.generations)
             local, ray = (measured["executors"][own]["seconds"] for own in ("local", "ray"))
             minutes = MINUTE * arguments.cells
-            ratios = {"ray over local": ray / local, "the same for cells of a minute": (minutes + ray - local) / minutes}
+            ratios = {
+                "ray over local": ray / local,
+                "for cells of a minute": (minutes + ray - local) / minutes,
+            }
         if arguments.sizes:
             measured["driver"] = {str(size): _driver(folder, size) for size in sorted(arguments.sizes)}
             peaks = [own["peak_mib"] for own in measured["driver"].values()]

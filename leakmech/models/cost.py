@@ -102,6 +102,10 @@ def shape_of(name: str) -> Shape | None:
     return SHAPES.get(name.removesuffix("-Instruct").removesuffix("-instruct"))
 
 
+_UNKNOWN = (OSError, ValueError, KeyError, AttributeError, RuntimeError, ImportError)
+"""How transformers says that a configuration is not there, or not one it knows."""
+
+
 @cache
 def found_shape(name: str) -> Shape | None:
     """The shape of a model whose name or configuration is known on this machine; weights are not read."""
@@ -117,12 +121,13 @@ def found_shape(name: str) -> Shape | None:
         config = AutoConfig.from_pretrained(folder if folder.is_dir() else name, local_files_only=True)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
-    except Exception:  # whatever a configuration has: what it costs is not known, and the command itself will tell
+        text: Any = config.get_text_config()
+        width, heads = text.hidden_size, text.num_attention_heads
+    except _UNKNOWN:
         return None
-    text: Any = config.get_text_config()
-    width, heads = text.hidden_size, text.num_attention_heads
-    kv_heads, head = getattr(text, "num_key_value_heads", None) or heads, getattr(text, "head_dim", None) or width // heads
-    return Shape(model.num_parameters(), text.num_hidden_layers, kv_heads * head, text.vocab_size, width, heads)
+    kv_heads = getattr(text, "num_key_value_heads", None) or heads
+    kv_width = kv_heads * (getattr(text, "head_dim", None) or width // heads)
+    return Shape(model.num_parameters(), text.num_hidden_layers, kv_width, text.vocab_size, width, heads)
 
 
 def known_shapes(*names: str) -> dict[str, Shape]:

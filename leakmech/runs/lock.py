@@ -80,7 +80,7 @@ def _locked(path: Path) -> int:
 
 
 def try_lock(descriptor: int, path: Path, kind: int) -> bool:
-    """Lock an open file without waiting; False if another one holds it, True with a warning where nothing can be locked."""
+    """Lock an open file without waiting; False if another has it, True with a warning where nothing can be locked."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -141,8 +141,9 @@ def test_an_interruption_of_the_driver_reaches_the_jobs(tmp_path, how):
         job = Job("j", (sys.executable, "-c", {textwrap.dedent(code)!r}), Path({str(tmp_path / "j")!r}),
                   Path({str(tmp_path / "j.log")!r}), Path({str(tmp_path / "claims" / "j")!r}))
         try:
-            with interruptible("out", lambda: "all is saved", "again"), closing(run_ray([job], [Slot(1)], Cluster())) as own:
-                list(own)
+            with interruptible("out", lambda: "all is saved", "again"):
+                with closing(run_ray([job], [Slot(1)], Cluster())) as outcomes:
+                    list(outcomes)
         except InterruptedRunError as error:
             sys.exit(str(error))
     """)], stderr=subprocess.PIPE, text=True)  # fmt: skip

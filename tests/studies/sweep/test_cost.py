@@ -10,7 +10,16 @@ import yaml
 
 from leakmech.core.store import write_json
 from leakmech.models import cost as model_cost
-from leakmech.models.cost import FIXED_SECONDS, LOAD_RATE, ROW_SECONDS, SHAPES, Work, expected, found_shape, machine_rate
+from leakmech.models.cost import (
+    FIXED_SECONDS,
+    LOAD_RATE,
+    ROW_SECONDS,
+    SHAPES,
+    Work,
+    expected,
+    found_shape,
+    machine_rate,
+)
 from leakmech.studies.benchmark.cost import work_of as bench_work
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.emotion_circuits.run import work_of as emotion_work
@@ -44,7 +53,10 @@ def write(path, **values):
 def test_a_benchmark_counts_its_prompts_and_answers():
     work = bench_work(BenchConfig.parse({"limit": 10, "generations": 3}), SMALL)
     assert (work.rows, work.tokens) == (3 * 50, 40 * 60 + 150 * 30 * 3)  # the noise floor answers control prompts again
-    short = bench_work(BenchConfig.parse({"limit": 10, "generations": 3, "max_new_tokens": 4, "noise_floor": False}), SMALL)
+    short = bench_work(
+        BenchConfig.parse({"limit": 10, "generations": 3, "decoding": {"max_new_tokens": 4}, "noise_floor": False}),
+        SMALL,
+    )
     assert (short.rows, short.tokens) == (120, 40 * 60 + 120 * 4 * 3)
     tilted = bench_work(BenchConfig.parse({"limit": 10, "generations": 3, "tilt": True}), SMALL)
     assert tilted.tokens - work.tokens == 160 * 26 * 3 + 160 * 4 * 26 * 2.5
@@ -104,7 +116,9 @@ def test_a_plan_loads_no_model_and_finished_cells_go_before_formulas(tiny, tmp_p
     write_json(places.run(first) / "summary.json", {"timing": {"total_s": 300.0}})
     plan = sweep_plan(config, tmp_path / "out")
     assert [row[-2] for row in plan.rows] == ["5.0", "~5.0", "~5.0"]
-    assert plan.notes[1].startswith("time: about 10 minutes of one worker, by formula, corrected by the 1 that are done")
+    assert plan.notes[1].startswith(
+        "time: about 10 minutes of one worker, by formula, corrected by the 1 that are done"
+    )
 
 
 def test_what_has_no_estimate_is_said(tiny, tmp_path):

@@ -1,4 +1,4 @@
-"""A sweep of 2 models x 2 sets x 3 temperatures has the same numbers, whoever makes its cells and whatever is killed."""
+"""A sweep of 2 models x 2 sets x 3 temperatures has the same numbers, whoever makes it and whatever is killed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,19 @@ def wait_for(folder, n, *, while_running=lambda: True):
 
 def test_two_processes_whose_driver_is_killed_and_started_again(config, one, tmp_path):
     out = tmp_path / "two"
-    words = [sys.executable, "-m", "leakmech", "sweep", str(config), "--out", str(out), "--workers", "2", "--threads", "1"]
+    words = [
+        sys.executable,
+        "-m",
+        "leakmech",
+        "sweep",
+        str(config),
+        "--out",
+        str(out),
+        "--workers",
+        "2",
+        "--threads",
+        "1",
+    ]
     driver = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(out, 2, while_running=lambda: driver.poll() is None)
     os.kill(driver.pid, signal.SIGKILL)
@@ -87,7 +99,10 @@ def test_two_nodes_of_ray_of_which_one_is_killed(config, one, tmp_path):
     pytest.importorskip("ray", reason="needs Ray: pip install 'leakmech[ray]'")
     from ray.cluster_utils import Cluster as Nodes
 
-    out, nodes = tmp_path / "ray", Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    out, nodes = (
+        tmp_path / "ray",
+        Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}),
+    )
     second = nodes.add_node(num_cpus=1)
 
     def kill() -> None:

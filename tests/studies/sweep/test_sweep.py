@@ -19,8 +19,8 @@ from leakmech.core.errors import ConfigError, RunDirectoryError
 from leakmech.core.store import write_jsonl
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.results import load_result
-from leakmech.studies.sweep.result import Places
 from leakmech.studies.sweep.cost import sweep_plan
+from leakmech.studies.sweep.result import Places
 from leakmech.studies.sweep.run import Workers, _begun, sweep
 from leakmech.studies.sweep.spec import read_sweep, sweep_of
 
