@@ -35,7 +35,7 @@ def main() -> None:
     arguments = parser.parse_args()
     measured: dict[int, dict[str, dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        _save_tiny(Path(folder) / "tiny")
+        save_tiny(Path(folder) / "tiny")
         for size in sorted(arguments.prompts):
             measured[size] = _measure(Path(folder), size)
             for step, found in measured[size].items():
@@ -90,7 +90,7 @@ def _run(command: Sequence[str]) -> dict[str, float]:
     return {"peak_mib": round(peak, 1), "cpu_s": round(used, 2), "seconds": round(time.perf_counter() - started, 2)}
 
 
-def _save_tiny(folder: Path) -> None:
+def save_tiny(folder: Path) -> None:
     """A model of two small layers with random weights, and a tokenizer of bytes."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))

@@ -22,7 +22,7 @@ def sweep(
     ] = None,
     devices: Annotated[str, typer.Option(help="Numbers of CUDA devices, one a worker, such as 0,1.")] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the cells and what is done; write nothing.")
+        bool, typer.Option("--dry-run", help="Print the cells, what is done, and what the others cost; write nothing.")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run cells that failed before.")] = False,
     executor: Annotated[str, typer.Option(help="local (processes here) or ray (actors of a cluster).")] = "local",
@@ -40,17 +40,17 @@ def sweep(
     from leakmech.core.terminal import say
     from leakmech.core.validation import shown
     from leakmech.runs.ray_executor import Cluster
+    from leakmech.studies.sweep.cost import sweep_plan
     from leakmech.studies.sweep.run import sweep as run
-    from leakmech.studies.sweep.run import sweep_plan
 
+    named = [part.strip() for part in devices.split(",") if part.strip()]
     if dry_run:
-        console.print(sweep_plan(config, out).to_rich())
+        console.print(sweep_plan(config, out, workers=workers, threads=threads, devices=named).to_rich())
         return
     if out is None:
         raise ConfigError("sweep: give a directory (--out)")
     if executor not in _EXECUTORS:
         raise ConfigError(f"--executor {shown(executor)}: no such executor{nearest(executor, _EXECUTORS)}")
-    named = [part.strip() for part in devices.split(",") if part.strip()]
     result = run(
         config, out, workers=workers, threads=threads, devices=named, retry_failed=retry_failed, keep_model=keep_model,
         cluster=Cluster(ray_address, gpus) if executor == "ray" else None, progress=rich_progress, say=say,

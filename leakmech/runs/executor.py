@@ -21,12 +21,13 @@ from typing import Literal, Protocol
 
 from leakmech.core.store import storage_errors
 from leakmech.runs.directory import RunDirectory
+from leakmech.runs.lock import try_lock
 from leakmech.runs.warm import WarmWorker
 
 Ended = Literal["done", "failed", "interrupted"]
-_POLL, _ASK_AGAIN = 0.1, 2.0
+_POLL, ASK_AGAIN = 0.1, 2.0
 """Seconds between looks at the own jobs, and at those that others have claimed."""
-_PATIENCE = 120.0
+PATIENCE = 120.0
 """Seconds in which an interrupted job may save what it has."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _TAIL = 4_000
@@ -111,7 +112,7 @@ def run_local(jobs: Sequence[Job], slots: Sequence[Slot], *, warm: bool = False)
     asked = time.monotonic()
     try:
         while waiting or claimed or running:
-            if claimed and time.monotonic() - asked > _ASK_AGAIN:
+            if claimed and time.monotonic() - asked > ASK_AGAIN:
                 waiting, claimed, asked = waiting + list(reversed(claimed)), [], time.monotonic()
             for place, own_starter in enumerate(starters):
                 while place not in running and waiting:
@@ -135,19 +136,18 @@ def run_local(jobs: Sequence[Job], slots: Sequence[Slot], *, warm: bool = False)
             own_starter.close()
 
 
-def run_one(job: Job, own_starter: Starter, stopped: Callable[[], bool]) -> Outcome:
-    """Run one job to its end, after whoever has claimed it; where `stopped` says so, let it save what it has."""
-    running: _Running | None = None
-    while True:
-        if running is not None and (code := running.process.poll()) is not None:
-            return _outcome(running, code)
+def run_one(job: Job, own_starter: Starter, stopped: Callable[[], bool]) -> Outcome | None:
+    """Run one job to its end; None if another process has claimed it. Where `stopped` says so, it may save and ends."""
+    if job.is_done:
+        return Outcome(job, "done", told="another process made it")
+    if (running := _start(job, own_starter)) is None:
+        return None
+    while (code := running.process.poll()) is None:
         if stopped():
-            _stop([running] if running else [])
-            return _outcome(running, running.process.wait(_PATIENCE)) if running else Outcome(job, "interrupted")
-        if running is None and job.is_done:
-            return Outcome(job, "done", told="another process made it")
-        running = running or _start(job, own_starter)
-        time.sleep(_POLL if running else _ASK_AGAIN)
+            _stop([running])
+        else:
+            time.sleep(_POLL)
+    return _outcome(running, code)
 
 
 class Starter(Protocol):
@@ -206,11 +206,8 @@ def _start(job: Job, own_starter: Starter) -> _Running | None:
             folder.mkdir(parents=True, exist_ok=True)
         claim = os.open(job.claim, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(claim)
-            return None
-        try:
+            if not try_lock(claim, job.claim, fcntl.LOCK_EX):
+                return None
             job.prepare()
             job.log.touch()
             n_before = job.log.stat().st_size
@@ -243,7 +240,7 @@ def _stop(running: Sequence[_Running]) -> None:
     for own in running:
         if own.process.poll() is None:
             own.process.send_signal(signal.SIGTERM)
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + PATIENCE
     try:
         for own in running:
             own.process.wait(max(end - time.monotonic(), 0.1))
@@ -251,4 +248,4 @@ def _stop(running: Sequence[_Running]) -> None:
         for own in running:
             if own.process.poll() is None:
                 os.killpg(own.process.pid, signal.SIGKILL)
-                own.process.wait(_PATIENCE)
+                own.process.wait(PATIENCE)

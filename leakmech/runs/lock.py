@@ -59,7 +59,7 @@ def refuse_in_use(folder: Path) -> None:
     except OSError:  # there is none, or none that we may read: whoever wants to write will hear of it
         return
     try:
-        if not _try_lock(descriptor, path, fcntl.LOCK_SH):
+        if not try_lock(descriptor, path, fcntl.LOCK_SH):
             raise RunDirectoryError(_in_use(path))
     finally:
         os.close(descriptor)
@@ -69,7 +69,7 @@ def _locked(path: Path) -> int:
     """An open descriptor that holds the lock of the file that is at `path` now."""
     for _ in range(_ATTEMPTS):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        if _try_lock(descriptor, path, fcntl.LOCK_EX):
+        if try_lock(descriptor, path, fcntl.LOCK_EX):
             if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
                 return descriptor
             os.close(descriptor)  # its owner removed it between our two calls
@@ -79,7 +79,8 @@ def _locked(path: Path) -> int:
     raise RunDirectoryError(_in_use(path))
 
 
-def _try_lock(descriptor: int, path: Path, kind: int) -> bool:
+def try_lock(descriptor: int, path: Path, kind: int) -> bool:
+    """Lock an open file without waiting; False if another one holds it, True with a warning where nothing can be locked."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import socket
+import subprocess
 import sys
 import textwrap
 import threading
@@ -14,7 +17,7 @@ import pytest
 
 from leakmech.core.errors import ConfigError
 from leakmech.runs.executor import Job, Slot
-from leakmech.runs.ray_executor import Cluster, refuse_unreachable, run_ray
+from leakmech.runs.ray_executor import Cluster, _held, _Maker, refuse_unreachable, run_ray
 
 NEEDS_RAY = "needs Ray: pip install 'leakmech[ray]'"
 
@@ -79,6 +82,78 @@ def test_jobs_run_on_two_nodes_failures_stop_none_and_a_killed_node_costs_at_mos
     assert found["bad"].told == "no such model"
     assert {line for n in range(3) for line in (tmp_path / f"j{n}.log").read_text().split()} == {"1"}  # threads
     assert len(list(tmp_path.glob("began-*"))) <= 4  # the node took at most one job with it
+
+
+def test_a_node_that_does_not_share_the_folder_or_its_locks_gets_no_jobs(tmp_path):
+    [job], probe = [_job(tmp_path, "a")], tmp_path / "probe"
+    maker = _Maker(Slot(1), False, Path.cwd(), probe)
+    assert "is not there (No such file or directory); all nodes need it" in maker.unfit()
+    probe.touch()
+    assert "locks on" in maker.unfit()  # nobody holds it, so a lock that is taken elsewhere is not seen here
+    lost = maker.make(job)
+    assert lost is not None
+    assert (lost.ended, job.log.exists()) == ("failed", False)
+    with _held(tmp_path) as held:
+        assert _Maker(Slot(1), False, Path.cwd(), held).unfit() == ""
+    assert not held.exists()
+    assert "is not there" in _Maker(Slot(1), False, tmp_path / "none", probe).unfit()
+
+
+def test_what_no_node_has_is_refused(tmp_path):
+    pytest.importorskip("ray", reason=NEEDS_RAY)
+    with pytest.raises(ConfigError, match="no node of local has 1 CPUs and 64 GPUs"):
+        next(run_ray([_job(tmp_path, "a")], [Slot(1)], Cluster(gpus=64)))
+
+
+def test_a_job_that_another_driver_has_claimed_keeps_no_actor_waiting(tmp_path):
+    pytest.importorskip("ray", reason=NEEDS_RAY)
+    first, second = _job(tmp_path, "first"), _job(tmp_path, "second")
+    first.claim.parent.mkdir()
+    with first.claim.open("w") as claim:
+        fcntl.flock(claim, fcntl.LOCK_EX)
+        found = run_ray([first, second], [Slot(1)], Cluster())
+        assert next(found).job.key == "second"
+    assert next(found).job.key == "first"
+    found.close()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_of_the_driver_reaches_the_jobs(tmp_path, how):
+    pytest.importorskip("ray", reason=NEEDS_RAY)
+    code = f"""
+        import signal, sys, time
+        from pathlib import Path
+        def save(*_):
+            Path({str(tmp_path / "saved")!r}).write_text("yes")
+            sys.exit(1)
+        signal.signal(signal.SIGTERM, save)
+        Path({str(tmp_path / "began")!r}).touch()
+        time.sleep(60)
+    """
+    driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(f"""
+        import sys
+        from pathlib import Path
+        from leakmech.core.errors import InterruptedRunError
+        from leakmech.runs.executor import Job, Slot
+        from leakmech.runs.interrupt import interruptible
+        from leakmech.runs.ray_executor import Cluster, run_ray
+        from contextlib import closing
+        job = Job("j", (sys.executable, "-c", {textwrap.dedent(code)!r}), Path({str(tmp_path / "j")!r}),
+                  Path({str(tmp_path / "j.log")!r}), Path({str(tmp_path / "claims" / "j")!r}))
+        try:
+            with interruptible("out", lambda: "all is saved", "again"), closing(run_ray([job], [Slot(1)], Cluster())) as own:
+                list(own)
+        except InterruptedRunError as error:
+            sys.exit(str(error))
+    """)], stderr=subprocess.PIPE, text=True)  # fmt: skip
+    for _ in range(600):
+        if (tmp_path / "began").exists():
+            break
+        time.sleep(0.1)
+    os.kill(driver.pid, how)
+    told = driver.communicate(timeout=60)[1]
+    assert "out: interrupted; all is saved" in told
+    assert (tmp_path / "saved").read_text() == "yes"
 
 
 def test_leaving_early_lets_jobs_save_what_they_have(tmp_path):

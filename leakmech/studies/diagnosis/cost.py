@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from leakmech.models.cost import seconds_per_token
-from leakmech.models.layout import Layout
+from leakmech.models.cost import Sized, seconds_per_token
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.diagnosis.workbench import Workbench
 
@@ -15,7 +14,7 @@ _DECODED = 3  # a token that is drawn costs as much as this many that are read
 _SIZES = 11  # of circuits
 
 
-def token_passes(c: DiagnoseConfig, layout: Layout, n: Mapping[str, int]) -> dict[str, float]:
+def token_passes(c: DiagnoseConfig, layout: Sized, n: Mapping[str, int]) -> dict[str, float]:
     """Number of tokens that each stage reads, in passes through the whole model; a rough count.
 
     `n` is the number of samples of ``fit``, ``tune`` and ``test``.

@@ -14,13 +14,14 @@ from leakmech.core.store import slug
 from leakmech.datasets.samples import PromptSet, load_dataset, refuse_frozen
 from leakmech.mechanism.sentiment import split_samples
 from leakmech.models.configured import load_configured
+from leakmech.models.cost import Shape, Work
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, given_name, load_adapter
 from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT, RunRecord, began
 from leakmech.runs.run import Fragment, Run, run_path
-from leakmech.studies.diagnosis.cost import estimate
+from leakmech.studies.diagnosis.cost import estimate, token_passes
 from leakmech.studies.diagnosis.report import write_report
 from leakmech.studies.diagnosis.result import Diagnosis
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
@@ -157,3 +158,13 @@ def load_splits(config: DiagnoseConfig) -> dict[str, PromptSet]:
         splits[name].refuse_shared_injections(splits["test"])
         refuse_frozen(splits[name])
     return splits
+
+
+_DISK = 20e6
+"""Bytes of a finished diagnosis of a small model: tables, directions, figures, its page."""
+
+
+def work_of(config: DiagnoseConfig, shape: Shape) -> Work:
+    """What a diagnosis has a model do; nothing is loaded but the samples."""
+    n = {name: len(own) for name, own in load_splits(config).items()}
+    return Work(sum(token_passes(config, shape, n).values()), rows=8 * sum(n.values()), disk=_DISK)

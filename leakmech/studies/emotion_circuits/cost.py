@@ -6,7 +6,16 @@ from collections.abc import Mapping
 
 from leakmech.datasets.emotions import EMOTIONS
 from leakmech.datasets.sev import VALENCES, Scenarios
-from leakmech.models.cost import FIXED_SECONDS, PEAK, SCORED, UTILISATION, Shape, known_shapes, seconds_per_token
+from leakmech.models.cost import (
+    FIXED_SECONDS,
+    PEAK,
+    SCORED,
+    UTILISATION,
+    Shape,
+    Work,
+    known_shapes,
+    seconds_per_token,
+)
 from leakmech.models.layout import Layout
 from leakmech.models.load import LoadedModel
 from leakmech.reports.tables import Table
@@ -91,6 +100,21 @@ def _gpu_row(name: str, shape: Shape, c: EmotionCircuitsConfig, splits: Mapping[
     tokens = sum(token_passes(c, shape.layers, {split: len(own) for split, own in splits.items()}).values())
     size, peak = (2, PEAK) if c.dtype in ("bfloat16", "float16") else (4, PEAK * _FLOAT32)
     seconds = tokens * 2 * shape.parameters / (UTILISATION * peak) + FIXED_SECONDS
-    read = len(splits["fit"]) * len(VALENCES) * len(EMOTIONS) * shape.layers * shape.width * 4
+    read = _streams(splits, shape)
     gpu = (size * shape.parameters + _ROWS * (_PROMPT + _REPLY) * shape.vocabulary * size) / 2**30
     return [name, f"{tokens / 1e6:.1f}", f"{seconds / 60:.0f}", f"{gpu:.0f}", f"{_COPIES * read / 2**30:.0f}"]
+
+
+def _streams(splits: Mapping[str, Scenarios], shape: Shape) -> float:
+    """Bytes of the streams of all groups at one site."""
+    return len(splits["fit"]) * len(VALENCES) * len(EMOTIONS) * shape.layers * shape.width * 4
+
+
+_DISK = 50e6
+"""Bytes of tables, arrays, replies and the page."""
+
+
+def work(c: EmotionCircuitsConfig, shape: Shape, splits: Mapping[str, Scenarios]) -> Work:
+    """What the study has a model do, for sweeps."""
+    tokens = sum(token_passes(c, shape.layers, {split: len(own) for split, own in splits.items()}).values())
+    return Work(tokens, rows=0, disk=_DISK, held=_COPIES * _streams(splits, shape))

@@ -30,6 +30,7 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, slug
 from leakmech.datasets.sev import Scenarios, load_scenarios
 from leakmech.models.configured import load_configured
+from leakmech.models.cost import Shape, Work
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, given_name
 from leakmech.prompts.dates import dated
@@ -42,7 +43,7 @@ from leakmech.studies.diagnosis.result import Diagnosis
 from leakmech.studies.emotion_circuits.bridge import bridge, diagnosis_key, refuse_unfit_diagnosis
 from leakmech.studies.emotion_circuits.comparing import comparison, elicitation, form, outside, strengths
 from leakmech.studies.emotion_circuits.components import refuse_post_norm
-from leakmech.studies.emotion_circuits.cost import estimate, gpu_table
+from leakmech.studies.emotion_circuits.cost import estimate, gpu_table, work
 from leakmech.studies.emotion_circuits.finding import circuits, components, sublayer_influence
 from leakmech.studies.emotion_circuits.fitting import directions
 from leakmech.studies.emotion_circuits.report import write_report
@@ -138,6 +139,11 @@ def study_cost(**settings: Any) -> Table:
     """What the study would cost on one GPU; nothing is loaded or written."""
     config = EmotionCircuitsConfig.parse(settings, where="study emotion-circuits")
     return gpu_table(config, load_splits(config))
+
+
+def work_of(config: EmotionCircuitsConfig, shape: Shape) -> Work:
+    """What the study has a model do; nothing is loaded but the scenarios."""
+    return work(config, shape, load_splits(config))
 
 
 def load_splits(config: EmotionCircuitsConfig) -> dict[str, Scenarios]:

@@ -12,14 +12,24 @@ from dataclasses import dataclass
 
 from leakmech.datasets.facts import load_facts
 from leakmech.datasets.samples import load_dataset
-from leakmech.models.cost import NEW_TOKENS, PROMPT_TOKENS, SCORED, SHAPES, cost, seconds_per_token
+from leakmech.models.cost import (
+    DECODED,
+    NEW_TOKENS,
+    PROMPT_TOKENS,
+    SCORED,
+    SHAPES,
+    Shape,
+    Work,
+    cost,
+    seconds_per_token,
+)
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.reports.tables import Table
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.diagnosis.cost import token_passes
 from leakmech.studies.mitigation.adapters import AdapterFamily
-from leakmech.studies.mitigation.families import BASELINES
+from leakmech.studies.mitigation.families import BASELINES, chosen_families
 from leakmech.studies.mitigation.family import Family
 from leakmech.studies.mitigation.own_diagnosis import aexl_sizes, settings_of
 from leakmech.studies.mitigation.random_baselines import RANDOM
@@ -27,7 +37,6 @@ from leakmech.studies.mitigation.settings import OWN, MitigateConfig
 
 ON_ONE_GPU = ("Llama-3.2-1B", "Qwen2.5-1.5B")
 _ANSWER, _COMPLETION, _FACT = 20, 26, 120  # tokens of an answer, of stem and completion, of a question's choices
-_DECODED = 3
 _DAMAGE = 40_000  # tokens that the suite of side effects reads
 _TRAINED = 500
 """Tokens read that an example of training costs as much as: a completion under the base model, and under the adapter
@@ -49,10 +58,12 @@ class Part:
     @property
     def passes(self) -> int:
         """Tokens that are read, or cost as much."""
-        return self.answers * _ANSWER * _DECODED + self.read
+        return self.answers * _ANSWER * DECODED + self.read
 
 
-def planned(config: MitigateConfig, families: Sequence[Family], *, given: int, loaded: LoadedModel) -> list[Part]:
+def planned(
+    config: MitigateConfig, families: Sequence[Family], *, given: int, loaded: LoadedModel | Shape
+) -> list[Part]:
     """Count what each part of a comparison draws and reads, from nothing on."""
     conditions = len(BenchConfig.model_fields["conditions"].default)
     leaking = len(load_dataset(config.dataset).take(config.limit))
@@ -70,7 +81,8 @@ def planned(config: MitigateConfig, families: Sequence[Family], *, given: int, l
     parts = []
     if config.diagnosis == OWN:
         c, n = settings_of(config, "fit", None), {**aexl_sizes(config), "test": leaking}
-        parts.append(Part("diagnosis", 1, 0, round(sum(token_passes(c, layout_of(loaded.model), n).values()))))
+        sized = loaded if isinstance(loaded, Shape) else layout_of(loaded.model)
+        parts.append(Part("diagnosis", 1, 0, round(sum(token_passes(c, sized, n).values()))))
     if trained := [one for one in families if isinstance(one, AdapterFamily)]:
         parts.append(Part("adapters", len(trained), 0, _TRAINED * sum(one.n_seen for one in trained)))
     tested = len(families) + given + 2 + (len(BASELINES) if families and config.baselines else 0)
@@ -121,3 +133,17 @@ def cost_table(parts: Sequence[Part], loaded: LoadedModel) -> Table:
             f"{found.memory / 1e9:.0f} GB (formula, not measured)"
         )
     return Table("What this comparison costs", ("part", "cells", "answers", "tokens read", "minutes here"), rows, notes)
+
+
+_DISK, _DISK_ANSWER = 30e6, 1_100
+"""Bytes of tables, fitted parts and the page; of an answer and its scores."""
+
+
+def work_of(config: MitigateConfig, shape: Shape) -> Work:
+    """What a comparison has a model do, families that its prompts cannot take included; no model is loaded."""
+    chosen = chosen_families(config.families) if config.diagnosis else []
+    families = [one.mildest() for one in chosen] if config.quick else chosen
+    parts = planned(config, families, given=len(config.adapters) + len(config.interventions), loaded=shape)
+    answers = sum(part.answers for part in parts)
+    copies = 2.0 if any(part.name == "adapters" for part in parts) else 1.0
+    return Work(sum(part.passes for part in parts), answers, _DISK + answers * _DISK_ANSWER, copies)

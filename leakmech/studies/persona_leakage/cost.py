@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from leakmech.datasets.personas import load_personas
 from leakmech.models.configured import load_configured
-from leakmech.models.cost import FIXED_SECONDS, PEAK, UTILISATION, Shape, known_shapes, seconds_per_token
+from leakmech.models.cost import FIXED_SECONDS, PEAK, UTILISATION, Shape, Work, known_shapes, seconds_per_token
 from leakmech.models.load import LoadedModel
 from leakmech.reports.tables import Table
 from leakmech.scoring.semantic import load_encoder
@@ -17,7 +18,7 @@ from leakmech.studies.persona_leakage.behaviours import Behaviour, Tasks
 from leakmech.studies.persona_leakage.bridge import TONE
 from leakmech.studies.persona_leakage.containment import N_BYSTANDERS
 from leakmech.studies.persona_leakage.settings import SHARES, PersonaLeakageConfig
-from leakmech.studies.persona_leakage.workbench import Workbench, behaviours_of, cast
+from leakmech.studies.persona_leakage.workbench import N_NEGATIVES, Workbench, behaviours_of, cast
 from leakmech.training.adapter import linear_modules
 
 _PROMPT, _ANSWER = 65, 25
@@ -157,3 +158,16 @@ def _gpu_bytes(shape: Shape, c: PersonaLeakageConfig) -> float:
     """Weights twice (a copy carries the adapter), activations of a step of training, logits."""
     step = c.training_batch_size * (_PROMPT + _ANSWER)
     return 2 * 2 * shape.parameters + step * (shape.layers * shape.width * 34 + shape.vocabulary * 8)
+
+
+def work_of(c: PersonaLeakageConfig, shape: Shape) -> Work:
+    """What the study has a model do, for sweeps; no model is loaded, so who is a negative is not known."""
+    behaviours, tasks = behaviours_of(c)
+    all_of_them = len(load_personas(c.personas)) + 1  # the model's default
+    named = len(c.source) * (1 + (N_NEGATIVES if c.negatives is None else len(c.negatives)))
+    asked = all_of_them if c.bystanders is None else min(all_of_them, c.bystanders + named)
+    dtype = "float32" if c.dtype == "auto" else c.dtype
+    found = counts(c, behaviours, tasks, asked, dtype=dtype, cpu=c.device == "cpu")
+    disk = (found.adapters + _STATES) * _adapter_bytes(shape, c.rank) + found.rows * _BYTES_A_ROW
+    held = _gpu_bytes(shape, c) - 4 * shape.parameters
+    return Work(sum(found.tokens.values()), found.rows, disk, copies=2.0, held=held)

@@ -31,7 +31,7 @@ from leakmech.studies.persona_leakage.settings import SHARES, PersonaLeakageConf
 MODEL_DEFAULT = "model-default"
 """The persona that the chat template writes where there is no system role."""
 SOURCE, NEGATIVE, BYSTANDER = "source", "negative", "bystander"
-_N_NEGATIVES = 2
+N_NEGATIVES = 2
 _DEPTHS = (10 / 28, 15 / 28, 20 / 28, 25 / 28)
 HEADLINE_DEPTH = 2
 """Place of the layer of the headline's similarity among the layers: the report's 20 of 28."""
@@ -115,9 +115,9 @@ def _negatives(
     texts = encoder([source.prompt, *(own.prompt for own in others)])
     alike = texts[1:] @ texts[0]
     far = np.flatnonzero(alike <= np.median(alike))
-    if len(far) < _N_NEGATIVES:
-        raise UsageError(f"persona leakage: there are not {_N_NEGATIVES} personas unlike {source.id!r}; add some")
-    drawn = numpy_generator("negatives", config.seed, source.id).choice(far, size=_N_NEGATIVES, replace=False)
+    if len(far) < N_NEGATIVES:
+        raise UsageError(f"persona leakage: there are not {N_NEGATIVES} personas unlike {source.id!r}; add some")
+    drawn = numpy_generator("negatives", config.seed, source.id).choice(far, size=N_NEGATIVES, replace=False)
     return tuple(others[int(place)] for place in sorted(drawn))
 
 

@@ -28,13 +28,12 @@ import yaml
 from leakmech.core.errors import ConfigError, RunDirectoryError
 from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import storage_errors, write_json, write_text
-from leakmech.reports.tables import Table
 from leakmech.runs.executor import LEAKMECH, Job, Outcome, Slot, run_local
 from leakmech.runs.interrupt import interruptible
 from leakmech.runs.ray_executor import Cluster, refuse_unreachable, run_ray
 from leakmech.runs.sources import changed_sources
 from leakmech.studies.sweep.result import SWEEP_FILE, Places, SweepResult, read_record, save_table
-from leakmech.studies.sweep.spec import Cell, Sweep, read_sweep, text_of
+from leakmech.studies.sweep.spec import Cell, Sweep, read_sweep
 
 FORMAT_VERSION = 1
 
@@ -56,6 +55,10 @@ class Workers:
         if devices and (len(set(devices)) != n or not all(own.isdigit() for own in devices)):
             raise ConfigError(f"sweep: give each of {n} workers a device of its own, by number (--devices 0,1)")
         return cls(n, threads, tuple(devices))
+
+    def threads_each(self) -> int:
+        """Threads of a worker of a new sweep: what was asked for, or its share of the processors."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.n)
 
     def slots(self, threads: int) -> list[Slot]:
         """One for each worker."""
@@ -115,7 +118,7 @@ def sweep(
     if cluster is not None:
         if devices:
             raise ConfigError("sweep: Ray chooses the devices; say how many GPUs a worker needs (--gpus)")
-        refuse_unreachable(cluster)
+        refuse_unreachable(cluster, asked.slots(threads or 1))
     slots = asked.slots(_begun(places, found, asked))
     jobs = [
         _job(places, found, cell)
@@ -147,22 +150,6 @@ def _made(
     return run_ray(jobs, slots, cluster, warm=keep_model)
 
 
-def sweep_plan(config: str | Path, out: str | Path | None = None) -> Table:
-    """The cells of a sweep and what is done of them; nothing is written."""
-    found = read_sweep(config)
-    places = Places(Path(out)) if out is not None else None
-    states = {cell.key: places.state(cell.key) if places else "to do" for cell in found.cells}
-    rows = [(*(text_of(cell.differs[axis]) for axis in found.axes), states[cell.key], cell.key) for cell in found.cells]
-    done = [key for key, state in states.items() if state == "done"]
-    left = len(states) - len(done)
-    notes = [f"{len(states)} cells of `leakmech {found.study}`, {len(done)} done, {left} left"]
-    known = [seconds for key in done if places and (seconds := places.seconds(key)) is not None]
-    if known and left:
-        minutes = left * sum(known) / len(known) / 60
-        notes.append(f"about {minutes:.0f} minutes of one worker, by the {len(known)} that are done")
-    return Table("Cells of the sweep", (*found.axes, "state", "cell"), rows, notes)
-
-
 def _begun(places: Places, found: Sweep, asked: Workers) -> int:
     """Write ``sweep.json``, or take in new cells into the one that is there; return the threads of a worker."""
     root = places.root
@@ -180,7 +167,7 @@ def _begun(places: Places, found: Sweep, asked: Workers) -> int:
                 f"{root}: its workers have {known['threads']} threads, on which results depend; choose another --out "
                 "for another number"
             )
-        threads = known["threads"] if known else asked.threads or max(1, len(os.sched_getaffinity(0)) // asked.n)
+        threads = known["threads"] if known else asked.threads_each()
         cells: dict[str, Any] = {cell.key: dict(cell.differs) for cell in found.cells}
         former = {**known["former"], **known["cells"]} if known else {}
         write_json(

@@ -100,20 +100,20 @@ def _study_of(values: Mapping[str, Any]) -> str | None:
     """The study whose own settings a file has, if that study can be taken apart and no other has them."""
     if not values or any(key in _KEYS for key in values):
         return None
-    fitting = [study for study in SETTINGS if all(key in _settings(study).model_fields for key in values)]
-    return fitting[0] if len(fitting) == 1 and _settings(fitting[0]).axes else None
+    fitting = [study for study in SETTINGS if all(key in settings_of(study).model_fields for key in values)]
+    return fitting[0] if len(fitting) == 1 and settings_of(fitting[0]).axes else None
 
 
 def _own_grid(study: str, values: Mapping[str, Any], where: str) -> Sweep:
     """The cells into which a study's own settings fall apart: one for each value of its axes."""
-    several = {axis: values[axis] for axis in _settings(study).axes if isinstance(values.get(axis), list)}
+    several = {axis: values[axis] for axis in settings_of(study).axes if isinstance(values.get(axis), list)}
     base = {name: value for name, value in values.items() if name not in several}
     return sweep_of(study, base, {axis: [[one] for one in own] for axis, own in several.items()}, where=where)
 
 
 def sweep_of(study: str, base: Mapping[str, Any], grid: Mapping[str, Any], *, where: str = "sweep") -> Sweep:
     """The cells of a grid over a base; see :func:`read_sweep`."""
-    settings = _settings(study)
+    settings = settings_of(study)
     known = _known_names(settings)
     shared = [(_named(settings, known, name, where), value) for name, value in base.items()]
     axes = [(_named(settings, known, name, where), values) for name, values in grid.items()]
@@ -151,7 +151,8 @@ def _cell(settings: type[Settings], given: Sequence[tuple[_Named, Any]], axes: S
     return Cell(key, differs, values)
 
 
-def _settings(study: str) -> type[Settings]:
+def settings_of(study: str) -> type[Settings]:
+    """The settings class of a study, by its command."""
     module, _, name = SETTINGS[study].partition(":")
     return getattr(import_module(module), name)
 

@@ -20,7 +20,8 @@ from leakmech.core.store import write_jsonl
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.results import load_result
 from leakmech.studies.sweep.result import Places
-from leakmech.studies.sweep.run import Workers, _begun, sweep, sweep_plan
+from leakmech.studies.sweep.cost import sweep_plan
+from leakmech.studies.sweep.run import Workers, _begun, sweep
 from leakmech.studies.sweep.spec import read_sweep, sweep_of
 
 SMALL = {"dataset": "hexl", "limit": 2, "generations": 1, "max_new_tokens": 4, "noise_floor": False,
@@ -179,7 +180,7 @@ def test_what_failed_is_tried_again_only_on_demand(tmp_path):
 def test_a_plan_writes_nothing_and_says_what_is_left(tmp_path):
     config = write(tmp_path / "sweep.yaml", grid={"seed": [0, 1, 2]})
     table = sweep_plan(config, tmp_path / "out")
-    assert [row[-2] for row in table.rows] == ["to do"] * 3
+    assert [row[-3] for row in table.rows] == ["to do"] * 3
     assert table.notes[0] == "3 cells of `leakmech bench`, 0 done, 3 left"
     assert not (tmp_path / "out").exists()
     shown = CliRunner().invoke(app, ["sweep", str(config), "--dry-run"])

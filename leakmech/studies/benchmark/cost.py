@@ -1,0 +1,27 @@
+"""How much a benchmark run reads, draws and keeps, before it starts: for sweeps. Counts are rough."""
+
+from __future__ import annotations
+
+from leakmech.datasets.samples import load_dataset
+from leakmech.models.cost import DECODED, NEW_TOKENS, PROMPT_TOKENS, SCORED, Shape, Work
+from leakmech.studies.benchmark.settings import BenchConfig
+
+_COMPLETION = 26
+"""Tokens of a stem and its completion, whose probability is taken."""
+_DISK, _DISK_ROW = 600e3, 1_100
+"""Bytes of the page and small files; of an answer with its scores (2,400 of the embedded model: 0.5 and 0.6 kB)."""
+
+
+def work_of(c: BenchConfig, shape: Shape) -> Work:  # noqa: ARG001 - what every study has
+    """What a run has a model do; nothing is loaded but the samples."""
+    samples = len(load_dataset(c.dataset).take(c.limit))
+    prompts = samples * len(c.conditions)
+    rows = c.generations * (prompts + samples * (c.noise_floor and "control" in c.conditions))
+    drawn = NEW_TOKENS if c.stop_at_first_sentence else c.decoding.max_new_tokens
+    tokens = prompts * PROMPT_TOKENS + rows * min(drawn, c.decoding.max_new_tokens) * DECODED
+    if c.tilt:
+        completions = samples * c.tilt_completions
+        tokens += completions * _COMPLETION * DECODED + completions * len(c.conditions) * _COMPLETION * SCORED
+    if c.on_task:
+        tokens += rows * (PROMPT_TOKENS + NEW_TOKENS) * SCORED
+    return Work(tokens, rows, _DISK + rows * _DISK_ROW)
