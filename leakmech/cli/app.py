@@ -164,7 +164,7 @@ _add(annotate_app, "import", annotate.import_sheets, "leakmech annotate import s
 app.add_typer(annotate_app, name="annotate", rich_help_panel=DATA)
 _add(
     app, "lm-eval-path", exchange.lm_eval_path,
-    'lm_eval run --include_path "$(leakmech lm-eval-path)" --tasks leakmech_hexl --model hf --model_args pretrained=M',
+    "leakmech lm-eval-path",
     heading=DATA,
 )  # fmt: skip
 _add(app, "card", exchange.card, "leakmech card runs/adapter --run runs/judged", heading=DATA)

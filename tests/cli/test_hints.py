@@ -20,8 +20,9 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 ELSEWHERE = {
     "--no-deps", "--require-hashes", "--porcelain", "--untracked-files", "--error-unmatch", "--dest", "--requirement",
     "--disable-pip-version-check", "--no-binary", "--no-build-isolation", "--hash", "--no",
+    "--epochs", "--epochs-reducer", "--log-samples", "--metadata", "--log_samples", "--log-samples", "--no-log-samples", "--head",
 }  # fmt: skip
-"""Of pip and git, and the beginning of switches."""
+"""Of pip, git, Ray and harnesses, and the beginning of switches."""
 
 
 def commands(command: click.Command, name: str = "leakmech") -> Iterator[tuple[str, click.Command]]:
