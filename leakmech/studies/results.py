@@ -154,7 +154,7 @@ def report(runs: Sequence[str | Path], out: str | Path | None = None, *, progres
     UsageError
         Runs lie in several folders and there is no `out`, or a file that leakmech did not write is in the way.
     """
-    if len(runs) == 1 and out is None and Path(runs[0]).is_dir():
+    if len(runs) == 1 and out is None and not Path(runs[0]).is_file():
         return load_result(runs[0]).report()
     folders = sorted({Path(run).resolve().parent for run in runs})
     if out is None and len(folders) > 1:
