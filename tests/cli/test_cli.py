@@ -65,7 +65,9 @@ def test_show_samples_and_report_read_a_finished_run(finished, call):
     folder, done = finished
     shown = call("show", folder / "run")
     assert shown.returncode == 0
-    assert shown.stdout.strip() in done.stdout
+    *tables, headline = shown.stdout.rstrip().splitlines()
+    assert "\n".join(tables) in done.stdout
+    assert done.stdout.rstrip().splitlines()[-1] == headline
     examples = call("samples", folder / "run", "-n", "1")
     assert examples.returncode == 0
     for condition in ("control", "positive", "neutral", "negative"):
