@@ -20,7 +20,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 ELSEWHERE = {
     "--no-deps", "--require-hashes", "--porcelain", "--untracked-files", "--error-unmatch", "--dest", "--requirement",
     "--disable-pip-version-check", "--no-binary", "--no-build-isolation", "--hash", "--no",
-    "--epochs", "--epochs-reducer", "--log-samples", "--metadata", "--log_samples", "--log-samples", "--no-log-samples", "--head",
+    "--epochs", "--epochs-reducer", "--log-samples", "--metadata", "--log_samples", "--no-log-samples", "--head",
 }  # fmt: skip
 """Of pip, git, Ray and harnesses, and the beginning of switches."""
 
