@@ -30,7 +30,6 @@ def test_a_log_has_every_answer_and_the_settings_of_its_task(path, generations):
 
 
 def test_both_forms_of_a_log_of_inspect_say_the_same():
-    """The JSON file is what ``inspect log convert --to json`` makes of the archive."""
     archive, converted = read_harness_log(EVAL), read_harness_log(JSON)
     assert archive.settings == converted.settings
     assert sorted(map(str, (row for _, row in archive.rows))) == sorted(map(str, (row for _, row in converted.rows)))
