@@ -64,10 +64,11 @@ def run_ray(
     actors: list[Any] = []
     try:
         with _held(jobs[0].claim.parent) as probe:
+            maker = ray.remote(_Maker)
             wanted = {"max_restarts": -1, "max_task_retries": _RETRIES, "max_concurrency": 2, "num_gpus": cluster.gpus}
-            maker = ray.remote(_Maker).options(**wanted)
             for slot in slots:
-                actors.append(maker.options(num_cpus=slot.threads).remote(slot, warm, Path.cwd(), probe))
+                own = maker.options(**wanted, num_cpus=slot.threads)
+                actors.append(own.remote(slot, warm, Path.cwd(), probe))
             yield from _dispatch(ray, actors, jobs)
     finally:
         _release(ray, actors)
