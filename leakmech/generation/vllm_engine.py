@@ -12,8 +12,9 @@
 4. Rows go to vLLM in chunks, which are yielded as they end.
 
 Draws are seeded, not coupled: how many rows vLLM steps together changes roundings, and with them answers, unless it is
-started with ``VLLM_BATCH_INVARIANT=1``. Engines agree in distribution (``experiments/engine_equality.py``), never bit
-by bit. NaN logits are not noticed. Tried on vLLM 0.32.0 for CPUs; on a GPU it is untested.
+started with ``VLLM_BATCH_INVARIANT=1``. Engines can agree in distribution only, never bit by bit;
+``experiments/engine_equality.py`` tests it. NaN logits are not noticed. Tried on vLLM 0.32.0 for CPUs; on a GPU it is
+untested.
 """
 
 from __future__ import annotations
