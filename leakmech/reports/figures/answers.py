@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,7 +53,7 @@ def answer_valences(
     return figure
 
 
-def _draw(axes: Axes, rows: pd.DataFrame, place: int, color: str) -> None:
+def _draw(axes: Axes, rows: Any, place: int, color: str) -> None:
     if rows.empty:
         return
     values = rows["valence"].to_numpy(dtype=float)

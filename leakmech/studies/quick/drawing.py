@@ -54,7 +54,8 @@ def bars_html(stem: str, prompts: Sequence[PromptAnswers], answers: pd.DataFrame
 
 def _of(answers: pd.DataFrame, place: int) -> Iterator[dict[str, Any]]:
     """The answers to one prompt."""
-    yield from answers[answers["prompt"] == place].to_dict("records")
+    rows: Any = answers[answers["prompt"] == place]
+    yield from rows.to_dict("records")
 
 
 def _reading(prompt: PromptAnswers) -> str:

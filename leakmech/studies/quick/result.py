@@ -76,7 +76,7 @@ class QuickResult:
 
     def valences(self, *polarities: Condition, topic_free: bool = False) -> Values:
         """Valence of the scored answers to the prompts of these polarities."""
-        rows = self.answers[self.answers["polarity"].isin(polarities) & self.answers["valence"].notna()]
+        rows: Any = self.answers[self.answers["polarity"].isin(polarities) & self.answers["valence"].notna()]
         return (rows[~rows["about_injection"]] if topic_free else rows)["valence"].to_numpy(dtype=float)
 
     def shift(self, *, topic_free: bool = False) -> Mapping[str, Any] | None:
@@ -85,10 +85,10 @@ class QuickResult:
         Positive minus negative where both were given, else away from control, with the sign of the injection.
         """
         given = {prompt.polarity for prompt in self.prompts}
-        own = [polarity for polarity in POLARITIES if polarity in given]
+        own: list[Condition] = [polarity for polarity in POLARITIES if polarity in given]
         if not own:
             return None
-        sides = own if len(own) == len(POLARITIES) else [own[0], "control"]
+        sides: list[Condition] = own if len(own) == len(POLARITIES) else [own[0], "control"]
         high, low = (self.valences(side, topic_free=topic_free) for side in sides)
         return difference(low, high) if own[0] == "negative" else difference(high, low)
 
@@ -97,8 +97,8 @@ class QuickResult:
         control = self.answers[self.answers["prompt"] == 0]
         return [self._record(place, prompt, control) for place, prompt in enumerate(self.prompts)]
 
-    def _record(self, place: int, prompt: PromptAnswers, control: pd.DataFrame) -> dict[str, Any]:
-        own = self.answers[self.answers["prompt"] == place]
+    def _record(self, place: int, prompt: PromptAnswers, control: Any) -> dict[str, Any]:
+        own: Any = self.answers[self.answers["prompt"] == place]
         scored = own[own["valence"].notna()]
         record: dict[str, Any] = {
             "prompt": prompt.name,
@@ -120,16 +120,15 @@ class QuickResult:
         found = self.shift()
         if found is None:
             return f"not asked: {self.estimator} reads the injection as neutral; give a charged one with --inject"
-        shown, low = estimate(found, "shift", _signed), (found["shift_ci"] or (None,))[0]
-        if found["shift_ci"] is None:
+        shown, ends = estimate(found, "shift", _signed), found["shift_ci"]
+        if ends is None:
             return f"not shown: valence shift {shown}; answers without spread, or fewer than 2, have no interval"
-        verdict = "the model leaks on this stem" if low > 0 else "not shown on this stem"
-        if found["shift_ci"][1] < 0:
-            verdict = "the answers go against the injection on this stem"
-        charged = self.answers[self.answers["polarity"].isin(POLARITIES) & self.answers["valence"].notna()]
-        about = int(charged["about_injection"].sum())
-        more = "" if low > 0 or found["shift_ci"][1] < 0 else "; more --generations narrow it"
-        topic = f"{about} of {len(charged)} answers are about the injection"
+        low, high = ends
+        verdict, more = "not shown on this stem", "; more --generations narrow it"
+        if low > 0 or high < 0:
+            verdict, more = "the model leaks on this stem" if low > 0 else "answers go against the injection here", ""
+        charged: Any = self.answers[self.answers["polarity"].isin(POLARITIES) & self.answers["valence"].notna()]
+        topic = f"{int(charged['about_injection'].sum())} of {len(charged)} answers are about the injection"
         return f"{verdict}: valence shift towards the injection {shown}; {topic}{more}"
 
     # -- to be looked at ---------------------------------------------------------------------------------------------
@@ -207,7 +206,7 @@ def difference(high: Values, low: Values) -> dict[str, Any]:
     return {"shift": value, "shift_ci": [value - reach, value + reach]}
 
 
-def _known(rows: pd.DataFrame) -> Values:
+def _known(rows: Any) -> Values:
     return rows["valence"].dropna().to_numpy(dtype=float)
 
 

@@ -295,7 +295,7 @@ class _Look:
 
     def _tilts(self, made: Sequence[Generation]) -> tuple[list[float | None], str | None]:
         """The tilt of every prompt, in nats a token; or why there is none."""
-        none = [None] * len(self.prompts)
+        none: list[float | None] = [None] * len(self.prompts)
         if keeps_a_state(base_of(self.loaded.model)):
             return none, "the model keeps a state instead of keys and values"
         if self.interventions or self.config.adapter:
