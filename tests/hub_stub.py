@@ -36,7 +36,9 @@ def hub_stub() -> Iterator[HubStub]:
                 self.answer({"warnings": [], "errors": []})
             elif "/preupload/" in self.path:
                 files = json.loads(body)["files"]
-                self.answer({"files": [{"path": f["path"], "uploadMode": "regular"} for f in files]})
+                self.answer(
+                    {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
+                )
             elif "/commit/" in self.path:
                 for line in map(json.loads, body.splitlines()):
                     if line["key"] == "file":

@@ -48,8 +48,11 @@ def _compared(path: Path) -> Iterator[tuple[str, ...]]:
     for folder in path.resolve().parents:
         record = RunRecord.find(folder)
         if record is not None and record.kind == "mitigate":
-            table = load_result(folder).table("mitigations")
-            for row in table[table["name"].isin(["base", path.stem])].to_dict("records"):
+            result = load_result(folder)
+            table = result.table("mitigations")
+            names = ["base", result.summary.get("chosen", {}).get(path.stem, path.stem)]  # a file is a family's chosen
+            rows: Any = table.to_dict("records")
+            for row in (row for row in rows if row["name"] in names and row["split"] == "test"):
                 yield (
                     row["name"],
                     str(record.config.get("dataset", DASH)),

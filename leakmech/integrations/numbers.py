@@ -154,4 +154,4 @@ def _shown(summary: Mapping[str, Any]) -> dict[str, float]:
         found |= {name: overall[name], f"{name}_low": low, f"{name}_high": high}
     found["topic_free_auc_el"] = overall.get("topic_free", {}).get("auc_el")
     found |= {name: summary["by_cleaning"][summary["cleaning"]][name] for name in ("echo_rate", "empty_rate")}
-    return {name: math.nan if found[name] is None else float(found[name]) for name in NUMBERS}
+    return {name: math.nan if (value := found[name]) is None else float(value) for name in NUMBERS}
