@@ -154,7 +154,9 @@ def report(runs: Sequence[str | Path], out: str | Path | None = None, *, progres
     UsageError
         Runs lie in several folders and there is no `out`, or a file that leakmech did not write is in the way.
     """
-    if len(runs) == 1 and out is None and not Path(runs[0]).is_file():
+    if missing := next((run for run in runs if not Path(run).exists()), None):
+        raise RunDirectoryError(f"{missing}: is not a leakmech run (no such folder or file)")
+    if len(runs) == 1 and out is None and Path(runs[0]).is_dir():
         return load_result(runs[0]).report()
     folders = sorted({Path(run).resolve().parent for run in runs})
     if out is None and len(folders) > 1:
