@@ -43,7 +43,9 @@ def hub_stub() -> Iterator[HubStub]:
                 for line in map(json.loads, body.splitlines()):
                     if line["key"] == "file":
                         stub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-                self.answer({"commitUrl": f"{stub.address}/commit/1", "commitOid": "1", "success": True})
+                repository = self.path.partition("/commit/")[0].removeprefix("/api/models/")
+                url = f"{stub.address}/{repository}/commit/1"
+                self.answer({"commitUrl": url, "commitOid": "1", "success": True})
             else:
                 self.send_error(404, f"the stub does not know {self.path}")
 

@@ -26,7 +26,7 @@ def lm_eval_path() -> None:
     """Print the folder for --include_path of lm-evaluation-harness: tasks leakmech_hexl and leakmech_aexl."""
     from leakmech.integrations import lm_eval_tasks
 
-    typer.echo(lm_eval_tasks())  # as it is: a shell reads it
+    console.print(lm_eval_tasks())
 
 
 def card(path: Artefact, run: Runs = None) -> None:

@@ -333,7 +333,13 @@ class _CapturedError(Exception):
         {"model": "some dir/it's", "dataset": "a b.jsonl", "generations": 3, "seed": 7, "limit": 5, "adapter": "x"},
         {"system": None, "instruction": "ignore-irrelevant", "stop_at_first_sentence": False, "cleaning": "raw"},
         {"system": "Be brief.", "decoding": {"temperature": 0.5, "max_new_tokens": 9}, "estimator": "vader"},
-        {"decoding": {"top_k": 3, "temperature": 0.5}, "noise_floor": False, "echo_similarity": 0.9, "revision": "v1"},
+        {
+            "decoding": {"top_k": 3, "temperature": 0.5},
+            "noise_floor": False,
+            "echo_similarity": 0.9,
+            "model": "a/b",
+            "revision": "v1",
+        },
     ],
 )
 def test_the_command_on_the_page_leads_to_the_same_settings(settings, monkeypatch, tmp_path):
@@ -348,6 +354,9 @@ def test_the_command_on_the_page_leads_to_the_same_settings(settings, monkeypatc
 
     monkeypatch.setattr("leakmech.studies.benchmark.run.bench", capture)
     monkeypatch.chdir(tmp_path)
+    for folder in ("some dir/it's", "x"):  # what is not there is refused before
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "a b.jsonl").touch()
     assert words[:2] == ["leakmech", "bench"]
     outcome = CliRunner().invoke(cli.app, words[1:])
     assert isinstance(outcome.exception, _CapturedError), outcome.output
