@@ -120,7 +120,7 @@ def test_the_hub_gets_files_and_card():
     assert done.returncode == 0, done.stderr
     assert "me/edits" in done.stdout
     (created,) = hub.created
-    assert (created["name"], created["organization"], created["private"]) == ("edits", "me", True)
+    assert (created["name"], created["organization"], created["visibility"]) == ("edits", "me", "private")
     assert set(hub.files) == {"README.md", "edits.json", "edits.safetensors"}
     assert hub.files["edits.safetensors"] == EDITS.with_suffix(".safetensors").read_bytes()
     assert head(hub.files["README.md"].decode())["library_name"] == "leakmech"
