@@ -34,8 +34,8 @@ _ROWS = (
 
 def shifts(scores: pd.DataFrame) -> pd.DataFrame:
     """One row a sample, one column a condition: valence minus that after the control prompt."""
-    valence = (scores["positive"] - scores["negative"]).groupby([scores["sample"], scores["condition"]]).mean()
-    wide: Any = valence.unstack()
+    valence = scores.assign(valence=scores["positive"] - scores["negative"])
+    wide: Any = valence.pivot_table(index="sample", columns="condition", values="valence")
     return wide[list(_ORDER)].sub(wide["control"], axis=0)
 
 
@@ -72,7 +72,7 @@ def draw(result: Any, out: Path) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, default=Path("figures/front"))
     options = parser.parse_args(arguments)

@@ -29,6 +29,7 @@ SHAPES: dict[str, dict[str, Any]] = {
              "num_key_value_heads": 2},
 }  # fmt: skip
 """Of the models' published configurations; ``tiny`` is to try a script."""
+_ROPE: Any = {"rope_type": "default", "rope_theta": 500_000.0}
 
 
 def load(name: str, *, dtype: str | None, device: str | None) -> LoadedModel:
@@ -39,7 +40,7 @@ def load(name: str, *, dtype: str | None, device: str | None) -> LoadedModel:
     if shape not in SHAPES:
         raise ConfigError(f"{name}: no such shape{nearest(shape, SHAPES)}")
     placement = resolve_device(device)
-    config = LlamaConfig(**SHAPES[shape], vocab_size=128_256, max_position_embeddings=8192, rope_theta=500_000.0)
+    config = LlamaConfig(**SHAPES[shape], vocab_size=128_256, max_position_embeddings=8192, rope_parameters=_ROPE)
     before = torch.get_default_dtype()
     torch.set_default_dtype(resolve_dtype(dtype, device=placement))
     try:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def refuse_unreachable(cluster: Cluster, slots: Sequence[Slot] = ()) -> None:
 
 def _ray() -> Any:
     try:
-        import ray
+        ray = import_module("ray")  # by name, so that type checks need no Ray
     except ImportError as error:
         raise ConfigError("executor ray: Ray is not installed; pip install 'leakmech[ray]'") from error
     return ray

@@ -40,7 +40,7 @@ _NAME_PLACES = tuple(
     (side * right, up) for right, up in ((4, 2), (4, -8), (4, 10), (4, -17), (9, -3)) for side in (1, -1)
 )
 """Where a point's name may begin (or end, at its left), in points from it; the best place first."""
-_FONTS = {"pdf.fonttype": 42, "ps.fonttype": 42}
+_FONTS: Any = {"pdf.fonttype": 42, "ps.fonttype": 42}
 """TrueType, which journals ask for and editors can edit."""
 _FORMATS: dict[str, dict[str, Any]] = {
     # Without dates and versions inside, the same figure is the same file.
