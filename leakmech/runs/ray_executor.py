@@ -31,8 +31,8 @@ from leakmech.runs.lock import try_lock
 _REACHABLE = 5.0
 """Seconds in which a head has to answer."""
 _ASKED = 1.0
-_RETRIES = 3
-"""Times that a job is begun again after its node was lost; one that kills its nodes fails then."""
+_RETRIES = -1
+"""Without end: until a node counts as lost, Ray spends one for each attempt to reach it."""
 LOCAL = "local"
 """The address of a cluster that is started for the sweep, on this machine."""
 
