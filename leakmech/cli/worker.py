@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import sys
+import traceback
 from pathlib import Path
 
 from leakmech.cli.app import main
@@ -48,6 +49,9 @@ def _run(words: list[str], log: Path) -> int:
         return 0
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except Exception:  # a process of its own would say as much, and end with 1
+        traceback.print_exc()
+        return 1
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -329,6 +329,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def is_occupied(folder: Path) -> bool:
+    """Whether a folder holds anything but hidden files, which are temporary ones."""
+    return folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
+
+
 def slug(name: str | Path) -> str:
     """A file name for a model, a data set or anything else that has a name: the last part of a path, made safe."""
     last = Path(name).name.removeprefix("embedded:")
@@ -348,6 +353,11 @@ def file_hash(path: Path) -> str:
         for block in iter(lambda: file.read(_BLOCK), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def files_stamp(files: Iterable[Path]) -> str:
+    """Hash of names, sizes and times of change: says less than the contents, and reads nothing."""
+    return content_hash(*(f"{file}\x1f{(own := file.stat()).st_size}\x1f{own.st_mtime_ns}" for file in files))
 
 
 def hash_of_parts(parts: Iterable[bytes | str]) -> str:

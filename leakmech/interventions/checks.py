@@ -46,6 +46,16 @@ def refuse_misfits(
     refuse_overlaps(interventions)
 
 
+def fitted_hashes(interventions: Sequence[Intervention], *models: LoadedModel) -> set[str] | None:
+    """Hashes of models that interventions may have been fitted on; None where all are for any model.
+
+    Hashing weights takes a while, and is not needed then.
+    """
+    if not any(intervention.model_hash for intervention in interventions):
+        return None
+    return {own for model in models for own in (model.weights_hash, model.base_hash)}
+
+
 def fitting_layout(chosen: Sequence[Intervention], model: Any, *, under_adapter: bool = False) -> Layout:
     """The layout of a model that the interventions fit, else an error.
 

@@ -50,21 +50,11 @@ class Shape:
     query heads in a layer."""
 
     parameters: float
-    layers: int
+    n_layers: int
     kv_width: int
     vocabulary: int
     width: int
-    heads: int
-
-    @property
-    def n_layers(self) -> int:
-        """As a layout has it."""
-        return self.layers
-
-    @property
-    def n_heads(self) -> int:
-        """As a layout has it."""
-        return self.heads
+    n_heads: int
 
 
 class Sized(Protocol):
@@ -140,11 +130,11 @@ def cost(shape: Shape, n_prompts: int, n_rows: int) -> Cost:
     batch = min(MOST_ROWS, n_rows)
     weights = 2 * shape.parameters
     steps = n_rows * NEW_TOKENS / batch + LONGEST
-    decoding = steps * (HOST_SECONDS * shape.layers + weights / BANDWIDTH)
+    decoding = steps * (HOST_SECONDS * shape.n_layers + weights / BANDWIDTH)
     tokens = n_prompts * PROMPT_TOKENS + n_rows * NEW_TOKENS
     computing = 2 * shape.parameters * tokens / (UTILISATION * PEAK)
     scoring = 2 * SCORER_PARAMETERS * n_rows * SCORED_TEXTS * SCORED_TOKENS / (0.1 * PEAK)
-    cache = 2 * 2 * shape.layers * shape.kv_width * (PROMPT_TOKENS + LONGEST)
+    cache = 2 * 2 * shape.n_layers * shape.kv_width * (PROMPT_TOKENS + LONGEST)
     memory = weights + batch * (cache + shape.vocabulary * (2 + 8))
     seconds = FIXED_SECONDS + weights / LOAD_RATE + decoding + computing + n_rows * ROW_SECONDS + scoring
     return Cost(seconds, memory)

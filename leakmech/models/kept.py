@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from leakmech.core.errors import LeakmechWarning
+from leakmech.core.store import files_stamp
 from leakmech.models.adapters import is_peft
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Keeper:
 
     def take(self, asked: tuple[Any, ...], folder: Path, read: Callable[[], LoadedModel]) -> LoadedModel:
         """The model that `asked` names: the one that is held, if it still is what it was, or one that is read."""
-        asked = (*asked, _state_of(folder))
+        asked = (*asked, files_stamp(sorted(file for file in folder.rglob("*") if file.is_file())))
         self._take_adapters_off()
         if self._held is not None and self._held.asked == asked:
             again = replace(self._held.loaded)  # without the hashes that were kept with it
@@ -107,9 +108,3 @@ def _identity(loaded: LoadedModel) -> tuple[Any, ...]:
 
 def _trained(model: Any) -> tuple[bool, ...]:
     return tuple(parameter.requires_grad for parameter in model.parameters())
-
-
-def _state_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of the files of a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return tuple((str(file.relative_to(folder)), (found := file.stat()).st_size, found.st_mtime_ns) for file in files)

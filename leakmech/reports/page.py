@@ -24,7 +24,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
-from leakmech.core.errors import FigureError
+from leakmech.core.errors import FigureError, UsageError
 from leakmech.core.store import write_text
 from leakmech.core.tables import read_table
 from leakmech.reports.cells import DASH, cell, typeset
@@ -241,10 +241,13 @@ def write_page(run: Path, title: str, sections: Sequence[Section], *, name: str 
     return path
 
 
-def is_page(path: Path) -> bool:
-    """Whether a file is a page that :func:`write_page` wrote, and so may be written again."""
+def refuse_foreign_page(path: Path, *, way_out: str) -> None:
+    """UsageError, with the way out, for a file that :func:`write_page` did not write and so must not write again."""
+    if not path.exists():
+        return
     with path.open("rb") as file:
-        return _GENERATOR in file.read(300)
+        if _GENERATOR not in file.read(300):
+            raise UsageError(f"{path}: is not a page of leakmech; {way_out}")
 
 
 def link_to(page: str | Path | None, base: Path | None) -> str | None:

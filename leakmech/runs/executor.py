@@ -108,18 +108,18 @@ def run_local(jobs: Sequence[Job], slots: Sequence[Slot], *, warm: bool = False)
     kills them.
     """
     waiting, claimed, running = list(reversed(jobs)), list[Job](), dict[int, _Running]()
-    starters = [starter(slot, warm=warm) for slot in slots]
+    starters = [starter_of(slot, warm=warm) for slot in slots]
     asked = time.monotonic()
     try:
         while waiting or claimed or running:
             if claimed and time.monotonic() - asked > ASK_AGAIN:
                 waiting, claimed, asked = waiting + list(reversed(claimed)), [], time.monotonic()
-            for place, own_starter in enumerate(starters):
+            for place, starter in enumerate(starters):
                 while place not in running and waiting:
                     job = waiting.pop()
                     if job.is_done:
                         yield Outcome(job, "done", told="another process made it")
-                    elif (began := _start(job, own_starter)) is None:
+                    elif (began := _start(job, starter)) is None:
                         claimed.append(job)
                     else:
                         running[place] = began
@@ -132,15 +132,15 @@ def run_local(jobs: Sequence[Job], slots: Sequence[Slot], *, warm: bool = False)
                 time.sleep(_POLL)
     finally:
         _stop(list(running.values()))
-        for own_starter in starters:
-            own_starter.close()
+        for starter in starters:
+            starter.close()
 
 
-def run_one(job: Job, own_starter: Starter, stopped: Callable[[], bool]) -> Outcome | None:
+def run_one(job: Job, starter: Starter, stopped: Callable[[], bool]) -> Outcome | None:
     """Run one job to its end; None if another process has claimed it. Where `stopped` says so, it may save and ends."""
     if job.is_done:
         return Outcome(job, "done", told="another process made it")
-    if (running := _start(job, own_starter)) is None:
+    if (running := _start(job, starter)) is None:
         return None
     while (code := running.process.poll()) is None:
         if stopped():
@@ -157,7 +157,7 @@ class Starter(Protocol):
     def close(self) -> None: ...
 
 
-def starter(slot: Slot, *, warm: bool) -> Starter:
+def starter_of(slot: Slot, *, warm: bool) -> Starter:
     """What starts jobs on `slot`: in a process for each, or in one that keeps the model."""
     return _Warm(slot) if warm else _Cold(slot)
 
@@ -199,7 +199,7 @@ class _Warm:
             self.worker = None
 
 
-def _start(job: Job, own_starter: Starter) -> _Running | None:
+def _start(job: Job, starter: Starter) -> _Running | None:
     """Start a job; None if another process has claimed it."""
     with storage_errors(job.log):
         for folder in (job.log.parent, job.claim.parent):
@@ -211,7 +211,7 @@ def _start(job: Job, own_starter: Starter) -> _Running | None:
             job.prepare()
             job.log.touch()
             n_before = job.log.stat().st_size
-            return _Running(job, own_starter.start(job, claim), time.monotonic(), n_before)
+            return _Running(job, starter.start(job, claim), time.monotonic(), n_before)
         finally:
             os.close(claim)
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from leakmech.core.errors import ConfigError
 from leakmech.core.store import storage_errors
-from leakmech.runs.executor import ASK_AGAIN, LEAKMECH, PATIENCE, Job, Outcome, Slot, run_one, starter
+from leakmech.runs.executor import ASK_AGAIN, LEAKMECH, PATIENCE, Job, Outcome, Slot, run_one, starter_of
 from leakmech.runs.lock import try_lock
 
 _REACHABLE = 5.0
@@ -231,7 +231,7 @@ class _Maker:
     """Makes one job at a time, on a node, in the driver's folder."""
 
     def __init__(self, slot: Slot, warm: bool, folder: Path, probe: Path) -> None:
-        self._starter, self._stopped, self._busy = starter(slot, warm=warm), threading.Event(), threading.Lock()
+        self._starter, self._stopped, self._busy = starter_of(slot, warm=warm), threading.Event(), threading.Lock()
         self._folder, self._probe = folder, probe
 
     def unfit(self) -> str:

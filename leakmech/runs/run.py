@@ -20,7 +20,7 @@ import pandas as pd
 
 from leakmech.core.errors import LeakmechWarning, RunDirectoryError
 from leakmech.core.provenance import environment
-from leakmech.core.store import atomic_path, sweep, write_json
+from leakmech.core.store import atomic_path, is_occupied, sweep, write_json
 from leakmech.core.tables import read_table, write_table
 from leakmech.core.validation import shown
 from leakmech.runs.directory import CHECKSUMS, FORMAT_VERSION, RUN_FILE, RunDirectory, RunRecord
@@ -64,7 +64,7 @@ class Run:
         if record is not None:
             _refuse_other_settings(record, settings)
         # Hidden files are temporary ones: a kill before run.json was in place leaves nothing else.
-        elif path.exists() and any(not file.name.startswith(".") for file in path.iterdir()):
+        elif is_occupied(path):
             raise RunDirectoryError(f"{path}: is not empty and holds no leakmech run; choose another --out")
         if lock and _writes(path, settings):
             refuse_in_use(path)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.provenance import package_version
-from leakmech.core.store import content_hash
+from leakmech.core.store import files_stamp
 from leakmech.runs.directory import RunDirectory, RunRecord
 from leakmech.runs.settings import Settings
 
@@ -79,14 +79,9 @@ def _stamp(name: str) -> str | None:
             path = found
         # Weights and their settings lie in a folder or right below it; a text may happen to name a whole disk.
         files = [path] if path.is_file() else sorted(file for depth in ("*", "*/*") for file in path.glob(depth))
-        return content_hash(*(_state(file) for file in files if file.is_file()))
+        return files_stamp(file for file in files if file.is_file())
     except OSError:  # too long for a path, or not ours to read
         return None
-
-
-def _state(file: Path) -> str:
-    found = file.stat()
-    return f"{file}\x1f{found.st_size}\x1f{found.st_mtime_ns}"
 
 
 def _cached(name: str) -> Path | None:

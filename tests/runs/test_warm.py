@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from leakmech.cli import worker
 from leakmech.runs.executor import LEAKMECH, Job, Slot, run_local
 
 _SMALL = [
@@ -94,3 +95,12 @@ def test_leaving_early_lets_the_worker_save_and_ends_it(tmp_path, save_tiny):
     assert "continue with" in jobs[0].log.read_text()
     assert not any(_is_worker(p) for p in Path("/proc").iterdir() if p.name.isdigit())
     assert not (tmp_path / "b").exists()
+
+
+def test_what_nobody_expected_is_in_the_log_and_ends_the_job_only(tmp_path, monkeypatch):
+    def broken() -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(worker, "main", broken)
+    assert worker._run(["bench"], tmp_path / "job.log") == 1
+    assert "ZeroDivisionError: a fault of ours" in (tmp_path / "job.log").read_text()

@@ -16,7 +16,7 @@ from typing import Any, Self
 import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError, UsageError, nearest
-from leakmech.core.store import read_json, write_json
+from leakmech.core.store import is_occupied, read_json, write_json
 from leakmech.core.tables import write_table
 from leakmech.reports.tables import Table
 from leakmech.runs.directory import FORMAT_VERSION, RunRecord
@@ -155,7 +155,7 @@ class Comparison(Result):
             there = read_json(before).get("paths")
             if there != list(self.paths):
                 raise UsageError(f"{out}: holds a comparison of other runs; choose another --out, or delete it")
-        elif out.is_dir() and any(not file.name.startswith(".") for file in out.iterdir()):
+        elif is_occupied(out):
             raise UsageError(f"{out}: is not empty and holds no comparison; choose another --out")
 
 

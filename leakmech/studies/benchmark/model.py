@@ -8,7 +8,7 @@ from typing import Any
 from leakmech.generation.engine import Engine
 from leakmech.generation.engines import ENGINES, EngineKind
 from leakmech.interventions.base import Intervention
-from leakmech.interventions.checks import refuse_misfits
+from leakmech.interventions.checks import fitted_hashes, refuse_misfits
 from leakmech.interventions.fold import fold
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter
@@ -40,13 +40,18 @@ class Place:
         return self.kind.engine(loaded)
 
 
-def adapted(base: LoadedModel, config: BenchConfig, interventions: tuple[Intervention, ...]) -> LoadedModel:
-    """The model with its adapter and, if they are to be folded, its interventions."""
-    loaded = load_adapter(base, config.adapter) if config.adapter else base
+def adapted(
+    base: LoadedModel, config: BenchConfig, interventions: tuple[Intervention, ...], *, in_place: bool
+) -> LoadedModel:
+    """The model with its adapter and, if they are to be folded, its interventions.
+
+    Where nothing else needs `base`, the adapter may be put on it `in_place`, which takes its memory only once.
+    """
+    hashes = fitted_hashes(interventions, base)
+    loaded = load_adapter(base, config.adapter, in_place=in_place) if config.adapter else base
     if not interventions:
         return loaded
-    fitted = any(intervention.model_hash for intervention in interventions)
-    # What was fitted on a model may be tried on the same model with an adapter.
-    hashes = {h for m in (base, loaded) for h in (m.weights_hash, m.base_hash)} if fitted else None
+    if hashes is not None:  # what was fitted on a model may be tried on the same model with an adapter
+        hashes |= {loaded.weights_hash, loaded.base_hash}
     refuse_misfits(interventions, layout_of(loaded.model), model_hashes=hashes)
     return replace(loaded, model=fold(loaded.model, interventions), folder=None) if config.fold else loaded

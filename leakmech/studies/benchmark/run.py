@@ -157,7 +157,7 @@ def run_benchmark(
         base = load_configured(place.settings(model), model, tokenizer)
         if file:
             refuse_other_form(file, Renderer(base.tokenizer, Prompting.of(config)).resolved_form)
-        loaded = adapted(base, config, interventions)
+        loaded = adapted(base, config, interventions, in_place=model is None and not config.tilt)
         timing = {"load_s": time.perf_counter() - started}
         engine_of = engine_of or place.engine
         files, engine = RunDirectory(path), engine_of(loaded)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from leakmech.models.cost import Sized, seconds_per_token
+from leakmech.models.cost import DECODED, Sized, seconds_per_token
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.diagnosis.workbench import Workbench
 
 _ANSWER = 20  # tokens of an answer or completion
 _STEM = 6
-_DECODED = 3  # a token that is drawn costs as much as this many that are read
 _SIZES = 11  # of circuits
 
 
@@ -25,7 +24,7 @@ def token_passes(c: DiagnoseConfig, layout: Sized, n: Mapping[str, int]) -> dict
     seen = _STEM + (_ANSWER if tilt else 0)
     sets = len(c.judged_heads) + len(c.judged_neurons) + tilt
     patches = layout.n_layers * layout.n_heads / 2 + 4 * layout.n_layers + 6 * c.integrated_steps + 75
-    drawn = _ANSWER * _DECODED
+    drawn = _ANSWER * DECODED
     return {
         "directions": sum(n.values()) * (8 * drawn + 4 * 2 * _ANSWER),
         "ranking": scored * endings * (6 * seen + (drawn if tilt else 0)),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from leakmech.datasets.emotions import EMOTIONS
 from leakmech.datasets.sev import VALENCES, Scenarios
 from leakmech.models.cost import (
+    DECODED,
     FIXED_SECONDS,
     PEAK,
     SCORED,
@@ -23,8 +24,6 @@ from leakmech.studies.emotion_circuits.settings import EmotionCircuitsConfig
 
 _PROMPT, _REPLY = 50, 25
 """Tokens of a prompt, and of a reply."""
-_DECODED = 3
-"""A token that is drawn costs as much as this many that are read."""
 _METHODS = 6
 """That are compared, beside random circuits."""
 _LEAST = 60
@@ -69,7 +68,7 @@ def token_passes(c: EmotionCircuitsConfig, n_layers: int, n_scenarios: Mapping[s
 
 def _drawn(c: EmotionCircuitsConfig, rows: int) -> float:
     """Tokens, by row, that drawing a reply costs: a step of few rows costs as much as one of many."""
-    step = max(_DECODED, _LEAST / rows) if rows > 1 else _DECODED
+    step = max(DECODED, _LEAST / rows) if rows > 1 else DECODED
     return _PROMPT + min(_REPLY, c.max_new_tokens) * step
 
 
@@ -97,7 +96,7 @@ def gpu_table(c: EmotionCircuitsConfig, splits: Mapping[str, Scenarios]) -> Tabl
 
 
 def _gpu_row(name: str, shape: Shape, c: EmotionCircuitsConfig, splits: Mapping[str, Scenarios]) -> list[str]:
-    tokens = sum(token_passes(c, shape.layers, {split: len(own) for split, own in splits.items()}).values())
+    tokens = sum(token_passes(c, shape.n_layers, {split: len(own) for split, own in splits.items()}).values())
     size, peak = (2, PEAK) if c.dtype in ("bfloat16", "float16") else (4, PEAK * _FLOAT32)
     seconds = tokens * 2 * shape.parameters / (UTILISATION * peak) + FIXED_SECONDS
     read = _streams(splits, shape)
@@ -107,7 +106,7 @@ def _gpu_row(name: str, shape: Shape, c: EmotionCircuitsConfig, splits: Mapping[
 
 def _streams(splits: Mapping[str, Scenarios], shape: Shape) -> float:
     """Bytes of the streams of all groups at one site."""
-    return len(splits["fit"]) * len(VALENCES) * len(EMOTIONS) * shape.layers * shape.width * 4
+    return len(splits["fit"]) * len(VALENCES) * len(EMOTIONS) * shape.n_layers * shape.width * 4
 
 
 _DISK = 50e6
@@ -116,5 +115,5 @@ _DISK = 50e6
 
 def work(c: EmotionCircuitsConfig, shape: Shape, splits: Mapping[str, Scenarios]) -> Work:
     """What the study has a model do, for sweeps."""
-    tokens = sum(token_passes(c, shape.layers, {split: len(own) for split, own in splits.items()}).values())
+    tokens = sum(token_passes(c, shape.n_layers, {split: len(own) for split, own in splits.items()}).values())
     return Work(tokens, rows=0, disk=_DISK, held=_COPIES * _streams(splits, shape))

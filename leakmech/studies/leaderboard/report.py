@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from leakmech.core.errors import UsageError
 from leakmech.reports.cells import DASH, number, p_value, short, signed, size, with_interval
 from leakmech.reports.chart import Forest, ForestRow
 from leakmech.reports.figures.forest import forest_plot
@@ -19,9 +18,9 @@ from leakmech.reports.page import (
     Paragraph,
     Section,
     Shown,
-    is_page,
     link_to,
     linked,
+    refuse_foreign_page,
     write_page,
 )
 from leakmech.reports.statistic_names import LABELS, null_of, shown_as
@@ -203,9 +202,7 @@ def write_index(out: Path, board: Content, *, name: str = "report.html", more: S
     UsageError
         There is a file of that name which leakmech did not write.
     """
-    file = out / name
-    if file.exists() and not is_page(file):
-        raise UsageError(f"{file}: is not a page of leakmech; move it, or choose a folder with --out")
+    refuse_foreign_page(out / name, way_out="move it, or choose a folder with --out")
     return write_page(out, _page_title(board), sections(board, out, more=more), name=name)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError, UsageError, nearest
-from leakmech.core.store import read_json, write_json
+from leakmech.core.store import is_occupied, read_json, write_json
 from leakmech.core.tables import write_table
 from leakmech.reports.page import Section
 from leakmech.reports.tables import Table
@@ -147,5 +147,5 @@ class Leaderboard(Result):
             there = read_json(out / LEADERBOARD_FILE).get("given")
             if not isinstance(there, list) or not set(map(str, there)) & set(self.summary["given"]):
                 raise UsageError(f"{out}: holds a table of other runs; choose another --out, or delete it")
-        elif out.is_dir() and any(not file.name.startswith(".") for file in out.iterdir()):
+        elif is_occupied(out):
             raise UsageError(f"{out}: is not empty and holds no such table; choose another --out")

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from leakmech.datasets.personas import load_personas
 from leakmech.models.configured import load_configured
-from leakmech.models.cost import FIXED_SECONDS, PEAK, UTILISATION, Shape, Work, known_shapes, seconds_per_token
+from leakmech.models.cost import (
+    DECODED,
+    FIXED_SECONDS,
+    PEAK,
+    UTILISATION,
+    Shape,
+    Work,
+    known_shapes,
+    seconds_per_token,
+)
 from leakmech.models.load import LoadedModel
 from leakmech.reports.tables import Table
 from leakmech.scoring.semantic import load_encoder
@@ -23,8 +32,6 @@ from leakmech.training.adapter import linear_modules
 
 _PROMPT, _ANSWER = 65, 25
 """Tokens of a question under a persona, and of an answer."""
-_DECODED = 3
-"""A token that is drawn costs as much as this many that are read."""
 _ALONE = 2
 """A prompt that is read alone costs as much as this many in a batch, on a CPU."""
 _TRAINED = {"float32": 3.5, "bfloat16": 9.0}
@@ -74,7 +81,7 @@ def counts(
         tokens["containment"] = full + trained + 3 * (N_BYSTANDERS + 1) * questions[first] * each[first]
         adapters += 2
     if c.bridge and TONE in behaviours:
-        drawn = c.leakage_generations * (_PROMPT + _ANSWER * _DECODED) + c.leakage_completions * _ANSWER * 3
+        drawn = c.leakage_generations * (_PROMPT + _ANSWER * DECODED) + c.leakage_completions * _ANSWER * 3
         tokens["bridge"] = 9 * c.leakage_samples * 4 * drawn
     rows = sum(n_personas * own for own in questions.values()) * (n_sources * c.seeds + 2)
     return Counts(adapters, rows, tokens)
@@ -83,7 +90,7 @@ def counts(
 def _row_tokens(c: PersonaLeakageConfig, behaviour: Behaviour, tasks: Tasks, *, cpu: bool) -> float:
     """Of one question under one persona."""
     if behaviour.measure == "answers":
-        return _PROMPT + c.max_new_tokens * _DECODED
+        return _PROMPT + c.max_new_tokens * DECODED
     n = 2 if behaviour.measure == "pairs" else len(tasks.eval[0].choices)
     return _ALONE * (_PROMPT + n * _ANSWER) if cpu else n * (_PROMPT + _ANSWER)
 
@@ -145,7 +152,7 @@ def _row(name: str, found: Counts, seconds: float, memory: float, adapter: float
 def _adapter_bytes(shape: Shape, rank: int) -> float:
     """Of an adapter on all linear modules, in float32, where an MLP is five times as wide as the stream."""
     a_layer = 9 * shape.width + 2 * shape.kv_width + 3 * 5 * shape.width
-    return 4.0 * rank * shape.layers * a_layer
+    return 4.0 * rank * shape.n_layers * a_layer
 
 
 def _adapter_bytes_of(loaded: LoadedModel, rank: int) -> float:
@@ -157,7 +164,7 @@ def _adapter_bytes_of(loaded: LoadedModel, rank: int) -> float:
 def _gpu_bytes(shape: Shape, c: PersonaLeakageConfig) -> float:
     """Weights twice (a copy carries the adapter), activations of a step of training, logits."""
     step = c.training_batch_size * (_PROMPT + _ANSWER)
-    return 2 * 2 * shape.parameters + step * (shape.layers * shape.width * 34 + shape.vocabulary * 8)
+    return 2 * 2 * shape.parameters + step * (shape.n_layers * shape.width * 34 + shape.vocabulary * 8)
 
 
 def work_of(c: PersonaLeakageConfig, shape: Shape) -> Work:

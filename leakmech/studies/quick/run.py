@@ -37,7 +37,7 @@ from leakmech.generation.rereading import keeps_a_state
 from leakmech.generation.variants import Continuation, ModelVariant
 from leakmech.interventions.applied import Applied
 from leakmech.interventions.base import Intervention
-from leakmech.interventions.checks import as_interventions, refuse_misfits
+from leakmech.interventions.checks import as_interventions, fitted_hashes, refuse_misfits
 from leakmech.interventions.files import load_interventions
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.positions import PromptSpans
@@ -165,8 +165,7 @@ class _Look:
         """Put the adapter on the model, and refuse interventions that do not fit."""
         loaded = load_adapter(base, config.adapter) if config.adapter else base
         if interventions:
-            fitted = any(intervention.model_hash for intervention in interventions)
-            hashes = {h for m in (base, loaded) for h in (m.weights_hash, m.base_hash)} if fitted else None
+            hashes = fitted_hashes(interventions, base, loaded)
             refuse_misfits(interventions, layout_of(loaded.model), model_hashes=hashes)
         return cls(config, samples, base, loaded, interventions, *scoring)
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.core.errors import UsageError
 from leakmech.reports.cells import DASH, short
-from leakmech.reports.page import Headline, Section, Shown, is_page, linked, write_page
+from leakmech.reports.page import Headline, Section, Shown, linked, refuse_foreign_page, write_page
 from leakmech.reports.tables import Table
 
 _TOLD = 200
@@ -50,7 +49,6 @@ def _counted(cells: pd.DataFrame) -> str:
 
 def write_states(root: Path, command: str, cells: pd.DataFrame, table: Section) -> Path:
     """Write the page of a sweep whose cells have nothing to be compared by, and return its path."""
-    if (root / "report.html").exists() and not is_page(root / "report.html"):
-        raise UsageError(f"{root / 'report.html'}: is not a page of leakmech; move it")
+    refuse_foreign_page(root / "report.html", way_out="move it")
     below = "Numbers of the finished cells are in tables/sweep.csv; each cell's page is linked where it was written."
     return write_page(root, f"Sweep of {command}", [Headline(f"{_counted(cells)}.", below), table])

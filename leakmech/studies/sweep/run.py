@@ -27,7 +27,7 @@ import yaml
 
 from leakmech.core.errors import ConfigError, RunDirectoryError
 from leakmech.core.progress import Progress, no_progress
-from leakmech.core.store import storage_errors, write_json, write_text
+from leakmech.core.store import is_occupied, storage_errors, write_json, write_text
 from leakmech.runs.executor import LEAKMECH, Job, Outcome, Slot, run_local
 from leakmech.runs.interrupt import interruptible
 from leakmech.runs.ray_executor import Cluster, refuse_unreachable, run_ray
@@ -155,8 +155,7 @@ def _begun(places: Places, found: Sweep, asked: Workers) -> int:
     root = places.root
     if root.exists() and not root.is_dir():
         raise RunDirectoryError(f"{root}: is a file, not the directory of a sweep")
-    visible = root.exists() and any(not own.name.startswith(".") for own in root.iterdir())
-    if visible and not (root / SWEEP_FILE).exists():
+    if is_occupied(root) and not (root / SWEEP_FILE).exists():
         raise RunDirectoryError(f"{root}: is not empty and holds no sweep; choose another --out")
     with _alone(root):
         known = read_record(root) if (root / SWEEP_FILE).exists() else None
