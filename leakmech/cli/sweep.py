@@ -9,6 +9,7 @@ import typer
 
 from leakmech.cli.console import out as console
 from leakmech.cli.console import print_tables
+from leakmech.cli.options import Report
 
 _EXECUTORS = ("local", "ray")
 
@@ -33,6 +34,7 @@ def sweep(
     keep_model: Annotated[
         bool, typer.Option("--keep-model/--no-keep-model", help="Make the cells of a worker in one process.")
     ] = True,
+    report: Report = True,
 ) -> None:
     """Run a study over a grid of settings, a run directory for each cell; continues --out."""
     from leakmech.core.errors import ConfigError, nearest
@@ -56,6 +58,8 @@ def sweep(
         cluster=Cluster(ray_address, gpus) if executor == "ray" else None, progress=rich_progress, say=say,
     )  # fmt: skip
     print_tables(result)
+    if report:
+        console.print(f"report: {result.report()}")
     console.print(f"sweep: {result.path}")
     if not result.complete:
         raise typer.Exit(1)

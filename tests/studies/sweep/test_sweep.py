@@ -175,6 +175,10 @@ def test_what_failed_is_tried_again_only_on_demand(tmp_path):
     write_jsonl(missing, [{"id": "a", "stem": "It is", "positive": "Joy!", "neutral": "Tea.", "negative": "Woe!"}])
     assert sweep(config, tmp_path / "out", retry_failed=True).n_failed == 1  # now the model is missing
     assert log.stat().st_size > size
+    told = CliRunner().invoke(app, ["sweep", str(config), "--out", str(tmp_path / "out")])
+    assert told.exit_code == 1
+    assert f"report: {tmp_path / 'out' / 'report.html'}" in told.output
+    assert "1 failed" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_plan_writes_nothing_and_says_what_is_left(tmp_path):
