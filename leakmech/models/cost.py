@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from leakmech.core.errors import RunDirectoryError
 from leakmech.core.store import read_json
+from leakmech.models.hooks import whole_unembedding
 from leakmech.models.hub import ADAPTER_CONFIG
 from leakmech.models.load import LoadedModel
 
@@ -207,10 +208,11 @@ def seconds_per_token(loaded: LoadedModel) -> float:
     """Measure how long a forward pass takes here, by token that is read: the fastest of three after a first one."""
     model: Any = loaded.model
     ids = torch.ones(_TIMED, dtype=torch.long, device=loaded.device)
-    model(ids, logits_to_keep=1)
     times = []
-    for _ in range(3):
-        before = time.perf_counter()
-        model(ids, logits_to_keep=1)[0].sum().item()  # waits for a GPU
-        times.append(time.perf_counter() - before)
+    with whole_unembedding(model):
+        model(ids, logits_to_keep=1)
+        for _ in range(3):
+            before = time.perf_counter()
+            model(ids, logits_to_keep=1)[0].sum().item()  # waits for a GPU
+            times.append(time.perf_counter() - before)
     return min(times) / ids.numel()

@@ -34,6 +34,7 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.mechanism.activations.run import padded
 from leakmech.models.batching import in_batches
 from leakmech.models.components import Component
+from leakmech.models.hooks import whole_unembedding
 from leakmech.models.layout import Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.models.sites import QUERIES, at_site
@@ -195,6 +196,7 @@ def _read(
             block = layout.block(layer)
             hooks.enter_context(at_site(block, QUERIES, _keep(queries, layer)))
             hooks.callback(block.attention.register_forward_pre_hook(_turn(turns, layer), with_kwargs=True).remove)
+        hooks.enter_context(whole_unembedding(model.model))
         model.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
     found = []
     for head in heads:

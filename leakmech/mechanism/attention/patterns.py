@@ -30,6 +30,7 @@ from leakmech.mechanism.sums import KeyedSums
 from leakmech.models.attention_patterns import AttentionPattern, eager_attention, watching_attention
 from leakmech.models.batching import in_batches
 from leakmech.models.components import Component
+from leakmech.models.hooks import whole_unembedding
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.locate import LocatedPrompt
@@ -134,7 +135,7 @@ def _read_attention(
         share = seen / pattern.visible.sum(dim=-1).clamp(min=1)
         uniform.append(einsum(share, queries, "row query, row query at -> row at"))
 
-    with watching_attention(layout, see, layers=range(layout.n_layers)):
+    with watching_attention(layout, see, layers=range(layout.n_layers)), whole_unembedding(model.model):
         model.model(**inputs, use_cache=False, logits_to_keep=1)
     return torch.stack(weights, dim=1), torch.stack(uniform, dim=1)
 

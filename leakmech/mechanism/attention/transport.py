@@ -41,6 +41,7 @@ from leakmech.mechanism.sums import KeyedSums
 from leakmech.models.attention_patterns import AttentionPattern, eager_attention, watching_attention
 from leakmech.models.batching import in_batches
 from leakmech.models.components import Component
+from leakmech.models.hooks import whole_unembedding
 from leakmech.models.layout import Block, Layout, layout_of
 from leakmech.models.load import LoadedModel
 from leakmech.models.sites import recording
@@ -162,6 +163,7 @@ def _contributions(
     with (
         recording(layout, sites=["mlp_out", "resid_post"], layers=layers, pick=lambda hidden: hidden[:, -1:]) as found,
         watching_attention(layout, see, layers=layers),
+        whole_unembedding(model.model),
     ):
         model.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
     columns = []
