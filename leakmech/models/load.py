@@ -252,6 +252,11 @@ def _from_memory(
         raise ModelError(f"{type(base).__name__} is not a causal language model")
     if any(parameter.is_meta for parameter in base.parameters()):
         raise ModelError(f"{name}: its weights are not in memory (device 'meta')")
+    if len(set(getattr(base, "hf_device_map", {}).values())) > 1:
+        raise ModelError(
+            f"{name}: is spread over several devices (device_map), where hooks and caches were never tried; load it on "
+            "one, or draw answers with vLLM (--engine vllm)"
+        )
     if tokenizer is None:
         if not base.config._name_or_path:
             raise ModelError(f"{name}: a model in memory that was not loaded by name needs tokenizer=")
