@@ -17,6 +17,7 @@ def test_results_are_what_they_were(part):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("part", sorted(SLOW))
 def test_results_of_the_embedded_model_are_what_they_were(part):
     assert list(differences(compute([part])[part], stored(part), tolerance=TOLERANCE))[:SHOWN] == []

@@ -84,6 +84,7 @@ def test_naming_a_run_is_enough_to_go_on_with_it(finished, call):
     assert "seed is 0 there and 3 here" in other.stderr
 
 
+@pytest.mark.long
 def test_options_override_the_file_and_quiet_hides_progress(finished, tmp_path):
     folder, loud = finished
     file = tmp_path / "c.yaml"
@@ -128,6 +129,7 @@ def told_as_a_mistake(done, message):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_a_process_of_its_own_says_no_more_of_a_mistake():
     told_as_a_mistake(run("bench", "--model", "nobody/nothing"), "nobody/nothing")
 

@@ -29,6 +29,7 @@ def test_every_variant_is_a_valid_training_that_differs_from_the_recipe(name):
     assert set(settings["seeds"]) <= set(found)
 
 
+@pytest.mark.long
 def test_every_variant_finds_as_many_examples_as_it_asks_for(tmp_path, monkeypatch):
     def part(name):
         """To be quick: if a part of the larger sets has enough for every variant, the whole has."""

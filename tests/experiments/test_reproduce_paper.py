@@ -122,6 +122,7 @@ def test_tiny_models_are_run_and_one_that_cannot_be_loaded_does_not_stop_them(sa
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_embedded_model_beside_two_tiny_ones_with_an_aexl_that_is_built(save_tiny, tmp_path, monkeypatch, capsys):
     models = ["embedded:smollm2-135m-instruct", *tiny_folders(save_tiny, tmp_path)]
     built = ["aexl.corpus=embedded", "aexl.samples=4", "aexl.limit=1000", "aexl.estimator=embedded"]

@@ -163,6 +163,7 @@ def test_the_embedded_model_decodes_greedily_like_hugging_face(embedded_model):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_embedded_model_samples_the_same_for_every_batch_size(embedded_model):
     rows = make_rows(embedded_model.tokenizer, PROMPTS, k=2)
     decoder = Decoder(embedded_model.model, embedded_model.tokenizer, decoding=replace(SAMPLED, max_new_tokens=16))

@@ -114,6 +114,7 @@ def called(*arguments, **environment):
     return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300)
 
 
+@pytest.mark.long
 def test_the_hub_gets_files_and_card():
     with hub_stub() as hub:
         done = called("push", EDITS, "me/edits", HF_ENDPOINT=hub.address)
@@ -127,6 +128,7 @@ def test_the_hub_gets_files_and_card():
     assert hub.tokens == {"Bearer hf_stub"}
 
 
+@pytest.mark.long
 def test_a_hub_that_cannot_be_reached_is_said_in_a_line():
     done = called("push", EDITS, "me/edits", HF_HUB_OFFLINE="1")
     assert done.returncode == 1

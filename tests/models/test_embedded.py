@@ -126,6 +126,7 @@ def test_cache_that_cannot_be_written_is_one_line(cheap_conversion, monkeypatch,
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_conversion_computes_what_the_package_does(embedded_model, monkeypatch, tmp_path):
     gguf = gguf_file(NAME)
     assert gguf is not None

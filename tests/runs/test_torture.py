@@ -12,6 +12,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 
+@pytest.mark.long
 @pytest.mark.fault("X416", "runs", "SIGKILL or SIGTERM at 20 random moments", "continued runs equal undisturbed ones")
 def test_runs_that_are_killed_at_random_moments_end_as_if_they_were_not():
     command = [sys.executable, str(TESTS / "torture.py"), "--moments", "20", "--kinds", "bench,score-file,aexl"]

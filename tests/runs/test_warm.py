@@ -35,6 +35,7 @@ def _numbers(job: Job) -> dict[str, Any]:
     return summary
 
 
+@pytest.mark.long
 def test_jobs_of_one_worker_equal_those_of_processes_and_a_failure_stops_none(tmp_path, save_tiny):
     model = save_tiny()
     warm = [
@@ -51,6 +52,7 @@ def test_jobs_of_one_worker_equal_those_of_processes_and_a_failure_stops_none(tm
     assert "run: " in warm[2].log.read_text()  # what it printed went into its own log
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_costs_its_job_and_the_next_has_another(tmp_path, save_tiny):
     jobs = [_bench(tmp_path, name, save_tiny()) for name in ("a", "b")]
     seen = list[str]()
@@ -80,6 +82,7 @@ def _is_worker(process: Path) -> bool:
     return b"leakmech.cli.worker" in words and parent == os.getpid()
 
 
+@pytest.mark.long
 def test_leaving_early_lets_the_worker_save_and_ends_it(tmp_path, save_tiny):
     jobs = [_bench(tmp_path, name, save_tiny(), "--limit", "60", "--generations", "8") for name in ("a", "b")]
     found = run_local(jobs, [Slot(1)], warm=True)
@@ -97,10 +100,11 @@ def test_leaving_early_lets_the_worker_save_and_ends_it(tmp_path, save_tiny):
     assert not (tmp_path / "b").exists()
 
 
-def test_what_nobody_expected_is_in_the_log_and_ends_the_job_only(tmp_path, monkeypatch):
+def test_what_nobody_expected_is_in_the_log_and_ends_the_job_only(tmp_path, monkeypatch, capfd):
     def broken() -> None:
         raise ZeroDivisionError("a fault of ours")
 
     monkeypatch.setattr(worker, "main", broken)
-    assert worker._run(["bench"], tmp_path / "job.log") == 1
+    with capfd.disabled():  # else sys.stderr is not descriptor 2
+        assert worker._run(["bench"], tmp_path / "job.log") == 1
     assert "ZeroDivisionError: a fault of ours" in (tmp_path / "job.log").read_text()

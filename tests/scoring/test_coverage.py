@@ -84,6 +84,7 @@ def _truth(columns, statistic):
     return statistic(columns.reshape(-1, columns.shape[-1]).sum(axis=0, keepdims=True))[0]
 
 
+@pytest.mark.long
 def test_95_percent_intervals_cover_in_93_to_97_percent_of_runs(pairs):
     both = np.concatenate([pairs[-1], pairs[0]], axis=2)
 
@@ -139,6 +140,7 @@ def test_without_leakage_the_signed_rank_test_per_sample_rejects_as_often_as_alp
     assert _rejections(per_prompt) < _rejections(per_sample)
 
 
+@pytest.mark.long
 def test_if_polarity_does_not_matter_the_swap_tests_reject_as_often_as_alpha_says():
     p = []
     for generator, samples in _blocks(3, runs=2 * RUNS):

@@ -146,6 +146,7 @@ def test_counting_ignores_line_breaks_within_a_text():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not (cache_root() / "hutto_icwsm_2014").is_dir(), reason="the ratings are not in the cache")
 def test_fitting_again_gives_the_shipped_estimator(estimator):
     import train_estimator

@@ -213,6 +213,7 @@ def test_speed_is_the_median_ratio_of_rounds_taken_in_turns(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_noise_in_the_real_model_is_noticed(embedded_model, tmp_path):
     """From the benchmark's own runs: an unchanged model is equivalent, one with noise in its weights is not."""
     import copy

@@ -43,6 +43,7 @@ def test_direction_separates_held_out_injections(fitted):
     assert fitted.table.chosen.test.auc > max(0.65, fitted.table.chosen.random.auc_p95)
 
 
+@pytest.mark.long
 def test_attribution_patching_ranks_all_heads_as_exact_patching_does(embedded_model, fitted):
     target = parse_target(fitted.chosen, embedded_model)
     pairs = pairs_of(embedded_model, part("exact", 59, 60), contrasts={("positive", "negative"): 1.0})
@@ -52,6 +53,7 @@ def test_attribution_patching_ranks_all_heads_as_exact_patching_does(embedded_mo
     assert stats.spearmanr(fast.ravel(), exact.ravel()).statistic >= 0.85
 
 
+@pytest.mark.long
 def test_first_heads_keep_more_of_the_effect_than_random_ones(embedded_model, fitted):
     target = parse_target(fitted.chosen, embedded_model)
     ranking = attribute_pairs(embedded_model, pairs_of(embedded_model, part("tune", 20, 26)), target).head_scores()

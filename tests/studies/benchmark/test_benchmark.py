@@ -177,6 +177,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_up_the_same(folder, tmp_p
     assert without_timing(resumed.path) == without_timing(expected.path)
 
 
+@pytest.mark.long
 def test_a_run_killed_at_any_moment_is_finished_by_the_same_command(folder, tmp_path):
     settings = SETTINGS | {"generations": 4, "decoding": {"max_new_tokens": 60}, "batch_size": 3}
     expected = leakmech.bench(folder, out=tmp_path / "a", **settings)

@@ -45,6 +45,7 @@ def test_terminal_and_page_have_a_row_for_each(runs):
     assert all(f"<td>{name}</td>" in page for name in THREE[1:])
 
 
+@pytest.mark.long
 def test_a_comparison_says_what_each_estimator_that_the_runs_share_sees(runs, make_tiny, chat_tokenizer, tmp_path):
     found = leakmech.compare(runs, draws=100)
     assert list(found.summary["by_estimator"]) == list(THREE)

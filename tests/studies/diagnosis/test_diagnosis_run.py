@@ -99,6 +99,7 @@ def test_saved_direction_belongs_to_the_model(finished):
         load_direction(finished.path / "directions" / "target.json", model_hash="another")
 
 
+@pytest.mark.long
 def test_finished_stages_are_not_done_again(finished, model, chat_tokenizer, fit_file):
     kept = {file: file.stat().st_mtime_ns for file in (finished.path / "tables").iterdir()}
     (finished.path / "summary.json").unlink()
@@ -107,6 +108,7 @@ def test_finished_stages_are_not_done_again(finished, model, chat_tokenizer, fit
     assert {**again.summary, "timing": 0} == {**finished.summary, "timing": 0}
 
 
+@pytest.mark.long
 def test_transformer_lens_gives_the_same_diagnosis_and_says_what_it_read(
     finished, model, chat_tokenizer, fit_file, tmp_path
 ):

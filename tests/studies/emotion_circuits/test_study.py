@@ -150,6 +150,7 @@ def test_show_and_report_know_the_study(study):
     assert (study.path / "figures" / "curve.png").exists()
 
 
+@pytest.mark.long
 @pytest.mark.fault("X602", "runs", "a study that was stopped, with a torn reply and a lost stage", "the same numbers")
 def test_an_interrupted_study_goes_on_to_the_same_numbers(study, planted, chat_tokenizer, tmp_path, monkeypatch):
     out = tmp_path / "run"

@@ -151,6 +151,7 @@ def test_scores_are_read_one_run_after_the_other(tmp_path):
 # -- pages -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_page_of_a_sweep_links_to_its_cells_and_names_what_is_missing(swept):
     page_of_cell = swept / "cells" / key_of("smol", "hexl") / "report.html"
     page_of_cell.write_text("x")

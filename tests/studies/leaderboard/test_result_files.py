@@ -30,6 +30,7 @@ def exported(tmp_path):
     return file, runs
 
 
+@pytest.mark.long
 def test_a_file_gives_the_numbers_of_its_runs(exported):
     file, runs = exported
     from_file = leakmech.compare(file, **FEW)

@@ -61,6 +61,7 @@ def trained(embedded_model, examples, tmp_path_factory):
     return result
 
 
+@pytest.mark.long
 def test_killed_and_resumed_equals_uninterrupted(trained, embedded_model, examples, tmp_path):
     class KilledError(Exception):
         pass
@@ -84,6 +85,7 @@ def test_killed_and_resumed_equals_uninterrupted(trained, embedded_model, exampl
         torch.testing.assert_close(again[name], tensor, rtol=0, atol=1e-5)
 
 
+@pytest.mark.long
 def test_another_process_says_the_same_greedily(trained, embedded_model, prompts):
     adapted = load_adapter(embedded_model, trained.path)
     prompt = prompts[0][0]
@@ -97,6 +99,7 @@ def test_another_process_says_the_same_greedily(trained, embedded_model, prompts
     assert json.loads(done.stdout) == greedy(adapted.model) != greedy(embedded_model.model)
 
 
+@pytest.mark.long
 def test_merged_and_unmerged_agree(trained, embedded_model, prompts, tmp_path):
     adapted = load_adapter(embedded_model, trained.path)
     merged = load_model(merge_lora(trained.path, tmp_path / "merged"), dtype="float32", device="cpu")

@@ -45,6 +45,7 @@ def test_an_unchanged_model_scores_nothing_and_the_base_is_measured_once(loaded,
     assert len(runs) == 2  # the changed model only
 
 
+@pytest.mark.long
 def test_in_a_training_the_base_is_measured_without_the_adapter_on_prompts_as_they_are_trained(loaded, tmp_path):
     changes = {"device": "cpu", "epochs": 1, "batch_size": 1, "learning_rate": 0.1, "evaluation": [], "task": "finish"}
     settings = LoraTrainingConfig.parse(config().model_dump() | changes)

@@ -178,6 +178,7 @@ def test_what_silences_all_heads_shows_in_every_column(finished):
     assert found["perplexity_ratio"] != pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.long
 def test_what_needs_an_injection_has_no_side_effect_without_one_and_is_tested_apart(folder, relevant, tmp_path):
     ignoring = leakmech.DampenAttention(["L0H0", "L1H1"])
     given = {"ignoring": ignoring, "silenced": SILENCED, "nothing": NOTHING}

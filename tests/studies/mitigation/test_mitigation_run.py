@@ -89,6 +89,7 @@ def test_each_family_is_tuned_and_its_choice_is_tested_once(finished):
     assert 0 <= finished.summary["relation_probe"]["auc"] <= 1
 
 
+@pytest.mark.long
 def test_a_run_takes_in_more_and_measures_only_that(finished, files, diagnosis, monkeypatch):
     from leakmech.studies.mitigation import cells
 
@@ -112,6 +113,7 @@ def test_a_run_takes_in_more_and_measures_only_that(finished, files, diagnosis, 
         mitigate(files / "model", diagnosis=diagnosis, out=finished.path, **settings | {"seed": 1})
 
 
+@pytest.mark.long
 def test_what_is_claimed_is_measured_with_several_seeds_pooled(finished, files, diagnosis, tmp_path):
     settings = {"relevant": (str(files / "relevant.jsonl"),), "relevant_fit": (str(files / "relevant-fit.jsonl"),)}
     settings |= QUICK | {"claimed": ("ignore-if-unrelated",), "seeds": 2}
@@ -231,6 +233,7 @@ def test_without_a_diagnosis_files_are_judged_and_nothing_is_fitted(finished, fi
     assert not (result.path / "diagnosis").exists()
 
 
+@pytest.mark.long
 def test_without_a_diagnosis_and_files_a_run_makes_its_own_and_goes_on_with_it(files, tmp_path, monkeypatch):
     samples = load_dataset(files / "fit.jsonl").samples
     PromptSet("aexl_fit", samples[:8]).save(tmp_path / "aexl_fit.jsonl")
@@ -274,6 +277,7 @@ def test_without_a_diagnosis_and_files_a_run_makes_its_own_and_goes_on_with_it(f
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_quick_run_of_any_model_folder_does_everything_on_little_and_says_that_it_is_no_measurement(
     files, tmp_path, monkeypatch
 ):
@@ -340,6 +344,7 @@ def test_a_diagnosis_of_prompts_in_another_form_is_refused_and_says_which(files,
     )
 
 
+@pytest.mark.long
 def test_random_edits_of_the_chosen_size_are_one_row_with_the_band_of_their_draws(files, diagnosis, tmp_path):
     settings = QUICK | {"families": ("heads-mean",), "baselines": True, "random_draws": 3}
     settings |= {"relevant": (str(files / "relevant.jsonl"),), "relevant_fit": (str(files / "relevant-fit.jsonl"),)}

@@ -60,6 +60,7 @@ def _places(samples):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_embedded_model_knows_what_its_stems_are_about():
     samples = load_dataset("relevant-fit")
     some = PromptSet("some", samples.split("fit").samples[:60] + samples.split("tune").samples[:20])

@@ -136,6 +136,7 @@ def numbers(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_workers_and_a_killed_driver_give_the_numbers_of_one(models, tmp_path):
     config = write(tmp_path / "sweep.yaml", base=SMALL, grid={"model": [*models, str(tmp_path / "none")]})
     one = sweep(config, tmp_path / "one", workers=1, threads=1)
@@ -161,6 +162,7 @@ def test_two_workers_and_a_killed_driver_give_the_numbers_of_one(models, tmp_pat
     assert "2 done, 1 failed" in shown.output
 
 
+@pytest.mark.long
 def test_what_failed_is_tried_again_only_on_demand(tmp_path):
     missing = tmp_path / "data.jsonl"
     config = write(
