@@ -100,7 +100,7 @@ def test_model_in_memory_without_origin_asks_for_a_tokenizer(make_tiny):
 def test_a_model_that_is_spread_over_devices_is_refused(make_tiny, plain_tokenizer):
     model = make_tiny("llama-gqa")
     model.hf_device_map = {"model.embed_tokens": 0, "lm_head": 1}  # what accelerate leaves; there is one device here
-    with pytest.raises(ModelError, match="several devices.*--engine vllm"):
+    with pytest.raises(ModelError, match="several devices"):
         load_model(model, tokenizer=plain_tokenizer)
     model.hf_device_map = {"": 0}
     assert load_model(model, tokenizer=plain_tokenizer).model is model
