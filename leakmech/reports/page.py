@@ -113,16 +113,17 @@ class Code(Section):
 
 @dataclass(frozen=True)
 class Shown(Section):
-    """A table with its title above and its notes below.
+    """A table behind its title, which opens it; what is printed is open.
 
     The row whose first cell is `total` is set in bold; `style` is ``texts`` if all cells hold sentences, ``meaning`` if
-    those of the last column do.
+    those of the last column do; an `is_open` one is open from the beginning, for it is what its chapter is about.
     """
 
     kind = "table"
     table: Table
     total: str = ""
     style: str = ""
+    is_open: bool = False
 
 
 @dataclass(frozen=True)

@@ -147,18 +147,22 @@ def _layer_legend(figure: Figure, panels: Sequence[Sequence[Axes]], drawn: Frame
 
 def _chosen_title(drawn: Frame) -> str:
     chosen = drawn[drawn["chosen"]]
-    if len(chosen) != 1:
+    if chosen.empty:
         best = drawn.loc[drawn["test_auc"].idxmax()]
         return (
             f"Separation is best at layer {best['layer']} ({words(best['method'])}): AUC {best['test_auc']:.2f}, "
             f"d_z {significant(best['test_d_z'])} on test"
         )
-    row = chosen.iloc[0]
-    place = "" if (drawn[list(_PLACE)] == row[list(_PLACE)]).all(axis=None) else f"{', '.join(row[list(_PLACE)])}, "
-    return (
-        f"Chosen on tune: {place}layer {row['layer']}, {words(row['method'])}; on test AUC {row['test_auc']:.2f}, "
-        f"d_z {significant(row['test_d_z'])}"
-    )
+    is_one_place = (drawn[list(_PLACE)] == drawn[list(_PLACE)].iloc[0]).all(axis=None)
+    said = []
+    for row in chosen.to_dict("records"):
+        place = "" if is_one_place else f"{', '.join(row[name] for name in _PLACE)}, "
+        place = f"{row['kind']}, " if len(chosen) > 1 else place
+        said.append(
+            f"{place}layer {row['layer']}, {words(row['method'])}; on test AUC {row['test_auc']:.2f}, "
+            f"d_z {significant(row['test_d_z'])}"
+        )
+    return f"Chosen on tune: {'. '.join(said)}"
 
 
 def cosine_heat_map(

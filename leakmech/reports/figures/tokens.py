@@ -115,7 +115,7 @@ def _in_columns(drawn: Frame, leading: int) -> tuple[Frame, int]:
     drawn = drawn.sort_values("position")
     following = drawn.groupby(["condition", "part"]).cumcount(ascending=False)
     drawn = drawn.assign(column=drawn["part"].map(ends).astype(int) - 1 - following)
-    left_out = max(widths["prefix"] + widths["instruction"] - leading, int(_is_sink(drawn)))
+    left_out = max(widths["prefix"] + widths["instruction"] - leading, int(is_sink(drawn)))
     drawn = drawn[drawn["column"] >= left_out].assign(column=lambda kept: kept["column"] - left_out)
     order = drawn["condition"].map(CONDITIONS.index)
     return drawn.assign(order=order).sort_values(["order", "column"]).drop(columns="order").reset_index(
@@ -123,7 +123,7 @@ def _in_columns(drawn: Frame, leading: int) -> tuple[Frame, int]:
     ), left_out
 
 
-def _is_sink(drawn: Frame) -> bool:
+def is_sink(drawn: Frame) -> bool:
     """Does the first token, the same in all prompts, dwarf the others?"""
     first, others = (drawn[mask] for mask in (drawn["position"] == 0, drawn["position"] > 0))
     if set(first["part"]) - {"prefix", "instruction"} or first["token"].nunique() > 1 or others.empty:

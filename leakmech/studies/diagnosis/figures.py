@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from leakmech.core.tables import read_table
@@ -14,30 +15,8 @@ from leakmech.reports.figures.directions import cosine_heat_map, layer_curves
 from leakmech.reports.figures.heads import attention_map, head_heat_map
 from leakmech.reports.figures.patching import faithfulness_curves, patching_map
 from leakmech.reports.figures.tokens import token_projection
+from leakmech.studies.diagnosis.charts import neuron_scores
 from leakmech.studies.diagnosis.tables import headline_rows
-
-CAPTIONS = {
-    "head_heat_map": "Every cell is a head; the numbers are ranks by size, their names and scores stand at the right.",
-    "neuron_ranking": "Left: the neurons with the largest scores. Right: the share that the first k neurons hold.",
-    "layer_curves": (
-        "Separation of positive from negative on samples that no direction was fitted on, beside directions that "
-        "know nothing."
-    ),
-    "patching_map": (
-        "How much of the difference between the prompts moves when the residual stream of one region and layer is "
-        "exchanged."
-    ),
-    "method_agreement": "A point is a head; on the dashed line both methods agree.",
-    "cosine_heat_map": "Cosines between directions.",
-    "attention_map": "Every cell is a head; the numbers are ranks, their names stand at the right.",
-    "transport_scatter": "Right: components that bring affect from the injection. Up: components that write it out.",
-    "token_projection": (
-        "Where affect enters the prompt and how far it travels: tokens that all prompts share lie under each other."
-    ),
-    "faithfulness_curves": "Left: only the first k components kept. Right: the first k removed.",
-}
-"""By name, in the order of the page."""
-
 
 def draw(run: Path, summary: Mapping[str, Any]) -> None:
     """Draw every figure whose table the run has; names and data lie in ``figures/``."""
@@ -54,7 +33,7 @@ def draw(run: Path, summary: Mapping[str, Any]) -> None:
             "heads",
             lambda f, path: head_heat_map(headline(f), path, subtitle=ranked, quantity="share of the affect shift"),
         ),
-        "neuron_ranking": ("neurons", lambda f, path: neuron_ranking(headline(f), path, subtitle=ranked)),
+        "neuron_ranking": ("neurons", lambda f, path: _draw_neurons(headline(f), path, run, about)),
         "layer_curves": ("directions", lambda f, path: layer_curves(f, path, subtitle=about)),
         "patching_map": ("patching_stream", lambda f, path: patching_map(f, path, subtitle=about)),
         "method_agreement": ("patching_heads", lambda f, path: method_agreement(f, path, subtitle=about)),
@@ -70,6 +49,18 @@ def draw(run: Path, summary: Mapping[str, Any]) -> None:
     for name, (table, drawing) in drawings.items():
         if table in tables:
             drawing(read_table(tables[table]), run / "figures" / name)
+
+
+def _draw_neurons(frame: pd.DataFrame, path: Path, run: Path, about: str) -> None:
+    """All neurons of the run where their scores are kept: the table has the first ones only, and a share is of all."""
+    stored = neuron_scores(run)
+    if stored is None:
+        neuron_ranking(frame, path, subtitle=f"{about}; the neurons of the table")
+        return
+    scores, split = stored
+    layers, neurons = np.indices(scores.shape).reshape(2, -1)
+    every = pd.DataFrame({"layer": layers, "neuron": neurons, "score": scores.ravel()})
+    neuron_ranking(every, path, subtitle=f"{about}; all neurons, scores on {split} samples")
 
 
 def _by_head(frame: pd.DataFrame) -> pd.DataFrame:

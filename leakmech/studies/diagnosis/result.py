@@ -28,9 +28,9 @@ class Diagnosis(Result):
     @property
     def headline(self) -> str:
         """What was found, in sentences."""
-        from leakmech.studies.diagnosis.report import headline
+        from leakmech.studies.diagnosis.report import first_heads, headline
 
-        return headline(self.summary)
+        return headline(self.summary, first_heads(self.path, self.summary))
 
     def tables(self) -> list[Table]:
         """Directions, checks, and the heads that carry most."""
