@@ -73,7 +73,11 @@ def _cells(frame: Frame) -> tuple[list[str], list[list[str]]]:
     columns = list(map(str, frame.columns))
     frame = frame.set_axis(columns, axis=1)
     ends = {name: (f"{name}_low", f"{name}_high") for name in columns}
-    ends |= {name: ("low", "high") for name in ("score", "effect", "share") if name in columns and f"{name}_low" not in columns}
+    ends |= {
+        name: ("low", "high")
+        for name in ("score", "effect", "share")
+        if name in columns and f"{name}_low" not in columns
+    }
     folded = {name: pair for name, pair in ends.items() if set(pair) <= set(columns)}
     inner = {end for pair in folded.values() for end in pair}
     kept = [name for name in columns if name not in inner]

@@ -151,7 +151,9 @@ class Plane(Section):
         """The vertical axis."""
         ends = [end for mark in self.marks for end in mark.y_interval or ()]
         points = [value for own in (*self.curves, *self.bands) for point in own.points for value in point[1:]]
-        return Scale.over(self.y, [*(mark.y for mark in self.marks), *ends, *points], (_BOTTOM, _TOP), nulls=self.y_nulls)
+        return Scale.over(
+            self.y, [*(mark.y for mark in self.marks), *ends, *points], (_BOTTOM, _TOP), nulls=self.y_nulls
+        )
 
     @property
     def named(self) -> list[Mark]:

@@ -8,7 +8,7 @@ import pytest
 
 from leakmech.core.errors import FigureError
 from leakmech.studies.mitigation.headline import headline
-from leakmech.studies.mitigation.report import draw_mitigations
+from leakmech.studies.mitigation.report import draw_mitigations, removal_sections
 from leakmech.studies.mitigation.tables import mitigations_table
 
 
@@ -92,3 +92,24 @@ def test_random_draws_without_fluency_are_drawn(tmp_path):
         | dict.fromkeys(("leakage_reduction", "retention", "fluency"), 0.5)
     ]
     assert draw_mitigations(pd.DataFrame(rows), tmp_path)
+
+
+def test_the_page_draws_removal_against_retention_and_says_what_each_is_told_and_whether_it_is_shown(frame):
+    frame.loc[frame["name"] == "told", "leakage_reduction_low"] = -0.1
+    plane, table = removal_sections(frame.loc[frame["split"] == "test"])
+    marks = {mark.name: mark for mark in plane.marks}
+    assert list(marks) == ["edit-1", "told", "oracle", "random"]
+    assert (marks["edit-1"].x, marks["edit-1"].y) == (0.6, 0.9)
+    assert marks["edit-1"].x_interval == pytest.approx((0.5, 0.7))
+    assert marks["edit-1"].text == "told nothing; takes it out"
+    assert marks["told"].text == "told nothing; not shown"
+    assert marks["told"].is_hollow
+    assert not marks["edit-1"].is_hollow
+    assert ("told boundary", marks["oracle"].series) in plane.legend
+    assert table.table.rows[0][:4] == ("edit-1", "nothing", "0.60 [0.50, 0.70]", "takes it out")
+    assert table.is_open
+
+
+def test_a_comparison_in_which_nothing_was_measured_has_the_table_alone(frame):
+    (table,) = removal_sections(frame.loc[frame["split"] == "test"].assign(leakage_reduction=np.nan))
+    assert table.heading == "What each takes out and keeps"

@@ -193,7 +193,9 @@ def _directions(frame: Frame, _: Summary) -> list[Section]:
             bands = [Band("random directions, to their 95th percentile", points)]
         chosen = rows[rows["chosen"].astype(bool)] if "chosen" in rows else rows.iloc[:0]
         marks = [_chosen(row) for row in chosen.to_dict("records")]
-        caption = f"{str(kind).capitalize()} affect: how well directions separate positive from negative on test samples"
+        caption = (
+            f"{str(kind).capitalize()} affect: how well directions separate positive from negative on test samples"
+        )
         caption += ", layer by layer." if not marks else "; 1 is the direction that was chosen on tune samples."
         found.append(Plane(
             "layer (0 = first)", "AUC on test", caption, marks=marks, curves=curves, bands=bands, y_nulls=(0.5, 1.0)

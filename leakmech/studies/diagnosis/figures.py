@@ -18,6 +18,7 @@ from leakmech.reports.figures.tokens import token_projection
 from leakmech.studies.diagnosis.charts import neuron_scores
 from leakmech.studies.diagnosis.tables import headline_rows
 
+
 def draw(run: Path, summary: Mapping[str, Any]) -> None:
     """Draw every figure whose table the run has; names and data lie in ``figures/``."""
     tables = {file.stem: file for file in (run / "tables").glob("*.csv")}
