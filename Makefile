@@ -8,13 +8,20 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What is imported is compiled then; to compile all of it takes a minute.
 INSTALL := $(PIP) install -qq --no-compile
 
-.PHONY: demo test fuzz torture lint format clean
+.PHONY: demo test browser fuzz torture lint format clean
 
 demo: $(STAMP)
 	$(BIN)/leakmech bench configs/quickstart.yaml --out runs/demo
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Pages in headless Chromium; root on Debian gets it, others are told what to install.
+browser: $(DEV)
+	@$(BIN)/python tests/browser/chromium.py || \
+		{ [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }
+	@$(BIN)/python tests/browser/chromium.py
+	$(BIN)/python -m pytest -m browser tests/browser
 
 # Damaged files of every kind for ten minutes; the suite tries a few of each.
 fuzz: $(DEV)

@@ -15,6 +15,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -217,3 +218,10 @@ def _high(descriptor: int) -> int:
     copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
     os.close(descriptor)
     return copy
+
+
+if __name__ == "__main__":  # `make browser`: is there one?
+    try:
+        print(find_browser())
+    except BrowserError as problem:
+        sys.exit(f"make browser: {problem}")
