@@ -222,6 +222,6 @@ def _high(descriptor: int) -> int:
 
 if __name__ == "__main__":  # `make browser`: is there one?
     try:
-        print(find_browser())
+        sys.stdout.write(f"{find_browser()}\n")
     except BrowserError as problem:
         sys.exit(f"make browser: {problem}")
