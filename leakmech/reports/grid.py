@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from leakmech.reports.page import Section
 
-_CELL, _GAP = 20, 1
+_GAP, _HEIGHT = 1, 20
 _LETTER = 7.2  # mean width of a letter of a row's name
 _STEPS = 16
 TOKEN_STEPS = 8
@@ -21,7 +21,10 @@ TOKEN_STEPS = 8
 
 @dataclass(frozen=True)
 class Grid(Section):
-    """Cells by (row, column), each with a value; `marked` ones carry a text. `most` is the value of the full colour."""
+    """Cells by (row, column), each with a value; `marked` ones carry a text.
+
+    `most` is the value of the full colour (0: the largest one), `cell` the width of a cell in the drawing's units.
+    """
 
     kind = "grid"
     values: Mapping[tuple[int, int], float]
@@ -33,6 +36,7 @@ class Grid(Section):
     said: str
     marked: Mapping[tuple[int, int], str]
     most: float = 0.0
+    cell: int = 20
 
     @property
     def limit(self) -> float:
@@ -52,12 +56,12 @@ class Grid(Section):
     @property
     def width(self) -> int:
         """Width of the drawing."""
-        return max(self.left + _CELL * len(self.columns) + 8, 320)
+        return max(self.left + self.cell * len(self.columns) + 8, 320)
 
     @property
     def bottom(self) -> int:
         """Where the cells end."""
-        return self.top + _CELL * len(self.rows)
+        return self.top + _HEIGHT * len(self.rows)
 
     @property
     def description(self) -> str:
@@ -73,22 +77,22 @@ class Grid(Section):
                 continue
             step = min(math.ceil(_STEPS * abs(value) / self.limit), _STEPS)
             hue = "negative" if value < 0 else "positive"
-            x, y = self.left + _CELL * column, self.top + _CELL * row
-            side = _CELL - _GAP
-            found.setdefault((hue, step), []).append(f"M{x} {y}h{side}v{side}h-{side}z")
+            x, y = self.left + self.cell * column, self.top + _HEIGHT * row
+            wide, high = self.cell - _GAP, _HEIGHT - _GAP
+            found.setdefault((hue, step), []).append(f"M{x} {y}h{wide}v{high}h-{wide}z")
         return [(hue, round(step / _STEPS, 3), "".join(path)) for (hue, step), path in sorted(found.items())]
 
     @property
     def row_labels(self) -> list[tuple[float, str]]:
         """Height and name of each row."""
-        return [(self.top + _CELL * (place + 0.5) + 4, name) for place, name in enumerate(self.rows)]
+        return [(self.top + _HEIGHT * (place + 0.5) + 4, name) for place, name in enumerate(self.rows)]
 
     @property
     def column_labels(self) -> list[tuple[float, str]]:
         """Place and name of columns, of as many as there is room for."""
         longest = max(map(len, self.columns), default=1)
-        every = max(1, math.ceil((longest * _LETTER + 8) / _CELL))
-        middles = [(self.left + _CELL * (place + 0.5) - 0.5, name) for place, name in enumerate(self.columns)]
+        every = max(1, math.ceil((longest * _LETTER + 8) / self.cell))
+        middles = [(self.left + self.cell * (place + 0.5) - 0.5, name) for place, name in enumerate(self.columns)]
         return middles[::every]
 
     @property
@@ -96,8 +100,8 @@ class Grid(Section):
         """Place and text of marked cells, and whether their colour is a strong one."""
         return [
             (
-                self.left + _CELL * (column + 0.5) - 0.5,
-                self.top + _CELL * (row + 0.5) + 3.5,
+                self.left + self.cell * (column + 0.5) - 0.5,
+                self.top + _HEIGHT * (row + 0.5) + 3.5,
                 text,
                 abs(self.values[row, column]) > 0.5 * self.limit,
             )

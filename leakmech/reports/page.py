@@ -170,10 +170,12 @@ class Details(Section):
         return cls(list(_flat(values)), heading=heading)
 
 
-def pictures(folder: Path, captions: Mapping[str, str]) -> list[Section]:
-    """The figures of a run under one heading, in the order of `captions`; those of one name in that of their files."""
-    files = [(file, caption) for name, caption in captions.items() for file in sorted(folder.glob(f"{name}*.png"))]
-    return [Picture.of(file, text, heading="" if index else "Figures") for index, (file, text) in enumerate(files)]
+def figures_beside(run: Path) -> list[Section]:
+    """Where the figures for papers lie that show what the charts of the page do; nothing where there are none."""
+    if not any((run / "figures").glob("*.pdf")):
+        return []
+    text = "The same as figures for papers, with the data of each: figures/*.pdf, figures/*.png and figures/*.csv."
+    return [Paragraph(text, "soft small")]
 
 
 def stored_tables(run: Path, headings: Mapping[str, str]) -> list[Section]:

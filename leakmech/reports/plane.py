@@ -20,6 +20,7 @@ _STEPS = (1, 2, 2.5, 5, 10)
 _TICKS = 5
 _NUMBER_PLACES = ((11, 4), (-11, 4), (0, -10), (0, 18), (13, -8), (-13, -8), (13, 16), (-13, 16))
 _NUMBER_SIZE = 13.0
+_MOST_KNOTS = 12
 
 Interval = tuple[float, float]
 
@@ -82,7 +83,8 @@ class Scale:
         held = [value for value in (*values, *nulls) if math.isfinite(value) and (value > 0 or not is_log)] or [1.0]
         low, high = min(held), max(held)
         if is_log:
-            return cls(label, low, max(high, low * 1.0001), *ends, nulls=nulls, is_log=True)
+            low, high = (low, high) if high > low else (low / 2, 2 * high)
+            return cls(label, low, high, *ends, nulls=nulls, is_log=True)
         step = _step((high - low) or abs(high) or 1.0)
         low, high = step * math.floor(low / step + 1e-9), step * math.ceil(high / step - 1e-9)
         return cls(label, low, high if high > low else low + step, *ends, nulls=nulls)
@@ -96,9 +98,14 @@ class Scale:
         return round(self.begin + (self.end - self.begin) * share, 1)
 
     @property
-    def ticks(self) -> list[tuple[float, str, bool]]:
-        """Place and text of each mark of the axis, and whether it is one of the stronger lines."""
-        return [(self.place(value), typeset(f"{value:.6g}"), value in self.nulls) for value in self._values()]
+    def ticks(self) -> list[tuple[float, str]]:
+        """Place and text of each mark of the axis."""
+        return [(self.place(value), typeset(f"{value:.6g}")) for value in self._values()]
+
+    @property
+    def lines(self) -> list[float]:
+        """Places of the stronger lines."""
+        return [self.place(value) for value in self.nulls]
 
     def _values(self) -> list[float]:
         if self.is_log:
@@ -169,18 +176,33 @@ class Plane(Section):
 
     @property
     def dots(self) -> list[tuple[int, str]]:
-        """Path of the marks without a name, by series."""
+        """Path of the marks without a name, by series; hollow ones are :attr:`rings`."""
         across, up = self.across, self.up
         paths: dict[int, list[str]] = {}
         for mark in self.marks:
-            if not mark.name:
+            if not mark.name and not mark.is_hollow:
                 paths.setdefault(mark.series, []).append(f"M{across.place(mark.x):g} {up.place(mark.y):g}h0")
         return [(series, "".join(path)) for series, path in sorted(paths.items())]
 
+    @property
+    def rings(self) -> list[tuple[float, float, int]]:
+        """Place and series of the hollow marks without a name."""
+        rings = [mark for mark in self.marks if mark.is_hollow and not mark.name]
+        return [(self.across.place(mark.x), self.up.place(mark.y), mark.series) for mark in rings]
+
     def line(self, curve: Curve) -> str:
         """The path of a curve."""
+        return f"M{'L'.join(self._points(curve))}" if curve.points else ""
+
+    def knots(self, curve: Curve) -> str:
+        """The path of the points of a curve that has only a few, as one that joins levels or strengths."""
+        if curve.is_soft or len(curve.points) > _MOST_KNOTS:
+            return ""
+        return "".join(f"M{point}h0" for point in self._points(curve))
+
+    def _points(self, curve: Curve) -> list[str]:
         across, up = self.across, self.up
-        return "M" + "L".join(f"{across.place(x):g} {up.place(y):g}" for x, y in curve.points)
+        return [f"{across.place(x):g} {up.place(y):g}" for x, y in curve.points]
 
     def area(self, band: Band) -> str:
         """The path of a band, there along its upper edge and back along its lower one."""

@@ -57,8 +57,8 @@ def people_chart(report: Mapping[str, Any]) -> Forest:
         if own[column] is not None
     ]
     caption = (
-        "Share of pairs, with 95 % intervals, in which most people saw a move with the injection or against it (hollow), "
-        "and in which the estimator says that it leaks."
+        "Share of pairs, with 95 % intervals, in which most people saw a move with the injection or against it "
+        "(hollow), and in which the estimator says that it leaks."
     )
     return Forest(rows, caption, is_centred=False, heading="What people saw")
 

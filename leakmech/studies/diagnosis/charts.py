@@ -18,6 +18,7 @@ from leakmech.reports.cells import estimate, is_number, number, percent, signifi
 from leakmech.reports.chart import Forest, ForestRow
 from leakmech.reports.figures.frames import Frame, head_name, neuron_name, words
 from leakmech.reports.figures.tokens import is_sink, visible_token
+from leakmech.reports.frame_charts import cells
 from leakmech.reports.grid import Grid, Token, Tokens
 from leakmech.reports.page import Section
 from leakmech.reports.plane import Band, Curve, Mark, Plane
@@ -218,12 +219,8 @@ def _chosen(row: Mapping[str, Any]) -> Mark:
 
 def _cosines(frame: Frame, _: Summary) -> list[Section]:
     square = frame.set_index("direction")
-    names = [f"{place} {name}" for place, name in enumerate(square.index, 1)]
-    values = {(row, column): float(value) for (row, column), value in np.ndenumerate(square.to_numpy(dtype=float))}
-    marked = {place: number(value, decimals=1) for place, value in values.items() if place[0] != place[1]}
-    columns = [str(place) for place in range(1, len(names) + 1)]
-    said = f"Cosines between {len(names)} directions"
-    return [Grid(values, names, columns, "direction", "direction", f"{said}; blue positive.", said, marked, most=1.0)]
+    caption = f"Cosines between {len(square)} directions; blue positive."
+    return [cells(square, across="direction", down="direction", caption=caption, most=1.0, decimals=2, numbered=True)]
 
 
 def _tokens(frame: Frame, _: Summary) -> list[Section]:

@@ -12,7 +12,7 @@ from leakmech.core.tables import read_table
 from leakmech.reports.cells import cell, estimate, is_number, number, significant, typeset
 from leakmech.reports.figures.frames import head_name, words
 from leakmech.reports.frame_tables import frame_table
-from leakmech.reports.page import Facts, Headline, Paragraph, Section, Shown, how_it_was_made, write_page
+from leakmech.reports.page import Facts, Headline, Section, Shown, figures_beside, how_it_was_made, write_page
 from leakmech.reports.tables import Table
 from leakmech.studies.diagnosis.charts import charts, is_shown
 from leakmech.studies.diagnosis.figures import draw
@@ -21,7 +21,6 @@ from leakmech.studies.diagnosis.tables import headline_rows, with_test_intervals
 
 Summary = Mapping[str, Any]
 _NAMED = 8  # heads that a sentence names
-_FIGURES = "The same as figures for papers, with the data of each: figures/*.pdf, figures/*.png and figures/*.csv."
 
 _NUMBERS = {
     "attribution_patching_spearman": (
@@ -109,13 +108,12 @@ def sections(run: Path, summary: Summary) -> list[Section]:
     numbers, found = main_numbers(summary), findings(summary, first_heads(run, summary))
     drawn = charts(run, summary)
     chapters = [section for name in _CHAPTERS for section in _chapter(run, name, summary, drawn.get(name, []))]
-    is_drawn = any((run / "figures").glob("*.png"))
     return [
         *([Headline(found[0], " ".join(found[1:]))] if found else []),
         Facts.of(summary),
         *chapters,
         *([Shown(numbers, style="meaning", heading="Main numbers", is_open=not chapters)] if numbers else []),
-        *([Paragraph(_FIGURES, "soft small")] if is_drawn else []),
+        *figures_beside(run),
         *how_it_was_made(run, summary, DiagnoseConfig),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import pandas as pd
 
 from leakmech.core.tables import read_table
 from leakmech.datasets.emotions import EMOTIONS
+from leakmech.reports.cells import number
 from leakmech.reports.figures.directions import cosine_heat_map
 from leakmech.reports.figures.series import count_map, named_points, series_lines
+from leakmech.reports.frame_charts import cells, lines, points
+from leakmech.reports.page import Section
 
 CHANCE = 1 / 7
 CAPTIONS = {
@@ -51,35 +55,114 @@ def draw(run: Path, summary: Mapping[str, Any]) -> None:
             drawing(read_table(file), run / "figures" / name)
 
 
-def _curve(frame: Any, path: Path, about: str) -> None:
+def charts(run: Path) -> list[Section]:
+    """The same for the page, in it."""
+    drawings: dict[str, tuple[str, Callable[[Any], list[Section]]]] = {
+        "curve": ("curve", lambda f: [_curve_chart(f)]),
+        "confusion_prompting": ("confusions", lambda f: [_confusion_chart(f, "prompting")]),
+        "confusion_modulation": ("confusions", lambda f: [_confusion_chart(f, "modulation")]),
+        "layers": ("directions", _layer_charts),
+        "emotion_cosines": ("emotion_cosines", lambda f: [_cosine_chart(f)]),
+        "components": (
+            "emotion_components",
+            lambda f: [points(
+                f, x=("first", "first component"), y=("second", "second component"), name="emotion",
+                caption=CAPTIONS["components"], x_nulls=(0.0,),
+            )],
+        ),
+        "influence": (
+            "influence",
+            lambda f: [lines(
+                f.groupby(["sublayer", "layer"], sort=False)["influence"].mean().reset_index(), x=("layer", "layer"),
+                y=("influence", "influence I"), series="sublayer", caption=CAPTIONS["influence"], levels=(0.0,),
+            )],
+        ),
+        "long_tail": (
+            "long_tail",
+            lambda f: [lines(
+                f.groupby(["kind", "k"], sort=False)["share"].mean().reset_index(), x=("k", "first k units"),
+                y=("share", "share of positive scores"), series="kind", caption=CAPTIONS["long_tail"], is_log=True,
+            )],
+        ),
+    }  # fmt: skip
+    files = {name: run / "tables" / f"{table}.csv" for name, (table, _) in drawings.items()}
+    found = [chart for name, file in files.items() if file.exists() for chart in drawings[name][1](read_table(file))]
+    return [replace(found[0], heading="Figures"), *found[1:]] if found else []
+
+
+def _curve_chart(frame: Any) -> Section:
+    return lines(
+        _from_none(frame), x=("ratio", "perplexity over that without a command"), y=("accuracy", "accuracy"),
+        series="method", order="strength", caption=CAPTIONS["curve"], levels=(CHANCE,), is_log=True,
+    )  # fmt: skip
+
+
+def _confusion_chart(frame: Any, method: str) -> Section:
+    own = _confusions(frame, method).set_index("emotion").astype(float)
+    shares = own.div(own.sum(axis=1), axis=0)
+    caption = f"{CAPTIONS[f'confusion_{method}']} Share of each row."
+    return cells(shares, across="judged", down="meant", caption=caption, most=1.0, decimals=2)
+
+
+def _layer_charts(frame: Any) -> list[Section]:
+    drawn = _by_test(frame)
+    return [
+        lines(
+            own, x=("layer", "layer (0 = first)"), y=("right", f"most like its own emotion's direction: {test}"),
+            series="set", caption=f"Held against: {test}. Chance is {number(1 / len(EMOTIONS))}.",
+            levels=(1 / len(EMOTIONS),),
+        )
+        for test, own in drawn.groupby("test", sort=False)
+    ]  # fmt: skip
+
+
+def _cosine_chart(frame: Any) -> Section:
+    caption = CAPTIONS["emotion_cosines"]
+    square = frame.set_index("direction")
+    return cells(
+        square, across="emotion", down="emotion", caption=caption, most=1.0, decimals=2, numbered=True
+    )  # fmt: skip
+
+
+def _from_none(frame: Any) -> pd.DataFrame:
+    """Points of all methods; the line of each that has a strength starts where nothing is done."""
     drawn = frame.dropna(subset=["ratio", "accuracy"])
     none = drawn[drawn["method"] == "none"]
     steered = [name for name in dict.fromkeys(drawn["method"]) if name not in ("none", "prompting")]
-    # Every line starts where nothing is done.
-    lines = [pd.concat([none.assign(method=name), drawn[drawn["method"] == name]]) for name in steered]
-    whole = pd.concat([*lines, drawn[drawn["method"] == "prompting"]], ignore_index=True)
+    started = [pd.concat([none.assign(method=name), drawn[drawn["method"] == name]]) for name in steered]
+    return pd.concat([*started, drawn[drawn["method"] == "prompting"]], ignore_index=True)
+
+
+def _confusions(frame: Any, method: str) -> Any:
+    own = frame[frame["method"] == method].drop(columns="method")
+    return own.set_index("emotion").loc[list(EMOTIONS)].reset_index()
+
+
+def _by_test(frame: Any) -> Any:
+    names = {"cross_theme": "left-out theme", "cross_wording": "other words for the emotions"}
+    drawn = frame.melt(id_vars=["set", "layer"], value_vars=list(names), var_name="test", value_name="right").dropna()
+    return drawn.assign(test=drawn["test"].map(names))
+
+
+def _curve(frame: Any, path: Path, about: str) -> None:
     series_lines(
-        whole, path, x=("ratio", "perplexity over that of replies without a command"), y=("accuracy", "accuracy"),
+        _from_none(frame), path,
+        x=("ratio", "perplexity over that of replies without a command"), y=("accuracy", "accuracy"),
         series="method", order="strength", level=CHANCE, title="What accuracy costs in fluency",
         subtitle=f"{about}; tune events", logarithmic=True,
     )  # fmt: skip
 
 
 def _confusion(frame: Any, path: Path, method: str, about: str) -> None:
-    own = frame[frame["method"] == method].drop(columns="method")
-    own = own.set_index("emotion").loc[list(EMOTIONS)].reset_index()
     count_map(
-        own, path, rows="emotion", labels=("meant", "judged"), title=f"Emotions meant and judged: {method}",
-        subtitle=about,
+        _confusions(frame, method), path, rows="emotion", labels=("meant", "judged"),
+        title=f"Emotions meant and judged: {method}", subtitle=about,
     )  # fmt: skip
 
 
 def _layers(frame: Any, path: Path, about: str) -> None:
-    names = {"cross_theme": "left-out theme", "cross_wording": "other words for the emotions"}
-    drawn = frame.melt(id_vars=["set", "layer"], value_vars=list(names), var_name="test", value_name="right").dropna()
-    drawn["test"] = drawn["test"].map(names)
     series_lines(
-        drawn, path, x=("layer", "layer"), y=("right", "most like its own emotion's direction"), series="set",
+        _by_test(frame), path, x=("layer", "layer"), y=("right", "most like its own emotion's direction"), series="set",
         panel="test", level=1 / len(EMOTIONS), title="Are directions of commands more than their words?",
         subtitle=about,
     )  # fmt: skip

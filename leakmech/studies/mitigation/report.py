@@ -15,7 +15,16 @@ from leakmech.reports.cells import DASH, is_number
 from leakmech.reports.examples import evenly_spaced, sample_texts
 from leakmech.reports.figures.frames import Frame
 from leakmech.reports.figures.trade_off import trade_off
-from leakmech.reports.page import Facts, Headline, Paragraph, Section, Shown, how_it_was_made, write_page
+from leakmech.reports.page import (
+    Facts,
+    Headline,
+    Paragraph,
+    Section,
+    Shown,
+    figures_beside,
+    how_it_was_made,
+    write_page,
+)
 from leakmech.reports.plane import Mark, Plane
 from leakmech.reports.tables import Table
 from leakmech.studies.benchmark.result import BenchResult
@@ -49,9 +58,6 @@ _NOTHING = "No row has a selectivity: what it is made of could not be measured, 
 _TOLD = ("nothing", "boundary", "layout", "condition", "random")
 """What a mitigation is told, in the order of the colours."""
 _EDGES = (-0.5, 1.6)
-_FIGURES = (
-    "The same as a figure for papers, with its data: figures/pareto.pdf, figures/pareto.png and figures/pareto.csv."
-)
 
 
 def write_report(run: str | Path) -> Path:
@@ -92,7 +98,7 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
             else []
         ),
         *([Shown(focus_table(found), heading="What heads attend to")] if (found := summary.get("focus")) else []),
-        *([Paragraph(_FIGURES, "soft small")] if (run / "figures" / "pareto.png").exists() else []),
+        *figures_beside(run),
         *how_it_was_made(run, summary, MitigateConfig),
     ]
 
