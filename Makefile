@@ -18,8 +18,8 @@ test: $(DEV)
 
 # Pages in headless Chromium; root on Debian gets it, others are told what to install.
 browser: $(DEV)
-	@$(BIN)/python tests/browser/chromium.py || \
-		{ [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }
+	@$(BIN)/python tests/browser/chromium.py >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+		(apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium)
 	@$(BIN)/python tests/browser/chromium.py
 	$(BIN)/python -m pytest -m browser tests/browser
 

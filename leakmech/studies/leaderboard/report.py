@@ -218,10 +218,10 @@ def sections(board: Content, base: Path, *, more: Sequence[Section] = ()) -> lis
         found += [
             Paragraph(_in_words(block, board), heading=heading),
             *forest(block, board, base),
-            Shown(block_table(block, board, base=base)),
+            Shown(block_table(block, board, base=base), is_open=True),
         ]
     if missing is not None:
-        found.append(Shown(missing, heading="Missing", style="meaning"))
+        found.append(Shown(missing, heading="Missing", style="meaning", is_open=True))
     settings = {name: value for name, value in board.items() if name not in ("blocks", "left_out", "given")}
     return [
         *found,
