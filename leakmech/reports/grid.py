@@ -15,6 +15,7 @@ from leakmech.reports.page import Section
 _GAP, _HEIGHT = 1, 20
 _LETTER = 7.2  # mean width of a letter of a row's name
 _STEPS = 16
+_WIDE, _SHORT = 500, 3
 TOKEN_STEPS = 8
 """Steps of a token's colour; the style sheet has a class for each, ``p1`` to ``p8`` and ``n1`` to ``n8``."""
 
@@ -57,6 +58,11 @@ class Grid(Section):
     def width(self) -> int:
         """Width of the drawing."""
         return max(self.left + self.cell * len(self.columns) + 8, 320)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a phone shows it so much smaller that its texts have to be larger, which only short names allow."""
+        return self.width > _WIDE and max(map(len, self.rows), default=0) <= _SHORT
 
     @property
     def bottom(self) -> int:

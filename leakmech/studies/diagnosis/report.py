@@ -181,8 +181,7 @@ def verdict_sentences(summary: Summary, heads: Sequence[str] = ()) -> list[str]:
     first, *others = verdict["rows"]
     said = [_judged(first, verdict, heads, "of the affect shift")]
     if others:
-        rest = "; ".join(_judged(row, verdict, heads, "of it").removesuffix(".") for row in others)
-        said.append(f"{rest}.")
+        said.append(" ".join(_judged(row, verdict, heads, "of it") for row in others))
     said.append(
         f"Measured by interchange on {first['n']} test samples (shift of {first['target']} "
         f"{significant(verdict['shift'])}); {first['random_sets']} random sets with as many components per layer, on "
