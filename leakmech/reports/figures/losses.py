@@ -6,17 +6,34 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from leakmech.reports.figures.canvas import INK, SERIES_COLORS, new_figure, save_figure
+from leakmech.reports.figures.canvas import (
+    INK,
+    SERIES_COLORS,
+    WIDTHS,
+    Width,
+    add_titles,
+    finished,
+    inches,
+    new_figure,
+)
 
 _NOT_LOSSES = ("step", "epoch", "loss", "divergence", "learning_rate", "gradient_norm", "examples", "seconds")
 _SMOOTHED_SHARE = 20  # a moving mean over a twentieth of the steps
 
 
-def loss_figure(log: pd.DataFrame, path: str | Path) -> list[Path]:
+def loss_figure(
+    log: pd.DataFrame,
+    path: str | Path | None = None,
+    *,
+    title: str | None = None,
+    subtitle: str | None = None,
+    width: Width | None = None,
+) -> Figure:
     """Draw the loss and each objective by step, faint, with moving means; dotted where another divergence begins."""
     objectives = [name for name in log.columns if name not in _NOT_LOSSES]
-    figure, axes = new_figure(7.0, 3.6)
+    figure, axes = new_figure(inches(width, WIDTHS["page"]), 3.4)
     window = max(1, len(log) // _SMOOTHED_SHARE)
     drawn = objectives if len(objectives) == 1 else ["loss", *objectives]
     measures: Any = log.get("divergence", pd.Series("", index=log.index))
@@ -33,7 +50,8 @@ def loss_figure(log: pd.DataFrame, path: str | Path) -> list[Path]:
         axes.text(step, axes.get_ylim()[1], f" {_label(divergence)}", fontsize=8, va="top")
     axes.set(xlabel="step", ylabel="loss a step (lines: moving means)")
     axes.legend(frameon=False, fontsize=8)
-    return save_figure(figure, path)
+    add_titles(figure, title or "", subtitle)
+    return finished(figure, path, log)
 
 
 def _label(name: str) -> str:
