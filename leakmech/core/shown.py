@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from html import escape
 from importlib import import_module
 from typing import Any
@@ -13,11 +13,15 @@ _MOST = 160
 
 def one_line(value: Any) -> str:
     """``Name(field=…)`` with what differs from the defaults of a dataclass, arrays as shapes, long texts cut."""
-    told = [(f.name, getattr(value, f.name), f.default) for f in fields(value)]
-    shown = ", ".join(
-        f"{name}={_short(own)}" for name, own, default in told if default is MISSING or own is not default
-    )
+    told = {f.name: getattr(value, f.name) for f in fields(value) if not _is_default(f, getattr(value, f.name))}
+    shown = ", ".join(f"{name}={_short(own)}" for name, own in told.items())
     return cut(f"{type(value).__name__}({shown})")
+
+
+def _is_default(field: Any, own: Any) -> bool:
+    if field.default_factory is not MISSING:
+        return isinstance(own, Mapping) and not own
+    return own is field.default
 
 
 def cut(text: str) -> str:
@@ -34,7 +38,7 @@ def _short(value: Any) -> str:
         return "{" + ", ".join(f"{key!r}: {_short(own)}" for key, own in value.items()) + "}"
     if isinstance(value, tuple):
         return "(" + ", ".join(map(_short, value)) + ("," if len(value) == 1 else "") + ")"
-    return repr(value)
+    return str(value) if is_dataclass(value) and "__str__" in vars(type(value)) else repr(value)
 
 
 def table_html(

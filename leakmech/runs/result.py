@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -131,6 +132,11 @@ class Result(Readable):
     def headline(self) -> str:
         """What was found, in words, with intervals; empty where a kind of run has no such sentence."""
         return ""
+
+    def _repr_html_(self) -> str:
+        """The headline and the main tables, for notebooks."""
+        told = f"<p><b>{escape(self.headline)}</b></p>\n" if self.headline else ""
+        return told + super()._repr_html_()
 
     def to_frame(self) -> pd.DataFrame:
         """The main numbers as a data frame."""

@@ -128,8 +128,8 @@ class DirectionTable:
     @property
     def headline(self) -> str:
         """Which direction was chosen, and what it does on test samples."""
-        best, (low, high) = self.chosen, self.intervals["test_auc"]
-        found = f"AUC {best.test.auc:.2f} [{low:.2f}, {high:.2f}], d_z {best.test.d_z:.2f}"
+        best, ends = self.chosen, self.intervals["test_auc"]
+        found = f"AUC {best.test.auc:.2f} [{ends.low:.2f}, {ends.high:.2f}], d_z {best.test.d_z:.2f}"
         return f"{self.kind} at {self.position}: layer {best.layer} by {best.method}, on test {found}"
 
     def __repr__(self) -> str:

@@ -121,7 +121,12 @@ def faithfulness_curves(
         first.set_ylabel("faithfulness (1 = whole model)")
     handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=2 if whole >= 6 else 1, fontsize=8, frameon=False
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=2 if whole >= 6 else 1,
+        fontsize=8,
+        frameon=False,
     )
     add_titles(figure, _faithfulness_title(drawn, rankings) if title is None else title, subtitle)
     return finished(figure, path, drawn)
