@@ -62,8 +62,10 @@ def forest_plot(
     for position, (row, text) in enumerate(zip(rows, told, strict=True)):
         _draw_number(axes, row, row[value], position)
         # In a narrow figure the numbers stand over the marks, else at the right edge.
-        at, style = ((0, position - 0.22), {"va": "bottom"}) if whole < NARROW else ((1.02, position), {"va": "center"})
-        axes.annotate(text, at, xycoords=("axes fraction", "data"), fontsize=8, annotation_clip=False, **style)
+        at, va, ha = (
+            ((1, position - 0.2), "bottom", "right") if whole < NARROW else ((1.02, position), "center", "left")
+        )
+        axes.annotate(text, at, xycoords=("axes fraction", "data"), fontsize=8, annotation_clip=False, va=va, ha=ha)
     axes.set_yticks(range(len(rows)), names, fontsize=8, parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.7)
     axes.margins(x=0.08)
