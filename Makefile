@@ -8,13 +8,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What is imported is compiled then; to compile all of it takes a minute.
 INSTALL := $(PIP) install -qq --no-compile
 
-.PHONY: demo test browser fuzz torture lint format clean
+.PHONY: demo test slow browser fuzz torture lint format clean
 
 demo: $(STAMP)
 	$(BIN)/leakmech bench configs/quickstart.yaml --out runs/demo
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# What takes minutes: the notebook, other harnesses, the longest tests on the embedded model. `make test` leaves them out.
+slow: $(DEV)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 # Pages in headless Chromium; root on Debian gets it, others are told what to install.
 browser: $(DEV)

@@ -34,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leakmech.core.errors import ConfigError, nearest
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Progress, Shown, no_progress, shown_progress
 from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mechanism.attribution.paired_run import PairedRun, Side
 from leakmech.mechanism.attribution.pairs import (
@@ -85,7 +85,7 @@ def attribute(
     prompting: Prompting = Prompting(),
     batch_size: int | str = "auto",
     seed: int = 0,
-    progress: Progress = no_progress,
+    progress: Shown = None,
 ) -> Attribution:
     """Measure how much of the affect shift every head, neuron and sublayer carries.
 
@@ -134,6 +134,7 @@ def attribute(
     ActivationError
         Memory does not suffice for one pair, or the target does not differ between the conditions.
     """
+    progress = shown_progress(progress)
     _check_method(method, steps)
     samples, renderer = load_dataset(dataset), Renderer(model.tokenizer, prompting)
     wanted = parse_target(target, model)

@@ -6,16 +6,33 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from leakmech.reports.figures.canvas import INK, SERIES_COLORS, new_figure, save_figure
+from leakmech.reports.figures.canvas import (
+    INK,
+    SERIES_COLORS,
+    WIDTHS,
+    Width,
+    add_titles,
+    finished,
+    inches,
+    new_figure,
+)
 
 _NOT_LOSSES = ("step", "epoch", "loss", "divergence", "learning_rate", "gradient_norm", "examples", "seconds")
 _SMOOTHED_SHARE = 20  # a moving mean over a twentieth of the steps
 
 
-def loss_figure(log: pd.DataFrame, path: str | Path) -> list[Path]:
+def loss_figure(
+    log: pd.DataFrame,
+    path: str | Path | None = None,
+    *,
+    title: str | None = None,
+    subtitle: str | None = None,
+    width: Width | None = None,
+) -> Figure:
     """Draw the loss and each objective by step, faint, with moving means; dotted where another divergence begins."""
-    figure, axes = new_figure(7.0, 3.6)
+    figure, axes = new_figure(inches(width, WIDTHS["page"]), 3.4)
     window, drawn = _window(log), losses(log)
     measures: Any = log.get("divergence", pd.Series("", index=log.index))
     phases = [phase for _, phase in log.groupby(measures.ne(measures.shift()).cumsum())]
@@ -31,7 +48,8 @@ def loss_figure(log: pd.DataFrame, path: str | Path) -> list[Path]:
         axes.text(step, axes.get_ylim()[1], f" {_label(divergence)}", fontsize=8, va="top")
     axes.set(xlabel="step", ylabel="loss a step (lines: moving means)")
     axes.legend(frameon=False, fontsize=8)
-    return save_figure(figure, path)
+    add_titles(figure, title or "", subtitle)
+    return finished(figure, path, log)
 
 
 def losses(log: pd.DataFrame) -> dict[str, str]:

@@ -7,9 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from leakmech.core.store import read_json
 from leakmech.reports.cells import DASH, p_value, signed, typeset, with_interval
 from leakmech.reports.chart import Forest, ForestRow
+from leakmech.reports.figures.canvas import Width
 from leakmech.reports.figures.forest import forest_plot
 from leakmech.reports.page import Details, Headline, Paragraph, Section, Shown, write_page
 from leakmech.reports.statistic_names import LABELS, shown_as
@@ -104,7 +107,9 @@ def by_estimator_table(comparison: Content) -> Table | None:
     return Table("The same differences under each expression estimator", header, rows, notes)
 
 
-def draw_comparison(comparison: Content, path: Path) -> list[Path]:
+def draw_comparison(
+    comparison: Content, path: str | Path | None = None, *, title: str | None = None, width: Width | None = None
+) -> Figure:
     """The forest plot of the differences in the statistic that the comparison is about."""
     about = _about(comparison)
     rows = [d for d in comparison["differences"] if d["statistic"] == about]
@@ -116,6 +121,8 @@ def draw_comparison(comparison: Content, path: Path) -> list[Path]:
         path,
         quantity=f"difference in {about} ({against}), 95 % interval",
         margin=comparison["margin"],
+        title=title or "",
+        width=width,
     )
 
 

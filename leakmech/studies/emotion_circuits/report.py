@@ -23,7 +23,8 @@ from leakmech.reports.page import (
     write_page,
 )
 from leakmech.reports.tables import Table
-from leakmech.studies.emotion_circuits.figures import charts, draw
+from leakmech.studies.emotion_circuits.charts import charts
+from leakmech.studies.emotion_circuits.figures import draw
 from leakmech.studies.emotion_circuits.judging import OVERALL
 from leakmech.studies.emotion_circuits.settings import EmotionCircuitsConfig
 from leakmech.studies.emotion_circuits.tables import (

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from leakmech.core.store import read_json, slug
 from leakmech.datasets.samples import POLARITIES
 from leakmech.reports.cells import DASH, is_number
 from leakmech.reports.examples import evenly_spaced, sample_texts
+from leakmech.reports.figures.canvas import Width
 from leakmech.reports.figures.frames import Frame
 from leakmech.reports.figures.trade_off import trade_off
 from leakmech.reports.page import (
@@ -64,7 +66,9 @@ def write_report(run: str | Path) -> Path:
     """Draw the figure and write ``report.html`` into the directory of a comparison of mitigations; return its path."""
     run = Path(run)
     summary = read_json(run / "summary.json")
-    draw_mitigations(read_rows(run), run / "figures")
+    rows = read_rows(run)
+    if has_trade_off(rows):
+        draw_mitigations(rows, run / "figures" / "pareto")
     about = f"{summary['model']} on {summary['dataset']}"
     return write_page(run, f"What takes leakage out, and what that costs: {about}", sections(run, summary))
 
@@ -163,28 +167,36 @@ def measured_once(frozen: Mapping[str, Any]) -> str:
     return f"Measured on {sets}, from {frozen['date'][:10]} on: after the choice, once, and for no other choice here."
 
 
-def draw_mitigations(frame: pd.DataFrame, folder: str | Path) -> list[Path]:
-    """Draw retention against leakage reduction as ``pareto.png``, ``.pdf`` and ``.csv``.
+def has_trade_off(frame: pd.DataFrame) -> bool:
+    """Whether any mitigation has both leakage to take out and relevant affect to keep."""
+    return not _both(frame).empty
+
+
+def _both(frame: pd.DataFrame) -> Frame:
+    return frame.loc[frame["leakage_reduction"].notna() & frame["retention"].notna() & (frame["kind"] != "base")]
+
+
+def draw_mitigations(
+    frame: pd.DataFrame, path: str | Path | None = None, *, title: str | None = None, width: Width | None = None
+) -> Figure:
+    """Draw retention against leakage reduction.
 
     Whatever is told the boundary or the condition is drawn as an oracle, and no other is held against it.
-
-    No file is drawn if no mitigation has both: the base model did not leak, or had no relevant affect to keep.
     """
-    kept = frame.loc[frame["leakage_reduction"].notna() & frame["retention"].notna() & (frame["kind"] != "base")]
-    kept = kept.assign(kind=kept["kind"].where(~kept["told"].isin(["boundary", "condition"]), "oracle"))
-    if kept.empty:  # if the base model does not leak, there is nothing to take out
-        return []
+    kept = _both(frame)
     return trade_off(
-        kept,
-        Path(folder) / "pareto.png",
+        kept.assign(kind=kept["kind"].where(~kept["told"].isin(["boundary", "condition"]), "oracle")),
+        path,
         x=("leakage_reduction", "leakage reduction (1: none is left)"),
         y=("retention", "retention of relevant affect (1: as before)"),
         kinds=("intervention", "adapter", "instruction", "rewrite", "decoding", "oracle", "baseline"),
         bounds=("oracle", "baseline"),
         goal=0.8,
         beside=("fluency",),
-        title="What takes out the leakage, and what it leaves of the feeling",
-        subtitle="filled: test samples with 95 % intervals; open: strengths on tune samples; shaded: both at least 0.8",
+        title="What takes out the leakage, and what it leaves of the feeling" if title is None else title,
+        subtitle="marks: test samples, 95 % intervals; hollow: knows the injection, or random; grey lines: strengths "
+        "on tune samples; shaded: both at least 0.8",
+        width=width,
     )
 
 

@@ -22,7 +22,8 @@ from leakmech.reports.page import (
     write_page,
 )
 from leakmech.reports.tables import Table
-from leakmech.studies.persona_leakage.figures import charts, draw
+from leakmech.studies.persona_leakage.charts import charts
+from leakmech.studies.persona_leakage.figures import draw
 from leakmech.studies.persona_leakage.settings import PersonaLeakageConfig
 from leakmech.studies.persona_leakage.tables import (
     bridge_tables,

@@ -17,7 +17,7 @@ from leakmech.core.store import write_jsonl
 from leakmech.runs.ray_executor import Cluster
 from leakmech.studies.sweep.run import sweep
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 N_CELLS = 12
 
 
