@@ -198,7 +198,7 @@ def _judged(row: Summary, verdict: Summary, heads: Sequence[str], of: str) -> st
     name = f"The {whole}" + (f" ({', '.join(named)})" if named else "")
     if row["size"] == 1:
         name = name.replace("first 1 of", "first of")
-    share = estimate(row | {"share_ci": (row["low"], row["high"])}, "share")
+    share = estimate({**row, "share_ci": (row["low"], row["high"])}, "share")
     against = f"mean {number(row['random_mean'])}, at most {number(row['random_max'])}, p {number(row['p'])}"
     verb = "account for" if row["universe"] != "direction" else "accounts for"
     if is_shown(row):
