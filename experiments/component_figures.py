@@ -2,9 +2,9 @@
 
     python experiments/component_figures.py --out figures
 
-A direction is fitted on some samples of HEXL (plain form), chosen on others and tested on a third part; neurons are
-attributed on it, and heads and MLPs are split by where they read, on the samples that were fitted on. It is a picture of
-what these figures show; `leakmech diagnose` has the baselines that a claim needs.
+A direction is fitted on some samples of HEXL (plain form), chosen on others and tested on a third part. Neurons are
+attributed on it, and heads and MLPs are split by where they read, on samples of the first two parts. It is a picture
+of what these figures show; ``leakmech diagnose`` has the baselines that a claim needs.
 """
 
 from __future__ import annotations
