@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, Self
 import pandas as pd
 
 from leakmech.core.errors import LeakmechWarning, RunDirectoryError, UsageError, nearest
+from leakmech.core.shown import cut
 from leakmech.core.store import read_json
 from leakmech.core.tables import read_table
 from leakmech.runs.directory import RunDirectory, RunRecord
@@ -126,6 +127,8 @@ class Result(Readable):
     def __repr__(self) -> str:
         known = [str(self.summary[name]) for name in ("model", "dataset") if name in self.summary]
         about = f", {' on '.join(known)}" if known else ""
+        if compared := self.summary.get("runs"):
+            about = f", {len(compared)} runs: {cut(', '.join(map(str, compared)))}"
         return f"{type(self).__name__}({str(self.path)!r}{about})"
 
     @property

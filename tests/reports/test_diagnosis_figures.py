@@ -368,6 +368,13 @@ def test_components_are_named_by_kind_and_the_strongest_of_both_axes_are_said(dr
     assert [text.get_text() for text in legend.get_texts()] == ["attention head (12)", "MLP (2)"]
 
 
+def test_heads_of_the_table_of_a_diagnosis_are_numbers_and_are_named_as_heads(drawn):
+    frame = transport().assign(component=lambda rows: rows["component"].str.removeprefix("H"))
+    figure = drawn("transport_scatter", frame, top=1)
+    assert figure.get_label() == "Strongest in transport: L2H3; strongest in expression: L0.mlp"
+    assert "attention head (12)" in texts_of(figure)
+
+
 def test_an_axis_on_which_one_component_is_far_from_the_rest_is_logarithmic_beyond_them_and_says_so(drawn):
     axes = drawn("transport_scatter", transport().assign(expression=lambda rows: rows["expression"] / 10)).axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear")

@@ -134,10 +134,9 @@ def attribute(
     ActivationError
         Memory does not suffice for one pair, or the target does not differ between the conditions.
     """
-    progress = shown_progress(progress)
     _check_method(method, steps)
     samples, renderer = load_dataset(dataset), Renderer(model.tokenizer, prompting)
-    wanted = parse_target(target, model)
+    wanted, progress = parse_target(target, model), shown_progress(progress)
     if endings is None:
         endings = scored_endings(
             wanted, continuations, model=model, samples=samples, renderer=renderer, seed=seed, progress=progress

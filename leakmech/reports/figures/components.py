@@ -188,7 +188,7 @@ def transport_scatter(
     """Draw components that bring affect from the injection against those that write it out, the `top` of each named.
 
     An axis on which a few lie far from the rest is linear up to where nine in ten are, and logarithmic beyond.
-    A component is ``H3``, ``attn``, ``mlp``, ``N873`` or a whole name such as ``L12H3``.
+    A component is ``3`` or ``H3``, ``attn``, ``mlp``, ``N873`` or a whole name such as ``L12H3``.
     """
     drawn = checked(
         frame, "transport_scatter", whole=("layer",), texts=("component",), numbers=("transport", "expression")
@@ -262,6 +262,8 @@ def _draw_kinds(axes: Axes, drawn: Frame, kinds: list[str], named: set[int]) -> 
 def _component_name(layer: int, component: str) -> str:
     if re.match(r"L\d", component):
         return component
+    if component.isdecimal():
+        return head_name(layer, int(component))
     return f"L{layer}{component}" if re.fullmatch(r"[HN]\d+", component) else f"L{layer}.{component}"
 
 

@@ -99,7 +99,6 @@ def build_aexl(
     InterruptedRunError
         Ctrl-C or SIGTERM; what was scored is kept and the same call goes on from there.
     """
-    progress = shown_progress(progress)
     name = estimator if isinstance(estimator, str) else estimator.name
     chosen = AexlSettings.parse(settings | {"estimator": name})
     path = file_of_test_split(Path(out))
@@ -116,7 +115,7 @@ def build_aexl(
     )
     cache = ScoreCache(load_estimator(estimator) if isinstance(estimator, str) else estimator)
     with interruptible(path, lambda: "scores so far are saved", "the same call"):
-        found = Scan(corpus, chosen, cache).run(progress)
+        found = Scan(corpus, chosen, cache).run(shown_progress(progress))
         drawn, stems = choose(found, chosen, cache)
         encoder = load_encoder(chosen.encoder) if chosen.max_similarity < 1 else None
         combining = Combining(

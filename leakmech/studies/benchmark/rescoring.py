@@ -77,7 +77,6 @@ def score(
     InterruptedRunError
         Ctrl-C or SIGTERM; the same call starts again.
     """
-    progress = shown_progress(progress)
     started = time.perf_counter()
     source, columns = _origin(source, columns, out)
     scored = BenchResult.load(source) if source.is_dir() else None
@@ -113,7 +112,7 @@ def score(
                 instruction_text=instruction_text,
                 generations=given.generations,
                 n_rows=n_rows,
-                progress=progress,
+                progress=shown_progress(progress),
                 log_p_control=None if scored is None else _log_p_control(scored, config),
             )
             if scored is not None and copy_tilt(scored.files, run.files, measurement.estimators):

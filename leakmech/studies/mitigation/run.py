@@ -105,8 +105,7 @@ def mitigate(
     Raises
     ------
     UsageError
-        A name, file, key or value is wrong, or the diagnosis is of another model or prompt form or has no ``tune``
-        split.
+        A name, file, key or value is wrong, or the diagnosis is of another model or form or has no ``tune`` split.
     InterruptedRunError
         Ctrl-C or SIGTERM; finished cells are in `out` and the same call continues it.
     """
