@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What is imported is compiled then; to compile all of it takes a minute.
 INSTALL := $(PIP) install -qq --no-compile
 
-.PHONY: demo test slow fuzz torture lint format clean
+.PHONY: demo test slow browser fuzz torture lint format clean
 
 demo: $(STAMP)
 	$(BIN)/leakmech bench configs/quickstart.yaml --out runs/demo
@@ -19,6 +19,13 @@ test: $(DEV)
 # What takes minutes: the notebook, other harnesses, the longest tests on the embedded model. `make test` leaves them out.
 slow: $(DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
+
+# Pages in headless Chromium; root on Debian gets it, others are told what to install.
+browser: $(DEV)
+	@$(BIN)/python tests/browser/chromium.py >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+		(apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium)
+	@$(BIN)/python tests/browser/chromium.py
+	$(BIN)/python -m pytest -m browser tests/browser
 
 # Damaged files of every kind for ten minutes; the suite tries a few of each.
 fuzz: $(DEV)

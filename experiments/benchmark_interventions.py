@@ -109,7 +109,7 @@ class Bench:
     def speeds(self) -> Iterator[tuple[str, Speed | None]]:
         """All comparisons by name, one after the other; None where an alternative is not there."""
         yield "copy_over_base", self.over_base(copy.deepcopy(self.loaded.model), hooked=False)
-        yield "folded_over_base", self.over_base(fold(self.loaded, self.everywhere), hooked=False)
+        yield "folded_over_base", self.over_base(fold(self.loaded.model, self.everywhere), hooked=False)
         yield "hooked_over_base", self.over_base(self.loaded.model, hooked=True)
         alternatives = {"transformer_lens": self.transformer_lens, "steering_vectors": self.steering_vectors}
         for name in self.arguments.alternatives:

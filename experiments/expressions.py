@@ -22,15 +22,25 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from paper import model_name, run_script
+from paper import look_options, model_name, run_script
 from scipy import stats
 
 import leakmech
 from leakmech.core.errors import RunDirectoryError
-from leakmech.core.store import write_text
 from leakmech.datasets.samples import POLARITIES
 from leakmech.reports.examples import sample_texts
-from leakmech.reports.figures.canvas import INK, SERIES_COLORS, SOFT, new_figure, save_figure
+from leakmech.reports.figures.canvas import (
+    INK,
+    NARROW,
+    SERIES_COLORS,
+    SOFT,
+    WIDTHS,
+    Width,
+    add_titles,
+    finished,
+    inches,
+    new_figure,
+)
 from leakmech.scoring.leakage import condition_leakage
 from leakmech.scoring.records import leakage_scores
 
@@ -85,7 +95,7 @@ def expression_leakage(runs: Sequence[Path]) -> Expressions:
         ratios = [condition_leakage(own, polarity, pairing="all") for polarity in POLARITIES]
         columns.append(np.concatenate([np.where(r.denominator > 0, r.numerator, np.nan) for r in ratios]))
     return Expressions(
-        models=tuple(model_name(result.summary["model"]) for result in results),
+        models=_told_apart([model_name(result.summary["model"]) for result in results], runs),
         polarities=tuple(polarity for polarity in POLARITIES for _ in samples),
         samples=tuple(samples) * len(POLARITIES),
         injections=tuple(texts[sample].injections[polarity] for polarity in POLARITIES for sample in samples),
@@ -94,7 +104,20 @@ def expression_leakage(runs: Sequence[Path]) -> Expressions:
     )
 
 
-def draw(found: Expressions, *, number: int) -> Figure:
+def _told_apart(models: Sequence[str], runs: Sequence[Path]) -> tuple[str, ...]:
+    """Names of models; of one that was run several times, with the folder of the run, and with its place if need be."""
+    names = [f"{name} ({run.name})" if models.count(name) > 1 else name for name, run in zip(models, runs, strict=True)]
+    return tuple(f"{name} {place}" if names.count(name) > 1 else name for place, name in enumerate(names, start=1))
+
+
+def draw(
+    found: Expressions,
+    path: Path | None = None,
+    *,
+    number: int,
+    title: str | None = None,
+    width: Width | None = None,
+) -> Figure:
     """The strongest and weakest expressions of each polarity, one mark a run."""
     lines: list[int | str] = []
     for polarity in ("negative", "positive"):
@@ -102,7 +125,9 @@ def draw(found: Expressions, *, number: int) -> Figure:
         lines += order if len(order) <= 2 * number else [*order[:number], "…", *order[-number:]]
         lines.append("rule")
     lines.pop()
-    figure, axes = new_figure(9.5, 1.4 + 0.24 * len(lines))
+    whole = inches(width, WIDTHS["page"])
+    figure, axes = new_figure(whole, 1.2 + 0.17 * len(lines))
+    letters, size = (58, 7.5) if whole >= NARROW else (26, 6.5)
     axes.axvline(0.5, color=INK, linewidth=0.8, linestyle="--")
     labels = {}
     for y, line in enumerate(lines):
@@ -111,25 +136,24 @@ def draw(found: Expressions, *, number: int) -> Figure:
         elif isinstance(line, str):
             axes.text(0.5, y, line, ha="center", va="center", color=SOFT, backgroundcolor="white")
         else:
-            labels[y] = f"{found.polarities[line][:3]}  {_short(found.injections[line])}"
+            labels[y] = f"{found.polarities[line][:3]}  {_short(found.injections[line], letters)}"
             _draw_expression(axes, found.leakage[line], y)
-    axes.set_yticks(list(labels), list(labels.values()), fontsize=8)
+    axes.set_yticks(list(labels), list(labels.values()), fontsize=size, parse_math=False)
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("leakage of the expression (share of pairs, 0.5 = as the control)", fontsize=9)
+    axes.set_xlabel("leakage\n(0.5: as the control)", fontsize=9)
     for i, model in enumerate(found.models):
         axes.plot([], [], **_mark(i), label=model)
-    agreement = found.agreement()
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=min(4, len(found.models)),
+    figure.legend(
+        loc="outside lower center",
+        ncols=min(2, len(found.models)) if whole >= NARROW else 1,
         frameon=False,
-        fontsize=8,
-        title=None if agreement is None else f"mean Spearman between runs {agreement:+.2f}",
-        title_fontsize=8,
+        fontsize=7.5,
     )
-    return figure
+    agreement = found.agreement()
+    told = "" if agreement is None else f"Mean Spearman correlation between runs {agreement:+.2f}."
+    add_titles(figure, "Expressions that leak most and least" if title is None else title, told)
+    return finished(figure, path, found.to_frame())
 
 
 def _draw_expression(axes: Any, values: Float[np.ndarray, " runs"], y: int) -> None:
@@ -148,7 +172,7 @@ def _mark(run: int) -> dict[str, Any]:
     }
 
 
-def _short(text: str, length: int = 58) -> str:
+def _short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rsplit(" ", 1)[0] + " …"
 
 
@@ -156,11 +180,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="finished run directories over one data set")
     parser.add_argument("--number", type=int, default=12, help="strongest and weakest expressions of each polarity")
-    parser.add_argument("--out", type=Path, default=Path("figures/expressions"), help="where to write, without suffix")
+    look_options(parser, "figures/expressions")
     arguments = parser.parse_args()
     found = expression_leakage(arguments.runs)
-    write_text(arguments.out.with_suffix(".csv"), found.to_frame().to_csv(index=False))
-    files = save_figure(draw(found, number=arguments.number), arguments.out)
+    draw(found, arguments.out, number=arguments.number, title=arguments.title, width=arguments.width)
     for polarity in POLARITIES:
         order = found.ranking(polarity)
         for name, i in (("strongest", order[0]), ("weakest", order[-1])):
@@ -168,7 +191,7 @@ def main() -> None:
     agreement = found.agreement()
     if agreement is not None:
         print(f"mean Spearman correlation between runs: {agreement:+.2f}")
-    print(f"figure: {', '.join(map(str, files))}")
+    print(f"figure: {arguments.out.with_suffix('.png')}")
 
 
 if __name__ == "__main__":

@@ -16,14 +16,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from paper import run_script
+from paper import look_options, run_script
 
 import leakmech
 from leakmech.core.errors import ModelError
-from leakmech.core.store import write_text
 from leakmech.datasets.samples import Condition
 from leakmech.models.load import load_tokenizer
-from leakmech.reports.figures.canvas import CONDITION_COLORS, INK, SOFT, add_titles, new_figure, save_figure
+from leakmech.reports.figures.canvas import (
+    CONDITION_COLORS,
+    INK,
+    NARROW,
+    SOFT,
+    WIDTHS,
+    Width,
+    add_titles,
+    finished,
+    inches,
+    new_figure,
+    wrapped,
+)
 from leakmech.runs.settings import DEFAULT_MODEL
 
 PAPER_TOKENIZER, SUBSTITUTE = "gpt2", DEFAULT_MODEL
@@ -63,9 +74,18 @@ def paper_mean(dataset: str, condition: str) -> float | None:
     return printed.get(condition)
 
 
-def draw(lengths: Lengths, *, tokenizer: str) -> Figure:
+def draw(
+    lengths: Lengths,
+    path: Path | None = None,
+    *,
+    tokenizer: str,
+    title: str | None = None,
+    width: Width | None = None,
+) -> Figure:
     """One point a sentence, box of the quartiles, our mean in numbers, and the paper's mean."""
-    figure, axes = new_figure(7.4, 0.9 + 0.5 * len(lengths))
+    whole = inches(width, WIDTHS["page"])
+    narrow = whole < NARROW
+    figure, axes = new_figure(whole, 0.8 + (0.55 if narrow else 0.45) * len(lengths))
     generator = np.random.default_rng(0)
     for position, ((dataset, condition), counts) in enumerate(lengths.items()):
         own, color = np.array(counts, dtype=float), CONDITION_COLORS[condition]
@@ -80,48 +100,46 @@ def draw(lengths: Lengths, *, tokenizer: str) -> Figure:
         printed = "" if theirs is None else f", paper {theirs:.2f}"
         axes.annotate(
             f"mean {own.mean():.2f}{printed}",
-            (1.01, position),
+            (1, position + 0.3) if narrow else (1.01, position),  # in a column above the points, else beside them
             xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8,
+            va="top" if narrow else "center",
+            ha="right" if narrow else "left",
+            fontsize=7 if narrow else 8,
             color=SOFT,
             annotation_clip=False,
         )
     axes.set_yticks(range(len(lengths)), [", ".join(names) for names in lengths], fontsize=8)
     axes.set_ylim(len(lengths) - 0.4, -0.7)
     axes.set_xlim(left=0)
-    axes.set_xlabel(f"tokens of the injected sentence ({tokenizer.removeprefix('embedded:')} tokenizer)", fontsize=8)
+    counted = f"tokens of the injected sentence ({tokenizer.removeprefix('embedded:')} tokenizer)"
+    axes.set_xlabel("\n".join(wrapped(counted, whole - 1.2, size=8)), fontsize=8)
     substitute = (
         "" if tokenizer == PAPER_TOKENIZER else " The paper counts with GPT-2's tokenizer, which is not at hand."
     )
     add_titles(
         figure,
-        "Lengths of injected sentences by class",
+        "Lengths of injected sentences by class" if title is None else title,
         f"Circle: our mean; bar: quartiles; triangle: mean of the paper's own data set of that name.{substitute}",
     )
-    return figure
+    rows = [(*names, count) for names, counts in lengths.items() for count in counts]
+    return finished(figure, path, pd.DataFrame(rows, columns=["dataset", "condition", "tokens"]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=["hexl"], help="built-in names or files")
     parser.add_argument("--tokenizer", default=SUBSTITUTE, help="used where GPT-2's cannot be had")
-    parser.add_argument("--out", type=Path, default=Path("figures/figure1"), help="where to write, without suffix")
+    look_options(parser, "figures/figure1")
     arguments = parser.parse_args()
     name, tokenizer = load_counter(arguments.tokenizer)
     lengths = injection_lengths(arguments.datasets, tokenizer)
-    frame = pd.DataFrame(
-        [(*names, count) for names, counts in lengths.items() for count in counts],
-        columns=["dataset", "condition", "tokens"],
-    )
-    write_text(arguments.out.with_suffix(".csv"), frame.to_csv(index=False))
-    files = save_figure(draw(lengths, tokenizer=name), arguments.out)
+    draw(lengths, arguments.out, tokenizer=name, title=arguments.title, width=arguments.width)
     for names, counts in lengths.items():
         theirs = paper_mean(*names)
         printed = "" if theirs is None else f" (paper: {theirs:.2f})"
         print(f"{', '.join(names)}: mean {np.mean(counts):.2f}{printed}, {min(counts)} to {max(counts)}")
     print(f"tokens of: {name}")
-    print(f"figure: {', '.join(map(str, files))}")
+    print(f"figure: {arguments.out.with_suffix('.png')}")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from paper import model_name, run_script
 from scipy import stats
 
 import leakmech
-from leakmech.reports.figures.canvas import CONDITION_COLORS, INK, RULE, SOFT, add_titles, new_panels, save_figure
+from leakmech.reports.figures.canvas import (
+    CONDITION_COLORS,
+    INK,
+    RULE,
+    SOFT,
+    WIDTHS,
+    add_titles,
+    finished,
+    new_panels,
+)
 
 _ORDER = ("negative", "neutral", "positive")
 _ROWS = (
@@ -39,9 +49,9 @@ def shifts(scores: pd.DataFrame) -> pd.DataFrame:
     return wide[list(_ORDER)].sub(wide["control"], axis=0)
 
 
-def draw(result: Any, out: Path) -> list[Path]:
-    """Draw and save the picture."""
-    figure, [[left, right]] = new_panels(6.75, 2.5, columns=2, tick_size=8, width_ratios=(1, 1.05))
+def draw(result: Any, out: Path | None = None, *, title: str | None = None) -> Figure:
+    """Draw the picture, and save it with `out`."""
+    figure, [[left, right]] = new_panels(WIDTHS["page"], 2.5, columns=2, tick_size=8, width_ratios=(1, 1.05))
     rng = np.random.default_rng(0)
     moved = shifts(result.scores)
     for place, condition in enumerate(_ORDER):
@@ -65,10 +75,10 @@ def draw(result: Any, out: Path) -> list[Path]:
     right.set_xlabel("leakage (all pairs; 0.5: none)")
     add_titles(
         figure,
-        "A charged sentence that does not matter shifts the sentiment of answers",
+        "A charged sentence that does not matter shifts the sentiment of answers" if title is None else title,
         f"{model_name(result.summary['model'])}; {len(moved)} stems; each dot a stem; bars: 95 % intervals",
     )
-    return save_figure(figure, out)
+    return finished(figure, out, moved.reset_index())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,8 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, default=Path("figures/front"))
     options = parser.parse_args(arguments)
-    for file in draw(leakmech.load_result(options.run), options.out):
-        print(file)
+    draw(leakmech.load_result(options.run), options.out)
+    print(options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ of a difference joins both (MOVER, Zou & Donner 2008): its lower end lies sqrt((
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 import sys
@@ -211,6 +212,19 @@ def write_table(rows: Sequence[Row], tables: Sequence[Table], out: Path) -> str:
     write_text(out.with_suffix(".csv"), pd.DataFrame(list(rows)).to_csv(index=False))
     write_text(out.with_suffix(".md"), text)
     return text
+
+
+def look_options(parser: argparse.ArgumentParser, out: str) -> None:
+    """Add where a figure goes and how it looks: ``--out``, ``--width``, ``--no-title``."""
+    parser.add_argument("--out", type=Path, default=Path(out), help="where to write PNG, PDF and CSV, without suffix")
+    parser.add_argument("--width", type=_width, help="column (3.25 inches), page (6.75) or inches")
+    parser.add_argument(
+        "--no-title", dest="title", action="store_const", const="", help="for papers: they have captions"
+    )
+
+
+def _width(text: str) -> Any:
+    return text if text in ("column", "page") else float(text)
 
 
 def run_script(main: Callable[[], None]) -> None:

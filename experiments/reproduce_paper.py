@@ -48,13 +48,12 @@ from table4 import MARGIN, instruction_effects, table4
 import leakmech
 from leakmech.core.errors import ConfigError, DatasetError, InterruptedRunError, LeakmechError, ModelError
 from leakmech.core.progress import rich_progress
-from leakmech.core.store import slug, write_text
+from leakmech.core.store import slug
 from leakmech.core.validation import CLOSED, Text, checked
 from leakmech.core.yaml_files import read_yaml
 from leakmech.models.cost import cost as cost_of
 from leakmech.models.cost import shape_of
 from leakmech.models.load import load_tokenizer
-from leakmech.reports.figures.canvas import save_figure
 from leakmech.reports.tables import Table
 from leakmech.scoring.expression import estimator_names, load_estimator
 from leakmech.studies.aexl.settings import AexlSettings
@@ -301,16 +300,20 @@ def draw(rows: Sequence[Row], sources: Mapping[str, str], out: Path) -> Iterator
     """Figure 1, and for every data set Figure 2 and the leakage of single expressions, under the first setting."""
     tokens, counter = figure1.load_counter(figure1.SUBSTITUTE)
     lengths = figure1.injection_lengths(list(sources.values()), counter)
-    yield save_figure(figure1.draw(lengths, tokenizer=tokens), out / "figure1")[0]
+    figure1.draw(lengths, out / "figure1", tokenizer=tokens)
+    yield out / "figure1.png"
     first = rows[0]["setting"]
     for dataset in sources:
         own = [row for row in without_instruction(rows) if row["dataset"] == dataset and row["setting"] == first]
         if not own:
             continue
-        yield save_figure(figure2.draw(figure2.smallest(own), dataset=dataset), out / f"figure2-{dataset.lower()}")[0]
+        file = out / f"figure2-{dataset.lower()}.png"
+        figure2.draw(figure2.smallest(own), file, dataset=dataset)
+        yield file
         found = expressions.expression_leakage([Path(row["run"]) for row in own])
-        write_text(out / f"expressions-{dataset.lower()}.csv", found.to_frame().to_csv(index=False))
-        yield save_figure(expressions.draw(found, number=12), out / f"expressions-{dataset.lower()}")[0]
+        file = out / f"expressions-{dataset.lower()}.png"
+        expressions.draw(found, file, number=12)
+        yield file
 
 
 if __name__ == "__main__":

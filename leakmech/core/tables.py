@@ -32,6 +32,17 @@ def interval_columns(name: str, ends: Sequence[float | None] | None) -> dict[str
     return {f"{name.removesuffix('_ci')}_low": low, f"{name.removesuffix('_ci')}_high": high}
 
 
+def flat_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a record, with intervals (``x_ci``) as two; what is nested is left out."""
+    row: dict[str, Any] = {}
+    for name, value in record.items():
+        if name.endswith("_ci"):
+            row |= interval_columns(name, value)
+        elif value is None or isinstance(value, int | float):
+            row[name] = value
+    return row
+
+
 def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write records as CSV, with intervals (``x_ci``) in two columns each."""
     rows = []

@@ -11,12 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from leakmech.core.errors import DatasetError, nearest
 from leakmech.core.rows import read_items
+from leakmech.core.shown import table_html
 from leakmech.core.store import hash_of_parts, write_jsonl
 from leakmech.core.validation import CLOSED, Text, Words
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 Condition = Literal["control", "positive", "neutral", "negative"]
@@ -114,6 +118,17 @@ class PromptSet:
 
     def __repr__(self) -> str:
         return f"PromptSet({self.name!r}, {len(self)} samples)"
+
+    def _repr_html_(self) -> str:
+        rows = [[sample.id, sample.stem, *(sample.injection(name) for name in INJECTIONS)] for sample in self.take(5)]
+        more = [f"and {len(self) - len(rows)} more"] if len(self) > len(rows) else []
+        return table_html(repr(self), ("id", "stem", *INJECTIONS), rows, more)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each sample, with the fields that any of them has."""
+        import pandas as pd
+
+        return pd.DataFrame([sample.to_dict() for sample in self])
 
     @property
     def content_hash(self) -> str:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from leakmech.core.errors import InterventionError, LeakmechError
 from leakmech.core.registry import Registry
+from leakmech.core.shown import one_line
 from leakmech.core.store import content_hash
 from leakmech.interventions.fields import (
     check_layer,
@@ -88,6 +89,8 @@ class Probe:
     position: Literal["last_prompt", "stem", "injection"] = "last_prompt"
     fires: Literal["above", "below"] = "above"
     ahead: bool = False
+
+    __repr__ = one_line
 
     def __post_init__(self) -> None:
         vector = tensor_field(self.vector, "probe: vector", n_dims=1)
@@ -175,6 +178,7 @@ class Intervention(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.__repr__ = one_line  # a dataclass would write its own, with every number of its tensors
         kind = cls.__dict__.get("kind")
         if kind is None:
             return

@@ -54,14 +54,16 @@ def fold(model: Any, interventions: Intervention | Iterable[Intervention]) -> An
     Parameters
     ----------
     model
-        A Hugging Face or PEFT model (adapters are merged), or a :class:`LoadedModel`; it stays as it is.
+        What :func:`leakmech.load_model` returns, or a Hugging Face or PEFT model (adapters are merged); it stays as it
+        is.
     interventions
         One or several interventions.
 
     Returns
     -------
-    PreTrainedModel
-        A plain Hugging Face model in eval mode; ``save_pretrained`` writes it whole. Constants need biases, which turn
+    LoadedModel or PreTrainedModel
+        As given: with its tokenizer, so that ``fold(model, edit).save_pretrained(folder)`` writes a folder that can be
+        loaded and measured by its path, or a plain Hugging Face model in eval mode. Constants need biases, which turn
         Qwen2 and Mistral into Llama models; tied embeddings are untied where only the input is changed.
 
     Raises
@@ -82,7 +84,8 @@ def fold(model: Any, interventions: Intervention | Iterable[Intervention]) -> An
         raise InterventionError(f"{plan.first_constant}: cannot be folded ({error}); use hooks") from error
     with torch.no_grad():
         plan.write(folded)
-    return folded.eval()
+    folded.eval()
+    return model.holding(folded, name=f"{model.name} (folded)") if isinstance(model, LoadedModel) else folded
 
 
 def _refuse_unfoldable(intervention: Intervention) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from leakmech.core.errors import ConfigError, DatasetError, nearest
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Progress, Shown, no_progress, shown_progress
 from leakmech.core.seeds import numpy_generator
 from leakmech.datasets.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.mechanism.activations.cache import cache_activations
@@ -50,7 +50,7 @@ def sentiment_directions(
     prompting: Prompting = Prompting(),
     batch_size: int | str = "auto",
     seed: int = 0,
-    progress: Progress = no_progress,
+    progress: Shown = None,
 ) -> FittedDirections:
     """Fit directions on `fit`, choose layer and method on `tune`, report them on `test`.
 
@@ -91,6 +91,7 @@ def sentiment_directions(
     ConfigError, ModelError, ActivationError
         As :func:`leakmech.cache_activations`.
     """
+    progress = shown_progress(progress)
     if kind not in KINDS:
         raise ConfigError(f"kind {kind!r}{nearest(kind, KINDS)}")
     if "das" in methods and (kind, site) != ("read", "resid_post"):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from leakmech.core.errors import ModelError
-from leakmech.models.adapters import base_of
+from leakmech.core.shown import table_html
+from leakmech.core.store import storage_errors
+from leakmech.models.adapters import base_of, is_peft, merged_copy
 from leakmech.models.device import dtype_name
 from leakmech.models.hashes import hash_base, hash_generation, hash_template, hash_tokenizer, hash_weights
+from leakmech.models.quiet import quiet
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -59,6 +63,18 @@ class LoadedModel:
         where = f"{dtype_name(self.dtype)} on {self.device}"
         return f"LoadedModel({self.name!r}, {self.architecture}, {size}, {where}{adapter})"
 
+    def _repr_html_(self) -> str:
+        layers = getattr(base_of(self.model).config, "num_hidden_layers", None)
+        rows = [
+            ("architecture", self.architecture),
+            ("parameters", f"{self.n_parameters:,}"),
+            ("layers", "not said" if layers is None else layers),
+            ("weights", f"{dtype_name(self.dtype)} on {self.device}"),
+            ("adapter", self.adapter or "none"),
+            ("chat template", "yes" if self.has_chat_template else "no"),
+        ]
+        return table_html(self.name, ("model", ""), rows)
+
     @cached_property
     def weights_hash(self) -> str:
         """Hash of all weights as they are loaded, and of the settings that change what they compute."""
@@ -98,6 +114,28 @@ class LoadedModel:
     def generation_hash(self) -> str:
         """Hash of the generation config, whose end tokens end answers."""
         return hash_generation(self.model)
+
+    def holding(self, model: PreTrainedModel, *, name: str) -> LoadedModel:
+        """Another model in memory, without adapter, under the same tokenizer."""
+        return LoadedModel(model, self.tokenizer, name, self.device, self.dtype)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write model and tokenizer into a folder, which :func:`leakmech.load_model` and ``--model`` take by its path.
+
+        Of an adapted model the adapter is merged into the weights first.
+
+        Raises
+        ------
+        StorageError
+            The file system refuses, or `folder` is a file.
+        """
+        folder = Path(folder)
+        with storage_errors(folder), quiet():
+            folder.mkdir(parents=True, exist_ok=True)
+            whole: Any = merged_copy(self.model) if is_peft(self.model) else self.model
+            whole.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        return folder
 
     def fingerprint(self) -> dict[str, str]:
         """The hashes of weights, tokenizer and template, and the dtype: a run is continued only if they agree."""

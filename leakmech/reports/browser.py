@@ -17,13 +17,16 @@ from markupsafe import Markup
 
 from leakmech.core.errors import RunDirectoryError
 from leakmech.core.seeds import numpy_generator
+from leakmech.core.store import read_jsonl_shard
 from leakmech.core.text import shortened
 from leakmech.datasets.samples import Condition
 from leakmech.reports.examples import SampleTexts, mark, sample_texts
 from leakmech.reports.page import Section, embedded_json
 from leakmech.runs.result import Result
 from leakmech.scoring.leakage import LABELS, mean_valence, valence_shifts
-from leakmech.scoring.records import leakage_scores
+from leakmech.scoring.records import Record, column, leakage_scores
+from leakmech.scoring.sentence import Cleaning
+from leakmech.scoring.topic import is_on_injection
 
 MAX_SAMPLES = 200
 MAX_DATA_BYTES = 2_500_000
@@ -51,12 +54,14 @@ def sample_browser(
     shifts = valence_shifts(scores)["valence_shift"]
     valences = {condition: mean_valence(scores, condition) for condition in _SHOWN_ORDER}
     number = min(max_samples, len(texts))
-    generations = _generations(result, {scores.samples[index] for index in choose_samples(shifts, number)})
+    wanted = {scores.samples[index] for index in choose_samples(shifts, number)}
+    generations, prompts = _generations(result, wanted), _prompts(result, wanted)
     while True:
         chosen = choose_samples(shifts, number)
         samples = [
             _sample_entry(
                 texts[scores.samples[index]],
+                prompts=prompts,
                 shift=shifts[index],
                 valences={condition: valences[condition][index] for condition in _SHOWN_ORDER},
                 generations=generations[scores.samples[index]],
@@ -97,7 +102,10 @@ def _selection(number: int, n_samples: int) -> str:
 
 
 def _generations(result: Result, wanted: set[str]) -> dict[str, dict[str, list[list[Any]]]]:
-    """``[sample][condition]``: scored text, full text if it is another, remark and P of each generation."""
+    """``[sample][condition]``: scored text, full text if it is another, remark, P and topic of each generation.
+
+    The last is 1 if the answer is about its injection, 0 if not, and None where that is not told.
+    """
     policy = result.summary["cleaning"]
     scores = result.scores
     frame = scores.loc[~scores["resampled"] & scores["sample"].isin(list(wanted))]
@@ -121,14 +129,31 @@ def _generations(result: Result, wanted: set[str]) -> dict[str, dict[str, list[l
             None if text == scored else _cut(text),
             mark(row, policy=policy),
             None if np.isnan(values).any() else [round(value, 3) for value in values],
+            _is_on_injection(row, policy),
         ]
         found.setdefault(row["sample"], {}).setdefault(row["condition"], []).append(entry)
     return found
 
 
+def _is_on_injection(row: Record, policy: Cleaning) -> int | None:
+    rank = row.get(column(policy, f"topic_{row['condition']}"))
+    return None if rank is None or np.isnan(rank) else int(is_on_injection(rank))
+
+
+def _prompts(result: Result, wanted: set[str]) -> dict[tuple[str, str], str]:
+    """What the model was given, by sample and condition; nothing for texts that were generated elsewhere."""
+    rows = read_jsonl_shard(result.files.prompts_file)
+    return {
+        (row["sample"], row["condition"]): _cut(row["rendered"])
+        for row in rows
+        if row["sample"] in wanted and row.get("rendered")
+    }
+
+
 def _sample_entry(
     texts: SampleTexts,
     *,
+    prompts: Mapping[tuple[str, str], str],
     shift: float,
     valences: Mapping[Condition, float],
     generations: Mapping[str, Sequence[Sequence[Any]]],
@@ -137,6 +162,7 @@ def _sample_entry(
         {
             "name": condition,
             "injection": texts.injections.get(condition),
+            "prompt": prompts.get((texts.id, condition)),
             "valence": _rounded(valences[condition]),
             "generations": generations[condition],
         }

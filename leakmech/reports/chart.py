@@ -98,7 +98,10 @@ def _x(value: float) -> float:
 
 @dataclass(frozen=True)
 class ForestRow:
-    """A difference with its interval; None if there is none. `text` says the same in numbers, `link` is its page."""
+    """A value with its interval; None if there is none. `text` says the same in numbers, `link` is its page.
+
+    `band` is what is held against it, as the range of random sets; what is not `is_shown` is hollow.
+    """
 
     label: str
     text: str
@@ -106,40 +109,61 @@ class ForestRow:
     interval: Sequence[float] | None
     link: str = ""
     is_shown: bool = False
+    band: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Forest(Section):
-    """Rows of differences on an axis about 0, each with its label and its numbers beside it, or above it on a phone.
+    """Rows of values on an axis, each with its label and its numbers beside it, or above it on a phone.
 
-    Places are in percent of the axis, which ends at the same distance on both sides.
+    Places are in percent of the axis. It is about 0 and ends at the same distance on both sides; one that is not
+    `is_centred` begins at 0, or at a tick below if values are, and has a dashed line at 0.
     """
 
     kind = "forest"
     rows: Sequence[ForestRow]
     caption: str
     margin: float | None = None
+    is_centred: bool = True
 
     @property
     def end(self) -> float:
-        """Where the axis ends: the first of 1, 2, 2.5 or 5 times a power of ten that holds all intervals."""
-        reached = [abs(value) for row in self.rows for value in (row.value, *(row.interval or ()))]
-        most = max([*reached, self.margin or 0.0, 1e-6])
-        power = 10.0 ** math.floor(math.log10(most))
-        return next(own * power for own in (1, 2, 2.5, 5, 10) if own * power >= most * (1 - 1e-9))
+        """Where the axis ends: the first round number that holds all values."""
+        return _round_up(max((abs(value) if self.is_centred else value for value in self._values()), default=0.0))
 
     @property
-    def ticks(self) -> list[str]:
-        """What is written at the ends and in the middle of the axis."""
-        return [typeset(f"-{self.end:.6g}"), "0", f"+{self.end:.6g}"]
+    def begin(self) -> float:
+        """Where the axis begins."""
+        lowest = min(self._values(), default=0.0)
+        return -self.end if self.is_centred else -_round_up(-lowest) if lowest < 0 else 0.0
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Places and texts of the ends of the axis, and of 0."""
+        marks = [(self.place(value), typeset(f"{value:+.6g}")) for value in (self.begin, self.end) if value]
+        return sorted([*marks, (self.place(0.0), "0")])
+
+    def span(self, ends: Sequence[float]) -> tuple[float, float]:
+        """Beginning and width of a band."""
+        low, high = (self.place(value) for value in ends)
+        return low, round(high - low, 3)
 
     @property
     def band(self) -> tuple[float, float] | None:
         """Beginning and width of the margin of equivalence."""
-        if self.margin is None:
-            return None
-        return self.place(-self.margin), round(2 * self.margin / (2 * self.end) * 100, 3)
+        return None if self.margin is None else self.span((-self.margin, self.margin))
 
     def place(self, value: float) -> float:
         """Where a value is."""
-        return round(50 + 50 * value / self.end, 3)
+        return round(100 * (value - self.begin) / (self.end - self.begin), 3)
+
+    def _values(self) -> list[float]:
+        rows = [value for row in self.rows for value in (row.value, *(row.interval or ()), *(row.band or ()))]
+        return [*rows, self.margin or 0.0]
+
+
+def _round_up(most: float) -> float:
+    """The first round number that is not below `most`."""
+    most = max(most, 1e-6)
+    power = 10.0 ** math.floor(math.log10(most))
+    return next(own * power for own in (1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10) if own * power >= most * (1 - 1e-9))

@@ -1,6 +1,6 @@
 """One self-contained HTML page from a list of sections: every report is made here, and all look alike.
 
-A page needs no network and nothing beside it: style, script and figures are inside. Every text is escaped where the
+A page needs no network and nothing beside it: style, script and charts are inside. Every text is escaped where the
 template inserts it, data of the sample browser is JSON that the script inserts as text, and a content security policy
 lets nothing else run. A section with a heading begins a chapter; those after it without one belong to it.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import os
 import re
@@ -22,9 +21,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image, UnidentifiedImageError
 
-from leakmech.core.errors import FigureError, UsageError
+from leakmech.core.errors import UsageError
 from leakmech.core.store import write_text
 from leakmech.core.tables import read_table
 from leakmech.reports.cells import DASH, cell, typeset
@@ -36,7 +34,6 @@ from leakmech.runs.reproduce import reproduction
 from leakmech.runs.settings import Settings
 
 _GENERATOR = b'<meta name="generator" content="leakmech">'
-_CSS_PIXELS = 96  # an inch on a page
 _SAME = (
     "With the same weights, packages and hardware this gives the same numbers; other hardware or another dtype changes "
     "rounding and with it some generations."
@@ -113,47 +110,17 @@ class Code(Section):
 
 @dataclass(frozen=True)
 class Shown(Section):
-    """A table with its title above and its notes below.
+    """A table behind its title, which opens it; what is printed is open.
 
     The row whose first cell is `total` is set in bold; `style` is ``texts`` if all cells hold sentences, ``meaning`` if
-    those of the last column do.
+    those of the last column do; an `is_open` one is open from the beginning, for it is what its chapter is about.
     """
 
     kind = "table"
     table: Table
     total: str = ""
     style: str = ""
-
-
-@dataclass(frozen=True)
-class Picture(Section):
-    """A figure that the page holds, with its size in CSS pixels and its title for readers that cannot see it."""
-
-    kind = "picture"
-    source: str
-    description: str
-    caption: str
-    width: int
-    height: int
-
-    @classmethod
-    def of(cls, path: Path, caption: str = "", *, heading: str = "") -> Self:
-        """A PNG file; the PDF and the CSV beside it are named."""
-        try:
-            data = path.read_bytes()
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-                image.load()
-                title = str(getattr(image, "text", {}).get("Title", ""))
-                scale = _CSS_PIXELS / float(image.info.get("dpi", (200, 200))[0])
-                width, height = (round(scale * side) for side in image.size)
-        except FileNotFoundError as problem:
-            raise FigureError(f"{path}: no such figure; draw it before the page is made") from problem
-        except (UnidentifiedImageError, OSError, SyntaxError) as problem:
-            raise FigureError(f"{path}: is not a PNG image ({problem}); draw it again") from problem
-        beside = [file.name for suffix in (".pdf", ".csv") if (file := path.with_suffix(suffix)).exists()]
-        caption += f" For print and as data: {', '.join(beside)}." if beside else ""
-        source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-        return cls(source, title or words(path.stem), caption.strip(), width, height, heading=heading)
+    is_open: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,10 +136,12 @@ class Details(Section):
         return cls(list(_flat(values)), heading=heading)
 
 
-def pictures(folder: Path, captions: Mapping[str, str]) -> list[Section]:
-    """The figures of a run under one heading, in the order of `captions`; those of one name in that of their files."""
-    files = [(file, caption) for name, caption in captions.items() for file in sorted(folder.glob(f"{name}*.png"))]
-    return [Picture.of(file, text, heading="" if index else "Figures") for index, (file, text) in enumerate(files)]
+def figures_beside(run: Path) -> list[Section]:
+    """Where the figures for papers lie that show what the charts of the page do; nothing where there are none."""
+    if not any((run / "figures").glob("*.pdf")):
+        return []
+    text = "The same as figures for papers, with the data of each: figures/*.pdf, figures/*.png and figures/*.csv."
+    return [Paragraph(text, "soft small")]
 
 
 def stored_tables(run: Path, headings: Mapping[str, str]) -> list[Section]:
@@ -227,7 +196,6 @@ def page(title: str, sections: Sequence[Section]) -> str:
     return render(
         "page",
         script="page.js" if "samples" in kinds else None,
-        images="picture" in kinds,
         title=title,
         sections=sections,
         chapters=chapters,
@@ -264,18 +232,16 @@ def linked(text: str, page: str | Path | None, base: Path | None) -> str:
     return text if address is None else Markup('<a href="{}">{}</a>').format(address, text)
 
 
-def render(
-    template: str, *, styles: Sequence[str] = (), script: str | None = None, images: bool = False, **values: Any
-) -> str:
+def render(template: str, *, styles: Sequence[str] = (), script: str | None = None, **values: Any) -> str:
     """The page of ``<template>.html.j2`` with style sheets and script inside, and a policy that allows nothing else.
 
-    The template also gets `values`; `images` says whether the page may show images that it holds.
+    The template also gets `values`.
     """
     style = "\n".join(map(_asset, ("page.css", *styles)))
     code = _asset(script) if script else ""
-    scripts, pictures = _source_hash(code) if code else "'none'", "img-src data:; " if images else ""
+    scripts = _source_hash(code) if code else "'none'"
     policy = (
-        f"default-src 'none'; style-src {_source_hash(style)}; script-src {scripts}; {pictures}"
+        f"default-src 'none'; style-src {_source_hash(style)}; script-src {scripts}; "
         "base-uri 'none'; form-action 'none'"
     )
     return (

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 from typing import Any
 
 from rich.console import Group
 
+from leakmech.core.shown import table_html
 from leakmech.reports.cells import cell, estimate, number, p_value, percent, signed, significant
 from leakmech.reports.doubts import answer_doubts
 from leakmech.reports.printed import FittedTable, latex, literal_text
@@ -44,10 +44,10 @@ class Table:
 
     def to_html(self) -> str:
         """For notebooks; every text is escaped."""
-        lines = [f"<table><caption>{escape(self.title)}</caption>"]
-        for tag, row in [("th", self.header), *(("td", row) for row in self.rows)]:
-            lines.append("<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>")
-        return "\n".join([*lines, "</table>", *(f"<p>{escape(note)}</p>" for note in self.notes)])
+        return table_html(self.title, self.header, self.rows, self.notes)
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
 
     def to_latex(self) -> str:
         """A table in the style of booktabs, with caption and notes; every text is escaped."""

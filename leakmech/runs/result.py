@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import pandas as pd
 
-from leakmech.core.errors import LeakmechWarning, RunDirectoryError, nearest
+from leakmech.core.errors import LeakmechWarning, RunDirectoryError, UsageError, nearest
+from leakmech.core.shown import cut
 from leakmech.core.store import read_json
 from leakmech.core.tables import read_table
 from leakmech.runs.directory import RunDirectory, RunRecord
@@ -26,8 +28,32 @@ class Printable(Protocol):
     def to_rich(self) -> Any: ...
 
 
+class Readable:
+    """What has tables, and shows them as markdown, LaTeX and in notebooks."""
+
+    def tables(self) -> Sequence[Printable]:
+        """The main numbers for reading."""
+        raise NotImplementedError
+
+    def to_markdown(self) -> str:
+        """The main tables as markdown."""
+        return "\n\n".join(table.to_markdown() for table in self.tables()) + "\n"
+
+    def to_latex(self) -> str:
+        """The main tables for a paper, in the style of booktabs."""
+        return "\n\n".join(table.to_latex() for table in self.tables()) + "\n"
+
+    def _repr_html_(self) -> str:
+        """The main tables, for notebooks."""
+        return "\n".join(table.to_html() for table in self.tables())
+
+
+Drawing = Callable[..., Any]
+"""Draws a figure: takes `path`, `title` and `width`, see :mod:`leakmech.reports.figures`; returns the figure."""
+
+
 @dataclass(frozen=True)
-class Result:
+class Result(Readable):
     """A finished run.
 
     Attributes
@@ -101,6 +127,8 @@ class Result:
     def __repr__(self) -> str:
         known = [str(self.summary[name]) for name in ("model", "dataset") if name in self.summary]
         about = f", {' on '.join(known)}" if known else ""
+        if compared := self.summary.get("runs"):
+            about = f", {len(compared)} runs: {cut(', '.join(map(str, compared)))}"
         return f"{type(self).__name__}({str(self.path)!r}{about})"
 
     @property
@@ -108,22 +136,57 @@ class Result:
         """What was found, in words, with intervals; empty where a kind of run has no such sentence."""
         return ""
 
-    def tables(self) -> Sequence[Printable]:
-        """The main numbers for reading."""
+    def _repr_html_(self) -> str:
+        """The headline and the main tables, for notebooks."""
+        told = f"<p><b>{escape(self.headline)}</b></p>\n" if self.headline else ""
+        return told + super()._repr_html_()
+
+    def to_frame(self) -> pd.DataFrame:
+        """The main numbers as a data frame."""
         raise NotImplementedError
 
     def report(self) -> Path:
         """Write the page of results and return its path; it depends on the run only."""
         raise NotImplementedError
 
-    def to_markdown(self) -> str:
-        """The main tables as markdown."""
-        return "\n\n".join(table.to_markdown() for table in self.tables()) + "\n"
+    def figures(self) -> Mapping[str, Drawing]:
+        """What can be drawn, by name; the main figure comes first."""
+        return {}
 
-    def to_latex(self) -> str:
-        """The main tables for a paper, in the style of booktabs."""
-        return "\n\n".join(table.to_latex() for table in self.tables()) + "\n"
+    def plot(
+        self,
+        path: str | Path | None = None,
+        *,
+        figure: str | None = None,
+        title: str | None = None,
+        width: Any = None,
+    ) -> Any:
+        """Draw a figure; a notebook shows it.
 
-    def _repr_html_(self) -> str:
-        """The main tables, for notebooks."""
-        return "\n".join(table.to_html() for table in self.tables())
+        Parameters
+        ----------
+        path
+            Where to save it as PNG, PDF and CSV; its suffix is ignored. None: it is not saved.
+        figure
+            A name of :meth:`figures`; None: the main one.
+        title
+            In place of the figure's own; an empty one leaves title and subtitle out.
+        width
+            ``column`` (3.25 inches), ``page`` (6.75) or inches.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        UsageError
+            There is no such figure, or this run has nothing to draw.
+        """
+        drawings = self.figures()
+        if not drawings:
+            raise UsageError(f"{self.path}: has no figure; .report() writes its page, .to_frame() gives its numbers")
+        name = next(iter(drawings)) if figure is None else figure
+        if name not in drawings:
+            raise UsageError(f"{self.path}: has no figure {name!r}{nearest(name, drawings)}")
+        return drawings[name](path, title=title, width=width)

@@ -128,7 +128,12 @@ def too_few(samples: PromptSet) -> str | None:
 
 def on_injection(ranks: Ranks, *, share: float = TOPIC_SHARE) -> Flags:
     """Which answers are on the injection, from their ranks (control: the better one of both polarities)."""
-    return {condition: ranks[condition] <= share + _ROUNDING for condition in CONDITIONS}
+    return {condition: is_on_injection(ranks[condition], share=share) for condition in CONDITIONS}
+
+
+def is_on_injection(rank: Any, *, share: float = TOPIC_SHARE) -> Any:
+    """Whether an answer of this rank, or each of an array of ranks, is on its injection."""
+    return rank <= share + _ROUNDING
 
 
 def shares_content_word(text: str, injection: str, *, besides: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leakmech.core.errors import RunDirectoryError, UsageError
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Progress, Shown, no_progress, shown_progress
 from leakmech.runs.directory import RunRecord
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def compare(
     runs: str | Path | Result | Sequence[str | Path | Result],
     *,
     export: str | Path | None = None,
-    progress: Progress = no_progress,
+    progress: Shown = None,
     **settings: Any,
 ) -> Any:
     """Compare finished benchmarks, the cells of a sweep, results of files, or finished studies of one kind.
@@ -91,7 +91,7 @@ def compare(
     export
         A file for the results of all runs, for others to compare theirs with; makes a table over many of runs, too.
     progress
-        Where to report progress on many runs.
+        A function that draws progress, True or False; None draws it in a notebook only.
     **settings
         Fields of :class:`leakmech.studies.benchmark.settings.CompareConfig`, e.g. ``margin=0.05, baseline="model=a",
         statistic="contrast"``; studies take ``seed`` and ``draws``. Set ``margin`` and ``statistic`` before looking at
@@ -114,6 +114,7 @@ def compare(
         A run is not finished or damaged, a file does not hold results, or named runs cannot be compared: other
         samples, cleaning policies or estimators.
     """
+    progress = shown_progress(progress)
     given = list(runs) if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs]
     if export is None and not any(map(_is_many, given)):
         return compare_results(given, **settings)

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from leakmech.core.errors import InterventionError
+from leakmech.core.errors import InterventionError, StorageError
 from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
 from leakmech.interventions.types import (
@@ -120,10 +120,25 @@ def test_an_adapter_is_merged_and_what_comes_out_is_plain(make_tiny, batch, kit)
 
 def test_a_loaded_model_folds_and_its_copy_has_another_hash(make_tiny, chat_tokenizer):
     loaded = load_model(make_tiny("qwen2"), tokenizer=chat_tokenizer)
-    folded = load_model(fold(loaded, AblateHeads(["L0H0"])), tokenizer=chat_tokenizer)
+    folded = fold(loaded, AblateHeads(["L0H0"]))
     assert folded.weights_hash != loaded.weights_hash
     with pytest.raises(InterventionError, match="was fitted on the model with hash 1234"):
         fold(loaded, AblateHeads(["L0H0"], model_hash="1234"))
+
+
+def test_a_folded_model_keeps_its_tokenizer_so_that_its_folder_is_measured_by_its_path(
+    make_tiny, chat_tokenizer, tmp_path
+):
+    loaded = load_model(make_tiny("llama-gqa"), tokenizer=chat_tokenizer)
+    folded = fold(loaded, AblateHeads(["L0H0"]))
+    assert (folded.tokenizer, folded.name) == (loaded.tokenizer, f"{loaded.name} (folded)")
+    again = load_model(folded.save_pretrained(tmp_path / "folded"))
+    assert again.weights_hash == folded.weights_hash
+    assert again.tokenizer_hash == loaded.tokenizer_hash
+    assert (again.has_chat_template, again.weights_hash != loaded.weights_hash) == (True, True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        folded.save_pretrained(tmp_path / "file")
 
 
 def test_sliding_windows_cannot_become_a_llama(make_tiny):
@@ -145,7 +160,7 @@ def test_hooks_and_folds_agree_on_a_real_model(embedded_model, kit):
     ids = embedded_model.tokenizer("I lost my keys on the way here. Her passion is", return_tensors="pt")
     with torch.inference_mode():
         base = embedded_model.model(**ids).logits
-        folded = fold(embedded_model, steps)(**ids).logits
+        folded = fold(embedded_model, steps).model(**ids).logits
         with apply(embedded_model, steps):
             hooked = embedded_model.model(**ids).logits
         assert torch.equal(embedded_model.model(**ids).logits, base)

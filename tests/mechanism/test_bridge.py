@@ -1,11 +1,15 @@
 """The bridge to TransformerLens computes what the Hugging Face model computes, and leaves it as it is."""
 
+import re
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import torch
 from mechanism_samples import assert_same_tables
 from peft import LoraConfig, get_peft_model
 
+import leakmech
 from leakmech.core.errors import ModelError
 from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mechanism.attribution.direct import direct_attribution, magnitudes
@@ -127,3 +131,23 @@ def test_a_bridged_model_is_read_in_transformer_lens_and_nowhere_else(bridged, b
     monkeypatch.setattr(type(loaded.model), "forward", lambda *_, **__: pytest.fail("the plain model has run"))
     monkeypatch.setattr(model.lens, "run_with_hooks", lambda *_, **__: None)
     assert read_sites(model, {"input_ids": ids, **options}, sites=["z"], layers=[0], pick=lambda x: x) == {}
+
+
+def test_the_code_of_the_user_guide_goes_to_transformer_lens_and_back(make_tiny, chat_tokenizer, monkeypatch):
+    page = (Path(leakmech.__file__).parent / "README.md").read_text(encoding="utf-8")
+    (block,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "import bridge" in code]
+    for real, small in (("L21H1", "L1H1"), ("blocks.20.", "blocks.1."), ("layers=[20]", "layers=[1]")):
+        block = block.replace(real, small)
+    loaded = load_model(make_tiny("llama-gqa"), tokenizer=chat_tokenizer)
+    monkeypatch.setattr(leakmech, "load_model", lambda *given, **_: loaded if isinstance(given[0], str) else
+                        load_model(given[0], tokenizer=chat_tokenizer), raising=False)  # fmt: skip
+    found: dict = {}
+    exec(block, found)
+    silenced = leakmech.AblateHeads(["L1H1"])
+    with leakmech.apply(loaded.model, silenced), torch.inference_mode():
+        expected = loaded.model(found["ids"]).logits
+    torch.testing.assert_close(found["logits"], expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found["again"].model(found["ids"]).logits, expected, rtol=0, atol=1e-4)
+    added = [("blocks.1.hook_resid_post", lambda value, hook: value + 0.5 * found["vector"])]
+    steered = bridge(loaded).run_with_hooks(found["ids"], fwd_hooks=added)
+    torch.testing.assert_close(found["steered"], steered, rtol=0, atol=1e-4)

@@ -127,16 +127,13 @@ def _coarse(monkeypatch):
 
 
 @pytest.fixture
-def drawn(monkeypatch, tmp_path):
-    """``drawn(name, frame)``: the figure that would be saved."""
-    kept = []
-    monkeypatch.setattr(figures, "save_figure", lambda figure, _: kept.append(figure) or [])
+def drawn():
+    """``drawn(name, frame)``: the figure, with warnings as errors."""
 
     def draw(name, frame, **options):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            DRAW[name](frame, tmp_path / "x", **options)
-        return kept[-1]
+            return DRAW[name](frame, **options)
 
     return draw
 
@@ -147,8 +144,8 @@ def texts_of(figure):
 
 
 def data_of(path, name, frame, **options):
-    [*_, file] = DRAW[name](frame, path / name, **options)
-    return pd.read_csv(file, keep_default_na=False)
+    DRAW[name](frame, path / name, **options)
+    return pd.read_csv(path / f"{name}.csv", keep_default_na=False)
 
 
 # -- every figure ----------------------------------------------------------------------------------------------------
@@ -156,17 +153,59 @@ def data_of(path, name, frame, **options):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_png_pdf_and_data_are_written_beside_each_other_and_the_title_is_in_the_files(name, tmp_path):
-    files = DRAW[name](FIGURES[name](), tmp_path / "a" / f"{name}.png", title="What is seen", subtitle="M")
-    assert [file.name for file in files] == [f"{name}.png", f"{name}.pdf", f"{name}.csv"]
-    assert all(file.is_file() for file in files)
+    DRAW[name](FIGURES[name](), tmp_path / "a" / f"{name}.png", title="What is seen", subtitle="M")
+    files = [tmp_path / "a" / f"{name}.{suffix}" for suffix in ("png", "pdf", "csv")]
+    assert sorted(files) == sorted((tmp_path / "a").iterdir())
     assert imread(files[0]).std() > 0.03
     with Image.open(files[0]) as image:
         assert image.text["Title"] == "What is seen"
 
 
 def test_the_same_frame_gives_the_same_files(tmp_path):
-    first, again = (head_heat_map(heads(), tmp_path / name / "x") for name in ("a", "b"))
+    for name in ("a", "b"):
+        head_heat_map(heads(), tmp_path / name / "x")
+    first, again = (sorted((tmp_path / name).iterdir()) for name in ("a", "b"))
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in again]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(("width", "inches"), [("column", 3.25), ("page", 6.75), (5.5, 5.5)])
+def test_figures_are_as_wide_as_a_column_or_a_page_of_a_paper_and_nothing_is_cut_off(name, width, inches, drawn):
+    figure = drawn(name, FIGURES[name](), width=width, subtitle=SUBTITLE)
+    figure.draw_without_rendering()
+    box, size = figure.get_tightbbox(), figure.get_size_inches()
+    assert size[0] == inches
+    assert (box.x0 >= -0.03, box.x1 <= inches + 0.03, box.y1 <= size[1] + 0.03) == (True, True, True)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_without_a_title_has_neither_title_nor_subtitle(name, drawn):
+    figure, whole = (drawn(name, FIGURES[name](), title=title, subtitle=SUBTITLE) for title in ("", "What is seen"))
+    assert SUBTITLE not in texts_of(figure)
+    assert figure.get_size_inches()[1] < whole.get_size_inches()[1]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_entry_of_a_legend_is_there_once(name, drawn):
+    figure = drawn(name, FIGURES[name]())
+    for legend in [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]:
+        entries = [text.get_text() for text in legend.get_texts()]
+        assert len(entries) == len(set(entries))
+
+
+def test_a_notebook_shows_a_figure_without_pyplot(drawn):
+    assert drawn("head_heat_map", heads())._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("width", "message"),
+    [("colum", "width 'colum'; did you mean 'column'"), (0.5, "must be 'column', 'page' or inches from 2 to 30"),
+     (True, "width True must be")],
+)  # fmt: skip
+def test_other_widths_are_refused(width, message, tmp_path):
+    with pytest.raises(FigureError, match=message):
+        neuron_ranking(neurons(), tmp_path / "x", width=width)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -284,9 +323,11 @@ def test_attention_is_drawn_in_percent_and_written_as_given(drawn, tmp_path):
 def test_neurons_are_ranked_by_size_and_their_share_is_of_all_of_them(drawn, tmp_path):
     frame = neurons()
     figure = drawn("neuron_ranking", frame.sample(frac=1, random_state=1), top=3)
-    bars, curve = figure.axes
-    assert [label.get_text() for label in bars.get_yticklabels()] == ["L1N0", "L1N1", "L1N2"]
-    assert [bar.get_width() for bar in bars.patches] == [1, -1 / 2, 1 / 3]
+    scores, curve = figure.axes
+    assert [label.get_text() for label in scores.get_yticklabels()] == ["L1N0", "L1N1", "L1N2"]
+    points = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in scores.get_lines()}
+    assert points["carries the shift"] == (pytest.approx([1, 1 / 3]), [0, 2])
+    assert points["works against it"] == ([-1 / 2], [1])
     share = 100 * (1 + 1 / 2 + 1 / 3) / frame["score"].abs().sum()
     assert figure.get_label() == f"3 of 40 neurons hold {share:.1f} % of the total |score|"
     assert curve.get_lines()[0].get_ydata()[2] == pytest.approx(share)
@@ -297,11 +338,11 @@ def test_neurons_are_ranked_by_size_and_their_share_is_of_all_of_them(drawn, tmp
 
 def test_intervals_of_neurons_are_drawn_where_they_are_known(drawn):
     high = np.where(np.arange(40) == 0, np.nan, 2.0)
-    bars = drawn("neuron_ranking", neurons(low=-1.0, high=high), top=3).axes[0]
-    assert bars.get_ylabel().endswith("line: 95 % interval")
-    ends = [segment[:, 0].tolist() for segment in bars.collections[0].get_segments() if len(segment)]
+    scores = drawn("neuron_ranking", neurons(low=-1.0, high=high), top=3).axes[0]
+    assert scores.get_xlabel() == "score (line: 95 % interval)"
+    ends = [segment[:, 0].tolist() for lines in scores.collections for segment in lines.get_segments() if len(segment)]
     assert [-1.0, 2.0] in ends
-    assert "interval" not in drawn("neuron_ranking", neurons(), top=3).axes[0].get_ylabel()
+    assert "interval" not in drawn("neuron_ranking", neurons(), top=3).axes[0].get_xlabel()
 
 
 def test_the_curve_of_many_neurons_is_thinned_and_keeps_first_and_last(drawn, tmp_path):
@@ -325,6 +366,22 @@ def test_components_are_named_by_kind_and_the_strongest_of_both_axes_are_said(dr
     assert {text.get_text() for text in figure.axes[0].texts} == {"L2H3", "L0.mlp"}
     legend = figure.axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["attention head (12)", "MLP (2)"]
+
+
+def test_heads_of_the_table_of_a_diagnosis_are_numbers_and_are_named_as_heads(drawn):
+    frame = transport().assign(component=lambda rows: rows["component"].str.removeprefix("H"))
+    figure = drawn("transport_scatter", frame, top=1)
+    assert figure.get_label() == "Strongest in transport: L2H3; strongest in expression: L0.mlp"
+    assert "attention head (12)" in texts_of(figure)
+
+
+def test_an_axis_on_which_one_component_is_far_from_the_rest_is_logarithmic_beyond_them_and_says_so(drawn):
+    axes = drawn("transport_scatter", transport().assign(expression=lambda rows: rows["expression"] / 10)).axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear")
+    far = transport().assign(expression=lambda rows: np.where(rows["component"] == "mlp", 90.0, rows["expression"]))
+    axes = drawn("transport_scatter", far.iloc[:13]).axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "symlog")
+    assert "log beyond ±2" in " ".join(axes.get_ylabel().split())
 
 
 def test_names_of_neighbouring_points_do_not_overlap(drawn):

@@ -6,7 +6,6 @@ from matplotlib import pyplot
 from matplotlib.image import imread
 
 from leakmech.core.errors import StorageError
-from leakmech.reports.figures import forest
 from leakmech.reports.figures.canvas import new_figure, save_figure
 from leakmech.studies.benchmark.comparison_report import draw_comparison
 
@@ -20,20 +19,12 @@ def _comparison(*, margin=0.05, second="base", low=-0.03):
     return {"margin": margin, "differences": rows}
 
 
-@pytest.fixture
-def drawn(monkeypatch, tmp_path):
-    """``drawn(comparison)``: the axes of the forest plot."""
-    kept = []
-    monkeypatch.setattr(forest, "save_figure", lambda figure, _: kept.append(figure) or [])
-
-    def draw(comparison):
-        draw_comparison(comparison, tmp_path / "x.png")
-        return kept[-1].axes[0]
-
-    return draw
+def drawn(comparison, **look):
+    """The axes of the forest plot."""
+    return draw_comparison(comparison, **look).axes[0]
 
 
-def test_a_forest_plot_shows_each_difference_with_its_interval_and_the_line_of_none(drawn):
+def test_a_forest_plot_shows_each_difference_with_its_interval_and_the_line_of_none():
     axes = drawn(_comparison())
     lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()]
     assert ([0, 0], [0, 1]) in lines
@@ -45,27 +36,29 @@ def test_a_forest_plot_shows_each_difference_with_its_interval_and_the_line_of_n
     assert [text.get_text() for text in axes.texts] == ["−0.020 [−0.030, +0.010]", "+0.100 [+0.020, +0.200]"]
 
 
-def test_the_margin_is_shaded_only_where_one_was_given(drawn):
+def test_the_margin_is_shaded_only_where_one_was_given():
     [shade] = drawn(_comparison()).patches
     assert (shade.get_x(), shade.get_width()) == pytest.approx((-0.05, 0.1))
     assert not drawn(_comparison(margin=None)).patches
 
 
-def test_with_several_baselines_both_runs_are_named(drawn):
+def test_with_several_baselines_both_runs_are_named():
     axes = drawn(_comparison(second="a"))
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a - base", "b - a"]
     assert "first - second" in axes.get_xlabel()
 
 
-def test_a_difference_without_an_interval_is_a_point(drawn):
+def test_a_difference_without_an_interval_is_a_point():
     axes = drawn(_comparison(low=None))
     assert axes.texts[0].get_text() == "−0.020"
 
 
 def test_figures_are_saved_in_both_formats_the_same_each_time_and_leave_matplotlib_alone(tmp_path):
     settings, open_figures = dict(matplotlib.rcParams), pyplot.get_fignums()
-    first, again = (draw_comparison(_comparison(), tmp_path / name / "forest.png") for name in ("a", "b"))
-    assert [file.name for file in first] == ["forest.png", "forest.pdf"]
+    for name in ("a", "b"):
+        draw_comparison(_comparison(), tmp_path / name / "forest.png")
+    first, again = ([tmp_path / name / f"forest.{end}" for end in ("png", "pdf", "csv")] for name in ("a", "b"))
+    assert "0.1,0.02,0.2" in first[2].read_text()
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in again]
     assert imread(first[0]).std() > 0.05
     assert b"/FontFile2" in first[1].read_bytes()  # TrueType inside (Type 42)

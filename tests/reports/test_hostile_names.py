@@ -7,7 +7,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from leakmech.reports.page import Code, Definitions, Facts, Headline, Paragraph, Picture, Shown, embedded_json, page
+from leakmech.reports.chart import Forest, ForestRow
+from leakmech.reports.grid import Grid, Token, Tokens
+from leakmech.reports.page import Code, Definitions, Facts, Headline, Paragraph, Shown, embedded_json, page
+from leakmech.reports.plane import Curve, Mark, Plane
 from leakmech.reports.tables import Table
 
 NAME = "\"' onload=x></script><!--<script>alert(1)</script>]]></style><b>{{7*7}}\u2028"
@@ -34,8 +37,13 @@ class Elements(HTMLParser):
 def _page(name: str) -> str:
     table = Table(name, [name], [[name]], [name])
     parts = [Headline(name, name), Facts([(name, name)]), Definitions([(name, name)]), Paragraph(name, heading=name)]
-    picture = Picture("data:image/png;base64,AA==", name, name, 1, 1)
-    return page(name, [*parts, Code(name), Shown(table), picture])
+    drawn = [
+        Plane(name, name, name, marks=[Mark(0.0, 0.0, name, name)], curves=[Curve(name, [(0, 0)])], legend=[(name, 1)]),
+        Grid({(0, 0): 1.0}, [name], [name], name, name, name, name, {(0, 0): name}),
+        Tokens([(name, [Token(name, 1.0, name)])], 1.0, name),
+        Forest([ForestRow(name, name, 0.1, None)], name),
+    ]
+    return page(name, [*parts, Code(name), Shown(table), *drawn])
 
 
 @pytest.mark.fault("X521", "hostile", "a name that closes tags, scripts, attributes in every part of a page", "a text")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from markupsafe import Markup
 
-from leakmech.core.errors import FigureError
-from leakmech.reports.figures.canvas import new_figure, save_figure
-from leakmech.reports.page import Code, Definitions, Details, Facts, Headline, Paragraph, Picture, Shown, page
+from leakmech.reports.page import Code, Definitions, Details, Facts, Headline, Paragraph, Shown, page
 from leakmech.reports.tables import Table
 
 HOSTILE = "</script><img src=x onerror=alert(1)> {{7*7}}"
@@ -37,24 +34,21 @@ def test_every_text_of_every_section_is_escaped():
     assert page("t", [Paragraph(Markup("<em>{}</em>").format("<b>"))]).count("<em>&lt;b&gt;</em>") == 1
 
 
-def test_a_page_without_a_sample_browser_runs_no_script_and_shows_images_only_where_it_has_some(tmp_path):
-    figure, _ = new_figure(1, 1)
-    save_figure(figure, tmp_path / "x")
-    plain, shown = page("t", [Code("x")]), page("t", [Picture.of(tmp_path / "x.png")])
-    assert "script-src &#39;none&#39;" in plain
-    assert "img-src" not in plain
-    assert "img-src data:" in shown
+def test_a_page_without_a_sample_browser_runs_no_script_and_no_page_shows_images():
+    html = page("t", [Code("x")])
+    assert "script-src &#39;none&#39;" in html
+    assert "img-src" not in html
+
+
+def test_a_table_opens_by_its_title_and_is_open_where_that_is_said():
+    table = Table("Title", ("a",), [("x",)])
+    assert '<details class="folded">\n<summary class="table-title" id="table-1">Title</summary>' in page(
+        "t", [Shown(table)]
+    )
+    assert '<details class="folded" open>' in page("t", [Shown(table, is_open=True)])
 
 
 def test_a_number_on_a_page_has_a_minus_sign_and_a_name_keeps_its_hyphen():
     html = page("t", [Shown(Table("t", ("run", "value"), [("run-1", "-0.5 [-1.0, 3e-4]"), ("b", "x-1")]))])
     assert '<th scope="row">run-1</th><td>−0.5 [−1.0, 3e−4]</td>' in html
     assert "<td>x-1</td>" in html
-
-
-def test_a_missing_figure_and_a_file_that_is_none_are_refused(tmp_path):
-    with pytest.raises(FigureError, match="no such figure; draw it before"):
-        Picture.of(tmp_path / "x.png")
-    (tmp_path / "x.png").write_text("<svg/>")
-    with pytest.raises(FigureError, match="is not a PNG image"):
-        Picture.of(tmp_path / "x.png")

@@ -116,7 +116,8 @@ class TestTraining:
         settings = config(objectives={"consistency_sft": 1.0}, shares={"irrelevant": 1})
         log = train_lora(settings, tmp_path / "a", model=loaded, examples=examples()).to_frame()
         assert "divergence" not in log
-        assert [path.suffix for path in loss_figure(log, tmp_path / "loss")] == [".png", ".pdf"]
+        loss_figure(log, tmp_path / "loss")
+        assert {path.suffix for path in tmp_path.glob("loss.*")} == {".png", ".pdf", ".csv"}
 
     def test_examples_of_a_stem_go_together(self, loaded, tmp_path, monkeypatch) -> None:
         seen, whole = [], Trainer._backward

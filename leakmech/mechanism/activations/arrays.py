@@ -12,11 +12,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from leakmech.core.errors import ActivationError, ConfigError, nearest
+from leakmech.core.shown import cut, table_html
 from leakmech.mechanism.activations.positions import labels_of
 from leakmech.models.sites import Site
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Activations:
     """Activations of one site.
 
@@ -44,6 +45,17 @@ class Activations:
     present: Bool[Tensor, "sample condition position"]
     model_hash: str = ""
     dataset_hash: str = ""
+
+    def __repr__(self) -> str:
+        names = ("samples", "conditions", "positions", "layers")
+        counts = " x ".join(f"{len(getattr(self, name))} {name}" for name in names)
+        width = " x ".join(map(str, self.values.shape[len(names) :]))
+        return f"Activations({self.site}: {counts} x {width}, {str(self.values.dtype).removeprefix('torch.')})"
+
+    def _repr_html_(self) -> str:
+        names = ("samples", "conditions", "positions", "layers")
+        rows = [(name, cut(", ".join(map(str, getattr(self, name))))) for name in names]
+        return table_html(repr(self), ("axis", ""), rows)
 
     def select(
         self,

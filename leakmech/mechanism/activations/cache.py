@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from leakmech.core.errors import ActivationError
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Progress, Shown, no_progress, shown_progress
 from leakmech.datasets.samples import CONDITIONS, PromptSet
 from leakmech.mechanism.activations.moments import Moments, RunningMoments
 from leakmech.mechanism.activations.run import ActivationRun
@@ -42,7 +42,7 @@ def cache_activations(
     continuations: Mapping[str, Sequence[int]] | None = None,
     batch_size: int | str = "auto",
     out: str | Path | None = None,
-    progress: Progress = no_progress,
+    progress: Shown = None,
 ) -> ActivationCache:
     """Cache the activations of every prompt, in memory or in a folder.
 
@@ -73,7 +73,7 @@ def cache_activations(
     out
         Folder for the activations; None keeps them in memory.
     progress
-        Receives the progress; see :mod:`leakmech.core.progress`.
+        A function that draws progress, True or False; None draws it in a notebook only.
 
     Returns
     -------
@@ -89,6 +89,7 @@ def cache_activations(
     ActivationError
         The activations do not fit into memory or on the disk, or `out` already holds some.
     """
+    progress = shown_progress(progress)
     work = ActivationRun.plan(
         model,
         dataset,

@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from leakmech.core.errors import ActivationError, ConfigError, nearest
+from leakmech.core.shown import cut, table_html
 from leakmech.core.store import write_json
 from leakmech.core.tensor_files import TensorFormat, write_tensors
 from leakmech.mechanism.activations.arrays import Activations, Choice
@@ -126,6 +127,13 @@ class ActivationCache:
         return (
             f"ActivationCache({what}; {own.n_prompts} prompts, {own.dtype}, {own.n_bytes() / 1e6:,.1f} MB in {place})"
         )
+
+    def _repr_html_(self) -> str:
+        own = self.index
+        labels = {name: getattr(own, name) for name in ("samples", "conditions", "positions", "layers")}
+        axes = [(name, f"{len(values)}: {cut(', '.join(map(str, values)))}") for name, values in labels.items()]
+        sites = [("site", f"{site}, vectors of {' x '.join(map(str, shape))}") for site, shape in own.sites.items()]
+        return table_html(repr(self), ("axis", ""), [*sites, *axes])
 
     @property
     def sites(self) -> tuple[Site, ...]:

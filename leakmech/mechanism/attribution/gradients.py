@@ -34,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leakmech.core.errors import ConfigError, nearest
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Progress, Shown, no_progress, shown_progress
 from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mechanism.attribution.paired_run import PairedRun, Side
 from leakmech.mechanism.attribution.pairs import (
@@ -85,7 +85,7 @@ def attribute(
     prompting: Prompting = Prompting(),
     batch_size: int | str = "auto",
     seed: int = 0,
-    progress: Progress = no_progress,
+    progress: Shown = None,
 ) -> Attribution:
     """Measure how much of the affect shift every head, neuron and sublayer carries.
 
@@ -136,7 +136,7 @@ def attribute(
     """
     _check_method(method, steps)
     samples, renderer = load_dataset(dataset), Renderer(model.tokenizer, prompting)
-    wanted = parse_target(target, model)
+    wanted, progress = parse_target(target, model), shown_progress(progress)
     if endings is None:
         endings = scored_endings(
             wanted, continuations, model=model, samples=samples, renderer=renderer, seed=seed, progress=progress

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from leakmech.core.errors import ActivationError
+from leakmech.core.shown import figure_named, table_html
 from leakmech.mechanism.attribution.pairs import Pair
 from leakmech.mechanism.sums import KeyedSums
 from leakmech.models.layout import Layout
@@ -19,7 +22,7 @@ from leakmech.prompts.locate import LocatedPrompt
 from leakmech.scoring.statistics import DRAWS, LEVEL, Interval, bootstrap, divide
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
     """Effects of every component on a target.
 
@@ -50,6 +53,27 @@ class Attribution:
     sublayers: Mapping[str, Float[np.ndarray, "sample layer"]]
     neurons: Float[np.ndarray, "half layer neuron"]
     shifts: Float[np.ndarray, " sample"]
+
+    def __repr__(self) -> str:
+        _, layers, heads = self.heads.shape
+        size = f"{layers} layers x {heads} heads, {self.neurons.shape[-1]} neurons"
+        return f"Attribution({self.method} of {self.target}, {self.side}: {size}, {len(self.samples)} samples)"
+
+    def _repr_html_(self) -> str:
+        largest = self.to_frame().head(10)
+        rows = [(row.rank, row.name, f"{row.score:+.4f}") for row in largest.itertuples(index=False)]
+        return table_html(repr(self), ("rank", "head", "share of the shift"), rows)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Heads by size of their score, as :meth:`heads_frame`, with their ``name``."""
+        frame = self.heads_frame()
+        names = [f"L{layer}H{head}" for layer, head in zip(frame["layer"], frame["head"], strict=True)]
+        return frame.assign(name=names)
+
+    def plot(self, path: str | Path | None = None, *, title: str | None = None, width: Any = None) -> Any:
+        """Draw the map of all heads; see :meth:`leakmech.runs.result.Result.plot`."""
+        draw = figure_named("heads", "head_heat_map")
+        return draw(self.heads_frame(), path, quantity="share of the shift", title=title, width=width)
 
     def head_scores(self, rows: Sequence[int] | slice = slice(None)) -> Float[np.ndarray, "layer head"]:
         """Compute the share of the shift that each head carries, in all samples or those of the given rows."""

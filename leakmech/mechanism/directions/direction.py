@@ -27,6 +27,7 @@ from torch import Tensor
 
 from leakmech.core.errors import DirectionError, UsageError, nearest
 from leakmech.core.progress import Progress, no_progress
+from leakmech.core.shown import figure_named, table_html
 from leakmech.core.tensor_files import TensorFormat
 from leakmech.datasets.samples import CONDITIONS
 from leakmech.mechanism.directions.data import SPLITS, DirectionKind, SiteActivations, check_kind, check_splits
@@ -39,7 +40,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _UNIT_TOLERANCE = 1e-4
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Direction:
     """A unit vector along which affect lies, and what it was fitted on.
 
@@ -108,6 +109,16 @@ class Direction:
         numbers = (self.stream_norm, self.threshold, *self.projections.values())
         if not all(math.isfinite(number) for number in numbers):
             raise DirectionError(f"{where}: a projection, threshold or norm is not finite")
+
+    def __repr__(self) -> str:
+        label = f" of {self.label}" if self.label else ""
+        place = f"{self.site} of layer {self.layer} at {self.position}"
+        return f"Direction({self.kind}{label}, {place}, by {self.method}, {self.d_model} dimensions)"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, f"{value:.4g}") for name, value in self.projections.items()]
+        rows += [("threshold", f"{self.threshold:.4g}"), ("length of the activations", f"{self.stream_norm:.4g}")]
+        return table_html(repr(self), ("mean projection", ""), rows)
 
     @property
     def d_model(self) -> int:
@@ -211,7 +222,7 @@ def load_direction(path: Path | str, *, model_hash: str | None = None) -> Direct
     return direction
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FittedDirections:
     """What :func:`fit_directions` found: every method in every layer, and how good each is.
 
@@ -226,6 +237,20 @@ class FittedDirections:
     table: DirectionTable
     fits: dict[str, Fit]
     _activations: SiteActivations = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"FittedDirections({self.table.headline})"
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_()
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per method and layer, see :class:`DirectionTable`."""
+        return self.table.to_frame()
+
+    def plot(self, path: str | Path | None = None, *, title: str | None = None, width: Any = None) -> Any:
+        """Draw separation by layer and method; see :meth:`leakmech.runs.result.Result.plot`."""
+        return figure_named("directions", "layer_curves")(self.to_frame(), path, title=title, width=width)
 
     @property
     def chosen(self) -> Direction:

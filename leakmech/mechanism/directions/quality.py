@@ -28,6 +28,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from leakmech.core.seeds import numpy_generator
+from leakmech.core.shown import table_html
 from leakmech.mechanism.directions.data import SiteActivations, Split
 from leakmech.mechanism.directions.fits import METHODS, Fit, FitOptions, fit_method, mean_difference, unit
 from leakmech.scoring.statistics import (
@@ -86,7 +87,7 @@ class DirectionQuality:
         return row
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DirectionTable:
     """What all methods reach in all layers, and which one was chosen.
 
@@ -123,6 +124,32 @@ class DirectionTable:
     n_fit: int
     n_tune: int
     n_test: int
+
+    @property
+    def headline(self) -> str:
+        """Which direction was chosen, and what it does on test samples."""
+        best, ends = self.chosen, self.intervals["test_auc"]
+        found = f"AUC {best.test.auc:.2f} [{ends.low:.2f}, {ends.high:.2f}], d_z {best.test.d_z:.2f}"
+        return f"{self.kind} at {self.position}: layer {best.layer} by {best.method}, on test {found}"
+
+    def __repr__(self) -> str:
+        return f"DirectionTable({self.headline})"
+
+    def _repr_html_(self) -> str:
+        header = (
+            "method",
+            "best layer on tune",
+            "AUC on tune",
+            "AUC on test",
+            "d_z on test",
+            "random, 95 % of AUC below",
+        )
+        rows = []
+        for method in self.methods:
+            best = max((row for row in self.rows if row.method == method), key=lambda row: row.tune.auc)
+            numbers = (best.tune.auc, best.test.auc, best.test.d_z, best.random.auc_p95)
+            rows.append((method, best.layer, *(f"{value:.2f}" for value in numbers)))
+        return table_html(f"Chosen: {self.headline}", header, rows)
 
     def row(self, method: str, layer: int) -> DirectionQuality:
         """Give the row of one method in one layer."""

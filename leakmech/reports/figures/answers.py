@@ -16,13 +16,14 @@ from leakmech.reports.figures.canvas import (
     CONDITION_COLORS,
     INK,
     RULE,
+    WIDTHS,
+    Width,
     add_titles,
+    finished,
+    inches,
     new_figure,
-    save_with_data,
     wrapped,
 )
-
-_WIDTH = 6.75
 
 
 def answer_valences(
@@ -31,6 +32,7 @@ def answer_valences(
     *,
     title: str,
     subtitle: str = "",
+    width: Width | None = None,
     path: str | Path | None = None,
 ) -> Figure:
     """Draw a row of points for each prompt, hollow where an answer is about the injection, and its mean as a bar.
@@ -38,7 +40,7 @@ def answer_valences(
     `frame` has ``prompt`` (place among `groups`), ``valence`` and ``about_injection``; a group has a name and a
     polarity, which is its colour. With `path` the figure is also saved.
     """
-    figure, axes = new_figure(_WIDTH, 0.9 + 0.55 * len(groups))
+    figure, axes = new_figure(inches(width, WIDTHS["page"]), 0.9 + 0.55 * len(groups))
     axes.axvline(0, color=RULE, linewidth=1)
     for place, (_, polarity) in enumerate(groups):
         _draw(axes, frame[(frame["prompt"] == place) & frame["valence"].notna()], place, CONDITION_COLORS[polarity])
@@ -48,9 +50,7 @@ def answer_valences(
     axes.set_xlim(-1.03, 1.03)
     axes.set_xlabel("valence of an answer: P[positive] − P[negative]; hollow: about the injection")
     add_titles(figure, title, subtitle)
-    if path is not None:
-        save_with_data(figure, path, frame)
-    return figure
+    return finished(figure, path, frame)
 
 
 def _draw(axes: Axes, rows: Any, place: int, color: str) -> None:

@@ -1,6 +1,7 @@
 """The look of all figures, drawn without touching the state of the caller's matplotlib.
 
 Figures are made as objects (no pyplot, no global settings) and saved as PNG, to be looked at, and as PDF, for print.
+They are as wide as a page of a paper or less; letters keep their size in points whatever the width.
 Colours are of Okabe & Ito's palette, which colour-blind readers can tell apart; positive is blue and negative
 vermilion in every figure. Texts of models and users are drawn letter by letter: a dollar sign does not start a formula.
 """
@@ -9,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
 
+from leakmech.core.errors import FigureError, nearest
 from leakmech.core.store import atomic_path
 from leakmech.core.tables import write_table
 from leakmech.reports.cells import typeset
@@ -49,6 +52,42 @@ _FORMATS: dict[str, dict[str, Any]] = {
 }
 
 
+Width: TypeAlias = Literal["column", "page"] | float
+"""``column`` or ``page`` of a paper, or inches."""
+WIDTHS: dict[str, float] = {"column": 3.25, "page": 6.75}
+NARROW = 5.0
+"""Inches below which panels stand under each other."""
+_LEAST, _MOST = 2.0, 30.0
+
+
+def inches(width: Width | None, own: float) -> float:
+    """How wide a figure is; None: its `own` width, at most that of a page.
+
+    Raises
+    ------
+    FigureError
+        `width` is neither ``column``, ``page`` nor between 2 and 30 inches.
+    """
+    if width is None:
+        return min(own, WIDTHS["page"])
+    if isinstance(width, str):
+        if width not in WIDTHS:
+            raise FigureError(f"width {width!r}{nearest(width, WIDTHS)}, or inches")
+        return WIDTHS[width]
+    if isinstance(width, bool) or not isinstance(width, int | float) or not _LEAST <= width <= _MOST:
+        raise FigureError(f"width {width!r} must be 'column', 'page' or inches from {_LEAST:g} to {_MOST:g}")
+    return float(width)
+
+
+class Drawing(Figure):
+    """A figure that a notebook shows as it is, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        page = BytesIO()
+        self.savefig(page, format="png", dpi=110, metadata={"Software": None})
+        return page.getvalue()
+
+
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of `width` x `height` inches with one pair of axes in leakmech's look."""
     figure, [[axes]] = new_panels(width, height, tick_size=9)
@@ -59,7 +98,7 @@ def new_panels(
     width: float, height: float, *, rows: int = 1, columns: int = 1, tick_size: float = 8, **options: Any
 ) -> tuple[Figure, list[list[Axes]]]:
     """A figure with `rows` x `columns` pairs of axes; `options` are those of ``Figure.subplots``."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Drawing(figsize=(width, height), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, **options)
     for axes in panels.flat:
         axes.spines[["top", "right"]].set_visible(False)
@@ -70,7 +109,12 @@ def new_panels(
 
 
 def add_titles(figure: Figure, title: str, subtitle: str = "") -> None:
-    """Say at the top left what is seen, and under it of which model and data; the figure grows by their height."""
+    """Say at the top left what is seen, and under it of which model and data; the figure grows by their height.
+
+    Without a title neither is written, for papers have captions.
+    """
+    if not title:
+        return
     title = typeset(title)
     width, height = figure.get_size_inches()
     lines = [(line, TITLE_SIZE, "bold", INK) for line in wrapped(title, width - 0.2, size=TITLE_SIZE, weight="bold")]
@@ -199,12 +243,12 @@ def _hidden(box: Bbox, frame: Bbox, taken: Sequence[Bbox], marks: np.ndarray) ->
     return 100 * sum(box.overlaps(other) for other in taken) + 50 * outside + sum(box.contains(*mark) for mark in marks)
 
 
-def save_with_data(figure: Figure, path: str | Path, frame: pd.DataFrame, *, index: bool = False) -> list[Path]:
-    """Save as PNG and PDF, and what is drawn as CSV beside them; return the three paths, in this order."""
-    files = save_figure(figure, path)
-    data = Path(path).with_suffix(".csv")
-    write_table(data, frame.reset_index() if index else frame)
-    return [*files, data]
+def finished(figure: Figure, path: str | Path | None, frame: pd.DataFrame, *, index: bool = False) -> Figure:
+    """The figure; with `path`, saved as PNG and PDF, and what is drawn as CSV beside them."""
+    if path is not None:
+        save_figure(figure, path)
+        write_table(Path(path).with_suffix(".csv"), frame.reset_index() if index else frame)
+    return figure
 
 
 def save_figure(figure: Figure, path: str | Path) -> list[Path]:

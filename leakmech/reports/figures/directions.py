@@ -18,15 +18,19 @@ from leakmech.core.errors import FigureError
 from leakmech.reports.cells import number, significant
 from leakmech.reports.figures.canvas import (
     INK,
+    NARROW,
     RULE,
     SERIES_COLORS,
     SERIES_MARKERS,
     SOFT,
+    WIDTHS,
+    Width,
     add_titles,
     draw_cells,
+    finished,
+    inches,
     name_cells,
     new_panels,
-    save_with_data,
     text_width,
 )
 from leakmech.reports.figures.frames import Frame, checked, words
@@ -36,7 +40,14 @@ _STATISTICS = {"auc": "AUC on test", "d_z": "d_z on test"}
 _SPREAD = ("random_{}_p95", "shuffled_{}_p95", "test_{}_low", "test_{}_high", "tune_{}")
 
 
-def layer_curves(frame: pd.DataFrame, path: str | Path, *, title: str | None = None, subtitle: str = "") -> list[Path]:
+def layer_curves(
+    frame: pd.DataFrame,
+    path: str | Path | None = None,
+    *,
+    title: str | None = None,
+    subtitle: str = "",
+    width: Width | None = None,
+) -> Figure:
     """Draw how well directions separate positive from negative, layer by layer and method by method.
 
     Each site, position and kind gets a row of panels.
@@ -59,7 +70,13 @@ def layer_curves(frame: pd.DataFrame, path: str | Path, *, title: str | None = N
         raise FigureError(
             f"layer_curves: {len(places)} places (site, position, kind) are more than one figure shows; keep up to 4"
         )
-    figure, panels = new_panels(8.2, 2.7 * len(places) + 0.5, rows=len(places), columns=2, sharex=True)
+    wide = inches(width, WIDTHS["page"])
+    down, across = (2 * len(places), 1) if wide < NARROW else (len(places), 2)
+    figure, grid = new_panels(
+        wide, (2.1 if wide < NARROW else 2.5) * down + 0.5, rows=down, columns=across, sharex=True
+    )
+    flat = [axes for row in grid for axes in row]
+    panels = list(zip(flat[::2], flat[1::2], strict=True))
     methods = list(dict.fromkeys(drawn["method"]))
     for axes_pair, (place, rows) in zip(panels, places, strict=True):
         for axes, (statistic, label) in zip(axes_pair, _STATISTICS.items(), strict=True):
@@ -67,11 +84,11 @@ def layer_curves(frame: pd.DataFrame, path: str | Path, *, title: str | None = N
             axes.set_ylabel(label)
         if len(places) > 1:
             axes_pair[0].set_title(", ".join(map(str, place)), fontsize=9, color=SOFT, loc="left", parse_math=False)
-    for axes in panels[-1]:
+    for axes in grid[-1]:
         axes.set_xlabel("layer (0 = first)")
-    _layer_legend(figure, panels, drawn)
+    _layer_legend(figure, panels, drawn, columns=2 if wide < NARROW else 3)
     add_titles(figure, _chosen_title(drawn) if title is None else title, subtitle)
-    return save_with_data(figure, path, drawn)
+    return finished(figure, path, drawn)
 
 
 def _chosen(frame: pd.DataFrame) -> np.ndarray:
@@ -133,7 +150,7 @@ def _draw_ring(axes: Axes, chosen: Frame, statistic: str) -> None:
         )
 
 
-def _layer_legend(figure: Figure, panels: Sequence[Sequence[Axes]], drawn: Frame) -> None:
+def _layer_legend(figure: Figure, panels: Sequence[Sequence[Axes]], drawn: Frame, *, columns: int) -> None:
     """One legend under the panels; what dotted and thin lines are is said once, not by method."""
     handles: dict[str, Any] = {}
     for axes in (axes for row in panels for axes in row):
@@ -142,28 +159,39 @@ def _layer_legend(figure: Figure, panels: Sequence[Sequence[Axes]], drawn: Frame
         handles["fitted with shuffled labels, 95th percentile"] = Line2D([], [], color=SOFT, linestyle=":")
     if any(name.startswith("tune") for name in drawn) and drawn["chosen"].any():
         handles["on tune"] = Line2D([], [], color=SOFT, linewidth=0.8)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False
+    )
 
 
 def _chosen_title(drawn: Frame) -> str:
     chosen = drawn[drawn["chosen"]]
-    if len(chosen) != 1:
+    if chosen.empty:
         best = drawn.loc[drawn["test_auc"].idxmax()]
         return (
             f"Separation is best at layer {best['layer']} ({words(best['method'])}): AUC {best['test_auc']:.2f}, "
             f"d_z {significant(best['test_d_z'])} on test"
         )
-    row = chosen.iloc[0]
-    place = "" if (drawn[list(_PLACE)] == row[list(_PLACE)]).all(axis=None) else f"{', '.join(row[list(_PLACE)])}, "
-    return (
-        f"Chosen on tune: {place}layer {row['layer']}, {words(row['method'])}; on test AUC {row['test_auc']:.2f}, "
-        f"d_z {significant(row['test_d_z'])}"
-    )
+    is_one_place = (drawn[list(_PLACE)] == drawn[list(_PLACE)].iloc[0]).all(axis=None)
+    said = []
+    for row in chosen.to_dict("records"):
+        place = "" if is_one_place else f"{', '.join(row[name] for name in _PLACE)}, "
+        place = f"{row['kind']}, " if len(chosen) > 1 else place
+        said.append(
+            f"{place}layer {row['layer']}, {words(row['method'])}; on test AUC {row['test_auc']:.2f}, "
+            f"d_z {significant(row['test_d_z'])}"
+        )
+    return f"Chosen on tune: {'. '.join(said)}"
 
 
 def cosine_heat_map(
-    frame: pd.DataFrame, path: str | Path, *, title: str | None = None, subtitle: str = ""
-) -> list[Path]:
+    frame: pd.DataFrame,
+    path: str | Path | None = None,
+    *,
+    title: str | None = None,
+    subtitle: str = "",
+    width: Width | None = None,
+) -> Figure:
     """Draw cosines between directions from a square table; numbers stand in the cells if they fit."""
     labels = [str(label) for label in frame.columns]
     if not labels or labels != [str(label) for label in frame.index]:
@@ -181,9 +209,12 @@ def cosine_heat_map(
             "not in [-1, 1]"
         )
     count = len(labels)
-    cell = float(np.clip(6 / count, 0.16, 0.5))
     margin = min(max(text_width(label, size=8) for label in labels), 3.0)
-    figure, [[axes]] = new_panels(cell * count + margin + 1.3, cell * count + margin + 0.3)
+    room = inches(width, WIDTHS["page"]) - margin - 1.3
+    cell = float(np.clip(room / count, 0.1, 0.5))
+    figure, [[axes]] = new_panels(
+        cell * count + margin + 1.3 if width is None else inches(width, 0), cell * count + margin + 0.3
+    )
     texts = [[number(value) for value in row] for row in values]
     draw_cells(axes, values, (-1, 1), texts if cell >= 0.35 else None, label="cosine")
     axes.set_aspect("equal")
@@ -192,7 +223,7 @@ def cosine_heat_map(
     name_cells(axes.set_yticks, labels, step=step)
     axes.invert_yaxis()
     add_titles(figure, _cosine_title(values, labels) if title is None else title, subtitle)
-    return save_with_data(
+    return finished(
         figure, path, pd.DataFrame(values, index=pd.Index(labels, name="direction"), columns=labels), index=True
     )
 

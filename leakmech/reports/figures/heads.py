@@ -8,34 +8,40 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
 
 from leakmech.reports.cells import number, percent, significant, typeset
 from leakmech.reports.figures.canvas import (
     DIVERGING,
     INK,
+    NARROW,
     SEQUENTIAL,
     SOFT,
+    Width,
     add_titles,
     draw_cells,
+    finished,
+    inches,
     name_cells,
     new_panels,
-    save_with_data,
     write_in_cell,
 )
 from leakmech.reports.figures.frames import Frame, checked, head_name
 
 _LINE = 0.17  # inches of a line of the list beside a map
+_BESIDE = 2.6  # inches of that list, the colour bar and the labels
 
 
 def head_heat_map(
     frame: pd.DataFrame,
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     top: int = 10,
     quantity: str = "score",
     title: str | None = None,
     subtitle: str = "",
-) -> list[Path]:
+    width: Width | None = None,
+) -> Figure:
     """Draw the score of every head, layer by layer; the `top` largest in size are numbered and named beside the map."""
     drawn = checked(frame, "head_heat_map", whole=("layer", "head"), numbers=("score",))
     drawn = drawn.sort_values(["layer", "head"], ignore_index=True)
@@ -45,19 +51,29 @@ def head_heat_map(
     limit = float(size.max()) or 1.0
     texts = _aligned(scores, top)
     return _head_map(
-        drawn, scores, path, DIVERGING, (-limit, limit), top=top, texts=texts, label=quantity, titles=(title, subtitle)
+        drawn,
+        scores,
+        path,
+        DIVERGING,
+        (-limit, limit),
+        top=top,
+        texts=texts,
+        label=quantity,
+        titles=(title, subtitle),
+        given=width,
     )
 
 
 def attention_map(
     frame: pd.DataFrame,
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     top: int = 10,
     quantity: str = "attention to the injection (% of the head's attention)",
     title: str | None = None,
     subtitle: str = "",
-) -> list[Path]:
+    width: Width | None = None,
+) -> Figure:
     """Draw the share of its attention, between 0 and 1 in the table, that every head pays to a span."""
     drawn = checked(frame, "attention_map", whole=("layer", "head"), numbers=("attention",))
     drawn = drawn.sort_values(["layer", "head"], ignore_index=True)
@@ -72,14 +88,23 @@ def attention_map(
     limits = (0.0, float(shares.max()) or 1.0)
     texts = [percent(value, decimals=0) for value in drawn["attention"]]
     return _head_map(
-        drawn, shares, path, SEQUENTIAL, limits, top=top, texts=texts, label=quantity, titles=(title, subtitle)
+        drawn,
+        shares,
+        path,
+        SEQUENTIAL,
+        limits,
+        top=top,
+        texts=texts,
+        label=quantity,
+        titles=(title, subtitle),
+        given=width,
     )
 
 
 def _head_map(
     drawn: Frame,
     values: Frame,
-    path: str | Path,
+    path: str | Path | None,
     colors: Colormap,
     limits: tuple[float, float],
     *,
@@ -87,16 +112,23 @@ def _head_map(
     texts: list[str],
     label: str,
     titles: tuple[str, str],
-) -> list[Path]:
+    given: Width | None,
+) -> Figure:
     """Draw cells, colour bar, and beside them the list of the largest, whose numbers stand in their cells."""
     n_layers, n_heads = int(drawn["layer"].max()) + 1, int(drawn["head"].max()) + 1
     cells = np.full((n_layers, n_heads), np.nan)
     cells[drawn["layer"], drawn["head"]] = values
     wide, high = float(np.clip(6 / n_heads, 0.13, 0.36)), float(np.clip(6 / n_layers, 0.13, 0.26))
-    width, height = max(wide * n_heads, 2.2), max(high * n_layers, _LINE * (top + 1.5), 1.6)
-    figure, [[axes, key]] = new_panels(
-        width + 2.6, height + 0.6, columns=2, gridspec_kw={"width_ratios": [width + 0.9, 1.5]}
-    )
+    own = max(wide * n_heads, 2.2) + _BESIDE
+    whole = own if given is None else inches(given, own)  # many heads are wider than a page
+    height = max(high * n_layers, _LINE * (top + 1.5), 1.6)
+    if whole < NARROW:  # the list stands under the map
+        sizes = [high * n_layers + 0.6, _LINE * (top + 1.5)]
+        figure, [[axes], [key]] = new_panels(whole, sum(sizes), rows=2, gridspec_kw={"height_ratios": sizes})
+        height = sizes[1]
+    else:
+        ratios = [whole - _BESIDE + 0.9, 1.5]
+        figure, [[axes, key]] = new_panels(whole, height + 0.6, columns=2, gridspec_kw={"width_ratios": ratios})
     draw_cells(axes, cells, limits, None, label=label, colors=colors, gap=0.4)
     for set_ticks, count in ((axes.set_xticks, n_heads), (axes.set_yticks, n_layers)):
         step = next(step for step in (1, 2, 4, 5, 10, 20, 50) if count / step <= 17 or step == 50)
@@ -104,7 +136,7 @@ def _head_map(
     axes.set(xlabel="head", ylabel="layer (0 = first)")
     _name_largest(axes, key, drawn, values, texts=texts, top=top, limits=limits, height=height)
     add_titles(figure, *titles)
-    return save_with_data(figure, path, drawn)
+    return finished(figure, path, drawn)
 
 
 def _name_largest(

@@ -8,21 +8,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from leakmech.core.errors import FigureError, nearest
 from leakmech.prompts.locate import REGIONS
 from leakmech.reports.cells import significant
 from leakmech.reports.figures.canvas import (
     INK,
+    NARROW,
     RULE,
     SERIES_COLORS,
     SERIES_MARKERS,
     SOFT,
+    WIDTHS,
+    Width,
     add_titles,
     draw_cells,
+    finished,
+    inches,
     name_cells,
     new_panels,
-    save_with_data,
     text_width,
 )
 from leakmech.reports.figures.frames import Frame, checked, has_interval, words
@@ -30,12 +35,13 @@ from leakmech.reports.figures.frames import Frame, checked, has_interval, words
 
 def patching_map(
     frame: pd.DataFrame,
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     quantity: str = "normalised effect (%)",
     title: str | None = None,
     subtitle: str = "",
-) -> list[Path]:
+    width: Width | None = None,
+) -> Figure:
     """Draw what patching the residual stream does, layer by layer and region by region.
 
     An effect of 1 is the whole effect, drawn as 100 %.
@@ -50,7 +56,7 @@ def patching_map(
     limit = float(np.nanmax(np.abs(cells))) or 1.0
     high = float(np.clip(6 / n_layers, 0.13, 0.3))
     wide = max(0.75, *(text_width(name, size=8.5) + 0.2 for name in regions))
-    figure, [[axes]] = new_panels(wide * len(regions) + 1.9, max(high * n_layers, 1.5) + 0.6)
+    figure, [[axes]] = new_panels(inches(width, wide * len(regions) + 1.9), max(high * n_layers, 1.5) + 0.6)
     texts = [["" if np.isnan(cell) else f"{cell:.0f}".replace("-0", "0") for cell in row] for row in cells]
     draw_cells(axes, cells, (-limit, limit), texts if high > 0.14 else None, label=quantity)
     name_cells(axes.set_xticks, regions)
@@ -61,7 +67,7 @@ def patching_map(
         parts = [f"{name} {100 * best['effect'][name]:.0f} % (layer {best['layer'][name]})" for name in regions]
         title = f"Largest effect by region: {', '.join(parts)}"
     add_titles(figure, title, subtitle)
-    return save_with_data(figure, path, drawn)
+    return finished(figure, path, drawn)
 
 
 _MODES = {"keep": "only the first k kept", "remove": "the first k removed"}
@@ -70,13 +76,14 @@ _BASELINES = {"random": (SOFT, "--"), "magnitude": (INK, ":")}
 
 def faithfulness_curves(
     frame: pd.DataFrame,
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     areas: Mapping[str, Mapping[str, float]] | None = None,
     components: str = "components",
     title: str | None = None,
     subtitle: str = "",
-) -> list[Path]:
+    width: Width | None = None,
+) -> Figure:
     """Draw how much of the effect the first k components keep, and how much is left when they are removed.
 
     A ranking is a method, ``random`` or ``magnitude``; `areas` are said in its legend, such as
@@ -95,7 +102,10 @@ def faithfulness_curves(
     rankings = [name for name in dict.fromkeys(drawn["ranking"]) if name not in _BASELINES]
     rankings += [name for name in _BASELINES if name in set(drawn["ranking"])]
     modes = [mode for mode in _MODES if mode in set(drawn["mode"])]
-    figure, [panels] = new_panels(4.1 * len(modes), 3.6, columns=len(modes), sharey=True)
+    whole = inches(width, WIDTHS["page"] if len(modes) > 1 else 4.1)
+    down, across = (len(modes), 1) if whole < NARROW else (1, len(modes))
+    figure, grid = new_panels(whole, 2.6 * down + 0.9, rows=down, columns=across, sharey=True)
+    panels = [axes for row in grid for axes in row]
     for axes, mode in zip(panels, modes, strict=True):
         for index, ranking in enumerate(rankings):
             curve = drawn[(drawn["mode"] == mode) & (drawn["ranking"] == ranking)]
@@ -107,11 +117,19 @@ def faithfulness_curves(
         axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
         axes.set_title(_MODES[mode], fontsize=9, loc="left")
         axes.set_xlabel(f"k: share of all {components} (%, log scale)")
-    panels[0].set_ylabel("faithfulness (1 = whole model)")
+    for [first, *_] in grid:
+        first.set_ylabel("faithfulness (1 = whole model)")
     handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=2 if whole >= 6 else 1,
+        fontsize=8,
+        frameon=False,
+    )
     add_titles(figure, _faithfulness_title(drawn, rankings) if title is None else title, subtitle)
-    return save_with_data(figure, path, drawn)
+    return finished(figure, path, drawn)
 
 
 def _check_faithfulness(drawn: Frame, areas: Mapping[str, object]) -> None:

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from leakmech.reports.figures.canvas import (
     RULE,
     SERIES_COLORS,
+    Width,
     add_titles,
     draw_cells,
+    finished,
+    inches,
     label_points,
     name_cells,
     new_figure,
     new_panels,
-    save_with_data,
 )
 from leakmech.reports.figures.frames import checked, words
 from leakmech.reports.figures.series import Axis
@@ -25,7 +28,7 @@ from leakmech.reports.figures.series import Axis
 
 def scatter_panels(
     frame: pd.DataFrame,
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     x: Axis,
     y: Axis,
@@ -36,7 +39,8 @@ def scatter_panels(
     title: str,
     note: Callable[[str, str], str] = lambda _row, _column: "",
     subtitle: str = "",
-) -> list[Path]:
+    width: Width | None = None,
+) -> Figure:
     """Draw a panel for each pair of values of the columns `rows` and `columns` that has points.
 
     Points whose `name` is not empty are named; those for which the column `mark` is 1 are hollow. `note` gives a line
@@ -44,7 +48,7 @@ def scatter_panels(
     """
     drawn = _drawn(frame, (rows, columns, name), (x[0], y[0], mark))
     down, across = list(dict.fromkeys(drawn[rows])), list(dict.fromkeys(drawn[columns]))
-    size = (3.1 * len(across) + 0.6, 2.7 * len(down) + 0.3)
+    size = (inches(width, 3.1 * len(across) + 0.6), 2.7 * len(down) + 0.3)
     figure, panels = new_panels(*size, rows=len(down), columns=len(across), sharey="row")
     filled: list[tuple[Any, Any]] = []
     for own_row, line in zip(down, panels, strict=True):
@@ -65,7 +69,7 @@ def scatter_panels(
         if len(named):
             points = list(zip(named[x[0]], named[y[0]], strict=True))
             label_points(axes, points, named[name].tolist(), size=6.5, others=part[[x[0], y[0]]].to_numpy())
-    return save_with_data(figure, path, drawn)
+    return finished(figure, path, drawn)
 
 
 def _drawn(frame: pd.DataFrame, texts: tuple[str, ...], numbers: tuple[str, ...]) -> Any:
@@ -83,15 +87,22 @@ def _panel(axes: Any, part: Any, x: Axis, y: Axis, mark: str) -> None:
 
 
 def value_map(
-    frame: pd.DataFrame, path: str | Path, *, label: str, title: str, limit: float | None = None, subtitle: str = ""
-) -> list[Path]:
+    frame: pd.DataFrame,
+    path: str | Path | None = None,
+    *,
+    label: str,
+    title: str,
+    limit: float | None = None,
+    subtitle: str = "",
+    width: Width | None = None,
+) -> Figure:
     """Draw a table of signed numbers, whose index and columns are names, as coloured cells around zero."""
     values = frame.to_numpy(dtype=float)
     bound = limit or max(float(pd.Series(values.ravel()).abs().max()), 1e-9)
-    figure, axes = new_figure(0.85 * values.shape[1] + 2.6, 0.42 * len(frame) + 1.6)
+    figure, axes = new_figure(inches(width, 0.85 * values.shape[1] + 2.6), 0.42 * len(frame) + 1.6)
     draw_cells(axes, values, (-bound, bound), [[f"{value:+.2f}" for value in row] for row in values], label=label)
     name_cells(axes.set_xticks, [words(str(own)) for own in frame.columns], rotation=35, ha="right")
     name_cells(axes.set_yticks, [str(own) for own in frame.index])
     axes.invert_yaxis()
     add_titles(figure, title, subtitle)
-    return save_with_data(figure, path, frame, index=True)
+    return finished(figure, path, frame, index=True)

@@ -6,19 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from leakmech.core.errors import FigureError
 from leakmech.reports.figures.canvas import (
     RULE,
     SERIES_COLORS,
     SERIES_MARKERS,
+    WIDTHS,
+    Width,
     add_titles,
     draw_cells,
+    finished,
+    inches,
     label_points,
     name_cells,
     new_figure,
     new_panels,
-    save_with_data,
 )
 from leakmech.reports.figures.frames import checked, words
 
@@ -30,7 +34,7 @@ _MOST_PANELS = 4
 
 def series_lines(
     frame: pd.DataFrame,
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     x: Axis,
     y: Axis,
@@ -41,7 +45,8 @@ def series_lines(
     level: float | None = None,
     logarithmic: bool = False,
     subtitle: str = "",
-) -> list[Path]:
+    width: Width | None = None,
+) -> Figure:
     """Draw the series of a table, with a panel for each value of the column `panel`; a dashed line marks a `level`.
 
     A line joins its points in the order of the column `order`, by default that of `x`.
@@ -57,8 +62,14 @@ def series_lines(
             f"series_lines: {len(panels)} panels and {len(names)} series are more than one figure shows; keep up to "
             f"{_MOST_PANELS} and {len(SERIES_COLORS)}"
         )
-    figure, [row] = new_panels(4.2 * len(panels) + 0.6, 3.4, columns=len(panels), sharey=True)
-    for axes, own in zip(row, panels, strict=True):
+    wide = inches(width, WIDTHS["page"] if len(panels) > 1 else 4.8)
+    across = max(1, min(len(panels), int(wide / 2.2)))
+    down = -(-len(panels) // across)
+    figure, grid = new_panels(wide, 2.7 * down + 0.4, rows=down, columns=across, sharey=True)
+    row = [axes for line in grid for axes in line]
+    for axes in row[len(panels) :]:
+        axes.set_axis_off()
+    for axes, own in zip(row, panels, strict=False):
         part = drawn if own is None else drawn[drawn[panel] == own]
         for name, color, marker in zip(names, SERIES_COLORS, SERIES_MARKERS, strict=False):
             line = part[part[series] == name].sort_values(along, kind="stable")
@@ -71,34 +82,50 @@ def series_lines(
         axes.set_xlabel(x[1])
         if own is not None:
             axes.set_title(words(str(own)), fontsize=9)
-    row[0].set_ylabel(y[1])
-    row[-1].legend(frameon=False, fontsize=8)
+    for line in grid:
+        line[0].set_ylabel(y[1])
+    row[len(panels) - 1].legend(frameon=False, fontsize=8)
     add_titles(figure, title, subtitle)
-    return save_with_data(figure, path, drawn)
+    return finished(figure, path, drawn)
 
 
 def count_map(
-    frame: pd.DataFrame, path: str | Path, *, rows: str, title: str, labels: tuple[str, str], subtitle: str = ""
-) -> list[Path]:
+    frame: pd.DataFrame,
+    path: str | Path | None = None,
+    *,
+    rows: str,
+    title: str,
+    labels: tuple[str, str],
+    subtitle: str = "",
+    width: Width | None = None,
+) -> Figure:
     """Draw a table of counts, each row as shares of its sum; `rows` is the column that names them."""
     drawn = frame.set_index(rows).astype(float)
     shares = drawn.div(drawn.sum(axis=1), axis=0).to_numpy()
-    figure, axes = new_figure(0.75 * drawn.shape[1] + 2.2, 0.42 * len(drawn) + 1.3)
+    figure, axes = new_figure(inches(width, 0.75 * drawn.shape[1] + 2.2), 0.42 * len(drawn) + 1.3)
     draw_cells(axes, shares, (-1, 1), [[f"{value:.2f}" for value in row] for row in shares], label="share of the row")
     name_cells(axes.set_xticks, list(drawn.columns), rotation=30)
     name_cells(axes.set_yticks, list(drawn.index))
     axes.invert_yaxis()
     axes.set(xlabel=labels[1], ylabel=labels[0])
     add_titles(figure, title, subtitle)
-    return save_with_data(figure, path, pd.DataFrame(shares, index=drawn.index, columns=drawn.columns), index=True)
+    return finished(figure, path, pd.DataFrame(shares, index=drawn.index, columns=drawn.columns), index=True)
 
 
 def named_points(
-    frame: pd.DataFrame, path: str | Path, *, x: Axis, y: Axis, name: str, title: str, subtitle: str = ""
-) -> list[Path]:
+    frame: pd.DataFrame,
+    path: str | Path | None = None,
+    *,
+    x: Axis,
+    y: Axis,
+    name: str,
+    title: str,
+    subtitle: str = "",
+    width: Width | None = None,
+) -> Figure:
     """Draw a scatter whose points all have names."""
     drawn = checked(frame, "named_points", texts=(name,), numbers=(x[0], y[0]))
-    figure, axes = new_figure(5.0, 3.8)
+    figure, axes = new_figure(inches(width, 5.0), 3.8)
     axes.axhline(0, color=RULE, linewidth=0.8)
     axes.axvline(0, color=RULE, linewidth=0.8)
     axes.scatter(drawn[x[0]], drawn[y[0]], color=SERIES_COLORS[0], s=28)
@@ -107,4 +134,4 @@ def named_points(
     add_titles(figure, title, subtitle)
     points: Sequence[tuple[float, float]] = list(zip(drawn[x[0]], drawn[y[0]], strict=True))
     label_points(axes, points, drawn[name].tolist(), size=8.5)
-    return save_with_data(figure, path, drawn)
+    return finished(figure, path, drawn)

@@ -17,6 +17,7 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font
 
 from leakmech.core.errors import FigureError, nearest
@@ -26,11 +27,14 @@ from leakmech.reports.cells import significant
 from leakmech.reports.figures.canvas import (
     CONDITION_COLORS,
     INK,
+    NARROW,
     RULE,
     SOFT,
+    Width,
     add_titles,
+    finished,
+    inches,
     new_panels,
-    save_with_data,
     text_width,
     wrapped,
 )
@@ -43,7 +47,7 @@ _TEXT_COLORS = CONDITION_COLORS | {"neutral": "#6b6b6b"}  # the grey of the line
 _STYLES = {"control": (0, (4, 2))}
 _INVISIBLE = {" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"}
 _TOKEN_SIZE = 7.5
-_COLUMN = 0.185  # inches
+_COLUMN, _LEAST_COLUMN = 0.185, 0.12  # inches
 _MIN_WIDTH = 5.5
 _MAX_TOKEN = 16
 _SINK = 5.0
@@ -51,13 +55,14 @@ _SINK = 5.0
 
 def token_projection(
     frame: pd.DataFrame,
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     leading: int = 6,
     quantity: str = "projection on the direction",
     title: str | None = None,
     subtitle: str = "",
-) -> list[Path]:
+    width: Width | None = None,
+) -> Figure:
     """Draw where affect enters a prompt and how far it travels: a line a condition, shared tokens under each other.
 
     ``position`` is the index of a token in its prompt. `leading` tokens are drawn before the injection; earlier ones
@@ -78,19 +83,32 @@ def token_projection(
     rows = _label_rows(drawn)
     depth = [max(text_width(text, size=_TOKEN_SIZE) for text in row.values()) + 0.1 for row in rows]
     n_columns = int(drawn["column"].max()) + 1
-    figure, [[axes]] = new_panels(max(_COLUMN * n_columns + 1.1, _MIN_WIDTH), 3.1 + sum(depth))
+    own = max(_COLUMN * n_columns + 1.1, _MIN_WIDTH)
+    whole = own if width is None else inches(width, own)  # a long prompt is wider than a page
+    if _LEAST_COLUMN * n_columns + 1.1 > whole:
+        needed = _LEAST_COLUMN * n_columns + 1.1
+        raise FigureError(
+            f"token_projection: {n_columns} tokens need {needed:.1f} inches; make it wider, or leading less"
+        )
+    figure, [[axes]] = new_panels(whole, 3.1 + sum(depth))
     _shade_parts(axes, drawn)
     _draw_conditions(axes, drawn)
     _write_tokens(axes, rows, depth)
     axes.set_xlim(-0.6, n_columns - 0.4)
     axes.set_xticks(range(n_columns), [""] * n_columns)
     axes.set_ylabel(quantity)
-    _axis_label(axes, drawn, depth, left_out)
+    _axis_label(axes, drawn, depth, left_out, width=whole - 1.1)
     axes.legend(
-        fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1.085), borderaxespad=0, borderpad=0, ncols=4
+        fontsize=8,
+        frameon=False,
+        loc="lower left",
+        bbox_to_anchor=(0, 1.085),
+        borderaxespad=0,
+        borderpad=0,
+        ncols=4 if whole >= NARROW else 2,
     )
     add_titles(figure, _gap_title(drawn) if title is None else title, subtitle)
-    return save_with_data(figure, path, drawn)
+    return finished(figure, path, drawn)
 
 
 def _check_names(drawn: Frame) -> None:
@@ -115,7 +133,7 @@ def _in_columns(drawn: Frame, leading: int) -> tuple[Frame, int]:
     drawn = drawn.sort_values("position")
     following = drawn.groupby(["condition", "part"]).cumcount(ascending=False)
     drawn = drawn.assign(column=drawn["part"].map(ends).astype(int) - 1 - following)
-    left_out = max(widths["prefix"] + widths["instruction"] - leading, int(_is_sink(drawn)))
+    left_out = max(widths["prefix"] + widths["instruction"] - leading, int(is_sink(drawn)))
     drawn = drawn[drawn["column"] >= left_out].assign(column=lambda kept: kept["column"] - left_out)
     order = drawn["condition"].map(CONDITIONS.index)
     return drawn.assign(order=order).sort_values(["order", "column"]).drop(columns="order").reset_index(
@@ -123,7 +141,7 @@ def _in_columns(drawn: Frame, leading: int) -> tuple[Frame, int]:
     ), left_out
 
 
-def _is_sink(drawn: Frame) -> bool:
+def is_sink(drawn: Frame) -> bool:
     """Does the first token, the same in all prompts, dwarf the others?"""
     first, others = (drawn[mask] for mask in (drawn["position"] == 0, drawn["position"] > 0))
     if set(first["part"]) - {"prefix", "instruction"} or first["token"].nunique() > 1 or others.empty:
@@ -205,7 +223,7 @@ def _label_rows(drawn: Frame) -> list[dict[tuple[int, str], str]]:
 
 def _write_tokens(axes: Axes, rows: Sequence[Mapping[tuple[int, str], str]], depth: Sequence[float]) -> None:
     top = 0.07
-    for row, inches in zip(rows, depth, strict=True):
+    for row, high in zip(rows, depth, strict=True):
         for (column, color), text in row.items():
             axes.annotate(
                 text,
@@ -221,17 +239,16 @@ def _write_tokens(axes: Axes, rows: Sequence[Mapping[tuple[int, str], str]], dep
                 annotation_clip=False,
                 parse_math=False,
             )
-        top += inches
+        top += high
 
 
-def _axis_label(axes: Axes, drawn: Frame, depth: Sequence[float], left_out: int) -> None:
+def _axis_label(axes: Axes, drawn: Frame, depth: Sequence[float], left_out: int, *, width: float) -> None:
     injected = [name for name in CONDITIONS if ((drawn["condition"] == name) & (drawn["part"] == "injection")).any()]
     text = "tokens of the prompt"
     if len(injected) > 1:
         text += f"; injections from top: {', '.join(injected)}"
     if left_out:
         text += f"; {left_out} {'token before these is' if left_out == 1 else 'tokens before these are'} left out"
-    width = max(_COLUMN * (float(drawn["column"].max()) + 1), _MIN_WIDTH - 1.1)
     axes.set_xlabel("\n".join(wrapped(text, width, size=9)), labelpad=72 * sum(depth))
 
 

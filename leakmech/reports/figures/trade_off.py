@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from leakmech.reports.figures.canvas import (
     INK,
+    NARROW,
     RULE,
     SERIES_COLORS,
-    SERIES_MARKERS,
     SOFT,
+    WIDTHS,
+    Width,
     add_titles,
-    label_points,
-    new_figure,
-    save_with_data,
+    finished,
+    inches,
+    new_panels,
+    text_width,
 )
 from leakmech.reports.figures.frames import Frame, checked
 
 Axis = tuple[str, str]
 """A column and its label."""
+_LINE = 0.155  # inches of a line of the list of names
+_MARKS = ("o", "s", "H", "D", "8", "h", "o")
+_OTHER = {"c": INK, "edgecolors": "white", "marker": "o", "linewidths": 0.9}
 
 
 def trade_off(
     frame: pd.DataFrame,
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     x: Axis,
     y: Axis,
@@ -38,13 +46,14 @@ def trade_off(
     beside: Sequence[str] = (),
     title: str,
     subtitle: str = "",
-) -> list[Path]:
+    width: Width | None = None,
+) -> Figure:
     """Draw what each of many changes gives in one number and keeps in another, and which of them nothing beats in both.
 
-    Filled marks are measured on test samples, with their intervals; thin lines with small marks join the strengths of a
-    family on the samples on which they are chosen. The dashed line is the Pareto front of what was tested,
-    without kinds that are `bounds`; `goal` is what both numbers should reach at once. A name's family is what stands
-    before its last hyphen; columns `beside` only go into the CSV.
+    Numbered marks, whose names stand beside the plot, are measured on test samples, with their intervals; thin lines
+    join the strengths of a family on the samples on which they are chosen. The dashed line is the Pareto front of what
+    was tested, without kinds that are `bounds`; `goal` is what both numbers should reach at once. A name's family is
+    what stands before its last hyphen; columns `beside` only go into the CSV.
     """
     columns = (x[0], y[0])
     optional = [f"{name}_{end}" for name in columns for end in ("low", "high")]
@@ -56,65 +65,109 @@ def trade_off(
         numbers=columns,
         optional=[*beside, *optional],  # random draws are not measured in all that others are
     )
-    figure, axes = new_figure(8.2, 6.0)
+    places = drawn.rename(columns=dict(zip(columns, ("x", "y"), strict=True)))
+    tested = places.loc[places["split"] == "test"].sort_values("x", ascending=False, kind="stable")
+    whole, list_height = inches(width, WIDTHS["page"]), _LINE * (len(tested) + len(set(tested["kind"])) + 2)
+    longest = max((text_width(name, size=7.5) for name in tested["name"]), default=1.0)
+    in_two = whole < NARROW and longest < whole / 2 - 0.5
+    if whole < NARROW:
+        sizes = [2.8, list_height / (2 if in_two else 1)]
+        figure, [[axes], [key]] = new_panels(whole, sum(sizes), rows=2, gridspec_kw={"height_ratios": sizes})
+    else:
+        ratios = [whole - longest - 1.1, longest + 0.4]
+        figure, [[axes, key]] = new_panels(
+            whole, max(4.2, list_height), columns=2, gridspec_kw={"width_ratios": ratios}
+        )
     if goal is not None:
         axes.fill_between([goal, 1.6], goal, 1.6, color=SERIES_COLORS[2], alpha=0.08, linewidth=0)
     for value in (0, 1):
         axes.axvline(value, color=RULE, linewidth=0.8, zorder=0)
         axes.axhline(value, color=RULE, linewidth=0.8, zorder=0)
-    places = drawn.rename(columns=dict(zip(columns, ("x", "y"), strict=True)))
-    tested = places.loc[places["split"] == "test"]
     _draw_sweeps(axes, places.loc[places["split"] == "tune"])
-    _draw_tested(axes, tested, columns, kinds)
-    _draw_front(axes, tested.loc[~tested["kind"].isin(bounds)])
+    front = _front(tested.loc[~tested["kind"].isin(bounds)])
+    if len(front) > 1:
+        axes.plot(front["x"], front["y"], color=INK, linestyle="--", linewidth=0.9, label="Pareto front", zorder=2)
+    looks, best = _looks(kinds, bounds), set(front["name"]) if len(front) > 1 else set()
+    _draw_tested(axes, tested, columns, looks, front=best)
     axes.set_xlim(*_range(places["x"]))
     axes.set_ylim(*_range(places["y"]))
     axes.set(xlabel=x[1], ylabel=y[1])
-    axes.legend(fontsize=8, frameon=False, loc="lower left")
+    _name_tested(key, tested, looks, front=best, columns=2 if in_two else 1)
     add_titles(figure, title, subtitle)
-    label_points(axes, list(zip(tested["x"], tested["y"], strict=True)), tested["name"].tolist(), size=7)
-    return save_with_data(figure, path, drawn)
+    return finished(figure, path, drawn)
 
 
 def _draw_sweeps(axes: Axes, rows: Frame) -> None:
     families = [name.rpartition("-")[0] for name in rows["name"]]
     for _, family in rows.groupby(families, sort=False):
-        axes.plot(
-            family["x"],
-            family["y"],
-            color=SOFT,
-            linewidth=0.6,
-            alpha=0.6,
-            marker="o",
-            markersize=2.5,
-            markerfacecolor="white",
-            zorder=1,
+        axes.plot(family["x"], family["y"], color=SOFT, linewidth=0.5, alpha=0.5, zorder=1)
+
+
+def _looks(kinds: Sequence[str], bounds: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour and mark of each kind; those of `bounds` are hollow."""
+    looks = {}
+    for kind, color, marker in zip(kinds, (*SERIES_COLORS, SOFT), _MARKS, strict=False):
+        look = {"c": "white", "edgecolors": color} if kind in bounds else {"c": color, "edgecolors": "white"}
+        looks[kind] = look | {"marker": marker, "linewidths": 0.9}
+    return looks
+
+
+def _ink(look: Mapping[str, Any]) -> str:
+    return look["edgecolors"] if look["c"] == "white" else look["c"]
+
+
+def _draw_tested(
+    axes: Axes, rows: Frame, columns: tuple[str, str], looks: Mapping[str, Mapping[str, Any]], *, front: set[str]
+) -> None:
+    for place, (_, row) in enumerate(rows.iterrows(), start=1):
+        look, strong = looks.get(row["kind"], _OTHER), row["name"] in front
+        for axis, name in zip(("x", "y"), columns, strict=True):
+            low, high = (row.get(f"{name}_{end}", np.nan) for end in ("low", "high"))
+            if np.isfinite([low, high]).all():
+                ends = {"x": [row["x"]] * 2, "y": [row["y"]] * 2} | {axis: [low, high]}
+                wide, alpha = (1.1, 0.9) if strong else (0.6, 0.3)
+                axes.plot(ends["x"], ends["y"], color=_ink(look), linewidth=wide, alpha=alpha, zorder=2)
+        at, above = (row["x"], row["y"]), 3 + place / 1000
+        axes.scatter(*at, s=80, zorder=above, **look)
+        color = look["edgecolors"]  # white on a filled mark
+        axes.annotate(
+            str(place), at, ha="center", va="center_baseline", fontsize=6, color=color, weight="bold", zorder=above
         )
 
 
-def _draw_tested(axes: Axes, rows: Frame, columns: tuple[str, str], kinds: Sequence[str]) -> None:
-    colors = dict(zip(kinds, (*SERIES_COLORS, SOFT), strict=False))
-    markers = dict(zip(kinds, (*SERIES_MARKERS, "x"), strict=False))
-    for kind, group in rows.groupby("kind", sort=False):
-        x, y = group["x"].to_numpy(), group["y"].to_numpy()
-        bars = {}
-        for axis, name, values in (("xerr", columns[0], x), ("yerr", columns[1], y)):
-            if {f"{name}_low", f"{name}_high"} <= set(group.columns):
-                ends = [group[f"{name}_{end}"].to_numpy() for end in ("low", "high")]
-                bars[axis] = np.nan_to_num(np.clip([values - ends[0], ends[1] - values], 0, None))
-        color = colors.get(str(kind), INK)
-        axes.errorbar(x, y, **bars, fmt="none", ecolor=color, elinewidth=0.7, alpha=0.35, zorder=2)
-        axes.scatter(x, y, color=color, marker=markers.get(str(kind), "o"), s=34, label=str(kind), zorder=3)
+def _name_tested(
+    key: Axes, rows: Frame, looks: Mapping[str, Mapping[str, Any]], *, front: set[str], columns: int
+) -> None:
+    """List the numbered marks under their kinds; those on the front are bold."""
+    key.set_axis_off()
+    numbered = rows.assign(place=range(1, len(rows) + 1))
+    given = [kind for kind in looks if kind in set(rows["kind"])]
+    lines: list[tuple[str, Any]] = [("front", None)] if front else []
+    for kind in [*given, *sorted(set(rows["kind"]) - set(looks))]:
+        lines.append((kind, None))
+        lines += [(kind, row) for row in numbered[numbered["kind"] == kind].itertuples()]
+    high = -(-len(lines) // columns)
+    text = {"fontsize": 7.5, "va": "center_baseline", "parse_math": False}
+    for at, (kind, row) in enumerate(lines):
+        left, line, look = at // high, at % high, looks.get(kind, _OTHER)
+        if kind == "front":
+            key.plot([left, left + 0.1], [line, line], color=INK, linestyle="--", linewidth=0.9, clip_on=False)
+            key.text(left + 0.13, line, "Pareto front (bold)", color=SOFT, **text)
+        elif row is None:
+            key.scatter(left + 0.04, line, s=30, clip_on=False, **look)
+            key.text(left + 0.1, line, kind, color=SOFT, **text)
+        else:
+            key.text(left + 0.13, line, str(row.place), color=_ink(look), ha="right", weight="bold", **text)
+            weight = "bold" if row.name in front else "normal"
+            key.text(left + 0.17, line, row.name, color=INK, weight=weight, **text)
+    key.set(xlim=(0, columns), ylim=(high - 0.4, -0.6))
 
 
-def _draw_front(axes: Axes, rows: Frame) -> None:
-    best, front = -np.inf, []
-    for row in rows.sort_values("x", ascending=False).itertuples():
-        if row.y > best:
-            best = row.y
-            front.append((row.x, row.y))
-    if len(front) > 1:
-        axes.plot(*zip(*front, strict=True), color=INK, linestyle="--", linewidth=0.9, label="Pareto front", zorder=2)
+def _front(rows: Frame) -> Frame:
+    """The rows that no other one beats in both numbers, from the right."""
+    ordered = rows.sort_values("x", ascending=False, kind="stable")
+    before = ordered["y"].cummax().shift(fill_value=-np.inf)
+    return ordered[ordered["y"] > before]
 
 
 def _range(values: pd.Series) -> tuple[float, float]:

@@ -4,8 +4,12 @@
   const PAGE = 20;
   const data = JSON.parse(document.getElementById("sample-data").textContent);
   const list = document.getElementById("sample-list");
-  const search = document.getElementById("sample-search");
-  const order = document.getElementById("sample-order");
+  const control = (name) => document.getElementById("sample-" + name);
+  const search = control("search");
+  const order = control("order");
+  const reset = control("reset");
+  const filters = ["condition", "valence", "echo", "topic"].map(control);
+  const [byCondition, byValence, byEcho, byTopic] = filters;
   const count = document.getElementById("sample-count");
   const more = document.getElementById("sample-more");
   const widest = Math.max(0.01, ...data.samples.map((sample) => Math.abs(sample.shift ?? 0)));
@@ -54,7 +58,8 @@
   }
 
   function generation(entry) {
-    const [scored, full, mark, p] = entry;
+    const [scored, full, remark, p, topic] = entry;
+    const mark = [remark, topic ? "about the injection" : ""].filter(Boolean).join(", ");
     const row = element("li");
     const text = element("div", "text");
     const line = full === null ? text : element("summary");
@@ -69,16 +74,56 @@
     return row;
   }
 
+  // Which answers the filters leave: those of the chosen condition that are as is asked.
+  function likeliest(p) {
+    return data.labels[p.indexOf(Math.max(...p))];
+  }
+
+  function asked(choice, is) {
+    return choice.value === "" || (choice.value === "yes") === is;
+  }
+
+  function keeps([, , mark, p, topic]) {
+    if (byValence.value && !(p && likeliest(p) === byValence.value)) return false;
+    return asked(byEcho, mark.includes("echo")) && (byTopic.value === "" || (topic !== null && asked(byTopic, topic === 1)));
+  }
+
+  function kept(sample) {
+    return sample.conditions
+      .filter((own) => !byCondition.value || own.name === byCondition.value)
+      .map((own) => ({ ...own, generations: own.generations.filter(keeps) }))
+      .filter((own) => own.generations.length > 0);
+  }
+
   function condition(entry) {
     const section = element("section", "condition");
     const head = element("header");
     const title = element("div");
     title.append(element("h4", "", entry.name), element("span", "soft small", "mean valence " + signed(entry.valence)));
     head.append(title, element("p", "soft small", entry.injection ?? "no injection"));
+    if (entry.prompt) {
+      const prompt = element("details", "prompt small");
+      prompt.append(element("summary", "", "full prompt"), element("div", "full", entry.prompt));
+      head.append(prompt);
+    }
     const rows = element("ol", "generations");
     rows.append(...entry.generations.map(generation));
     section.append(head, rows);
     return section;
+  }
+
+  function address(sample) {
+    return "#sample=" + encodeURIComponent(sample.id);
+  }
+
+  function fill(sample, node) {
+    if (node.children.length > 1) return;
+    const body = element("div", "conditions");
+    body.append(...kept(sample).map(condition));
+    const link = element("a", "permalink small", "Link to this sample");
+    link.href = address(sample);
+    body.append(link);
+    node.append(body);
   }
 
   function draw(sample) {
@@ -91,11 +136,7 @@
     node.append(head);
     // Thousands of generations would slow the page down: a sample is drawn when it is first opened.
     node.addEventListener("toggle", () => {
-      if (node.open && node.children.length === 1) {
-        const body = element("div", "conditions");
-        body.append(...sample.conditions.map(condition));
-        node.append(body);
-      }
+      if (node.open) fill(sample, node);
     });
     return node;
   }
@@ -122,30 +163,96 @@
 
   function update() {
     const wanted = search.value.trim().toLowerCase();
-    const found = entries.filter((entry) => !wanted || searchable(entry).includes(wanted));
+    const filtered = filters.some((choice) => choice.value !== "");
+    let answers = 0;
+    const found = entries.filter((entry) => {
+      const left = filtered ? kept(entry.sample) : null;
+      if (!((!wanted || searchable(entry).includes(wanted)) && (!left || left.length))) return false;
+      answers += left ? left.reduce((sum, own) => sum + own.generations.length, 0) : 0;
+      return true;
+    });
     found.sort(orders[order.value]);
     list.replaceChildren(...found.slice(0, shown).map((entry) => entry.node));
     const left = found.length - Math.min(shown, found.length);
-    count.textContent = wanted ? found.length + " of " + entries.length + " samples match" : "";
+    const matched = found.length + " of " + entries.length + " samples match";
+    count.textContent = wanted || filtered ? matched + (filtered ? ", with " + answers + " answers" : "") : "";
+    reset.hidden = !wanted && !filtered;
     more.hidden = left === 0;
     more.textContent = "Show " + Math.min(PAGE, left) + " more of " + left;
   }
 
-  search.addEventListener("input", () => {
+  function restart() {
     shown = PAGE;
+    for (const { sample, node } of entries) {
+      while (node.children.length > 1) node.lastChild.remove();
+      if (node.open) fill(sample, node);
+    }
     update();
-  });
-  order.addEventListener("change", () => {
-    shown = PAGE;
+  }
+
+  // The sample that the address names is shown whatever was filtered, opened and scrolled to.
+  function follow() {
+    if (!location.hash.startsWith("#sample=")) return false;
+    let id = "";
+    try {
+      id = decodeURIComponent(location.hash.slice("#sample=".length));
+    } catch {
+      return false; // not an address of ours
+    }
+    const entry = entries.find((own) => own.sample.id === id);
+    if (!entry) {
+      count.textContent = "This page has no sample " + id;
+      return false;
+    }
+    clear();
+    const place = [...entries].sort(orders[order.value]).indexOf(entry);
+    shown = Math.max(PAGE, place + 1);
     update();
-  });
+    entry.node.open = true;
+    fill(entry.sample, entry.node);
+    entry.node.scrollIntoView();
+    entry.node.querySelector("summary").focus({ preventScroll: true });
+    return true;
+  }
+
+  function clear() {
+    search.value = "";
+    for (const choice of filters) choice.value = "";
+    restart();
+  }
+
+  function options(choice, names) {
+    for (const name of names) choice.append(new Option(name, name));
+  }
+
+  options(byCondition, [...new Set(data.samples.flatMap((sample) => sample.conditions.map((own) => own.name)))]);
+  options(byValence, data.labels);
+  const isTold = (own) => own.generations.some((entry) => entry[4] !== null);
+  control("topic-label").hidden = !data.samples.some((sample) => sample.conditions.some(isTold));
+
+  search.addEventListener("input", restart);
+  for (const choice of [order, ...filters]) choice.addEventListener("change", restart);
+  reset.addEventListener("click", clear);
   more.addEventListener("click", () => {
     const next = list.children.length;
     shown += PAGE;
     update();
     list.children[next].querySelector("summary").focus();
   });
+  window.addEventListener("hashchange", follow);
+  // On paper everything that the filters leave is there.
+  let before = shown;
+  window.addEventListener("beforeprint", () => {
+    before = shown;
+    shown = Infinity;
+    update();
+    for (const { sample, node } of entries) fill(sample, node);
+  });
+  window.addEventListener("afterprint", () => {
+    shown = before;
+    update();
+  });
   document.getElementById("sample-browser").hidden = false;
   update();
-  if (list.firstElementChild) list.firstElementChild.open = true;
+  if (!follow() && list.firstElementChild) list.firstElementChild.open = true;
 })();

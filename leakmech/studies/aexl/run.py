@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import UsageError
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Shown, shown_progress
 from leakmech.core.store import read_json, sweep, write_json, write_text
 from leakmech.datasets.corpus import open_corpus
 from leakmech.datasets.filters import words
@@ -66,7 +66,7 @@ def build_aexl(
     *,
     estimator: str | Estimator = "embedded",
     tokenizer: str | None = DEFAULT_MODEL,
-    progress: Progress = no_progress,
+    progress: Shown = None,
     **settings: Any,
 ) -> AexlResult:
     """Build AEXL (Köprü et al. 2025, Algorithm 1) from a corpus.
@@ -81,7 +81,7 @@ def build_aexl(
     tokenizer
         Model whose tokenizer counts the tokens of the card; None leaves them out.
     progress
-        Where to report progress.
+        A function that draws progress, True or False; None draws it in a notebook only.
     **settings
         Fields of :class:`AexlSettings`, e.g. ``samples=100, fit=50, seed=0``; ``algorithm="paper"`` leaves out what is
         added to the paper's algorithm.
@@ -115,7 +115,7 @@ def build_aexl(
     )
     cache = ScoreCache(load_estimator(estimator) if isinstance(estimator, str) else estimator)
     with interruptible(path, lambda: "scores so far are saved", "the same call"):
-        found = Scan(corpus, chosen, cache).run(progress)
+        found = Scan(corpus, chosen, cache).run(shown_progress(progress))
         drawn, stems = choose(found, chosen, cache)
         encoder = load_encoder(chosen.encoder) if chosen.max_similarity < 1 else None
         combining = Combining(

@@ -55,6 +55,10 @@ class AnnotationResult(Result):
             frame[name] = values == "True" if is_flag else pd.to_numeric(values.replace("", None))
         return pd.DataFrame({name: frame[name] for name in cells.columns})
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row per item, as :attr:`pairs`."""
+        return self.pairs.copy()
+
     def tables(self) -> list[Table]:
         """Agreement among people and with the estimator."""
         return annotation_tables(self.summary)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from leakmech.core.store import read_json
 from leakmech.reports.cells import DASH, estimate, number, percent
-from leakmech.reports.page import Details, Section, Shown, write_page
+from leakmech.reports.chart import Forest, ForestRow
+from leakmech.reports.figures.frames import words
+from leakmech.reports.page import Details, Headline, Section, Shown, write_page
 from leakmech.reports.tables import Table
 
 
@@ -20,11 +23,52 @@ def write_report(folder: str | Path) -> Path:
 
 
 def sections(report: Mapping[str, Any]) -> list[Section]:
-    """The tables, and everything."""
+    """What people saw, drawn and as tables, and everything."""
     headings = ("Annotators", "Leakage", *(("Agreement",) if report["agreement"]["votes"] else ()), "Estimator")
     shown = zip(annotation_tables(report), headings, strict=True)
     details = Details.of(report, heading="Everything in agreement.json")
-    return [*(Shown(table, heading=heading) for table, heading in shown), details]
+    tables = [Shown(table, heading=heading) for table, heading in shown]
+    return [headline(report), people_chart(report), *tables, details]
+
+
+def headline(report: Mapping[str, Any]) -> Headline:
+    """What the majority of people saw, both ways, and what the estimator says of the same pairs."""
+    overall = report["mu_el"]["overall"]
+    text = (
+        f"In {estimate(overall, 'people', _share)} of pairs most people saw the answer move with the injection, in "
+        f"{estimate(overall, 'people_away', _share)} against it."
+    )
+    name = report["run"]["estimator"]
+    return Headline(
+        text,
+        f"{overall['n']} pairs with a majority; without leakage the two shares are alike. Of the same pairs the "
+        f"estimator ({name}) says {estimate(overall, 'estimator', _share)}.",
+    )
+
+
+def people_chart(report: Mapping[str, Any]) -> Forest:
+    """What people and the estimator saw, by condition."""
+    rows = [
+        ForestRow(
+            f"{words(name)}: {label}", estimate(own, column), own[column], own.get(f"{column}_ci"), is_shown=is_filled
+        )
+        for name, own in report["mu_el"].items()
+        for column, label, is_filled in _SEEN
+        if own[column] is not None
+    ]
+    caption = (
+        "Share of pairs, with 95 % intervals, in which most people saw a move with the injection or against it "
+        "(hollow), and in which the estimator says that it leaks."
+    )
+    return Forest(rows, caption, is_centred=False, heading="What people saw")
+
+
+_SEEN = (
+    ("people", "people, with it", True),
+    ("people_away", "people, against it", False),
+    ("estimator", "estimator", True),
+)
+_share = partial(percent, decimals=0)
 
 
 def annotation_tables(report: Mapping[str, Any]) -> list[Table]:

@@ -6,9 +6,9 @@ refused: runs over other samples, or scored in another way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +20,7 @@ from leakmech.core.store import is_occupied, read_json, write_json
 from leakmech.core.tables import write_table
 from leakmech.reports.tables import Table
 from leakmech.runs.directory import FORMAT_VERSION, RunRecord
-from leakmech.runs.result import Result
+from leakmech.runs.result import Drawing, Result
 from leakmech.scoring.paired import (
     HEADLINE,
     Difference,
@@ -31,7 +31,12 @@ from leakmech.scoring.paired import (
 )
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.sentence import Cleaning
-from leakmech.studies.benchmark.comparison_report import by_estimator_table, comparison_table, write_report
+from leakmech.studies.benchmark.comparison_report import (
+    by_estimator_table,
+    comparison_table,
+    draw_comparison,
+    write_report,
+)
 from leakmech.studies.benchmark.headline import headline_ratios, refuse_other_completions
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import CompareConfig
@@ -39,7 +44,7 @@ from leakmech.studies.benchmark.settings import CompareConfig
 COMPARISON_FILE = "comparison.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison(Result):
     """What :func:`compare` found.
 
@@ -125,6 +130,10 @@ class Comparison(Result):
         """The table, and the one of all estimators that the runs share if there are several."""
         views = by_estimator_table(self.summary)
         return [self.to_table()] if views is None else [self.to_table(), views]
+
+    def figures(self) -> Mapping[str, Drawing]:
+        """``forest``: the differences with their intervals."""
+        return {"forest": partial(draw_comparison, self.summary)}
 
     def report(self) -> Path:
         """Write ``report.html`` of a saved comparison and return its path."""

@@ -7,14 +7,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from leakmech.core.store import read_json
-from leakmech.reports.cells import DASH, p_value, signed, with_interval
+from leakmech.reports.cells import DASH, p_value, signed, typeset, with_interval
+from leakmech.reports.chart import Forest, ForestRow
+from leakmech.reports.figures.canvas import Width
 from leakmech.reports.figures.forest import forest_plot
-from leakmech.reports.page import Details, Picture, Section, Shown, write_page
+from leakmech.reports.page import Details, Headline, Paragraph, Section, Shown, write_page
 from leakmech.reports.statistic_names import LABELS, shown_as
 from leakmech.reports.tables import Table
 
 Content = Mapping[str, Any]
+_FIGURE = "The same as a figure for papers: forest.pdf and forest.png."
+_VERDICTS = {
+    "different": "differs from",
+    "different within the margin": "differs, within the margin, from",
+    "equivalent": "is equivalent to",
+    "undecided": "is not shown to differ from",
+}
+_difference = partial(signed, decimals=3)
 
 
 def comparison_table(comparison: Content) -> Table:
@@ -95,7 +107,9 @@ def by_estimator_table(comparison: Content) -> Table | None:
     return Table("The same differences under each expression estimator", header, rows, notes)
 
 
-def draw_comparison(comparison: Content, path: Path) -> list[Path]:
+def draw_comparison(
+    comparison: Content, path: str | Path | None = None, *, title: str | None = None, width: Width | None = None
+) -> Figure:
     """The forest plot of the differences in the statistic that the comparison is about."""
     about = _about(comparison)
     rows = [d for d in comparison["differences"] if d["statistic"] == about]
@@ -107,6 +121,8 @@ def draw_comparison(comparison: Content, path: Path) -> list[Path]:
         path,
         quantity=f"difference in {about} ({against}), 95 % interval",
         margin=comparison["margin"],
+        title=title or "",
+        width=width,
     )
 
 
@@ -116,15 +132,64 @@ def write_report(out: str | Path) -> Path:
     comparison = read_json(out / "comparison.json")
     draw_comparison(comparison, out / "forest.png")
     runs = ", ".join(comparison["runs"])
-    return write_page(out, f"Expression leakage compared: {runs}", sections(out, comparison))
+    return write_page(out, f"Expression leakage compared: {runs}", sections(comparison))
 
 
-def sections(out: Path, comparison: Content) -> list[Section]:
-    """The tables, the forest plot, and everything."""
-    caption, views = f"Differences in {_about(comparison)} with their 95 % intervals.", by_estimator_table(comparison)
+def sections(comparison: Content) -> list[Section]:
+    """What differs, drawn and as tables, and everything."""
+    views = by_estimator_table(comparison)
     return [
-        Shown(comparison_table(comparison), heading="Differences"),
+        headline(comparison),
+        *forest(comparison),
+        Shown(comparison_table(comparison), is_open=True),
         *([] if views is None else [Shown(views, heading="By every expression estimator")]),
-        Picture.of(out / "forest.png", caption, heading="Forest plot"),
+        Paragraph(_FIGURE, "soft small"),
         Details.of(comparison, heading="Everything in comparison.json"),
     ]
+
+
+def headline(comparison: Content) -> Headline:
+    """Which runs differ from the baseline, the first of them with its interval."""
+    about, compared = _about(comparison), _compared(comparison)
+    if not compared:
+        return Headline("Nothing was compared.")
+    told = f"{LABELS[about]}, {comparison['n_samples']} samples in common, p adjusted over {len(compared)} (Holm)"
+    shown = [d for d in compared if str(d["verdict"]).startswith("different")]
+    if len(compared) == 1:
+        (only,) = compared
+        difference = with_interval(only["difference"], only["low"], only["high"], _difference)
+        verdict = _VERDICTS.get(only["verdict"], only["verdict"])
+        names = f"{only['run']} {verdict} {only['baseline']}"
+        return Headline(typeset(f"{names}: {difference}."), f"Difference in {told}.")
+    names = ", ".join(f"{d['run']} from {d['baseline']}" for d in shown)
+    text = f"{len(shown)} of {len(compared)} differences are shown" + (f": {names}." if shown else ".")
+    if shown:
+        most = max(shown, key=lambda d: abs(d["difference"]))
+        told += f"; the largest of these {with_interval(most['difference'], most['low'], most['high'], _difference)}"
+    return Headline(text, typeset(f"Differences in {told}."))
+
+
+def forest(comparison: Content) -> list[Section]:
+    """The differences with their intervals."""
+    rows = [
+        ForestRow(
+            f"{d['run']} - {d['baseline']}",
+            with_interval(d["difference"], d["low"], d["high"], _difference),
+            d["difference"],
+            None if d["low"] is None else (d["low"], d["high"]),
+            is_shown=str(d["verdict"]).startswith("different"),
+        )
+        for d in _compared(comparison)
+        if d["difference"] is not None
+    ]
+    if not rows:
+        return []
+    margin = comparison["margin"]
+    caption = f"Differences in {_about(comparison)} with their 95 % intervals; hollow where none is shown."
+    caption += "" if margin is None else f" Shaded: differences that are none (±{margin:g})."
+    return [Forest(rows, caption, margin=margin, heading="Differences")]
+
+
+def _compared(comparison: Content) -> list[Content]:
+    """The differences in the statistic that the comparison is about."""
+    return [d for d in comparison["differences"] if d["statistic"] == _about(comparison)]

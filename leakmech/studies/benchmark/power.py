@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import pandas as pd
 from scipy import optimize, stats
 
 from leakmech.core.errors import UsageError, nearest
 from leakmech.reports.cells import number
 from leakmech.reports.tables import Table
+from leakmech.runs.result import Readable
 from leakmech.scoring.records import leakage_scores
 from leakmech.scoring.sentence import Cleaning
 from leakmech.studies.benchmark.result import BenchResult
@@ -40,8 +42,8 @@ EMBEDDED_COMPONENTS = VarianceComponents(
 """Measured on a run of the embedded model: a stand-in until there is a run of the model in question."""
 
 
-@dataclass(frozen=True)
-class PowerResult:
+@dataclass(frozen=True, repr=False)
+class PowerResult(Readable):
     """What a design can see; see :func:`power`.
 
     Attributes
@@ -71,6 +73,18 @@ class PowerResult:
     def to_dict(self) -> dict[str, Any]:
         """All of it, JSON-ready."""
         return asdict(self)
+
+    def __repr__(self) -> str:
+        design = f"{self.samples} samples x {self.generations} generations"
+        return f"PowerResult({self.power:.2f} for an effect of {self.effect:g} with {design})"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row with every number."""
+        return pd.json_normalize(self.to_dict())
+
+    def tables(self) -> list[Table]:
+        """The table."""
+        return [self.to_table()]
 
     def to_table(self) -> Table:
         """The power, and the numbers that it rests on."""

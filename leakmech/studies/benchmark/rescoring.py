@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import DatasetError, RunDirectoryError, UsageError
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Shown, shown_progress
 from leakmech.core.rows import user_rows
 from leakmech.core.store import write_jsonl
 from leakmech.datasets.samples import PromptSet
@@ -43,7 +43,7 @@ def score(
     *,
     out: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
-    progress: Progress = no_progress,
+    progress: Shown = None,
     **settings: Any,
 ) -> BenchResult:
     """Score texts that were generated elsewhere, with the statistics and the files of a benchmark run.
@@ -60,7 +60,7 @@ def score(
     columns
         What the file calls a field, e.g. ``{"text": "completion"}``.
     progress
-        Where to report progress; silent by default.
+        A function that draws progress, True or False; None draws it in a notebook only.
     **settings
         Fields of :class:`leakmech.studies.benchmark.settings.ScoreConfig`, e.g. ``dataset="hexl",
         estimator="embedded,vader"``.
@@ -112,7 +112,7 @@ def score(
                 instruction_text=instruction_text,
                 generations=given.generations,
                 n_rows=n_rows,
-                progress=progress,
+                progress=shown_progress(progress),
                 log_p_control=None if scored is None else _log_p_control(scored, config),
             )
             if scored is not None and copy_tilt(scored.files, run.files, measurement.estimators):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from leakmech.core.tables import flat_numbers
 from leakmech.reports.order import order_table
 from leakmech.reports.tables import Table, summary_tables, tilt_table
-from leakmech.runs.result import Result
+from leakmech.runs.result import Drawing, Result
 from leakmech.scoring.tilt import shift_column
+from leakmech.studies.benchmark.figures import draw_leakage
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,6 +65,18 @@ class BenchResult(Result):
             return summary_tables(self.summary)
         tilt = tilt_table(self.summary)
         return [order_table(self.summary), *([tilt] if tilt else [])]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each condition and ``overall``: every number, an interval as ``<name>_low`` and ``_high``.
+
+        One row for each generation is :attr:`scores`.
+        """
+        rows = {"overall": self.summary["overall"]} | dict(self.summary["conditions"])
+        return pd.DataFrame([{"condition": name, **flat_numbers(row)} for name, row in rows.items()])
+
+    def figures(self) -> Mapping[str, Drawing]:
+        """``leakage``: all pairs by condition, and without answers about the injection."""
+        return {} if self.summary.get("no_mu_el") else {"leakage": partial(draw_leakage, self.summary)}
 
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import UsageError
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Progress, Shown, no_progress, shown_progress
 from leakmech.core.store import append_jsonl, write_jsonl
 from leakmech.datasets.samples import PromptSet
 from leakmech.generation.decode import Generation
@@ -55,7 +55,7 @@ def bench(
     tokenizer: Any = None,
     interventions: Intervention | Sequence[Intervention] = (),
     out: str | Path | None = None,
-    progress: Progress = no_progress,
+    progress: Shown = None,
     interim: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> BenchResult:
@@ -73,7 +73,7 @@ def bench(
     out
         Run directory. One that holds the same run is continued; default ``runs/<model>-<dataset>-seed<seed>``.
     progress
-        Where to report progress; silent by default (:func:`leakmech.core.progress.rich_progress` draws bars).
+        A function that draws progress, True or False; None draws it in a notebook only.
     interim
         Takes lines with interim estimates while the run generates (:func:`leakmech.core.terminal.say` prints them);
         none are made by default.
@@ -97,6 +97,7 @@ def bench(
     ----------
     Köprü et al. (2025), arXiv 2508.01708.
     """
+    progress = shown_progress(progress)
     by_name = model is None or isinstance(model, str | Path)
     if model is not None:
         settings["model"] = str(model) if by_name else _object_name(model)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from leakmech.core.tables import read_table
 from leakmech.reports.figures.components import method_agreement, neuron_ranking, transport_scatter
@@ -14,33 +17,18 @@ from leakmech.reports.figures.directions import cosine_heat_map, layer_curves
 from leakmech.reports.figures.heads import attention_map, head_heat_map
 from leakmech.reports.figures.patching import faithfulness_curves, patching_map
 from leakmech.reports.figures.tokens import token_projection
+from leakmech.studies.diagnosis.charts import neuron_scores
 from leakmech.studies.diagnosis.tables import headline_rows
-
-CAPTIONS = {
-    "head_heat_map": "Every cell is a head; the numbers are ranks by size, their names and scores stand at the right.",
-    "neuron_ranking": "Left: the neurons with the largest scores. Right: the share that the first k neurons hold.",
-    "layer_curves": (
-        "Separation of positive from negative on samples that no direction was fitted on, beside directions that "
-        "know nothing."
-    ),
-    "patching_map": (
-        "How much of the difference between the prompts moves when the residual stream of one region and layer is "
-        "exchanged."
-    ),
-    "method_agreement": "A point is a head; on the dashed line both methods agree.",
-    "cosine_heat_map": "Cosines between directions.",
-    "attention_map": "Every cell is a head; the numbers are ranks, their names stand at the right.",
-    "transport_scatter": "Right: components that bring affect from the injection. Up: components that write it out.",
-    "token_projection": (
-        "Where affect enters the prompt and how far it travels: tokens that all prompts share lie under each other."
-    ),
-    "faithfulness_curves": "Left: only the first k components kept. Right: the first k removed.",
-}
-"""By name, in the order of the page."""
 
 
 def draw(run: Path, summary: Mapping[str, Any]) -> None:
     """Draw every figure whose table the run has; names and data lie in ``figures/``."""
+    for name, drawing in drawings(run, summary).items():
+        drawing(run / "figures" / name)
+
+
+def drawings(run: Path, summary: Mapping[str, Any]) -> dict[str, Callable[..., Figure]]:
+    """The figures whose tables the run has, by name: functions of path, title and width."""
     tables = {file.stem: file for file in (run / "tables").glob("*.csv")}
     about = f"{summary.get('model', 'unknown model')}, {summary.get('dataset', 'unknown data')}"
     about = about.removeprefix("embedded:")
@@ -49,27 +37,62 @@ def draw(run: Path, summary: Mapping[str, Any]) -> None:
     def headline(frame: pd.DataFrame) -> pd.DataFrame:
         return headline_rows(frame, summary["target"])
 
-    drawings: dict[str, tuple[str, Any]] = {
+    every, which = _all_neurons(run)
+    given: dict[str, tuple[str, Callable[..., Figure], str]] = {
         "head_heat_map": (
             "heads",
-            lambda f, path: head_heat_map(headline(f), path, subtitle=ranked, quantity="share of the affect shift"),
+            lambda f, path, **look: head_heat_map(headline(f), path, quantity="share of the affect shift", **look),
+            ranked,
         ),
-        "neuron_ranking": ("neurons", lambda f, path: neuron_ranking(headline(f), path, subtitle=ranked)),
-        "layer_curves": ("directions", lambda f, path: layer_curves(f, path, subtitle=about)),
-        "patching_map": ("patching_stream", lambda f, path: patching_map(f, path, subtitle=about)),
-        "method_agreement": ("patching_heads", lambda f, path: method_agreement(f, path, subtitle=about)),
-        "cosine_heat_map": ("cosines", lambda f, path: cosine_heat_map(f.set_index("direction"), path, subtitle=about)),
+        "neuron_ranking": (
+            "neurons",
+            lambda f, path, **look: neuron_ranking(headline(f) if every is None else every, path, **look),
+            f"{about}; {which}",
+        ),
+        "layer_curves": ("directions", layer_curves, about),
+        "patching_map": ("patching_stream", patching_map, about),
+        "method_agreement": ("patching_heads", method_agreement, about),
+        "cosine_heat_map": (
+            "cosines",
+            lambda f, path, **look: cosine_heat_map(f.set_index("direction"), path, **look),
+            about,
+        ),
         "attention_map": (
             "attention",
-            lambda f, path: attention_map(_by_head(f), path, subtitle=f"{about}; from the last token"),
+            lambda f, path, **look: attention_map(_by_head(f), path, **look),
+            f"{about}; from the last token",
         ),
-        "transport_scatter": ("transport", lambda f, path: transport_scatter(f, path, subtitle=about)),
-        "token_projection": ("token_projection", lambda f, path: token_projection(f, path, subtitle=about)),
-        "faithfulness_curves": ("faithfulness", lambda f, path: _draw_faithfulness(f, path, summary, about)),
+        "transport_scatter": ("transport", transport_scatter, about),
+        "token_projection": ("token_projection", token_projection, about),
     }
-    for name, (table, drawing) in drawings.items():
-        if table in tables:
-            drawing(read_table(tables[table]), run / "figures" / name)
+    found = {
+        name: partial(_drawn, drawing, tables[table], subtitle=subtitle)
+        for name, (table, drawing, subtitle) in given.items()
+        if table in tables
+    }
+    if "faithfulness" in tables:
+        for universe in dict.fromkeys(read_table(tables["faithfulness"])["universe"]):
+            if "reason" not in summary["circuits"][universe]:
+                drawing = partial(_faithfulness, summary=summary, universe=universe)
+                found[f"faithfulness_curves_{universe}"] = partial(
+                    _drawn, drawing, tables["faithfulness"], subtitle=about
+                )
+    return found
+
+
+def _drawn(drawing: Callable[..., Figure], table: Path, path: str | Path | None = None, **look: Any) -> Figure:
+    return drawing(read_table(table), path, **look)
+
+
+def _all_neurons(run: Path) -> tuple[pd.DataFrame | None, str]:
+    """Scores of all neurons where they are kept, and what they are: the table has the first only, a share is of all."""
+    stored = neuron_scores(run)
+    if stored is None:
+        return None, "the neurons of the table"
+    scores, split = stored
+    layers, neurons = np.indices(scores.shape).reshape(2, -1)
+    frame = pd.DataFrame({"layer": layers, "neuron": neurons, "score": scores.ravel()})
+    return frame, f"all neurons, scores on {split} samples"
 
 
 def _by_head(frame: pd.DataFrame) -> pd.DataFrame:
@@ -78,18 +101,17 @@ def _by_head(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(last.groupby(["layer", "head"])["attention"].mean()).reset_index()
 
 
-def _draw_faithfulness(frame: pd.DataFrame, path: Path, summary: Mapping[str, Any], about: str) -> None:
-    """A figure for each kind of component; the random rankings are one curve, their mean, with their range as band."""
+def _faithfulness(
+    frame: pd.DataFrame, path: str | Path | None, *, summary: Mapping[str, Any], universe: str, **look: Any
+) -> Figure:
+    """One kind of component; the random rankings are one curve, their mean, with their range as band."""
+    frame = frame.loc[frame["universe"] == universe]
     is_random = frame["ranking"].str.startswith("random-")
-    keys = ["universe", "target", "mode", "size", "fraction"]
-    of_random = frame.loc[is_random].groupby(keys)["faithfulness"]
+    of_random = frame.loc[is_random].groupby(["universe", "target", "mode", "size", "fraction"])["faithfulness"]
     band = {"faithfulness": of_random.mean(), "low": of_random.min(), "high": of_random.max()}
     random = pd.DataFrame(band).reset_index().assign(ranking="random")
-    for universe, curves in pd.concat([frame.loc[~is_random], random]).groupby("universe", sort=False):
-        own = summary["circuits"][universe]
-        if "reason" in own:
-            continue
-        rankings = (("attribution_patching", ""), ("magnitude", "_magnitude"), ("random", "_random"))
-        areas = {name: {"CPR": own[f"cpr{end}"], "CMD": own[f"cmd{end}"]} for name, end in rankings}
-        file = path.with_name(f"{path.name}_{universe}")
-        faithfulness_curves(curves, file, areas=areas, components=str(universe), subtitle=about)
+    own = summary["circuits"][universe]
+    rankings = (("attribution_patching", ""), ("magnitude", "_magnitude"), ("random", "_random"))
+    areas = {name: {"CPR": own[f"cpr{end}"], "CMD": own[f"cmd{end}"]} for name, end in rankings}
+    curves = pd.concat([frame.loc[~is_random], random])
+    return faithfulness_curves(curves, path, areas=areas, components=universe, **look)

@@ -49,15 +49,16 @@ def ranking(bench: Workbench) -> Fragment:
         for prompt in own.values()
     ]
     head_lengths, neuron_lengths = magnitudes(bench.reading, prompts, **bench.running)
+    target = bench.target()
+    judged = attribute_pairs(bench.loaded, bench.pairs(bench.reported, target, split="test"), target, **bench.running)
     bench.run.save_arrays(
         "ranking",
         heads=headline.head_scores(),
         neurons=headline.neuron_scores(),
+        neurons_test=judged.neuron_scores(),
         head_magnitude=head_lengths.numpy(),
         neuron_magnitude=neuron_lengths.numpy(),
     )
-    target = bench.target()
-    judged = attribute_pairs(bench.loaded, bench.pairs(bench.reported, target, split="test"), target, **bench.running)
     save_rankings(bench, found, judged, headline)
     other = next((a for a in found if a.method == headline.method and a.target != c.target), None)
     agreement = None if other is None else spearman(headline.head_scores(), other.head_scores())

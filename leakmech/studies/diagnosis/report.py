@@ -1,23 +1,26 @@
-"""The page about a finished diagnosis: its main numbers beside their baselines, its tables and its figures."""
+"""The page about a finished diagnosis: what was found, then its charts, each with the tables it is made from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from leakmech.core.store import read_json
 from leakmech.core.tables import read_table
 from leakmech.reports.cells import cell, estimate, is_number, number, significant, typeset
+from leakmech.reports.figures.frames import head_name, words
 from leakmech.reports.frame_tables import frame_table
-from leakmech.reports.page import Facts, Headline, Section, Shown, how_it_was_made, pictures, write_page
+from leakmech.reports.page import Facts, Headline, Section, Shown, figures_beside, how_it_was_made, write_page
 from leakmech.reports.tables import Table
-from leakmech.studies.diagnosis.figures import CAPTIONS, draw
+from leakmech.studies.diagnosis.charts import charts, is_shown
+from leakmech.studies.diagnosis.figures import draw
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.diagnosis.tables import headline_rows, with_test_intervals
 
 Summary = Mapping[str, Any]
-_ALPHA = 0.05
+_NAMED = 8  # heads that a sentence names
 
 _NUMBERS = {
     "attribution_patching_spearman": (
@@ -32,31 +35,60 @@ _DIRECTION_NUMBERS = {
     "d_z": ("d_z", "difference between positive and negative within samples, in its standard deviations"),
     "accuracy": ("accuracy", "share of prompts on their side of the threshold; 0.5 is chance"),
 }
-_TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "verdict": (
-        "Ranked components beside random ones of the same layers, under interchange",
-        (
-            "set", "share", "low", "high", "n", "share_judged", "random_mean", "random_p95", "random_max",
-            "random_sets", "p", "n_judged", "target", "split",
-        ),
-    ),
-    "sampled": ("Answers under mean ablation", ()),
-    "directions": (
-        "Directions and their baselines",
-        (
-            "name", "kind", "site", "position", "method", "layer", "test_auc", "test_d_z", "test_accuracy",
-            "random_auc_p95", "random_d_z_p95", "shuffled_auc_p95", "shuffled_d_z_p95",
-        ),
-    ),
-    "heads": ("Attention heads", ()),
-    "neurons": ("Neurons", ()),
-    "sublayers": ("Sublayers", ()),
-    "knockout": (
-        "Knockout",
-        ("label", "contrast", "target", "effect", "low", "high", "intact", "knocked_out", "split", "n"),
-    ),
-}  # fmt: skip
-"""Tables of the page, with heading and columns; no columns: all."""
+_VERDICT_COLUMNS = (
+    "set",
+    "share",
+    "low",
+    "high",
+    "n",
+    "share_judged",
+    "random_mean",
+    "random_p95",
+    "random_max",
+    "random_sets",
+    "p",
+    "n_judged",
+    "target",
+    "split",
+)
+_DIRECTION_COLUMNS = (
+    "name",
+    "kind",
+    "site",
+    "position",
+    "method",
+    "layer",
+    "test_auc",
+    "test_d_z",
+    "test_accuracy",
+    "random_auc_p95",
+    "random_d_z_p95",
+    "shuffled_auc_p95",
+    "shuffled_d_z_p95",
+)
+_TITLES = {
+    "verdict": "Ranked components beside random ones of the same layers, under interchange",
+    "sampled": "Answers under mean ablation",
+    "directions": "Directions and their baselines",
+    "knockout": "Attention to the injection knocked out",
+    "patching_stream": "Stream exchanged, by region and layer",
+    "patching_heads": "Heads by both methods",
+}
+_KNOCKOUT_COLUMNS = ("label", "contrast", "target", "effect", "low", "high", "intact", "knocked_out", "split", "n")
+_CHAPTERS: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]] = {
+    "verdict": ("Do they carry more than random ones?", {"verdict": _VERDICT_COLUMNS, "sampled": ()}),
+    "heads": ("Attention heads", {"heads": ()}),
+    "neurons": ("Neurons", {"neurons": (), "sublayers": ()}),
+    "directions": ("Directions, layer by layer", {"directions": _DIRECTION_COLUMNS}),
+    "token_projection": ("Along the tokens of a prompt", {}),
+    "patching_stream": ("Where it passes", {"patching_stream": ()}),
+    "attention": ("What heads look at", {"knockout": _KNOCKOUT_COLUMNS}),
+    "transport": ("Who brings it, who writes it out", {"transport": ()}),
+    "patching_heads": ("Is the ranking right?", {"patching_heads": ()}),
+    "faithfulness": ("Circuits of the first components", {}),
+    "cosines": ("Cosines between directions", {}),
+}
+"""Chapters of the page by the table that their charts are made from: heading, tables, and their columns (none: all)."""
 
 
 def write_report(run: str | Path, summary: Summary | None = None) -> Path:
@@ -72,71 +104,106 @@ def write_report(run: str | Path, summary: Summary | None = None) -> Path:
 
 
 def sections(run: Path, summary: Summary) -> list[Section]:
-    """The page, from the main numbers to everything."""
-    numbers, text = main_numbers(summary), headline(summary)
-    tables = [name for name in _TABLES if (run / "tables" / f"{name}.csv").exists()]
+    """The page, from what was found to everything."""
+    numbers, found = main_numbers(summary), findings(summary, first_heads(run, summary))
+    drawn = charts(run, summary)
+    chapters = [section for name in _CHAPTERS for section in _chapter(run, name, summary, drawn.get(name, []))]
     return [
-        *([Headline(text)] if text else []),
+        *([Headline(found[0], " ".join(found[1:]))] if found else []),
         Facts.of(summary),
-        *([Shown(numbers, style="meaning", heading="Main numbers")] if numbers else []),
-        *(_table(run, name, summary) for name in tables),
-        *pictures(run / "figures", CAPTIONS),
+        *chapters,
+        *([Shown(numbers, style="meaning", heading="Main numbers", is_open=not chapters)] if numbers else []),
+        *figures_beside(run),
         *how_it_was_made(run, summary, DiagnoseConfig),
     ]
 
 
-def _table(run: Path, name: str, summary: Summary) -> Shown:
-    frame = read_table(run / "tables" / f"{name}.csv")
+def _chapter(run: Path, name: str, summary: Summary, drawn: Sequence[Section]) -> list[Section]:
+    """Charts and tables under one heading; nothing if the run has none of them."""
+    heading, tables = _CHAPTERS[name]
+    files = {table: run / "tables" / f"{table}.csv" for table in tables}
+    shown = [_table(file, table, summary, tables[table]) for table, file in files.items() if file.exists()]
+    found = [*drawn, *shown]
+    return [replace(found[0], heading=heading), *found[1:]] if found else []
+
+
+def _table(file: Path, name: str, summary: Summary, columns: tuple[str, ...]) -> Shown:
+    frame = read_table(file)
     if name in ("heads", "neurons"):
         frame = headline_rows(frame, summary["target"])
-    heading, columns = _TABLES[name]
-    return Shown(frame_table(frame, f"tables/{name}.csv", columns=columns), heading=heading)
+    table = frame_table(frame, f"tables/{name}.csv", columns=columns)
+    return Shown(replace(table, title=f"{_TITLES.get(name, words(name).capitalize())}. {table.title}"))
+
+
+def first_heads(run: Path, summary: Summary) -> list[str]:
+    """Names of the first heads of the ranking; none where the run has no table of heads."""
+    file = run / "tables" / "heads.csv"
+    if not file.exists() or "target" not in summary:
+        return []
+    ranked = headline_rows(read_table(file), summary["target"])
+    if "rank" in ranked:
+        ranked = ranked.sort_values("rank")
+    return [head_name(int(layer), int(head)) for layer, head in zip(ranked["layer"], ranked["head"], strict=True)]
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def headline(summary: Summary) -> str:
-    """What was found, in sentences: the verdict first; empty if there is neither one nor a direction nor an area."""
-    parts = []
-    first = verdict_sentence(summary)
+def headline(summary: Summary, heads: Sequence[str] = ()) -> str:
+    """What was found, in sentences: the verdict first; empty if there is neither one nor a direction nor an area.
+
+    `heads` are the names of the ranking's first ones, which the verdict is then said of.
+    """
+    return " ".join(findings(summary, heads))
+
+
+def findings(summary: Summary, heads: Sequence[str] = ()) -> list[str]:
+    """The sentences of the headline, the main one first."""
+    parts, found = [], verdict_sentences(summary, heads)
     directions = [(name, values) for name, values in _directions(summary).items() if is_number(values.get("auc"))]
     if directions:
         name, values = directions[0]
-        text = f"The direction “{name}” separates positive from negative injections with AUC {number(values['auc'])}"
+        text = f"The direction “{name}” separates positive from negative injections with AUC {estimate(values, 'auc')}"
         parts.append(text + (f" (d_z {significant(values['d_z'])})" if is_number(values.get("d_z")) else ""))
     if is_number(summary.get("cpr")):
         text = f"keeping the components ranked first gives a CPR of {number(summary['cpr'])}"
         random = _baseline(summary, "cpr")
         parts.append(text + (f", random ones {number(random)}" if is_number(random) else ""))
     sentence = "; ".join(parts)
-    whole = f"{first} {sentence[0].upper()}{sentence[1:]}." if parts else first
-    return typeset(whole.strip())
+    return [typeset(text) for text in (*found, sentence and f"{sentence[0].upper()}{sentence[1:]}.") if text]
 
 
-def verdict_sentence(summary: Summary) -> str:
-    """Whether ranked components account for more than random ones of their layers; empty without a verdict."""
-    found = summary.get("verdict")
-    if not found:
-        return ""
-    parts = []
-    for row in found["rows"]:
-        total = found["components"].get(row["universe"])
-        name = (
-            row["set"] if total is None else f"{row['set'].removesuffix(row['universe'])}of {total} {row['universe']}"
-        )
-        more = "more" if row["p"] is not None and row["p"] <= _ALPHA else "not more"
-        ends = f" [{number(row['low'])}, {number(row['high'])}]"
-        parts.append(
-            f"the {name} {number(row['share'])}{ends} of it, {more} than random ones (mean "
-            f"{number(row['random_mean'])}, at most {number(row['random_max'])}, p {number(row['p'])})"
-        )
-    row = found["rows"][0]
-    return (
-        f"Under interchange on {row['n']} test samples ({row['target']} shift {significant(found['shift'])}) "
-        f"{'; '.join(parts)}; {row['random_sets']} random sets with as many components per layer, on {row['n_judged']} "
-        "of the samples."
+def verdict_sentences(summary: Summary, heads: Sequence[str] = ()) -> list[str]:
+    """Whether ranked components account for more than random ones of their layers; none without a verdict."""
+    verdict = summary.get("verdict")
+    if not verdict:
+        return []
+    first, *others = verdict["rows"]
+    said = [_judged(first, verdict, heads, "of the affect shift")]
+    if others:
+        said.append(" ".join(_judged(row, verdict, heads, "of it") for row in others))
+    said.append(
+        f"Measured by interchange on {first['n']} test samples (shift of {first['target']} "
+        f"{significant(verdict['shift'])}); {first['random_sets']} random sets with as many components per layer, on "
+        f"{first['n_judged']} of the samples."
     )
+    return said
+
+
+def _judged(row: Summary, verdict: Summary, heads: Sequence[str], of: str) -> str:
+    """One row of the verdict: what the set is, its share, and what random sets have."""
+    total = verdict["components"].get(row["universe"])
+    named = list(heads)[: row["size"]] if row["universe"] == "heads" and row["size"] <= _NAMED else []
+    whole = row["set"] if total is None else f"{row['set'].removesuffix(row['universe'])}of {total:,} {row['universe']}"
+    name = f"The {whole}" + (f" ({', '.join(named)})" if named else "")
+    if row["size"] == 1:
+        name = name.replace("first 1 of", "first of")
+    share = estimate({**row, "share_ci": (row["low"], row["high"])}, "share")
+    against = f"mean {number(row['random_mean'])}, at most {number(row['random_max'])}, p {number(row['p'])}"
+    verb = "account for" if row["universe"] != "direction" else "accounts for"
+    if is_shown(row):
+        return f"{name} {verb} {share} {of}, more than random ones of the same layers ({against})."
+    return f"{name} {verb} {share} {of}: not shown to be more than random ones of the same layers ({against})."
 
 
 def main_numbers(summary: Summary) -> Table | None:

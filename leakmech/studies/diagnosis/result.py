@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from leakmech.models.components import Component, ComponentKind
 from leakmech.reports.tables import Table
-from leakmech.runs.result import Result
+from leakmech.runs.result import Drawing, Result
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,9 +31,9 @@ class Diagnosis(Result):
     @property
     def headline(self) -> str:
         """What was found, in sentences."""
-        from leakmech.studies.diagnosis.report import headline
+        from leakmech.studies.diagnosis.report import first_heads, headline
 
-        return headline(self.summary)
+        return headline(self.summary, first_heads(self.path, self.summary))
 
     def tables(self) -> list[Table]:
         """Directions, checks, and the heads that carry most."""
@@ -46,6 +49,16 @@ class Diagnosis(Result):
         size = ranked["score"].abs().sort_values(ascending=False, kind="stable")
         first = ranked.loc[size.index[:n], ["layer", kind]]
         return [Component(int(layer), kind, int(unit)) for layer, unit in first.itertuples(index=False)]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per head, method and target: ``tables/heads.csv``."""
+        return self.table("heads")
+
+    def figures(self) -> Mapping[str, Drawing]:
+        """The figures of the page, by name."""
+        from leakmech.studies.diagnosis.figures import drawings
+
+        return drawings(self.path, self.summary)
 
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import ModelError
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Progress, Shown, no_progress, shown_progress
 from leakmech.core.store import slug
 from leakmech.datasets.samples import PromptSet, load_dataset, refuse_frozen
 from leakmech.mechanism.sentiment import split_samples
@@ -34,7 +34,7 @@ def diagnose(
     *,
     tokenizer: Any = None,
     out: str | Path | None = None,
-    progress: Progress = no_progress,
+    progress: Shown = None,
     say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Diagnosis:
@@ -64,6 +64,7 @@ def diagnose(
     InterruptedRunError
         Ctrl-C or SIGTERM; finished stages are in `out` and the same call continues it.
     """
+    progress = shown_progress(progress)
     by_name = model is None or isinstance(model, str | Path)
     if model is not None:
         settings["model"] = str(model) if by_name else given_name(model)

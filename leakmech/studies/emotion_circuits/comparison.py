@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from leakmech.core.errors import RunDirectoryError, UsageError
+from leakmech.core.shown import cut
 from leakmech.core.tables import write_records
 from leakmech.reports.cells import number
 from leakmech.reports.tables import Table, estimate_of, value_of
+from leakmech.runs.result import Readable
 from leakmech.scoring.statistics import DRAWS
 from leakmech.studies.emotion_circuits.judging import OVERALL, difference_rows
 from leakmech.studies.emotion_circuits.result import EmotionCircuits
@@ -18,8 +22,8 @@ from leakmech.studies.emotion_circuits.result import EmotionCircuits
 METHODS = ("none", "prompting", "steering", "modulation")
 
 
-@dataclass(frozen=True)
-class StudyComparison:
+@dataclass(frozen=True, repr=False)
+class StudyComparison(Readable):
     """Accuracy of each method in each study, and its difference from the first study."""
 
     rows: Sequence[Mapping[str, Any]]
@@ -36,6 +40,18 @@ class StudyComparison:
         }
         notes = ["the same events and judge; intervals over scenarios, not corrected for the number of comparisons"]
         return Table.of("Studies of emotion circuits", self.rows, columns, notes)
+
+    def tables(self) -> list[Table]:
+        """The table."""
+        return [self.to_table()]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The same rows with every number."""
+        return pd.DataFrame([dict(row) for row in self.rows])
+
+    def __repr__(self) -> str:
+        names = dict.fromkeys(str(row["run"]) for row in self.rows)
+        return cut(f"{type(self).__name__}({', '.join(names)})")
 
     def save(self, out: str | Path) -> Path:
         """Write ``studies.csv`` into the folder `out`; return its path."""

@@ -17,13 +17,14 @@ from leakmech.reports.page import (
     Paragraph,
     Section,
     Shown,
+    figures_beside,
     how_it_was_made,
-    pictures,
     stored_tables,
     write_page,
 )
 from leakmech.reports.tables import Table
-from leakmech.studies.emotion_circuits.figures import CAPTIONS, draw
+from leakmech.studies.emotion_circuits.charts import charts
+from leakmech.studies.emotion_circuits.figures import draw
 from leakmech.studies.emotion_circuits.judging import OVERALL
 from leakmech.studies.emotion_circuits.settings import EmotionCircuitsConfig
 from leakmech.studies.emotion_circuits.tables import (
@@ -68,14 +69,15 @@ def sections(run: Path, summary: Summary) -> list[Section]:
         *([Paragraph("Quick: a few scenarios and draws, to see it work; no measurement.", "caution")]
           if summary["quick"] else []),
         Facts.of(summary),
-        Shown(accuracy_table(summary), heading="Is the emotion expressed?"),
+        *charts(run),
+        Shown(accuracy_table(summary), heading="Is the emotion expressed?", is_open=True),
         Shown(replies_table(summary), heading="What are the replies like?"),
         Shown(differences_table(summary), heading="Differences"),
         Shown(matched_table(summary), heading="At equal fluency"),
         *_texts(run, summary["judges"][0]),
         Shown(sets_table(summary), heading="Do the first units write it?"),
         *_bridge(summary),
-        *pictures(run / "figures", CAPTIONS),
+        *figures_beside(run),
         *stored_tables(run, _TABLES),
         *how_it_was_made(run, summary, EmotionCircuitsConfig),
     ]  # fmt: skip

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from leakmech.reports.tables import Table
-from leakmech.runs.result import Result
+from leakmech.runs.result import Drawing, Result
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,6 +38,16 @@ class EmotionCircuits(Result):
         from leakmech.studies.emotion_circuits.tables import study_tables
 
         return study_tables(self.summary)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per method and emotion: ``tables/accuracy.csv``."""
+        return self.table("accuracy")
+
+    def figures(self) -> Mapping[str, Drawing]:
+        """The figures of the page, by name."""
+        from leakmech.studies.emotion_circuits.figures import drawings
+
+        return drawings(self.path, self.summary)
 
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""

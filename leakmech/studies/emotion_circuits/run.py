@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from leakmech.core.errors import ConfigError, DatasetError, ModelError
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Shown, shown_progress
 from leakmech.core.store import content_hash, slug
 from leakmech.datasets.sev import Scenarios, load_scenarios
 from leakmech.models.configured import load_configured
@@ -71,7 +71,7 @@ def emotion_circuits(
     diagnosis: str | Path | None = None,
     tokenizer: Any = None,
     out: str | Path | None = None,
-    progress: Progress = no_progress,
+    progress: Shown = None,
     say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> EmotionCircuits:
@@ -102,6 +102,7 @@ def emotion_circuits(
     InterruptedRunError
         Ctrl-C or SIGTERM; finished stages are in `out` and the same call continues it.
     """
+    progress = shown_progress(progress)
     by_name = model is None or isinstance(model, str | Path)
     if model is not None:
         settings["model"] = str(model) if by_name else given_name(model)

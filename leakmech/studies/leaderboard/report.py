@@ -7,8 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from leakmech.reports.cells import DASH, number, p_value, short, signed, size, with_interval
 from leakmech.reports.chart import Forest, ForestRow
+from leakmech.reports.figures.canvas import Width
 from leakmech.reports.figures.forest import forest_plot
 from leakmech.reports.page import (
     Definitions,
@@ -165,14 +168,21 @@ def _cut_note(block: Content, statistic: str) -> str:
     return f" Drawn are the {drawn} of {n} with the smallest p values." if drawn < n else ""
 
 
-def draw_forest(block: Content, board: Content, path: Path) -> list[Path]:
-    """The forest plot of a block as PNG and PDF."""
+def draw_forest(
+    block: Content,
+    board: Content,
+    path: str | Path | None = None,
+    *,
+    title: str | None = None,
+    width: Width | None = None,
+) -> Figure:
+    """The forest plot of a block."""
     statistic = board["statistic"]
     rows: list[dict[str, Any]] = [
         {**(difference_of(row, statistic) or {}), "label": row["name"]} for row in forest_rows(block, statistic)
     ]
     quantity = f"difference in {statistic} from {block['baseline']}, 95 % interval"
-    return forest_plot(rows, path, quantity=quantity, margin=board["margin"])
+    return forest_plot(rows, path, quantity=quantity, margin=board["margin"], title=title or "", width=width)
 
 
 def forest(block: Content, board: Content, base: Path) -> list[Section]:
@@ -218,10 +228,10 @@ def sections(board: Content, base: Path, *, more: Sequence[Section] = ()) -> lis
         found += [
             Paragraph(_in_words(block, board), heading=heading),
             *forest(block, board, base),
-            Shown(block_table(block, board, base=base)),
+            Shown(block_table(block, board, base=base), is_open=True),
         ]
     if missing is not None:
-        found.append(Shown(missing, heading="Missing", style="meaning"))
+        found.append(Shown(missing, heading="Missing", style="meaning", is_open=True))
     settings = {name: value for name, value in board.items() if name not in ("blocks", "left_out", "given")}
     return [
         *found,

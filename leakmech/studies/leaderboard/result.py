@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from leakmech.core.store import is_occupied, read_json, write_json
 from leakmech.core.tables import write_table
 from leakmech.reports.page import Section
 from leakmech.reports.tables import Table
-from leakmech.runs.result import Result
+from leakmech.runs.result import Drawing, Result
 from leakmech.studies.leaderboard.report import (
     block_table,
     draw_forest,
@@ -32,7 +33,7 @@ _FACTS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Leaderboard(Result):
     """Many measured models, each beside the baseline of its data set.
 
@@ -106,6 +107,16 @@ class Leaderboard(Result):
         more = [f"{len(self.blocks) - 1} tables more: other data sets or scoring"] if len(self.blocks) > 1 else []
         return Table(first.title, first.header, first.rows, [*first.notes, *more, *left_out_notes(self.left_out)])
 
+    def figures(self) -> Mapping[str, Drawing]:
+        """``forest-1`` and so on: the differences of each table that has any."""
+        drawn = {f"forest-{n}": block for n, block in enumerate(self.blocks, start=1)}
+        statistic = self.summary["statistic"]
+        return {
+            name: partial(draw_forest, block, self.summary)
+            for name, block in drawn.items()
+            if forest_rows(block, statistic)
+        }
+
     def report(self) -> Path:
         """Write the page into the folder of a saved table and return its path."""
         return write_index(self.path, self.summary)
@@ -134,9 +145,8 @@ class Leaderboard(Result):
         self._refuse_other(out)
         write_json(out / LEADERBOARD_FILE, self.summary)
         write_table(out / "tables" / "leaderboard.csv", self.to_frame())
-        for number, block in enumerate(self.blocks, start=1):
-            if forest_rows(block, self.summary["statistic"]):
-                draw_forest(block, self.summary, out / f"forest-{number}.png")
+        for name, draw in self.figures().items():
+            draw(out / name)
         write_index(out, self.summary)
         return out
 

@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from leakmech.core.store import read_json
 from leakmech.models.reading import ADAPTER_CARD
 from leakmech.reports.cells import number
-from leakmech.reports.figures.losses import loss_figure
-from leakmech.reports.page import Details, Picture, Section, Shown, how_it_was_made, write_page
+from leakmech.reports.figures.losses import loss_figure, losses, smoothed
+from leakmech.reports.page import Details, Headline, Paragraph, Section, Shown, how_it_was_made, write_page
+from leakmech.reports.plane import Curve, Plane
 from leakmech.reports.tables import Table
 from leakmech.runs.result import Result
 from leakmech.training.settings import LoraTrainingConfig
 from leakmech.training.trainer import read_log
+
+_FIGURE = "The same as a figure for papers: figures/loss.pdf and figures/loss.png."
 
 
 def write_report(run: str | Path) -> Path:
@@ -26,13 +31,40 @@ def write_report(run: str | Path) -> Path:
 
 
 def sections(result: Result, card: Mapping[str, Any]) -> list[Section]:
-    """Main numbers, losses, and everything that the card says."""
-    losses = result.path / "figures" / "loss.png"
+    """What the training did, losses, main numbers, and everything that the card says."""
     return [
-        Shown(adapter_table(card), heading="Main numbers"),
-        Picture.of(losses, "Faint: every step. Lines: moving means.", heading="Losses"),
+        headline(card),
+        *loss_chart(read_log(result.path)),
+        Shown(adapter_table(card), heading="Main numbers", is_open=True),
+        Paragraph(_FIGURE, "soft small"),
         Details.of(card, heading="Everything in adapter_card.json"),
         *how_it_was_made(result.path, result.summary, LoraTrainingConfig),
+    ]
+
+
+def headline(card: Mapping[str, Any]) -> Headline:
+    """How far the loss fell; what it does to leakage is measured elsewhere."""
+    results = card["results"]
+    kept = "" if results["kept_step"] == results["steps"] else f"; step {results['kept_step']:,} was kept"
+    text = (
+        f"In {results['steps']:,} steps the loss went from {results['first_loss']:.3f} to {results['last_loss']:.3f}"
+        f"{kept}."
+    )
+    return Headline(text, "A loss says nothing about leakage: compare runs with and without the adapter.")
+
+
+def loss_chart(log: pd.DataFrame) -> list[Section]:
+    """Moving means of the loss and of each objective by step."""
+    curves = [
+        Curve(label, [(float(step), float(value)) for step, value in zip(own["step"], own[name], strict=True)], place)
+        for place, (name, label) in enumerate(losses(log).items())
+        for own in [smoothed(log, name)]
+        if len(own) > 1
+    ]
+    if not curves:
+        return []
+    return [
+        Plane("step", "loss a step", "Moving means over a twentieth of the steps.", curves=curves, heading="Losses")
     ]
 
 

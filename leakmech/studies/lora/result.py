@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 from leakmech.core.store import read_json
 from leakmech.models.reading import ADAPTER_CARD
 from leakmech.reports.tables import Table
-from leakmech.runs.result import Result
+from leakmech.runs.result import Drawing, Result
 from leakmech.training.trainer import read_log
 
 
@@ -44,6 +45,12 @@ class LoraResult(Result):
         from leakmech.studies.lora.report import adapter_table
 
         return [adapter_table(self.card)]
+
+    def figures(self) -> Mapping[str, Drawing]:
+        """``loss``: the loss and every objective by step."""
+        from leakmech.reports.figures.losses import loss_figure
+
+        return {"loss": partial(loss_figure, self.to_frame())}
 
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import ModelError, UsageError
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Progress, Shown, no_progress, shown_progress
 from leakmech.core.store import atomic_path, give_modes, storage_errors, temporary_folder
 from leakmech.datasets.facts import facts_to_choose_on, load_facts
 from leakmech.datasets.relevant_pairs import archive_pairs
@@ -60,7 +60,7 @@ def train_lora(
     examples: Sequence[TrainingExample] | None = None,
     evaluate: Evaluate | None = None,
     cache_dir: Path | None = None,
-    progress: Progress = no_progress,
+    progress: Shown = None,
 ) -> LoraResult:
     """Train an adapter, or go on with the training in `out`.
 
@@ -81,7 +81,7 @@ def train_lora(
     cache_dir
         Where completions are kept; by default the user's cache.
     progress
-        Where to report progress.
+        A function that draws progress, True or False; None draws it in a notebook only.
 
     Returns
     -------
@@ -97,6 +97,7 @@ def train_lora(
     InterruptedRunError
         Ctrl-C or SIGTERM; the same call goes on.
     """
+    progress = shown_progress(progress)
     from accelerate import Accelerator
 
     config = LoraTrainingConfig.parse(config.model_dump())  # what was built without parse() is checked too

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from leakmech.core.errors import ConfigError
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Shown, shown_progress
 from leakmech.core.store import slug
 from leakmech.datasets.facts import load_facts
 from leakmech.datasets.samples import load_dataset
@@ -76,7 +76,7 @@ def evaluate_mitigations(
     arrangements: Sequence[Arrangement] = (),
     draws: int = 2_000,
     alpha: float = 0.05,
-    progress: Progress = no_progress,
+    progress: Shown = None,
     **settings: Any,
 ) -> MitigationComparison:
     """Measure mitigations and the base model, or continue the measurement in `out`.
@@ -107,7 +107,7 @@ def evaluate_mitigations(
     draws, alpha
         Bootstrap resamples; level of the tests.
     progress
-        See :mod:`leakmech.core.progress`.
+        A function that draws progress, True or False; None draws it in a notebook only.
     **settings
         Fields of :class:`leakmech.studies.benchmark.settings.BenchConfig`, e.g. ``generations=4, seed=0``.
 
@@ -123,6 +123,7 @@ def evaluate_mitigations(
     InterruptedRunError
         Ctrl-C or SIGTERM; finished cells and generations are in `out` and the same call continues it.
     """
+    progress = shown_progress(progress)
     config = _settings(model, dataset, settings)
     chosen = as_mitigations(mitigations)
     path = run_path(out, f"mitigations-{slug(config.model)}-{slug(dataset)}-seed{config.seed}")

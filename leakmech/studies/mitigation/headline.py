@@ -21,10 +21,10 @@ from typing import Any
 
 import pandas as pd
 
-from leakmech.reports.cells import DASH, number, percent
+from leakmech.reports.cells import DASH, is_number, number, percent, with_interval
 from leakmech.reports.figures.frames import Frame
 from leakmech.studies.mitigation.mitigation import HELD_AGAINST
-from leakmech.studies.mitigation.tables import in_order
+from leakmech.studies.mitigation.tables import in_order, removal_verdict
 
 REFERENCE = "drop-unrelated-text"
 """Family of the text-only baseline that is told the layout."""
@@ -49,16 +49,21 @@ Row = Mapping[str, Any]
 
 def headline(tested: Frame) -> str:
     """What the rows on test samples support; empty if nothing has a selectivity."""
+    return " ".join(sentences(tested))
+
+
+def sentences(tested: Frame) -> list[str]:
+    """The sentences of the headline: what the best one does, then what it is held against."""
     found = claimed(tested)
     found = found[found["selectivity"].notna()]
     if found.empty:
         judged = tested[~tested["kind"].isin(HELD_AGAINST) & tested["selectivity"].notna()]
-        return "" if judged.empty else "Every mitigation here is told more than the text of the prompt."
+        return [] if judged.empty else ["Every mitigation here is told more than the text of the prompt."]
     if silent := no_leakage(tested):
-        return silent
+        return [silent]
     best = in_order(found)[0]
-    parts = (against_text(best, tested), _what_it_does(best), against_random(best, tested), against_goal(found))
-    return " ".join(part for part in parts if part)
+    parts = (_what_it_does(best), against_text(best, tested), against_random(best, tested), against_goal(found))
+    return [part for part in parts if part]
 
 
 def claimed(tested: Frame) -> Frame:
@@ -147,17 +152,27 @@ def _reaches(row: Row, names: list[str], end: str) -> bool:
 
 
 def _what_it_does(best: Row) -> str:
-    opening = f"Told nothing but the text of the prompt, the most selective one, {best['name']}, takes out"
-    shares = {name: percent(best.get(name), decimals=0) for name in (*_REMOVALS, *_RETENTIONS, "leakage_reduction")}
-    end = f"has a fluency of {number(best['fluency'])}"
-    if best.get("removal") is None:
-        reduction, kept = shares["leakage_reduction"], shares["retention"]
-        return f"{opening} {reduction} of the leakage, keeps {kept} of the relevant affect and {end}."
-    removed, kept = (
-        ", ".join(f"{shares[name]} of the {what}" for name, what in parts.items() if shares[name] != DASH)
-        for parts in (_REMOVALS, _RETENTIONS)
+    names = _REMOVALS if is_number(best.get("removal")) else {"leakage_reduction": "leakage"}
+    kept = _RETENTIONS if is_number(best.get("removal")) else {"retention": "relevant affect"}
+    removed, left = (
+        ", ".join(f"{_share(best, name)} of the {what}" for name, what in parts.items() if is_number(best.get(name)))
+        for parts in (names, kept)
     )
-    return f"{opening} {removed}, keeps {kept}, and {end}: a selectivity of {number(best['selectivity'])}."
+    verdicts = {removal_verdict(best, name) for name in names} - {DASH}
+    is_silent = bool(verdicts) and "takes it out" not in verdicts
+    opening = f"Told nothing but the text of the prompt, the most selective one, {best['name']},"
+    does = f"is not shown to take out leakage ({removed})" if is_silent else f"takes out {removed}"
+    keeps = f", keeps {left}" if left else ""
+    return (
+        f"{opening} {does}{keeps}, and has a fluency of {number(best['fluency'])}: a selectivity of {_interval(best)}."
+    )
+
+
+def _share(row: Row, name: str) -> str:
+    """A share in percent with its interval."""
+    low, high = (row.get(f"{name}_{end}") for end in ("low", "high"))
+    value = percent(row[name], decimals=0)
+    return f"{value} [{100 * low:.0f}, {100 * high:.0f}]" if is_number(low) and is_number(high) else value
 
 
 def _missing(row: Row) -> str:
@@ -168,5 +183,4 @@ def _missing(row: Row) -> str:
 
 
 def _interval(row: Row) -> str:
-    low, high = row["selectivity_low"], row["selectivity_high"]
-    return f"{number(row['selectivity'])} [{number(low)}, {number(high)}]"
+    return with_interval(row["selectivity"], row.get("selectivity_low"), row.get("selectivity_high"))

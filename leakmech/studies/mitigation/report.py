@@ -3,65 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from leakmech.core.store import read_json, slug
 from leakmech.datasets.samples import POLARITIES
-from leakmech.reports.cells import DASH
+from leakmech.reports.cells import DASH, is_number
 from leakmech.reports.examples import evenly_spaced, sample_texts
+from leakmech.reports.figures.canvas import Width
 from leakmech.reports.figures.frames import Frame
 from leakmech.reports.figures.trade_off import trade_off
-from leakmech.reports.page import Facts, Headline, Paragraph, Picture, Section, Shown, how_it_was_made, write_page
+from leakmech.reports.page import (
+    Facts,
+    Headline,
+    Paragraph,
+    Section,
+    Shown,
+    figures_beside,
+    how_it_was_made,
+    write_page,
+)
+from leakmech.reports.plane import Mark, Plane
 from leakmech.reports.tables import Table
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.mitigation.gate_table import focus_table, gate_table, map_table, residual_table
-from leakmech.studies.mitigation.headline import claimed, headline
+from leakmech.studies.mitigation.headline import claimed, sentences
 from leakmech.studies.mitigation.mitigation import HELD_AGAINST
 from leakmech.studies.mitigation.older import read_rows
 from leakmech.studies.mitigation.settings import MitigateConfig
 from leakmech.studies.mitigation.tables import (
     NO_MEASUREMENT,
+    NOT_SHOWN,
     by_estimator_table,
     charged_table,
     in_order,
     mitigations_table,
     read_by_estimator,
+    removal_column,
+    removal_verdict,
     side_effects_table,
     strengths_table,
+    verdicts_table,
 )
 
 N_EXAMPLES = 4
 _CAPTION = (
-    "Right: less leakage. Up: more of the affect that belongs in the answer. On the dashed line nothing else is better "
-    "in both."
+    "Right: less leakage. Up: more of the affect that belongs in the answer. Lines are 95 % intervals, of random edits "
+    "the middle 90 % of the draws; hollow points are not shown to take anything out: their interval contains 0. What "
+    "lies outside of the drawing is at its edge."
 )
+_NOTHING = "No row has a selectivity: what it is made of could not be measured, so this supports no comparison."
+_TOLD = ("nothing", "boundary", "layout", "condition", "random")
+"""What a mitigation is told, in the order of the colours."""
+_EDGES = (-0.5, 1.6)
 
 
 def write_report(run: str | Path) -> Path:
     """Draw the figure and write ``report.html`` into the directory of a comparison of mitigations; return its path."""
     run = Path(run)
     summary = read_json(run / "summary.json")
-    draw_mitigations(read_rows(run), run / "figures")
+    rows = read_rows(run)
+    if has_trade_off(rows):
+        draw_mitigations(rows, run / "figures" / "pareto")
     about = f"{summary['model']} on {summary['dataset']}"
     return write_page(run, f"What takes leakage out, and what that costs: {about}", sections(run, summary))
 
 
 def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
-    """The page, from the most selective mitigation to everything."""
+    """The page, from what the most selective mitigation does to everything."""
     drawn: Frame = read_rows(run)
     tested, tuned = (drawn[drawn["split"] == split] for split in ("test", "tune"))
     opening = NO_MEASUREMENT if summary.get("quick") else ""
     main = mitigations_table(tested, title=f"{opening}On test samples; nothing was fitted or chosen on them")
     views, charged = read_by_estimator(run), charged_table(tested, summary)
     claims = charged_table(drawn[drawn["split"] == "claimed"], summary) if "claimed" in set(drawn["split"]) else None
-    text, answers, figure = headline(tested), answer_runs(run, tested, summary), run / "figures" / "pareto.png"
+    said, answers = sentences(tested) or [_NOTHING], answer_runs(run, tested, summary)
     return [
-        *([Headline(opening + text)] if opening or text else []),
+        Headline(opening + said[0], " ".join(said[1:])),
         *([Paragraph(measured_once(frozen))] if (frozen := summary.get("frozen")) else []),
         Facts.of(summary),
+        *removal_sections(tested),
+        *([Shown(answers_table(answers), style="texts", heading="Before and after", is_open=True)] if answers else []),
         Shown(main, heading="Main numbers"),
         *([] if charged is None else [Shown(charged, heading="Selectivity and its parts")]),
         *([] if claims is None else [Shown(claims, heading="What is claimed, over several seeds")]),
@@ -76,10 +102,63 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
             else []
         ),
         *([Shown(focus_table(found), heading="What heads attend to")] if (found := summary.get("focus")) else []),
-        *([Shown(answers_table(answers), style="texts", heading="What the model says")] if answers else []),
-        *([Picture.of(figure, _CAPTION, heading="Figure")] if figure.exists() else []),
+        *figures_beside(run),
         *how_it_was_made(run, summary, MitigateConfig),
     ]
+
+
+def removal_sections(tested: Frame) -> list[Section]:
+    """What each takes out against what it keeps, drawn, and as a table with verdicts."""
+    table = Shown(verdicts_table(tested), is_open=True)
+    column = removal_column(tested)
+    marks = [
+        _mark(row, column)
+        for row in in_order(tested)
+        if row["kind"] != "base" and is_number(row.get(column)) and is_number(row.get("retention"))
+    ]
+    heading = "What each takes out and keeps"
+    if not marks:
+        return [replace(table, heading=heading)]
+    used = {mark.series for mark in marks}
+    legend = [
+        (f"told {name}" if name in _TOLD[:4] else name, place) for place, name in enumerate(_TOLD) if place in used
+    ]
+    what = "removal" if column == "removal" else "leakage reduction"
+    plane = Plane(
+        f"{what} (1: none is left)",
+        "retention of relevant affect (1: as before)",
+        _CAPTION,
+        marks=marks,
+        legend=legend,
+        x_nulls=(0.0, 1.0),
+        y_nulls=(0.0, 1.0),
+        heading=heading,
+    )
+    return [plane, table]
+
+
+def _mark(row: Mapping[str, Any], column: str) -> Mark:
+    """A mitigation as a point; what is beyond the drawing lies at its edge."""
+    ends = {}
+    for name in (column, "retention"):
+        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+        ends[name] = (_inside(low), _inside(high)) if is_number(low) and is_number(high) else None
+    verdict = removal_verdict(row, column)
+    told = "random" if row["kind"] == "baseline" else str(row["told"])
+    return Mark(
+        _inside(row[column]),
+        _inside(row["retention"]),
+        str(row["name"]),
+        "; ".join([f"told {told}" if told != "random" else told, *([verdict] if verdict != DASH else [])]),
+        series=_TOLD.index(told) if told in _TOLD else 0,
+        x_interval=ends[column],
+        y_interval=ends["retention"],
+        is_hollow=verdict in (DASH, NOT_SHOWN),
+    )
+
+
+def _inside(value: float) -> float:
+    return min(max(float(value), _EDGES[0]), _EDGES[1])
 
 
 def measured_once(frozen: Mapping[str, Any]) -> str:
@@ -88,28 +167,36 @@ def measured_once(frozen: Mapping[str, Any]) -> str:
     return f"Measured on {sets}, from {frozen['date'][:10]} on: after the choice, once, and for no other choice here."
 
 
-def draw_mitigations(frame: pd.DataFrame, folder: str | Path) -> list[Path]:
-    """Draw retention against leakage reduction as ``pareto.png``, ``.pdf`` and ``.csv``.
+def has_trade_off(frame: pd.DataFrame) -> bool:
+    """Whether any mitigation has both leakage to take out and relevant affect to keep."""
+    return not _both(frame).empty
+
+
+def _both(frame: pd.DataFrame) -> Frame:
+    return frame.loc[frame["leakage_reduction"].notna() & frame["retention"].notna() & (frame["kind"] != "base")]
+
+
+def draw_mitigations(
+    frame: pd.DataFrame, path: str | Path | None = None, *, title: str | None = None, width: Width | None = None
+) -> Figure:
+    """Draw retention against leakage reduction.
 
     Whatever is told the boundary or the condition is drawn as an oracle, and no other is held against it.
-
-    No file is drawn if no mitigation has both: the base model did not leak, or had no relevant affect to keep.
     """
-    kept = frame.loc[frame["leakage_reduction"].notna() & frame["retention"].notna() & (frame["kind"] != "base")]
-    kept = kept.assign(kind=kept["kind"].where(~kept["told"].isin(["boundary", "condition"]), "oracle"))
-    if kept.empty:  # if the base model does not leak, there is nothing to take out
-        return []
+    kept = _both(frame)
     return trade_off(
-        kept,
-        Path(folder) / "pareto.png",
+        kept.assign(kind=kept["kind"].where(~kept["told"].isin(["boundary", "condition"]), "oracle")),
+        path,
         x=("leakage_reduction", "leakage reduction (1: none is left)"),
         y=("retention", "retention of relevant affect (1: as before)"),
         kinds=("intervention", "adapter", "instruction", "rewrite", "decoding", "oracle", "baseline"),
         bounds=("oracle", "baseline"),
         goal=0.8,
         beside=("fluency",),
-        title="What takes out the leakage, and what it leaves of the feeling",
-        subtitle="filled: test samples with 95 % intervals; open: strengths on tune samples; shaded: both at least 0.8",
+        title="What takes out the leakage, and what it leaves of the feeling" if title is None else title,
+        subtitle="marks: test samples, 95 % intervals; hollow: knows the injection, or random; grey lines: strengths "
+        "on tune samples; shaded: both at least 0.8",
+        width=width,
     )
 
 
@@ -117,14 +204,16 @@ def draw_mitigations(frame: pd.DataFrame, folder: str | Path) -> list[Path]:
 
 
 def answer_runs(run: Path, tested: Frame, summary: Mapping[str, Any]) -> dict[str, BenchResult]:
-    """The benchmarks on the leakage set of the base model and of the most selective mitigation, by name.
+    """The benchmarks on the leakage set of the base model, of the most selective mitigation, and of the best one told
+    more, by name.
 
     One that is told nothing goes before those that are told more.
     """
     judged = tested[~tested["kind"].isin(HELD_AGAINST)]
-    judged = claimed(judged) if len(claimed(judged)) else judged
+    own = claimed(judged)
+    best = [row["name"] for rows in (own, judged.drop(own.index)) for row in in_order(rows)[:1]]
     found = {}
-    for name in ("base", *(row["name"] for row in in_order(judged)[:1])):
+    for name in ("base", *best):
         cells = (run / "cells" / "test").glob(f"{slug(name)}-{'[0-9a-f]' * 8}/{slug(Path(summary['dataset']).stem)}")
         # A mitigation that was changed leaves the cell of its older self beside its own.
         finished = [cell for cell in cells if (cell / "summary.json").exists()]
@@ -151,4 +240,5 @@ def answers_table(runs: Mapping[str, BenchResult]) -> Table:
             rows.append((prompt, *(answers[sample.id, condition] or DASH for answers in said.values())))
     shown = min(N_EXAMPLES, len(ids))
     title = f"{shown} of {len(ids)} samples, evenly spaced, first generation, scored sentence; nobody chose them."
-    return Table(title, ("prompt", *runs), rows)
+    names = [f"before: {name}" if name == "base" else f"after: {name}" for name in runs]
+    return Table(title, ("prompt", *names), rows)

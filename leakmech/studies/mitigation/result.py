@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from leakmech.reports.tables import Table
-from leakmech.runs.result import Result
+from leakmech.runs.result import Drawing, Result
 from leakmech.studies.mitigation.older import read_rows
 from leakmech.studies.mitigation.tables import (
     NO_MEASUREMENT,
@@ -60,6 +62,13 @@ class MitigationComparison(Result):
         charged = charged_table(rows, self.summary)
         own = [mitigations_table(rows, title=title), *([] if charged is None else [charged])]
         return own if views is None or split != "test" else [*own, by_estimator_table(views)]
+
+    def figures(self) -> Mapping[str, Drawing]:
+        """``pareto``: what each takes out against what it keeps; nothing where the base model does not leak."""
+        from leakmech.studies.mitigation.report import draw_mitigations, has_trade_off
+
+        frame = self.to_frame()
+        return {"pareto": partial(draw_mitigations, frame)} if has_trade_off(frame) else {}
 
     def to_markdown(self, split: str = "test") -> str:
         """The tables of one split as markdown."""

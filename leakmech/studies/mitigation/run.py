@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.errors import ConfigError, nearest
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Progress, Shown, shown_progress
 from leakmech.core.store import content_hash, read_json, slug, write_json
 from leakmech.datasets.facts import facts_to_choose_on, facts_to_report_on, load_facts
 from leakmech.datasets.relation import mismatched, with_exchanged, without_self_reports
@@ -78,7 +78,7 @@ def mitigate(
     diagnosis: str | Path | None = None,
     tokenizer: Any = None,
     out: str | Path | None = None,
-    progress: Progress = no_progress,
+    progress: Shown = None,
     interim: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> MitigationComparison:
@@ -105,11 +105,11 @@ def mitigate(
     Raises
     ------
     UsageError
-        A name, file, key or value is wrong, or the diagnosis is of another model or prompt form or has no ``tune``
-        split.
+        A name, file, key or value is wrong, or the diagnosis is of another model or form or has no ``tune`` split.
     InterruptedRunError
         Ctrl-C or SIGTERM; finished cells are in `out` and the same call continues it.
     """
+    progress = shown_progress(progress)
     settings |= {"model": str(model)} if isinstance(model, str | Path) else {}
     config = MitigateConfig.parse({**settings, "diagnosis": str(diagnosis) if diagnosis else None}, where="mitigate")
     path = run_path(out, f"mitigate-{slug(config.model)}-{slug(config.dataset)}-seed{config.seed}")

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from leakmech.core.tables import read_table
-from leakmech.reports.cells import DASH, cell, number, p_value, percent, signed
+from leakmech.reports.cells import DASH, cell, is_number, number, p_value, percent, signed
 from leakmech.reports.figures.frames import Frame, words
 from leakmech.reports.tables import Column, Table, estimate_of, value_of
 from leakmech.studies.mitigation.mitigation import HELD_AGAINST
@@ -48,6 +48,52 @@ _COLUMNS: Mapping[str, Column] = {
     "speed": value_of("speed_ratio", number),
     "p": value_of("p_holm", p_value),
 }
+
+NOT_SHOWN = "not shown"
+"""The verdict on a removal whose interval contains 0."""
+
+
+def removal_column(frame: Frame) -> str:
+    """The column that says what is taken out: the removal, in older tables the leakage reduction."""
+    return "removal" if "removal" in frame and frame["removal"].notna().any() else "leakage_reduction"
+
+
+def removal_verdict(row: Mapping[str, Any], column: str) -> str:
+    """What the interval of a row's removal supports; a dash for the base model and where there is no interval.
+
+    What stands for several random draws has their range in place of an interval, and so no verdict.
+    """
+    low, high = (row.get(f"{column}_{end}") for end in ("low", "high"))
+    if row["kind"] == "base" or is_number(row.get("n_draws")) or not (is_number(low) and is_number(high)):
+        return DASH
+    if low > 0:
+        return "takes it out"
+    return "adds to it" if high < 0 else NOT_SHOWN
+
+
+def verdicts_table(tested: Frame) -> Table:
+    """What each mitigation is told, takes out and keeps, and what the interval of the first supports."""
+    column = removal_column(tested)
+    columns: dict[str, Column] = {
+        "mitigation": _named,
+        "told": _COLUMNS["told"],
+        "takes out [95 % CI]": estimate_of(column),
+        "verdict": lambda row: removal_verdict(row, column),
+        "keeps [95 % CI]": estimate_of("retention"),
+        "fluency": value_of("fluency", number),
+    }
+    if column == "removal":
+        of = ", ".join(dict.fromkeys(tested["removal_of"].dropna())) if "removal_of" in tested else "leakage"
+        what = f"takes out: share of the {of} that is gone, in units of what the oracle takes out"
+    else:
+        what = "takes out: share of the distance of all pairs from 0.5 that is gone"
+    notes = [
+        f"{what}; keeps: share of the valence shift that is left where affect is relevant. not shown: the interval "
+        "contains 0."
+    ]
+    rows = [row for row in in_order(tested) if row["kind"] != "base"]
+    return Table.of("What each is told, takes out and keeps, on test samples", rows, columns, notes)
+
 
 _BY_ESTIMATOR: Mapping[str, Column] = {
     "mitigation": lambda row: _named(row) if row["name"] else "",

@@ -10,9 +10,11 @@ from typing import Any
 import pandas as pd
 
 from leakmech.core.errors import RunDirectoryError, UsageError
+from leakmech.core.shown import cut
 from leakmech.core.tables import write_records
 from leakmech.reports.cells import signed
 from leakmech.reports.tables import Table, estimate_of, value_of
+from leakmech.runs.result import Readable
 from leakmech.scoring.statistics import DRAWS
 from leakmech.side_effects.capability import with_count
 from leakmech.side_effects.equivalence import estimate, mean_ratio
@@ -20,8 +22,8 @@ from leakmech.studies.persona_leakage.result import PersonaLeakage
 from leakmech.studies.persona_leakage.workbench import BYSTANDER
 
 
-@dataclass(frozen=True)
-class LeakageComparison:
+@dataclass(frozen=True, repr=False)
+class LeakageComparison(Readable):
     """Rises of sources and bystanders in each study, and how much further bystanders rise than in the first one."""
 
     rows: Sequence[Mapping[str, Any]]
@@ -41,6 +43,18 @@ class LeakageComparison:
         }
         notes = ["means over seeds; the same bystanders in both studies; intervals over personas, not corrected"]
         return Table.of("Studies of persona leakage", self.rows, columns, notes)
+
+    def tables(self) -> list[Table]:
+        """The table."""
+        return [self.to_table()]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The same rows with every number."""
+        return pd.DataFrame([dict(row) for row in self.rows])
+
+    def __repr__(self) -> str:
+        names = dict.fromkeys(str(row["run"]) for row in self.rows)
+        return cut(f"{type(self).__name__}({', '.join(names)})")
 
     def save(self, out: str | Path) -> Path:
         """Write ``studies.csv`` into the folder `out`; return its path."""

@@ -2,57 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from leakmech.core.tables import read_table
 from leakmech.reports.figures.scatter import scatter_panels, value_map
 from leakmech.reports.figures.series import named_points
 from leakmech.studies.persona_leakage.workbench import BYSTANDER
 
-CAPTIONS = {
-    "scatter": "A point is a bystander, its change the mean over seeds. Hollow: shares words with the source's prompt "
-               "more than nine in ten do. Named: the five that changed most.",
-    "kinds": "Mean change of bystanders, by kind of persona.",
-    "containment": "Good is low on the right: the source keeps the behaviour, bystanders do not get it.",
-}  # fmt: skip
-"""By name, in the order of the page."""
 _NAMED = 5
 _SHARED = 0.9
 
 
 def draw(run: Path, summary: Mapping[str, Any]) -> None:
-    """Draw every figure whose table the run has; names and data lie in ``figures/``."""
+    """Draw every figure that the run has data for; names and data lie in ``figures/``."""
+    for name, drawing in drawings(run, summary).items():
+        drawing(run / "figures" / name)
+
+
+def drawings(run: Path, summary: Mapping[str, Any]) -> dict[str, Callable[..., Figure]]:
+    """The figures that the run has data for, by name: functions of path, title and width."""
     about = summary["model"].removeprefix("embedded:") + ("; quick: no measurement" if summary.get("quick") else "")
     taken = {(row["behaviour"], row["source"]): row for row in summary["pairs"] if row["rho"] is not None}
-    everything: Any = read_table(run / "tables" / "personas.csv")
+    found: dict[str, Callable[..., Figure]] = {}
     if taken:
-        headline = summary["similarity"]["headline"]
-        scatter_panels(
-            _points(everything, taken, headline), run / "figures" / "scatter", x=(headline, "similarity to the source"),
-            y=("change", "change"), rows="behaviour", columns="source", name="name", mark="shares_words",
-            title="Change of bystanders over their similarity to the source", subtitle=about,
-            note=lambda behaviour, source: f"rho {taken[behaviour, source]['rho']:+.2f}",
-        )  # fmt: skip
-        kinds: Any = read_table(run / "tables" / "kinds.csv")
-        kinds["row"] = kinds["behaviour"] + ", " + kinds["source"]
-        value_map(
-            kinds.pivot_table(index="row", columns="kind", values="change", sort=False), run / "figures" / "kinds",
-            label="change", title="Change of bystanders, by kind of persona", subtitle=about,
-        )  # fmt: skip
-    rows = summary["containment"].get("rows")
-    if rows:
-        named_points(
-            pd.DataFrame(rows), run / "figures" / "containment", x=("coupling", "coupling: rise of the source's rate"),
-            y=("spread", "spread: rise of the bystanders' rate"), name="name", title="Spread against coupling",
-            subtitle=about,
-        )  # fmt: skip
+        found["scatter"] = partial(_scatter, run, taken, summary["similarity"]["headline"], subtitle=about)
+        found["kinds"] = partial(_kinds, run, subtitle=about)
+    if rows := summary["containment"].get("rows"):
+        found["containment"] = partial(_containment, pd.DataFrame(rows), subtitle=about)
+    return found
 
 
-def _points(everything: Any, taken: Mapping[tuple[str, str], Any], headline: str) -> pd.DataFrame:
+def _scatter(
+    run: Path, taken: Mapping[tuple[str, str], Any], headline: str, path: Any = None, *, title: Any = None, **look: Any
+) -> Figure:
+    everything: Any = read_table(run / "tables" / "personas.csv")
+    return scatter_panels(
+        bystander_points(everything, taken, headline), path, x=(headline, "similarity to the source"),
+        y=("change", "change"), rows="behaviour", columns="source", name="name", mark="shares_words",
+        title="Change of bystanders over their similarity to the source" if title is None else title,
+        note=lambda behaviour, source: f"rho {taken[behaviour, source]['rho']:+.2f}", **look,
+    )  # fmt: skip
+
+
+def _kinds(run: Path, path: Any = None, *, title: Any = None, **look: Any) -> Figure:
+    kinds: Any = read_table(run / "tables" / "kinds.csv")
+    kinds["row"] = kinds["behaviour"] + ", " + kinds["source"]
+    return value_map(
+        kinds.pivot_table(index="row", columns="kind", values="change", sort=False), path,
+        label="change", title="Change of bystanders, by kind of persona" if title is None else title, **look,
+    )  # fmt: skip
+
+
+def _containment(rows: pd.DataFrame, path: Any = None, *, title: Any = None, **look: Any) -> Figure:
+    return named_points(
+        rows, path, x=("coupling", "coupling: rise of the source's rate"),
+        y=("spread", "spread: rise of the bystanders' rate"), name="name",
+        title="Spread against coupling" if title is None else title, **look,
+    )  # fmt: skip
+
+
+def bystander_points(everything: Any, taken: Mapping[tuple[str, str], Any], headline: str) -> pd.DataFrame:
     """Bystanders of the pairs that are drawn, means over seeds."""
     keys = ["behaviour", "source", "persona"]
     own = everything[(everything["role"] == BYSTANDER) & everything["taken_on"]]

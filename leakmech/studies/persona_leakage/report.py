@@ -16,13 +16,14 @@ from leakmech.reports.page import (
     Paragraph,
     Section,
     Shown,
+    figures_beside,
     how_it_was_made,
-    pictures,
     stored_tables,
     write_page,
 )
 from leakmech.reports.tables import Table
-from leakmech.studies.persona_leakage.figures import CAPTIONS, draw
+from leakmech.studies.persona_leakage.charts import charts
+from leakmech.studies.persona_leakage.figures import draw
 from leakmech.studies.persona_leakage.settings import PersonaLeakageConfig
 from leakmech.studies.persona_leakage.tables import (
     bridge_tables,
@@ -63,13 +64,14 @@ def sections(run: Path, summary: Summary) -> list[Section]:
         Headline(headline(summary), below(summary)),
         *([Paragraph(quick, "caution")] if summary["quick"] else []),
         Facts.of(summary),
-        Shown(leakage_table(summary), heading="Does it leak?"),
+        *charts(run, summary),
+        Shown(leakage_table(summary), heading="Does it leak?", is_open=True),
         Shown(similarity_table(summary), heading="To whom?"),
         *_texts(run, summary),
         *_skippable("Can it be contained?", containment_tables(summary), summary["containment"]),
         *_skippable("Do they leak irrelevant affect?", bridge_tables(summary), summary["bridge"]),
         Shown(damage_table(summary), heading="What do the adapters cost?"),
-        *pictures(run / "figures", CAPTIONS),
+        *figures_beside(run),
         *stored_tables(run, _TABLES),
         *how_it_was_made(run, summary, PersonaLeakageConfig),
     ]

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from leakmech.core.errors import ConfigError
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Shown, shown_progress
 from leakmech.core.store import content_hash, slug
 from leakmech.models.configured import load_configured
 from leakmech.models.load import LoadedModel, given_name
@@ -51,7 +51,7 @@ def persona_leakage(
     *,
     tokenizer: Any = None,
     out: str | Path | None = None,
-    progress: Progress = no_progress,
+    progress: Shown = None,
     say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> PersonaLeakage:
@@ -80,6 +80,7 @@ def persona_leakage(
     InterruptedRunError
         Ctrl-C or SIGTERM; finished cells and answers are in `out` and the same call continues it.
     """
+    progress = shown_progress(progress)
     by_name = model is None or isinstance(model, str | Path)
     if model is not None:
         settings["model"] = str(model) if by_name else given_name(model)

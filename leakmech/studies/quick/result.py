@@ -30,6 +30,8 @@ from leakmech.studies.quick.drawing import bars_html, bars_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from leakmech.reports.figures.canvas import Width
+
 Values = Float[np.ndarray, " answers"]
 _signed = partial(number, signed=True)
 
@@ -178,13 +180,17 @@ class QuickResult:
         """Bars, table and headline, for notebooks."""
         return bars_html(self.stem, self.prompts, self.answers, headline=self.headline) + self.table().to_html()
 
-    def plot(self, path: str | Path | None = None) -> Figure:
-        """Draw the valence of every answer, by prompt; with `path`, save it as PNG, PDF and CSV as well."""
+    def plot(self, path: str | Path | None = None, *, title: str | None = None, width: Width | None = None) -> Figure:
+        """Draw the valence of every answer, by prompt; with `path`, save it as PNG, PDF and CSV as well.
+
+        `title` and `width` are those of :meth:`leakmech.runs.result.Result.plot`.
+        """
         from leakmech.reports.figures.answers import answer_valences
 
         groups = [(prompt.name, prompt.polarity) for prompt in self.prompts]
-        title = f"{self.stem} …"
-        return answer_valences(self.answers, groups, title=title, subtitle=f"{self.model}. {self.headline}", path=path)
+        title = f"{self.stem} …" if title is None else title
+        subtitle = f"{self.model}. {self.headline}"
+        return answer_valences(self.answers, groups, title=title, subtitle=subtitle, path=path, width=width)
 
 
 def difference(high: Values, low: Values) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 
 from leakmech.core.errors import ConfigError, UsageError
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Progress, Shown, shown_progress
 from leakmech.core.store import content_hash
 from leakmech.core.validation import checked
 from leakmech.datasets.samples import Condition, Sample, load_dataset
@@ -72,7 +72,7 @@ def quick(
     model: Any = None,
     tokenizer: Any = None,
     interventions: Intervention | Sequence[Intervention] = (),
-    progress: Progress = no_progress,
+    progress: Shown = None,
     **settings: Any,
 ) -> QuickResult:
     """Complete a stem with and without charged sentences before it, and say whether the answers take up their affect.
@@ -92,7 +92,7 @@ def quick(
     interventions
         What the model runs under, as values; a file is named with ``intervention="file.json"``.
     progress
-        Where to report progress; silent by default.
+        A function that draws progress, True or False; None draws it in a notebook only.
     **settings
         Fields of :class:`leakmech.studies.quick.settings.QuickConfig`, e.g. ``generations=8, seed=0,
         prompt_form="plain"``.
@@ -107,6 +107,7 @@ def quick(
     UsageError
         The stem or an injection has no words, or a name, file or value is wrong; no model has been loaded.
     """
+    progress = shown_progress(progress)
     if inject:
         settings["inject"] = (inject,) if isinstance(inject, str) else tuple(inject)
     if isinstance(model, str | Path):

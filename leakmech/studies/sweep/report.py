@@ -39,7 +39,7 @@ def states(cells: pd.DataFrame, axes: Sequence[str], base: Path, page: Callable[
         key = linked(record["cell"], page(record["cell"]), base)
         rows.append((key, *(record[axis] for axis in axes), record["state"], record["told"][:_TOLD] or DASH))
     table = Table(f"{_counted(cells)}; files of a cell lie in cells/KEY", ("cell", *axes, "state", "told"), rows)
-    return Shown(table, heading="Cells", style="meaning")
+    return Shown(table, heading="Cells", style="meaning", is_open=True)
 
 
 def _counted(cells: pd.DataFrame) -> str:

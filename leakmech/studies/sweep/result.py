@@ -96,7 +96,7 @@ def read_record(root: Path) -> dict[str, Any]:
     return record
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SweepResult(Result):
     """A sweep and the states of its cells.
 
@@ -125,6 +125,10 @@ class SweepResult(Result):
             shown = {axis: text_of(differs[axis]) for axis in self.summary["axes"]}
             rows.append({**shown, "state": state, "told": told, "cell": key})
         return pd.DataFrame(rows)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a cell of the last grid, as :attr:`cells`; ``tables/sweep.csv`` has the numbers of finished ones."""
+        return self.cells.copy()
 
     @property
     def finished(self) -> list[Path]:

@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from leakmech.core.errors import ConfigError, RunDirectoryError
-from leakmech.core.progress import Progress, no_progress
+from leakmech.core.progress import Shown, shown_progress
 from leakmech.core.store import is_occupied, storage_errors, write_json, write_text
 from leakmech.runs.executor import LEAKMECH, Job, Outcome, Slot, run_local
 from leakmech.runs.interrupt import interruptible
@@ -75,7 +75,7 @@ def sweep(
     retry_failed: bool = False,
     keep_model: bool = True,
     cluster: Cluster | None = None,
-    progress: Progress = no_progress,
+    progress: Shown = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> SweepResult:
     """Run the cells of a sweep, or those that are missing in `out`.
@@ -114,6 +114,7 @@ def sweep(
     InterruptedRunError
         Ctrl-C or SIGTERM; cells have saved what they had, and the same call goes on.
     """
+    progress = shown_progress(progress)
     found, places, asked = read_sweep(config), Places(Path(out)), Workers.of(workers, threads, devices)
     if cluster is not None:
         if devices:

@@ -240,10 +240,13 @@ def test_a_sample_has_its_four_conditions_with_injection_texts_and_probabilities
     assert [condition["name"] for condition in sample["conditions"]] == ["control", "neutral", "positive", "negative"]
     positive = sample["conditions"][2]
     assert positive["injection"] == "My 1 friends laughed happily."
-    scored, full, mark, p = positive["generations"][2]
+    scored, full, mark, p, topic = positive["generations"][2]
     assert scored == "great and lovely, number 2."
     assert full == "My 1 friends laughed happily. great and lovely, number 2. It went on."
     assert mark == "after an echo"
+    assert topic is None  # eight samples are too few to rank an injection among
+    assert positive["prompt"].endswith("<|im_start|>assistant\n")
+    assert "My 1 friends laughed happily. The garden behind house 1 looks" in positive["prompt"]
     assert sum(p) == pytest.approx(1, abs=0.002)
     assert len(positive["generations"]) == 3
     assert len(sample["conditions"][0]["generations"]) == 3  # the noise floor's second set is left out
@@ -260,8 +263,8 @@ def test_unscored_generations_say_why(page):
     by_id = {sample["id"]: sample["conditions"] for sample in page.data["samples"]}
     echo = by_id["s3"][2]["generations"][0]
     empty = by_id["s4"][2]["generations"][0]
-    assert echo == ["", "My 3 friends laughed happily.", "echo only", None]
-    assert empty == ["", None, "empty", None]
+    assert echo == ["", "My 3 friends laughed happily.", "echo only", None, None]
+    assert empty == ["", None, "empty", None, None]
 
 
 def test_a_page_that_would_be_too_large_embeds_fewer_samples_and_says_which(run):

@@ -178,7 +178,7 @@ def test_the_page_shows_tables_figure_and_answers(finished):
     page = (finished.path / "report.html").read_text()
     chosen = finished.summary["chosen"]["ignore-if-unrelated"]
     assert f"{chosen} ✓" in page
-    for title in ("What each one damages", "Strengths that were tried", "What the model says"):
+    for title in ("What each one damages", "Strengths that were tried", "Before and after", "after: "):
         assert title in page
     answers = leakmech.load_result(next((finished.path / "cells" / "test").glob("base-*")) / "hexl").scores
     first = answers.loc[(answers["generation"] == 0) & (answers["condition"] == "positive"), "first_sentence"].iloc[0]

@@ -136,7 +136,7 @@ def test_containment_has_its_rows_and_a_gate_that_knows_its_source(study):
 def test_the_page_and_the_result_open(study):
     text = (study.path / "report.html").read_text()
     assert "P0, taught letters: its rate rises by" in text
-    assert "Spread against coupling" in text
+    assert "spread: rise of the bystanders&#39; rate against coupling" in text
     again = load_result(study.path)
     assert isinstance(again, leakmech.PersonaLeakage)
     assert "Does the behaviour leak?" in again.to_markdown()
