@@ -179,7 +179,7 @@ def test_figure_2_shows_each_class_of_the_smallest_models(runs):
     own = figure2.smallest(rows)
     assert [row["model"] for row in own] == ["Llama-3.2-1B", "Llama-3.2-1B-Instruct"]
     axes = figure2.draw(own, dataset="HEXL").axes[0]
-    heights = [bar.get_height() for container in axes.containers for bar in container if bar.get_height()]
+    heights = [bar.get_height() for bar in axes.patches if bar.get_height()]
     assert heights == pytest.approx([12 / 12, 12 / 12, 11 / 12, 11 / 12])  # negative, positive; neutral is 0 here
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["negative", "neutral", "positive"]
 

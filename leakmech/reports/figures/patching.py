@@ -29,6 +29,7 @@ from leakmech.reports.figures.canvas import (
     name_cells,
     new_panels,
     text_width,
+    wrapped,
 )
 from leakmech.reports.figures.frames import Frame, checked, has_interval, words
 
@@ -116,7 +117,9 @@ def faithfulness_curves(
         axes.set(xscale="log", xlim=(min(0.1, low), 110))
         axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
         axes.set_title(_MODES[mode], fontsize=9, loc="left")
-        axes.set_xlabel(f"k: share of all {components} (%, log scale)")
+        axes.set_xlabel(
+            "\n".join(wrapped(f"k: share of all {components} (%, log scale)", whole / across - 0.7, size=9))
+        )
     for [first, *_] in grid:
         first.set_ylabel("faithfulness (1 = whole model)")
     handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
