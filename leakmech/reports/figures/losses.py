@@ -48,7 +48,7 @@ def loss_figure(
         axes.text(step, axes.get_ylim()[1], f" {_label(divergence)}", fontsize=8, va="top")
     axes.set(xlabel="step", ylabel="loss a step (lines: moving means)")
     axes.legend(frameon=False, fontsize=8)
-    add_titles(figure, title or "", subtitle)
+    add_titles(figure, title or "", subtitle or "")
     return finished(figure, path, log)
 
 

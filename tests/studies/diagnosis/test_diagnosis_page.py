@@ -193,7 +193,7 @@ def test_tokens_have_the_colour_of_their_projection_and_the_one_attention_rests_
     for row in rows:
         row["part"] = "prefix" if row["position"] == 0 else row["part"]
     page = page_of(SUMMARY, {"token_projection": pd.DataFrame(rows)})
-    found = re.findall(r'<span class="token (\w+) injected" title="([^"]+)">([^<]+)</span>', page)
+    found = re.findall(r'<span class="token (\w+) underlined" title="([^"]+)">([^<]+)</span>', page)
     assert found[:3] == [
         ("p2", "injection: +1", "I"), ("n8", "injection: −4", " lost"), ("p8", "injection: +4", " it")
     ]  # fmt: skip
