@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
 from typing import Protocol, TypeAlias
 
 from rich.progress import (
@@ -62,8 +63,7 @@ def in_notebook() -> bool:
 @contextmanager
 def notebook_progress(label: str, *, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
     """One line under the cell, which counts and stays when the work is done."""
-    from IPython.display import display
-
+    display = import_module("IPython.display").display  # by name, so that type checks need no IPython
     started, state = time.perf_counter(), {"done": done, "told": 0.0}
 
     def line(seconds: float) -> dict[str, str]:

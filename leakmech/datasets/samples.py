@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args, overload
 
 from leakmech.core.errors import DatasetError, nearest
 from leakmech.core.rows import read_items
@@ -105,6 +105,10 @@ class PromptSet:
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
 
+    @overload
+    def __getitem__(self, place: int | str) -> Sample: ...
+    @overload
+    def __getitem__(self, place: slice) -> PromptSet: ...
     def __getitem__(self, place: int | slice | str) -> Sample | PromptSet:
         """The sample at a place or of an id; of a slice, a set."""
         if isinstance(place, slice):

@@ -90,7 +90,8 @@ class Probe:
     fires: Literal["above", "below"] = "above"
     ahead: bool = False
 
-    __repr__ = one_line
+    def __repr__(self) -> str:
+        return one_line(self)
 
     def __post_init__(self) -> None:
         vector = tensor_field(self.vector, "probe: vector", n_dims=1)
@@ -178,7 +179,7 @@ class Intervention(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.__repr__ = one_line  # a dataclass would write its own, with every number of its tensors
+        cls.__repr__ = Intervention.__repr__  # a dataclass would write its own, with every number of its tensors
         kind = cls.__dict__.get("kind")
         if kind is None:
             return
@@ -303,6 +304,9 @@ class Intervention(ABC):
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     def __str__(self) -> str:
         return self.kind

@@ -60,7 +60,7 @@ class Attribution:
         return f"Attribution({self.method} of {self.target}, {self.side}: {size}, {len(self.samples)} samples)"
 
     def _repr_html_(self) -> str:
-        largest = self.to_frame().head(10)
+        largest: Any = self.to_frame().head(10)
         rows = [(row.rank, row.name, f"{row.score:+.4f}") for row in largest.itertuples(index=False)]
         return table_html(repr(self), ("rank", "head", "share of the shift"), rows)
 

@@ -97,7 +97,7 @@ def _draw_neurons(axes: Axes, best: Frame) -> None:
         axes.hlines(places, 0, rows["score"], color=color, linewidth=0.8, alpha=0.5)
         if has_interval(rows):
             axes.hlines(places, rows["low"], rows["high"], color=color, linewidth=1.6)
-        style = {"color": color, "markerfacecolor": face or color, "linestyle": "none", "label": name}
+        style: Any = {"color": color, "markerfacecolor": face or color, "linestyle": "none", "label": name}
         axes.plot(rows["score"], places, marker=marker, markersize=4.5, **style)
     names = [neuron_name(layer, neuron) for layer, neuron in zip(best["layer"], best["neuron"], strict=True)]
     axes.set_yticks(range(len(best)), names, fontsize=7.5)

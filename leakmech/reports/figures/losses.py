@@ -28,7 +28,7 @@ def loss_figure(
     path: str | Path | None = None,
     *,
     title: str | None = None,
-    subtitle: str | None = None,
+    subtitle: str = "",
     width: Width | None = None,
 ) -> Figure:
     """Draw the loss and each objective by step, faint, with moving means; dotted where another divergence begins."""
