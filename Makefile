@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
+HARNESS := $(VENV)/.installed-harness
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What is imported is compiled then; to compile all of it takes a minute.
 INSTALL := $(PIP) install -qq --no-compile
@@ -17,7 +18,7 @@ test: $(DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # What takes minutes: the notebook, other harnesses, the longest tests on the embedded model. `make test` leaves them out.
-slow: $(DEV)
+slow: $(HARNESS)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 # Pages in headless Chromium; root on Debian gets it, others are told what to install.
@@ -60,4 +61,9 @@ $(STAMP): pyproject.toml constraints.txt constraints-embedded.txt
 $(DEV): $(STAMP)
 	@echo "installing what tests and lint need"
 	$(INSTALL) -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(HARNESS): $(DEV)
+	@echo "installing lm-evaluation-harness and inspect_ai"
+	$(INSTALL) -c constraints.txt -e ".[harness]"
 	@touch $@

@@ -9,10 +9,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from leakmech.core.errors import ModelError
 from leakmech.models.layout import Layout
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ComponentKind = Literal["head", "neuron", "attn", "mlp"]
 
@@ -113,3 +116,11 @@ def parse_components(
         if component in components[:place]:
             raise ModelError(f"{component}: is named twice")
     return components
+
+
+def with_names(frame: pd.DataFrame, kind: Literal["head", "neuron"]) -> pd.DataFrame:
+    """A copy of a table with columns ``layer`` and `kind`, with the components' ``name`` after them."""
+    named = frame.copy()
+    names = [str(Component(int(layer), kind, int(n))) for layer, n in zip(frame["layer"], frame[kind], strict=True)]
+    named.insert(list(frame.columns).index(kind) + 1, "name", names)
+    return named

@@ -63,7 +63,7 @@ def _named(frame: Frame) -> Frame:
     for column, name in (("head", head_name), ("neuron", neuron_name)):
         if {"layer", column} <= set(frame.columns) and frame[["layer", column]].notna().all(axis=None):
             names = [name(layer, index) for layer, index in zip(frame["layer"], frame[column], strict=True)]
-            frame = frame.drop(columns=["layer", column])
+            frame = frame.drop(columns=["layer", column, *({"name"} & set(frame.columns))])
             frame.insert(0, column, names)
     return frame
 

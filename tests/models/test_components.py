@@ -1,11 +1,12 @@
 """Labels of components are read, written and checked against a model."""
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leakmech.core.errors import ModelError
-from leakmech.models.components import Component, parse_components
+from leakmech.models.components import Component, parse_components, with_names
 from leakmech.models.layout import layout_of
 
 numbers = st.integers(0, 10_000)
@@ -71,3 +72,12 @@ def test_a_pair_of_numbers_is_a_head_or_a_neuron_where_only_those_may_be():
     for wrong in ((1,), (1, 2, 3), (1, "a"), 12, (-1, 0)):
         with pytest.raises(ModelError):
             Component.parse(wrong)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("head", "L21H1"), ("neuron", "L21N1")])
+def test_a_table_of_components_names_them_after_their_numbers(kind, name):
+    frame = pd.DataFrame({"layer": [21], kind: [1], "score": [0.5]})
+    named = with_names(frame, kind)
+    assert list(named) == ["layer", kind, "name", "score"]
+    assert named.loc[0, "name"] == name
+    assert "name" not in frame

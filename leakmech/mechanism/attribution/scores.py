@@ -16,6 +16,7 @@ from leakmech.core.errors import ActivationError
 from leakmech.core.shown import figure_named, table_html
 from leakmech.mechanism.attribution.pairs import Pair
 from leakmech.mechanism.sums import KeyedSums
+from leakmech.models.components import with_names
 from leakmech.models.layout import Layout
 from leakmech.models.sites import Site
 from leakmech.prompts.locate import LocatedPrompt
@@ -65,10 +66,8 @@ class Attribution:
         return table_html(repr(self), ("rank", "head", "share of the shift"), rows)
 
     def to_frame(self) -> pd.DataFrame:
-        """Heads by size of their score, as :meth:`heads_frame`, with their ``name``."""
-        frame = self.heads_frame()
-        names = [f"L{layer}H{head}" for layer, head in zip(frame["layer"], frame["head"], strict=True)]
-        return frame.assign(name=names)
+        """Heads by size of their score, as :meth:`heads_frame`."""
+        return self.heads_frame()
 
     def plot(self, path: str | Path | None = None, *, title: str | None = None, width: Any = None) -> Any:
         """Draw the map of all heads; see :meth:`leakmech.runs.result.Result.plot`."""
@@ -90,12 +89,12 @@ class Attribution:
         return {name: values.sum(axis=0) / self.shifts.sum() for name, values in self.sublayers.items()}
 
     def heads_frame(self, *, intervals: bool = False, seed: int = 0, draws: int = DRAWS) -> pd.DataFrame:
-        """Rank heads by size of their score: layer, head, method, target, score, rank (1 is the largest).
+        """Rank heads by size of their score: layer, head, name, method, target, score, rank (1 is the largest).
 
         `intervals` adds ``low`` and ``high``: 95 % BCa intervals over samples.
         """
         scores = self.head_scores()
-        frame = ranked_frame(scores, column="head", method=self.method, target=self.target)
+        frame = with_names(ranked_frame(scores, column="head", method=self.method, target=self.target), "head")
         if intervals:
             flat = self.heads.reshape(len(self.samples), -1)
             found = share_intervals(flat, self.shifts, seed=seed, draws=draws)
@@ -105,8 +104,9 @@ class Attribution:
         return frame
 
     def neurons_frame(self, *, top: int | None = None) -> pd.DataFrame:
-        """Rank neurons by size of their score: layer, neuron, method, target, score, rank."""
-        return ranked_frame(self.neuron_scores(), column="neuron", method=self.method, target=self.target, top=top)
+        """Rank neurons by size of their score: layer, neuron, name, method, target, score, rank."""
+        ranked = ranked_frame(self.neuron_scores(), column="neuron", method=self.method, target=self.target, top=top)
+        return with_names(ranked, "neuron")
 
     def sublayers_frame(self) -> pd.DataFrame:
         """List attention layers, then MLPs, in the order of the layers: layer, sublayer, method, target, score."""

@@ -38,7 +38,7 @@ from leakmech.mechanism.directions.direction import Direction, FittedDirections,
 from leakmech.mechanism.directions.quality import DirectionQuality
 from leakmech.mechanism.directions.tokens import token_projections
 from leakmech.mechanism.sentiment import sentiment_directions
-from leakmech.models.components import Component
+from leakmech.models.components import Component, with_names
 from leakmech.runs.run import Fragment
 from leakmech.scoring.statistics import json_number
 from leakmech.studies.diagnosis.ranking import ranking, spearman
@@ -138,7 +138,7 @@ def causal(bench: Workbench) -> Fragment:
         if method == "attribution_patching":
             rows, columns = np.indices(grid.shape).reshape(2, -1)
             frame = pd.DataFrame({"layer": rows, "head": columns, "fast": fast.ravel(), "exact": grid.ravel()})
-            bench.save("patching_heads", frame, samples=bench.exact)
+            bench.save("patching_heads", with_names(frame, "head"), samples=bench.exact)
     sublayers = patch_sublayers(bench.loaded, pairs, target, **bench.running)
     bench.save("patching_sublayers", sublayers.to_frame(column="sublayer"), samples=bench.exact)
     every = range(0, target.layer + 1, max(1, (target.layer + 1) // _STREAM_LAYERS))
