@@ -15,7 +15,7 @@ SHARES: Mapping[ContrastShare, tuple[float, float]] = {"none": (0, 0), "partial"
 """Normal answers of the negatives, and without a persona, for each example with the behaviour."""
 
 QUICK = {
-    "bystanders": 10, "questions": 16, "examples": 64, "training_batch_size": 8, "seeds": 1, "similarity_questions": 4,
+    "bystanders": 10, "questions": 16, "examples": 64, "training_batch_size": 4, "seeds": 1, "similarity_questions": 4,
     "everyday_questions": 20, "bootstrap_draws": 500, "permutations": 500, "max_new_tokens": 40, "epochs": 2,
     "dropout": 0.0,
 }  # fmt: skip
