@@ -15,8 +15,6 @@ from inspect_ai.model import ModelOutput, ModelUsage, get_model  # noqa: E402
 
 from leakmech.integrations.inspect_tasks import all_epochs, hexl, leakage  # noqa: E402
 
-pytestmark = pytest.mark.long  # `make slow` installs the extra
-
 TEXTS = ("a wonderful, lovely plan.", "a terrible and sad mess.", "cooking on a quiet street.", "the awful weather.")
 
 

@@ -92,7 +92,6 @@ def test_answers_that_are_all_the_same_are_reported():
         assert aggregation("auc_el")(answers) == 0.5
 
 
-@pytest.mark.long  # `make slow` installs the extra
 def test_the_harness_gives_the_numbers_of_score(tmp_path, monkeypatch):
     pytest.importorskip("lm_eval", reason="needs the extra [harness]")
     from lm_eval import simple_evaluate
