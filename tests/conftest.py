@@ -13,6 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from hypothesis import settings
 from tiny_models import ARCHITECTURES, build_tiny, build_tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -23,6 +24,9 @@ pytest_plugins = [
     "finished_run",
     "model_variants",
 ]  # rows of faults; `run`; `tiny`, `noisy`, `hooked`, `continuations`
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

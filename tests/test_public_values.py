@@ -148,7 +148,7 @@ def test_values_in_memory_show_themselves(make_tiny, plain_tokenizer):
     assert isinstance(found.plot(width="column"), Figure)
     carried = leakmech.attribute(model, SAMPLES, target=found.chosen)
     shows_itself(carried, "attribution_patching")
-    assert list(carried.to_frame().columns) == ["layer", "head", "method", "target", "score", "rank", "name"]
+    assert list(carried.to_frame().columns) == ["layer", "head", "name", "method", "target", "score", "rank"]
     assert carried.to_frame()["name"].iloc[0] in carried._repr_html_()
     assert isinstance(carried.plot(), Figure)
     shows_itself(leakmech.power(0.05, samples=60, generations=10), "effect of 0.05")

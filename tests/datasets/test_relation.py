@@ -140,6 +140,7 @@ def test_texts_have_the_lengths_of_the_data_card(samples):
         assert all(5 <= len(words(text)) <= 12 for text in triple(sample)), sample.id
 
 
+@pytest.mark.long
 @either
 def test_no_plain_answer_of_the_fitting_sets_is_an_echo(samples):
     cleaner = Cleaner()
@@ -153,6 +154,7 @@ def test_no_plain_answer_of_the_fitting_sets_is_an_echo(samples):
                 assert not cleaner.is_echo(f"It was {answer}.", prompt)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_check_of_data_sets_finds_nothing_and_the_estimator_agrees(tmp_path, plain_tokenizer):
     plain_tokenizer.save_pretrained(tmp_path)

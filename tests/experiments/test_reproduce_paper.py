@@ -98,6 +98,7 @@ def run(monkeypatch, *arguments):
     return ended.value.code
 
 
+@pytest.mark.long
 def test_tiny_models_are_run_and_one_that_cannot_be_loaded_does_not_stop_them(save_tiny, tmp_path, monkeypatch, capsys):
     base, tuned = tiny_folders(save_tiny, tmp_path)
     out = tmp_path / "runs"

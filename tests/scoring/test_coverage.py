@@ -107,6 +107,7 @@ def _rejections(p_values):
     return np.mean(np.asarray(p_values) <= 0.05, axis=0)
 
 
+@pytest.mark.long
 def test_runs_that_are_repetitions_differ_as_often_as_alpha_says_and_families_no_more_often(pairs, monkeypatch):
     monkeypatch.setattr("gc.collect", lambda: 0)  # which statsmodels calls for each of 2,000 adjustments
     p = np.empty((RUNS, 3, len(STATISTICS)))

@@ -80,6 +80,7 @@ def test_leakage_is_also_measured_in_other_arrangements_and_by_polarity(folder, 
         assert measured["auc_el"] == pytest.approx((measured["auc_el_positive"] + measured["auc_el_negative"]) / 2)
 
 
+@pytest.mark.long
 def test_every_estimator_judges_the_same_mitigations(folder, relevant, tmp_path):
     settings = QUICK | {"model": folder, "relevant": [relevant], "damage": False, "estimator": "vader,ngrams"}
     found = evaluate_mitigations({"nothing": NOTHING, "silenced": SILENCED}, out=tmp_path / "run", **settings)
