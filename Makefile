@@ -19,7 +19,7 @@ test: $(DEV)
 # What takes minutes: the notebook, killed runs, the longest tests on the embedded model. `make test` leaves them out.
 # Tasks of other harnesses are tried where the extra [harness] is installed: its versions do not go with constraints.txt.
 slow: $(DEV)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long --timeout 1800
 
 # Pages in headless Chromium; root on Debian gets it, others are told what to install.
 browser: $(DEV)

@@ -51,10 +51,11 @@ def test_the_notebook_runs_and_shows_what_is_stored(tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient", reason="needs the extra [dev]")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FILE.parents[1]), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as every worker has
     fresh = nbformat.read(FILE, 4)
     for cell in fresh.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    nbclient.NotebookClient(fresh, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(fresh, timeout=1500, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert outputs(cell for cell in fresh.cells if cell.cell_type == "code") == outputs(CODE)
     assert list(tmp_path.glob("leakmech-tour-*/runs/*/report.html"))
