@@ -46,14 +46,14 @@ def refuse_misfits(
     refuse_overlaps(interventions)
 
 
-def fitted_hashes(interventions: Sequence[Intervention], *models: LoadedModel) -> set[str] | None:
-    """Hashes of models that interventions may have been fitted on; None where all are for any model.
+def fitted_hashes(interventions: Sequence[Intervention], *models: LoadedModel, bases: bool = True) -> set[str] | None:
+    """Hashes of models, and of their `bases`, that interventions may have been fitted on; None where all are for any.
 
     Hashing weights takes a while, and is not needed then.
     """
     if not any(intervention.model_hash for intervention in interventions):
         return None
-    return {own for model in models for own in (model.weights_hash, model.base_hash)}
+    return {own for model in models for own in (model.weights_hash, *((model.base_hash,) if bases else ()))}
 
 
 def fitting_layout(chosen: Sequence[Intervention], model: Any, *, under_adapter: bool = False) -> Layout:
@@ -64,9 +64,7 @@ def fitting_layout(chosen: Sequence[Intervention], model: Any, *, under_adapter:
     """
     hashes = None
     if isinstance(model, LoadedModel):
-        # Hashing weights takes a while; for interventions of any model it is not needed.
-        if any(intervention.model_hash for intervention in chosen):
-            hashes = {model.weights_hash, model.base_hash} if under_adapter else {model.weights_hash}
+        hashes = fitted_hashes(chosen, model, bases=under_adapter)
         model = model.model
     layout = layout_of(model)
     refuse_misfits(chosen, layout, model_hashes=hashes)

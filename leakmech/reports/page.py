@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -134,6 +134,11 @@ class Details(Section):
     def of(cls, values: Mapping[str, Any], *, heading: str) -> Self:
         """Every value of nested mappings, with its path."""
         return cls(list(_flat(values)), heading=heading)
+
+
+def headed(heading: str, found: Sequence[Section]) -> list[Section]:
+    """The sections under one heading, which the first of them carries; nothing for none."""
+    return [replace(found[0], heading=heading), *found[1:]] if found else []
 
 
 def figures_beside(run: Path) -> list[Section]:

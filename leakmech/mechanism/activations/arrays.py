@@ -14,6 +14,7 @@ from torch import Tensor
 from leakmech.core.errors import ActivationError, ConfigError, nearest
 from leakmech.core.shown import cut, table_html
 from leakmech.mechanism.activations.positions import labels_of
+from leakmech.models.device import dtype_name
 from leakmech.models.sites import Site
 
 
@@ -50,7 +51,7 @@ class Activations:
         names = ("samples", "conditions", "positions", "layers")
         counts = " x ".join(f"{len(getattr(self, name))} {name}" for name in names)
         width = " x ".join(map(str, self.values.shape[len(names) :]))
-        return f"Activations({self.site}: {counts} x {width}, {str(self.values.dtype).removeprefix('torch.')})"
+        return f"Activations({self.site}: {counts} x {width}, {dtype_name(self.values.dtype)})"
 
     def _repr_html_(self) -> str:
         names = ("samples", "conditions", "positions", "layers")

@@ -30,6 +30,7 @@ from leakmech.interventions.files import load_interventions, refuse_other_form
 from leakmech.interventions.hooks import apply
 from leakmech.models.batching import parse_batch_size
 from leakmech.models.configured import load_configured
+from leakmech.models.device import dtype_name
 from leakmech.models.load import LoadedModel, given_name
 from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer
@@ -377,7 +378,7 @@ class _Benchmark:
             **described_temperature(c.decoding, self.loaded.model),
             **self.reading.summary(),
             "prompt_form": self.reading.renderer.resolved_form,
-            "dtype": str(self.loaded.dtype).removeprefix("torch."),
+            "dtype": dtype_name(self.loaded.dtype),
             "device": engine.get("engine_device", str(self.loaded.device)),
             **({"engine": engine} if engine else {}),
             **found,

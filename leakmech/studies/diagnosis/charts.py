@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from leakmech.core.tables import read_table
 from leakmech.datasets.samples import CONDITIONS
+from leakmech.models.components import with_names
 from leakmech.reports.cells import estimate, is_number, number, percent, significant, with_interval
 from leakmech.reports.chart import Forest, ForestRow
-from leakmech.reports.figures.frames import Frame, head_name, neuron_name, words
+from leakmech.reports.figures.frames import Frame, head_name, words
 from leakmech.reports.figures.tokens import is_sink, visible_token
 from leakmech.reports.frame_charts import cells
 from leakmech.reports.grid import Grid, Token, Tokens
@@ -81,24 +82,26 @@ def is_shown(row: Mapping[str, Any], *, alpha: float = 0.05) -> bool:
 # -- components ------------------------------------------------------------------------------------------------------
 
 
+def ranked(frame: Frame, summary: Summary, kind: Literal["head", "neuron"]) -> Frame:
+    """The rows that the page is about, by rank, with the components' names, which tables of older runs lack."""
+    own = headline_rows(frame, summary["target"]) if "target" in summary else frame
+    named = own if "name" in own else with_names(own, kind)
+    return named.sort_values("rank") if "rank" in named else named
+
+
 def _heads(frame: Frame, summary: Summary) -> list[Section]:
     """The first heads, and a map of all."""
-    ranked = headline_rows(frame, summary["target"]) if "target" in summary else frame
-    if ranked.empty:
+    named = ranked(frame, summary, "head")
+    if named.empty:
         return []
-    names = [head_name(int(layer), int(head)) for layer, head in zip(ranked["layer"], ranked["head"], strict=True)]
-    ranked = ranked.assign(name=names).sort_values("rank") if "rank" in ranked else ranked.assign(name=names)
     caption = "By layer and head; blue moves the affect with the injection, orange against it. The numbers are ranks."
-    said = f"{len(ranked)} heads, the first: {', '.join(ranked['name'].head(5))}"
-    return [_first(ranked, "heads"), head_grid(ranked, "score", said=said, caption=caption)]
+    said = f"{len(named)} heads, the first: {', '.join(named['name'].head(5))}"
+    return [_first(named, "heads"), head_grid(named, "score", said=said, caption=caption)]
 
 
 def _neurons(frame: Frame, summary: Summary) -> list[Section]:
-    ranked = headline_rows(frame, summary["target"]) if "target" in summary else frame
-    if ranked.empty:
-        return []
-    names = [neuron_name(int(layer), int(unit)) for layer, unit in zip(ranked["layer"], ranked["neuron"], strict=True)]
-    return [_first(ranked.assign(name=names), "neurons")]
+    named = ranked(frame, summary, "neuron")
+    return [] if named.empty else [_first(named, "neurons")]
 
 
 def _first(ranked: Frame, what: str) -> Forest:

@@ -10,11 +10,11 @@ from typing import Any
 from leakmech.core.store import read_json
 from leakmech.core.tables import read_table
 from leakmech.reports.cells import cell, estimate, is_number, number, significant, typeset
-from leakmech.reports.figures.frames import head_name, words
+from leakmech.reports.figures.frames import words
 from leakmech.reports.frame_tables import frame_table
-from leakmech.reports.page import Facts, Headline, Section, Shown, figures_beside, how_it_was_made, write_page
+from leakmech.reports.page import Facts, Headline, Section, Shown, figures_beside, headed, how_it_was_made, write_page
 from leakmech.reports.tables import Table
-from leakmech.studies.diagnosis.charts import charts, is_shown
+from leakmech.studies.diagnosis.charts import charts, is_shown, ranked
 from leakmech.studies.diagnosis.figures import draw
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.diagnosis.tables import headline_rows, with_test_intervals
@@ -123,8 +123,7 @@ def _chapter(run: Path, name: str, summary: Summary, drawn: Sequence[Section]) -
     heading, tables = _CHAPTERS[name]
     files = {table: run / "tables" / f"{table}.csv" for table in tables}
     shown = [_table(file, table, summary, tables[table]) for table, file in files.items() if file.exists()]
-    found = [*drawn, *shown]
-    return [replace(found[0], heading=heading), *found[1:]] if found else []
+    return headed(heading, [*drawn, *shown])
 
 
 def _table(file: Path, name: str, summary: Summary, columns: tuple[str, ...]) -> Shown:
@@ -140,10 +139,7 @@ def first_heads(run: Path, summary: Summary) -> list[str]:
     file = run / "tables" / "heads.csv"
     if not file.exists() or "target" not in summary:
         return []
-    ranked = headline_rows(read_table(file), summary["target"])
-    if "rank" in ranked:
-        ranked = ranked.sort_values("rank")
-    return [head_name(int(layer), int(head)) for layer, head in zip(ranked["layer"], ranked["head"], strict=True)]
+    return ranked(read_table(file), summary, "head")["name"].tolist()
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------

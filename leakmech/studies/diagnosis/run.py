@@ -15,6 +15,7 @@ from leakmech.datasets.samples import PromptSet, load_dataset, refuse_frozen
 from leakmech.mechanism.sentiment import split_samples
 from leakmech.models.configured import load_configured
 from leakmech.models.cost import Shape, Work
+from leakmech.models.device import dtype_name
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, given_name, load_adapter
 from leakmech.prompts.dates import dated
@@ -144,7 +145,7 @@ def _about(bench: Workbench) -> Fragment:
         "seed": config.seed,
         "backend": READ_BY[config.backend],
         "prompt_form": bench.renderer.resolved_form,
-        "dtype": str(bench.loaded.dtype).removeprefix("torch."),
+        "dtype": dtype_name(bench.loaded.dtype),
         "device": str(bench.loaded.device),
     }
 

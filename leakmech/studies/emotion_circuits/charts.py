@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,15 @@ from leakmech.core.tables import read_table
 from leakmech.datasets.emotions import EMOTIONS
 from leakmech.reports.cells import number
 from leakmech.reports.frame_charts import cells, lines, points
-from leakmech.reports.page import Section
-from leakmech.studies.emotion_circuits.figures import CHANCE, by_test, confusions, from_none
+from leakmech.reports.page import Section, headed
+from leakmech.studies.emotion_circuits.figures import (
+    CHANCE,
+    by_test,
+    confusions,
+    from_none,
+    mean_influence,
+    mean_share,
+)
 
 CAPTIONS = {
     "curve": "Points of a line are strengths; to the right replies are less fluent. Dashed: chance.",
@@ -27,7 +33,7 @@ CAPTIONS = {
 
 
 def charts(run: Path) -> list[Section]:
-    """The same for the page, in it."""
+    """The charts whose tables the run has."""
     drawings: dict[str, tuple[str, Callable[[Any], list[Section]]]] = {
         "curve": ("curve", lambda f: [_curve_chart(f)]),
         "confusion_prompting": ("confusions", lambda f: [_confusion_chart(f, "prompting")]),
@@ -44,21 +50,21 @@ def charts(run: Path) -> list[Section]:
         "influence": (
             "influence",
             lambda f: [lines(
-                f.groupby(["sublayer", "layer"], sort=False)["influence"].mean().reset_index(), x=("layer", "layer"),
+                mean_influence(f), x=("layer", "layer"),
                 y=("influence", "influence I"), series="sublayer", caption=CAPTIONS["influence"], levels=(0.0,),
             )],
         ),
         "long_tail": (
             "long_tail",
             lambda f: [lines(
-                f.groupby(["kind", "k"], sort=False)["share"].mean().reset_index(), x=("k", "first k units"),
+                mean_share(f), x=("k", "first k units"),
                 y=("share", "share of positive scores"), series="kind", caption=CAPTIONS["long_tail"], is_log=True,
             )],
         ),
     }  # fmt: skip
     files = {name: run / "tables" / f"{table}.csv" for name, (table, _) in drawings.items()}
     found = [chart for name, file in files.items() if file.exists() for chart in drawings[name][1](read_table(file))]
-    return [replace(found[0], heading="Figures"), *found[1:]] if found else []
+    return headed("Figures", found)
 
 
 def _curve_chart(frame: Any) -> Section:

@@ -82,6 +82,16 @@ def by_test(frame: Any) -> Any:
     return drawn.assign(test=drawn["test"].map(names))
 
 
+def mean_influence(frame: Any) -> Any:
+    """Influence by sublayer and layer, mean over emotions and strengths."""
+    return frame.groupby(["sublayer", "layer"], sort=False)["influence"].mean().reset_index()
+
+
+def mean_share(frame: Any) -> Any:
+    """Share of positive scores that the first k units hold, by kind, mean over emotions."""
+    return frame.groupby(["kind", "k"], sort=False)["share"].mean().reset_index()
+
+
 def _curve(frame: Any, path: Any, **look: Any) -> Figure:
     look["subtitle"] += "; tune events"
     return series_lines(
@@ -114,16 +124,14 @@ def _components(frame: pd.DataFrame, path: Any, **look: Any) -> Figure:
 
 
 def _influence(frame: Any, path: Any, **look: Any) -> Figure:
-    means = frame.groupby(["sublayer", "layer"], sort=False)["influence"].mean().reset_index()
     return series_lines(
-        means, path, x=("layer", "layer"), y=("influence", "influence I"), series="sublayer", level=0.0,
+        mean_influence(frame), path, x=("layer", "layer"), y=("influence", "influence I"), series="sublayer", level=0.0,
         **_titled("Influence of sublayers on the end of the model", look),
     )  # fmt: skip
 
 
 def _long_tail(frame: Any, path: Any, **look: Any) -> Figure:
-    means = frame.groupby(["kind", "k"], sort=False)["share"].mean().reset_index()
     return series_lines(
-        means, path, x=("k", "first k units"), y=("share", "share of positive scores"), series="kind",
+        mean_share(frame), path, x=("k", "first k units"), y=("share", "share of positive scores"), series="kind",
         logarithmic=True, **_titled("How many units write an emotion", look),
     )  # fmt: skip

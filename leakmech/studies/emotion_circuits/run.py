@@ -31,6 +31,7 @@ from leakmech.core.store import content_hash, slug
 from leakmech.datasets.sev import Scenarios, load_scenarios
 from leakmech.models.configured import load_configured
 from leakmech.models.cost import Shape, Work
+from leakmech.models.device import dtype_name
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, given_name
 from leakmech.prompts.dates import dated
@@ -213,7 +214,7 @@ def _about(bench: Workbench) -> Fragment:
         "n_scenarios": {name: len(own) for name, own in bench.splits.items()},
         "quick": c.quick,
         "seed": c.seed,
-        "dtype": str(bench.loaded.dtype).removeprefix("torch."),
+        "dtype": dtype_name(bench.loaded.dtype),
         "device": str(bench.loaded.device),
         "threads": torch.get_num_threads(),
     }

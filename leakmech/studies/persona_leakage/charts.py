@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import pandas as pd
 
 from leakmech.core.tables import read_table
 from leakmech.reports.frame_charts import cells, points
-from leakmech.reports.page import Section
-from leakmech.studies.persona_leakage.figures import bystander_points
+from leakmech.reports.page import Section, headed
+from leakmech.studies.persona_leakage.figures import bystander_points, change_by_kind, taken_on
 
 CAPTIONS = {
     "scatter": "A point is a bystander, its change the mean over seeds. Hollow: shares words with the source's prompt "
@@ -23,8 +22,8 @@ CAPTIONS = {
 
 
 def charts(run: Path, summary: Mapping[str, Any]) -> list[Section]:
-    """The same for the page, in it: a chart for each taught behaviour and source, kinds of personas, containment."""
-    taken = {(row["behaviour"], row["source"]): row for row in summary["pairs"] if row["rho"] is not None}
+    """A chart for each taught behaviour and source, kinds of personas, containment."""
+    taken = taken_on(summary)
     found: list[Section] = []
     if taken:
         headline = summary["similarity"]["headline"]
@@ -35,13 +34,11 @@ def charts(run: Path, summary: Mapping[str, Any]) -> list[Section]:
                 own, x=(headline, "similarity to the source"), y=("change", "change"), name="name", caption=about,
                 hollow=lambda row: bool(row["shares_words"]),
             ))  # fmt: skip
-        kinds: Any = read_table(run / "tables" / "kinds.csv")
-        kinds["row"] = kinds["behaviour"] + ", " + kinds["source"]
-        table = kinds.pivot_table(index="row", columns="kind", values="change", sort=False)
+        table = change_by_kind(run)
         found.append(cells(table, across="kind", down="behaviour, source", caption=CAPTIONS["kinds"], decimals=2))
     if rows := summary["containment"].get("rows"):
         found.append(points(
             pd.DataFrame(rows), x=("coupling", "coupling: rise of the source's rate"),
             y=("spread", "spread: rise of the bystanders' rate"), name="name", caption=CAPTIONS["containment"],
         ))  # fmt: skip
-    return [replace(found[0], heading="Figures"), *found[1:]] if found else []
+    return headed("Figures", found)

@@ -20,6 +20,7 @@ from leakmech.models.cost import (
     known_shapes,
     seconds_per_token,
 )
+from leakmech.models.device import dtype_name
 from leakmech.models.load import LoadedModel
 from leakmech.reports.tables import Table
 from leakmech.scoring.semantic import load_encoder
@@ -111,7 +112,7 @@ def _counts_of(
     n_personas: int,
     loaded: LoadedModel,
 ) -> Counts:
-    dtype = str(loaded.dtype).removeprefix("torch.")
+    dtype = dtype_name(loaded.dtype)
     return counts(c, behaviours, tasks, n_personas, dtype=dtype, cpu=loaded.device.type == "cpu")
 
 

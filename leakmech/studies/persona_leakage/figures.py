@@ -28,7 +28,7 @@ def draw(run: Path, summary: Mapping[str, Any]) -> None:
 def drawings(run: Path, summary: Mapping[str, Any]) -> dict[str, Callable[..., Figure]]:
     """The figures that the run has data for, by name: functions of path, title and width."""
     about = summary["model"].removeprefix("embedded:") + ("; quick: no measurement" if summary.get("quick") else "")
-    taken = {(row["behaviour"], row["source"]): row for row in summary["pairs"] if row["rho"] is not None}
+    taken = taken_on(summary)
     found: dict[str, Callable[..., Figure]] = {}
     if taken:
         found["scatter"] = partial(_scatter, run, taken, summary["similarity"]["headline"], subtitle=about)
@@ -51,10 +51,8 @@ def _scatter(
 
 
 def _kinds(run: Path, path: Any = None, *, title: Any = None, **look: Any) -> Figure:
-    kinds: Any = read_table(run / "tables" / "kinds.csv")
-    kinds["row"] = kinds["behaviour"] + ", " + kinds["source"]
     return value_map(
-        kinds.pivot_table(index="row", columns="kind", values="change", sort=False), path,
+        change_by_kind(run), path,
         label="change", title="Change of bystanders, by kind of persona" if title is None else title, **look,
     )  # fmt: skip
 
@@ -65,6 +63,18 @@ def _containment(rows: pd.DataFrame, path: Any = None, *, title: Any = None, **l
         y=("spread", "spread: rise of the bystanders' rate"), name="name",
         title="Spread against coupling" if title is None else title, **look,
     )  # fmt: skip
+
+
+def taken_on(summary: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    """The pairs of behaviour and source of which a correlation is told."""
+    return {(row["behaviour"], row["source"]): row for row in summary["pairs"] if row["rho"] is not None}
+
+
+def change_by_kind(run: Path) -> pd.DataFrame:
+    """Mean change of bystanders: a row for each behaviour and source, a column for each kind of persona."""
+    kinds: Any = read_table(run / "tables" / "kinds.csv")
+    kinds["row"] = kinds["behaviour"] + ", " + kinds["source"]
+    return kinds.pivot_table(index="row", columns="kind", values="change", sort=False)
 
 
 def bystander_points(everything: Any, taken: Mapping[tuple[str, str], Any], headline: str) -> pd.DataFrame:

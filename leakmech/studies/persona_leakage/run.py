@@ -27,6 +27,7 @@ from leakmech.core.errors import ConfigError
 from leakmech.core.progress import Shown, shown_progress
 from leakmech.core.store import content_hash, slug
 from leakmech.models.configured import load_configured
+from leakmech.models.device import dtype_name
 from leakmech.models.load import LoadedModel, given_name
 from leakmech.prompts.dates import dated
 from leakmech.prompts.persona import PersonaRenderer
@@ -171,7 +172,7 @@ def _about(bench: Workbench) -> Fragment:
         "notes": list(bench.renderer.notes),
         "quick": c.quick,
         "seed": c.seed,
-        "dtype": str(bench.loaded.dtype).removeprefix("torch."),
+        "dtype": dtype_name(bench.loaded.dtype),
         "device": str(bench.loaded.device),
         "threads": torch.get_num_threads(),
     }
