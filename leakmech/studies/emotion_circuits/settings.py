@@ -15,11 +15,11 @@ LEAST_STRENGTHS = 3
 
 QUICK = {
     "fit_scenarios": 8, "tune_scenarios": 1, "test_scenarios": 2, "random_draws": 3, "random_circuits": 1,
-    "influence_events": 1, "judged_events": 2, "outside_prompts": 1, "max_new_tokens": 8, "bootstrap_draws": 200,
+    "influence_events": 1, "judged_events": 1, "outside_prompts": 0, "max_new_tokens": 8, "bootstrap_draws": 200,
     "leakage_samples": 4, "leakage_generations": 1, "leakage_draws": 1,
 }  # fmt: skip
 """The most that ``quick`` takes of each."""
-_QUICK_STRENGTHS = 2
+_QUICK_STRENGTHS = slice(1, 2)  # one alone, so that nothing is chosen
 
 
 class EmotionCircuitsConfig(StatisticsSettings, InferenceSettings):
@@ -100,5 +100,5 @@ class EmotionCircuitsConfig(StatisticsSettings, InferenceSettings):
             return config
         given = {name: getattr(config, name) for name in QUICK}
         least = {name: most if given[name] is None else min(most, given[name]) for name, most in QUICK.items()}
-        fewer = {name: getattr(config, name)[:_QUICK_STRENGTHS] for name in ("modulation_scales", "steering_strengths")}
+        fewer = {name: getattr(config, name)[_QUICK_STRENGTHS] for name in ("modulation_scales", "steering_strengths")}
         return config.model_copy(update=least | fewer | {"influence_strengths": config.influence_strengths[:1]})

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leakmech.prompts.arrangement import Arrangement
 from leakmech.runs.run import Run
 from leakmech.scoring.records import leakage_scores
 from leakmech.side_effects.selectivity import Pair, leakage_reduction
 from leakmech.studies.mitigation.cells import BASE, Cells
+from leakmech.studies.mitigation.charges import sampled_removal
 from leakmech.studies.mitigation.columns import arrangement_columns
 from leakmech.studies.mitigation.headline import REFERENCE
 from leakmech.studies.mitigation.mitigation import Mitigation
@@ -28,17 +30,17 @@ def with_arrangements(run: Run, cells: Cells, mitigations: Sequence[Mitigation],
     if not cells.arrangements:
         return list(rows)
     everything = [BASE, *(one for one in mitigations if one != BASE)]
-    found: dict[str, Row] = {}
+    each = [(arrangement, mitigation) for arrangement in cells.arrangements for mitigation in everything]
+    found: dict[str, Row] = {mitigation.name: {} for mitigation in everything}
+    done = 0
 
     def saved() -> str:
-        return f"{len(found)} of {len(everything)} rows have been measured in other arrangements"
+        return f"{done} of {len(each)} rows have been measured in other arrangements"
 
-    with (
-        run.interruptible(saved),
-        cells.progress("other arrangements", total=len(everything), done=0) as advance,
-    ):
-        for mitigation in everything:
-            found[mitigation.name] = _arranged(run, cells, mitigation)
+    with run.interruptible(saved), cells.progress("other arrangements", total=len(each), done=0) as advance:
+        for arrangement, mitigation in each:
+            found[mitigation.name] |= _arranged(run, cells, mitigation, arrangement)
+            done += 1
             advance(1)
     return [row | found.get(row["name"], {}) for row in rows]
 
@@ -51,16 +53,17 @@ def worth_arranging(mitigations: Sequence[Mitigation], rows: Sequence[Mapping[st
     return [one for one in mitigations if one == ORACLE or one.name.startswith(REFERENCE) or one in best]
 
 
-def _arranged(run: Run, cells: Cells, mitigation: Mitigation) -> Row:
-    """The columns of all arrangements; each is kept when it is measured."""
-    row: Row = {}
-    for arrangement in cells.arrangements:
+def _arranged(run: Run, cells: Cells, mitigation: Mitigation, arrangement: Arrangement) -> Row:
+    """The columns of one arrangement; they are kept when they are measured."""
 
-        def measure(arrangement: Any = arrangement) -> Row:
-            base, changed = (cells.arranged(one, arrangement) for one in (BASE, mitigation))
-            pair = Pair(*(leakage_scores(result.scores, cells.config.cleaning) for result in (base, changed)))
-            reduction = leakage_reduction(pair, **cells.drawn).value
-            return arrangement_columns(arrangement, changed.summary["overall"], reduction)
+    def measure() -> Row:
+        base, changed, oracle = (cells.arranged(one, arrangement) for one in (BASE, mitigation, ORACLE))
+        cleaning = cells.config.cleaning
+        _, removal = sampled_removal([result.scores for result in (base, changed, oracle)], cleaning)
+        found = {"removal": removal.estimate(**cells.drawn)}
+        if arrangement != "opposed":
+            pair = Pair(leakage_scores(base.scores, cleaning), leakage_scores(changed.scores, cleaning))
+            found["leakage_reduction"] = leakage_reduction(pair, **cells.drawn)
+        return arrangement_columns(arrangement, changed.summary["overall"], found)
 
-        row |= run.cell(f"{cells.cell(mitigation)}/{arrangement}", measure)
-    return row
+    return run.cell(f"{cells.cell(mitigation)}/{arrangement}", measure)

@@ -120,7 +120,6 @@ class Cells:
     def _terms(self) -> tuple[str, ...]:
         """What decides the numbers of all cells: model, settings, margins and data sets."""
         settings = {**self.config.identity(), "relevant": self.relevant, "damage": self.damage, "draws": self.draws}
-        settings |= {"arrangements": self.arrangements} if self.arrangements else {}
         if self.version > 1:
             settings |= {"version": self.version, "facts": content_hash(*map(str, self.facts)), "fluency": _FLUENCY}
         settings |= {"decoding": self.config.decoding.resolved(self.loaded.model).to_dict()}

@@ -104,12 +104,13 @@ def removals(
     leakage: Sequence[pd.DataFrame], tilts: Sequence[BenchResult], *, cleaning: Cleaning
 ) -> tuple[str, list[Part]]:
     """What removal is about, removal, and removal of tilt where it can be measured (arguments: :func:`charges`)."""
-    of, removal = _removal(leakage, cleaning)
+    of, removal = sampled_removal(leakage, cleaning)
     measured = all("tilt" in result.summary for result in tilts)
     return of, [removal, *([_removal_of_tilt(tilts)] if measured else [])]
 
 
-def _removal(leakage: Sequence[pd.DataFrame], cleaning: Cleaning) -> tuple[str, Part]:
+def sampled_removal(leakage: Sequence[pd.DataFrame], cleaning: Cleaning) -> tuple[str, Part]:
+    """What removal is about, and removal, from scores of the base model, of the row and of the oracle."""
     told, shifts = zip(*(sampled_shift(frame, cleaning) for frame in leakage), strict=True)
     return told[0], removal_part("removal", leakage_scores(leakage[0], cleaning).samples, *shifts)
 

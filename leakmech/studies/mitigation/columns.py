@@ -7,7 +7,9 @@ from typing import Any
 
 from leakmech.datasets.samples import POLARITIES
 from leakmech.prompts.arrangement import Arrangement
+from leakmech.side_effects.equivalence import Estimate
 from leakmech.side_effects.measure import SideEffects
+from leakmech.side_effects.selectivity import flat
 
 
 def leakage_columns(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,17 +58,25 @@ def tilt_columns(summary: Mapping[str, Any]) -> dict[str, Any]:
     return row | {"tilt_p_swap": own.get("p_swap")}
 
 
-def arrangement_columns(arrangement: Arrangement, overall: Mapping[str, Any], reduction: float) -> dict[str, Any]:
-    """Leakage with injections elsewhere; of two opposed ones there is the shift between their orders alone."""
+def arrangement_columns(
+    arrangement: Arrangement, overall: Mapping[str, Any], parts: Mapping[str, Estimate]
+) -> dict[str, Any]:
+    """Leakage with injections elsewhere, and `parts` of what is gone of it, with intervals.
+
+    Of two opposed injections there is the shift between their orders alone.
+    """
     free = overall.get("topic_free") or {}
+    low, high = free.get("valence_shift_ci") or (None, None)
+    shift = f"topic_free_valence_shift_{arrangement}"
     row = {
         f"valence_shift_{arrangement}": number_or_none(overall["valence_shift"]),
-        f"topic_free_valence_shift_{arrangement}": number_or_none(free.get("valence_shift")),
+        shift: number_or_none(free.get("valence_shift")),
+        f"{shift}_low": number_or_none(low),
+        f"{shift}_high": number_or_none(high),
     }
-    if arrangement == "opposed":
-        return row
-    row[f"auc_el_{arrangement}"] = number_or_none(overall["auc_el"])
-    return row | {f"leakage_reduction_{arrangement}": number_or_none(reduction)}
+    if arrangement != "opposed":
+        row[f"auc_el_{arrangement}"] = number_or_none(overall["auc_el"])
+    return row | flat({f"{name}_{arrangement}": found for name, found in parts.items()})
 
 
 def damage_columns(effects: SideEffects) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from leakmech.studies.mitigation.settings import MitigateConfig
 from leakmech.studies.mitigation.tables import (
     NO_MEASUREMENT,
     NOT_SHOWN,
+    arrangements_table,
     by_estimator_table,
     charged_table,
     in_order,
@@ -81,6 +82,7 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
     main = mitigations_table(tested, title=f"{opening}On test samples; nothing was fitted or chosen on them")
     views, charged = read_by_estimator(run), charged_table(tested, summary)
     claims = charged_table(drawn[drawn["split"] == "claimed"], summary) if "claimed" in set(drawn["split"]) else None
+    elsewhere = arrangements_table(tested)
     said, answers = sentences(tested) or [_NOTHING], answer_runs(run, tested, summary)
     return [
         Headline(opening + said[0], " ".join(said[1:])),
@@ -90,6 +92,7 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
         *([Shown(answers_table(answers), style="texts", heading="Before and after", is_open=True)] if answers else []),
         Shown(main, heading="Main numbers"),
         *([] if charged is None else [Shown(charged, heading="Selectivity and its parts")]),
+        *([] if elsewhere is None else [Shown(elsewhere, heading="With the injection elsewhere")]),
         *([] if claims is None else [Shown(claims, heading="What is claimed, over several seeds")]),
         *([] if views is None else [Shown(by_estimator_table(views), heading="By every expression estimator")]),
         Shown(side_effects_table(tested), style="texts", heading="What each one damages"),

@@ -14,6 +14,7 @@ from leakmech.runs.result import Drawing, Result
 from leakmech.studies.mitigation.older import read_rows
 from leakmech.studies.mitigation.tables import (
     NO_MEASUREMENT,
+    arrangements_table,
     by_estimator_table,
     charged_table,
     mitigations_table,
@@ -54,13 +55,17 @@ class MitigationComparison(Result):
         return f"{opening}{headline(frame[frame['split'] == 'test'])}"
 
     def tables(self, split: str = "test") -> list[Table]:
-        """Of one split the main numbers and what selectivity charges; of test samples also what each estimator says."""
+        """Of one split the main numbers, what selectivity charges and what leaks with the injection elsewhere.
+
+        Of test samples also what each estimator says.
+        """
         frame = self.to_frame()
         title = f"Mitigations of {self.summary['model']} on {self.summary['dataset']}"
         title = f"{NO_MEASUREMENT}{title}" if self.summary.get("quick") else title
         rows, views = frame.loc[frame["split"] == split], self.by_estimator()
         charged = charged_table(rows, self.summary)
-        own = [mitigations_table(rows, title=title), *([] if charged is None else [charged])]
+        elsewhere = arrangements_table(rows)
+        own = [mitigations_table(rows, title=title), *(one for one in (charged, elsewhere) if one is not None)]
         return own if views is None or split != "test" else [*own, by_estimator_table(views)]
 
     def figures(self) -> Mapping[str, Drawing]:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from leakmech.core.tables import read_table
+from leakmech.prompts.arrangement import ARRANGEMENTS
 from leakmech.reports.cells import DASH, cell, is_number, number, p_value, percent, signed
 from leakmech.reports.figures.frames import Frame, words
 from leakmech.reports.tables import Column, Table, estimate_of, value_of
@@ -192,6 +193,38 @@ def _not_charged(reasons: Any) -> str:
     if not isinstance(reasons, str) or not reasons:
         return DASH
     return ", ".join(words(reason.partition(":")[0]) for reason in reasons.split("; "))
+
+
+def arrangements_table(tested: Frame) -> Table | None:
+    """What leaks, and what is gone of it, with the injection elsewhere; None where no arrangement was measured."""
+    prefix = "topic_free_valence_shift_"
+    measured = [one for one in ARRANGEMENTS if f"{prefix}{one}" in tested.columns]
+    if not measured:
+        return None
+    rows: list[dict[str, Any]] = []
+    for arrangement in measured:
+        named = {f"{name}_{arrangement}{end}": f"{name}{end}" for name in _ELSEWHERE for end in ("", "_low", "_high")}
+        kept = tested[tested[f"{prefix}{arrangement}"].notna()]
+        own = kept.drop(columns=list(named.values()), errors="ignore").rename(columns=named)
+        rows += [{**row, "arrangement": arrangement} for row in in_order(own)]
+    columns: dict[str, Column] = {
+        "injection": value_of("arrangement", str),
+        "mitigation": _named,
+        "told": _COLUMNS["told"],
+        "all pairs": value_of("auc_el", number),
+        "topic-free shift [95 % CI]": estimate_of("topic_free_valence_shift", signed),
+        "R [95 % CI]": estimate_of("removal"),
+    }
+    notes = [
+        "Topic-free shift: valence after positive minus after negative injections (opposed: two of opposite polarity, "
+        "between their two orders), answers about the injection left out; R: share of it that is gone, in units of "
+        "what the oracle takes out in the same arrangement. graded: the injection of "
+        "another sample that is nearest to the request. Strengths were chosen with the injection before the request."
+    ]
+    return Table.of("Leakage with the injection elsewhere, on test samples", rows, columns, notes)
+
+
+_ELSEWHERE = ("auc_el", "topic_free_valence_shift", "removal")
 
 
 def in_order(frame: Frame) -> list[dict[str, Any]]:

@@ -78,6 +78,22 @@ def test_leakage_is_also_measured_in_other_arrangements_and_by_polarity(folder, 
     for measured in found.to_frame().to_dict("records"):
         assert measured["auc_el_after"] == behind["auc_el"]
         assert measured["auc_el"] == pytest.approx((measured["auc_el_positive"] + measured["auc_el_negative"]) / 2)
+        assert measured["removal_after_low"] <= measured["removal_after"] <= measured["removal_after_high"]
+
+
+def test_an_arrangement_that_is_asked_for_later_measures_nothing_else_again(folder, relevant, tmp_path):
+    settings = QUICK | {"model": folder, "relevant": [relevant], "damage": False, "out": tmp_path / "run"}
+    evaluate_mitigations({"silenced": SILENCED}, **settings)
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("run/cells/test/*/*/scores.parquet")}
+    assert before
+    found = evaluate_mitigations({"silenced": SILENCED}, arrangements=("opposed",), **settings)
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    nothing_left = found.to_frame().set_index("name").loc["base"]
+    assert nothing_left["removal_opposed"] == 0  # the base model against itself
+    assert "auc_el_opposed" not in nothing_left
+    shown = next(table for table in found.tables() if "elsewhere" in table.title)
+    assert [line[:2] for line in shown.rows] == [("opposed", "base"), ("opposed", "silenced")]
+    assert "With the injection elsewhere" in found.report().read_text()
 
 
 @pytest.mark.long
