@@ -30,18 +30,18 @@ def with_arrangements(run: Run, cells: Cells, mitigations: Sequence[Mitigation],
     if not cells.arrangements:
         return list(rows)
     everything = [BASE, *(one for one in mitigations if one != BASE)]
-    each = [(arrangement, mitigation) for arrangement in cells.arrangements for mitigation in everything]
     found: dict[str, Row] = {mitigation.name: {} for mitigation in everything}
-    done = 0
+    total, done = len(cells.arrangements) * len(everything), 0
 
     def saved() -> str:
-        return f"{done} of {len(each)} rows have been measured in other arrangements"
+        return f"{done} of {total} rows have been measured in other arrangements"
 
-    with run.interruptible(saved), cells.progress("other arrangements", total=len(each), done=0) as advance:
-        for arrangement, mitigation in each:
-            found[mitigation.name] |= _arranged(run, cells, mitigation, arrangement)
-            done += 1
-            advance(1)
+    with run.interruptible(saved), cells.progress("other arrangements", total=total, done=0) as advance:
+        for arrangement in cells.arrangements:  # outermost: an interruption leaves whole arrangements
+            for mitigation in everything:
+                found[mitigation.name] |= _arranged(run, cells, mitigation, arrangement)
+                done += 1
+                advance(1)
     return [row | found.get(row["name"], {}) for row in rows]
 
 

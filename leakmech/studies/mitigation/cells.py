@@ -20,7 +20,7 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import content_hash, slug, write_jsonl
 from leakmech.datasets.facts import Fact
 from leakmech.datasets.questions import load_questions
-from leakmech.datasets.samples import POLARITIES, PromptSet, load_dataset
+from leakmech.datasets.samples import POLARITIES, Condition, PromptSet, load_dataset
 from leakmech.generation.variants import ModelVariant
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.arrangement import Arrangement
@@ -69,6 +69,8 @@ from leakmech.studies.mitigation.reach import MEASURED_ON, changes_the_model, ou
 
 TABLE_VERSION = 2
 """Of ``tables/mitigations.csv``; since 2 selectivity charges all of :mod:`leakmech.studies.mitigation.charges`."""
+ARRANGED_CONDITIONS: tuple[Condition, ...] = ("control", *POLARITIES)
+"""Of the prompts of other arrangements: what leakage and its removal are computed from."""
 BASE = Mitigation("base", "base", note="the model as it is")
 
 _IN_PLAIN_FORM = "answers as they are tokenised after their stem; requests and questions in chat form"
@@ -178,7 +180,7 @@ class Cells:
 
     def arranged(self, mitigation: Mitigation, arrangement: Arrangement) -> BenchResult:
         """The benchmark under a mitigation on the leakage set in another arrangement."""
-        config = self.config.model_copy(update={"arrangement": arrangement})
+        config = self.config.model_copy(update={"arrangement": arrangement, "conditions": ARRANGED_CONDITIONS})
         out = self.folder(mitigation) / f"{slug(Path(config.dataset).stem)}-{arrangement}"
         return bench_under(mitigation, config, model=self.loaded, out=out, progress=self.progress)
 

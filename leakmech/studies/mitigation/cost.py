@@ -29,6 +29,7 @@ from leakmech.reports.tables import Table
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.diagnosis.cost import token_passes
 from leakmech.studies.mitigation.adapters import AdapterFamily
+from leakmech.studies.mitigation.cells import ARRANGED_CONDITIONS
 from leakmech.studies.mitigation.families import BASELINES, chosen_families
 from leakmech.studies.mitigation.family import Family
 from leakmech.studies.mitigation.own_diagnosis import aexl_sizes, settings_of
@@ -86,7 +87,7 @@ def planned(
     if trained := [one for one in families if isinstance(one, AdapterFamily)]:
         parts.append(Part("adapters", len(trained), 0, _TRAINED * sum(one.n_seen for one in trained)))
     tested = len(families) + given + 2 + (len(BASELINES) if families and config.baselines else 0)
-    if families and not config.quick:
+    if any(len(one.strengths) > 1 for one in families):
         members, few = 1 + sum(len(one.strengths) for one in families), config.tune_samples
         parts.append(part("tune", members, 2 * few, [few], config.tune_generations, more=tilt(2 * few) + facts))
     more = tilt(leaking) + min(asked, config.facts_limit or asked) * _FACT + (0 if config.quick else _DAMAGE)
@@ -100,7 +101,8 @@ def planned(
         parts.append(part("claimed, other seeds", again, leaking, relevant, config.generations, more=0))
     if config.arrangements:
         rows = len(config.arrangements) * (_ARRANGED if families else tested)
-        parts.append(part("other arrangements", rows, leaking, [], config.generations, more=0))
+        answers = rows * leaking * len(ARRANGED_CONDITIONS) * config.generations
+        parts.append(Part("other arrangements", rows, answers, 0))
     return parts
 
 

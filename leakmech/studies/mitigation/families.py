@@ -23,10 +23,12 @@ is chosen on ``tune`` samples. Baselines do the same with arbitrary directions a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from leakmech.core.errors import ConfigError
 from leakmech.core.registry import Registry
 from leakmech.interventions.base import Intervention, Probe
 from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons, DampenAttention, ScaleHeads, Steer
@@ -274,13 +276,31 @@ def families_table() -> Table:
         "Families of mitigations",
         ("name", "told", "strengths"),
         rows,
-        ["told: what a mitigation is given beside the text of the prompt. Choose with --families NAME,NAME."],
+        [
+            "told: what a mitigation is given beside the text of the prompt. Choose with --families NAME,NAME; "
+            "NAME=STRENGTH takes one strength and chooses none."
+        ],
     )
 
 
 def chosen_families(names: Sequence[str] | None) -> list[Family]:
-    """The families of these names; all of them for None, or none given."""
-    return [FAMILIES.find(name) for name in names or FAMILIES]
+    """The families of these names; all of them for None, or none given.
+
+    ``NAME=STRENGTH`` is one at a strength that was chosen before: nothing is chosen for it.
+    """
+    return [_chosen(name) for name in names or FAMILIES]
+
+
+def _chosen(named: str) -> Family:
+    name, pinned, value = named.partition("=")
+    family = FAMILIES.find(name)
+    if not pinned:
+        return family
+    for strength in family.strengths:
+        if strength is not None and value in (str(strength), f"{strength:g}"):
+            return replace(family, strengths=(strength,))
+    known = ", ".join(f"{strength:g}" for strength in family.strengths if strength is not None) or "none"
+    raise ConfigError(f"families: {name} has no strength {value!r}; strengths: {known}")
 
 
 def fitting_families(

@@ -96,7 +96,9 @@ class MitigateConfig(
         min_length=1,
         description="relevant affect to fit and choose on, marked fit and tune",
     )
-    families: tuple[str, ...] = Field((), description="kinds of mitigations to try; empty: all")
+    families: tuple[str, ...] = Field(
+        (), description="kinds of mitigations to try, NAME=STRENGTH for one strength of it; empty: all"
+    )
     adapters: Annotated[tuple[str, ...], Spelling("--adapter", repeated=True)] = Field(
         (), description="PEFT adapter folders to judge in the same table"
     )

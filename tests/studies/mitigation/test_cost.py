@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from leakmech.cli.app import app
+from leakmech.core.errors import ConfigError
 from leakmech.models.load import load_model
 from leakmech.studies.mitigation.cost import cost_table, planned
 from leakmech.studies.mitigation.families import chosen_families
@@ -30,7 +31,24 @@ def test_counts_are_those_of_the_samples(loaded):
     assert (parts["tune"].cells, parts["tune"].answers) == (6, 6 * (10 * 4 + 2 * 5))
     assert (parts["random draws"].cells, parts["random draws"].answers) == (2, 2 * 3 * (10 * 4 + 2 * 60))
     assert parts["claimed, other seeds"].answers == 3 * 2 * each
-    assert parts["other arrangements"].answers == 5 * 3 * 10 * 4
+    assert parts["other arrangements"].answers == 5 * 3 * 10 * 3  # no neutral injections there
+
+
+def test_families_at_one_strength_need_no_tune_samples(loaded):
+    config = MitigateConfig.parse({"diagnosis": "d", "limit": 10, "baselines": False})
+    families = chosen_families(["heads-mean=20", "drop-unrelated-text=0.15"])
+    assert [one.strengths for one in families] == [(20,), (0.15,)]
+    assert [(part.name, part.cells) for part in planned(config, families, given=0, loaded=loaded)] == [("test", 4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("heads-mean=7", "heads-mean has no strength '7'; strengths: 5, 20"),
+     ("instruction-ignore-irrelevant=1", "strengths: none"), ("heads-men=5", "heads-mean")],
+)  # fmt: skip
+def test_a_strength_that_a_family_does_not_have_is_refused(name, says):
+    with pytest.raises(ConfigError, match=says):
+        chosen_families([name])
 
 
 def test_files_alone_need_neither_diagnosis_nor_choice(loaded):
