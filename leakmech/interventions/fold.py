@@ -48,7 +48,7 @@ _SUBLAYERS = {"z": "attn", "mlp_post": "mlp", "attn_out": "attn", "mlp_out": "ml
 _Affine = AblateHeads | AblateNeurons | ScaleHeads | ScaleNeurons | ModulateCircuit | AddToComponents
 
 
-def fold(model: Any, interventions: Intervention | Iterable[Intervention]) -> Any:
+def fold(model: Any, interventions: Intervention | Iterable[Intervention], *, share: bool = False) -> Any:
     """A copy of `model` whose weights do what `interventions` do.
 
     Parameters
@@ -58,6 +58,9 @@ def fold(model: Any, interventions: Intervention | Iterable[Intervention]) -> An
         is.
     interventions
         One or several interventions.
+    share
+        Take from `model` the weights that stay as they are, which saves their memory: the two then hold the same
+        tensors, so that neither may be trained or changed in place. Weights of a PEFT model are copied all the same.
 
     Returns
     -------
@@ -77,7 +80,8 @@ def fold(model: Any, interventions: Intervention | Iterable[Intervention]) -> An
     for intervention in chosen:
         _refuse_unfoldable(intervention)
         plan.take(intervention, layout)
-    folded = merged_copy(model.model if isinstance(model, LoadedModel) else model)
+    source = model.model if isinstance(model, LoadedModel) else model
+    folded = merged_copy(source, shared=plan.unchanged(source) if share else ())
     try:
         folded = with_output_biases(folded, attention=plan.needs_bias("attn"), mlp=plan.needs_bias("mlp"))
     except ModelError as error:
@@ -265,12 +269,21 @@ class _Plan:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
+    def unchanged(self, model: Any) -> list[Tensor]:
+        """The weights of `model` that :meth:`write` leaves alone."""
+        layout = layout_of(model)
+        written: list[Any] = [site_module(layout.block(layer), QUERIES)[0] for layer, _, _ in self.queries]
+        written += [_writes(layout, part, layer) for part, layer in self.sublayers]
+        written += [_post_norm(layout, part, layer) for part, layer in self.post_norm_scales]
+        written += [layout.embedding, layout.position_embedding] if self.embedding else []
+        changed = {id(weight) for module in written if module is not None for weight in module.parameters()}
+        return [weight for weight in model.parameters() if id(weight) not in changed]
+
     def write(self, model: Any) -> None:
         """Change the weights of `model` in place."""
         layout = layout_of(model)
         for (part, layer), sublayer in self.sublayers.items():
-            block = layout.block(layer)
-            sublayer.write(block.heads_out if part == "attn" else block.neurons_out)
+            sublayer.write(_writes(layout, part, layer))
         for layer, entries, output in self.queries:
             module: Any = site_module(layout.block(layer), QUERIES)[0]
             made = [write_weights(module)] if module.bias is None else [write_weights(module), module.bias]
@@ -296,6 +309,12 @@ class _Plan:
             for output in self.embedding:
                 added = output.linear(added)
             by_position.copy_(added)
+
+
+def _writes(layout: Layout, part: str, layer: int) -> nn.Module:
+    """The module of a sublayer that writes to the stream."""
+    block = layout.block(layer)
+    return block.heads_out if part == "attn" else block.neurons_out
 
 
 def _post_norm(layout: Layout, part: str, layer: int) -> nn.Module | None:

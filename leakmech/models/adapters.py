@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Iterable
 from typing import Any
+
+from torch import Tensor
 
 GATED = "LEAKMECH_GATED_LORA"
 """Type of a gated adapter in its configuration (:mod:`leakmech.models.gated`)."""
@@ -21,7 +24,10 @@ def base_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def merged_copy(model: Any) -> Any:
-    """A copy of a Hugging Face model; of a PEFT model, a copy of its base with the adapters merged in."""
-    copied = copy.deepcopy(model)
+def merged_copy(model: Any, *, shared: Iterable[Tensor] = ()) -> Any:
+    """A copy of a Hugging Face model; of a PEFT model, a copy of its base with the adapters merged in.
+
+    Weights that are `shared` are not copied; of a PEFT model all are, for merging changes them.
+    """
+    copied = copy.deepcopy(model, {} if is_peft(model) else {id(one): one for one in shared})
     return copied.merge_and_unload() if hasattr(copied, "merge_and_unload") else copied

@@ -35,6 +35,18 @@ def test_hook_path_equals_fold_path_for_every_kind(tiny_model, batch, kit):
     assert torch.equal(kit.logits(tiny_model, batch), base)  # the model itself is as it was
 
 
+def test_weights_that_stay_as_they_are_can_be_shared_and_are_not_changed(tiny_model, batch, kit):
+    base = kit.logits(tiny_model, batch)
+    own = {weight.data_ptr() for weight in tiny_model.parameters()}
+    for name, intervention in kit.foldable(tiny_model).items():
+        folded = fold(tiny_model, intervention, share=True)
+        assert torch.equal(kit.logits(folded, batch), kit.logits(fold(tiny_model, intervention), batch)), name
+        assert torch.equal(kit.logits(tiny_model, batch), base), name
+        assert not own & {weight.data_ptr() for weight in fold(tiny_model, intervention).parameters()}, name
+    few = fold(tiny_model, AblateHeads(["L0H1"]), share=True)
+    assert len([weight for weight in few.parameters() if weight.data_ptr() not in own]) <= 2  # a matrix and its bias
+
+
 def test_several_interventions_fold_in_the_order_of_their_hooks(tiny_model, batch, kit):
     steps = [
         ScaleHeads(["L0H1", "L1H0"], scales=2.0),

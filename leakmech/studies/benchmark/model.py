@@ -54,4 +54,6 @@ def adapted(
     if hashes is not None:  # what was fitted on a model may be tried on the same model with an adapter
         hashes |= {loaded.weights_hash, loaded.base_hash}
     refuse_misfits(interventions, layout_of(loaded.model), model_hashes=hashes)
-    return replace(loaded, model=fold(loaded.model, interventions), folder=None) if config.fold else loaded
+    if not config.fold:
+        return loaded
+    return replace(loaded, model=fold(loaded.model, interventions, share=True), folder=None)
