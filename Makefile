@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
+HARNESS := .venv-harness
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What is imported is compiled then; to compile all of it takes a minute.
 INSTALL := $(PIP) install -qq --no-compile
 
-.PHONY: demo test slow browser fuzz torture lint format clean
+.PHONY: demo test slow harness browser fuzz torture lint format clean
 
 demo: $(STAMP)
 	$(BIN)/leakmech bench configs/quickstart.yaml --out runs/demo
@@ -17,9 +18,12 @@ test: $(DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # What takes minutes: the notebook, killed runs, the longest tests on the embedded model. `make test` leaves them out.
-# Tasks of other harnesses are tried where the extra [harness] is installed: its versions do not go with constraints.txt.
-slow: $(DEV)
+slow: $(DEV) harness
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long --timeout 1800
+
+# Tasks of lm-evaluation-harness and inspect_ai, in an environment of their own on top of the other.
+harness: $(HARNESS)/.installed
+	$(HARNESS)/bin/python -m pytest -m "not browser" tests/integrations/test_inspect_tasks.py tests/integrations/test_lm_harness.py
 
 # Pages in headless Chromium; root on Debian gets it, others are told what to install.
 browser: $(DEV)
@@ -46,7 +50,7 @@ format: $(DEV)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(HARNESS) .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps come last, so an interrupted installation is repeated. The environment is made anew when the versions
@@ -61,4 +65,11 @@ $(STAMP): pyproject.toml constraints.txt constraints-embedded.txt
 $(DEV): $(STAMP)
 	@echo "installing what tests and lint need"
 	$(INSTALL) -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(HARNESS)/.installed: $(DEV) constraints-harness.txt
+	@echo "installing what the harnesses need into $(HARNESS)"
+	$(PYTHON) -m venv --clear $(HARNESS)
+	@ls -d $(CURDIR)/$(VENV)/lib/*/site-packages $(CURDIR) > $$(ls -d $(HARNESS)/lib/*/site-packages)/leakmech.pth
+	$(HARNESS)/bin/python -m pip --disable-pip-version-check install -qq --no-compile --no-deps -r constraints-harness.txt
 	@touch $@
