@@ -39,16 +39,15 @@ from leakmech.core.tables import read_table
 from leakmech.runs.interrupt import sigterm_interrupts
 
 PLACE, SETTINGS = make_runs.PLACE, make_runs.SETTINGS
+# A random model writes nothing of which tilt could be told; many random sets show nothing more.
+_FEW = {"target": "direction", "random_sets": 5, "sampled_sets": 2, "sampled_samples": 4, "sampled_generations": 1}
 KINDS: dict[str, Callable[[], Any]] = {
     "bench": lambda: leakmech.bench(
         make_runs.MODEL, out="bench", **PLACE, **SETTINGS["bench"] | {"estimator": "vader"}
     ),
     "score-file": make_runs.score_file,
     "aexl": make_runs.build_aexl,
-    # A random model writes nothing of which tilt could be told.
-    "diagnose": lambda: leakmech.diagnose(
-        make_runs.MODEL, out="diagnose", **PLACE, **SETTINGS["diagnose"] | {"target": "direction"}
-    ),
+    "diagnose": lambda: leakmech.diagnose(make_runs.MODEL, out="diagnose", **PLACE, **SETTINGS["diagnose"] | _FEW),
     "train": make_runs.train,
     "mitigate": make_runs.mitigate,
 }
@@ -159,7 +158,9 @@ def disturb(kind: str, work: Path, took: float, expected: dict[str, Any], chance
     )
 
 
-def torture(work: Path, *, moments: int, kinds: tuple[str, ...], seed: int) -> Counter[tuple[str, str]]:
+def torture(
+    work: Path, *, moments: int, kinds: tuple[str, ...], seed: int, say: Callable[[str], None] = lambda _: None
+) -> Counter[tuple[str, str]]:
     """Disturb runs of `kinds` in turn; how often each was ended in which way."""
     assert transformers.LlamaForCausalLM
     torch.set_num_threads(1)
@@ -175,12 +176,22 @@ def torture(work: Path, *, moments: int, kinds: tuple[str, ...], seed: int) -> C
     for kind in own:
         took[kind] = make(kind, work, work / "told")
         expected[kind] = found(work / kind)
+    each = 1.5 * sum(took[kind] for kind in kinds) / len(kinds)  # half a run on average, and one that continues it
+    took_of_each = ", ".join(f"{kind} {seconds:.0f}" for kind, seconds in took.items())
+    say(f"undisturbed, in seconds: {took_of_each}; {moments} moments take about {moments * each / 60:.0f} minutes")
     chance = random.Random(seed)
     ways: Counter[tuple[str, str]] = Counter()
     for moment in range(moments):
         kind = kinds[moment % len(kinds)]
         ways[kind, disturb(kind, work, took[kind], expected[kind], chance)] += 1
+        if (moment + 1) % 10 == 0:
+            say(f"{moment + 1} of {moments} moments passed")
     return ways
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
@@ -192,12 +203,13 @@ def main() -> None:
     os.environ["OWN_CACHE"] = os.environ.get("LEAKMECH_CACHE") or str(leakmech_cache())
     work = Path(tempfile.mkdtemp())
     try:
-        ways = torture(work, moments=options.moments, kinds=tuple(options.kinds.split(",")), seed=options.seed)
+        kinds = tuple(options.kinds.split(","))
+        ways = torture(work, moments=options.moments, kinds=kinds, seed=options.seed, say=_say)
     finally:
         shutil.rmtree(work)
     for (kind, way), number in sorted(ways.items()):
-        sys.stdout.write(f"{kind}: {number} {way}\n")
-    sys.stdout.write(f"{sum(ways.values())} of {options.moments} moments passed\n")
+        _say(f"{kind}: {number} {way}")
+    _say(f"{sum(ways.values())} of {options.moments} moments passed")
 
 
 def leakmech_cache() -> Path:
