@@ -9,6 +9,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What is imported is compiled then; to compile all of it takes a minute.
 INSTALL := $(PIP) install -qq --no-compile
 
+# Containers like to set it; then every process would compile all that it imports anew, for ten seconds and more.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test slow harness browser fuzz torture lint format clean
 
 demo: $(STAMP)

@@ -28,8 +28,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # threads of a parent do not live on in its
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import pytest
 import torch
 import transformers
+from few_texts import few_texts
 from fixtures import make_runs
 
 import leakmech
@@ -164,6 +166,7 @@ def torture(
     """Disturb runs of `kinds` in turn; how often each was ended in which way."""
     assert transformers.LlamaForCausalLM
     torch.set_num_threads(1)
+    few_texts(pytest.MonkeyPatch())
     own = [name for name in KINDS if name in kinds or any(name in NEEDS.get(kind, ()) for kind in kinds)]
     pid = os.fork()
     if not pid:

@@ -20,8 +20,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.ft2font import FT2Font, LoadFlags
 from matplotlib.transforms import Bbox
 
 from leakmech.core.errors import FigureError, nearest
@@ -43,6 +43,8 @@ _NAME_PLACES = tuple(
     (side * right, up) for right, up in ((4, 2), (4, -8), (4, 10), (4, -17), (9, -3)) for side in (1, -1)
 )
 """Where a point's name may begin (or end, at its left), in points from it; the best place first."""
+_FONT_SIZE, _WIDE = 100, "M"
+"""Points at which letters are measured, and what stands for those that the font does not have."""
 _FONTS: Any = {"pdf.fonttype": 42, "ps.fonttype": 42}
 """TrueType, which journals ask for and editors can edit."""
 _FORMATS: dict[str, dict[str, Any]] = {
@@ -198,10 +200,18 @@ def wrapped(text: str, width: float, *, size: float, weight: str = "normal") -> 
 @cache
 def text_width(text: str, *, size: float, weight: str = "normal") -> float:
     """Inches that `text` takes in matplotlib's own font at `size` points."""
-    if not text.strip():
-        return 0.3 * size / 72 * len(text)
-    path = TextPath((0, 0), text.replace("$", "S"), size=size, prop=FontProperties(family="DejaVu Sans", weight=weight))
-    return float(path.get_extents().width) / 72
+    font = _font(weight)
+    letters = "".join(letter if font.get_char_index(ord(letter)) else _WIDE for letter in text)
+    font.set_text(letters, 0.0, flags=LoadFlags.NO_HINTING)
+    return font.get_width_height()[0] / 64 * (size / _FONT_SIZE) / 72
+
+
+@cache
+def _font(weight: str) -> FT2Font:
+    """Matplotlib's own font, large, so that widths are not those of whole pixels."""
+    font = FT2Font(findfont(FontProperties(family="DejaVu Sans", weight=weight)))
+    font.set_size(_FONT_SIZE, 72)
+    return font
 
 
 def label_points(

@@ -1,22 +1,13 @@
-"""Mitigations of tiny models are judged on few questions, facts and neutral texts: what they say means nothing."""
+"""Comparisons of mitigations in these tests read few texts."""
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
-
-from leakmech.datasets.facts import load_facts
-from leakmech.datasets.questions import load_questions
-from leakmech.side_effects.texts import neutral_continuations
-from leakmech.studies.mitigation import cells, evaluation, run
+from few_texts import few_texts
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_texts():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cells, "load_questions", lambda: load_questions()[:20])
-        patch.setattr(cells, "neutral_continuations", partial(neutral_continuations, limit=30))
-        for module in (evaluation, run):
-            patch.setattr(module, "load_facts", lambda name: load_facts(name)[:8])
+        few_texts(patch)
         yield
