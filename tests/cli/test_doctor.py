@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import sys
+from importlib.util import spec_from_file_location
+from pathlib import Path
+
 import pytest
 import torch
 from huggingface_hub import constants
@@ -33,6 +37,23 @@ def test_report_names_versions_device_and_default_dtype(monkeypatch):
     assert _line(report, "default device").found == "cpu"
     assert _line(report, "default dtype").found == "bfloat16 (cpu has avx512_bf16)"
     assert "memory available" in _line(report, "cpu").found
+
+
+@pytest.mark.parametrize(
+    ("kept", "compiled", "warned"), [(False, False, True), (False, True, False), (True, False, False)]
+)
+def test_packages_that_are_compiled_at_every_start_are_told(kept, compiled, warned, monkeypatch, tmp_path):
+    package = tmp_path / "transformers"
+    package.mkdir()
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    spec = spec_from_file_location("transformers", package / "__init__.py")
+    if compiled:
+        Path(spec.cached).parent.mkdir()
+        Path(spec.cached).touch()
+    monkeypatch.setattr(doctor, "find_spec", lambda _: spec)
+    monkeypatch.setattr(sys, "dont_write_bytecode", not kept)
+    lines = diagnose_environment().lines
+    assert [line.status for line in lines if line.what == "compiled files"] == ["warn"] * warned
 
 
 def test_cpu_without_bfloat16_defaults_to_float32(monkeypatch):
