@@ -100,7 +100,7 @@ class AttentionKnockout:
     def to_frame(self, *, seed: int = 0, draws: int = DRAWS, level: float = LEVEL) -> pd.DataFrame:
         """Make one row per knock-out and contrast.
 
-        Columns: layer, head, label, contrast, target, effect, low, high, intact and knocked_out (mean shifts, in units
+        Columns: layer, head, name, contrast, target, effect, low, high, intact and knocked_out (mean shifts, in units
         of the target).
         """
         rows = []
@@ -113,7 +113,7 @@ class AttentionKnockout:
                     {
                         "layer": knockout.layer,
                         "head": knockout.head,
-                        "label": str(knockout),
+                        "name": str(knockout),
                         "contrast": contrast,
                         "target": self.target,
                         "effect": effects[number],
@@ -151,7 +151,7 @@ def attention_knockout(
 ) -> AttentionKnockout:
     """Knock attention to the injection out in all heads at once, layer by layer, and head by head.
 
-    None for `layers` or `heads` takes all up to the target's layer, an empty list none; heads are labels (``L12H3``).
+    None for `layers` or `heads` takes all up to the target's layer, an empty list none; heads are names (``L12H3``).
     None for `continuations` samples them for the target ``behaviour``; `endings` are weighted texts, as for ``tilt``.
     """
     layout = layout_of(model.model)
@@ -193,7 +193,7 @@ def _knockouts(
     layout: Layout, target: Target, layers: Sequence[int] | None, heads: Sequence[Label] | None
 ) -> tuple[Knockout, ...]:
     reached = range(target.layer + 1)
-    single = [Component.parse(label) for label in heads or ()]
+    single = [Component.parse(name) for name in heads or ()]
     for head in single:
         if head.kind != "head":
             raise ModelError(f"heads: {head} is not a head; write L12H3")

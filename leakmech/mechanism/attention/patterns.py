@@ -55,7 +55,7 @@ class InjectionAttention:
     def to_frame(self) -> pd.DataFrame:
         """Make one row per head, condition and position.
 
-        Columns: layer, head, label, condition, from_position, attention, uniform, ratio (attention / uniform: above 1,
+        Columns: layer, head, name, condition, from_position, attention, uniform, ratio (attention / uniform: above 1,
         a head prefers the injection).
         """
         n_layers, n_heads = self.attention.shape[:2]
@@ -64,10 +64,10 @@ class InjectionAttention:
             [range(n_layers), range(n_heads), self.conditions, self.from_positions], names=names
         )
         frame = index.to_frame(index=False)
-        labels = [
+        heads = [
             str(Component(kind="head", layer=layer, index=head)) for layer in range(n_layers) for head in range(n_heads)
         ]
-        frame.insert(2, "label", np.repeat(labels, len(self.conditions) * len(self.from_positions)))
+        frame.insert(2, "name", np.repeat(heads, len(self.conditions) * len(self.from_positions)))
         frame["attention"] = self.attention.reshape(-1)
         frame["uniform"] = np.broadcast_to(self.uniform[:, None], self.attention.shape).reshape(-1)
         return frame.assign(ratio=frame["attention"] / frame["uniform"])

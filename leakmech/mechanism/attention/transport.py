@@ -68,7 +68,7 @@ class Transport:
     def to_frame(self) -> pd.DataFrame:
         """Make one row per head and MLP of each layer, of means over samples.
 
-        Columns: layer, component (number of the head, or ``mlp``), label, transport, expression, share (their sum in
+        Columns: layer, component (number of the head, or ``mlp``), name, transport, expression, share (their sum in
         the difference of the whole projection), role (see :func:`role`).
         """
         rows = []
@@ -84,7 +84,7 @@ class Transport:
                     {
                         "layer": layer,
                         "component": "mlp" if component.index is None else component.index,
-                        "label": str(component),
+                        "name": str(component),
                         "transport": read,
                         "expression": elsewhere,
                         "share": (read + elsewhere) / self.shifts.mean(),

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from leakmech.core.tables import read_table
 from leakmech.datasets.samples import CONDITIONS
 from leakmech.models.components import with_names
 from leakmech.reports.cells import estimate, is_number, number, percent, significant, with_interval
@@ -23,7 +22,7 @@ from leakmech.reports.frame_charts import cells
 from leakmech.reports.grid import Grid, Token, Tokens
 from leakmech.reports.page import Section
 from leakmech.reports.plane import Band, Curve, Mark, Plane
-from leakmech.studies.diagnosis.tables import headline_rows
+from leakmech.studies.diagnosis.tables import headline_rows, read_components
 
 Summary = Mapping[str, Any]
 N_FIRST = 10
@@ -41,7 +40,7 @@ def charts(run: Path, summary: Summary) -> dict[str, list[Section]]:
     for name, draw in _CHARTS.items():
         file = run / "tables" / f"{name}.csv"
         if file.exists():
-            found[name] = draw(read_table(file), summary)
+            found[name] = draw(read_components(file), summary)
     if found.get("neurons") and (share := neuron_share(run)):
         found["neurons"] = [share, *found["neurons"]]
     return found
@@ -297,7 +296,7 @@ def _transport(frame: Frame, _: Summary) -> list[Section]:
         Mark(
             float(row["transport"]),
             float(row["expression"]),
-            str(row["label"]) if index in both[0] | both[1] else "",
+            str(row["name"]) if index in both[0] | both[1] else "",
             f"transport {significant(row['transport'])}, expression {significant(row['expression'])}",
             series=1 if row["component"] == "mlp" else 0,
         )

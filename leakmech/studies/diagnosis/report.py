@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from leakmech.core.store import read_json
-from leakmech.core.tables import read_table
 from leakmech.reports.cells import cell, estimate, is_number, number, significant, typeset
 from leakmech.reports.figures.frames import words
 from leakmech.reports.frame_tables import frame_table
@@ -17,7 +16,7 @@ from leakmech.reports.tables import Table
 from leakmech.studies.diagnosis.charts import charts, is_shown, ranked
 from leakmech.studies.diagnosis.figures import draw
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
-from leakmech.studies.diagnosis.tables import headline_rows, with_test_intervals
+from leakmech.studies.diagnosis.tables import headline_rows, read_components, with_test_intervals
 
 Summary = Mapping[str, Any]
 _NAMED = 8  # heads that a sentence names
@@ -74,7 +73,7 @@ _TITLES = {
     "patching_stream": "Stream exchanged, by region and layer",
     "patching_heads": "Heads by both methods",
 }
-_KNOCKOUT_COLUMNS = ("label", "contrast", "target", "effect", "low", "high", "intact", "knocked_out", "split", "n")
+_KNOCKOUT_COLUMNS = ("name", "contrast", "target", "effect", "low", "high", "intact", "knocked_out", "split", "n")
 _CHAPTERS: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]] = {
     "verdict": ("Do they carry more than random ones?", {"verdict": _VERDICT_COLUMNS, "sampled": ()}),
     "heads": ("Attention heads", {"heads": ()}),
@@ -127,7 +126,7 @@ def _chapter(run: Path, name: str, summary: Summary, drawn: Sequence[Section]) -
 
 
 def _table(file: Path, name: str, summary: Summary, columns: tuple[str, ...]) -> Shown:
-    frame = read_table(file)
+    frame = read_components(file)
     if name in ("heads", "neurons"):
         frame = headline_rows(frame, summary["target"])
     table = frame_table(frame, f"tables/{name}.csv", columns=columns)
@@ -139,7 +138,7 @@ def first_heads(run: Path, summary: Summary) -> list[str]:
     file = run / "tables" / "heads.csv"
     if not file.exists() or "target" not in summary:
         return []
-    return ranked(read_table(file), summary, "head")["name"].tolist()
+    return ranked(read_components(file), summary, "head")["name"].tolist()
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from leakmech.core.tables import read_table
 from leakmech.reports.cells import DASH, number, with_interval
 from leakmech.reports.figures.frames import Frame, head_name, words
 from leakmech.reports.tables import Column, Table, estimate_of, value_of
 
 _METHOD_NAMES = {"difference_of_means": "difference of means", "two_means": "2-means"}
+
+
+def read_components(file: Path) -> pd.DataFrame:
+    """A table of a diagnosis, in which the ``name`` of a component was once its ``label``."""
+    frame = read_table(file)
+    return frame if "name" in frame else frame.rename(columns={"label": "name"})
 
 
 def headline_rows(frame: pd.DataFrame, target: str) -> pd.DataFrame:

@@ -115,7 +115,7 @@ def test_only_the_head_that_writes_has_an_effect(llama) -> None:
     for label, effect in effects.items():
         assert effect == pytest.approx(float(label in ("all", "L1.attn", "L1H2")), abs=1e-4)
     top = found.to_frame(draws=50).query("contrast == 'positive-negative'").nlargest(3, "effect")
-    assert set(top["label"]) == {"all", "L1.attn", "L1H2"}
+    assert set(top["name"]) == {"all", "L1.attn", "L1H2"}
 
 
 def test_later_layers_are_not_run_for_an_early_target(llama) -> None:
@@ -166,7 +166,7 @@ def test_effects_are_ratios_of_sums_with_intervals_over_samples() -> None:
     interval = found.intervals(seed=5, draws=500)[1]
     np.testing.assert_allclose([interval.low, interval.high], [expected.low, expected.high])
     frame = found.to_frame(seed=5, draws=500)
-    row = frame.query("label == 'L3H4' and contrast == 'positive-negative'").iloc[0]
+    row = frame.query("name == 'L3H4' and contrast == 'positive-negative'").iloc[0]
     assert (row["layer"], row["head"], row["low"]) == (3, 4, interval.low)
     assert row["intact"] == pytest.approx(positive[0].mean())
     with pytest.raises(ConfigError, match="positive-negative"):

@@ -72,7 +72,7 @@ def test_table_names_every_head_condition_and_position(make_tiny, chat_tokenizer
     found = attention_to_injection(loaded, SAMPLES, conditions=["negative", "positive"])
     frame = found.to_frame()
     assert len(frame) == 3 * 4 * 2 * 2
-    row = frame.query("label == 'L2H1' and condition == 'positive' and from_position == 'stem'").iloc[0]
+    row = frame.query("name == 'L2H1' and condition == 'positive' and from_position == 'stem'").iloc[0]
     assert (row["layer"], row["head"]) == (2, 1)
     assert row["attention"] == found.attention[2, 1, 1, 1]
     assert row["ratio"] == found.attention[2, 1, 1, 1] / found.uniform[2, 1, 1]
@@ -96,7 +96,7 @@ def test_an_empty_injection_is_refused(make_tiny, chat_tokenizer) -> None:
 @pytest.mark.slow
 def test_some_heads_of_the_real_model_prefer_the_injection(embedded_model) -> None:
     found = attention_to_injection(embedded_model, load_dataset("hexl").take(4))
-    frame = found.to_frame().groupby(["label", "from_position"])[["attention", "uniform"]].mean()
+    frame = found.to_frame().groupby(["name", "from_position"])[["attention", "uniform"]].mean()
     last = frame.xs("last_prompt", level="from_position")
     # Most heads look elsewhere (at the first token); a few look at the injection more than twice as much as by chance.
     assert last["attention"].mean() < last["uniform"].mean()

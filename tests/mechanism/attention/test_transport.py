@@ -137,7 +137,7 @@ def test_an_adapter_on_the_output_weights_counts(make_tiny, chat_tokenizer) -> N
 def test_table_has_a_row_for_every_head_and_mlp(make_tiny, chat_tokenizer) -> None:
     loaded = load_model(make_tiny("llama-gqa"), tokenizer=chat_tokenizer, dtype="float32", device="cpu")
     found = transport_and_expression(loaded, SAMPLES, direction(loaded, layer=2, site="resid_pre"))
-    frame = found.to_frame().set_index("label")
+    frame = found.to_frame().set_index("name")
     assert len(frame) == 2 * 5  # resid_pre of layer 2 is what layers 0 and 1 have written
     assert frame.loc["L1H3", "transport"] == found.transport[:, 1, 3].mean()
     assert frame.loc["L1.mlp", "expression"] == found.mlps[:, 1].mean()

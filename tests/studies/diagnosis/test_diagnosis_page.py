@@ -176,10 +176,11 @@ def test_the_chosen_layer_is_marked_and_not_the_best_one_on_test(page_of):
     assert "layer 0, pca" not in page
 
 
-def test_knocked_out_heads_have_their_names(page_of):
-    frame = pd.DataFrame({"layer": [np.nan, 21], "head": [np.nan, 1], "label": ["all", "L21H1"], "effect": [0.2, 0.1]})
+@pytest.mark.parametrize("column", ["name", "label"])  # as in older tables
+def test_knocked_out_heads_have_their_names(column, page_of):
+    frame = pd.DataFrame({"layer": [np.nan, 21], "head": [np.nan, 1], column: ["all", "L21H1"], "effect": [0.2, 0.1]})
     page = page_of(SUMMARY, {"knockout": frame})
-    assert [row[0] for row in rows_of(page, "what-heads-look-at")] == ["label", "all", "L21H1"]
+    assert [row[0] for row in rows_of(page, "what-heads-look-at")] == ["name", "all", "L21H1"]
     assert "nan" not in page
 
 
