@@ -39,7 +39,7 @@ browser: $(DEV)
 fuzz: $(DEV)
 	FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/test_fuzz.py --timeout 0
 
-# Runs that are killed at 200 random moments end as those that nobody disturbed (about half an hour).
+# Runs that are killed at 200 random moments end as those that nobody disturbed (about an hour; it says).
 torture: $(DEV)
 	PYTHONPATH=.:tests $(BIN)/python tests/torture.py --moments 200
 
