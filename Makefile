@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 HARNESS := .venv-harness
-PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What is imported is compiled then; to compile all of it takes a minute.
-INSTALL := $(PIP) install -qq --no-compile
+PIP_INSTALL := -m pip --disable-pip-version-check install -qq --no-compile
+INSTALL := $(BIN)/python $(PIP_INSTALL)
 
 # Containers like to set it; then every process would compile all that it imports anew, for ten seconds and more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -74,5 +74,5 @@ $(HARNESS)/.installed: $(DEV) constraints-harness.txt
 	@echo "installing what the harnesses need into $(HARNESS)"
 	$(PYTHON) -m venv --clear $(HARNESS)
 	@ls -d $(CURDIR)/$(VENV)/lib/*/site-packages $(CURDIR) > $$(ls -d $(HARNESS)/lib/*/site-packages)/leakmech.pth
-	$(HARNESS)/bin/python -m pip --disable-pip-version-check install -qq --no-compile --no-deps -r constraints-harness.txt
+	$(HARNESS)/bin/python $(PIP_INSTALL) --no-deps -r constraints-harness.txt
 	@touch $@

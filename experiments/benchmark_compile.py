@@ -49,13 +49,12 @@ def main() -> None:
             raise SystemExit(f"torch.compile does not work here: {str(error).splitlines()[0]}") from error
         print(f"{arguments.rows} x {length} tokens: first reading {time.perf_counter() - started:.1f} s", flush=True)
         largest[str(length)] = float((logits - _read(model, ids)).abs().max())
-        readers = {"eager": model, "compiled": compiled}
-        seconds = {name: _seconds(one, ids, arguments.rounds) for name, one in readers.items()}
-        ratios[str(length)] = seconds["compiled"] / seconds["eager"]
-        ratio, difference = ratios[str(length)], largest[str(length)]
+        turns = [(_seconds(model, ids), _seconds(compiled, ids)) for _ in range(arguments.rounds)]
+        eager, other = map(statistics.median, zip(*turns, strict=True))
+        ratios[str(length)] = other / eager
         print(
-            f"  eager {seconds['eager']:.3f} s, compiled {seconds['compiled']:.3f} s: {ratio:.2f} of the time, "
-            f"largest difference of a logit {difference:.2g}",
+            f"  eager {eager:.3f} s, compiled {other:.3f} s: {other / eager:.2f} of the time, "
+            f"largest difference of a logit {largest[str(length)]:.2g}",
             flush=True,
         )
     print(json.dumps({
@@ -72,16 +71,13 @@ def _read(model: Callable[..., Any], ids: torch.Tensor) -> torch.Tensor:
     return model(input_ids=ids, use_cache=False).logits.float()
 
 
-def _seconds(model: Callable[..., Any], ids: torch.Tensor, rounds: int) -> float:
-    """The median time of reading a batch; on a GPU, until it is done."""
-    found = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        _read(model, ids)
-        if ids.is_cuda:
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - started)
-    return statistics.median(found)
+def _seconds(model: Callable[..., Any], ids: torch.Tensor) -> float:
+    """How long reading a batch takes; on a GPU, until it is done."""
+    started = time.perf_counter()
+    _read(model, ids)
+    if ids.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

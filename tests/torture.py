@@ -160,9 +160,7 @@ def disturb(kind: str, work: Path, took: float, expected: dict[str, Any], chance
     )
 
 
-def torture(
-    work: Path, *, moments: int, kinds: tuple[str, ...], seed: int, say: Callable[[str], None] = lambda _: None
-) -> Counter[tuple[str, str]]:
+def torture(work: Path, *, moments: int, kinds: tuple[str, ...], seed: int) -> Counter[tuple[str, str]]:
     """Disturb runs of `kinds` in turn; how often each was ended in which way."""
     assert transformers.LlamaForCausalLM
     torch.set_num_threads(1)
@@ -181,14 +179,14 @@ def torture(
         expected[kind] = found(work / kind)
     each = 1.5 * sum(took[kind] for kind in kinds) / len(kinds)  # half a run on average, and one that continues it
     took_of_each = ", ".join(f"{kind} {seconds:.0f}" for kind, seconds in took.items())
-    say(f"undisturbed, in seconds: {took_of_each}; {moments} moments take about {moments * each / 60:.0f} minutes")
+    _say(f"undisturbed, in seconds: {took_of_each}; {moments} moments take about {moments * each / 60:.0f} minutes")
     chance = random.Random(seed)
     ways: Counter[tuple[str, str]] = Counter()
     for moment in range(moments):
         kind = kinds[moment % len(kinds)]
         ways[kind, disturb(kind, work, took[kind], expected[kind], chance)] += 1
         if (moment + 1) % 10 == 0:
-            say(f"{moment + 1} of {moments} moments passed")
+            _say(f"{moment + 1} of {moments} moments passed")
     return ways
 
 
@@ -207,7 +205,7 @@ def main() -> None:
     work = Path(tempfile.mkdtemp())
     try:
         kinds = tuple(options.kinds.split(","))
-        ways = torture(work, moments=options.moments, kinds=kinds, seed=options.seed, say=_say)
+        ways = torture(work, moments=options.moments, kinds=kinds, seed=options.seed)
     finally:
         shutil.rmtree(work)
     for (kind, way), number in sorted(ways.items()):

@@ -57,8 +57,10 @@ def _arranged(run: Run, cells: Cells, mitigation: Mitigation, arrangement: Arran
     """The columns of one arrangement; they are kept when they are measured."""
 
     def measure() -> Row:
-        base, changed, oracle = (cells.arranged(one, arrangement) for one in (BASE, mitigation, ORACLE))
-        cleaning = cells.config.cleaning
+        dataset, cleaning = cells.config.dataset, cells.config.cleaning
+        base, changed, oracle = (
+            cells.bench(one, dataset, arrangement=arrangement) for one in (BASE, mitigation, ORACLE)
+        )
         _, removal = sampled_removal([result.scores for result in (base, changed, oracle)], cleaning)
         found = {"removal": removal.estimate(**cells.drawn)}
         if arrangement != "opposed":

@@ -141,25 +141,33 @@ class Cells:
         name = f"{self.home or self.split}/{slug(mitigation.name)}-{self.key(mitigation)[:8]}"
         return self.files.cell(name)
 
-    def bench(self, mitigation: Mitigation, dataset: str, *, number: int = 0) -> BenchResult:
-        """The benchmark under a mitigation on one of the sets, with one of the seeds; what is there is kept."""
-        key = (self.key(mitigation), mitigation.name, dataset, number)
+    def bench(
+        self, mitigation: Mitigation, dataset: str, *, number: int = 0, arrangement: Arrangement | None = None
+    ) -> BenchResult:
+        """The benchmark under a mitigation on one of the sets, with one of the seeds; what is there is kept.
+
+        In another `arrangement` leakage alone is measured, without tilt.
+        """
+        key = (self.key(mitigation), mitigation.name, dataset, number, arrangement)
         if key not in self._opened:
-            self._opened[key] = self._bench(mitigation, dataset, number)
+            self._opened[key] = self._bench(mitigation, dataset, number, arrangement)
         return self._opened[key]
 
     @cached_property
-    def _opened(self) -> dict[tuple[str, str, str, int], BenchResult]:
+    def _opened(self) -> dict[tuple[str, str, str, int, Arrangement | None], BenchResult]:
         """Benchmarks that are finished, so that their files are read once."""
         return {}
 
-    def _bench(self, mitigation: Mitigation, dataset: str, number: int) -> BenchResult:
+    def _bench(self, mitigation: Mitigation, dataset: str, number: int, arrangement: Arrangement | None) -> BenchResult:
         config, leakage = self.config, dataset == self.config.dataset
         if not leakage:  # of relevant affect, where the shift between the polarities is all that counts
             config = config.model_copy(update={"dataset": dataset, "limit": None, "conditions": POLARITIES})
+        elif arrangement is not None:
+            config = config.model_copy(update={"arrangement": arrangement, "conditions": ARRANGED_CONDITIONS})
         elif self.version > 1 and number == 0:  # tilt draws nothing after injections, so that one seed tells all
             config = self._with_tilt(mitigation)
-        out = self.folder(mitigation) / (slug(Path(dataset).stem) + (f"-seed{number}" if number else ""))
+        which = f"-{arrangement}" if arrangement else f"-seed{number}" if number else ""
+        out = self.folder(mitigation) / f"{slug(Path(dataset).stem)}{which}"
         config = config.model_copy(update={"seed": config.seed + number})
         return bench_under(mitigation, config, model=self.loaded, out=out, topic=leakage, progress=self.progress)
 
@@ -177,12 +185,6 @@ class Cells:
             return config
         base = self.folder(BASE) / slug(Path(config.dataset).stem)
         return config.model_copy(update={"tilt": True, "tilt_from": None if mitigation == BASE else str(base)})
-
-    def arranged(self, mitigation: Mitigation, arrangement: Arrangement) -> BenchResult:
-        """The benchmark under a mitigation on the leakage set in another arrangement."""
-        config = self.config.model_copy(update={"arrangement": arrangement, "conditions": ARRANGED_CONDITIONS})
-        out = self.folder(mitigation) / f"{slug(Path(config.dataset).stem)}-{arrangement}"
-        return bench_under(mitigation, config, model=self.loaded, out=out, progress=self.progress)
 
     def row(self, run: Run, mitigation: Mitigation) -> dict[str, Any]:
         """All numbers of a cell, flat; they are measured if they are not there yet."""

@@ -65,15 +65,9 @@ def arrangement_columns(
 
     Of two opposed injections there is the shift between their orders alone.
     """
-    free = overall.get("topic_free") or {}
-    low, high = free.get("valence_shift_ci") or (None, None)
-    shift = f"topic_free_valence_shift_{arrangement}"
-    row = {
-        f"valence_shift_{arrangement}": number_or_none(overall["valence_shift"]),
-        shift: number_or_none(free.get("valence_shift")),
-        f"{shift}_low": number_or_none(low),
-        f"{shift}_high": number_or_none(high),
-    }
+    row = {f"valence_shift_{arrangement}": number_or_none(overall["valence_shift"])}
+    topic, shift = _topic(overall), "topic_free_valence_shift"
+    row |= {f"{shift}_{arrangement}{end}": number_or_none(topic[f"{shift}{end}"]) for end in ("", "_low", "_high")}
     if arrangement != "opposed":
         row[f"auc_el_{arrangement}"] = number_or_none(overall["auc_el"])
     return row | flat({f"{name}_{arrangement}": found for name, found in parts.items()})

@@ -87,7 +87,7 @@ def planned(
     if trained := [one for one in families if isinstance(one, AdapterFamily)]:
         parts.append(Part("adapters", len(trained), 0, _TRAINED * sum(one.n_seen for one in trained)))
     tested = len(families) + given + 2 + (len(BASELINES) if families and config.baselines else 0)
-    if any(len(one.strengths) > 1 for one in families):
+    if any(one.is_choice for one in families):
         members, few = 1 + sum(len(one.strengths) for one in families), config.tune_samples
         parts.append(part("tune", members, 2 * few, [few], config.tune_generations, more=tilt(2 * few) + facts))
     more = tilt(leaking) + min(asked, config.facts_limit or asked) * _FACT + (0 if config.quick else _DAMAGE)

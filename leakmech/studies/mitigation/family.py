@@ -35,6 +35,11 @@ class Family:
         """The same at its first strength alone."""
         return replace(self, strengths=self.strengths[:1])
 
+    @property
+    def is_choice(self) -> bool:
+        """Are there several strengths, of which one is chosen on tune samples?"""
+        return len(self.strengths) > 1
+
     def members(self, parts: FittedParts, fitted: Path) -> list[Mitigation]:
         """The mitigations at all strengths.
 

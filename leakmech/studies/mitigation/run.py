@@ -243,7 +243,7 @@ def _choose(
     """The most selective member of each family, by its name and saved, and the rows of all that were tried."""
     members = {family.name: family.members(parts, run.path / "fitted") for family in families}
     tuned: list[Row] = []
-    if any(len(group) > 1 for group in members.values()):
+    if any(family.is_choice for family in families):
         tune = _tune_cells(config, parts, run, heard)
         tuned = measure_all(run, tune, [member for group in members.values() for member in group])
     chosen = {name: best_of(group, tuned) for name, group in members.items()}
