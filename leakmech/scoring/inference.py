@@ -139,8 +139,8 @@ def holm(p_values: Sequence[float] | npt.ArrayLike) -> Float[np.ndarray, " tests
     if np.any((p < 0) | (p > 1)):
         raise UsageError(f"holm: p values must lie in [0, 1], found {p[(p < 0) | (p > 1)][0]}")
     adjusted, known = np.full(p.shape, np.nan), ~np.isnan(p)
-    if known.any():
-        from statsmodels.stats.multitest import multipletests  # here, as above
-
-        adjusted[known] = multipletests(p[known], method="holm")[1]
+    # Not statsmodels' multipletests: it collects garbage at every call, which takes 0.3 s beside a loaded model.
+    order = np.argsort(p[known], kind="stable")
+    steps = np.maximum.accumulate(p[known][order] * np.arange(len(order), 0, -1))
+    adjusted[np.flatnonzero(known)[order]] = np.minimum(steps, 1.0)
     return adjusted

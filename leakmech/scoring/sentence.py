@@ -142,7 +142,10 @@ class Cleaner:
         return own != cut_repetition(first, replace(prompt, injection=None, inserted=()))
 
     def first_sentence_complete(self, text: str, prompt: PromptText) -> bool:
-        """Whether no text appended to `text` can change what any policy scores."""
+        """Whether no text appended to `text` can change what any policy scores.
+
+        But for the end of reasoning that a prompt has opened: there `text` begins with what opened it.
+        """
         _, decided = self._first_own_sentence(self.spoken(text).text, prompt)
         return decided
 
@@ -186,7 +189,10 @@ class FirstSentences:
         return cls(texts, cleaner or Cleaner())
 
     def complete(self, prompt_id: str, text: str) -> bool:
-        """Whether no text appended to `text` can change what any policy scores."""
+        """Whether no text appended to `text` can change what any policy scores.
+
+        But for the end of reasoning that a prompt has opened: there `text` begins with what opened it.
+        """
         return self.cleaner.first_sentence_complete(text, self.texts[prompt_id])
 
     def clean(self, prompt_id: str, text: str, policy: Cleaning) -> Cleaned:

@@ -161,6 +161,7 @@ def test_doctor_reports_versions_and_embedded_packages(call):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_embedded_model_leaks_and_the_noise_floor_holds(tmp_path):
     settings = {"prompt_form": "plain", "dtype": "float32", "limit": 12, "generations": 6, "seed": 0}
     result = leakmech.bench(out=tmp_path / "run", **settings)

@@ -67,6 +67,16 @@ def test_figures_are_saved_in_both_formats_the_same_each_time_and_leave_matplotl
     assert pyplot.get_fignums() == open_figures
 
 
+def test_a_pdf_embeds_a_small_font_unless_a_letter_is_missing_in_it(tmp_path):
+    embedded = {}
+    for text in ("µ_EL − 0.5 →", "шум"):
+        figure, axes = new_figure(3, 2)
+        axes.set_xlabel(text)
+        embedded[text] = save_figure(figure, tmp_path / "x")[1].read_bytes()
+    assert b"DejaVuSansoffigures" in embedded["µ_EL − 0.5 →"]
+    assert b"DejaVuSansoffigures" not in embedded["шум"]
+
+
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
     figure, _ = new_figure(2, 2)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from leakmech.core.errors import UsageError
 from leakmech.scoring.inference import equivalence, holm, pseudo_values, swap_test
@@ -136,6 +137,11 @@ def test_holm_multiplies_the_smallest_by_all_the_next_by_one_less_and_stays_mono
     np.testing.assert_allclose(adjusted, [0.03, 0.06, 0.06, np.nan])
     assert np.isnan(holm([math.nan, math.nan])).all()
     assert holm([]).shape == (0,)
+
+
+def test_holm_is_that_of_statsmodels():
+    for p_values in (np.random.default_rng(0).random(50) ** 4, [0.2, 0.2, 0.01, 0.2], [1.0], [0.0, 1.0, 0.5]):
+        np.testing.assert_allclose(holm(p_values), multipletests(p_values, method="holm")[1], atol=1e-15)
 
 
 def test_holm_refuses_what_is_no_probability():

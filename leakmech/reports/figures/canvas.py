@@ -28,6 +28,7 @@ from leakmech.core.errors import FigureError, nearest
 from leakmech.core.store import atomic_path
 from leakmech.core.tables import write_table
 from leakmech.reports.cells import typeset
+from leakmech.reports.figures.fonts import embedded_font
 
 INK, SOFT, RULE = "#1d2126", "#5a626c", "#d5d9de"
 CONDITION_COLORS = {"control": "#000000", "positive": "#0072b2", "neutral": "#999999", "negative": "#d55e00"}
@@ -267,7 +268,8 @@ def save_figure(figure: Figure, path: str | Path) -> list[Path]:
     for suffix, options in _FORMATS.items():
         file = Path(path).with_suffix(suffix)
         title = {"Title": str(figure.get_label())} if figure.get_label() else {}
-        with atomic_path(file) as temporary, rc_context(_FONTS):
+        font = embedded_font(figure) if suffix == ".pdf" else {}
+        with atomic_path(file) as temporary, rc_context(_FONTS | font):
             figure.savefig(temporary, format=suffix[1:], **options | {"metadata": options["metadata"] | title})
         files.append(file)
     return files

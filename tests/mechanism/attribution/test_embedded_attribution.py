@@ -15,7 +15,7 @@ from leakmech.mechanism.sentiment import sentiment_directions
 from leakmech.models.layout import layout_of
 from leakmech.prompts.render import Renderer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def part(name: str, start: int, stop: int) -> PromptSet:
@@ -43,7 +43,6 @@ def test_direction_separates_held_out_injections(fitted):
     assert fitted.table.chosen.test.auc > max(0.65, fitted.table.chosen.random.auc_p95)
 
 
-@pytest.mark.long
 def test_attribution_patching_ranks_all_heads_as_exact_patching_does(embedded_model, fitted):
     target = parse_target(fitted.chosen, embedded_model)
     pairs = pairs_of(embedded_model, part("exact", 59, 60), contrasts={("positive", "negative"): 1.0})
@@ -53,7 +52,6 @@ def test_attribution_patching_ranks_all_heads_as_exact_patching_does(embedded_mo
     assert stats.spearmanr(fast.ravel(), exact.ravel()).statistic >= 0.85
 
 
-@pytest.mark.long
 def test_first_heads_keep_more_of_the_effect_than_random_ones(embedded_model, fitted):
     target = parse_target(fitted.chosen, embedded_model)
     ranking = attribute_pairs(embedded_model, pairs_of(embedded_model, part("tune", 20, 26)), target).head_scores()
