@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from leakmech.studies.quick.result import QuickResult
     from leakmech.studies.quick.run import quick
     from leakmech.studies.results import compare, load_result
+    from leakmech.studies.sweep.run import sweep
     from leakmech.training.settings import LoraTrainingConfig
 
 __version__ = "0.1.0"
@@ -130,6 +131,7 @@ __all__ = [
     "save_interventions",
     "score",
     "sentiment_directions",
+    "sweep",
     "train_lora",
 ]
 
@@ -189,6 +191,7 @@ _HOMES = {
     "save_interventions": "leakmech.interventions.files",
     "score": "leakmech.studies.benchmark.rescoring",
     "sentiment_directions": "leakmech.mechanism.sentiment",
+    "sweep": "leakmech.studies.sweep.run",
     "train_lora": "leakmech.studies.lora.run",
 }
 

@@ -153,7 +153,9 @@ def _prompting(system: str | None, form: str) -> Prompting:
 
 def _number(text: str, option: str) -> int:
     from leakmech.core.errors import ConfigError
+    from leakmech.core.validation import shown, whole_number
 
-    if not text.strip().isdecimal():
-        raise ConfigError(f"{option}: give whole numbers with commas, found {text!r}")
-    return int(text)
+    number = whole_number(text.strip())
+    if number is None:
+        raise ConfigError(f"{option}: give whole numbers with commas, found {shown(text)}")
+    return number

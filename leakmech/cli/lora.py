@@ -20,10 +20,11 @@ def train(
 ) -> None:
     """Train a LoRA adapter against leakage; continues the training in --out if there is one."""
     from leakmech.core.progress import rich_progress
+    from leakmech.core.terminal import say
     from leakmech.studies.lora.run import train_lora
 
     chosen = given.settings.parse(given.over(out=out, config=config), where=str(config or "train-lora"))
-    result = train_lora(chosen, out, progress=rich_progress)
+    result = train_lora(chosen, out, progress=rich_progress, say=say)
     print_tables(result)
     console.print(f"report: {result.report()}")
     console.print(f"adapter: {result.path}")

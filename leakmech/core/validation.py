@@ -37,6 +37,7 @@ def has_words(text: str) -> bool:
     return any(map(str.isalnum, text))
 
 
+_MOST_DIGITS = 18
 _LONGEST = 300
 
 
@@ -56,6 +57,14 @@ def shown(value: Any) -> str:
     except ValueError:  # an integer of more digits than Python writes
         return f"a value of type {type(value).__name__}"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
+def whole_number(text: str) -> int | None:
+    """The whole number from 0 that `text` is; None if it is none, or has more digits than anything that is counted.
+
+    Python itself reads no number of more than 4,300 digits.
+    """
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 def _with_words(text: str) -> str:

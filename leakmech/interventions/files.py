@@ -18,7 +18,7 @@ from torch import Tensor
 
 from leakmech.core.errors import InterventionError, ModelError
 from leakmech.core.tensor_files import TensorFormat
-from leakmech.core.validation import shown
+from leakmech.core.validation import shown, whole_number
 from leakmech.interventions.checks import as_interventions, fitting_layout, refuse_overlaps
 from leakmech.interventions.types import Intervention  # from there, so that every kind is known
 from leakmech.models.load import LoadedModel
@@ -195,5 +195,5 @@ def _own(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
 
 
 def _number(name: str) -> int:
-    head = name.partition(".")[0]
-    return int(head) if head.isdecimal() else -1
+    number = whole_number(name.partition(".")[0])
+    return -1 if number is None else number

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from leakmech.core.errors import ActivationError, ConfigError
 from leakmech.core.progress import Progress
+from leakmech.core.validation import shown, whole_number
 
 # Small batches keep a CPU's caches warm (measured: 16 is a third faster than 64), large ones an accelerator busy.
 _BATCH_SIZES = {"cpu": 16}
@@ -115,9 +116,10 @@ def parse_batch_size(value: int | str) -> int | None:
     """A number of rows, or None for ``"auto"``."""
     if str(value) == "auto":
         return None
-    if not str(value).isdecimal() or int(value) < 1:
-        raise ConfigError(f"batch_size must be 'auto' or at least 1, found {value!r}")
-    return int(value)
+    number = whole_number(str(value))
+    if not number:
+        raise ConfigError(f"batch_size must be 'auto' or at least 1, found {shown(value)}")
+    return number
 
 
 def is_out_of_memory(error: BaseException) -> bool:

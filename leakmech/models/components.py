@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ComponentKind = Literal["head", "neuron", "attn", "mlp"]
 
-_LABEL = re.compile(r"L(?P<layer>\d+)(?:(?P<letter>[HN])(?P<index>\d+)|\.(?P<sublayer>attn|mlp))", re.ASCII)
+_LABEL = re.compile(r"L(?P<layer>\d{1,9})(?:(?P<letter>[HN])(?P<index>\d{1,9})|\.(?P<sublayer>attn|mlp))", re.ASCII)
 _KINDS: dict[str, ComponentKind] = {"H": "head", "N": "neuron", "attn": "attn", "mlp": "mlp"}
 _LETTERS = {"head": "H", "neuron": "N"}
 _SITES: dict[ComponentKind, str] = {"head": "z", "neuron": "mlp_post", "attn": "attn_out", "mlp": "mlp_out"}

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel
 
-from leakmech.core.errors import ConfigError, DatasetError
-from leakmech.core.validation import CLOSED, Text, checked, whole
+from leakmech.core.errors import ConfigError, DatasetError, ModelError
+from leakmech.core.validation import CLOSED, Text, checked, whole, whole_number
+from leakmech.models.batching import parse_batch_size
+from leakmech.models.components import Component
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,12 @@ def test_settings_have_keys_and_an_error_of_their_own() -> None:
         checked(Outer, {"name": "x", "count": 0}, where="recipe", error=ConfigError, noun="key")
     with pytest.raises(ConfigError, match=r"^recipe: unknown key 'cuont'; did you mean 'count'\?$"):
         checked(Outer, {"name": "x", "cuont": 0}, where="recipe", error=ConfigError, noun="key")
+
+
+@pytest.mark.fault("X326", "hostile", "a number of 5,000 digits where one is counted", "one line; Python reads 4,300")
+def test_a_number_of_thousands_of_digits_is_none() -> None:
+    assert [whole_number(text) for text in ("0", "017", "", "-1", "1.0", "9" * 19, "9" * 5000)] == [0, 17, *[None] * 5]
+    with pytest.raises(ConfigError, match="batch_size must be 'auto' or at least 1"):
+        parse_batch_size("9" * 5000)
+    with pytest.raises(ModelError, match="write L12H3"):
+        Component.parse(f"L1H{'9' * 5000}")

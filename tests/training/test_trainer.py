@@ -92,6 +92,19 @@ def loaded(make_tiny, chat_tokenizer) -> LoadedModel:
 
 
 class TestTraining:
+    def test_settings_come_from_a_file_a_dict_or_keywords_and_keywords_go_first(self, loaded, tmp_path) -> None:
+        file, said = tmp_path / "adapter.yaml", []
+        file.write_text("rank: 3\nepochs: 1\nevaluation: []\ndevice: cpu\n")
+        given = {"model": loaded, "examples": examples(6), "say": said.append}
+        by_file = train_lora(file, tmp_path / "a", **given)
+        by_keywords = train_lora(out=tmp_path / "b", rank=3, epochs=1, evaluation=(), device="cpu", **given)
+        assert same(by_file.path, by_keywords.path)
+        changed = train_lora({"rank": 3, "epochs": 1, "evaluation": []}, tmp_path / "c", rank=2, device="cpu", **given)
+        assert load_file(changed.path / "adapter_model.safetensors").popitem()[1].shape.count(2) == 1
+        assert [line.partition(" here for 6 examples")[1] != "" for line in said] == [True] * 3
+        with pytest.raises(ConfigError, match="unknown key 'rnak'"):
+            train_lora(file, tmp_path / "d", rnak=2)
+
     def test_the_loss_falls_and_the_base_stays(self, loaded, tmp_path) -> None:
         before = hash_weights(loaded.model)
         result = train_lora(config(), tmp_path / "a", model=loaded, examples=examples())

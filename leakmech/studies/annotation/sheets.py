@@ -22,7 +22,7 @@ from typing import Any, Literal
 from leakmech.core.errors import DatasetError, nearest
 from leakmech.core.rows import user_rows
 from leakmech.core.text import same_letters
-from leakmech.core.validation import CLOSED, checked
+from leakmech.core.validation import CLOSED, checked, shown
 
 FORMAT_VERSION = 1
 KIND = "annotation-key"
@@ -39,7 +39,7 @@ ANSWERS: dict[int, str] = {
 Side = Literal["control", "test"]
 
 _FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r]")
-_NUMBER = re.compile(r"([+-]?\d+)(?:[.,]0*)?")
+_NUMBER = re.compile(r"([+-]?\d{1,9})(?:[.,]0*)?")
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def _answer(cell: str, *, where: str) -> int | None:
         return None
     number = _NUMBER.fullmatch(text)
     if number is None:
-        raise DatasetError(f"{where}: column answer: {cell!r} is not a number; allowed are 2, 1, 0, -1, -2")
+        raise DatasetError(f"{where}: column answer: {shown(cell)} is not a number; allowed are 2, 1, 0, -1, -2")
     if int(number[1]) not in ANSWERS:
         raise DatasetError(f"{where}: column answer: {cell} is out of range; allowed are 2, 1, 0, -1, -2")
     return int(number[1])

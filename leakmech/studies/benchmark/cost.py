@@ -1,9 +1,22 @@
-"""How much a benchmark run reads, draws and keeps, before it starts: for sweeps. Counts are rough."""
+"""How much a benchmark run reads, draws and keeps, and how long that takes, before it starts. Counts are rough."""
 
 from __future__ import annotations
 
+import torch
+
 from leakmech.datasets.samples import load_dataset
-from leakmech.models.cost import DECODED, NEW_TOKENS, PROMPT_TOKENS, SCORED, Shape, Work
+from leakmech.models.cost import (
+    DECODED,
+    NEW_TOKENS,
+    PROMPT_TOKENS,
+    SCORED,
+    Shape,
+    Work,
+    expected,
+    found_shape,
+    machine_rate,
+)
+from leakmech.models.load import LoadedModel
 from leakmech.studies.benchmark.settings import BenchConfig
 
 _COMPLETION = 26
@@ -25,3 +38,16 @@ def work_of(c: BenchConfig, shape: Shape) -> Work:  # noqa: ARG001 - what every 
     if c.on_task:
         tokens += rows * (PROMPT_TOKENS + NEW_TOKENS) * SCORED
     return Work(tokens, rows, _DISK + rows * _DISK_ROW)
+
+
+def estimate(c: BenchConfig, loaded: LoadedModel) -> str | None:
+    """A line that says how long a run will take here; None if it is under a minute, or nothing is known of the model.
+
+    By a matrix product that is timed, not by a pass, which would take a part of the run itself.
+    """
+    shape = found_shape(c.model)
+    if shape is None:
+        return None
+    rate = machine_rate(loaded.device, loaded.dtype, torch.get_num_threads())
+    minutes = expected(work_of(c, shape), shape, rate=rate, size=loaded.dtype.itemsize).seconds / 60
+    return f"about {minutes:.0f} minutes here, within a factor of two or three" if minutes > 1 else None

@@ -21,7 +21,7 @@ from leakmech.datasets.samples import PromptSet
 from leakmech.generation.decode import Generation
 from leakmech.generation.decoding import Decoding, described_temperature
 from leakmech.generation.engine import Engine, refuse_incapable
-from leakmech.generation.engines import Capabilities
+from leakmech.generation.engines import DEFAULT_ENGINE, Capabilities
 from leakmech.generation.hf_engine import HFEngine
 from leakmech.interventions.applied import Applied
 from leakmech.interventions.base import Intervention, interventions_key
@@ -39,6 +39,7 @@ from leakmech.runs.run import Run, run_path
 from leakmech.runs.settings import IN_MEMORY
 from leakmech.runs.sources import SOURCES, is_as_it_was, source_stamps
 from leakmech.scoring.sentence import FirstSentences, PromptTexts
+from leakmech.studies.benchmark.cost import estimate
 from leakmech.studies.benchmark.interim import MOST_GENERATIONS, NEEDED, Interim
 from leakmech.studies.benchmark.measurement import Measurement, arranged_samples
 from leakmech.studies.benchmark.model import Place, adapted
@@ -76,8 +77,8 @@ def bench(
     progress
         A function that draws progress, True or False; None draws it in a notebook only.
     interim
-        Takes lines with interim estimates while the run generates (:func:`leakmech.core.terminal.say` prints them);
-        none are made by default.
+        Takes a line with the time that the run will take, and lines with interim estimates while it generates
+        (:func:`leakmech.core.terminal.say` prints them); none are made by default.
     **settings
         Fields of :class:`leakmech.studies.benchmark.settings.BenchConfig`, e.g. ``dataset="hexl", generations=10,
         seed=0``.
@@ -300,6 +301,9 @@ class _Benchmark:
         self.engine.clock.reset()  # rewriting took time of its own
         if len(done) == n_rows:
             return self._timing(0)
+        if self.say is not None and not done and self.config.engine == DEFAULT_ENGINE:
+            for line in filter(None, [estimate(self.config, self.loaded)]):
+                self.say(line)
         interim = self._interim(self.files.generations())
         hooks = apply(self.loaded.model, self.hooked) if self.hooked else nullcontext()
         with hooks as applied, self.progress("generating", total=n_rows, done=len(done)) as advance:

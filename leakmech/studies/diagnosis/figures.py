@@ -31,7 +31,7 @@ def drawings(run: Path, summary: Mapping[str, Any]) -> dict[str, Callable[..., F
     """The figures whose tables the run has, by name: functions of path, title and width."""
     tables = {file.stem: file for file in (run / "tables").glob("*.csv")}
     about = f"{summary.get('model', 'unknown model')}, {summary.get('dataset', 'unknown data')}"
-    about = about.removeprefix("embedded:")
+    about = about.removeprefix("embedded:") + ("; quick: no measurement" if summary.get("quick") else "")
     ranked = f"{about}; {'ranked on tune, shares on test' if 'n_ranked' in summary else 'ranked on tune samples'}"
 
     def headline(frame: pd.DataFrame) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from leakmech.runs.run import Fragment, Run, run_path
 from leakmech.studies.diagnosis.cost import estimate, token_passes
 from leakmech.studies.diagnosis.report import write_report
 from leakmech.studies.diagnosis.result import Diagnosis
-from leakmech.studies.diagnosis.settings import DiagnoseConfig
+from leakmech.studies.diagnosis.settings import QUICK_SPLITS, DiagnoseConfig
 from leakmech.studies.diagnosis.stages import STAGES
 from leakmech.studies.diagnosis.workbench import READ_BY, Workbench
 
@@ -147,6 +147,7 @@ def _about(bench: Workbench) -> Fragment:
         "prompt_form": bench.renderer.resolved_form,
         "dtype": dtype_name(bench.loaded.dtype),
         "device": str(bench.loaded.device),
+        **({"quick": True} if config.quick else {}),
     }
 
 
@@ -156,6 +157,8 @@ def load_splits(config: DiagnoseConfig) -> dict[str, PromptSet]:
         load_dataset(config.fit), tune=load_dataset(config.tune) if config.tune else None, seed=config.seed
     )
     splits["test"] = load_dataset(config.dataset).take(config.limit)
+    if config.quick:
+        splits = {name: samples.take(QUICK_SPLITS[name]) for name, samples in splits.items()}
     for name in ("fit", "tune"):
         splits[name].refuse_shared_injections(splits["test"])
         refuse_frozen(splits[name])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import ClassVar, Literal
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
@@ -18,6 +18,15 @@ from leakmech.runs.settings import (
 )
 
 Backend = Literal["hf", "transformer-lens"]
+
+QUICK: dict[str, Any] = {
+    "tilt_samples": 4, "judged_samples": 2, "judged_heads": (5,), "judged_neurons": (100,), "random_sets": 3,
+    "sampled_sets": 0, "exact_samples": 2, "circuit_samples": 2, "integrated_steps": 2, "random_rankings": 2,
+    "methods": ("difference_of_means",),
+}  # fmt: skip
+"""What ``quick`` takes of each."""
+QUICK_SPLITS = {"fit": 16, "tune": 8, "test": 8}
+"""The most that it takes of samples."""
 
 
 class DiagnoseConfig(
@@ -39,6 +48,7 @@ class DiagnoseConfig(
         "sampled_sets",
         "sampled_samples",
         "sampled_generations",
+        "quick",
     )
     title: ClassVar[str] = "Diagnosis"
 
@@ -78,8 +88,17 @@ class DiagnoseConfig(
     integrated_steps: int = Field(8, ge=1, description="steps of integrated gradients")
     random_rankings: int = Field(5, ge=2, description="random rankings beside every circuit curve")
     top: int = Field(20, ge=1, description="heads in the headline circuit")
+    quick: bool = Field(
+        False, description="run everything on a few samples, sets and methods, to see it work: no measurement"
+    )
     dtype: str = Field("float32", description="float32; in bfloat16 effects of single heads drown in rounding; or auto")
     batch_size: int | str = Field("auto", description="pairs of prompts that run together; auto goes by the device")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
+        """Validate `values`; see :meth:`Settings.parse`."""
+        config = super().parse(values, where=where)
+        return config.model_copy(update=QUICK) if config.quick else config
 
     def refuse_missing(self) -> None:
         super().refuse_missing()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import Any
 
 from leakmech.core.errors import ModelError, UsageError
 from leakmech.core.progress import Progress, Shown, no_progress, shown_progress
-from leakmech.core.store import atomic_path, give_modes, storage_errors, temporary_folder
+from leakmech.core.store import atomic_path, give_modes, slug, storage_errors, temporary_folder
+from leakmech.core.yaml_files import read_yaml
 from leakmech.datasets.facts import facts_to_choose_on, load_facts
 from leakmech.datasets.relevant_pairs import archive_pairs
 from leakmech.datasets.samples import PromptSet, load_dataset, pooled
@@ -28,8 +29,9 @@ from leakmech.models.quiet import quiet
 from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT, began
-from leakmech.runs.run import Run
+from leakmech.runs.run import Run, run_path
 from leakmech.studies.lora.candidates import TrainingSources
+from leakmech.studies.lora.cost import estimate
 from leakmech.studies.lora.evaluation import Pairing, TuneSelectivity
 from leakmech.studies.lora.overlap_check import refuse_shared_prompts
 from leakmech.studies.lora.result import LoraResult
@@ -53,23 +55,25 @@ _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 
 def train_lora(
-    config: LoraTrainingConfig,
-    out: str | Path,
+    config: LoraTrainingConfig | Mapping[str, Any] | str | Path | None = None,
+    out: str | Path | None = None,
     *,
     model: LoadedModel | None = None,
     examples: Sequence[TrainingExample] | None = None,
     evaluate: Evaluate | None = None,
     cache_dir: Path | None = None,
     progress: Shown = None,
+    say: Callable[[str], None] | None = None,
+    **settings: Any,
 ) -> LoraResult:
     """Train an adapter, or go on with the training in `out`.
 
     Parameters
     ----------
     config
-        Settings of the training.
+        Settings of the training: a YAML file, a dict, or what :meth:`LoraTrainingConfig.parse` made of them.
     out
-        The folder of the adapter, its log and its checkpoints.
+        The folder of the adapter, its log and its checkpoints; default ``runs/adapter-<model>-seed<seed>``.
     model
         A loaded model to train on instead of the configured one; it is left as it was.
     examples
@@ -82,6 +86,10 @@ def train_lora(
         Where completions are kept; by default the user's cache.
     progress
         A function that draws progress, True or False; None draws it in a notebook only.
+    say
+        Takes a line with the estimated time before the training starts; none is made by default.
+    **settings
+        Fields of :class:`LoraTrainingConfig`, which go before those of `config`.
 
     Returns
     -------
@@ -100,7 +108,8 @@ def train_lora(
     progress = shown_progress(progress)
     from accelerate import Accelerator
 
-    config = LoraTrainingConfig.parse(config.model_dump())  # what was built without parse() is checked too
+    config = _parsed(config, settings)
+    out = run_path(out, f"adapter-{slug(config.model)}-seed{config.seed}")
     accelerator = Accelerator(cpu=config.device == "cpu")
     Run.check(out, config, lock=accelerator.is_main_process)
     with dated(began(out)):
@@ -112,9 +121,21 @@ def train_lora(
         )
         in_script = model is not None or examples is not None or evaluate is not None
         if evaluate is None and config.tune is not None:
-            evaluate = TuneSelectivity(loaded, config, Path(out) / "tune")
-        training = _LoraTraining(config, Path(out), loaded, accelerator, progress)
+            evaluate = TuneSelectivity(loaded, config, out / "tune")
+        training = _LoraTraining(config, out, loaded, accelerator, progress, say)
         return training.complete(examples, evaluate, cache_dir, in_script=in_script)
+
+
+def _parsed(
+    given: LoraTrainingConfig | Mapping[str, Any] | str | Path | None, settings: Mapping[str, Any]
+) -> LoraTrainingConfig:
+    """Settings from wherever they come; what was built without parse() is checked too."""
+    where = "train_lora"
+    if isinstance(given, LoraTrainingConfig):
+        given = given.model_dump()
+    elif isinstance(given, str | Path):
+        where, given = str(given), read_yaml(Path(given))
+    return LoraTrainingConfig.parse({**(given or {}), **settings}, where=where)
 
 
 @dataclass(frozen=True)
@@ -126,6 +147,7 @@ class _LoraTraining:
     loaded: LoadedModel
     accelerator: Any
     progress: Progress
+    say: Callable[[str], None] | None = None
 
     def complete(
         self,
@@ -150,6 +172,8 @@ class _LoraTraining:
                 return LoraResult.load(self.out)
             if main:
                 save_examples(self.out / "examples.jsonl", examples)
+                if self.say is not None:
+                    self.say(estimate(config, len(examples), loaded))
             with run.interruptible(Checkpoints(self.out / FOLDER).good):
                 if main and isinstance(evaluate, TuneSelectivity):
                     evaluate.measure_base()

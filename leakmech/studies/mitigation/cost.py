@@ -28,6 +28,7 @@ from leakmech.models.load import LoadedModel
 from leakmech.reports.tables import Table
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.diagnosis.cost import token_passes
+from leakmech.studies.lora.cost import TRAINED
 from leakmech.studies.mitigation.adapters import AdapterFamily
 from leakmech.studies.mitigation.cells import ARRANGED_CONDITIONS
 from leakmech.studies.mitigation.families import BASELINES, chosen_families
@@ -39,9 +40,6 @@ from leakmech.studies.mitigation.settings import OWN, MitigateConfig
 ON_ONE_GPU = ("Llama-3.2-1B", "Qwen2.5-1.5B")
 _ANSWER, _COMPLETION, _FACT = 20, 26, 120  # tokens of an answer, of stem and completion, of a question's choices
 _DAMAGE = 40_000  # tokens that the suite of side effects reads
-_TRAINED = 500
-"""Tokens read that an example of training costs as much as: a completion under the base model, and under the adapter
-forward and back."""
 _ARRANGED = 5  # rows that are measured in other arrangements
 
 
@@ -85,7 +83,7 @@ def planned(
         sized = loaded if isinstance(loaded, Shape) else layout_of(loaded.model)
         parts.append(Part("diagnosis", 1, 0, round(sum(token_passes(c, sized, n).values()))))
     if trained := [one for one in families if isinstance(one, AdapterFamily)]:
-        parts.append(Part("adapters", len(trained), 0, _TRAINED * sum(one.n_seen for one in trained)))
+        parts.append(Part("adapters", len(trained), 0, TRAINED * sum(one.n_seen for one in trained)))
     tested = len(families) + given + 2 + (len(BASELINES) if families and config.baselines else 0)
     if any(one.is_choice for one in families):
         members, few = 1 + sum(len(one.strengths) for one in families), config.tune_samples

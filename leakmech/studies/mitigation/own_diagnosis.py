@@ -23,18 +23,13 @@ from leakmech.runs.run import Run
 from leakmech.scoring.expression import estimator_names
 from leakmech.studies.aexl.run import build_aexl
 from leakmech.studies.diagnosis.run import run_diagnosis
-from leakmech.studies.diagnosis.settings import DiagnoseConfig
+from leakmech.studies.diagnosis.settings import QUICK, DiagnoseConfig
 from leakmech.studies.mitigation.settings import MitigateConfig
 
 AEXL_SAMPLES: dict[str, Any] = {"samples": 50, "fit": 50, "tune": 50}
 """Sizes of the splits that are built; ``samples`` are not used."""
 _QUICK_AEXL: dict[str, Any] = {"samples": 8, "fit": 16, "tune": 8}
-_QUICK = {
-    "tilt_samples": 4, "judged_samples": 2, "judged_heads": (5,), "judged_neurons": (100,), "random_sets": 3,
-    "sampled_sets": 0, "exact_samples": 2, "circuit_samples": 2, "integrated_steps": 2, "random_rankings": 2,
-    "methods": ("difference_of_means",),
-}  # fmt: skip
-_NOT_SHARED = ("dtype", "fit", "tune", "estimator", "dataset")
+_NOT_SHARED = ("dtype", "fit", "tune", "estimator", "dataset", "quick")
 
 
 def own_diagnosis(
@@ -63,7 +58,7 @@ def settings_of(config: MitigateConfig, fit: str, tune: str | None) -> DiagnoseC
         if name in MitigateConfig.model_fields and name not in _NOT_SHARED
     }
     shared |= {"estimator": estimator_names(config.estimator)[0], "dataset": _reported_on(config)}
-    shared |= _QUICK if config.quick else {}
+    shared |= QUICK if config.quick else {}
     return DiagnoseConfig.parse({**shared, "fit": fit, "tune": tune}, where="diagnosis")
 
 

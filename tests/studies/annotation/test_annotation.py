@@ -356,6 +356,7 @@ BAD_SHEETS = {
         r"annotator-1\.csv:22: column item: '\w+' of annotator-1 stands in .*annotator-1\.csv:2 already",
     ),
     "out of range": (_edit(1, answer="3"), r"csv:3: column answer: 3 is out of range; allowed are 2, 1, 0, -1, -2"),
+    "too many digits": (_edit(1, answer="9" * 5000), r"csv:3: column answer: '9+\.\.\.9+' is not a number"),
     "half a step": (_edit(1, answer="1.5"), r"csv:3: column answer: '1.5' is not a number"),
     "not a number": (_edit(1, answer="A"), r"csv:3: column answer: 'A' is not a number; allowed are 2, 1, 0, -1, -2"),
     "unknown annotator": (

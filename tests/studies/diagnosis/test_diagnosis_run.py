@@ -16,7 +16,9 @@ from leakmech.core.errors import ConfigError, DatasetError, DirectionError, Mode
 from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.mechanism.directions.direction import load_direction
 from leakmech.runs.sealed import read_sealed
-from leakmech.studies.diagnosis.settings import DiagnoseConfig
+from leakmech.studies.diagnosis.report import sections
+from leakmech.studies.diagnosis.run import load_splits
+from leakmech.studies.diagnosis.settings import QUICK_SPLITS, DiagnoseConfig
 
 QUICK = {
     "limit": 4, "exact_samples": 2, "circuit_samples": 3, "integrated_steps": 2, "random_rankings": 2,
@@ -305,3 +307,12 @@ def test_the_estimate_is_said_before_the_work_starts(model, chat_tokenizer, fit_
         diagnose(model, tokenizer=chat_tokenizer, out=tmp_path / "run", fit=str(fit_file), say=say, **QUICK)
     assert said[0].startswith("about 0 minutes here (directions 0.")
     assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_quick_takes_little_of_everything_and_says_so(fit_file):
+    config = DiagnoseConfig.parse({"fit": str(fit_file), "random_sets": 99, "quick": True})
+    assert (config.random_sets, config.methods) == (3, ("difference_of_means",))
+    assert all(len(samples) <= QUICK_SPLITS[name] for name, samples in load_splits(config).items())
+    assert "quick" not in DiagnoseConfig.parse({"fit": str(fit_file)}).identity()
+    page = sections(fit_file.parent, {"model": "tiny", "dataset": "hexl", "target": "tilt", "quick": True})
+    assert any("no measurement" in getattr(section, "text", "") for section in page)
