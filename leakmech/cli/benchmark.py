@@ -26,10 +26,16 @@ def bench(
     """Measure expression leakage of a model; continues the run in --out if there is one."""
     from leakmech.core.progress import no_progress, rich_progress
     from leakmech.core.terminal import say
-    from leakmech.studies.benchmark.run import bench as run
+    from leakmech.studies.benchmark.reopen import finished_run
 
     heard: dict[str, Any] = {"progress": no_progress} if quiet else {"progress": rich_progress, "interim": say}
-    _present(run(out=out, **heard, **given.over(out=out, config=config)), report)
+    settings = given.over(out=out, config=config)
+    result = finished_run(settings, out)
+    if result is None:
+        from leakmech.studies.benchmark.run import bench as run  # here: it takes seconds to import
+
+        result = run(out=out, **heard, **settings)
+    _present(result, report)
 
 
 @takes("leakmech.studies.benchmark.settings:ScoreConfig")

@@ -9,13 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 _PACKAGES = ("leakmech", "torch", "transformers", "tokenizers", "sentence-transformers", "peft", "numpy", "scipy")
 
 
 def environment() -> dict[str, Any]:
     """Versions, git state and machine, JSON-ready."""
+    import torch  # here: what only reads a run needs none of it
+
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),

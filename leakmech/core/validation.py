@@ -128,7 +128,10 @@ def _first(problem: ValidationError, kind: Any, noun: Noun) -> str:
     own = ".".join(path if path and path[-1] == found["loc"][-1] else [*path, str(found["loc"][-1])])
     if found["type"] == "missing":
         return f"{_named(own, noun)} is missing"
-    return f"unknown {noun} {shown(own)}{nearest(str(found['loc'][-1]), known)}"
+    last = str(found["loc"][-1])
+    groups = [name for name, inside in _hints(kind).items() if last in _hints(inside)] if own == last else []
+    hint = f"; it is a {noun} of {groups[0]!r} ({groups[0]}.{last})" if len(groups) == 1 else nearest(last, known)
+    return f"unknown {noun} {shown(own)}{hint}"
 
 
 def _wrong(found: ErrorDetails, name: str, noun: Noun) -> str:

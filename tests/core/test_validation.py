@@ -12,6 +12,7 @@ from leakmech.core.errors import ConfigError, DatasetError, ModelError
 from leakmech.core.validation import CLOSED, Text, checked, whole, whole_number
 from leakmech.models.batching import parse_batch_size
 from leakmech.models.components import Component
+from leakmech.studies.benchmark.settings import BenchConfig
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,14 @@ def test_settings_have_keys_and_an_error_of_their_own() -> None:
         checked(Outer, {"name": "x", "count": 0}, where="recipe", error=ConfigError, noun="key")
     with pytest.raises(ConfigError, match=r"^recipe: unknown key 'cuont'; did you mean 'count'\?$"):
         checked(Outer, {"name": "x", "cuont": 0}, where="recipe", error=ConfigError, noun="key")
+
+
+def test_a_key_that_belongs_into_a_group_names_the_group() -> None:
+    with pytest.raises(ConfigError) as caught:
+        BenchConfig.parse({"temperature": 0.7}, where="bench")
+    assert str(caught.value) == "bench: unknown key 'temperature'; it is a key of 'decoding' (decoding.temperature)"
+    with pytest.raises(ConfigError, match="unknown key 'genrations'; did you mean 'generations'"):
+        BenchConfig.parse({"genrations": 1}, where="bench")
 
 
 @pytest.mark.fault("X326", "hostile", "a number of 5,000 digits where one is counted", "one line; Python reads 4,300")

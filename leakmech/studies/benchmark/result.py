@@ -13,7 +13,6 @@ from leakmech.core.tables import flat_numbers
 from leakmech.reports.order import order_table
 from leakmech.reports.tables import Table, summary_tables, tilt_table
 from leakmech.runs.result import Drawing, Result
-from leakmech.scoring.tilt import shift_column
 from leakmech.studies.benchmark.figures import draw_leakage
 
 
@@ -49,6 +48,8 @@ class BenchResult(Result):
             The run has no tilt.
         """
         table = self.table("tilt")
+        from leakmech.scoring.tilt import shift_column  # here: it needs torch, and to read a run does not
+
         shifts = pd.Series(table[shift_column(estimator)].to_numpy(dtype=float), index=table["sample"])
         return shifts if samples is None else shifts.reindex(list(samples))
 
