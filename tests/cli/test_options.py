@@ -147,6 +147,7 @@ def settings_of(monkeypatch):
             raise _CapturedError
 
         monkeypatch.setattr(FUNCTIONS[command], capture)
+        monkeypatch.setattr("leakmech.studies.benchmark.reopen.finished_run", lambda *_: None)
         monkeypatch.setattr("leakmech.cli.options.Given.refuse_mistakes", lambda *_, **__: None)  # names are made up
         outcome = CliRunner().invoke(app, [str(word) for word in words])
         if not isinstance(outcome.exception, _CapturedError):

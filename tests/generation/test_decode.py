@@ -150,6 +150,7 @@ def count_prefills(decoder, rows, *, batch_size):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_embedded_model_decodes_greedily_like_hugging_face(embedded_model):
     tokenizer, model = embedded_model.tokenizer, embedded_model.model
     rows = make_rows(tokenizer, PROMPTS, k=1)

@@ -162,6 +162,7 @@ def test_sliding_windows_cannot_become_a_llama(make_tiny):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_hooks_and_folds_agree_on_a_real_model(embedded_model, kit):
     n_heads_mean = {"all": kit.values(1, 2, 64)}
     steps = [

@@ -141,6 +141,7 @@ def test_conversion_computes_what_the_package_does(embedded_model, monkeypatch, 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_converted_tokenizer_equals_the_one_in_the_package(embedded_model):
     gguf = gguf_file(NAME)
     assert gguf is not None

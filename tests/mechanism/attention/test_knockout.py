@@ -192,6 +192,7 @@ def test_requests_that_cannot_be_met_are_refused(llama) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_real_model_loses_its_shift_when_nothing_reads_the_injection(embedded_model) -> None:
     hexl, layer = load_dataset("hexl"), 17
     others = PromptSet("others", hexl.samples[4:16])

@@ -43,6 +43,7 @@ def test_the_marker_is_right_in_32_labelled_answers():
     assert accuracy(found, [True] * len(WITH) + [False] * len(WITHOUT)) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "on_labelled", "on_eval"), [("refusal", 0.7, 0.95), ("affective-tone", 0.65, 0.87)]
 )  # fmt: skip
