@@ -6,7 +6,6 @@ of 700. The small one is made once and lies in matplotlib's cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,11 +36,8 @@ _NAMES = (1, 4, _POSTSCRIPT, 16)
 def embedded_font(figure: Figure) -> dict[str, Any]:
     """Settings of matplotlib under which a figure that has been drawn once embeds the small font, if that will do."""
     texts = (text.get_text() for text in figure.findobj(Text) if isinstance(text, Text))
-    return {"font.sans-serif": [_small_font()]} if _LETTERS.issuperset(_letters(texts)) else {}
-
-
-def _letters(texts: Iterable[str]) -> set[str]:
-    return {letter for text in texts for letter in text if letter != "\n"}
+    will_do = all(_LETTERS.issuperset(line) for text in texts for line in text.split("\n"))
+    return {"font.sans-serif": [_small_font()]} if will_do else {}
 
 
 @cache

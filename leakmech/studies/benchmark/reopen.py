@@ -23,4 +23,9 @@ def finished_run(settings: Mapping[str, Any], out: str | Path | None) -> BenchRe
     config = BenchConfig.parse(settings, where="bench")
     path = run_path(out, default_name(config))
     Run.check(path, config)
+    return as_it_was(config, path)
+
+
+def as_it_was(config: BenchConfig, path: Path) -> BenchResult | None:
+    """The finished run in `path`, if what its settings name on this machine is as it was then."""
     return BenchResult.load(path) if is_as_it_was(path, source_stamps(config)) else None

@@ -37,7 +37,7 @@ from leakmech.prompts.render import Prompting, Renderer
 from leakmech.runs.directory import SCRIPT, RunDirectory, began
 from leakmech.runs.run import Run, run_path
 from leakmech.runs.settings import IN_MEMORY
-from leakmech.runs.sources import SOURCES, is_as_it_was, source_stamps
+from leakmech.runs.sources import SOURCES, source_stamps
 from leakmech.scoring.sentence import FirstSentences, PromptTexts
 from leakmech.studies.benchmark.cost import estimate
 from leakmech.studies.benchmark.interim import MOST_GENERATIONS, NEEDED, Interim
@@ -45,6 +45,7 @@ from leakmech.studies.benchmark.measurement import Measurement, arranged_samples
 from leakmech.studies.benchmark.model import Place, adapted
 from leakmech.studies.benchmark.on_task import AnswersAfterControl
 from leakmech.studies.benchmark.prompts import RunPrompts
+from leakmech.studies.benchmark.reopen import as_it_was
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import BenchConfig, default_name
 from leakmech.studies.benchmark.shard import Keys, keep_if_unchanged, refuse_foreign, whole_rows
@@ -147,8 +148,8 @@ def run_benchmark(
     with dated(began(path)):
         started = time.perf_counter()
         in_script = model is not None or bool(interventions) or engine_of is not None
-        if not (in_script or outside) and is_as_it_was(path, source_stamps(config)):
-            return BenchResult.load(path)
+        if not (in_script or outside) and (finished := as_it_was(config, path)) is not None:
+            return finished
         file = None if interventions else config.intervention
         if file:
             if file.startswith(IN_MEMORY):
@@ -302,8 +303,9 @@ class _Benchmark:
         if len(done) == n_rows:
             return self._timing(0)
         if self.say is not None and not done and self.config.engine == DEFAULT_ENGINE:
-            for line in filter(None, [estimate(self.config, self.loaded)]):
-                self.say(line)
+            expected = estimate(self.config, self.loaded)
+            if expected is not None:
+                self.say(expected)
         interim = self._interim(self.files.generations())
         hooks = apply(self.loaded.model, self.hooked) if self.hooked else nullcontext()
         with hooks as applied, self.progress("generating", total=n_rows, done=len(done)) as advance:

@@ -23,12 +23,16 @@ from leakmech.runs.run import Run
 from leakmech.scoring.expression import estimator_names
 from leakmech.studies.aexl.run import build_aexl
 from leakmech.studies.diagnosis.run import run_diagnosis
-from leakmech.studies.diagnosis.settings import QUICK, DiagnoseConfig
+from leakmech.studies.diagnosis.settings import QUICK, QUICK_SPLITS, DiagnoseConfig
 from leakmech.studies.mitigation.settings import MitigateConfig
 
 AEXL_SAMPLES: dict[str, Any] = {"samples": 50, "fit": 50, "tune": 50}
 """Sizes of the splits that are built; ``samples`` are not used."""
-_QUICK_AEXL: dict[str, Any] = {"samples": 8, "fit": 16, "tune": 8}
+_QUICK_AEXL: dict[str, Any] = {
+    "samples": QUICK_SPLITS["test"],
+    "fit": QUICK_SPLITS["fit"],
+    "tune": QUICK_SPLITS["tune"],
+}
 _NOT_SHARED = ("dtype", "fit", "tune", "estimator", "dataset", "quick")
 
 
