@@ -55,10 +55,15 @@ def score(
     """Score texts that were generated elsewhere, or the texts of a run once more; continues the run in --out."""
     from leakmech.core.progress import rich_progress
     from leakmech.studies.benchmark.external import parse_columns
-    from leakmech.studies.benchmark.rescoring import score as run
+    from leakmech.studies.benchmark.reopen import Rescoring
 
-    settings = given.over(out=out, config=config)
-    _present(run(source, out=out, columns=parse_columns(column or ()), progress=rich_progress, **settings), report)
+    settings, columns = given.over(out=out, config=config), parse_columns(column or ())
+    result = Rescoring.of(source, out=out, columns=columns, settings=settings).as_it_was()
+    if result is None:
+        from leakmech.studies.benchmark.rescoring import score as run  # here: it takes seconds to import
+
+        result = run(source, out=out, columns=columns, progress=rich_progress, **settings)
+    _present(result, report)
 
 
 def show(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:

@@ -50,6 +50,8 @@ class Option:
     heading: str = field(compare=False)
     role: Literal["field", "group", "preset"] = "field"
     """``group`` of a switch that turns a group on or off, ``preset`` of an option that names one."""
+    nullable: bool = False
+    """Is ``none`` no value, rather than a value of that name?"""
 
     @property
     def parameter(self) -> str:
@@ -80,7 +82,7 @@ class Option:
             return [part.strip() for part in given.split(",") if part.strip()]
         if self.kind == "pairs":
             return dict(map(self._pair, given))
-        return None if given == "none" and (self.role == "preset" or self.default is not None) else given
+        return None if given == "none" and self.nullable else given
 
     def words(self, value: Any) -> list[str]:
         """The option as it is written for `value`; :meth:`read` understands it."""
@@ -153,7 +155,9 @@ def _options(one: _Field, heading: str) -> Iterator[Option]:
         return
     dashed = _dashed(one.name)
     if one.spelling.preset:
-        yield Option((one.name,), (f"--{dashed}",), "value", "NAME", one.description, None, heading, "preset")
+        yield Option(
+            (one.name,), (f"--{dashed}",), "value", "NAME", one.description, None, heading, "preset", nullable=True
+        )
     elif one.default is None:
         names = (f"--{dashed}", f"--no-{dashed}")
         yield Option((one.name,), names, "switch", "", one.description, None, heading, "group")
@@ -167,7 +171,8 @@ def _option(one: _Field, path: tuple[str, ...], prefix: str, heading: str) -> Op
     kind, shown = _written(one)
     if kind == "switch" and len(names) == 1:
         names = (names[0], f"--no-{names[0].removeprefix('--')}")
-    return Option(path, names, kind, shown, one.description, _plain(one.default), heading)
+    nullable = one.default is not None and type(None) in get_args(one.annotation)
+    return Option(path, names, kind, shown, one.description, _plain(one.default), heading, nullable=nullable)
 
 
 def _written(one: _Field) -> tuple[Kind, str]:

@@ -21,6 +21,7 @@ from leakmech.studies.annotation.settings import ExportConfig
 from leakmech.studies.benchmark.settings import BenchConfig, CompareConfig, ScoreConfig
 from leakmech.studies.diagnosis.settings import DiagnoseConfig
 from leakmech.studies.mitigation.settings import MitigateConfig
+from leakmech.studies.persona_leakage.settings import PersonaLeakageConfig
 from leakmech.training.settings import LoraTrainingConfig
 
 # Written down before options were made from settings: scripts use them.
@@ -204,6 +205,16 @@ def test_a_rule_of_decoding_is_named_and_adjusted(settings_of, tmp_path) -> None
     assert settings_of("bench", tmp_path / "c.yaml", "--contrast", "none").contrast is None
     with pytest.raises(ConfigError, match="--contrast-strength: of which rule"):
         settings_of("bench", "--contrast-strength", "2")
+
+
+@pytest.mark.fault("X327", "hints", "a value that is called none, where no value is not possible", "--instruction none")
+def test_none_is_a_value_where_a_setting_has_one_of_that_name(settings_of) -> None:
+    assert settings_of("bench", "--instruction", "none").instruction == "none"
+    shares = {option.names[0]: option for option in options_of(PersonaLeakageConfig)}["--contrast"]
+    assert shares.read("none") == "none"
+    assert settings_of("bench", "--system", "none").system is None
+    with pytest.raises(ConfigError, match="temperature"):
+        settings_of("bench", "--temperature", "none")
 
 
 def test_a_comparison_takes_in_more_adapters_and_other_families(settings_of, tmp_path) -> None:

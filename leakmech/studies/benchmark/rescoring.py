@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from leakmech.core.errors import DatasetError, RunDirectoryError, UsageError
+from leakmech.core.errors import DatasetError
 from leakmech.core.progress import Shown, shown_progress
 from leakmech.core.rows import user_rows
 from leakmech.core.store import write_jsonl
@@ -22,14 +22,12 @@ from leakmech.datasets.samples import PromptSet
 from leakmech.prompts.arrangement import injection_place
 from leakmech.prompts.render import Prompt, Prompting, Renderer
 from leakmech.prompts.table import PromptTable
-from leakmech.runs.directory import RunRecord
-from leakmech.runs.run import Run, run_path
-from leakmech.runs.sources import SOURCES, is_as_it_was, source_stamps
+from leakmech.runs.run import Run
 from leakmech.scoring.records import MISSING, ControlLikelihoods, control_likelihoods
 from leakmech.scoring.sentence import PromptText
 from leakmech.studies.benchmark.external import ExternalGenerations, read_generations
-from leakmech.studies.benchmark.harness_logs import HarnessLog, read_harness_log
 from leakmech.studies.benchmark.measurement import Measurement, arranged_samples
+from leakmech.studies.benchmark.reopen import Rescoring, defaults_of
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import ScoreConfig
 from leakmech.studies.benchmark.tilt import copy_tilt, summarise_tilt
@@ -78,25 +76,19 @@ def score(
         Ctrl-C or SIGTERM; the same call starts again.
     """
     started = time.perf_counter()
-    source, columns = _origin(source, columns, out)
-    scored = BenchResult.load(source) if source.is_dir() else None
-    log = read_harness_log(source)
-    config = ScoreConfig.parse({**_defaults(source, scored, log), **settings}, where="score")
-    path = run_path(out, f"{source.stem}-scored")
-    if scored is not None and path.resolve() == source.resolve():
-        raise RunDirectoryError(f"{path}: is the run that is read; choose another --out")
-    Run.check(path, config)
-    stamps = source_stamps(config, str(source)) | {f"column {field}": name for field, name in columns.items()}
-    if is_as_it_was(path, stamps):
-        return BenchResult.load(path)
+    asked = Rescoring.of(source, out=out, columns=columns, settings=settings)
+    finished = asked.as_it_was()
+    if finished is not None:
+        return finished
+    config, path, scored = asked.config, asked.path, asked.scored
     samples = arranged_samples(config)
-    given = _read(source, scored, log, samples, config, columns)
+    given = _read(asked, samples)
     measurement = Measurement.load(config, given.samples, whole=samples)
     prompts = PromptTable(prompt_writer(config), given.samples, rendered=False)
     inserted = scored.record.fact("inserted_text") if scored is not None else None
     instruction_text = ". ".join(filter(None, (prompt_writer(config).instruction_text, inserted)))
     said = {"inserted_text": inserted} if inserted else {}
-    origin: dict[str, Any] = {"source": str(source), "columns": dict(columns), SOURCES: stamps, **said}
+    origin = asked.facts() | said
     fingerprint = {"generations": given.content_hash, **measurement.fingerprint()}
     with Run.open(path, config, fingerprint, **origin, **measurement.provenance()) as run:
         if run.finished:
@@ -120,34 +112,9 @@ def score(
         return run.finish(summary, {"total_s": time.perf_counter() - started}, result=BenchResult)
 
 
-def _origin(
-    source: str | Path | None, columns: Mapping[str, str] | None, out: str | Path | None
-) -> tuple[Path, Mapping[str, str]]:
-    """Where texts are read from and what the file calls its fields; by default as the run in `out` says."""
-    stored = RunRecord.find(out) if out is not None else None
-    if stored is not None:
-        source, columns = source or stored.fact("source"), columns or stored.fact("columns")
-    if source is None:
-        raise UsageError("score: name a file of generations or a run, or with --out a run of `leakmech score`")
-    return Path(source), columns or {}
-
-
-def _defaults(source: Path, scored: BenchResult | None, log: HarnessLog | None = None) -> dict[str, Any]:
-    """The settings that scoring shares with the run or log that is scored; of a file, the name of what made it."""
-    if scored is None:
-        return {"model": source.stem} | (dict(log.settings) if log else {})
-    return {key: value for key, value in scored.record.config.items() if key in ScoreConfig.model_fields}
-
-
-def _read(
-    source: Path,
-    scored: BenchResult | None,
-    log: HarnessLog | None,
-    samples: PromptSet,
-    config: ScoreConfig,
-    columns: Mapping[str, str],
-) -> ExternalGenerations:
+def _read(asked: Rescoring, samples: PromptSet) -> ExternalGenerations:
     """The generations of a file, of the log of a harness or of another run."""
+    source, scored, log, config = asked.source, asked.scored, asked.log, asked.config
     wanted = samples.take(config.limit)
     rows: Iterable[tuple[int, dict[str, Any]]] = user_rows(source) if log is None else log.rows
     if scored is not None:
@@ -159,7 +126,7 @@ def _read(
         wanted,
         name=source,
         known=[sample.id for sample in samples],
-        columns=columns,
+        columns=asked.columns,
         allow_missing=config.allow_missing,
     )
 
@@ -169,7 +136,7 @@ def _log_p_control(scored: BenchResult, config: ScoreConfig) -> ControlLikelihoo
     stored = scored.files.scores(("prompt_id", "generation", "log_p_control").__contains__)
     if "log_p_control" not in stored:
         return "likelihoods need the model: leakmech bench --on-task"
-    before = ScoreConfig.model_validate(_defaults(scored.path, scored))
+    before = ScoreConfig.model_validate(defaults_of(scored.path, scored))
     if any(getattr(before, name) != getattr(config, name) for name in _DECIDE_SENTENCE):
         return f"the likelihoods of {scored.path.name} are those of other sentences ({', '.join(_DECIDE_SENTENCE)})"
     return control_likelihoods(stored)

@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 
 import leakmech
-from leakmech.studies.benchmark.reopen import finished_run
+from leakmech.studies.benchmark.reopen import Rescoring, finished_run
 from leakmech.studies.benchmark.settings import BenchConfig
 
 SETTINGS = {"limit": 3, "generations": 1, "decoding": {"max_new_tokens": 2}, "estimator": "vader", "dataset": "hexl"}
@@ -18,6 +18,12 @@ from leakmech.studies.benchmark.reopen import finished_run
 from leakmech.studies.benchmark.settings import BenchConfig
 out = pathlib.Path(sys.argv[1])
 found = finished_run(BenchConfig.stored(out), out)
+print(found.summary["overall"]["auc_el"], "torch" in sys.modules)
+"""
+SCORED = """
+import pathlib, sys
+from leakmech.studies.benchmark.reopen import Rescoring
+found = Rescoring.of(None, out=sys.argv[1], columns=None, settings={}).as_it_was()
 print(found.summary["overall"]["auc_el"], "torch" in sys.modules)
 """
 
@@ -33,3 +39,13 @@ def test_a_finished_run_is_opened_without_torch_and_one_with_something_to_do_is_
     assert finished_run(stored, tmp_path / "another") is None
     (tmp_path / "run" / "summary.json").unlink()
     assert finished_run(stored, tmp_path / "run") is None
+
+
+def test_finished_scores_are_opened_without_torch_and_changed_texts_are_scored_again(save_tiny, tmp_path):
+    made = leakmech.bench(save_tiny("llama-gqa"), out=tmp_path / "run", **SETTINGS)
+    scored = leakmech.score(made.path, out=tmp_path / "scored", estimator="vader")
+    done = subprocess.run([sys.executable, "-c", SCORED, str(scored.path)], capture_output=True, text=True)
+    assert done.stdout.split() == [str(scored.summary["overall"]["auc_el"]), "False"], done.stderr
+    with (made.path / "generations" / "shard-000.jsonl").open("a") as file:
+        file.write("\n")
+    assert Rescoring.of(None, out=scored.path, columns=None, settings={}).as_it_was() is None
