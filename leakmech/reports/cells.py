@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -25,12 +25,18 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def number(value: Any, *, decimals: int = 2, signed: bool = False) -> str:
-    """A number with `decimals` decimals."""
-    return DASH if _is_missing(value) else f"{value:{'+' if signed else ''}.{decimals}f}"
+    """A number with `decimals` decimals; what rounds to 0 has no minus."""
+    return DASH if _is_missing(value) else f"{value:{'+' if signed else ''}z.{decimals}f}"
 
 
 signed = partial(number, signed=True)
 """A difference: a number that always has a sign."""
+
+
+def alike(values: Iterable[Any], *, digits: int = 3) -> Callable[[Any], str]:
+    """A formatter for the numbers of a column: all have the decimals with which the largest has `digits` digits."""
+    largest = max((abs(value) for value in values if is_number(value) and value), default=1.0)
+    return partial(number, decimals=max(0, digits - 1 - math.floor(math.log10(largest))))
 
 
 def significant(value: float, *, digits: int = 3, signed: bool = False, zeros: bool = False) -> str:

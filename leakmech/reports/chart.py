@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from leakmech.reports.cells import typeset
 from leakmech.reports.page import Section
 
+_LEAST_APART = 12.0  # percent of the axis between two of its texts
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW_HEIGHT = 548, 124, 400, 22, 30
 
 
@@ -100,7 +101,8 @@ def _x(value: float) -> float:
 class ForestRow:
     """A value with its interval; None if there is none. `text` says the same in numbers, `link` is its page.
 
-    `band` is what is held against it, as the range of random sets; what is not `is_shown` is hollow.
+    `band` is what is held against it, as the range of random sets, `mark` the value where it was measured. What is not
+    `is_shown` is hollow.
     """
 
     label: str
@@ -110,6 +112,7 @@ class ForestRow:
     link: str = ""
     is_shown: bool = False
     band: tuple[float, float] | None = None
+    mark: float | None = None
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,9 @@ class Forest(Section):
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Places and texts of the ends of the axis, and of 0."""
-        marks = [(self.place(value), typeset(f"{value:+.6g}")) for value in (self.begin, self.end) if value]
-        return sorted([*marks, (self.place(0.0), "0")])
+        zero = self.place(0.0)
+        ends = [value for value in (self.begin, self.end) if value and abs(self.place(value) - zero) > _LEAST_APART]
+        return sorted([(zero, "0"), *((self.place(value), typeset(f"{value:+.6g}")) for value in ends)])
 
     def span(self, ends: Sequence[float]) -> tuple[float, float]:
         """Beginning and width of a band."""
@@ -158,8 +162,13 @@ class Forest(Section):
         return round(100 * (value - self.begin) / (self.end - self.begin), 3)
 
     def _values(self) -> list[float]:
-        rows = [value for row in self.rows for value in (row.value, *(row.interval or ()), *(row.band or ()))]
+        rows = [value for row in self.rows for value in _places(row)]
         return [*rows, self.margin or 0.0]
+
+
+def _places(row: ForestRow) -> list[float]:
+    """All values that a row shows."""
+    return [row.value, *(row.interval or ()), *(row.band or ()), *(() if row.mark is None else (row.mark,))]
 
 
 def _round_up(most: float) -> float:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from leakmech.reports.cells import cell, estimate, number, p_value, percent, signed, significant, typeset, with_interval
+from leakmech.reports.cells import (
+    alike,
+    cell,
+    estimate,
+    number,
+    p_value,
+    percent,
+    signed,
+    significant,
+    typeset,
+    with_interval,
+)
 
 NAN = float("nan")
 
@@ -61,3 +72,14 @@ def test_numbers_get_a_minus_sign_and_names_keep_their_hyphen(text, shown):
 )
 def test_numbers_of_figures_are_written_as_they_are_read(value, digits, text):
     assert typeset(significant(value, digits=digits)) == text
+
+
+def test_the_numbers_of_a_column_have_the_same_decimals():
+    show = alike([0.233, -0.0281, None, float("nan")])
+    assert [show(value) for value in (0.233, 8.7e-5, -0.0281)] == ["0.233", "0.000", "-0.028"]
+    assert alike([0.0294, 0.00274])(0.00274) == "0.0027"
+    assert (alike([1234.5])(1234.5), alike([])(0.5), alike([0.0])(0.0)) == ("1234", "0.50", "0.00")
+
+
+def test_what_rounds_to_zero_has_no_minus():
+    assert (number(-0.001), signed(-0.001), number(-0.006)) == ("0.00", "+0.00", "-0.01")

@@ -85,6 +85,15 @@ def test_thousands_of_points_and_cells_stay_small():
     assert len(page("t", [grid])) < 150_000
 
 
+def test_texts_of_an_axis_do_not_lie_on_each_other_and_the_mark_is_on_it():
+    row = ForestRow("a", "a", 0.5, (-0.03, 0.6), band=(0.1, 0.9), mark=1.2)
+    drawn = Forest([row], "c", is_centred=False)
+    assert (drawn.begin, drawn.end) == (-0.03, 1.5)
+    assert [label for _, label in drawn.ticks] == ["0", "+1.5"]
+    assert f'class="mark" x1="{drawn.place(1.2)}"' in page("t", [drawn])
+    assert [label for _, label in Forest([row], "c").ticks] == ["−1.5", "0", "+1.5"]
+
+
 # -- cells and tokens ------------------------------------------------------------------------------------------------
 
 

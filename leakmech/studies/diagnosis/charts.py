@@ -14,7 +14,7 @@ import pandas as pd
 
 from leakmech.datasets.samples import CONDITIONS
 from leakmech.models.components import with_names
-from leakmech.reports.cells import estimate, is_number, number, percent, significant, with_interval
+from leakmech.reports.cells import alike, estimate, is_number, number, percent, significant, with_interval
 from leakmech.reports.chart import Forest, ForestRow
 from leakmech.reports.figures.frames import Frame, head_name, words
 from leakmech.reports.figures.tokens import is_sink, visible_token
@@ -59,6 +59,7 @@ def _verdict(frame: Frame, _: Summary) -> list[Section]:
             (row["low"], row["high"]) if is_number(row["low"]) else None,
             is_shown=is_shown(row),
             band=(row["random_mean"], row["random_max"]) if is_number(row["random_max"]) else None,
+            mark=row["share_judged"] if row["n_judged"] != row["n"] and is_number(row["share_judged"]) else None,
         )
         for row in frame.to_dict("records")
         if is_number(row["share"])
@@ -69,6 +70,10 @@ def _verdict(frame: Frame, _: Summary) -> list[Section]:
         "Share of the affect shift that moves with each set under interchange, with 95 % intervals. Grey: random sets "
         "with as many components per layer, from their mean to the largest. Hollow: not shown to be more than them."
     )
+    if any(is_number(row.mark) for row in rows):
+        caption += (
+            f" These were measured on {frame['n_judged'].iloc[0]} of the samples; a short line is the share there."
+        )
     return [Forest(rows, caption, is_centred=False)]
 
 
@@ -105,15 +110,17 @@ def _neurons(frame: Frame, summary: Summary) -> list[Section]:
 
 def _first(ranked: Frame, what: str) -> Forest:
     """The first components with their scores."""
+    first = ranked.head(N_FIRST)
+    show = alike(first["score"])
     rows = [
         ForestRow(
             row["name"],
-            with_interval(row["score"], row.get("low"), row.get("high"), significant),
+            with_interval(row["score"], row.get("low"), row.get("high"), show),
             row["score"],
             (row["low"], row["high"]) if is_number(row.get("low")) and is_number(row.get("high")) else None,
             is_shown=not (is_number(row.get("low")) and row["low"] <= 0 <= row["high"]),
         )
-        for row in ranked.head(N_FIRST).to_dict("records")
+        for row in first.to_dict("records")
     ]
     held = " with their 95 % intervals; hollow where these contain 0" if any(row.interval for row in rows) else ""
     judged = ranked["split"].iloc[0] == "test" if "split" in ranked else False

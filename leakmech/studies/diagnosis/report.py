@@ -206,7 +206,10 @@ def _judged(row: Summary, verdict: Summary, heads: Sequence[str], of: str) -> st
     if row["size"] == 1:
         name = name.replace("first 1 of", "first of")
     share = estimate({**row, "share_ci": (row["low"], row["high"])}, "share")
-    against = f"mean {number(row['random_mean'])}, at most {number(row['random_max'])}, p {number(row['p'])}"
+    there = (
+        "" if row["n_judged"] == row["n"] else f"on {row['n_judged']} samples {number(row['share_judged'])} against "
+    )
+    against = f"{there}mean {number(row['random_mean'])}, at most {number(row['random_max'])}, p {number(row['p'])}"
     verb = "account for" if row["universe"] != "direction" else "accounts for"
     if is_shown(row):
         return f"{name} {verb} {share} {of}, more than random ones of the same layers ({against})."

@@ -139,13 +139,14 @@ def test_the_headline_names_the_heads_and_says_what_random_sets_have():
     row = {
         "set": "first 2 heads", "universe": "heads", "size": 2, "target": "tilt", "share": 0.43, "low": 0.3,
         "high": 0.55, "random_mean": 0.05, "random_max": 0.12, "random_sets": 99, "p": 0.01, "n": 30, "n_judged": 12,
+        "share_judged": 0.45,
     }  # fmt: skip
     verdict = {"rows": [row, row | {"set": "first 9 neurons", "universe": "neurons", "size": 9, "p": 0.3}]}
     verdict |= {"components": {"heads": 270, "neurons": 46_080}, "shift": 0.04}
     first, others, how = findings({"verdict": verdict}, ["L21H1", "L19H8", "L3H0"])
     assert first == (
         "The first 2 of 270 heads (L21H1, L19H8) account for 0.43 [0.30, 0.55] of the affect shift, more than random "
-        "ones of the same layers (mean 0.05, at most 0.12, p 0.01)."
+        "ones of the same layers (on 12 samples 0.45 against mean 0.05, at most 0.12, p 0.01)."
     )
     assert others.startswith("The first 9 of 46,080 neurons account for 0.43 [0.30, 0.55] of it: not shown to be more")
     assert how.startswith("Measured by interchange on 30 test samples (shift of tilt 0.04); 99 random sets")
