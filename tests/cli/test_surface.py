@@ -52,13 +52,16 @@ def test_a_benchmark_says_whether_the_model_leaks():
     from leakmech.studies.benchmark.report_facts import verdict
 
     overall = {"auc_el": 0.64, "auc_el_ci": [0.6, 0.7], "contrast": 0.2, "contrast_ci": [0.1, 0.3]}
-    assert verdict({"overall": overall}) == (
+    enough = {"n_samples": 6}
+    assert verdict({"overall": overall} | enough) == (
         "the model leaks: all pairs 0.64 [0.60, 0.70], 0.5 is none; contrast +0.20 [+0.10, +0.30], 0 is none"
     )
-    assert verdict({"overall": overall | {"contrast_ci": [-0.1, 0.3]}}).startswith("not shown: ")
-    assert verdict({"overall": overall | {"contrast_ci": [-0.3, -0.1]}}).startswith("the answers move away")
+    assert verdict({"overall": overall | {"contrast_ci": [-0.1, 0.3]}} | enough).startswith("not shown: ")
+    assert verdict({"overall": overall | {"contrast_ci": [-0.3, -0.1]}} | enough).startswith("the answers move away")
+    few = verdict({"overall": overall, "n_samples": 2})
+    assert few.startswith("not shown: 2 samples are too few to tell (all pairs 0.64 [0.60, 0.70]")
     older = {name: value for name, value in overall.items() if "contrast" not in name}
-    assert verdict({"overall": older}).startswith("the model leaks: ")
+    assert verdict({"overall": older} | enough).startswith("the model leaks: ")
     assert verdict({"overall": older | {"auc_el_ci": None}}).startswith("not shown: too few samples")
 
 

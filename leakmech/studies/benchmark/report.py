@@ -32,7 +32,7 @@ from leakmech.reports.tables import (
 )
 from leakmech.runs.result import Result
 from leakmech.studies.benchmark import report_texts as texts
-from leakmech.studies.benchmark.report_facts import facts, how_to_repeat
+from leakmech.studies.benchmark.report_facts import facts, how_to_repeat, too_few
 
 Summary = Mapping[str, Any]
 
@@ -112,7 +112,7 @@ def headline(summary: Summary) -> Headline:
         )
     low, high = interval
     share = f"{percent(value, decimals=0)} [{100 * low:.0f}, {100 * high:.0f}]"
-    return Headline(texts.SHARE.format(share), f"{_meaning(overall)} {rates}")
+    return Headline(texts.SHARE.format(share), f"{_meaning(summary)} {rates}")
 
 
 def _absent(policy: Summary) -> str:
@@ -120,15 +120,18 @@ def _absent(policy: Summary) -> str:
     return ", no ".join(name for name, rate in policy.get("echo_rates", {}).items() if rate is None)
 
 
-def _meaning(overall: Summary) -> str:
+def _meaning(summary: Summary) -> str:
     """What follows from contrast; of a run without it, from the interval of mu_EL, with what that leaves open."""
+    overall = summary["overall"]
     contrast, ends = estimate(overall, "contrast", signed), overall.get("contrast_ci")
     if ends is None:
         low, high = overall["mu_el_ci"]
         side = "lies above" if low > 0.5 else "lies below" if high < 0.5 else "contains"
         return f"The 95 % interval {side} 50 %. {texts.NO_CONTRAST}"
     low, high = ends
-    if low > 0:
+    if few := too_few(summary):
+        meaning = f"is not to be relied on: {few}."
+    elif low > 0:
         meaning = "lies above 0: the polarity of the sentence moves the answer, the model leaks."
     elif high < 0:
         meaning = "lies below 0: answers move away from the polarity of the sentence."

@@ -14,6 +14,9 @@ from leakmech.studies.benchmark.settings import BenchConfig, ScoreConfig
 
 Summary = Mapping[str, Any]
 
+LEAST_SAMPLES = 6
+"""Of so many samples a sign test can come under 0.05, two-sided; intervals of fewer are too narrow to be believed."""
+
 
 def verdict(summary: Summary) -> str:
     """Whether the model is shown to leak, with intervals, in one line; the contrast decides, as on the page.
@@ -33,9 +36,17 @@ def verdict(summary: Summary) -> str:
         ends, none = overall["auc_el_ci"], 0.5
     if ends is None:
         return f"not shown: too few samples for an interval ({numbers})"
+    if few := too_few(summary):
+        return f"not shown: {few} ({numbers})"
     if ends[0] > none:
         return f"the model leaks: {numbers}"
     return f"{'the answers move away from the injection' if ends[1] < none else 'not shown'}: {numbers}"
+
+
+def too_few(summary: Summary) -> str:
+    """That a run has too few samples for a verdict; empty if it has enough."""
+    n = summary["n_samples"]
+    return f"{n} {'sample is' if n == 1 else 'samples are'} too few to tell" if n < LEAST_SAMPLES else ""
 
 
 def facts(summary: Summary, record: RunRecord) -> list[tuple[str, str]]:

@@ -154,12 +154,18 @@ def test_the_headline_says_the_share_its_interval_and_what_no_leakage_would_be(r
 def test_the_verdict_follows_from_the_interval_of_contrast(run, value, interval, contrast, share, verdict):
     summary = summary_of(run)
     summary["overall"] |= {"mu_el": value, "mu_el_ci": interval, "contrast_ci": contrast}
-    found = headline(summary)
+    found = headline(summary | {"n_samples": 60})
     if share is None:
         assert found.text == "No comparison could be made: cleaning left no sentence to score."
     else:
         assert f"In <strong>{share}</strong> of comparisons" in found.text
     assert verdict in found.below
+
+
+def test_few_samples_give_no_verdict(run):
+    summary = summary_of(run)
+    summary["overall"] |= {"mu_el": 0.7, "mu_el_ci": [0.67, 0.73], "contrast_ci": [0.3, 0.5]}
+    assert "is not to be relied on: 5 samples are too few to tell" in headline(summary | {"n_samples": 5}).below
 
 
 def test_a_run_in_which_nothing_was_scored_still_has_a_page(run):
