@@ -3,7 +3,8 @@
 The completions are those of a run of ``leakmech bench hexl --tilt``, whose stems the matched set shares; nothing is
 sampled here, so that a round costs minutes. R_tilt is the share of the tilt shift of HEXL that is gone, T_tilt the
 share of that of matched affect that is left, both per token, over samples. ``--self-completions`` names a run on
-``relevant-self``. Frozen sets are refused.
+``relevant-self``. With ``--random-draws`` random edits of the same size, strength and gate stand beside each. Frozen
+sets are refused.
 
     leakmech bench --dataset hexl --tilt --prompt-form plain --out runs/tilt-hexl
     python experiments/design_rounds.py --diagnosis runs/diagnosis --completions runs/tilt-hexl \\
@@ -13,7 +14,7 @@ share of that of matched affect that is left, both per token, over samples. ``--
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from leakmech.side_effects.texts import plain_ids
 from leakmech.studies.benchmark.tilt import Completions, read_completions
 from leakmech.studies.mitigation.families import chosen_families
 from leakmech.studies.mitigation.parts import FittedParts, load_fitted
+from leakmech.studies.mitigation.random_baselines import RANDOM
 from leakmech.studies.mitigation.relation_probe import CAUGHT
 from leakmech.studies.mitigation.untold import SHARES
 
@@ -52,6 +54,7 @@ def main() -> None:
     parser.add_argument("--relevant-fit", nargs="+", default=["relevant-fit"], choices=FITTING_DATASETS)
     parser.add_argument("--limit", type=int, default=30, help="stems of each set, at even distances")
     parser.add_argument("--per-stem", type=int, default=8, help="completions of each stem")
+    parser.add_argument("--random-draws", type=int, default=0, help="random edits beside each one, where there are any")
     parser.add_argument("--out", default="runs/rounds", help="folder for the interventions that are fitted")
     arguments = parser.parse_args()
     loaded = load_model(arguments.model, dtype="float32")
@@ -72,9 +75,14 @@ def main() -> None:
     for family in families:
         kept = tuple(s for s in family.strengths if arguments.strengths is None or s in arguments.strengths)
         for member in replace(family, strengths=kept).members(parts, Path(arguments.out)):
-            shares = [own / base[name] for name, own in measure(member.interventions).items()]
-            rows.append([member.name, f"{1 - shares[0]:.2f}", *(f"{share:.2f}" for share in shares[1:])])
+            rows.append(_row(member.name, measure(member.interventions), base))
             print(" ".join(rows[-1]), flush=True)
+            for kind in (kind for kind in RANDOM if kind.follows == family.name):
+                drawn = []
+                for draw in kind.draws(parts, member, arguments.random_draws, Path(arguments.out)):
+                    drawn.append(measure(draw.interventions))
+                    print(" ".join(_row(draw.name, drawn[-1], base)), flush=True)
+                rows += _bands(kind.row_name(member), drawn, base)
     title = "Share of the tilt shift that is gone on HEXL (R), and left on relevant sets (T)"
     print(Table(title, ("mitigation", "R_tilt", *(f"T_tilt {name}" for name in list(sets)[1:])), rows).to_markdown())
     print("shift of the base model: " + ", ".join(f"{name} {value:.4f}" for name, value in base.items()))
@@ -90,6 +98,22 @@ def main() -> None:
         print("focus:", parts.focus.to_dict())
     if any(name.startswith("residual-direction") for name in arguments.families):
         print("residual directions:", parts.residual_directions.to_dict())
+
+
+def _row(name: str, measured: Mapping[str, float], base: Mapping[str, float]) -> list[str]:
+    """What is gone on the first set, and left on the others."""
+    first, *others = (measured[name] / base[name] for name in base)
+    return [name, f"{1 - first:.2f}", *(f"{share:.2f}" for share in others)]
+
+
+def _bands(name: str, drawn: Sequence[Mapping[str, float]], base: Mapping[str, float]) -> list[list[str]]:
+    """Rows of the least, the middle and the largest removal among random draws, with what is left there."""
+    if not drawn:
+        return []
+    first = next(iter(base))
+    ranked = sorted(drawn, key=lambda measured: measured[first], reverse=True)
+    chosen = {"least": ranked[0], "median": ranked[len(ranked) // 2], "most": ranked[-1]}
+    return [_row(f"{name}, {which} of {len(drawn)}", measured, base) for which, measured in chosen.items()]
 
 
 def shifts(

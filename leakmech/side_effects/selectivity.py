@@ -95,6 +95,12 @@ def removal_part(name: str, units: Sequence[str], base: PerSample, row: PerSampl
     return Part(name, tuple(units), _together(base, row, oracle), removal_of_sums)
 
 
+def oracle_is_shown(removal: Part, *, seed: int = 0, draws: int = DRAWS) -> bool:
+    """Whether the oracle is shown to lower the shift; a share of what it takes out means nothing otherwise."""
+    taken = removal.columns[:, [0]] - removal.columns[:, [2]]
+    return estimate(taken, lambda sums: sums, seed=seed, draws=draws).low > 0
+
+
 def retention_part(name: str, units: Sequence[str], base: PerSample, row: PerSample) -> Part:
     """Make the ratio of two means over the units that have both; NaN where the base model's is not above 0."""
     return Part(name, tuple(units), _together(base, row), kept_of_sums)

@@ -15,6 +15,7 @@ from leakmech.side_effects.selectivity import (
     fluency_part,
     harmonic_mean,
     leakage_reduction,
+    oracle_is_shown,
     reduction_part,
     removal_part,
     retention,
@@ -152,6 +153,13 @@ def test_removal_is_told_in_units_of_what_the_oracle_takes_out():
     assert removal_part("removal", UNITS, BASE, ORACLE, ORACLE).estimate(draws=100).value == 1
     assert removal_part("removal", UNITS, BASE, -BASE, ORACLE).estimate(draws=100).value == pytest.approx(2)
     assert np.isnan(removal_part("removal", UNITS, ORACLE, ORACLE, BASE).estimate(draws=100).value)
+
+
+@pytest.mark.parametrize(("taken", "shown"), [(0.5, True), (0.0, False), (0.2, False), (-0.5, False)])
+def test_an_oracle_that_is_not_shown_to_lower_anything_is_told(taken, shown):
+    units = [str(n) for n in range(40)]
+    base = taken + np.random.default_rng(0).permutation(np.linspace(-1.5, 1.5, 40))  # mean `taken`, standard error 0.14
+    assert oracle_is_shown(removal_part("removal", units, base, base, np.zeros(40))) is shown
 
 
 def test_a_ratio_compares_units_that_all_models_have():

@@ -78,7 +78,7 @@ def test_leakage_is_also_measured_in_other_arrangements_and_by_polarity(folder, 
     for measured in found.to_frame().to_dict("records"):
         assert measured["auc_el_after"] == behind["auc_el"]
         assert measured["auc_el"] == pytest.approx((measured["auc_el_positive"] + measured["auc_el_negative"]) / 2)
-        assert measured["removal_after_low"] <= measured["removal_after"] <= measured["removal_after_high"]
+        assert np.isnan(measured["removal_after"])  # a random model: the oracle is not shown to take anything out
 
 
 def test_an_arrangement_that_is_asked_for_later_measures_nothing_else_again(folder, relevant, tmp_path):
@@ -88,8 +88,10 @@ def test_an_arrangement_that_is_asked_for_later_measures_nothing_else_again(fold
     assert before
     found = evaluate_mitigations({"silenced": SILENCED}, arrangements=("opposed",), **settings)
     assert {file: file.stat().st_mtime_ns for file in before} == before
-    nothing_left = found.to_frame().set_index("name").loc["base"]
+    rows = found.to_frame().set_index("name")
+    nothing_left, silenced = rows.loc["base"], rows.loc["silenced"]
     assert nothing_left["removal_opposed"] == 0  # the base model against itself
+    assert silenced["removal_opposed_low"] <= silenced["removal_opposed"] <= silenced["removal_opposed_high"]
     assert "auc_el_opposed" not in nothing_left
     shown = next(table for table in found.tables() if "elsewhere" in table.title)
     assert [line[:2] for line in shown.rows] == [("opposed", "base"), ("opposed", "silenced")]
