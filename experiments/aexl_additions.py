@@ -42,7 +42,8 @@ from leakmech.reports.cells import estimate, number, percent
 from leakmech.reports.tables import Table
 from leakmech.scoring.classifiers import LABELS
 from leakmech.scoring.expression import Estimator, load_estimator
-from leakmech.scoring.semantic import SentenceEncoder, cosine_similarity, load_encoder
+from leakmech.scoring.semantic import SentenceEncoder, load_encoder
+from leakmech.scoring.similarity import cosine_similarity
 from leakmech.scoring.topic import shares_content_word
 
 ADDITIONS: Mapping[str, Mapping[str, Any]] = {

@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from leakmech.core.errors import GenerationError
-from leakmech.core.seeds import row_keys
+from leakmech.core.noise import row_keys
 from leakmech.generation.decoding import Decoding
 from leakmech.generation.ending import Ending, FinishReason, LiveRow, StopRule
 from leakmech.generation.rereading import RereadingStream, keeps_a_state

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import NoRepeatNGramLogitsProcessor
 
-from leakmech.core.seeds import gumbel_noise
+from leakmech.core.noise import gumbel_noise
 from leakmech.generation.decoding import Decoding
 
 

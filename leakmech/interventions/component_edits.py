@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leakmech.core.errors import InterventionError
-from leakmech.core.seeds import mix
+from leakmech.core.noise import mix
 from leakmech.interventions.base import Edit, Intervention, Placed
 from leakmech.interventions.fields import choice, numbers, tensor_field, whole
 from leakmech.interventions.positions import SPAN_POSITIONS, RowPositions, check_position

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,12 +25,15 @@ from jaxtyping import Bool, Float
 from leakmech.core.errors import RunDirectoryError
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, POLARITIES, Condition, PromptSet, Sample
 from leakmech.prompts.bodies import Place, body_of
-from leakmech.scoring.expression import LABELS, Estimator
-from leakmech.scoring.leakage import LeakageScores, PerGeneration, PerSample, valence_shifts
+from leakmech.scoring.leakage import LABELS, LeakageScores, PerGeneration, PerSample, valence_shifts
 from leakmech.scoring.on_task import control_quantile, is_on_task
-from leakmech.scoring.semantic import SentenceEncoder, cosine_similarity
 from leakmech.scoring.sentence import CLEANINGS, Cleaner, Cleaning, PromptText
+from leakmech.scoring.similarity import cosine_similarity
 from leakmech.scoring.topic import Injections, on_injection, shares_content_word, without_topic
+
+if TYPE_CHECKING:
+    from leakmech.scoring.expression import Estimator
+    from leakmech.scoring.semantic import SentenceEncoder
 
 MISSING = "missing"  # finish reason of a generation that a file from elsewhere does not hold
 _FOR_EVERY_POLICY = frozenset(

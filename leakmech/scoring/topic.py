@@ -22,17 +22,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from leakmech.core.seeds import numpy_generator
 from leakmech.core.text import normalised_words, unspaced_pieces
 from leakmech.datasets.samples import CONDITIONS, INJECTIONS, POLARITIES, Condition, PromptSet
 from leakmech.scoring.leakage import LeakageScores, PerGeneration, main_ratios, valence_shifts, with_intervals
-from leakmech.scoring.semantic import SentenceEncoder
 from leakmech.scoring.statistics import (
     DRAWS,
     LEVEL,
@@ -41,6 +39,9 @@ from leakmech.scoring.statistics import (
     cohens_dz,
     json_number,
 )
+
+if TYPE_CHECKING:
+    from leakmech.scoring.semantic import SentenceEncoder
 
 TOPIC_SHARE = 0.05
 """An answer whose injection is among this share of the nearest ones is on the injection."""
@@ -147,7 +148,14 @@ def shares_content_word(text: str, injection: str, *, besides: Sequence[str]) ->
 
 def content_words(text: str) -> set[str]:
     """Words of more than two letters that are no English stop words; what stands for words where none are spaced."""
-    return ({word for word in normalised_words(text) if len(word) > 2} - ENGLISH_STOP_WORDS) | unspaced_pieces(text)
+    return ({word for word in normalised_words(text) if len(word) > 2} - _stop_words()) | unspaced_pieces(text)
+
+
+@lru_cache(maxsize=1)
+def _stop_words() -> frozenset[str]:
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # here: it takes seconds to import
+
+    return ENGLISH_STOP_WORDS
 
 
 def without_topic(scores: LeakageScores, flags: Flags) -> LeakageScores:

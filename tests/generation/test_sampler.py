@@ -8,7 +8,8 @@ from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor, 
 from transformers.generation import TopKLogitsWarper, TopPLogitsWarper
 
 from leakmech.core.errors import ConfigError
-from leakmech.core.seeds import gumbel_noise, mix, row_keys, stable_hash
+from leakmech.core.noise import gumbel_noise, mix, row_keys
+from leakmech.core.seeds import stable_hash
 from leakmech.generation.decoding import Decoding
 from leakmech.generation.sampler import penalise_repetition, sample_tokens
 

@@ -15,7 +15,8 @@ from leakmech.core.errors import EstimatorError
 from leakmech.core.paths import package_folder
 from leakmech.scoring import semantic
 from leakmech.scoring.expression import load_estimator
-from leakmech.scoring.semantic import cosine_similarity, folder_hash, load_encoder
+from leakmech.scoring.semantic import folder_hash, load_encoder
+from leakmech.scoring.similarity import cosine_similarity
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,8 @@ from leakmech.reports.cells import number, percent
 from leakmech.reports.tables import Table
 from leakmech.runs.settings import DEFAULT_MODEL
 from leakmech.scoring.expression import LABELS, load_estimator
-from leakmech.scoring.semantic import cosine_similarity, load_encoder
+from leakmech.scoring.semantic import load_encoder
+from leakmech.scoring.similarity import cosine_similarity
 
 SIMILARITY_WARNING = 0.5
 COLUMNS = ("line", "sample", "field", "text", "stem", "what", "value", "found", "verdict", "message")
