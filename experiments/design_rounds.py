@@ -34,7 +34,7 @@ from leakmech.runs.directory import RunDirectory
 from leakmech.runs.settings import DEFAULT_MODEL
 from leakmech.scoring.tilt import FEWEST_DISTINCT, affective_tilt
 from leakmech.side_effects.texts import plain_ids
-from leakmech.studies.benchmark.tilt import Completions, read_completions
+from leakmech.studies.benchmark.tilt_files import Completions, read_completions
 from leakmech.studies.mitigation.families import chosen_families
 from leakmech.studies.mitigation.parts import FittedParts, load_fitted
 from leakmech.studies.mitigation.random_baselines import RANDOM

@@ -17,7 +17,7 @@ from leakmech.scoring.statistics import UnitRatio
 from leakmech.scoring.topic import on_injection, without_topic
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import Statistic
-from leakmech.studies.benchmark.tilt import read_completions
+from leakmech.studies.benchmark.tilt_files import read_completions
 
 _OF_TOPIC_FREE = {
     "topic_free": "auc_el",

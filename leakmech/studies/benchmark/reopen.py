@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leakmech.core.errors import RunDirectoryError, UsageError
+from leakmech.core.errors import DatasetError, RunDirectoryError, UsageError
 from leakmech.runs.directory import RunRecord
 from leakmech.runs.run import Run, run_path
 from leakmech.runs.sources import SOURCES, is_as_it_was, source_stamps
@@ -72,6 +72,8 @@ class Rescoring:
         if source is None:
             raise UsageError("score: name a file of generations or a run, or with --out a run of `leakmech score`")
         source = Path(source)
+        if not source.exists():
+            raise DatasetError(f"{source}: cannot be read (No such file or directory)")
         scored = BenchResult.load(source) if source.is_dir() else None
         log = read_harness_log(source)
         config = ScoreConfig.parse({**defaults_of(source, scored, log), **settings}, where="score")

@@ -30,7 +30,8 @@ from leakmech.studies.benchmark.measurement import Measurement, arranged_samples
 from leakmech.studies.benchmark.reopen import Rescoring, defaults_of
 from leakmech.studies.benchmark.result import BenchResult
 from leakmech.studies.benchmark.settings import ScoreConfig
-from leakmech.studies.benchmark.tilt import copy_tilt, summarise_tilt
+from leakmech.studies.benchmark.tilt import summarise_tilt
+from leakmech.studies.benchmark.tilt_files import copy_tilt
 
 _DECIDE_SENTENCE = ("cleaning", "echo_similarity", "instruction", "task")
 """Settings that say which sentence of an answer is scored."""

@@ -14,7 +14,6 @@ Three files in ``tilt/``, each of which is made once and continued after an inte
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -37,7 +36,7 @@ from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Prompt
 from leakmech.runs.directory import RunDirectory
 from leakmech.scoring.expression import Estimator
-from leakmech.scoring.leakage import PerSample, valence_of
+from leakmech.scoring.leakage import PerSample
 from leakmech.scoring.records import sampled_shift
 from leakmech.scoring.sentence import Cleaner, FirstSentences
 from leakmech.scoring.tilt import FORMS, TiltData, shift_column, text_numbers, tilt_statistics
@@ -45,9 +44,7 @@ from leakmech.scoring.topic import shares_content_word
 from leakmech.side_effects.texts import plain_ids
 from leakmech.studies.benchmark.prompts import RunPrompts
 from leakmech.studies.benchmark.settings import ScoringConfig
-
-Completions = dict[str, dict[str, Any]]
-"""Lines of ``completions.jsonl`` by sample."""
+from leakmech.studies.benchmark.tilt_files import Completions, read_completions, with_valence
 
 
 @dataclass(frozen=True)
@@ -209,41 +206,6 @@ class TiltStage:
 
 
 # -- from files to numbers ---------------------------------------------------------------------------------------------
-
-
-def read_completions(files: RunDirectory) -> Completions:
-    """The completions that are stored with a run."""
-    return {line["sample"]: line for line in read_jsonl_shard(files.tilt_completions_file)}
-
-
-def with_valence(lines: Completions, estimators: Sequence[Estimator]) -> Completions:
-    """Completions with the valence of what is scored of each, by these estimators."""
-    sentences = [completion["sentence"] for line in lines.values() for completion in line["completions"]]
-    columns: dict[str, Iterator[float]] = {}
-    for estimator in estimators:
-        found = np.asarray(estimator(sentences)) if sentences else np.zeros((0, 3))
-        columns[estimator.name] = iter(valence_of(found).astype(float).tolist())
-    return {
-        sample: line
-        | {
-            "completions": [
-                {**completion, "valence": {name: next(values) for name, values in columns.items()}}
-                for completion in line["completions"]
-            ]
-        }
-        for sample, line in lines.items()
-    }
-
-
-def copy_tilt(source: RunDirectory, target: RunDirectory, estimators: Sequence[Estimator]) -> bool:
-    """Take over another run's completions and likelihoods, with valence by other estimators; False: it has none."""
-    if not source.tilt_likelihoods_file.exists():
-        return False
-    write_jsonl(
-        target.tilt_completions_file, with_valence(read_completions(source), estimators).values(), checksums=True
-    )
-    shutil.copyfile(source.tilt_likelihoods_file, target.tilt_likelihoods_file)
-    return True
 
 
 def read_tilt(files: RunDirectory, samples: PromptSet) -> tuple[TiltData, dict[str, int]]:

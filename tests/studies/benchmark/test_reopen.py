@@ -49,3 +49,15 @@ def test_finished_scores_are_opened_without_torch_and_changed_texts_are_scored_a
     with (made.path / "generations" / "shard-000.jsonl").open("a") as file:
         file.write("\n")
     assert Rescoring.of(None, out=scored.path, columns=None, settings={}).as_it_was() is None
+
+
+def test_what_shows_and_compares_finished_runs_imports_no_torch():
+    modules = (
+        "reports.examples",
+        "studies.leaderboard.run",
+        "studies.benchmark.report",
+        "studies.benchmark.comparison",
+    )
+    code = f"import sys, {', '.join(f'leakmech.{module}' for module in modules)}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
