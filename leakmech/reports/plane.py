@@ -18,6 +18,8 @@ _WIDTH, _HEIGHT = 640, 410
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 624, 40, 352
 _STEPS = (1, 2, 2.5, 5, 10)
 _TICKS = 5
+_NOTHING = 1e-9
+"""What is smaller counts as 0 on an axis that is not logarithmic."""
 _NUMBER_PLACES = ((11, 4), (-11, 4), (0, -10), (0, 18), (13, -8), (-13, -8), (13, 16), (-13, 16))
 _NUMBER_SIZE = 13.0
 _MOST_KNOTS = 12
@@ -85,7 +87,7 @@ class Scale:
         if is_log:
             low, high = (low, high) if high > low else (low / 2, 2 * high)
             return cls(label, low, high, *ends, nulls=nulls, is_log=True)
-        step = _step((high - low) or abs(high) or 1.0)
+        step = _step(next(size for size in (high - low, abs(high), 1.0) if size > _NOTHING))
         low, high = step * math.floor(low / step + 1e-9), step * math.ceil(high / step - 1e-9)
         return cls(label, low, high if high > low else low + step, *ends, nulls=nulls)
 

@@ -131,6 +131,11 @@ FUNCTIONS = {
 }
 
 
+class _NothingFinished:
+    def as_it_was(self) -> None:
+        return None
+
+
 class _CapturedError(Exception):
     pass
 
@@ -149,6 +154,7 @@ def settings_of(monkeypatch):
 
         monkeypatch.setattr(FUNCTIONS[command], capture)
         monkeypatch.setattr("leakmech.studies.benchmark.reopen.finished_run", lambda *_: None)
+        monkeypatch.setattr("leakmech.studies.benchmark.reopen.Rescoring.of", lambda *_, **__: _NothingFinished())
         monkeypatch.setattr("leakmech.cli.options.Given.refuse_mistakes", lambda *_, **__: None)  # names are made up
         outcome = CliRunner().invoke(app, [str(word) for word in words])
         if not isinstance(outcome.exception, _CapturedError):

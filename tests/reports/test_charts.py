@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leakmech.reports.chart import Forest, ForestRow
@@ -26,9 +26,10 @@ def plane(**changed):
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
+@example([5e-324])
 def test_an_axis_holds_all_its_values_and_has_two_to_eight_marks(values):
     scale = Scale.over("x", values, (0, 100))
-    slack = 1e-6 * max(map(abs, values))
+    slack = 1e-9 + 1e-6 * max(map(abs, values))
     assert scale.low - slack <= min(values) <= max(values) <= scale.high + slack
     assert 2 <= len(scale.ticks) <= 8
     assert [place for place, _ in scale.ticks] == sorted(place for place, _ in scale.ticks)

@@ -128,6 +128,7 @@ def test_runs_that_differ_by_the_margin_are_called_equivalent_as_often_as_alpha_
     assert abs(_rejections(p) - 0.05) < 0.01
 
 
+@pytest.mark.long
 def test_without_leakage_the_signed_rank_test_per_sample_rejects_as_often_as_alpha_says():
     """The test per prompt rejects less often: the prompts of a sample share their control (see leakage_statistics)."""
     per_sample, per_prompt = [], []

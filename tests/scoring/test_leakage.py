@@ -310,6 +310,7 @@ def test_asymmetry_is_above_zero_when_negative_injections_move_the_answer_more()
     assert (conditions["positive"]["auc_el"], conditions["negative"]["auc_el"]) == (1.0, 1.0)
 
 
+@pytest.mark.long
 def test_the_noise_floor_averages_both_labels_and_its_interval_covers_one_half():
     generator = np.random.default_rng(7)
     scores = _scores(generator, n=40, missing=0.1, levels=4)

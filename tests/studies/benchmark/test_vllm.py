@@ -112,6 +112,7 @@ def test_naming_a_run_is_enough_to_continue_it_and_a_finished_one_needs_no_vllm(
         bench(folder, path)
 
 
+@pytest.mark.long
 def test_folded_interventions_and_rewritten_prompts_run(fake, folder, tmp_path):
     folded = bench(folder, tmp_path / "folded", interventions=HEADS, fold=True)
     plain = bench(folder, tmp_path / "plain")

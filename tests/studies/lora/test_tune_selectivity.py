@@ -29,6 +29,7 @@ def config(**tune):
     return LoraTrainingConfig.parse({"tune": {"leakage": "hexl", "samples": 3, "generations": 1, **tune}})
 
 
+@pytest.mark.long
 def test_an_unchanged_model_scores_nothing_and_the_base_is_measured_once(loaded, tmp_path, monkeypatch):
     score = TuneSelectivity(loaded, config(), tmp_path / "tune")
     score.measure_base()
@@ -67,6 +68,7 @@ def test_a_relevant_set_without_samples_to_choose_on_is_refused(loaded, tmp_path
         TuneSelectivity(loaded, config(relevant=[str(tmp_path / "fit.jsonl")]), tmp_path / "tune")
 
 
+@pytest.mark.long
 def test_where_training_exchanges_injections_so_does_the_score(loaded, tmp_path):
     plain, paired = (config().model_copy(update={"mismatched": number}) for number in (0, 2))
     for settings in (plain, paired):

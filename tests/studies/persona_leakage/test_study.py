@@ -221,6 +221,7 @@ def test_dry_run_says_what_the_full_grid_costs(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_studies_are_compared_persona_by_persona(study, grid, tmp_path):
     found = compare_results([study.path, grid.path], draws=200)
     first, second = found.rows
@@ -293,6 +294,7 @@ def grid(make_tiny, chat_tokenizer, personas, tmp_path_factory):
     return found
 
 
+@pytest.mark.long
 def test_what_was_not_taken_on_is_in_no_table_figure_or_comparison(grid):
     told = {(row["behaviour"], row["source"]): row["n_taken_on"] for row in grid.summary["pairs"]}
     assert told == {
@@ -310,6 +312,7 @@ def test_what_was_not_taken_on_is_in_no_table_figure_or_comparison(grid):
     assert [row["n"] for row in compared[4:]] == [compared[4]["n"], compared[5]["n"], None, None]
 
 
+@pytest.mark.long
 def test_the_models_default_is_trained_where_no_persona_is(grid):
     cells = {(row["behaviour"], row["source"]): row for row in grid.summary["cells"]}
     assert cells["letters", "p0"]["examples"]["bare"] == 1
