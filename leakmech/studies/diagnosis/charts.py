@@ -70,7 +70,7 @@ def _verdict(frame: Frame, _: Summary) -> list[Section]:
         "Share of the affect shift that moves with each set under interchange, with 95 % intervals. Grey: random sets "
         "with as many components per layer, from their mean to the largest. Hollow: not shown to be more than them."
     )
-    if any(is_number(row.mark) for row in rows):
+    if any(row.mark is not None for row in rows):
         caption += (
             f" These were measured on {frame['n_judged'].iloc[0]} of the samples; a short line is the share there."
         )
