@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from leakmech.core.progress import rich_progress
-from leakmech.datasets.samples import FITTING_DATASETS, POLARITIES, PromptSet, load_dataset, refuse_frozen
+from leakmech.datasets.samples import FITTING_DATASETS, POLARITIES, PromptSet, load_dataset, load_pooled, refuse_frozen
 from leakmech.generation.likelihood import log_likelihoods
 from leakmech.generation.variants import Continuation, ModelVariant
 from leakmech.interventions.base import Intervention
@@ -35,11 +35,10 @@ from leakmech.runs.settings import DEFAULT_MODEL
 from leakmech.scoring.tilt import FEWEST_DISTINCT, affective_tilt
 from leakmech.side_effects.texts import plain_ids
 from leakmech.studies.benchmark.tilt_files import Completions, read_completions
+from leakmech.studies.mitigation.catalogue import CAUGHT, NULL_SPACE_SHARES
 from leakmech.studies.mitigation.families import chosen_families
 from leakmech.studies.mitigation.parts import FittedParts, load_fitted
 from leakmech.studies.mitigation.random_baselines import RANDOM
-from leakmech.studies.mitigation.relation_probe import CAUGHT
-from leakmech.studies.mitigation.untold import SHARES
 
 
 def main() -> None:
@@ -62,7 +61,7 @@ def main() -> None:
         arguments.diagnosis,
         loaded,
         form=arguments.prompt_form,
-        relevant=arguments.relevant_fit,
+        relevant=load_pooled(arguments.relevant_fit),
         progress=rich_progress,
     )
     sets = {"hexl": arguments.completions, "relevant-matched": arguments.completions}
@@ -93,7 +92,7 @@ def main() -> None:
             kept = f"{gate.kept(caught):.2f} of relevant prompts, {gate.kept_controls(caught):.2f} of control prompts"
             print(f"gate that catches {caught:.0%}: leaves alone {kept}")
     if "null-space" in arguments.families:
-        print("maps:", parts.unrelated_maps.to_dict(SHARES))
+        print("maps:", parts.unrelated_maps.to_dict(NULL_SPACE_SHARES))
     if "focus" in arguments.families:
         print("focus:", parts.focus.to_dict())
     if any(name.startswith("residual-direction") for name in arguments.families):

@@ -26,9 +26,9 @@ def mitigate(
 ) -> None:
     """Try mitigations, choose strengths on tune samples, and measure on test samples what each lowers and damages."""
     if listed:
-        from leakmech.studies.mitigation.families import families_table
+        from leakmech.studies.mitigation.catalogue import offers_table
 
-        console.print(families_table().to_rich())
+        console.print(offers_table().to_rich())
         return
     from leakmech.core.progress import rich_progress
     from leakmech.core.terminal import say

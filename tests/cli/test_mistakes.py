@@ -227,7 +227,8 @@ TOLD_BEFORE_TORCH = [
     "bench --intervention none.json", "bench --out /proc/none", "diagnose --fit none.jsonl", "mitigate --diagnosis x",
     "train-lora --irrelevant none.jsonl --objectives-anchor 1 --out a", "show none", "report none", "samples none",
     "directions --fit none.jsonl --out o", "attribute --dataset none --out o", "quick Hello --generations 0", "-h",
-    "bench -h", "--version", "quick Hello --model ./none",
+    "bench -h", "--version", "quick Hello --model ./none", "mitigate --families headz",
+    "mitigate --families heads-mean=7", "mitigate --list",
 ]  # fmt: skip
 
 

@@ -21,11 +21,11 @@ Backend = Literal["hf", "transformer-lens"]
 
 QUICK: dict[str, Any] = {
     "tilt_samples": 4, "judged_samples": 2, "judged_heads": (5,), "judged_neurons": (100,), "random_sets": 3,
-    "sampled_sets": 0, "exact_samples": 2, "circuit_samples": 2, "integrated_steps": 2, "random_rankings": 2,
+    "sampled_sets": 0, "exact_samples": 1, "circuit_samples": 1, "integrated_steps": 2, "random_rankings": 2,
     "methods": ("difference_of_means",),
 }  # fmt: skip
 """What ``quick`` takes of each."""
-QUICK_SPLITS = {"fit": 16, "tune": 8, "test": 8}
+QUICK_SPLITS = {"fit": 8, "tune": 4, "test": 4}
 """The most that it takes of samples."""
 
 
@@ -82,8 +82,8 @@ class DiagnoseConfig(
         ("difference_of_means", "logistic", "pca", "two_means"), description="how directions are fitted"
     )
     estimator: str = Field("embedded", description="says which of the model's own sentences are positive")
-    exact_samples: int = Field(8, ge=2, description="samples on which every head is patched exactly")
-    circuit_samples: int = Field(16, ge=2, description="samples on which circuits are measured")
+    exact_samples: int = Field(8, ge=1, description="samples on which every head is patched exactly")
+    circuit_samples: int = Field(16, ge=1, description="samples on which circuits are measured")
     continuations: int = Field(1, ge=1, description="own continuations per prompt for the behavioural target")
     integrated_steps: int = Field(8, ge=1, description="steps of integrated gradients")
     random_rankings: int = Field(5, ge=2, description="random rankings beside every circuit curve")

@@ -24,6 +24,7 @@ from leakmech.studies.mitigation.parts import FittedParts
 from leakmech.training.settings import LoraTrainingConfig
 
 QUICK_STEPS = 10
+_QUICK_BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class AdapterFamily(Family):
         with resources.as_file(resources.files("leakmech.studies.lora") / "recipes" / f"{self.recipe}.yaml") as file:
             settings = read_yaml(file)
         if self.steps is not None:
-            settings |= {"examples": self.steps * settings["batch_size"], "epochs": 1}
+            few = {"examples": self.steps * _QUICK_BATCH, "batch_size": _QUICK_BATCH, "epochs": 1, "completions": 2}
+            settings |= few | {"clear_pairs": None}  # of few samples few would be left
         return settings
 
     @property

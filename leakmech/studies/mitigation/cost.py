@@ -31,7 +31,7 @@ from leakmech.studies.diagnosis.cost import token_passes
 from leakmech.studies.lora.cost import TRAINED
 from leakmech.studies.mitigation.adapters import AdapterFamily
 from leakmech.studies.mitigation.cells import ARRANGED_CONDITIONS
-from leakmech.studies.mitigation.families import BASELINES, chosen_families
+from leakmech.studies.mitigation.families import BASELINES, families_of
 from leakmech.studies.mitigation.family import Family
 from leakmech.studies.mitigation.own_diagnosis import aexl_sizes, settings_of
 from leakmech.studies.mitigation.random_baselines import RANDOM
@@ -141,8 +141,7 @@ _DISK, _DISK_ANSWER = 30e6, 1_100
 
 def work_of(config: MitigateConfig, shape: Shape) -> Work:
     """What a comparison has a model do, families that its prompts cannot take included; no model is loaded."""
-    chosen = chosen_families(config.families) if config.diagnosis else []
-    families = [one.mildest() for one in chosen] if config.quick else chosen
+    families, _ = families_of(config)
     parts = planned(config, families, given=len(config.adapters) + len(config.interventions), loaded=shape)
     answers = sum(part.answers for part in parts)
     copies = 2.0 if any(part.name == "adapters" for part in parts) else 1.0

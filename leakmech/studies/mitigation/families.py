@@ -28,18 +28,16 @@ from typing import Any
 
 import torch
 
-from leakmech.core.errors import ConfigError
 from leakmech.core.registry import Registry
 from leakmech.interventions.base import Intervention, Probe
 from leakmech.interventions.types import AblateDirection, AblateHeads, AblateNeurons, DampenAttention, ScaleHeads, Steer
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.components import Component
 from leakmech.prompts.render import ResolvedForm
-from leakmech.reports.tables import Table
 from leakmech.studies.mitigation.adapters import trained
 from leakmech.studies.mitigation.angular import angular, angular_adaptive, angular_if_unrelated
+from leakmech.studies.mitigation.catalogue import OFFERS, SHUFFLED, pinned
 from leakmech.studies.mitigation.family import Family, edits, fixed, rules
-from leakmech.studies.mitigation.focus import STRENGTHS
 from leakmech.studies.mitigation.parts import FittedParts
 from leakmech.studies.mitigation.prompting import (
     contrast_mitigation,
@@ -48,9 +46,8 @@ from leakmech.studies.mitigation.prompting import (
     leave_one_out,
     rewrite_mitigation,
 )
-from leakmech.studies.mitigation.relation_probe import CAUGHT
+from leakmech.studies.mitigation.settings import MitigateConfig
 from leakmech.studies.mitigation.untold import (
-    SHARES,
     focus,
     late_heads,
     late_heads_if_unrelated,
@@ -155,132 +152,93 @@ def _mean_neurons(parts: FittedParts, number: float) -> list[Intervention]:
 
 # -- the registry -----------------------------------------------------------------------------------------------------
 
-_INSTRUCTIONS = ("instruction-paper", "instruction-ignore-irrelevant", "instruction-self-reminder")
-
 FAMILIES: Registry[Family] = Registry.named(
     "mitigation",
-    edits("project-affect", "affect projected out of the upper layers", (0.5, 1.0), _project),
+    edits("project-affect", "affect projected out of the upper layers", _project),
     edits(
         "set-point-affect",
         "affect moved to its mean over control prompts",
-        (0.5, 1.0),
         lambda parts, strength: _project(parts, strength, set_point=True),
     ),
     edits(
         "set-point-if-unrelated",
         "the same where a probe finds that the stem is not about the injection",
-        CAUGHT,
         _project_if_unrelated,
-        told="boundary",
     ),
-    edits(
-        "ignore-injection",
-        "attention to the injection taken away from all heads",
-        (0.5, 1.0),
-        _ignore,
-        told="boundary",
-    ),
+    edits("ignore-injection", "attention to the injection taken away from all heads", _ignore),
     edits(
         "ignore-if-unrelated",
         "attention to the injection taken away where a probe finds that the stem is not about it",
-        CAUGHT,
         _ignore_if_unrelated,
-        told="boundary",
     ),
-    edits(
-        "ignore-top-heads",
-        "attention to the injection taken from top heads",
-        (20, 60),
-        _ignore_top_heads,
-        told="boundary",
-    ),
-    edits("heads-mean", "top heads at their mean over control prompts", (5, 20), _mean_heads),
-    edits("heads-late", "top heads at their mean from the last prompt token on", (5, 20), late_heads),
+    edits("ignore-top-heads", "attention to the injection taken from top heads", _ignore_top_heads),
+    edits("heads-mean", "top heads at their mean over control prompts", _mean_heads),
+    edits("heads-late", "top heads at their mean from the last prompt token on", late_heads),
     edits(
         "late-heads-if-unrelated",
         "the first 60 heads where a probe at the last prompt token finds no relation to what stands before",
-        CAUGHT,
         late_heads_if_unrelated,
     ),
     edits(
         "resampled-heads-if-unrelated",
         "the same heads at values that they had at tokens of control prompts",
-        CAUGHT,
         resampled_heads_if_unrelated,
     ),
     edits(
         "null-space",
         "what irrelevant affect does to attention undone in directions that nothing else needs",
-        SHARES,
         null_space,
     ),
-    edits("focus", "top 20 heads attend less to what is not about the request", STRENGTHS, focus),
+    edits("focus", "top 20 heads attend less to what is not about the request", focus),
     edits(
         "residual-direction",
         "what irrelevant affect moves and relevant affect does not, back to what it is after a neutral sentence",
-        (0.5, 1.0),
         residual_direction,
     ),
     edits(
         "residual-direction-if-unrelated",
         "the same where a probe at the last prompt token finds no relation to what stands before",
-        CAUGHT,
         residual_direction_if_unrelated,
     ),
-    edits(
-        "angular", "stream turned to its angle after a neutral sentence, in the plane of affect", (0.5, 1.0), angular
-    ),
-    edits(
-        "angular-adaptive",
-        "the same at tokens that are far out on either side of affect",
-        (0.5, 1.0),
-        angular_adaptive,
-    ),
+    edits("angular", "stream turned to its angle after a neutral sentence, in the plane of affect", angular),
+    edits("angular-adaptive", "the same at tokens that are far out on either side of affect", angular_adaptive),
     edits(
         "angular-if-unrelated",
         "the same at every token where a probe at the last prompt token finds no relation to what stands before",
-        CAUGHT,
         angular_if_unrelated,
     ),
-    edits("heads-scaled", "top 20 heads scaled", (0.0, 0.5), _scale_heads),
-    edits("neurons-mean", "top neurons at their mean over control prompts", (100, 500), _mean_neurons),
-    edits("steer-against", "stream steered against the affect that a probe reads", (0.05, 0.15), _steer_against),
-    *(fixed(mitigation) for mitigation in instruction_mitigations() if mitigation.name in _INSTRUCTIONS),
+    edits("heads-scaled", "top 20 heads scaled", _scale_heads),
+    edits("neurons-mean", "top neurons at their mean over control prompts", _mean_neurons),
+    edits("steer-against", "stream steered against the affect that a probe reads", _steer_against),
+    *(fixed(one) for one in instruction_mitigations() if one.name in OFFERS),
     fixed(rewrite_mitigation("self-examples")),
-    rules("drop-unrelated-text", (0.1, 0.15, 0.2), drop_unrelated_text),
-    rules("leave-one-out", (0.0, 0.2, 0.4), leave_one_out),
+    rules("drop-unrelated-text", drop_unrelated_text),
+    rules("leave-one-out", leave_one_out),
     trained("gated", "gated adapter, trained on pairs of a sentence with a stem that it is about and with another"),
     trained("teacher", "adapter that answers as if the sentences were not there that the last one does not need"),
-    rules(
-        "contrast-toward-neutral", (0.5, 1.0), lambda strength: contrast_mitigation("toward-neutral", strength=strength)
-    ),
-    unknown="mitigation {name}: there is no such family",
+    rules("contrast-toward-neutral", lambda strength: contrast_mitigation("toward-neutral", strength=strength)),
 )
-"""What can be tried, by name."""
+"""What is tried, by name, as the catalogue offers it."""
 
 BASELINES: tuple[Family, ...] = (
-    edits(
-        "shuffled-directions", "directions of shuffled labels projected out", (1.0,), _project_shuffled, kind="baseline"
-    ),
+    edits(SHUFFLED, "directions of shuffled labels projected out", _project_shuffled, kind="baseline"),
 )
 """What every mitigation must beat, beside random edits of its size (``random_baselines``)."""
 
 
-def families_table() -> Table:
-    """What can be tried, and what each is told beside the text of the prompt."""
-    rows = [
-        (one.name, one.told, ", ".join(f"{strength:g}" for strength in one.strengths if strength is not None))
-        for one in FAMILIES.values()
-    ]
-    return Table(
-        "Families of mitigations",
-        ("name", "told", "strengths"),
-        rows,
-        [
-            "told: what a mitigation is given beside the text of the prompt. Choose with --families NAME,NAME; "
-            "NAME=STRENGTH takes one strength and chooses none."
-        ],
-    )
+def families_of(config: MitigateConfig) -> tuple[list[Family], dict[str, str]]:
+    """The families that a comparison tries, and why it leaves out others: a quick one tries one of each kind.
+
+    Quick runs try the first strength alone.
+    """
+    if not config.diagnosis:
+        return [], {}
+    if not config.quick:
+        return chosen_families(config.families), {}
+    names = config.families or [offer.name for offer in OFFERS.values() if offer.quick]
+    skipped = () if config.families else [offer.name for offer in OFFERS.values() if not offer.quick]
+    why = "a quick run tries one of each kind; name it with --families"
+    return [one.mildest() for one in chosen_families(names)], dict.fromkeys(skipped, why)
 
 
 def chosen_families(names: Sequence[str] | None) -> list[Family]:
@@ -292,15 +250,9 @@ def chosen_families(names: Sequence[str] | None) -> list[Family]:
 
 
 def _chosen(named: str) -> Family:
-    name, pinned, value = named.partition("=")
-    family = FAMILIES.find(name)
-    if not pinned:
-        return family
-    for strength in family.strengths:
-        if strength is not None and value in (str(strength), f"{strength:g}"):
-            return replace(family, strengths=(strength,))
-    known = ", ".join(f"{strength:g}" for strength in family.strengths if strength is not None) or "none"
-    raise ConfigError(f"families: {name} has no strength {value!r}; strengths: {known}")
+    offer, strength = pinned(named)
+    family = FAMILIES[offer.name]
+    return family if strength is None else replace(family, strengths=(strength,))
 
 
 def fitting_families(

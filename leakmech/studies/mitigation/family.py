@@ -10,6 +10,7 @@ from leakmech.interventions.base import Intervention
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.prompts.instructions import resolve_instruction
 from leakmech.prompts.told import Told
+from leakmech.studies.mitigation.catalogue import OFFERS, Offer
 from leakmech.studies.mitigation.mitigation import Mitigation, MitigationKind
 from leakmech.studies.mitigation.parts import FittedParts
 
@@ -60,33 +61,29 @@ class Family:
         return made
 
 
-def edits(
-    name: str,
-    note: str,
-    strengths: Sequence[float],
-    build: Build,
-    *,
-    kind: MitigationKind = "intervention",
-    told: Told = "nothing",
-) -> Family:
-    """Interventions that are built from a diagnosis."""
+def edits(offer: str | Offer, note: str, build: Build, *, kind: MitigationKind = "intervention") -> Family:
+    """Interventions that are built from a diagnosis; an offer by its name is one of the catalogue."""
+    own = OFFERS[offer] if isinstance(offer, str) else offer
 
     def make(parts: FittedParts, strength: float | None) -> Mitigation:
         if strength is None:
             raise AssertionError("interventions have a strength")
         made = tuple(build(parts, strength))
-        return Mitigation(f"{name}-{strength:g}", kind, interventions=made, note=note, told=told)
+        return Mitigation(f"{own.name}-{strength:g}", kind, interventions=made, note=note, told=own.told)
 
-    return Family(name, kind, note, tuple(strengths), make, told=told)
+    return Family(own.name, kind, note, own.strengths, make, told=own.told)
 
 
-def rules(name: str, strengths: Sequence[float], make: Callable[[float], Mitigation]) -> Family:
-    """A rule of decoding or rewriting at several strengths."""
+def rules(name: str, make: Callable[[float], Mitigation]) -> Family:
+    """A rule of decoding or rewriting at the strengths of the catalogue."""
+    strengths = OFFERS[name].strengths
     members = {strength: make(strength) for strength in strengths}
     first = members[strengths[0]]
-    return Family(
-        name, first.kind, first.note, tuple(strengths), lambda _, strength: members[strength or 0.0], told=first.told
-    )
+
+    def chosen(_: FittedParts, strength: float | None) -> Mitigation:
+        return members[strength or 0.0]
+
+    return Family(name, first.kind, first.note, strengths, chosen, told=first.told)
 
 
 def fixed(mitigation: Mitigation) -> Family:

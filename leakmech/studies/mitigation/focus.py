@@ -24,9 +24,8 @@ from leakmech.mechanism.attention.injected import injected_prompts
 from leakmech.models.components import Component
 from leakmech.models.load import LoadedModel
 from leakmech.prompts.render import Prompting, Renderer
+from leakmech.studies.mitigation.catalogue import FOCUS_NATS
 
-STRENGTHS = (1.0, 2.0, 4.0)
-"""Nats by which scores on unrelated keys are to fall."""
 _SAMPLES = 30
 """Samples of each kind: queries and keys are held in memory."""
 
@@ -71,7 +70,7 @@ class Focus:
         return {
             "heads": [str(head) for head in self.heads],
             "rank": self.maps[0].reads.shape[0],
-            "by_strength": {f"{s:g}": self.held_out_change(s) for s in STRENGTHS},
+            "by_strength": {f"{s:g}": self.held_out_change(s) for s in FOCUS_NATS},
         }
 
 

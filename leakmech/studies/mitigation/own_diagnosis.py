@@ -17,13 +17,14 @@ import torch
 
 from leakmech.core.errors import DatasetError, RunDirectoryError
 from leakmech.core.progress import Progress
-from leakmech.datasets.samples import PromptSet, load_dataset, load_pooled, refuse_frozen
+from leakmech.datasets.samples import load_dataset, refuse_frozen
 from leakmech.models.load import LoadedModel
 from leakmech.runs.run import Run
 from leakmech.scoring.expression import estimator_names
 from leakmech.studies.aexl.run import build_aexl
 from leakmech.studies.diagnosis.run import run_diagnosis
 from leakmech.studies.diagnosis.settings import QUICK, QUICK_SPLITS, DiagnoseConfig
+from leakmech.studies.mitigation.sample_sets import refuse_shared
 from leakmech.studies.mitigation.settings import MitigateConfig
 
 AEXL_SAMPLES: dict[str, Any] = {"samples": 50, "fit": 50, "tune": 50}
@@ -69,23 +70,6 @@ def settings_of(config: MitigateConfig, fit: str, tune: str | None) -> DiagnoseC
 def aexl_sizes(config: MitigateConfig) -> dict[str, Any]:
     """How many samples of each split are built where none are named."""
     return dict(_QUICK_AEXL if config.quick else AEXL_SAMPLES)
-
-
-def refuse_unfit_samples(config: MitigateConfig) -> None:
-    """Refuse, before a diagnosis is made, samples that are to be fitted on and that something is judged on."""
-    relevant = load_pooled(config.relevant_fit)
-    for split in ("fit", "tune"):
-        relevant.split(split)
-    refuse_shared(config, [relevant, *(load_dataset(name) for name in (config.fit, config.tune) if name)])
-
-
-def refuse_shared(config: MitigateConfig, fitted: list[PromptSet]) -> None:
-    """Refuse samples to fit on that share an injection with what is judged on, or with the frozen sets."""
-    judged = [load_dataset(config.dataset).take(config.limit), *map(load_dataset, config.relevant)]
-    for samples in fitted:
-        for others in judged:
-            samples.refuse_shared_injections(others)
-        refuse_frozen(samples)
 
 
 def keep_source(run: Run, source_hash: str) -> None:

@@ -23,7 +23,7 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.core.seeds import numpy_generator
 from leakmech.core.store import content_hash
 from leakmech.core.tables import read_table
-from leakmech.datasets.samples import PromptSet, load_pooled
+from leakmech.datasets.samples import PromptSet
 from leakmech.mechanism.activations.cache import activation_moments
 from leakmech.mechanism.activations.means import MEANS_FILE, ComponentMeans, mean_over_tokens
 from leakmech.mechanism.directions.data import SiteActivations
@@ -256,7 +256,7 @@ def load_fitted(
     loaded: LoadedModel,
     *,
     form: ResolvedForm,
-    relevant: Sequence[str],
+    relevant: PromptSet,
     seed: int = 0,
     progress: Progress = no_progress,
     judged_on: Sequence[str] = (),
@@ -269,7 +269,7 @@ def load_fitted(
     if record.fact("model").get("base_hash") != loaded.base_hash:
         raise RunDirectoryError(f"{path}: diagnoses another model ({record.fact('model')['name']}) than {loaded.name}")
     config = DiagnoseConfig.parse(record.config, where=f"settings of {path}")
-    parts = FittedParts(loaded, config, path, load_pooled(relevant), seed, progress, tuple(judged_on))
+    parts = FittedParts(loaded, config, path, relevant, seed, progress, tuple(judged_on))
     if parts.prompt_form != form:
         raise RunDirectoryError(
             f"{path}: diagnoses prompts in {parts.prompt_form} form, here they are in {form} form; mitigate with "

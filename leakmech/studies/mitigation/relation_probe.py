@@ -39,14 +39,12 @@ from leakmech.interventions.base import Probe
 from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.models.load import LoadedModel
 from leakmech.scoring.statistics import auc
+from leakmech.studies.mitigation.catalogue import CAUGHT
 
 REGULARISATION = 0.003
 """C of the logistic regressions; activations are standardised first."""
 _DEEPEST = 0.7
 """Layers beyond this share of the depth are left out: there must be layers left to act in."""
-
-CAUGHT = (0.8, 0.9, 0.95)
-"""Shares of held-out irrelevant prompts for which a gate fires."""
 
 Rows = Float[np.ndarray, "rows layers d_model"]
 ReadAt = Literal["stem", "last_prompt"]

@@ -30,7 +30,6 @@ from leakmech.core.progress import Progress, Shown, shown_progress
 from leakmech.core.store import content_hash, read_json, slug, write_json
 from leakmech.datasets.facts import facts_to_choose_on, facts_to_report_on, load_facts
 from leakmech.datasets.relation import mismatched, with_exchanged, without_self_reports
-from leakmech.datasets.samples import load_dataset
 from leakmech.interventions.checks import refuse_misfits
 from leakmech.interventions.files import load_interventions, save_interventions
 from leakmech.models.configured import load_configured
@@ -46,26 +45,27 @@ from leakmech.side_effects.equivalence import Margins
 from leakmech.studies.benchmark.settings import BenchConfig
 from leakmech.studies.mitigation.arranged import with_arrangements, worth_arranging
 from leakmech.studies.mitigation.by_estimator import rows_by_estimator
+from leakmech.studies.mitigation.catalogue import NULL_SPACE_SHARES
 from leakmech.studies.mitigation.cells import Cells
 from leakmech.studies.mitigation.cost import cost_table, estimate, planned
 from leakmech.studies.mitigation.evaluation import FACTS, finish, measure_all, table_version
-from leakmech.studies.mitigation.families import BASELINES, chosen_families, fitting_families
+from leakmech.studies.mitigation.families import BASELINES, families_of, fitting_families
 from leakmech.studies.mitigation.family import Family
 from leakmech.studies.mitigation.frozen import record_frozen, refuse_another_choice
 from leakmech.studies.mitigation.mitigation import Mitigation, told_by_parts
-from leakmech.studies.mitigation.own_diagnosis import (
-    keep_source,
-    own_diagnosis,
-    refuse_shared,
-    refuse_unfit_samples,
-)
+from leakmech.studies.mitigation.own_diagnosis import keep_source, own_diagnosis
 from leakmech.studies.mitigation.parts import FittedParts, load_fitted
 from leakmech.studies.mitigation.prompting import ORACLE
 from leakmech.studies.mitigation.random_baselines import random_bands
 from leakmech.studies.mitigation.report import write_report
 from leakmech.studies.mitigation.result import MitigationComparison
+from leakmech.studies.mitigation.sample_sets import (
+    refuse_shared,
+    refuse_unfit_samples,
+    relevant_to_fit,
+    relevant_to_judge,
+)
 from leakmech.studies.mitigation.settings import OWN, MitigateConfig
-from leakmech.studies.mitigation.untold import SHARES
 
 Row = dict[str, Any]
 Heard = dict[str, Any]
@@ -119,13 +119,13 @@ def mitigate(
         if config.diagnosis == OWN:
             refuse_unfit_samples(config)
         started = time.perf_counter()
-        families, given = _families(config), _given(config)
+        (families, left_out), given = families_of(config), _given(config)
         bench = _bench_config(config, config.dataset, config.generations, config.limit)
         by_name = model is None or isinstance(model, str | Path)
         loaded = load_configured(bench, None if by_name else model, tokenizer)
         form = Renderer(loaded.tokenizer, Prompting.of(bench)).resolved_form
         refuse_misfit_files(config, loaded, form)
-        families, left_out = fitting_families(families, form, named=bool(config.families))
+        families, misfits = fitting_families(families, form, named=bool(config.families))
         _refuse_unknown_claims(config, [*(family.name for family in families), *(own.name for own in given)])
         named = config.diagnosis not in (None, OWN)
         parts = _fitted_parts(config, str(config.diagnosis), loaded, form, progress) if named else None
@@ -144,9 +144,8 @@ def mitigate(
                 made = own_diagnosis(config, run, loaded, by_name=by_name, progress=progress, say=interim)
                 parts = _fitted_parts(config, made, loaded, form, progress)
                 keep_source(run, parts.source_hash)
-            found = _compare(
-                config, run, _test_cells(config, bench, loaded, run, heard), parts, families, given, left_out
-            )
+            cells = _test_cells(config, bench, loaded, run, heard)
+            found = _compare(config, run, cells, parts, families, given, left_out | misfits)
             timing = {"total_s": round(time.perf_counter() - started, 1)}
             result = finish(run, found.rows, found.about, found.test, timing, views=found.views)
             write_report(path)
@@ -163,17 +162,11 @@ def mitigation_cost(**settings: Any) -> Table:
     """
     config = MitigateConfig.parse(settings, where="mitigate")
     bench = _bench_config(config, config.dataset, config.generations, config.limit)
-    families, given = _families(config), _given(config)
+    (families, _), given = families_of(config), _given(config)
     loaded = load_configured(bench, None, None)
     form = Renderer(loaded.tokenizer, Prompting.of(bench)).resolved_form
     families, _ = fitting_families(families, form, named=bool(config.families))
     return cost_table(planned(config, families, given=len(given), loaded=loaded), loaded)
-
-
-def _families(config: MitigateConfig) -> list[Family]:
-    """The families that are asked for; at their first strength where the run is quick."""
-    families = chosen_families(config.families) if config.diagnosis else []
-    return [one.mildest() for one in families] if config.quick else families
 
 
 @dataclass(frozen=True)
@@ -225,11 +218,11 @@ def _fitted_parts(
     config: MitigateConfig, path: str | Path, loaded: LoadedModel, form: ResolvedForm, progress: Progress
 ) -> FittedParts:
     """What families are built from; none of it shares an injection with what is measured."""
-    judged_on = (config.dataset, *config.relevant)
+    relevant, judged_on = relevant_to_fit(config), (config.dataset, *config.relevant)
     parts = load_fitted(
-        path, loaded, form=form, relevant=config.relevant_fit, seed=config.seed, progress=progress, judged_on=judged_on
+        path, loaded, form=form, relevant=relevant, seed=config.seed, progress=progress, judged_on=judged_on
     )
-    refuse_shared(config, [parts.splits["fit"], parts.splits["tune"], parts.relevant])
+    refuse_shared(config, [parts.splits["fit"], parts.splits["tune"], relevant])
     return parts
 
 
@@ -283,21 +276,11 @@ def _test_cells(config: MitigateConfig, bench: BenchConfig, loaded: LoadedModel,
     facts = load_facts(config.facts) if _version(run) > 1 else ()
     facts = facts_to_report_on(facts) if config.facts == FACTS else facts
     return Cells(
-        loaded=loaded, config=bench, relevant=_relevant(config, run.path / "data"), files=run.files, split="test",
-        damage=not config.quick,
+        loaded=loaded, config=bench, files=run.files, split="test", damage=not config.quick,
+        relevant=relevant_to_judge(config, run.path / "data"),
         margins=Margins(**config.margins), arrangements=config.arrangements, draws=config.bootstrap_draws,
         facts=facts[: config.facts_limit], version=_version(run), **heard,
     )  # fmt: skip
-
-
-def _relevant(config: MitigateConfig, folder: Path) -> tuple[str, ...]:
-    """Sets of relevant affect; the first samples of each where the run is quick."""
-    if not config.quick:
-        return config.relevant
-    few = {name: folder / f"{slug(Path(name).stem)}.jsonl" for name in config.relevant}
-    for name, file in few.items():
-        load_dataset(name).take(config.relevant_limit).save(file)
-    return tuple(map(str, few.values()))
 
 
 def _claimed(config: MitigateConfig, run: Run, test: Cells, judged: Mapping[str, Mitigation]) -> list[Row]:
@@ -384,7 +367,7 @@ def _fitted_facts(parts: FittedParts | None, fitted: Path, families: Sequence[Fa
     found: dict[str, tuple[bool, Callable[[FittedParts], Row]]] = {
         "relation_probe": ("boundary" in gated, lambda own: own.relation_probe.to_dict()),
         "relation_gate": ("nothing" in gated, lambda own: own.relation_gate.to_dict()),
-        "null_space": ("null-space" in names, lambda own: own.unrelated_maps.to_dict(SHARES)),
+        "null_space": ("null-space" in names, lambda own: own.unrelated_maps.to_dict(NULL_SPACE_SHARES)),
         "residual_direction": (
             any(name.startswith("residual-direction") for name in names),
             lambda own: own.residual_directions.to_dict(),

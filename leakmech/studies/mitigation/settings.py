@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -22,6 +23,7 @@ from leakmech.runs.settings import (
     StatisticsSettings,
     refuse_missing_intervention,
 )
+from leakmech.studies.mitigation.catalogue import pinned
 
 _TERMS = (
     "model", "revision", "diagnosis", "dataset", "relevant", "arrangements", "relevant_fit", "generations", "limit",
@@ -38,8 +40,8 @@ QUICK = {
     "bootstrap_draws": 200,
 }  # fmt: skip
 """The most that ``quick`` takes of each."""
-_QUICK_FACTS, _QUICK_RELEVANT = 8, 4
-"""Of facts, and of samples of each set of relevant affect."""
+_QUICK_FACTS, _QUICK_RELEVANT, _QUICK_TOKENS = 8, 4, 16
+"""Of facts, of samples of each set of relevant affect, and of tokens of an answer."""
 
 OWN = "own"
 """What stands for the path of a diagnosis that a run makes itself."""
@@ -97,7 +99,9 @@ class MitigateConfig(
         description="relevant affect to fit and choose on, marked fit and tune",
     )
     families: tuple[str, ...] = Field(
-        (), description="kinds of mitigations to try, NAME=STRENGTH for one strength of it; empty: all"
+        (),
+        description="kinds of mitigations to try, NAME=STRENGTH for one strength of it; empty: all, or one of each "
+        "kind where the run is quick",
     )
     adapters: Annotated[tuple[str, ...], Spelling("--adapter", repeated=True)] = Field(
         (), description="PEFT adapter folders to judge in the same table"
@@ -125,11 +129,13 @@ class MitigateConfig(
     alpha: float = Field(0.05, gt=0, lt=1, description="level of the tests")
     quick: bool = Field(
         False,
-        description="run everything on 8 samples, one generation, one strength and 3 random draws, and of side effects "
-        "fluency and facts alone, to see it work: no measurement",
+        description="run everything on 8 samples, one short generation, one strength and 3 random draws, and of side "
+        "effects fluency and facts alone, to see it work: no measurement",
     )
 
     def refuse_missing(self) -> None:
+        for name in self.families:
+            pinned(name)
         super().refuse_missing()
         for name in filter(None, (self.fit, self.tune, *self.relevant, *self.relevant_fit)):
             dataset_file(name)
@@ -182,6 +188,8 @@ class MitigateConfig(
         """The same with as little of everything as ``quick`` takes."""
         given = {name: getattr(self, name) for name in QUICK}
         least = {name: most if given[name] is None else min(most, given[name]) for name, most in QUICK.items()}
+        tokens = min(self.decoding.max_new_tokens, _QUICK_TOKENS)
+        least["decoding"] = replace(self.decoding, max_new_tokens=tokens)
         usual = self.relevant_fit == type(self).model_fields["relevant_fit"].default
         return self.model_copy(update=least | ({"relevant_fit": self.relevant_fit[:1]} if usual else {}))
 

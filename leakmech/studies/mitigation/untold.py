@@ -26,8 +26,6 @@ from leakmech.models.components import Component
 from leakmech.studies.mitigation.late_outputs import LATE
 from leakmech.studies.mitigation.parts import FittedParts
 
-SHARES = (0.001, 0.01, 0.05)
-"""Shares of the energy of what must stay that null-space maps may read."""
 GATED_HEADS = 60
 """Heads that are set where a gate decides; the strength is what the gate catches."""
 

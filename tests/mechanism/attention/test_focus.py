@@ -17,7 +17,8 @@ from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Renderer
 from leakmech.reports.tables import Table
-from leakmech.studies.mitigation.focus import STRENGTHS, fit_focus
+from leakmech.studies.mitigation.catalogue import FOCUS_NATS
+from leakmech.studies.mitigation.focus import fit_focus
 from leakmech.studies.mitigation.gate_table import focus_table
 
 HEADS = parse_components(["L0H1", "L2H3"])
@@ -93,7 +94,7 @@ def test_a_model_gets_maps_that_its_hooks_take(make_tiny, chat_tokenizer):
     assert by_strength["4"]["unrelated"] < by_strength["4"]["related"]  # bytes of a random model tell something
     table = focus_table(found.to_dict())
     assert isinstance(table, Table)
-    assert [row[0] for row in table.rows] == [f"{strength:g}" for strength in STRENGTHS]
+    assert [row[0] for row in table.rows] == [f"{strength:g}" for strength in FOCUS_NATS]
     found.intervention(1.0).refuse_other_model(layout_of(loaded.model))
 
 

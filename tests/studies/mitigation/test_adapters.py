@@ -49,7 +49,7 @@ def test_an_adapter_is_trained_once_on_fit_samples(make_tiny, chat_tokenizer, tm
     assert (folder / "adapter_model.safetensors").exists()
     assert load_model(parts.loaded.model, tokenizer=chat_tokenizer).weights_hash == before
     stored = read_json(folder / "run.json")["config"]
-    assert (stored["prompt_form"], stored["examples"], stored["epochs"]) == ("plain", 16, 1)
+    assert (stored["prompt_form"], stored["examples"], stored["batch_size"], stored["epochs"]) == ("plain", 4, 2, 1)
     assert tuple(stored["evaluation"]) == ("relevant-matched",)
     fitted = {sample.stem for sample in load_dataset("relevant-fit").split("fit")}
     tuned = {sample.stem for sample in load_dataset("relevant-fit").split("tune")} - fitted

@@ -8,8 +8,10 @@ from typer.testing import CliRunner
 from leakmech.cli.app import app
 from leakmech.core.errors import ConfigError
 from leakmech.models.load import load_model
+from leakmech.studies.mitigation.catalogue import OFFERS
 from leakmech.studies.mitigation.cost import cost_table, planned
-from leakmech.studies.mitigation.families import chosen_families
+from leakmech.studies.mitigation.families import FAMILIES, chosen_families, families_of
+from leakmech.studies.mitigation.sample_sets import relevant_to_fit
 from leakmech.studies.mitigation.settings import MitigateConfig
 
 
@@ -51,6 +53,29 @@ def test_a_strength_that_a_family_does_not_have_is_refused(name, says):
         chosen_families([name])
 
 
+def test_what_the_catalogue_says_holds_for_what_is_built():
+    assert list(FAMILIES) == list(OFFERS)
+    said = {name: (offer.strengths or (None,), offer.told) for name, offer in OFFERS.items()}
+    assert {name: (family.strengths, family.told) for name, family in FAMILIES.items()} == said
+
+
+def test_a_quick_run_tries_one_family_of_each_kind_unless_some_are_named():
+    families, left_out = families_of(MitigateConfig.parse({"quick": True}))
+    assert len({one.kind for one in families}) == len({one.kind for one in FAMILIES.values()})
+    assert {one.name for one in families} | set(left_out) == set(FAMILIES)
+    assert all(len(one.strengths) == 1 for one in families)
+    named, left_out = families_of(MitigateConfig.parse({"quick": True, "families": ["heads-scaled"]}))
+    assert ([one.name for one in named], left_out) == (["heads-scaled"], {})
+    assert len(families_of(MitigateConfig.parse({}))[0]) == len(FAMILIES)
+
+
+def test_a_quick_run_fits_on_as_little_relevant_affect_as_of_irrelevant():
+    quick, full = (relevant_to_fit(MitigateConfig.parse({"quick": quick})) for quick in (True, False))
+    assert {split: len(quick.split(split)) for split in ("fit", "tune")} == {"fit": 8, "tune": 4}
+    assert set(quick.samples) < set(full.samples)
+    assert len({sample.theme for sample in quick.split("fit")}) > 1
+
+
 def test_files_alone_need_neither_diagnosis_nor_choice(loaded):
     config = MitigateConfig.parse({"adapters": ["a"], "limit": 10})
     parts = planned(config, [], given=1, loaded=loaded)
@@ -66,7 +91,7 @@ def test_adapters_that_are_trained_count(loaded):
         )
     )
     assert (full.cells, full.read) == (2, 500 * 2 * (1280 + 1280))
-    assert (quick.cells, quick.read) == (1, 500 * 10 * 8)
+    assert (quick.cells, quick.read) == (1, 500 * 10 * 2)
 
 
 def test_the_table_adds_up_and_names_models_on_one_gpu(loaded):
