@@ -17,6 +17,7 @@ from leakmech.reports.figures.directions import cosine_heat_map, layer_curves
 from leakmech.reports.figures.heads import attention_map, head_heat_map
 from leakmech.reports.figures.patching import faithfulness_curves, patching_map
 from leakmech.reports.figures.tokens import token_projection
+from leakmech.reports.quick_runs import figure_subtitle
 from leakmech.studies.diagnosis.charts import neuron_scores
 from leakmech.studies.diagnosis.tables import headline_rows
 
@@ -31,7 +32,7 @@ def drawings(run: Path, summary: Mapping[str, Any]) -> dict[str, Callable[..., F
     """The figures whose tables the run has, by name: functions of path, title and width."""
     tables = {file.stem: file for file in (run / "tables").glob("*.csv")}
     about = f"{summary.get('model', 'unknown model')}, {summary.get('dataset', 'unknown data')}"
-    about = about.removeprefix("embedded:") + ("; quick: no measurement" if summary.get("quick") else "")
+    about = figure_subtitle(about, summary)
     ranked = f"{about}; {'ranked on tune, shares on test' if 'n_ranked' in summary else 'ranked on tune samples'}"
 
     def headline(frame: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,6 @@ from leakmech.reports.frame_tables import frame_table
 from leakmech.reports.page import (
     Facts,
     Headline,
-    Paragraph,
     Section,
     Shown,
     figures_beside,
@@ -22,6 +21,7 @@ from leakmech.reports.page import (
     how_it_was_made,
     write_page,
 )
+from leakmech.reports.quick_runs import quick_caution
 from leakmech.reports.tables import Table
 from leakmech.studies.diagnosis.charts import charts, is_shown, ranked
 from leakmech.studies.diagnosis.figures import draw
@@ -30,7 +30,6 @@ from leakmech.studies.diagnosis.tables import headline_rows, read_components, wi
 
 Summary = Mapping[str, Any]
 _NAMED = 8  # heads that a sentence names
-_QUICK = "Quick: a few samples, sets and methods, to see it work; no measurement."
 
 _NUMBERS = {
     "attribution_patching_spearman": (
@@ -120,7 +119,7 @@ def sections(run: Path, summary: Summary) -> list[Section]:
     chapters = [section for name in _CHAPTERS for section in _chapter(run, name, summary, drawn.get(name, []))]
     return [
         *([Headline(found[0], " ".join(found[1:]))] if found else []),
-        *([Paragraph(_QUICK, "caution")] if summary.get("quick") else []),
+        *quick_caution(summary, "a few samples, sets and methods"),
         Facts.of(summary),
         *chapters,
         *([Shown(numbers, style="meaning", heading="Main numbers", is_open=not chapters)] if numbers else []),

@@ -14,6 +14,7 @@ from leakmech.core.tables import read_table
 from leakmech.datasets.emotions import EMOTIONS
 from leakmech.reports.figures.directions import cosine_heat_map
 from leakmech.reports.figures.series import count_map, named_points, series_lines
+from leakmech.reports.quick_runs import figure_subtitle
 
 CHANCE = 1 / 7
 
@@ -26,9 +27,7 @@ def draw(run: Path, summary: Mapping[str, Any]) -> None:
 
 def drawings(run: Path, summary: Mapping[str, Any]) -> dict[str, Callable[..., Figure]]:
     """The figures whose tables the run has, by name: functions of path, title and width."""
-    about = f"{summary['model']}, {summary['test']}".removeprefix("embedded:")
-    if summary.get("quick"):
-        about += "; quick: no measurement"
+    about = figure_subtitle(f"{summary['model']}, {summary['test']}", summary)
     given: dict[str, tuple[str, Callable[..., Figure]]] = {
         "curve": ("curve", _curve),
         "confusion_prompting": ("confusions", partial(_confusion, method="prompting")),

@@ -22,6 +22,7 @@ from leakmech.reports.page import (
     stored_tables,
     write_page,
 )
+from leakmech.reports.quick_runs import quick_caution
 from leakmech.reports.tables import Table
 from leakmech.studies.emotion_circuits.charts import charts
 from leakmech.studies.emotion_circuits.figures import draw
@@ -66,8 +67,7 @@ def sections(run: Path, summary: Summary) -> list[Section]:
     """The page, from what was found to everything."""
     return [
         Headline(headline(summary), below(summary)),
-        *([Paragraph("Quick: a few scenarios and draws, to see it work; no measurement.", "caution")]
-          if summary["quick"] else []),
+        *quick_caution(summary, "a few scenarios and draws"),
         Facts.of(summary),
         *charts(run),
         Shown(accuracy_table(summary), heading="Is the emotion expressed?", is_open=True),

@@ -187,7 +187,9 @@ class MitigateConfig(
     def _quick(self) -> Self:
         """The same with as little of everything as ``quick`` takes."""
         given = {name: getattr(self, name) for name in QUICK}
-        least = {name: most if given[name] is None else min(most, given[name]) for name, most in QUICK.items()}
+        least: dict[str, Any] = {
+            name: most if given[name] is None else min(most, given[name]) for name, most in QUICK.items()
+        }
         tokens = min(self.decoding.max_new_tokens, _QUICK_TOKENS)
         least["decoding"] = replace(self.decoding, max_new_tokens=tokens)
         usual = self.relevant_fit == type(self).model_fields["relevant_fit"].default

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from leakmech.core.tables import read_table
 from leakmech.reports.figures.scatter import scatter_panels, value_map
 from leakmech.reports.figures.series import named_points
+from leakmech.reports.quick_runs import figure_subtitle
 from leakmech.studies.persona_leakage.workbench import BYSTANDER
 
 _NAMED = 5
@@ -27,7 +28,7 @@ def draw(run: Path, summary: Mapping[str, Any]) -> None:
 
 def drawings(run: Path, summary: Mapping[str, Any]) -> dict[str, Callable[..., Figure]]:
     """The figures that the run has data for, by name: functions of path, title and width."""
-    about = summary["model"].removeprefix("embedded:") + ("; quick: no measurement" if summary.get("quick") else "")
+    about = figure_subtitle(summary["model"], summary)
     taken = taken_on(summary)
     found: dict[str, Callable[..., Figure]] = {}
     if taken:

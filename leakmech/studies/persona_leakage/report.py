@@ -21,6 +21,7 @@ from leakmech.reports.page import (
     stored_tables,
     write_page,
 )
+from leakmech.reports.quick_runs import quick_caution
 from leakmech.reports.tables import Table
 from leakmech.studies.persona_leakage.charts import charts
 from leakmech.studies.persona_leakage.figures import draw
@@ -59,10 +60,9 @@ def write_report(run: str | Path, summary: Summary | None = None) -> Path:
 
 def sections(run: Path, summary: Summary) -> list[Section]:
     """The page, from what was found to everything."""
-    quick = "Quick: a few bystanders, questions and examples, to see it work; no measurement."
     return [
         Headline(headline(summary), below(summary)),
-        *([Paragraph(quick, "caution")] if summary["quick"] else []),
+        *quick_caution(summary, "a few bystanders, questions and examples"),
         Facts.of(summary),
         *charts(run, summary),
         Shown(leakage_table(summary), heading="Does it leak?", is_open=True),
