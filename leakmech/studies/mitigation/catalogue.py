@@ -36,7 +36,7 @@ class Offer:
     told: Told = "nothing"
     """What its mitigations are told beside the text of the prompt."""
     quick: bool = False
-    """Is it tried where a run is quick and names none? One of each kind is."""
+    """Is it tried where a run is quick and names none? One of each kind is, of those that are no oracle."""
 
     def at(self, strength: str) -> float:
         """The strength that is written so, which must be one of this family."""
@@ -57,17 +57,17 @@ def _instruction(name: str) -> Offer:
 
 OFFERS: Registry[Offer] = Registry.named(
     "mitigation",
-    Offer("project-affect", _HALF_AND_WHOLE, quick=True),
+    Offer("project-affect", _HALF_AND_WHOLE),
     Offer("set-point-affect", _HALF_AND_WHOLE),
     Offer("set-point-if-unrelated", CAUGHT, "boundary"),
     Offer("ignore-injection", _HALF_AND_WHOLE, "boundary"),
-    Offer("ignore-if-unrelated", CAUGHT, "boundary", quick=True),
+    Offer("ignore-if-unrelated", CAUGHT, "boundary"),
     Offer("ignore-top-heads", (20, 60), "boundary"),
     Offer("heads-mean", (5, 20)),
     Offer("heads-late", (5, 20)),
     Offer("late-heads-if-unrelated", CAUGHT, quick=True),
     Offer("resampled-heads-if-unrelated", CAUGHT),
-    Offer("null-space", NULL_SPACE_SHARES, quick=True),
+    Offer("null-space", NULL_SPACE_SHARES),
     Offer("focus", FOCUS_NATS),
     Offer("residual-direction", _HALF_AND_WHOLE),
     Offer("residual-direction-if-unrelated", CAUGHT),

@@ -60,7 +60,7 @@ _CAPTION = (
 _NOTHING = "No row has a selectivity: what it is made of could not be measured, so this supports no comparison."
 _TOLD = ("nothing", "boundary", "layout", "condition", "random")
 """What a mitigation is told, in the order of the colours."""
-_EDGES = (-0.5, 1.6)
+_EDGES = (-0.5, 1.5)  # at ticks, so that what is cut off reaches the edge
 
 
 def write_report(run: str | Path) -> Path:

@@ -40,7 +40,7 @@ QUICK = {
     "bootstrap_draws": 200,
 }  # fmt: skip
 """The most that ``quick`` takes of each."""
-_QUICK_FACTS, _QUICK_RELEVANT, _QUICK_TOKENS = 8, 4, 16
+_QUICK_FACTS, _QUICK_RELEVANT, _QUICK_TOKENS = 8, 4, 12
 """Of facts, of samples of each set of relevant affect, and of tokens of an answer."""
 
 OWN = "own"
