@@ -155,11 +155,18 @@ def bootstrap_dz(
 
 
 def bootstrap(
-    columns: Float[np.ndarray, "units columns"], statistic: Statistic, *, seed: int, draws: int, level: float
+    columns: Float[np.ndarray, "units columns"],
+    statistic: Statistic,
+    *,
+    seed: int,
+    draws: int,
+    level: float,
+    most_undefined: float = 1.0,
 ) -> list[Interval]:
     """BCa bootstrap intervals of any statistics that are functions of sums over units.
 
-    `statistic` maps sums to statistics row by row, NaN where one is undefined. The same seed gives the same resamples
+    `statistic` maps sums to statistics row by row, NaN where one is undefined; such resamples are left out, and where
+    they are a larger share than `most_undefined` there is no interval. The same seed gives the same resamples
     for every statistic over equally many units: models scored on the same samples are resampled alike.
     """
     if draws < 1 or not 0 < level < 1:
@@ -171,6 +178,7 @@ def bootstrap(
     resampled = statistic(np.vstack([counts @ columns for counts in _resample_counts(len(columns), draws, seed)]))
     parts = (columns[start : start + _UNITS_AT_ONCE] for start in range(0, len(columns), _UNITS_AT_ONCE))
     left_out = np.vstack([statistic(total - part) for part in parts])
+    resampled[:, np.isnan(resampled).mean(axis=0) > most_undefined] = np.nan
     return [_bca(estimate[i], resampled[:, i], left_out[:, i], level=level) for i in range(len(estimate))]
 
 

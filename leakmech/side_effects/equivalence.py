@@ -231,11 +231,15 @@ def estimates(
     seed: int,
     draws: int = DRAWS,
     level: float = LEVEL,
+    most_undefined: float = 1.0,
 ) -> list[Estimate]:
-    """Compute statistics of sums over units, each with its BCa bootstrap interval."""
+    """Compute statistics of sums over units, each with its BCa interval.
+
+    See :func:`leakmech.scoring.statistics.bootstrap`.
+    """
     columns = np.asarray(columns, np.float64)
     values = statistic(columns.sum(axis=0, keepdims=True))[0]
-    intervals = bootstrap(columns, statistic, seed=seed, draws=draws, level=level)
+    intervals = bootstrap(columns, statistic, seed=seed, draws=draws, level=level, most_undefined=most_undefined)
     return [Estimate(float(v), float(i.low), float(i.high)) for v, i in zip(values, intervals, strict=True)]
 
 

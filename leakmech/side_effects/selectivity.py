@@ -14,6 +14,10 @@ affect as if it were not there, relevant affect and facts as before, and writes 
 Comparisons of version 1 of the table had another selectivity: over the leakage reduction of auc_el,
 1 - (auc_el(row) - 1/2) / (auc_el(base) - 1/2), one retention and fluency, each only clipped to [0, 1].
 
+A ratio means nothing where its denominator is not above 0. Where that is so in more than RARELY of the resamples, the
+shift that it is a share of is not shown, and the ratio has no interval: those of the other resamples alone would be too
+narrow, and so would that of the selectivity be.
+
 Intervals come from a bootstrap that draws samples, with everything that all models and all sets have of them: samples
 of the same id are one unit. A unit that a set does not have says nothing about that set and still takes part in the
 resampling.
@@ -32,6 +36,9 @@ from leakmech.scoring.leakage import LeakageScores, PerSample, overall_leakage, 
 from leakmech.scoring.statistics import DRAWS, divide, ratio_columns, ratios_of_sums
 from leakmech.side_effects.equivalence import Estimate, estimate, estimates
 from leakmech.side_effects.fluency import AnswerQuality, fluency_of_sums, quality_columns
+
+RARELY = 0.025
+"""The most resamples in which a ratio may be undefined for its interval to be told: those below a 95 % interval."""
 
 Sums = Float[np.ndarray, "rows columns"]
 Values = Float[np.ndarray, "rows statistics"]
@@ -82,7 +89,7 @@ class Part:
 
     def estimate(self, *, seed: int = 0, draws: int = DRAWS) -> Estimate:
         """Compute the part alone, with its interval."""
-        return estimate(self.columns, self.value, seed=seed, draws=draws)
+        return estimates(self.columns, self.value, seed=seed, draws=draws, most_undefined=RARELY)[0]
 
 
 def removal_part(name: str, units: Sequence[str], base: PerSample, row: PerSample, oracle: PerSample) -> Part:
@@ -165,7 +172,8 @@ def selectivity(
         return np.hstack([found, harmonic_mean(charge(found))[:, None]])
 
     names = [*(part.name for part in parts), "selectivity"]
-    return dict(zip(names, estimates(columns, statistic, seed=seed, draws=draws), strict=True))
+    found = estimates(columns, statistic, seed=seed, draws=draws, most_undefined=RARELY)
+    return dict(zip(names, found, strict=True))
 
 
 def flat(found: Mapping[str, Estimate]) -> dict[str, float | None]:

@@ -162,6 +162,29 @@ def test_an_oracle_that_is_not_shown_to_lower_anything_is_told(taken, shown):
     assert oracle_is_shown(removal_part("removal", units, base, base, np.zeros(40))) is shown
 
 
+@pytest.mark.parametrize(("taken", "shown"), [(0.5, True), (0.0, False), (0.2, False)])
+def test_a_share_of_what_is_not_shown_has_no_interval(taken, shown):
+    units = [str(n) for n in range(40)]
+    base = taken + np.random.default_rng(0).permutation(np.linspace(-1.5, 1.5, 40))
+    part = removal_part("removal", units, base, base / 2, np.zeros(40))
+    kept = retention_part("kept", units, np.ones(40), np.full(40, 0.9))
+    found = selectivity([part, kept], draws=DRAWS)
+    assert [np.isfinite(one.low) for one in (part.estimate(draws=DRAWS), found["removal"])] == [shown, shown]
+    assert (np.isfinite(found["selectivity"].low), np.isfinite(found["kept"].low)) == (shown, True)
+
+
+@pytest.mark.fault(
+    "X328", "answers", "a shift that the oracle does not lower", "no interval"
+)
+def test_where_the_oracle_takes_nothing_out_no_edit_is_shown_to():
+    draws, units = np.random.default_rng(1), [str(n) for n in range(20)]
+    lows = [
+        removal_part("removal", units, *draws.normal(size=(3, 20))).estimate(draws=200, seed=trial).low
+        for trial in range(300)
+    ]
+    assert np.mean(np.array(lows) > 0) < 0.02  # a row must be shown to lower what the oracle happens to lower
+
+
 def test_a_ratio_compares_units_that_all_models_have():
     row = np.array([0.4, np.nan, 0.3, 5.0])
     assert retention_part("kept", UNITS, BASE, row).estimate(draws=100).value == pytest.approx(0.7 / 1.4)

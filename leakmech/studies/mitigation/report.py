@@ -54,7 +54,7 @@ from leakmech.studies.mitigation.tables import (
 N_EXAMPLES = 4
 _CAPTION = (
     "Right: less leakage. Up: more of the affect that belongs in the answer. Lines are 95 % intervals, of random edits "
-    "the middle 90 % of the draws; hollow points are not shown to take anything out: their interval contains 0. What "
+    "the middle 90 % of the draws; hollow points are not shown to take anything out. What "
     "lies outside of the drawing is at its edge."
 )
 _NOTHING = "No row has a selectivity: what it is made of could not be measured, so this supports no comparison."

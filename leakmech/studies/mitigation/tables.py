@@ -60,13 +60,15 @@ def removal_column(frame: Frame) -> str:
 
 
 def removal_verdict(row: Mapping[str, Any], column: str) -> str:
-    """What the interval of a row's removal supports; a dash for the base model and where there is no interval.
+    """What the interval of a row's removal supports; a dash for the base model and where nothing was measured.
 
     What stands for several random draws has their range in place of an interval, and so no verdict.
     """
     low, high = (row.get(f"{column}_{end}") for end in ("low", "high"))
-    if row["kind"] == "base" or is_number(row.get("n_draws")) or not (is_number(low) and is_number(high)):
+    if row["kind"] == "base" or is_number(row.get("n_draws")) or not is_number(row.get(column)):
         return DASH
+    if not (is_number(low) and is_number(high)):
+        return NOT_SHOWN
     if low > 0:
         return "takes it out"
     return "adds to it" if high < 0 else NOT_SHOWN
@@ -90,7 +92,7 @@ def verdicts_table(tested: Frame) -> Table:
         what = "takes out: share of the distance of all pairs from 0.5 that is gone"
     notes = [
         f"{what}; keeps: share of the valence shift that is left where affect is relevant. not shown: the interval "
-        "contains 0."
+        "contains 0, or there is none, since the shift that this is a share of is not shown itself."
     ]
     rows = [row for row in in_order(tested) if row["kind"] != "base"]
     return Table.of("What each is told, takes out and keeps, on test samples", rows, columns, notes)
