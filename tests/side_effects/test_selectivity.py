@@ -173,9 +173,7 @@ def test_a_share_of_what_is_not_shown_has_no_interval(taken, shown):
     assert (np.isfinite(found["selectivity"].low), np.isfinite(found["kept"].low)) == (shown, True)
 
 
-@pytest.mark.fault(
-    "X328", "answers", "a shift that the oracle does not lower", "no interval"
-)
+@pytest.mark.fault("X328", "answers", "a shift that the oracle does not lower", "no interval")
 def test_where_the_oracle_takes_nothing_out_no_edit_is_shown_to():
     draws, units = np.random.default_rng(1), [str(n) for n in range(20)]
     lows = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from leakmech.core.errors import ConfigError
 from leakmech.core.registry import Registry
@@ -15,7 +16,9 @@ from leakmech.generation.contrast import CONTRASTS
 from leakmech.prompts.instructions import INSTRUCTIONS
 from leakmech.prompts.rewrites import find_rewrite
 from leakmech.prompts.told import Told
-from leakmech.reports.tables import Table
+
+if TYPE_CHECKING:
+    from leakmech.reports.tables import Table
 
 CAUGHT = (0.8, 0.9, 0.95)
 """Shares of held-out irrelevant prompts for which a gate fires."""
@@ -101,6 +104,8 @@ def pinned(named: str) -> tuple[Offer, float | None]:
 
 def offers_table() -> Table:
     """What can be tried, and what each is told beside the text of the prompt."""
+    from leakmech.reports.tables import Table  # here: it needs numpy, names do not
+
     rows: Sequence[tuple[str, ...]] = [(one.name, one.told, one.listed) for one in OFFERS.values()]
     return Table(
         "Families of mitigations",
