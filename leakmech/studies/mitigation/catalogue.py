@@ -6,7 +6,6 @@ Nothing is built here, and nothing large is imported: a name is checked, and the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -106,7 +105,7 @@ def offers_table() -> Table:
     """What can be tried, and what each is told beside the text of the prompt."""
     from leakmech.reports.tables import Table  # here: it needs numpy, names do not
 
-    rows: Sequence[tuple[str, ...]] = [(one.name, one.told, one.listed) for one in OFFERS.values()]
+    rows = [(one.name, one.told, one.listed) for one in OFFERS.values()]
     return Table(
         "Families of mitigations",
         ("name", "told", "strengths"),

@@ -36,13 +36,13 @@ from leakmech.studies.mitigation.mitigation import HELD_AGAINST
 from leakmech.studies.mitigation.older import read_rows
 from leakmech.studies.mitigation.settings import MitigateConfig
 from leakmech.studies.mitigation.tables import (
-    NO_MEASUREMENT,
     NOT_SHOWN,
     arrangements_table,
     by_estimator_table,
     charged_table,
     in_order,
     mitigations_table,
+    quick_opening,
     read_by_estimator,
     removal_column,
     removal_verdict,
@@ -78,7 +78,7 @@ def sections(run: Path, summary: Mapping[str, Any]) -> list[Section]:
     """The page, from what the most selective mitigation does to everything."""
     drawn: Frame = read_rows(run)
     tested, tuned = (drawn[drawn["split"] == split] for split in ("test", "tune"))
-    opening = NO_MEASUREMENT if summary.get("quick") else ""
+    opening = quick_opening(summary)
     main = mitigations_table(tested, title=f"{opening}On test samples; nothing was fitted or chosen on them")
     views, charged = read_by_estimator(run), charged_table(tested, summary)
     claims = charged_table(drawn[drawn["split"] == "claimed"], summary) if "claimed" in set(drawn["split"]) else None

@@ -13,11 +13,11 @@ from leakmech.reports.tables import Table
 from leakmech.runs.result import Drawing, Result
 from leakmech.studies.mitigation.older import read_rows
 from leakmech.studies.mitigation.tables import (
-    NO_MEASUREMENT,
     arrangements_table,
     by_estimator_table,
     charged_table,
     mitigations_table,
+    quick_opening,
     read_by_estimator,
 )
 
@@ -51,8 +51,7 @@ class MitigationComparison(Result):
         from leakmech.studies.mitigation.headline import headline
 
         frame = self.to_frame()
-        opening = NO_MEASUREMENT if self.summary.get("quick") else ""
-        return f"{opening}{headline(frame[frame['split'] == 'test'])}"
+        return f"{quick_opening(self.summary)}{headline(frame[frame['split'] == 'test'])}"
 
     def tables(self, split: str = "test") -> list[Table]:
         """Of one split the main numbers, what selectivity charges and what leaks with the injection elsewhere.
@@ -60,8 +59,7 @@ class MitigationComparison(Result):
         Of test samples also what each estimator says.
         """
         frame = self.to_frame()
-        title = f"Mitigations of {self.summary['model']} on {self.summary['dataset']}"
-        title = f"{NO_MEASUREMENT}{title}" if self.summary.get("quick") else title
+        title = f"{quick_opening(self.summary)}Mitigations of {self.summary['model']} on {self.summary['dataset']}"
         rows, views = frame.loc[frame["split"] == split], self.by_estimator()
         charged = charged_table(rows, self.summary)
         elsewhere = arrangements_table(rows)

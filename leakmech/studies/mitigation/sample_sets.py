@@ -11,20 +11,24 @@ from leakmech.datasets.samples import PromptSet, load_dataset, load_pooled, refu
 from leakmech.studies.diagnosis.settings import QUICK_SPLITS
 from leakmech.studies.mitigation.settings import MitigateConfig
 
+_FITTED = ("fit", "tune")
+"""Splits that are fitted on and chosen on."""
+
 
 def relevant_to_fit(config: MitigateConfig) -> PromptSet:
     """Relevant affect to fit and to choose on; of either split as much as of AEXL where the run is quick."""
     found = load_pooled(config.relevant_fit)
-    splits = {split: found.split(split) for split in ("fit", "tune")}
     if not config.quick:
         return found
-    few = [sample for split, own in splits.items() for sample in own.spread(QUICK_SPLITS[split])]
+    few = [sample for split in _FITTED for sample in found.split(split).spread(QUICK_SPLITS[split])]
     return replace(found, samples=tuple(few))
 
 
 def refuse_unfit_samples(config: MitigateConfig) -> None:
     """Refuse, before a diagnosis is made, samples that are to be fitted on and that something is judged on."""
     relevant = relevant_to_fit(config)
+    for split in _FITTED:
+        relevant.split(split)
     refuse_shared(config, [relevant, *(load_dataset(name) for name in (config.fit, config.tune) if name)])
 
 

@@ -15,8 +15,6 @@ from leakmech.reports.figures.frames import Frame, words
 from leakmech.reports.tables import Column, Table, estimate_of, value_of
 from leakmech.studies.mitigation.mitigation import HELD_AGAINST
 
-NO_MEASUREMENT = "No measurement (--quick): "
-"""Opens what is said of a run that only shows that everything works."""
 _VERDICTS = ("worse", "inconclusive", "equivalent", "better")
 
 
@@ -52,6 +50,11 @@ _COLUMNS: Mapping[str, Column] = {
 
 NOT_SHOWN = "not shown"
 """The verdict on a removal whose interval contains 0."""
+
+
+def quick_opening(summary: Mapping[str, Any]) -> str:
+    """What headlines and titles of a quick run begin with."""
+    return "No measurement (--quick): " if summary.get("quick") else ""
 
 
 def removal_column(frame: Frame) -> str:
