@@ -28,9 +28,10 @@ LLM_ARGUMENTS = (
     "tensor_parallel_size", "dtype", "quantization", "revision", "tokenizer_revision", "seed",
     "gpu_memory_utilization", "cpu_offload_gb", "enforce_eager", "hf_token", "hf_overrides", "kv_cache_memory_bytes",
     "compilation_config", "logits_processors", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
-    "enable_prefix_caching", "disable_log_stats", "generation_config", "enable_lora", "max_loras", "max_lora_rank",
-    "fully_sharded_loras", "max_cpu_loras", "lora_dtype",
+    "enable_chunked_prefill", "enable_prefix_caching", "disable_log_stats", "generation_config", "enable_lora",
+    "max_loras", "max_lora_rank", "fully_sharded_loras", "max_cpu_loras", "lora_dtype",
 )  # fmt: skip
+CPU_TOKENS_AT_ONCE = 4096  # of prompts, in one step
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
@@ -182,6 +183,7 @@ class _LLM:
         self.lora_rank = given.get("max_lora_rank", 16) if given.get("enable_lora") else None
         if self.lora_rank not in (None, *LORA_RANKS):
             raise ValueError(f"max_lora_rank must be one of {LORA_RANKS}")
+        self.chunked_prefill = given.get("enable_chunked_prefill", True)
         self.fake, self.folder, self.dtype = fake, model, getattr(torch, given["dtype"])
         self.models: dict[str, Any] = {"": self._load()}
         # Without a tokenizer, the end tokens are those of the generation config.
@@ -213,6 +215,9 @@ class _LLM:
             if len(ids) >= self.limit:
                 raise ValueError(f"The decoder prompt (length {len(ids)}) is longer than the maximum model length")
             call.append((ids, params, lora_request))
+        in_pieces = self.chunked_prefill and sum(len(ids) for ids, _, _ in call) > CPU_TOKENS_AT_ONCE
+        if in_pieces and any(params.seed is not None for _, params, _ in call):
+            raise RuntimeError("CPU Generator does not use offset")
         self.fake.calls.append(call)
         return [self._answer(str(i), *request) for i, request in enumerate(call)]
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import fake_vllm
+import psutil
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -119,6 +120,22 @@ def test_draws_do_not_depend_on_chunks_or_on_what_is_done(fake, loaded, rows):
     assert len(fake.requests) == 4
     assert outputs(engine, rows, seed=2) != expected
     assert len(fake.made) == 1
+
+
+def test_many_seeded_requests_end_on_a_cpu_too(fake, loaded, rows):
+    fake.script = lambda prompt, params: ([258], "stop")
+    long = rows[0].prompt_tokens * (fake_vllm.CPU_TOKENS_AT_ONCE // len(rows[0].prompt_tokens) // 100 + 1)
+    many = [Row(f"p{n}", 0, long) for n in range(101)]
+    assert len(outputs(VLLMEngine.of(loaded), many)) == 101
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_only_a_cpu_is_told_how_to_read_prompts_and_how_much_memory_to_take(fake, loaded, rows, monkeypatch, device):
+    monkeypatch.setattr(sys.modules["vllm.platforms"].current_platform, "device_type", device)
+    outputs(VLLMEngine.of(loaded), rows)
+    (told,) = fake.made
+    assert told.get("enable_chunked_prefill", True) is (device == "cuda")
+    assert (0 < told.get("kv_cache_memory_bytes", 0) < psutil.virtual_memory().total / 2) is (device == "cpu")
 
 
 def test_rows_of_a_lower_block_come_first(fake, loaded, rows):
