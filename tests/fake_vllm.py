@@ -132,6 +132,7 @@ class Fake:
 
     made: list[dict[str, Any]] = field(default_factory=list)
     calls: list[list[tuple[list[int], SamplingParams, LoRARequest | None]]] = field(default_factory=list)
+    shut_down: int = 0
     script: Callable[[list[int], SamplingParams], tuple[list[int], str]] | None = None
     """Token ids and finish reason of an answer, by prompt and settings."""
 
@@ -169,6 +170,21 @@ def _tokens_prompt(*, prompt_token_ids: list[int]) -> dict[str, Any]:
     return {"prompt_token_ids": prompt_token_ids}
 
 
+@dataclass
+class _EngineCore:
+    """What holds the processes of an engine."""
+
+    fake: Fake
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        self.fake.shut_down += 1
+
+
+@dataclass
+class _LLMEngine:
+    engine_core: _EngineCore
+
+
 class _LLM:
     """One engine."""
 
@@ -183,6 +199,7 @@ class _LLM:
         self.lora_rank = given.get("max_lora_rank", 16) if given.get("enable_lora") else None
         if self.lora_rank not in (None, *LORA_RANKS):
             raise ValueError(f"max_lora_rank must be one of {LORA_RANKS}")
+        self.llm_engine = _LLMEngine(_EngineCore(fake))
         self.chunked_prefill = given.get("enable_chunked_prefill", True)
         self.fake, self.folder, self.dtype = fake, model, getattr(torch, given["dtype"])
         self.models: dict[str, Any] = {"": self._load()}

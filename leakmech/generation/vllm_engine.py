@@ -19,9 +19,11 @@ untested.
 
 from __future__ import annotations
 
+import atexit
 import os
 import tempfile
 import time
+import weakref
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -231,7 +233,7 @@ class VLLMEngine:
             more |= _for_cpus()
         with served(loaded) as folder:
             try:
-                return _vllm().LLM(
+                made = _vllm().LLM(
                     model=str(folder),
                     skip_tokenizer_init=True,
                     dtype=dtype_name(loaded.dtype),
@@ -240,6 +242,8 @@ class VLLMEngine:
                 )
             except Exception as error:  # its errors have no class in common
                 raise ModelError(f"{loaded.name}: vLLM cannot serve it ({error})") from error
+        atexit.register(_shut_down, weakref.ref(made.llm_engine.engine_core))
+        return made
 
 
 def _vllm(module: str = "vllm") -> Any:
@@ -265,6 +269,12 @@ def _for_cpus() -> dict[str, Any]:
     does not use offset"). The cache takes a part of the memory that is free; by default vLLM asks for 92 % of all.
     """
     return {"enable_chunked_prefill": False, "kv_cache_memory_bytes": psutil.virtual_memory().available // 4}
+
+
+def _shut_down(core: weakref.ref[Any]) -> None:
+    """Stop the processes of an engine that is still there: Python waits for them before it frees the engine."""
+    if (running := core()) is not None:
+        running.shutdown()
 
 
 # -- requests and answers ----------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """The engine on vLLM, against a FAKE of vLLM (`fake_vllm.py`): requests, cutting, adapters, folders, refusals."""
 
+import atexit
+import gc
 import json
 import sys
 from dataclasses import replace
@@ -136,6 +138,20 @@ def test_only_a_cpu_is_told_how_to_read_prompts_and_how_much_memory_to_take(fake
     (told,) = fake.made
     assert told.get("enable_chunked_prefill", True) is (device == "cuda")
     assert (0 < told.get("kv_cache_memory_bytes", 0) < psutil.virtual_memory().total / 2) is (device == "cpu")
+
+
+def test_processes_of_vllm_end_before_python_waits_for_them(fake, loaded, rows, monkeypatch):
+    at_end = []
+    monkeypatch.setattr(atexit, "register", lambda *called: at_end.append(called))
+    engine = VLLMEngine.of(loaded)
+    outputs(engine, rows)
+    ((shut_down, core),) = at_end
+    shut_down(core)
+    assert fake.shut_down == 1
+    del engine
+    gc.collect()
+    shut_down(core)  # an engine that is gone has stopped its processes itself
+    assert fake.shut_down == 1
 
 
 def test_rows_of_a_lower_block_come_first(fake, loaded, rows):
