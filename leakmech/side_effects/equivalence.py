@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from math import isnan
 from typing import Any, Literal
 
 import numpy as np
@@ -210,11 +209,6 @@ class Estimate:
     value: float
     low: float
     high: float
-
-    @property
-    def has_interval(self) -> bool:
-        """Whether both ends are known."""
-        return not (isnan(self.low) or isnan(self.high))
 
     def mapped(self, rising: Callable[[float], float]) -> Estimate:
         """Map the statistic by a rising function, under which the ends of a BCa interval go along."""

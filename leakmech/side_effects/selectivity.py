@@ -34,7 +34,7 @@ from jaxtyping import Float
 from leakmech.core.errors import UsageError
 from leakmech.scoring.leakage import LeakageScores, PerSample, overall_leakage, valence_shifts
 from leakmech.scoring.statistics import DRAWS, divide, ratio_columns, ratios_of_sums
-from leakmech.side_effects.equivalence import Estimate, estimates
+from leakmech.side_effects.equivalence import Estimate, estimate, estimates
 from leakmech.side_effects.fluency import AnswerQuality, fluency_of_sums, quality_columns
 
 RARELY = 0.025
@@ -100,6 +100,12 @@ def removal_part(name: str, units: Sequence[str], base: PerSample, row: PerSampl
     nothing.
     """
     return Part(name, tuple(units), _together(base, row, oracle), removal_of_sums)
+
+
+def oracle_is_shown(removal: Part, *, seed: int = 0, draws: int = DRAWS) -> bool:
+    """Whether the oracle is shown to lower the shift; a share of what it takes out means nothing otherwise."""
+    taken = removal.columns[:, [0]] - removal.columns[:, [2]]
+    return estimate(taken, lambda sums: sums, seed=seed, draws=draws).low > 0
 
 
 def retention_part(name: str, units: Sequence[str], base: PerSample, row: PerSample) -> Part:

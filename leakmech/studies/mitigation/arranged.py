@@ -15,7 +15,7 @@ from leakmech.prompts.arrangement import Arrangement
 from leakmech.runs.run import Run
 from leakmech.scoring.records import leakage_scores
 from leakmech.side_effects.equivalence import Estimate
-from leakmech.side_effects.selectivity import Pair, leakage_reduction
+from leakmech.side_effects.selectivity import Pair, leakage_reduction, oracle_is_shown
 from leakmech.studies.mitigation.cells import BASE, Cells
 from leakmech.studies.mitigation.charges import sampled_removal
 from leakmech.studies.mitigation.columns import arrangement_columns
@@ -64,9 +64,8 @@ def _arranged(run: Run, cells: Cells, mitigation: Mitigation, arrangement: Arran
             cells.bench(one, dataset, arrangement=arrangement) for one in (BASE, mitigation, ORACLE)
         )
         _, removal = sampled_removal([result.scores for result in (base, changed, oracle)], cleaning)
-        share = removal.estimate(**cells.drawn)
-        # It has no interval where the oracle is not shown to take anything out.
-        found = {"removal": share if share.has_interval else Estimate(nan, nan, nan)}
+        is_shown = oracle_is_shown(removal, **cells.drawn)
+        found = {"removal": removal.estimate(**cells.drawn) if is_shown else Estimate(nan, nan, nan)}
         if arrangement != "opposed":
             pair = Pair(leakage_scores(base.scores, cleaning), leakage_scores(changed.scores, cleaning))
             found["leakage_reduction"] = leakage_reduction(pair, **cells.drawn)
