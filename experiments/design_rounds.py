@@ -41,6 +41,9 @@ from leakmech.studies.mitigation.families import chosen_families
 from leakmech.studies.mitigation.parts import FittedParts, load_fitted
 from leakmech.studies.mitigation.random_baselines import RANDOM
 
+FAMILIES = ("heads-late", "late-heads-if-unrelated", "null-space")
+"""What is tried of a diagnosis where nothing is named."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -49,7 +52,7 @@ def main() -> None:
     parser.add_argument("--prompt-form", default="plain", choices=("plain", "prefill", "chat"), help="of the diagnosis")
     parser.add_argument("--completions", required=True, help="run of bench --tilt on hexl")
     parser.add_argument("--self-completions", help="run of bench --tilt on relevant-self")
-    parser.add_argument("--families", nargs="+", default=[], help="of mitigations, from the diagnosis")
+    parser.add_argument("--families", nargs="+", help=f"of mitigations; default: {' '.join(FAMILIES)}")
     parser.add_argument("--adapters", nargs="+", default=[], help="folders of PEFT adapters")
     parser.add_argument("--strengths", type=float, nargs="+", help="only these of each family")
     parser.add_argument("--relevant-fit", nargs="+", default=["relevant-fit"], choices=FITTING_DATASETS)
@@ -58,34 +61,39 @@ def main() -> None:
     parser.add_argument("--random-draws", type=int, default=0, help="random edits beside each one, where there are any")
     parser.add_argument("--out", default="runs/rounds", help="folder for the interventions that are fitted")
     arguments = parser.parse_args()
-    if bool(arguments.families) != bool(arguments.diagnosis) or not (arguments.families or arguments.adapters):
-        parser.error("name --families together with the --diagnosis that they are fitted from, or --adapters, or both")
+    if not arguments.diagnosis and (arguments.families or not arguments.adapters):
+        parser.error("name the --diagnosis that families are fitted from, or --adapters alone")
+    families = arguments.families or FAMILIES
     loaded = load_model(arguments.model, dtype="float32")
+    parts = _fitted(loaded, arguments) if arguments.diagnosis else None
     sets = {"hexl": arguments.completions, "relevant-matched": arguments.completions}
     sets |= {"relevant-self": arguments.self_completions} if arguments.self_completions else {}
     given = {name: read_completions(RunDirectory(Path(path))) for name, path in sets.items()}
-    renderer = Renderer(loaded.tokenizer, Prompting(form=arguments.prompt_form))
+    prompting = Prompting(form=arguments.prompt_form) if parts is None else Prompting.of(parts.config)
+    renderer = Renderer(loaded.tokenizer, prompting)
     measure = partial(shifts, renderer=renderer, given=given, limit=arguments.limit, per_stem=arguments.per_stem)
     base = measure(ModelVariant(loaded))
     rows = []
     for folder in arguments.adapters:
         rows.append(_row(Path(folder).name, measure(ModelVariant(load_adapter(loaded, folder))), base))
         print(" ".join(rows[-1]), flush=True)
-    parts = None
-    if arguments.families:
-        parts = load_fitted(
-            arguments.diagnosis,
-            loaded,
-            form=arguments.prompt_form,
-            relevant=load_pooled(arguments.relevant_fit),
-            progress=rich_progress,
-        )
-        rows += _rows_of_families(parts, arguments, lambda edits: measure(_edited(loaded, edits)), base)
+    if parts is not None:
+        rows += _rows_of_families(parts, families, arguments, lambda edits: measure(_edited(loaded, edits)), base)
     title = "Share of the tilt shift that is gone on HEXL (R), and left on relevant sets (T)"
     print(Table(title, ("mitigation", "R_tilt", *(f"T_tilt {name}" for name in list(sets)[1:])), rows).to_markdown())
     print("shift of the base model: " + ", ".join(f"{name} {value:.4f}" for name, value in base.items()))
     if parts is not None:
-        _say_what_was_fitted(parts, arguments.families)
+        _say_what_was_fitted(parts, families)
+
+
+def _fitted(loaded: LoadedModel, arguments: argparse.Namespace) -> FittedParts:
+    return load_fitted(
+        arguments.diagnosis,
+        loaded,
+        form=arguments.prompt_form,
+        relevant=load_pooled(arguments.relevant_fit),
+        progress=rich_progress,
+    )
 
 
 def _edited(loaded: LoadedModel, edits: Sequence[Intervention]) -> ModelVariant:
@@ -94,13 +102,14 @@ def _edited(loaded: LoadedModel, edits: Sequence[Intervention]) -> ModelVariant:
 
 def _rows_of_families(
     parts: FittedParts,
+    families: Sequence[str],
     arguments: argparse.Namespace,
     measure: Callable[[Sequence[Intervention]], Mapping[str, float]],
     base: Mapping[str, float],
 ) -> list[list[str]]:
     """Each member of each family, and the random edits beside it."""
     rows, out = [], Path(arguments.out)
-    for family in chosen_families(arguments.families):
+    for family in chosen_families(families):
         kept = tuple(s for s in family.strengths if arguments.strengths is None or s in arguments.strengths)
         for member in replace(family, strengths=kept).members(parts, out):
             rows.append(_row(member.name, measure(member.interventions), base))
