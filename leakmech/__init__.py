@@ -62,7 +62,8 @@ if TYPE_CHECKING:
     from leakmech.studies.emotion_circuits.result import EmotionCircuits
     from leakmech.studies.emotion_circuits.run import emotion_circuits
     from leakmech.studies.leaderboard.result import Leaderboard
-    from leakmech.studies.lora.run import merge_lora, train_lora
+    from leakmech.studies.lora.merging import merge_lora
+    from leakmech.studies.lora.run import train_lora
     from leakmech.studies.mitigation.evaluation import MitigationComparison, evaluate_mitigations
     from leakmech.studies.mitigation.mitigation import Mitigation
     from leakmech.studies.mitigation.run import mitigate
@@ -184,7 +185,7 @@ _HOMES = {
     "load_interventions": "leakmech.interventions.files",
     "load_model": "leakmech.models.load",
     "load_result": "leakmech.studies.results",
-    "merge_lora": "leakmech.studies.lora.run",
+    "merge_lora": "leakmech.studies.lora.merging",
     "power": "leakmech.studies.benchmark.power",
     "QuickResult": "leakmech.studies.quick.result",
     "quick": "leakmech.studies.quick.run",

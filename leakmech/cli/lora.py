@@ -37,6 +37,6 @@ def merge(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16 of the merged weights.")] = "float32",
 ) -> None:
     """Write base model and adapter as one plain model."""
-    from leakmech.studies.lora.run import merge_lora
+    from leakmech.studies.lora.merging import merge_lora
 
     console.print(f"model: {merge_lora(adapter, out, base=base, dtype=dtype)}")

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from leakmech.core.errors import StorageError
 from leakmech.core.store import storage_errors, write_text
 from leakmech.core.tensor_files import write_tensors
-from leakmech.studies.lora.run import _new_folder
+from leakmech.studies.lora.merging import new_folder
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def test_a_checkpoint_on_a_full_disk(tmp_path):
 
 @pytest.mark.fault("R12", "hostile", "a full disk while a merged model is written", "one line; nothing is left")
 def test_a_merged_model_on_a_full_disk(tmp_path, make_tiny):
-    with small_files(), pytest.raises(StorageError) as refused, _new_folder(tmp_path / "merged") as folder:
+    with small_files(), pytest.raises(StorageError) as refused, new_folder(tmp_path / "merged") as folder:
         make_tiny("gpt2").save_pretrained(folder)
     assert str(refused.value) == f"{tmp_path / 'merged'}: cannot be written (File too large)"
     assert list(tmp_path.iterdir()) == []

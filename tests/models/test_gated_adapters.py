@@ -17,7 +17,8 @@ from leakmech.models.adapters import GATED, merged_copy
 from leakmech.models.gated import gate_modules
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel, load_adapter, load_model
-from leakmech.studies.lora.run import merge_lora, train_lora
+from leakmech.studies.lora.merging import merge_lora
+from leakmech.studies.lora.run import train_lora
 from leakmech.training.adapter import adapted, target_modules
 from leakmech.training.examples import TrainingExample
 from leakmech.training.settings import LoraTrainingConfig

@@ -27,7 +27,8 @@ from leakmech.datasets.samples import PromptSet, Sample
 from leakmech.models.hashes import hash_base, hash_weights
 from leakmech.models.load import LoadedModel, load_adapter, load_model
 from leakmech.reports.figures.losses import loss_figure
-from leakmech.studies.lora.run import LoraResult, merge_lora, train_lora
+from leakmech.studies.lora.merging import merge_lora
+from leakmech.studies.lora.run import LoraResult, train_lora
 from leakmech.training.adapter import component_layers, target_modules
 from leakmech.training.examples import TrainingExample
 from leakmech.training.settings import LoraTrainingConfig

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import append_jsonl
 from leakmech.datasets.clear_pairs import Encode, clearly_irrelevant, clearly_relevant
 from leakmech.datasets.relation import mismatched, with_exchanged, without_self_reports
@@ -37,6 +38,8 @@ from leakmech.training.settings import ClearPairs, LoraTrainingConfig
 
 SCORES = "scores.jsonl"
 _DRAWS = 100  # the intervals are not used
+_AT_ONCE = 512
+"""Texts that are embedded before progress is shown."""
 
 
 class TuneSelectivity:
@@ -46,7 +49,9 @@ class TuneSelectivity:
     the base model's runs, the samples, and every score with its two parts (:data:`SCORES`).
     """
 
-    def __init__(self, loaded: LoadedModel, config: LoraTrainingConfig, folder: Path) -> None:
+    def __init__(
+        self, loaded: LoadedModel, config: LoraTrainingConfig, folder: Path, progress: Progress = no_progress
+    ) -> None:
         if config.tune is None:
             raise AssertionError("needs samples to choose on")
         self._loaded, self._config, self._tune, self._folder = loaded, config, config.tune, folder
@@ -55,7 +60,7 @@ class TuneSelectivity:
             relevant = relevant.split("tune")
         number = self._tune.samples
         leakage = load_dataset(self._tune.leakage).take(number)
-        pairing = Pairing.of(config)
+        pairing = Pairing.of(config, progress)
         if config.mismatched:
             leakage = with_exchanged(leakage, pairing.irrelevant(relevant).spread(number))
         relevant = pairing.relevant(relevant)
@@ -115,35 +120,46 @@ class Pairing:
     clear: ClearPairs | None = None
     """Bounds for pairs that leave no doubt (:mod:`leakmech.datasets.clear_pairs`); None: all pairs."""
     seed: int = 0
+    progress: Progress = no_progress
+    """Of reading the texts, which takes a minute or two for thousands of them."""
 
     @classmethod
-    def of(cls, config: LoraTrainingConfig) -> Pairing:
+    def of(cls, config: LoraTrainingConfig, progress: Progress = no_progress) -> Pairing:
         """Read it from the settings of a training."""
-        return cls(config.clear_pairs, config.seed)
+        return cls(config.clear_pairs, config.seed, progress)
 
     def relevant(self, samples: PromptSet) -> PromptSet:
         """The samples whose injections should show."""
         if self.clear is None:
             return samples
-        return clearly_relevant(samples, _encode(self.clear.encoder), least=self.clear.relevant)
+        return clearly_relevant(samples, self._encoder(self.clear), least=self.clear.relevant)
 
     def irrelevant(self, samples: PromptSet, *, number: int = 0) -> PromptSet:
         """Stems that :meth:`relevant` keeps, with injections of other samples; another `number` gives other pairs."""
         seed = self.seed + number
         if self.clear is None:
             return mismatched(samples, seed=seed)
-        encode, most = _encode(self.clear.encoder), self.clear.irrelevant
+        encode, most = self._encoder(self.clear), self.clear.irrelevant
         return clearly_irrelevant(self.relevant(samples), samples, encode, most=most, seed=seed)
+
+    def _encoder(self, clear: ClearPairs) -> Encode:
+        """A sentence encoder that reads a text once, however often it is asked."""
+        encoder, known = load_encoder(clear.encoder), _embedded(clear.encoder)
+
+        def encode(texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
+            new = [text for text in dict.fromkeys(texts) if text not in known]
+            if new:
+                with self.progress("embedding stems and injections", total=len(new), done=0) as advance:
+                    for start in range(0, len(new), _AT_ONCE):
+                        part = new[start : start + _AT_ONCE]
+                        known.update(zip(part, encoder(part), strict=True))
+                        advance(len(part))
+            return np.stack([known[text] for text in texts])
+
+        return encode
 
 
 @cache
-def _encode(name: str) -> Encode:
-    """A sentence encoder that reads a text once, however often it is asked."""
-    encoder, known = load_encoder(name), {}
-
-    def encode(texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
-        new = [text for text in dict.fromkeys(texts) if text not in known]
-        known.update(zip(new, encoder(new) if new else (), strict=True))
-        return np.stack([known[text] for text in texts])
-
-    return encode
+def _embedded(_name: str) -> dict[str, Float[np.ndarray, " d"]]:
+    """What an encoder made of texts so far."""
+    return {}

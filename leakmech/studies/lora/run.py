@@ -9,26 +9,25 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leakmech.core.errors import ModelError, UsageError
+from leakmech.core.errors import ModelError
 from leakmech.core.progress import Progress, Shown, no_progress, shown_progress
-from leakmech.core.store import atomic_path, give_modes, slug, storage_errors, temporary_folder
+from leakmech.core.store import atomic_path, slug
 from leakmech.core.yaml_files import read_yaml
 from leakmech.datasets.facts import facts_to_choose_on, load_facts
 from leakmech.datasets.relevant_pairs import archive_pairs
 from leakmech.datasets.samples import PromptSet, load_dataset, pooled
 from leakmech.mechanism.directions.direction import load_direction
 from leakmech.models.layout import layout_of
-from leakmech.models.load import LoadedModel, load_adapter, load_model
+from leakmech.models.load import LoadedModel, load_model
 from leakmech.models.quiet import quiet
 from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer
-from leakmech.runs.directory import SCRIPT, began
+from leakmech.runs.directory import SCRIPT, RunDirectory, began
 from leakmech.runs.run import Run, run_path
 from leakmech.studies.lora.candidates import TrainingSources
 from leakmech.studies.lora.cost import estimate
@@ -59,7 +58,7 @@ def train_lora(
     out: str | Path | None = None,
     *,
     model: LoadedModel | None = None,
-    examples: Sequence[TrainingExample] | None = None,
+    examples: Sequence[TrainingExample] | int | None = None,
     evaluate: Evaluate | None = None,
     cache_dir: Path | None = None,
     progress: Shown = None,
@@ -77,7 +76,7 @@ def train_lora(
     model
         A loaded model to train on instead of the configured one; it is left as it was.
     examples
-        Training examples instead of the configured data.
+        Training examples instead of the configured data, or how many are made of it (the setting of that name).
     evaluate
         Function that is called with the PEFT model every ``evaluate_every`` steps; higher is better. The adapter with
         the highest score is kept, and training stops after ``patience`` evaluations without a new best. By default the
@@ -108,6 +107,8 @@ def train_lora(
     progress = shown_progress(progress)
     from accelerate import Accelerator
 
+    if isinstance(examples, int):
+        settings, examples = {**settings, "examples": examples}, None
     config = _parsed(config, settings)
     out = run_path(out, f"adapter-{slug(config.model)}-seed{config.seed}")
     accelerator = Accelerator(cpu=config.device == "cpu")
@@ -120,8 +121,6 @@ def train_lora(
             revision=config.revision,
         )
         in_script = model is not None or examples is not None or evaluate is not None
-        if evaluate is None and config.tune is not None:
-            evaluate = TuneSelectivity(loaded, config, out / "tune")
         training = _LoraTraining(config, out, loaded, accelerator, progress, say)
         return training.complete(examples, evaluate, cache_dir, in_script=in_script)
 
@@ -162,6 +161,11 @@ class _LoraTraining:
         modules = self._modules()
         losses = self._losses()
         evaluation = [load_dataset(name) for name in config.evaluation]
+        number = config.examples if given is None and config.examples_file is None else None
+        if number is not None:  # else it is known when the examples are there
+            self._say_cost(number)
+        if evaluate is None and config.tune is not None:
+            evaluate = TuneSelectivity(loaded, config, self.out / "tune", self._shown)
         examples, sources = self._examples(given, evaluation, cache_dir)
         data = data_description(
             examples, sources=sources, evaluation={dataset.name: dataset.content_hash for dataset in evaluation}
@@ -172,8 +176,8 @@ class _LoraTraining:
                 return LoraResult.load(self.out)
             if main:
                 save_examples(self.out / "examples.jsonl", examples)
-                if self.say is not None:
-                    self.say(estimate(config, len(examples), loaded))
+            if number is None:
+                self._say_cost(len(examples))
             with run.interruptible(Checkpoints(self.out / FOLDER).good):
                 if main and isinstance(evaluate, TuneSelectivity):
                     evaluate.measure_base()
@@ -194,6 +198,16 @@ class _LoraTraining:
             return LoraResult.load(self.out)
 
     # -- preparing -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _shown(self) -> Progress:
+        """Of several processes the first one draws progress."""
+        return self.progress if self.accelerator.is_main_process else no_progress
+
+    def _say_cost(self, n_examples: int) -> None:
+        """Say how long so many examples take, unless they have been trained on."""
+        if self.say is not None and self.accelerator.is_main_process and not RunDirectory(self.out).is_complete():
+            self.say(estimate(self.config, n_examples, self.loaded))
 
     def _modules(self) -> list[str]:
         config = self.config
@@ -237,7 +251,7 @@ class _LoraTraining:
             check_examples(examples)
             refuse_shared_prompts(examples, evaluation, self._renderer)
             return examples, {}
-        sources = training_sources(config, evaluation)
+        sources = training_sources(config, evaluation, self._shown)
         with self.accelerator.main_process_first():
             examples = build_training_examples(
                 self.loaded,
@@ -286,13 +300,15 @@ class _LoraTraining:
             self.out,
             self.accelerator,
             evaluate=evaluate,
-            progress=self.progress if self.accelerator.is_main_process else no_progress,
+            progress=self._shown,
         )
 
 
-def training_sources(config: LoraTrainingConfig, evaluation: Sequence[PromptSet]) -> TrainingSources:
+def training_sources(
+    config: LoraTrainingConfig, evaluation: Sequence[PromptSet], progress: Progress = no_progress
+) -> TrainingSources:
     """What examples are made from: the configured data sets, their exchanged pairs, and pairs of the archive."""
-    pairing, relevant, mismatched = Pairing.of(config), [], []
+    pairing, relevant, mismatched = Pairing.of(config, progress), [], []
     if config.relevant:
         samples = pooled([_to_fit(load_dataset(name)) for name in config.relevant])
         relevant = [pairing.relevant(samples)]
@@ -328,60 +344,3 @@ def _save_adapter(model: Any, folder: Path) -> None:
         for name in _ADAPTER_FILES:
             with atomic_path(folder / name) as path:
                 shutil.copyfile(Path(temporary) / name, path)
-
-
-# -- merging -----------------------------------------------------------------------------------------------------------
-
-
-def merge_lora(adapter: str | Path, out: str | Path, *, base: str | None = None, dtype: str = "float32") -> Path:
-    """Write base model and adapter as one plain model, with its tokenizer.
-
-    Parameters
-    ----------
-    adapter
-        Folder or hub id of a PEFT adapter.
-    out
-        A new folder.
-    base
-        The base model; by default the one that the adapter names.
-    dtype
-        In which weights are added and written.
-
-    Returns
-    -------
-    Path
-        `out`, which ``load_model`` and transformers read.
-
-    Raises
-    ------
-    UsageError
-        There is no such adapter or base, they do not fit, or `out` holds something.
-    StorageError
-        The file system refuses.
-    """
-    folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: exists already; choose another --out")
-    loaded = load_model(adapter, dtype=dtype, device="cpu") if base is None else None
-    if loaded is None:
-        loaded = load_adapter(load_model(str(base), dtype=dtype, device="cpu"), adapter)
-    if loaded.adapter is None:
-        raise ModelError(f"{adapter}: is a plain model, not an adapter; there is nothing to merge")
-    merged: Any = loaded.model
-    plain = merged.merge_and_unload(safe_merge=True)
-    plain.config.__dict__.pop("quantization_config", None)
-    with _new_folder(folder) as temporary, quiet():
-        plain.save_pretrained(temporary)
-        loaded.tokenizer.save_pretrained(temporary)
-    return folder
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder beside `folder` that is renamed to it on success, and removed otherwise."""
-    with storage_errors(folder, lost=""), temporary_folder(folder) as temporary:
-        yield temporary
-        give_modes(temporary)
-        if folder.exists():  # empty, as was checked
-            folder.rmdir()
-        temporary.rename(folder)

@@ -16,7 +16,8 @@ from leakmech.datasets.samples import load_dataset
 from leakmech.models.hashes import hash_weights
 from leakmech.models.load import load_adapter, load_model
 from leakmech.prompts.render import Renderer
-from leakmech.studies.lora.run import merge_lora, train_lora
+from leakmech.studies.lora.merging import merge_lora
+from leakmech.studies.lora.run import train_lora
 from leakmech.training.examples import TrainingExample
 from leakmech.training.settings import LoraTrainingConfig
 
