@@ -41,6 +41,9 @@ ON_ONE_GPU = ("Llama-3.2-1B", "Qwen2.5-1.5B")
 _ANSWER, _COMPLETION, _FACT = 20, 26, 120  # tokens of an answer, of stem and completion, of a question's choices
 _DAMAGE = 40_000  # tokens that the suite of side effects reads
 _ARRANGED = 5  # rows that are measured in other arrangements
+_DIAGNOSIS_SECONDS, _CELL_SECONDS = 100.0, 4.0
+"""What takes as long with few samples: building AEXL, figures and a page; scoring, bootstrap and files of a cell (two
+CPU cores, 2026-11-29)."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ class Part:
     def passes(self) -> int:
         """Tokens that are read, or cost as much."""
         return self.answers * _ANSWER * DECODED + self.read
+
+    def minutes(self, per_token: float) -> float:
+        """How long it takes at so many seconds a token."""
+        fixed = _DIAGNOSIS_SECONDS if self.name == "diagnosis" else _CELL_SECONDS
+        return (self.passes * per_token + self.cells * fixed) / 60
 
 
 def planned(
@@ -93,7 +101,7 @@ def planned(
     kinds = {one.follows for one in RANDOM} & {one.name for one in families}
     if kinds and config.baselines:
         drawn = len(kinds) * config.random_draws
-        parts.append(part("random draws", drawn, leaking, relevant[:1], config.generations, more=0))
+        parts.append(part("random draws", drawn, leaking, relevant[:1], config.generations, more=tilt(leaking)))
     if config.claimed:
         again = (len(config.claimed) + 2) * (config.seeds - 1)
         parts.append(part("claimed, other seeds", again, leaking, relevant, config.generations, more=0))
@@ -106,22 +114,22 @@ def planned(
 
 def estimate(parts: Sequence[Part], loaded: LoadedModel) -> str:
     """A line that says how long everything will take on this machine, roughly."""
-    each = seconds_per_token(loaded) / 60
-    told = ", ".join(f"{part.name} {part.passes * each:.1f}" for part in parts)
-    total = sum(part.passes for part in parts) * each
+    each = seconds_per_token(loaded)
+    told = ", ".join(f"{part.name} {part.minutes(each):.1f}" for part in parts)
+    total = sum(part.minutes(each) for part in parts)
     return f"about {total:.0f} minutes here from the beginning, by the time of one pass ({told})"
 
 
 def cost_table(parts: Sequence[Part], loaded: LoadedModel) -> Table:
     """What each part draws, reads and takes here, and what everything takes for two models on one GPU."""
-    each = seconds_per_token(loaded) / 60
+    each = seconds_per_token(loaded)
     rows = [
-        (part.name, f"{part.cells:,}", f"{part.answers:,}", f"{part.read:,}", f"{part.passes * each:.1f}")
+        (part.name, f"{part.cells:,}", f"{part.answers:,}", f"{part.read:,}", f"{part.minutes(each):.1f}")
         for part in parts
     ]
     answers, read = sum(part.answers for part in parts), sum(part.read for part in parts)
     cells = sum(part.cells for part in parts)
-    minutes = sum(part.passes for part in parts) * each
+    minutes = sum(part.minutes(each) for part in parts)
     rows.append(("all", f"{cells:,}", f"{answers:,}", f"{read:,}", f"{minutes:.1f}"))
     notes = [
         f"here: {loaded.name} on {loaded.device}, by the time of one pass of 512 tokens; rough counts, nothing was run"

@@ -33,7 +33,10 @@ def test_counts_are_those_of_the_samples(loaded):
     assert (parts["test"].cells, parts["test"].answers) == (6, 6 * each)  # base, oracle, two families, a file, shuffled
     assert (parts["tune"].cells, parts["tune"].answers) == (6, 6 * (10 * 4 + 2 * 5))
     assert (parts["random draws"].cells, parts["random draws"].answers) == (2, 2 * 3 * (10 * 4 + 2 * 60))
+    tilt = round(10 * 4 * config.tilt_completions * 26 * 2.5)
+    assert parts["random draws"].read == 2 * tilt  # the band of each kind has its removal of tilt, too
     assert parts["claimed, other seeds"].answers == 3 * 2 * each
+    assert parts["claimed, other seeds"].read == 0  # tilt draws nothing after injections: one seed tells all
     assert parts["other arrangements"].answers == 5 * 3 * 10 * 3  # no neutral injections there
 
 
