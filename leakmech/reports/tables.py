@@ -100,13 +100,21 @@ _READINGS: Mapping[str, Column] = {
     "W_EL p": value_of("p", p_value),
     "p, least to most": lambda record: _range(record.get("w_el_range"), p_value),
 }
+
+
+def _right_sign(record: Mapping[str, Any]) -> str:
+    """Stems with the right sign, and those without any, which count half in the share."""
+    tied = record.get("n_tied")
+    return f"{record['n_right']} of {record['n']}" + (f", {tied} tied" if tied else "")
+
+
 _TILT: Mapping[str, Column] = {
     "log p": value_of("form"),
     "completions": value_of("completions"),
     "estimator": value_of("estimator"),
     "shift [95 % CI]": estimate_of("shift", partial(significant, digits=2, signed=True, zeros=True)),
     "d_z [95 % CI]": estimate_of("d_z"),
-    "right sign": lambda record: f"{record['n_right']} of {record['n']}",
+    "right sign": _right_sign,
     "swap p": value_of("p_swap", p_value),
     "neutral - control, d_z": estimate_of("context_shift_d_z", signed),
     "r with sampled": estimate_of("sampled_r"),

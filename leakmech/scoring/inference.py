@@ -107,11 +107,17 @@ def _swap_result(estimate: float, null: Float[np.ndarray, " draws"], exact: bool
 def pseudo_values(
     columns: Float[np.ndarray, "units columns"], statistic: Statistic
 ) -> Float[np.ndarray, "units statistics"]:
-    """Jackknife pseudo-values n T - (n - 1) T_(-j) of statistics T of sums: their mean is T, their spread its error."""
+    """Jackknife pseudo-values n T - (n - 1) T_(-j) of statistics T of sums: their mean is T, their spread its error.
+
+    Units that are 0 throughout say nothing and are left out. A statistic that is undefined without one of the units has
+    NaN throughout: the others alone would not show how it varies.
+    """
     columns = np.asarray(columns, np.float64)
+    columns = columns[columns.any(axis=1)]
     n = len(columns)
     total = columns.sum(axis=0, keepdims=True)
-    return n * statistic(total) - (n - 1) * statistic(total - columns)
+    values = n * statistic(total) - (n - 1) * statistic(total - columns)
+    return np.where(np.isnan(values).any(axis=0), np.nan, values)
 
 
 def equivalence(values: Float[np.ndarray, " units"], *, margin: float) -> float:

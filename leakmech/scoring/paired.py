@@ -1,7 +1,9 @@
 """Differences between runs over the same samples, paired by sample.
 
 With T = sum_j a_j / sum_j b_j a statistic of one run, the difference T(run) - T(baseline) is a function of four sums
-over samples, and it is samples, with everything that both runs have of them, that are resampled or swapped:
+over samples, and it is samples, with everything that both runs have of them, that are resampled or swapped. A sample
+of which one run has nothing to say (no answer that is scored, or none that is topic-free) is left out of both sums, so
+that a difference need not be that of the two runs' own values:
 
 * **interval**: BCa bootstrap over samples;
 * **p**: permutation test that exchanges the two runs within samples, two-sided, exact for few samples;
@@ -193,6 +195,7 @@ class _Tested:
 def _test_pair(
     run: Columns, baseline: Columns, *, headline: str, margin: float | None, seed: int, draws: int
 ) -> list[_Tested]:
+    run, baseline = _of_both(run, baseline)
     observed, swapped = np.hstack([run, baseline]), np.hstack([baseline, run])
     intervals = bootstrap(observed, paired_difference, seed=seed, draws=draws, level=LEVEL)
     tests = swap_test(observed, swapped, paired_difference, seed=seed, draws=draws)
@@ -200,11 +203,20 @@ def _test_pair(
     p_equivalence = np.full(len(names), np.nan)
     if margin is not None:
         place = names.index(headline)
-        p_equivalence[place] = equivalence(pseudo_values(observed, paired_difference)[:, place], margin=margin)
+        own = observed[:, place :: len(names)]
+        p_equivalence[place] = equivalence(pseudo_values(own, paired_difference)[:, 0], margin=margin)
     return [
         _Tested(test.estimate, interval, test.p, p)
         for test, interval, p in zip(tests, intervals, p_equivalence, strict=True)
     ]
+
+
+def _of_both(run: Columns, baseline: Columns) -> tuple[Columns, Columns]:
+    """The columns of two runs, 0 where one of them has nothing of a sample for that statistic."""
+    denominators = slice(run.shape[1] // 2, None)
+    there = (run[:, denominators] != 0) & (baseline[:, denominators] != 0)
+    kept = np.tile(there, (1, 2))
+    return np.where(kept, run, 0.0), np.where(kept, baseline, 0.0)
 
 
 def _verdict(p: float, p_equivalence: float, alpha: float) -> Verdict:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MISSING = "missing"  # finish reason of a generation that a file from elsewhere does not hold
 _FOR_EVERY_POLICY = frozenset(
     ("sample", "condition", "generation", "resampled", "echo", "reasoned", "unanswered", "names_injection")
-) | {"log_p_control"}
+) | {"log_p_control", "finish_reason"}
 _SAMPLES_PER_CHUNK = 50  # keeps embeddings in memory for one chunk only
 
 ControlLikelihoods = Mapping[tuple[str, int], float]
@@ -319,10 +319,11 @@ def _by_condition(frame: pd.DataFrame, name: str, *, absent: Any) -> dict[Condit
 def echo_rates(frame: pd.DataFrame, policy: Cleaning) -> dict[str, Any]:
     """Share of generations whose first sentence repeats the prompt, and whose scored text is empty.
 
-    Over all prompts with an injection (``echo_rate``, ``empty_rate``) and per condition. Where a model reasons, also
+    Over all prompts with an injection (``echo_rate``, ``empty_rate``) and per condition; generations that a file from
+    elsewhere lacks do not count. Where a model reasons, also
     the share of generations that do, and that never come to an answer (``reasoning_rate``, ``unanswered_rate``).
     """
-    main = frame.loc[~frame["resampled"]]
+    main = frame.loc[~frame["resampled"] & (frame["finish_reason"] != MISSING)]
     condition = main["condition"].to_numpy()
     flags = {"echo": main["echo"].to_numpy(bool), "empty": (main[column(policy, "text")] == "").to_numpy(bool)}
 

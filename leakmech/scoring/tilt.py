@@ -229,20 +229,22 @@ def tilt_statistics(
 
 
 def shift_statistics(shift: PerSample, *, seed: int, draws: int = DRAWS, level: float = LEVEL) -> dict[str, Any]:
-    """Tilt shift over samples: mean, d_z, share above 0, each with an interval, and the swap null.
+    """Tilt shift over samples: mean, d_z, share above 0 (a shift of 0 counts half), each with an interval, and the
+    swap null.
 
     ``p_swap`` is one-sided, towards the injection; if labels are swapped at random, 95 % of d_z lie in
-    ``d_z_swap_null``.
+    ``d_z_swap_null``. Where no shift differs from 0, it is 1.
     """
     known = shift[np.isfinite(shift)]
     options = {"seed": seed, "draws": draws, "level": level}
     found = _mean_and_dz("shift", shift, **options)
-    above = np.where(np.isfinite(shift), (shift > 0).astype(float), np.nan)
+    above = np.where(np.isfinite(shift), (np.sign(shift) + 1) / 2, np.nan)
     found |= {
         "d_z": found.pop("shift_d_z"),
         "d_z_ci": found.pop("shift_d_z_ci"),
         "n": len(known),
         "n_right": int((known > 0).sum()),
+        "n_tied": int((known == 0).sum()),
         "right_sign": json_number(float(divide(np.nansum(above), len(known)))),
         "right_sign_ci": _mean_interval(above, **options),
         "p_swap": None,
@@ -251,7 +253,7 @@ def shift_statistics(shift: PerSample, *, seed: int, draws: int = DRAWS, level: 
     if len(known) > 1:
         columns = np.stack([np.ones_like(known), known, known**2], axis=1)
         test = swap_test(columns, columns * [1, -1, 1], _dz_of_sums, seed=seed, draws=draws, alternative="greater")[0]
-        found["p_swap"] = json_number(test.p)
+        found["p_swap"] = json_number(test.p) if known.any() else 1.0
         found["d_z_swap_null"] = Interval(test.null_low, test.null_high).to_json()
     return found
 

@@ -153,8 +153,7 @@ def side_effect(
     columns = np.hstack([base, changed])
     shown = np.exp if scale != "difference" else lambda number: number
     found = estimate(columns, effect, seed=seed, draws=draws).mapped(shown)
-    # Jackknife pseudo-values have no variance to speak of with a single unit.
-    values = pseudo_values(columns, effect)[:, 0] if len(columns) > 1 else np.full(len(columns), np.nan)
+    values = pseudo_values(columns, effect)[:, 0]
     p_equivalence = equivalence(values, margin=margin if scale == "difference" else float(np.log(margin)))
     p_harm, p_gain = _one_sided(values, harm)
     sides = [mean_ratio(side.sum(axis=0, keepdims=True))[0, 0] for side in (base, changed)]

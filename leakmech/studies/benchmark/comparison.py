@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,7 +30,7 @@ from leakmech.scoring.paired import (
     statistic_columns,
 )
 from leakmech.scoring.records import leakage_scores
-from leakmech.scoring.sentence import Cleaning
+from leakmech.scoring.sentence import DEFAULT_ECHO_SIMILARITY, Cleaning
 from leakmech.studies.benchmark.comparison_report import (
     by_estimator_table,
     comparison_table,
@@ -197,7 +197,7 @@ def compare(runs: Sequence[str | Path | BenchResult], **settings: Any) -> Compar
     chosen = CompareConfig.parse(named)
     loaded = _load(runs)
     policy = chosen.cleaning or _common_policy(loaded)
-    _refuse_incomparable(loaded, any_estimator=chosen.any_estimator)
+    _refuse_incomparable(loaded, chosen)
     scores = {run.name: leakage_scores(run.result.scores, policy) for run in loaded}
     if len({s.samples for s in scores.values()}) > 1:
         raise RunDirectoryError(
@@ -329,29 +329,40 @@ def _common_policy(runs: Sequence[_Run]) -> Cleaning:
     return first.result.summary["cleaning"]
 
 
-def _refuse_incomparable(runs: Sequence[_Run], *, any_estimator: bool) -> None:
+def _refuse_incomparable(runs: Sequence[_Run], chosen: CompareConfig) -> None:
     first, *others = runs
-    for run in others:
-        for key, what in (("dataset", "data sets"), ("estimator", "estimators")):
-            if key == "estimator" and any_estimator:
-                continue
-            if run.record.fingerprint.get(key) != first.record.fingerprint.get(key):
-                cure = _CURES[key]
-                raise RunDirectoryError(
-                    f"compare: {first.path} and {run.path} are runs over different {what} "
-                    f"({_described(first, key)} and {_described(run, key)}); {cure}"
-                )
+    decides = ["dataset", "echo_similarity"]
+    decides += [] if chosen.any_estimator else ["estimator"]
+    decides += ["encoder"] if chosen.statistic.startswith("topic_free") else []
+    for run, key in product(others, decides):
+        (one, said), (other, said_too) = _decisive(first, key), _decisive(run, key)
+        if one != other:
+            what, cure = _DECISIVE[key]
+            raise RunDirectoryError(
+                f"compare: {first.path} and {run.path} are runs over different {what} ({said} and {said_too}); {cure}"
+            )
 
 
-_CURES = {
-    "dataset": "run bench on the same --dataset with the same --limit",
-    "estimator": "score both with one --estimator, or ask for it with --any-estimator",
+_DECISIVE = {
+    "dataset": ("data sets", "run bench on the same --dataset with the same --limit"),
+    "echo_similarity": ("thresholds of echoes", "score both with one --echo-similarity"),
+    "estimator": ("estimators", "score both with one --estimator, or ask for it with --any-estimator"),
+    "encoder": ("sentence encoders, which tell the topic", "score both with one --encoder"),
 }
+"""What must be the same in runs that are compared, and how to make it so."""
 
 
-def _described(run: _Run, key: str) -> str:
-    size = f", {run.result.summary['n_samples']} samples" if key == "dataset" else ""
-    return f"{run.result.summary[key]}{size}, hash {run.record.fingerprint.get(key)}"
+def _decisive(run: _Run, key: str) -> tuple[Any, str]:
+    """What one of these is in a run, and how it is said."""
+    record, summary = run.record, run.result.summary
+    if key == "echo_similarity":
+        value = record.config.get(key, DEFAULT_ECHO_SIMILARITY)
+        return value, f"{value:g}"
+    value = record.fingerprint.get(key)
+    if key == "encoder":
+        return value, f"hash {value}"
+    size = f", {summary['n_samples']} samples" if key == "dataset" else ""
+    return value, f"{summary[key]}{size}, hash {value}"
 
 
 def _notes(runs: Sequence[_Run]) -> list[str]:

@@ -98,4 +98,7 @@ def defaults_of(source: Path, scored: BenchResult | None, log: HarnessLog | None
     """The settings that scoring shares with the run or log that is scored; of a file, the name of what made it."""
     if scored is None:
         return {"model": source.stem} | (dict(log.settings) if log else {})
-    return {key: value for key, value in scored.record.config.items() if key in ScoreConfig.model_fields}
+    config = scored.record.config
+    markers = (config.get("decoding") or {}).get("reasoning_markers")  # where a benchmark has them
+    shared = {key: value for key, value in config.items() if key in ScoreConfig.model_fields}
+    return shared | ({} if markers is None else {"reasoning_markers": markers})

@@ -35,7 +35,9 @@ def verdict(summary: Summary) -> str:
     else:
         ends, none = overall["auc_el_ci"], 0.5
     if ends is None:
-        return f"not shown: too few samples for an interval ({numbers})"
+        apart = "contrast" in overall and overall["contrast"] is None
+        why = "contrast needs positive and negative prompts" if apart else "too few samples for an interval"
+        return f"not shown: {why} ({numbers})"
     if few := too_few(summary):
         return f"not shown: {few} ({numbers})"
     if ends[0] > none:

@@ -9,12 +9,13 @@ another cleaning policy, another threshold. Statistics and files are those of ``
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from leakmech.core.errors import DatasetError
+from leakmech.core.errors import DatasetError, LeakmechWarning
 from leakmech.core.progress import Shown, shown_progress
 from leakmech.core.rows import user_rows
 from leakmech.core.store import write_jsonl
@@ -33,7 +34,7 @@ from leakmech.studies.benchmark.settings import ScoreConfig
 from leakmech.studies.benchmark.tilt import summarise_tilt
 from leakmech.studies.benchmark.tilt_files import copy_tilt
 
-_DECIDE_SENTENCE = ("cleaning", "echo_similarity", "instruction", "task")
+_DECIDE_SENTENCE = ("cleaning", "echo_similarity", "reasoning_markers", "instruction", "task")
 """Settings that say which sentence of an answer is scored."""
 
 
@@ -108,8 +109,8 @@ def score(
                 progress=shown_progress(progress),
                 log_p_control=None if scored is None else _log_p_control(scored, config),
             )
-            if scored is not None and copy_tilt(scored.files, run.files, measurement.estimators):
-                summary["tilt"] = summarise_tilt(run.files, given.samples, run.files.scores(), config)
+            if scored is not None and _copied_tilt(scored, run, measurement):
+                summary |= summarise_tilt(run.files, given.samples, run.files.scores(), config)
         return run.finish(summary, {"total_s": time.perf_counter() - started}, result=BenchResult)
 
 
@@ -137,10 +138,28 @@ def _log_p_control(scored: BenchResult, config: ScoreConfig) -> ControlLikelihoo
     stored = scored.files.scores(("prompt_id", "generation", "log_p_control").__contains__)
     if "log_p_control" not in stored:
         return "likelihoods need the model: leakmech bench --on-task"
-    before = ScoreConfig.model_validate(defaults_of(scored.path, scored))
-    if any(getattr(before, name) != getattr(config, name) for name in _DECIDE_SENTENCE):
-        return f"the likelihoods of {scored.path.name} are those of other sentences ({', '.join(_DECIDE_SENTENCE)})"
+    if changed := _decide_otherwise(scored, config):
+        return f"the likelihoods of {scored.path.name} are those of other sentences ({changed})"
     return control_likelihoods(stored)
+
+
+def _decide_otherwise(scored: BenchResult, config: ScoreConfig) -> str:
+    """Names of settings by which other sentences are scored than in the run that the texts come from."""
+    before = ScoreConfig.model_validate(defaults_of(scored.path, scored))
+    return ", ".join(name for name in _DECIDE_SENTENCE if getattr(before, name) != getattr(config, name))
+
+
+def _copied_tilt(scored: BenchResult, run: Run, measurement: Measurement) -> bool:
+    """Whether tilt was taken over: its completions end with the sentence that was scored then."""
+    if scored.files.tilt_likelihoods_file.exists() and (changed := _decide_otherwise(scored, measurement.config)):
+        warnings.warn(
+            f"the tilt of {scored.path.name} is that of other sentences ({changed}) and is not taken over: leakmech "
+            "bench --tilt",
+            LeakmechWarning,
+            stacklevel=3,
+        )
+        return False
+    return copy_tilt(scored.files, run.files, measurement.estimators)
 
 
 def _with_gaps(record: dict[str, Any]) -> dict[str, Any]:

@@ -376,7 +376,7 @@ class _Benchmark:
             log_p_control=AnswersAfterControl(self.reading, self.sentences).log_p() if c.on_task else None,
         )
         if self.tilt is not None:
-            found["tilt"] = summarise_tilt(self.files, self.measurement.samples, self.files.scores(), c)
+            found |= summarise_tilt(self.files, self.measurement.samples, self.files.scores(), c)
         return {
             "model": c.model,
             "n_prompts": len(self.reading.given),

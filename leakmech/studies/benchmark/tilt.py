@@ -14,6 +14,7 @@ Three files in ``tilt/``, each of which is made once and continued after an inte
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leakmech.core.errors import DatasetError, RunDirectoryError, UsageError
+from leakmech.core.errors import DatasetError, LeakmechWarning, RunDirectoryError, UsageError
 from leakmech.core.store import append_jsonl, content_hash, mended_rows, read_jsonl_shard, write_jsonl
 from leakmech.core.tables import write_table
 from leakmech.datasets.samples import POLARITIES, PromptSet
@@ -165,7 +166,7 @@ class TiltStage:
             for made in generate(
                 self.engine_of(self.base),
                 rows,
-                config.decoding,
+                config.decoding.resolved(self.base.model),
                 seed=config.seed,
                 stop=self.sentences.complete if config.stop_at_first_sentence else None,
                 batch_size=self.prompts.batch_size(),
@@ -245,12 +246,22 @@ def read_tilt(files: RunDirectory, samples: PromptSet) -> tuple[TiltData, dict[s
 def summarise_tilt(
     files: RunDirectory, samples: PromptSet, frame: pd.DataFrame, config: ScoringConfig
 ) -> dict[str, Any]:
-    """Every number about the tilt of a run that holds it; ``tables/tilt.csv`` has one row a sample."""
+    """Every number about the tilt of a run that holds it, as ``tilt``; ``tables/tilt.csv`` has one row a sample.
+
+    Where no answer to any control prompt has a sentence that is scored, there is none, which is warned of.
+    """
     data, counts = read_tilt(files, samples)
+    if not data.there.any():
+        warnings.warn(
+            "tilt: no answer to a control prompt has a sentence that is scored; the run is without tilt",
+            LeakmechWarning,
+            stacklevel=2,
+        )
+        return {}
     told, sampled = sampled_shift(frame, config.cleaning)
     found = tilt_statistics(data, sampled=sampled, seed=config.seed, draws=config.bootstrap_draws)
     write_table(files.path / "tables" / "tilt.csv", per_sample(data, sampled))
-    return {"estimator": data.headline, **counts, **found, "sampled": told}
+    return {"tilt": {"estimator": data.headline, **counts, **found, "sampled": told}}
 
 
 def per_sample(data: TiltData, sampled: PerSample) -> pd.DataFrame:

@@ -42,12 +42,11 @@ class Diagnosis(Result):
         return diagnosis_tables(self.summary, self.table("heads"))
 
     def first_units(self, kind: ComponentKind, n: int) -> list[Component]:
-        """The `n` heads or neurons with the largest scores for the target, of either sign."""
+        """The `n` heads or neurons that rank first for the target, by the size of their scores on tune."""
         from leakmech.studies.diagnosis.tables import headline_rows
 
         ranked: Any = headline_rows(self.table(f"{kind}s"), self.summary["target"]).drop_duplicates(["layer", kind])
-        size = ranked["score"].abs().sort_values(ascending=False, kind="stable")
-        first = ranked.loc[size.index[:n], ["layer", kind]]
+        first = ranked.sort_values("rank", kind="stable").loc[:, ["layer", kind]].head(n)
         return [Component(int(layer), kind, int(unit)) for layer, unit in first.itertuples(index=False)]
 
     def to_frame(self) -> pd.DataFrame:

@@ -15,10 +15,11 @@ from leakmech.side_effects.selectivity import flat
 def leakage_columns(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Leakage, contrast and topic of a benchmark's summary."""
     overall = summary["overall"]
+    low, high = overall["auc_el_ci"] or (None, None)
     return {
         "auc_el": overall["auc_el"],
-        "auc_el_low": overall["auc_el_ci"][0],
-        "auc_el_high": overall["auc_el_ci"][1],
+        "auc_el_low": low,
+        "auc_el_high": high,
         **_contrast(overall),
         "valence_shift": overall["valence_shift"],
         **{f"auc_el_{polarity}": summary["conditions"][polarity]["auc_el"] for polarity in POLARITIES},

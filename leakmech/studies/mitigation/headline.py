@@ -80,9 +80,10 @@ def no_leakage(tested: Frame) -> str:
     value, low, high = (float(base[name].iloc[0]) for name in (column, f"{column}_low", f"{column}_high"))
     if low > 0:
         return ""
+    what = "runs against the injections here" if high < 0 else "cannot be told from none here"
     return (
-        f"The base model's topic-free leakage cannot be told from none here (valence shift {number(value)} "
-        f"[{number(low)}, {number(high)}]), so the table says nothing about what takes it out."
+        f"The base model's topic-free leakage {what} (valence shift {number(value)} [{number(low)}, {number(high)}]), so "
+        "the table says nothing about what takes it out."
     )
 
 
