@@ -45,12 +45,13 @@ def scores(*, n, k, leakage, noise_seed, samples):
 
 def write_run(folder: Path, *, leakage=0.5, seed=0, n=40, k=5, samples="s", model=None, **recorded) -> Path:
     """A finished run; `model` is what ``run.json`` says of the model, more settings are recorded in the summary."""
-    identity = {"dataset": "d1", "estimator": "e1"} | {
-        key: recorded.pop(f"{key}_hash") for key in ("dataset", "estimator") if f"{key}_hash" in recorded
+    identity = {"dataset": "d1", "estimator": "e1", "encoder": "n1"} | {
+        key: recorded.pop(f"{key}_hash") for key in ("dataset", "estimator", "encoder") if f"{key}_hash" in recorded
     }
+    config = {key: recorded.pop(key) for key in ("echo_similarity",) if key in recorded}
     record = {"format_version": 1, "kind": "bench", "command": recorded.pop("command", "bench")}
     facts = {} if model is None else {"model": model}
-    write_json(folder / "run.json", record | {"fingerprint": identity} | facts)
+    write_json(folder / "run.json", record | {"config": config, "fingerprint": identity} | facts)
     frame = scores(n=n, k=k, leakage=leakage, noise_seed=seed, samples=samples)
     write_parquet(folder / "scores.parquet", frame)
     summary = {

@@ -58,6 +58,8 @@ def test_a_benchmark_says_whether_the_model_leaks():
     )
     assert verdict({"overall": overall | {"contrast_ci": [-0.1, 0.3]}} | enough).startswith("not shown: ")
     assert verdict({"overall": overall | {"contrast_ci": [-0.3, -0.1]}} | enough).startswith("the answers move away")
+    one_polarity = {"overall": overall | {"contrast": None, "contrast_ci": None}}
+    assert verdict(one_polarity | enough).startswith("not shown: contrast needs positive and negative prompts (all ")
     few = verdict({"overall": overall, "n_samples": 2})
     assert few.startswith("not shown: 2 samples are too few to tell (all pairs 0.64 [0.60, 0.70]")
     older = {name: value for name, value in overall.items() if "contrast" not in name}

@@ -99,6 +99,12 @@ def test_pseudo_values_of_a_mean_are_the_values():
     np.testing.assert_allclose(pseudo_values(columns, _ratio)[:, 0], values)
 
 
+def test_pseudo_values_leave_out_what_says_nothing():
+    columns = np.array([[0.3, 1.0], [0.0, 0.0], [-1.0, 1.0]])
+    np.testing.assert_allclose(pseudo_values(columns, _ratio)[:, 0], [0.3, -1.0])
+    assert np.isnan(pseudo_values(columns[:2], _ratio)).all()  # without its only unit there is no ratio
+
+
 def test_pseudo_values_of_a_ratio_have_its_spread():
     """Their standard error agrees with the delta method."""
     generator = np.random.default_rng(3)

@@ -127,6 +127,15 @@ def test_the_swap_null_turns_signs():
     assert low == pytest.approx(-high)
 
 
+@pytest.mark.fault("X332", "answers", "both prompts rewritten to one text: every tilt shift is 0", "half, p 1")
+def test_no_shift_at_all_is_no_sign_and_no_effect():
+    found = shift_statistics(np.zeros(20), **OPTIONS)
+    assert (found["right_sign"], found["right_sign_ci"], found["p_swap"]) == (0.5, [0.5, 0.5], 1.0)
+    assert (found["n_right"], found["n_tied"]) == (0, 20)
+    some = shift_statistics(np.array([*[0.0] * 4, 1.0, 1.0, 1.0, -1.0]), **OPTIONS)
+    assert some["right_sign"] == (3 + 2) / 8
+
+
 def test_a_planted_effect_is_found_and_labels_without_meaning_are_not():
     found = tilt_statistics(
         made_up(n_samples=40, slope={"positive": 0.5, "negative": -0.5}), sampled=np.arange(40.0), **OPTIONS

@@ -194,7 +194,7 @@ class TiltStage:
     def _of_sample(self, sample: str, completions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         tokenizer: Any = self.prompts.renderer.tokenizer
         tokens = [plain_ids(tokenizer, completion["text"]) for completion in completions]
-        again = tokenizer.batch_decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        again = [tokenizer.decode(own, skip_special_tokens=False, clean_up_tokenization_spaces=False) for own in tokens]
         log_p = {}
         for condition, prompt in self.prompts.unanswered[sample].items():
             items = [replace(prompt, id=f"{prompt.id}#{number}", tokens=own) for number, own in enumerate(tokens)]

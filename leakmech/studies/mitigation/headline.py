@@ -82,8 +82,8 @@ def no_leakage(tested: Frame) -> str:
         return ""
     what = "runs against the injections here" if high < 0 else "cannot be told from none here"
     return (
-        f"The base model's topic-free leakage {what} (valence shift {number(value)} [{number(low)}, {number(high)}]), so "
-        "the table says nothing about what takes it out."
+        f"The base model's topic-free leakage {what} (valence shift {number(value)} [{number(low)}, {number(high)}]), "
+        "so the table says nothing about what takes it out."
     )
 
 

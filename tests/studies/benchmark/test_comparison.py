@@ -145,6 +145,20 @@ def test_different_estimators_are_refused_unless_asked_for(make_run):
     assert any("on different scales" in note for note in found.notes)
 
 
+@pytest.mark.fault("X331", "runs", "runs with other thresholds of echoes compared", "refused")
+def test_runs_that_score_other_sentences_are_refused(make_run):
+    runs = [make_run("a"), make_run("b", echo_similarity=1.0)]
+    with pytest.raises(RunDirectoryError, match=r"thresholds of echoes \(0\.8 and 1\); score both with one --echo"):
+        leakmech.compare(runs)
+
+
+def test_what_is_topic_free_by_another_encoder_is_refused_and_other_statistics_are_not(make_run):
+    runs = [make_run("a"), make_run("b", seed=1, encoder_hash="n2")]
+    assert leakmech.compare(runs, draws=100).of()
+    with pytest.raises(RunDirectoryError, match=r"sentence encoders, which tell the topic \(hash n1 and hash n2\)"):
+        leakmech.compare(runs, statistic="topic_free", draws=100)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

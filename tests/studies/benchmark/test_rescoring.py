@@ -89,9 +89,43 @@ def test_missing_generations_are_not_scored_under_any_policy(finished, tmp_path)
     columns = ["raw_positive", "paper_positive", "echo_free_positive", "raw_similarity_neutral"]
     assert frame.loc[gone, columns].isna().all()
     assert found.summary["n_missing"] == 1
+    rates = found.summary["by_cleaning"]["echo-free"]["empty_rates"]
+    there = finished.summary["by_cleaning"]["echo-free"]["empty_rates"]
+    assert rates["control"] <= there["control"] * 9 / 8  # of the eight that are there, not of nine
     # Scored once more, the gap stays a gap.
     again = leakmech.score(found.path, out=tmp_path / "again")
     assert again.summary["overall"] == found.summary["overall"]
+
+
+@pytest.mark.fault("X333", "rows", "generations that a file lacks counted as empty answers", "left out of the rates")
+def test_generations_that_are_missing_are_no_empty_answers(tmp_path):
+    rows = [
+        {"sample": sample, "condition": condition, "generation": number, "text": text}
+        for sample in ("hexl-001", "hexl-002")
+        for condition in ("control", "positive", "neutral", "negative")
+        for number, text in enumerate(["The day was long.", ""])
+    ]
+    kept = [row for row in rows if row["generation"] == 0 or row["condition"] != "negative"]
+    write_jsonl(tmp_path / "texts.jsonl", kept)
+    found = leakmech.score(
+        tmp_path / "texts.jsonl", out=tmp_path / "run", limit=2, estimator="vader", allow_missing=True,
+        bootstrap_draws=100,
+    )  # fmt: skip
+    rates = found.summary["by_cleaning"]["echo-free"]["empty_rates"]
+    assert (rates["positive"], rates["negative"]) == (0.5, 0.0)
+
+
+@pytest.mark.fault("X334", "runs", "a run with reasoning markers of its own scored again", "by the same markers")
+def test_a_run_scored_again_has_its_reasoning_markers(tmp_path, make_tiny, chat_tokenizer):
+    markers = "<<plan>>…<</plan>>"
+    settings = SETTINGS | {"limit": 2, "generations": 1}
+    settings |= {"decoding": {"max_new_tokens": 6, "reasoning_tokens": 4, "reasoning_markers": markers}}
+    run = leakmech.bench(make_tiny("llama-gqa"), tokenizer=chat_tokenizer, out=tmp_path / "run", **settings)
+    shard = run.path / "generations" / "shard-000.jsonl"
+    text = "<<plan>>I must be sad and awful.<</plan>> Her passion is gardening."
+    write_jsonl(shard, [row | {"text": text} for row in read_jsonl_shard(shard)], checksums=True)
+    again = leakmech.score(run.path, out=tmp_path / "again")
+    assert set(again.scores["echo_free_text"]) == {"Her passion is gardening."}
 
 
 def test_an_interrupted_scoring_can_be_started_again(finished, tmp_path, monkeypatch):

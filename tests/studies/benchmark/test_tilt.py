@@ -11,7 +11,14 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 
 import leakmech
-from leakmech.core.errors import ConfigError, DatasetError, InterruptedRunError, RunDirectoryError, UsageError
+from leakmech.core.errors import (
+    ConfigError,
+    DatasetError,
+    InterruptedRunError,
+    LeakmechWarning,
+    RunDirectoryError,
+    UsageError,
+)
 from leakmech.core.seeds import stable_hash
 from leakmech.generation import likelihood
 from leakmech.scoring.tilt import FEWEST_DISTINCT
@@ -230,16 +237,44 @@ def test_a_run_scored_again_keeps_its_likelihoods_under_another_estimator(finish
     assert other.summary["tilt"]["summed"]["d_z"] != finished.summary["tilt"]["summed"]["d_z"]
 
 
+@pytest.mark.fault("X335", "runs", "a run with tilt scored under another cleaning", "not taken over")
+def test_a_run_scored_by_other_sentences_has_no_tilt_of_the_former_ones(finished, tmp_path):
+    with pytest.warns(LeakmechWarning, match=r"the tilt of base is that of other sentences \(cleaning\)"):
+        other = leakmech.score(finished.path, out=tmp_path / "other", cleaning="raw")
+    assert "tilt" not in other.summary
+    assert not (other.path / "tilt").exists()
+
+
+@pytest.mark.fault("X336", "answers", "tilt where no control answer has a sentence", "a run without tilt")
+def test_a_model_that_says_nothing_has_no_tilt(folder, tmp_path, monkeypatch):
+    stored = tilt.TiltStage._stored
+    monkeypatch.setattr(tilt.TiltStage, "_stored", lambda self: [(key, " ") for key, _ in stored(self)])
+    with pytest.warns(LeakmechWarning, match="no answer to a control prompt has a sentence"):
+        found = leakmech.bench(folder, out=tmp_path / "run", **SETTINGS)
+    assert "tilt" not in found.summary
+    assert leakmech.load_result(tmp_path / "run").to_markdown()
+
+
+@pytest.mark.fault("X337", "settings", "temperature: model, where tilt draws completions", "the checkpoint's own")
+def test_completions_are_drawn_at_the_models_own_temperature(folder, tmp_path):
+    decoding = SETTINGS["decoding"] | {"temperature": "model"}
+    found = leakmech.bench(folder, out=tmp_path / "own", **SETTINGS | {"decoding": decoding})
+    named = leakmech.bench(folder, out=tmp_path / "named", **SETTINGS)
+    assert texts(found) == texts(named)  # this checkpoint names none, so that it is 1
+
+
 def test_completions_without_a_sentence_are_counted_and_poor_stems_named(finished, folder, tmp_path, monkeypatch):
     stored = tilt.TiltStage._stored
+
+    def poorer(key, text):
+        sample, number = key[0].partition("/")[0], key[1]
+        if number == 0 or sample == "hexl-003":
+            return " "
+        return " the same." if sample == "hexl-002" else text
+
     monkeypatch.setattr(
-        tilt.TiltStage,
-        "_stored",
-        lambda self: [
-            (key, " " if key[1] == 0 else " the same." if key[0].startswith("hexl-002") else text)
-            for key, text in stored(self)
-        ],
+        tilt.TiltStage, "_stored", lambda self: [(key, poorer(key, text)) for key, text in stored(self)]
     )
     found = leakmech.bench(folder, out=tmp_path / "run", **SETTINGS).summary["tilt"]
     assert found["n_empty"] >= 3
-    assert "hexl-002" in found["left_out"]["fewer than 5 different completions"]
+    assert {"hexl-002", "hexl-003"} <= set(found["left_out"]["fewer than 5 different completions"])

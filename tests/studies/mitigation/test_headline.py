@@ -117,3 +117,7 @@ def test_a_base_model_that_is_not_shown_to_leak_leaves_nothing_to_say():
         "The base model's topic-free leakage cannot be told from none here (valence shift 0.20 [-0.01, 0.30]), so the "
         "table says nothing about what takes it out."
     )
+    reversed_ = base(low=-0.3) | {"topic_free_valence_shift": -0.2, "topic_free_valence_shift_high": -0.1}
+    assert headline(pd.DataFrame([reversed_, row("edit"), TEXT])).startswith(
+        "The base model's topic-free leakage runs against the injections here (valence shift -0.20 [-0.30, -0.10]), so"
+    )
