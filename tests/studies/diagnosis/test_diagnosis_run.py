@@ -50,6 +50,15 @@ def finished(model, chat_tokenizer, fit_file, tmp_path_factory):
     return diagnose(model, tokenizer=chat_tokenizer, out=out, fit=str(fit_file), **QUICK)
 
 
+@pytest.mark.fault("X338", "runs", "first_units of a diagnosis, by the scores on test", "by their rank on tune")
+def test_first_units_are_those_that_rank_first_and_not_those_that_score_most_on_test(finished):
+    heads = finished.to_frame()
+    ranked = heads[(heads["method"] == "attribution_patching") & (heads["split"] == "tune")]
+    ranked = ranked[ranked["target"] == finished.summary["target"]].sort_values("rank")
+    first = [(unit.layer, unit.index) for unit in finished.first_units("head", 4)]
+    assert first == list(zip(ranked["layer"][:4], ranked["head"][:4], strict=True))
+
+
 def test_summary_holds_the_numbers_of_the_contract(finished):
     summary = json.loads((finished.path / "summary.json").read_text())
     assert summary["kind"] == "diagnose"

@@ -58,6 +58,31 @@ def row(result, name):
     return frame.loc[frame["name"] == name].iloc[0]
 
 
+@pytest.mark.fault("X339", "answers", "a mitigation under which the model says nothing at all", "a row without values")
+@pytest.mark.fault("X340", "settings", "a leakage set and a relevant set of one file name", "a folder for each")
+def test_a_model_that_falls_silent_has_a_row_and_sets_of_one_file_name_are_told_apart(folder, relevant, tmp_path):
+    leaking = tmp_path / "relevant.jsonl"  # as the other one is called
+    PromptSet("leaking", load_dataset("hexl").samples[:4]).save(leaking)
+    end = leakmech.load_model(folder).tokenizer.eos_token_id
+
+    @contextmanager
+    def silent(model):
+        only_end = torch.full((model.config.vocab_size,), -100.0)
+        only_end[end] = 100.0
+        handle = model.lm_head.register_forward_hook(lambda _, __, output: torch.zeros_like(output) + only_end)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    settings = {"model": folder, "dataset": str(leaking), "relevant": [relevant], **QUICK}
+    silence = Mitigation("silent", "intervention", hook=silent, hook_version="1")
+    found = row(evaluate_mitigations([silence], out=tmp_path / "run", **settings), "silent")
+    assert found[["auc_el", "auc_el_low", "removal"]].isna().all()
+    (cell,) = (tmp_path / "run" / "cells" / "test").glob("silent-*")
+    assert {"relevant", "relevant-2"} <= {path.name for path in cell.iterdir()}
+
+
 def test_the_table_has_the_columns_of_the_contract_and_the_base_model_first(finished):
     frame = finished.to_frame()
     assert list(frame.columns[: len(COLUMNS)]) == list(COLUMNS)
