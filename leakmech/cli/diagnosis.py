@@ -9,7 +9,7 @@ import typer
 
 from leakmech.cli.console import out as console
 from leakmech.cli.console import print_headline, print_tables
-from leakmech.cli.early import refuse_missing
+from leakmech.cli.early import refuse_missing, refuse_run
 from leakmech.cli.options import ConfigFile, Given, takes
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def directions(
 ) -> None:
     """Fit directions of affect, and report how well they separate new samples."""
     refuse_missing(model=model, adapter=adapter, device=device, dtype=dtype, samples=(fit, tune, dataset), out=out)
+    refuse_run(out)
     from leakmech.core.progress import rich_progress
     from leakmech.core.tables import write_table
     from leakmech.mechanism.sentiment import sentiment_directions
@@ -111,6 +112,7 @@ def attribute(
 ) -> None:
     """Rank all heads and neurons by how much of the affect shift they carry."""
     refuse_missing(model=model, adapter=adapter, device=device, dtype=dtype, samples=(dataset,), out=out)
+    refuse_run(out)
     from leakmech.core.progress import rich_progress
     from leakmech.core.tables import write_table
     from leakmech.datasets.samples import load_dataset

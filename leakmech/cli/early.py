@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from leakmech.core.errors import StorageError
+from leakmech.core.errors import RunDirectoryError, StorageError
 
 
 def refuse_missing(
@@ -33,6 +33,15 @@ def refuse_missing(
         dataset_file(name)
     if out is not None:
         refuse_unwritable(out)
+
+
+def refuse_run(out: Path) -> None:
+    """Refuse the folder of a run: a command without a run of its own would write over its tables."""
+    from leakmech.runs.directory import RunRecord
+
+    record = RunRecord.find(out)
+    if record is not None:
+        raise RunDirectoryError(f"{out}: holds a run of `leakmech {record.command}`; choose another --out")
 
 
 def refuse_unwritable(path: Path) -> None:

@@ -28,9 +28,10 @@ def sweep(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also run cells that failed before.")] = False,
     executor: Annotated[str, typer.Option(help="local (processes here) or ray (actors of a cluster).")] = "local",
     ray_address: Annotated[
-        str, typer.Option(help="local (a cluster for this sweep, on this machine), auto, or HOST:PORT of a head.")
-    ] = "local",
-    gpus: Annotated[float, typer.Option(help="GPUs that a Ray actor asks for.")] = 0.0,
+        str | None,
+        typer.Option(help="local (a cluster for this sweep, on this machine), auto, or HOST:PORT. [default: local]"),
+    ] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs that a Ray actor asks for. [default: none]")] = None,
     keep_model: Annotated[
         bool, typer.Option("--keep-model/--no-keep-model", help="Make the cells of a worker in one process.")
     ] = True,
@@ -41,21 +42,25 @@ def sweep(
     from leakmech.core.progress import rich_progress
     from leakmech.core.terminal import say
     from leakmech.core.validation import shown
-    from leakmech.runs.ray_executor import Cluster
+    from leakmech.runs.ray_executor import LOCAL, Cluster
     from leakmech.studies.sweep.cost import sweep_plan
     from leakmech.studies.sweep.run import sweep as run
 
     named = [part.strip() for part in devices.split(",") if part.strip()]
+    if executor not in _EXECUTORS:
+        raise ConfigError(f"--executor {shown(executor)}: no such executor{nearest(executor, _EXECUTORS)}")
+    for option, value in (("--ray-address", ray_address), ("--gpus", gpus)):
+        if value is not None and executor != "ray":
+            raise ConfigError(f"{option}: is about a Ray cluster; add --executor ray")
     if dry_run:
         console.print(sweep_plan(config, out, workers=workers, threads=threads, devices=named).to_rich())
         return
     if out is None:
         raise ConfigError("sweep: give a directory (--out)")
-    if executor not in _EXECUTORS:
-        raise ConfigError(f"--executor {shown(executor)}: no such executor{nearest(executor, _EXECUTORS)}")
     result = run(
         config, out, workers=workers, threads=threads, devices=named, retry_failed=retry_failed, keep_model=keep_model,
-        cluster=Cluster(ray_address, gpus) if executor == "ray" else None, progress=rich_progress, say=say,
+        cluster=Cluster(ray_address or LOCAL, gpus or 0.0) if executor == "ray" else None, progress=rich_progress,
+        say=say,
     )  # fmt: skip
     print_tables(result)
     if report:

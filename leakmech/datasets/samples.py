@@ -139,7 +139,9 @@ class PromptSet:
         return hash_of_parts(json.dumps(sample.to_dict(), sort_keys=True) for sample in self.samples)
 
     def take(self, limit: int | None) -> PromptSet:
-        """The first `limit` samples (all for None)."""
+        """The first `limit` samples (all for None); DatasetError for a negative number."""
+        if limit is not None and limit < 0:
+            raise DatasetError(f"{self.name}: a limit must be 0 or more, found {limit}")
         return self if limit is None else replace(self, samples=self.samples[:limit])
 
     def spread(self, number: int) -> PromptSet:

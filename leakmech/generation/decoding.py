@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from typing import Any, Literal
 
 from leakmech.core.answers import Markers, parse_markers
@@ -41,14 +42,19 @@ class Decoding:
     )
 
     def __post_init__(self) -> None:
+        temperature = 0.0 if self.temperature == "model" else self.temperature
         for name, valid, wanted in (
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", self.temperature == "model" or self.temperature >= 0, "0 (greedy) or more, or 'model'"),
+            (
+                "temperature",
+                0 <= temperature < inf,
+                "0 (greedy) or more, or 'model'",
+            ),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
             ("no_repeat_ngrams", self.no_repeat_ngrams >= 0, "0 (none) or more"),
             ("reasoning_tokens", self.reasoning_tokens >= 0, "0 or more"),
-            ("repetition_penalty", self.repetition_penalty > 0, "positive"),
+            ("repetition_penalty", 0 < self.repetition_penalty < inf, "positive"),
         ):
             if not valid:
                 raise ConfigError(f"decoding: {name} must be {wanted}, found {getattr(self, name)!r}")

@@ -47,7 +47,7 @@ class Settings(BaseModel):
     The fields in `place` say where and how fast a run computes; they may differ when a run is continued.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     command: ClassVar[str]
     kind: ClassVar[str] = "bench"
     place: ClassVar[Collection[str]] = ("device", "dtype", "batch_size", "trust_remote_code")

@@ -178,6 +178,8 @@ class Collator:
     max_length: int = 512
     """Tokens of prompt and completion, and of reference and completion, at most; longer completions are cut."""
     padding: Padding = "left"
+    vocabulary: int | None = None
+    """Number of tokens that the model knows; None: token ids are not checked."""
 
     def encode(self, example: TrainingExample) -> EncodedExample:
         """Tokenise an example; a prompt that is not a token prefix of its text, or leaves no room, is refused."""
@@ -187,6 +189,10 @@ class Collator:
             raise DatasetError(
                 f"example {example.id}: its completion is tokenised differently after prompt and reference; "
                 "give its token ids (tokens), or begin it with a space"
+            )
+        if self.vocabulary is not None and not all(0 <= token < self.vocabulary for token in completion):
+            raise DatasetError(
+                f"example {example.id}: its tokens are not all below {self.vocabulary}, the size of the vocabulary"
             )
         room = self.max_length - max(len(prompt), len(reference))
         if room < 1 or not completion:

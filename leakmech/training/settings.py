@@ -24,7 +24,7 @@ from leakmech.training.kinds import OBJECTIVES, Padding, SetPoint, TrainedArrang
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ObjectiveWeights(_Group):
@@ -187,13 +187,23 @@ class LossSettings(Settings):
         0.0, ge=0, le=1, description="share of the steps, the last ones, with total variation instead of KL divergence"
     )
     activation_layers: tuple[int, ...] | None = Field(
-        None, description="layers of the losses on activations; null: all"
+        None, min_length=1, description="layers of the losses on activations; null: all"
     )
     directions: Annotated[tuple[str, ...], Spelling(repeated=True)] = Field(
         (), description="saved directions of the direction penalty"
     )
     set_point: SetPoint = Field("zero", description="where projections should be: zero, or the control's mean")
     steering: Steering | None = Field(None, description="preventative steering")
+
+
+_MADE_OF_DATA = (
+    "irrelevant", "relevant", "mismatched", "paired", "arrangements", "teacher", "relevant_pairs", "examples", "shares",
+)  # fmt: skip
+"""Settings without a meaning where examples are finished."""
+
+
+def _default(config: BaseModel, name: str) -> Any:
+    return type(config).model_fields[name].get_default(call_default_factory=True)
 
 
 class LoraTrainingConfig(LossSettings, AdapterSettings, TrainingData, ModelSettings):
@@ -259,6 +269,12 @@ class LoraTrainingConfig(LossSettings, AdapterSettings, TrainingData, ModelSetti
                 f"{where}: paired needs relevant samples and mismatched of 1 or more: both sides of a pair"
             )
         if self.examples_file is not None:
+            unused = [name for name in _MADE_OF_DATA if getattr(self, name) != _default(self, name)]
+            if unused:
+                raise ConfigError(
+                    f"{where}: {unused[0]} says what examples are made of, and examples_file has finished ones; leave "
+                    "one of them out"
+                )
             return
         if not any(self.shares.model_dump().values()):
             raise ConfigError(f"{where}: shares: all are 0; give one of {', '.join(Shares.model_fields)} a share")

@@ -60,6 +60,13 @@ def place(tmp_path, monkeypatch):
 
 
 MISTAKES = [
+    # what a run holds, and what only some executor reads
+    ("attribute --out diagnose", "diagnose: holds a run of `leakmech diagnose`; choose another --out"),
+    ("directions --fit hexl --out diagnose", "diagnose: holds a run of `leakmech diagnose`; choose another --out"),
+    ("sweep key.yaml --out s --gpus 3", "--gpus: is about a Ray cluster; add --executor ray"),
+    ("sweep key.yaml --dry-run --executor slurm", "no such executor"),
+    ("bench --temperature inf", "decoding.temperature must be a finite number"),
+    ("train-lora --irrelevant hexl --learning-rate inf --out t", "learning_rate must be a finite number"),
     # commands
     ("bnech", "did you mean 'bench'"),
     ("measure", "there are quick, bench"),

@@ -23,7 +23,9 @@ from leakmech.core.errors import (
     TrainingError,
     UsageError,
 )
+from leakmech.core.store import read_json
 from leakmech.datasets.samples import PromptSet, Sample
+from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.hashes import hash_base, hash_weights
 from leakmech.models.load import LoadedModel, load_adapter, load_model
 from leakmech.reports.figures.losses import loss_figure
@@ -340,6 +342,47 @@ class TestRefusals:
             train_lora(config(rank=2), tmp_path / "a", model=loaded, examples=examples())
         with pytest.raises(RunDirectoryError, match="other data;"):
             train_lora(config(), tmp_path / "a", model=loaded, examples=examples(17))
+
+    @pytest.mark.fault("X341", "adapters", "a training from whose examples nothing can be learnt", "refused beforehand")
+    @pytest.mark.fault("X342", "adapters", "max_length below the prompts, mended in the next call", "the same --out")
+    def test_examples_that_cannot_be_learnt_from_are_refused_before_anything_is_written(self, loaded, tmp_path) -> None:
+        plain = [TrainingExample("p", "plain", "Say it.", "Say it.", " yes")]
+        sft = config(objectives={"consistency_sft": 1.0})
+        unknown = [TrainingExample("u", "irrelevant", "Sad. It is", "It is", " so", tokens=(5, 999_999))]
+        for settings, given, message in (
+            (sft, plain, "no objective with a weight applies to plain examples"),
+            (config(max_length=3), examples(), "leaves no room in 3 tokens"),
+            (config(), unknown, "example u: its tokens are not all below"),
+        ):
+            with pytest.raises(DatasetError, match=message):
+                train_lora(settings, tmp_path / "a", model=loaded, examples=given)
+            assert not (tmp_path / "a").exists()
+        assert train_lora(config(), tmp_path / "a", model=loaded, examples=examples(3))
+
+    @pytest.mark.fault("X343", "adapters", "a direction file exchanged while a training is interrupted", "refused")
+    def test_a_training_does_not_go_on_with_another_direction(self, loaded, tmp_path) -> None:
+        path = tmp_path / "direction.json"
+        settings = config(objectives={"direction_penalty": 1.0}, directions=[str(path)])
+        place = {
+            "site": "resid_post", "layer": 1, "position": "last_prompt", "method": "difference_of_means",
+            "kind": "read", "stream_norm": 1.0, "projections": {}, "threshold": 0.0,
+            "model_hash": loaded.weights_hash, "data_hash": "d", "fit_hash": "f",
+        }  # fmt: skip
+        for axis in (0, 1):
+            vector = torch.zeros(loaded.model.config.hidden_size)
+            vector[axis] = 1.0
+            Direction(vector, **place).save(tmp_path, "direction")
+            wanted = pytest.raises(KilledError) if axis == 0 else pytest.raises(RunDirectoryError, match="directions")
+            with wanted:
+                train_lora(settings, tmp_path / "a", model=loaded, examples=examples(), progress=killing(1))
+
+    @pytest.mark.fault("X344", "adapters", "train_lora(model=...) of a loaded model", "its own name in the run")
+    def test_the_model_that_is_given_is_the_one_that_is_named(self, save_tiny, tmp_path) -> None:
+        folder = save_tiny("qwen2")
+        loaded = load_model(folder, dtype="float32", device="cpu")
+        for name, model in (("loaded", loaded), ("named", str(folder))):
+            result = train_lora(config(), tmp_path / name, model=model, examples=examples(3))
+            assert read_json(result.path / "run.json")["config"]["model"] == str(folder)
 
     def test_a_model_with_an_adapter(self, save_tiny, tmp_path) -> None:
         base = load_model(save_tiny("qwen2"), dtype="float32", device="cpu")

@@ -134,7 +134,7 @@ def attribute(
     ActivationError
         Memory does not suffice for one pair, or the target does not differ between the conditions.
     """
-    _check_method(method, steps)
+    _check_method(method, side, steps)
     samples, renderer = load_dataset(dataset), Renderer(model.tokenizer, prompting)
     wanted, progress = parse_target(target, model), shown_progress(progress)
     if endings is None:
@@ -153,9 +153,11 @@ def attribute(
     )
 
 
-def _check_method(method: str, steps: int) -> None:
+def _check_method(method: str, side: str, steps: int) -> None:
     if method not in METHODS:
         raise ConfigError(f"unknown method {method!r}{nearest(method, METHODS)}")
+    if side not in get_args(Side):
+        raise ConfigError(f"unknown side {side!r}{nearest(side, get_args(Side))}")
     if steps < 1:
         raise ConfigError(f"steps must be at least 1, found {steps}")
 

@@ -6,7 +6,7 @@ of a sample share its stem, so differences are taken within samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal, get_args
@@ -133,8 +133,13 @@ def check_splits(splits: dict[Split, SiteActivations]) -> None:
                 raise DirectionError(
                     f"split {split!r}: {field} is {getattr(part, field)!r} and that of 'fit' is {getattr(fit, field)!r}"
                 )
-    for first, second in combinations(splits, 2):
-        shared = sorted(set(splits[first].sample_ids) & set(splits[second].sample_ids))
+    refuse_shared({split: part.sample_ids for split, part in splits.items()})
+
+
+def refuse_shared(sample_ids: Mapping[Split, Sequence[str]]) -> None:
+    """Refuse splits that share samples, by their ids."""
+    for first, second in combinations(sample_ids, 2):
+        shared = sorted(set(sample_ids[first]) & set(sample_ids[second]))
         if shared:
             raise DirectionError(
                 f"splits {first!r} and {second!r} share {len(shared)} samples (for example {shared[0]!r}); "

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from leakmech.core.progress import Shown, shown_progress
 from leakmech.core.store import read_json, sweep, write_json, write_text
 from leakmech.datasets.corpus import open_corpus
 from leakmech.datasets.filters import words
-from leakmech.datasets.samples import INJECTIONS, PromptSet, Sample
+from leakmech.datasets.samples import INJECTIONS, PromptSet, Sample, load_dataset
 from leakmech.reports.tables import Table
 from leakmech.runs.interrupt import interruptible
 from leakmech.runs.settings import DEFAULT_MODEL
@@ -99,12 +99,10 @@ def build_aexl(
     InterruptedRunError
         Ctrl-C or SIGTERM; what was scored is kept and the same call goes on from there.
     """
-    name = estimator if isinstance(estimator, str) else estimator.name
-    chosen = AexlSettings.parse(settings | {"estimator": name})
+    chosen = AexlSettings.parse(settings | {"estimator": getattr(estimator, "name", estimator)})
     path = file_of_test_split(Path(out))
     _refuse_other(path, chosen)
-    written = (*_names(path), _marker(path))
-    sweep(file for name in written for file in path.parent.glob(f".{glob.escape(name.name)}.*.tmp"))
+    _sweep(path)
     corpus = open_corpus(
         chosen.corpus,
         text_column=chosen.text_column,
@@ -113,11 +111,12 @@ def build_aexl(
         split=chosen.corpus_split,
         revision=chosen.revision,
     )
+    encoder = load_encoder(chosen.encoder) if chosen.max_similarity < 1 else None
+    count = token_counter(tokenizer) if tokenizer else None
     cache = ScoreCache(load_estimator(estimator) if isinstance(estimator, str) else estimator)
     with interruptible(path, lambda: "scores so far are saved", "the same call"):
         found = Scan(corpus, chosen, cache).run(shown_progress(progress))
         drawn, stems = choose(found, chosen, cache)
-        encoder = load_encoder(chosen.encoder) if chosen.max_similarity < 1 else None
         combining = Combining(
             name="aexl",
             seed=chosen.seed,
@@ -131,13 +130,14 @@ def build_aexl(
     if chosen.draws_stems:
         whole = {stem.text for stem in stems if stem.text == stem.origin}
         found.counts["stems"] |= {"whole_sentences": sum(sample.stem in whole for sample in samples)}
+    _refuse_changed(path, samples, chosen)
     files = _write_samples(path, samples, chosen)
     card = _card(
         found,
         files,
         encoder=encoder.details if encoder else None,
         tokenizer=tokenizer,
-        lengths=_lengths(drawn, samples, tokenizer),
+        lengths=_lengths(drawn, samples, count),
     )
     _write_card(path, card, chosen)
     return AexlResult(PromptSet(path.stem, tuple(samples)), files, card)
@@ -170,6 +170,25 @@ def _refuse_other(path: Path, settings: AexlSettings) -> None:
             raise UsageError(f"{file}: exists and is not of this build; choose another --out, or delete it")
         if written[file.name] not in (None, _sha256(file)):
             raise UsageError(f"{file}: was changed after it was built; choose another --out, or delete it")
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporary files of a build that was killed."""
+    written = (*_names(path), _marker(path))
+    sweep(file for name in written for file in path.parent.glob(f".{glob.escape(name.name)}.*.tmp"))
+
+
+def _refuse_changed(path: Path, samples: Sequence[Sample], settings: AexlSettings) -> None:
+    """Refuse to put other samples into a finished data set: its corpus or estimator is another one by now."""
+    if not path.with_suffix(".json").exists():
+        return
+    for split, file in {split: _split_file(path, split) for split in settings.sizes}.items():
+        own = tuple(sample for sample in samples if sample.split == split)
+        if file.exists() and load_dataset(file).samples != own:
+            raise UsageError(
+                f"{file}: holds other samples than these settings give now, so that its corpus or estimator has "
+                "changed; choose another --out, or delete it"
+            )
 
 
 def _split_file(path: Path, split: str) -> Path:
@@ -248,13 +267,12 @@ def _sha256(path: Path) -> str:
 
 
 def _lengths(
-    drawn: dict[str, list[Candidate]], samples: Sequence[Sample], tokenizer: str | None
+    drawn: dict[str, list[Candidate]], samples: Sequence[Sample], count: Callable[[list[str]], list[int]] | None
 ) -> dict[str, dict[str, float]]:
     """Mean lengths of the injections of each condition, as drawn and as chosen, and of the stems."""
     texts = {f"{label} drawn": [one.text for one in drawn[label]] for label in INJECTIONS}
     texts |= {f"{label} chosen": [getattr(sample, label) for sample in samples] for label in INJECTIONS}
     texts["stem"] = [sample.stem for sample in samples]
-    count = token_counter(tokenizer) if tokenizer else None
     lengths: dict[str, dict[str, float]] = {}
     for name, own in texts.items():
         lengths[name] = {"words": round(sum(len(words(text)) for text in own) / len(own), 2)}

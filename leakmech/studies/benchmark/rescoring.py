@@ -109,7 +109,7 @@ def score(
                 progress=shown_progress(progress),
                 log_p_control=None if scored is None else _log_p_control(scored, config),
             )
-            if scored is not None and _copied_tilt(scored, run, measurement):
+            if scored is not None and _copied_tilt(scored, run, measurement, config):
                 summary |= summarise_tilt(run.files, given.samples, run.files.scores(), config)
         return run.finish(summary, {"total_s": time.perf_counter() - started}, result=BenchResult)
 
@@ -149,9 +149,9 @@ def _decide_otherwise(scored: BenchResult, config: ScoreConfig) -> str:
     return ", ".join(name for name in _DECIDE_SENTENCE if getattr(before, name) != getattr(config, name))
 
 
-def _copied_tilt(scored: BenchResult, run: Run, measurement: Measurement) -> bool:
+def _copied_tilt(scored: BenchResult, run: Run, measurement: Measurement, config: ScoreConfig) -> bool:
     """Whether tilt was taken over: its completions end with the sentence that was scored then."""
-    if scored.files.tilt_likelihoods_file.exists() and (changed := _decide_otherwise(scored, measurement.config)):
+    if scored.files.tilt_likelihoods_file.exists() and (changed := _decide_otherwise(scored, config)):
         warnings.warn(
             f"the tilt of {scored.path.name} is that of other sentences ({changed}) and is not taken over: leakmech "
             "bench --tilt",

@@ -26,7 +26,7 @@ from leakmech.core.progress import Progress, no_progress
 from leakmech.core.store import append_jsonl
 from leakmech.datasets.clear_pairs import Encode, clearly_irrelevant, clearly_relevant
 from leakmech.datasets.relation import mismatched, with_exchanged, without_self_reports
-from leakmech.datasets.samples import CONDITIONS, POLARITIES, PromptSet, load_dataset, load_pooled
+from leakmech.datasets.samples import CONDITIONS, POLARITIES, PromptSet, load_dataset, pooled
 from leakmech.models.load import LoadedModel
 from leakmech.scoring.leakage import LeakageScores
 from leakmech.scoring.records import leakage_scores
@@ -55,11 +55,9 @@ class TuneSelectivity:
         if config.tune is None:
             raise AssertionError("needs samples to choose on")
         self._loaded, self._config, self._tune, self._folder = loaded, config, config.tune, folder
-        relevant = without_self_reports(load_pooled(self._tune.relevant))
-        if any(sample.split is not None for sample in relevant):
-            relevant = relevant.split("tune")
+        relevant = without_self_reports(pooled([_to_tune(load_dataset(name)) for name in self._tune.relevant]))
         number = self._tune.samples
-        leakage = load_dataset(self._tune.leakage).take(number)
+        leakage = _to_tune(load_dataset(self._tune.leakage)).take(number)
         pairing = Pairing.of(config, progress)
         if config.mismatched:
             leakage = with_exchanged(leakage, pairing.irrelevant(relevant).spread(number))
@@ -108,6 +106,11 @@ class TuneSelectivity:
         path = self._folder / f"{name}.jsonl"
         self._sets[name].save(path)
         return path
+
+
+def _to_tune(samples: PromptSet) -> PromptSet:
+    """The samples marked ``tune``, of a set that has any marks: the others are for fitting or reporting."""
+    return samples.split("tune") if any(sample.split is not None for sample in samples) else samples
 
 
 # -- pairing -----------------------------------------------------------------------------------------------------------

@@ -14,20 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leakmech.core.errors import ModelError
+import numpy as np
+
+from leakmech.core.errors import DatasetError, ModelError
 from leakmech.core.progress import Progress, Shown, no_progress, shown_progress
-from leakmech.core.store import atomic_path, slug
+from leakmech.core.store import atomic_path, content_hash, slug
 from leakmech.core.yaml_files import read_yaml
 from leakmech.datasets.facts import facts_to_choose_on, load_facts
 from leakmech.datasets.relevant_pairs import archive_pairs
 from leakmech.datasets.samples import PromptSet, load_dataset, pooled
 from leakmech.mechanism.directions.direction import load_direction
 from leakmech.models.layout import layout_of
-from leakmech.models.load import LoadedModel, load_model
+from leakmech.models.load import LoadedModel, given_name, load_model
 from leakmech.models.quiet import quiet
 from leakmech.prompts.dates import dated
 from leakmech.prompts.render import Prompting, Renderer
-from leakmech.runs.directory import SCRIPT, RunDirectory, began
+from leakmech.runs.directory import SCRIPT, RunDirectory, RunRecord, began
 from leakmech.runs.run import Run, run_path
 from leakmech.studies.lora.candidates import TrainingSources
 from leakmech.studies.lora.cost import estimate
@@ -57,7 +59,7 @@ def train_lora(
     config: LoraTrainingConfig | Mapping[str, Any] | str | Path | None = None,
     out: str | Path | None = None,
     *,
-    model: LoadedModel | None = None,
+    model: LoadedModel | str | Path | None = None,
     examples: Sequence[TrainingExample] | int | None = None,
     evaluate: Evaluate | None = None,
     cache_dir: Path | None = None,
@@ -74,7 +76,7 @@ def train_lora(
     out
         The folder of the adapter, its log and its checkpoints; default ``runs/adapter-<model>-seed<seed>``.
     model
-        A loaded model to train on instead of the configured one; it is left as it was.
+        A name, or a loaded model, to train on instead of the configured one; a loaded one is left as it was.
     examples
         Training examples instead of the configured data, or how many are made of it (the setting of that name).
     evaluate
@@ -107,22 +109,25 @@ def train_lora(
     progress = shown_progress(progress)
     from accelerate import Accelerator
 
-    if isinstance(examples, int):
-        settings, examples = {**settings, "examples": examples}, None
+    given = None if isinstance(examples, int | np.integer) else examples
+    if examples is not None and given is None:
+        settings = {**settings, "examples": examples}
+    by_name = model is None or isinstance(model, str | Path)
+    if model is not None:
+        settings = {**settings, "model": str(model) if by_name else given_name(model)}
     config = _parsed(config, settings)
     out = run_path(out, f"adapter-{slug(config.model)}-seed{config.seed}")
+    config = config if by_name else _named_as_before(config, out)
     accelerator = Accelerator(cpu=config.device == "cpu")
     Run.check(out, config, lock=accelerator.is_main_process)
     with dated(began(out)):
-        loaded = model or load_model(
-            config.model,
-            device=accelerator.device if config.device == "auto" else config.device,
-            dtype=config.dtype,
-            revision=config.revision,
-        )
-        in_script = model is not None or examples is not None or evaluate is not None
+        loaded: Any = model
+        if by_name:
+            device = accelerator.device if config.device == "auto" else config.device
+            loaded = load_model(config.model, device=device, dtype=config.dtype, revision=config.revision)
+        in_script = not by_name or given is not None or evaluate is not None
         training = _LoraTraining(config, out, loaded, accelerator, progress, say)
-        return training.complete(examples, evaluate, cache_dir, in_script=in_script)
+        return training.complete(given, evaluate, cache_dir, in_script=in_script)
 
 
 def _parsed(
@@ -135,6 +140,14 @@ def _parsed(
     elif isinstance(given, str | Path):
         where, given = str(given), read_yaml(Path(given))
     return LoraTrainingConfig.parse({**(given or {}), **settings}, where=where)
+
+
+def _named_as_before(config: LoraTrainingConfig, out: Path) -> LoraTrainingConfig:
+    """The settings with the name that a script's run in `out` gives its model: early versions kept the default."""
+    record = RunRecord.find(out)
+    if record is None or not record.values.get(SCRIPT):
+        return config
+    return config.model_copy(update={"model": record.config.get("model", config.model)})
 
 
 @dataclass(frozen=True)
@@ -167,11 +180,12 @@ class _LoraTraining:
         if evaluate is None and config.tune is not None:
             evaluate = TuneSelectivity(loaded, config, self.out / "tune", self._shown)
         examples, sources = self._examples(given, evaluation, cache_dir)
+        self._refuse_unfit(examples, losses)
         data = data_description(
             examples, sources=sources, evaluation={dataset.name: dataset.content_hash for dataset in evaluation}
         )
         base = base_description(loaded)
-        with self._open(base, data, {SCRIPT: True} if in_script else {}) as run:
+        with self._open(base, data, losses, modules, {SCRIPT: True} if in_script else {}) as run:
             if run.finished:
                 return LoraResult.load(self.out)
             if main:
@@ -220,6 +234,30 @@ class _LoraTraining:
             method=config.components.method,
         )
         return target_modules(self.loaded.model, config.targets, layers=config.layers, components=components)
+
+    @property
+    def _collator(self) -> Collator:
+        pad: Any = self.loaded.tokenizer.pad_token_id
+        embeddings: Any = self.loaded.model.get_input_embeddings()
+        return Collator(
+            self._renderer.token_ids,
+            pad,
+            max_length=self.config.max_length,
+            padding=self.config.padding,
+            vocabulary=int(embeddings.weight.shape[0]),
+        )
+
+    def _refuse_unfit(self, examples: Sequence[TrainingExample], losses: Losses) -> None:
+        """Refuse, before anything is written, examples that nothing is learnt from or that cannot be read."""
+        kinds = {example.kind for example in examples}
+        if kinds.isdisjoint(losses.kinds):
+            raise DatasetError(
+                f"no objective with a weight applies to {' or '.join(sorted(kinds))} examples, all there are; "
+                "give 'anchor' or 'contrastive' a weight"
+            )
+        collator = self._collator
+        for example in examples:
+            collator.encode(example)
 
     def _losses(self) -> Losses:
         config, model_hash = self.config, self.loaded.weights_hash
@@ -271,13 +309,29 @@ class _LoraTraining:
             )
         return examples, sources.hashes()
 
-    def _open(self, base: dict[str, Any], data: dict[str, Any], facts: dict[str, Any]) -> Run:
+    def _open(
+        self,
+        base: dict[str, Any],
+        data: dict[str, Any],
+        losses: Losses,
+        modules: Sequence[str],
+        facts: dict[str, Any],
+    ) -> Run:
         """The first process begins the run and holds it for all of them."""
         fingerprint = {
             "base": base["weights_hash"],
             "data": data["examples_hash"],
             "processes": str(self.accelerator.num_processes),
         }
+        steering = [] if losses.steering is None else [losses.steering.direction]
+        named = {
+            "directions": [one.vector.numpy().tobytes() for one in (*losses.directions, *steering)],
+            "modules": sorted(modules) if self.config.components else [],
+        }
+        record = RunRecord.find(self.out)
+        for name, files in named.items():  # what files that are named hold; early versions did not note it
+            if files and (record is None or name in record.fingerprint):
+                fingerprint[name] = content_hash(*files)
         main = self.accelerator.is_main_process
         with self.accelerator.main_process_first():
             return Run.open(self.out, self.config, fingerprint, lock=main, base=base, data=data, **facts)
@@ -287,16 +341,12 @@ class _LoraTraining:
     def _trainer(
         self, model: Any, examples: Sequence[TrainingExample], losses: Losses, evaluate: Evaluate | None
     ) -> Trainer:
-        pad: Any = self.loaded.tokenizer.pad_token_id
-        collator = Collator(
-            self._renderer.token_ids, pad, max_length=self.config.max_length, padding=self.config.padding
-        )
         return Trainer(
             model,
             examples,
             self.config,
             losses,
-            collator,
+            self._collator,
             self.out,
             self.accelerator,
             evaluate=evaluate,
@@ -314,7 +364,7 @@ def training_sources(
         relevant = [pairing.relevant(samples)]
         mismatched = [pairing.irrelevant(samples, number=number) for number in range(config.mismatched)]
     return TrainingSources(
-        irrelevant=load_dataset(config.irrelevant) if config.irrelevant else None,
+        irrelevant=_to_fit(load_dataset(config.irrelevant)) if config.irrelevant else None,
         relevant=relevant,
         mismatched=mismatched,
         pairs=archive_pairs(exclude=evaluation, max_overlap=config.max_overlap, seed=config.seed)

@@ -66,6 +66,7 @@ from leakmech.studies.mitigation.mitigation import Mitigation, bench_under
 from leakmech.studies.mitigation.pooled import pooled_answers, pooled_frame, pooled_summary
 from leakmech.studies.mitigation.prompting import ORACLE
 from leakmech.studies.mitigation.reach import MEASURED_ON, changes_the_model, out_of_reach
+from leakmech.studies.mitigation.sample_sets import set_folder
 
 TABLE_VERSION = 2
 """Of ``tables/mitigations.csv``; since 2 selectivity charges all of :mod:`leakmech.studies.mitigation.charges`."""
@@ -167,16 +168,9 @@ class Cells:
         elif self.version > 1 and number == 0:  # tilt draws nothing after injections, so that one seed tells all
             config = self._with_tilt(mitigation)
         which = f"-{arrangement}" if arrangement else f"-seed{number}" if number else ""
-        out = self.folder(mitigation) / f"{self._set_folder(dataset)}{which}"
+        out = self.folder(mitigation) / f"{set_folder(dataset, (self.config.dataset, *self.relevant))}{which}"
         config = config.model_copy(update={"seed": config.seed + number})
         return bench_under(mitigation, config, model=self.loaded, out=out, topic=leakage, progress=self.progress)
-
-    def _set_folder(self, dataset: str) -> str:
-        """Name of the folder of a set's benchmark; of files with one name (``leak/test``, ``kept/test``) all differ."""
-        sets = list(dict.fromkeys((self.config.dataset, *self.relevant)))
-        name = slug(Path(dataset).stem)
-        before = [one for one in sets[: sets.index(dataset)] if slug(Path(one).stem) == name]
-        return f"{name}-{len(before) + 1}" if before else name
 
     def frame(self, mitigation: Mitigation, dataset: str | None = None) -> pd.DataFrame:
         """One row per generation of all seeds."""
@@ -190,7 +184,7 @@ class Cells:
         config = self.config
         if mitigation.configure(config).contrast is not None or not set(POLARITIES) <= set(config.conditions):
             return config
-        base = self.folder(BASE) / self._set_folder(config.dataset)
+        base = self.folder(BASE) / set_folder(config.dataset, (config.dataset,))
         return config.model_copy(update={"tilt": True, "tilt_from": None if mitigation == BASE else str(base)})
 
     def row(self, run: Run, mitigation: Mitigation) -> dict[str, Any]:

@@ -49,3 +49,10 @@ def relevant_to_judge(config: MitigateConfig, folder: Path) -> tuple[str, ...]:
     for name, file in few.items():
         load_dataset(name).take(config.relevant_limit).save(file)
     return tuple(map(str, few.values()))
+
+
+def set_folder(dataset: str, sets: Sequence[str]) -> str:
+    """Name of the folder of a set's benchmark; of files with one name (``leak/test``, ``kept/test``) all differ."""
+    name, others = slug(Path(dataset).stem), list(dict.fromkeys(sets))
+    before = [one for one in others[: others.index(dataset)] if slug(Path(one).stem) == name]
+    return f"{name}-{len(before) + 1}" if before else name

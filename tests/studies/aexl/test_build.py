@@ -213,6 +213,16 @@ def test_a_file_of_other_settings_is_not_overwritten(build, tmp_path):
     assert foreign.read_text() == "my own data"
 
 
+@pytest.mark.fault("X345", "runs", "AEXL built again after its corpus has changed", "refused; the data set stays")
+def test_a_finished_data_set_is_not_replaced_by_that_of_another_corpus(build, tmp_path):
+    before = contents(build())
+    assert contents(build()) == before
+    write_corpus(tmp_path / "corpus.jsonl", n=50)
+    with pytest.raises(UsageError, match="corpus or estimator has changed"):
+        build()
+    assert [file.read_bytes() for file in sorted((tmp_path / "out").glob("*.jsonl"))] == before
+
+
 SIBLINGS = ("aexl_fit.jsonl", "aexl_tune.jsonl", "aexl.md")
 
 
