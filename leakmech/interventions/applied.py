@@ -12,7 +12,7 @@ from torch import Tensor
 
 from leakmech.core.errors import InterventionError
 from leakmech.interventions.base import AttentionEdit, Edit, Intervention
-from leakmech.interventions.positions import PromptSpans, RowPositions, inferred_positions
+from leakmech.interventions.positions import PromptSpans, RowPositions, inferred_positions, positions_at_call
 
 Mask = bool | Bool[Tensor, "rows columns"]
 
@@ -27,6 +27,10 @@ class Applied:
         self.interventions = interventions
         self._device = device
         self._given: RowPositions | None = None
+        self._counted = False
+        """Whether what is given says which tokens the next call has, so that they need not be counted."""
+        self._now: RowPositions | None = None
+        """What is given, moved to the call that runs."""
         self._inferred: RowPositions | None = None
         self._calling = False
         self.reading = False
@@ -46,14 +50,17 @@ class Applied:
     def positions(
         self, prompts: Sequence[PromptSpans] | RowPositions, *, n_generated: int | Sequence[int] = 0
     ) -> Iterator[RowPositions]:
-        """While this is entered, calls of the model read these rows.
+        """While this is entered, calls of the model read these rows, and what they generate after them.
+
+        Prompts are compared with every call: its attention mask or its cache says how many tokens it has beyond them.
+        Positions that are known already are those of the first call, and later ones are compared with it.
 
         Parameters
         ----------
         prompts
             The prompt of each row of the batch, in order; or positions that are known already.
         n_generated
-            Number of tokens after the prompt up to the last column of the call, for all rows or of each row.
+            Number of tokens after the prompt up to the last column of the first call, for all rows or of each row.
 
         Yields
         ------
@@ -63,18 +70,19 @@ class Applied:
         Raises
         ------
         InterventionError
-            There are no prompts, or not one count for each.
+            There are no prompts, or not one count for each; or, while the model runs, a call has other rows.
         """
         if isinstance(prompts, RowPositions):
             rows = prompts
         else:
             rows = RowPositions.of(prompts, n_generated=n_generated, device=self._device)
-        before, self._given = self._given, rows
+        before, self._given, self._now = self._given, rows, None
+        self._counted = isinstance(prompts, RowPositions)
         self._masks = {}
         try:
             yield rows
         finally:
-            self._given = before
+            self._given, self._now, self._counted = before, None, False
             self._masks = {}
 
     # -- what the hooks ask ----------------------------------------------------------------------------------------
@@ -90,7 +98,9 @@ class Applied:
 
     @property
     def known_rows(self) -> RowPositions | None:
-        """Positions as given, or as inferred for the call that runs; None where neither is there."""
+        """Positions as given or as inferred, for the call that runs; None where neither is there."""
+        if self._now is not None:
+            return self._now
         return self._given if self._given is not None or not self._calling else self._inferred
 
     def mask(self, rows: RowPositions, position: str, n_columns: int, device: torch.device) -> Mask:
@@ -117,12 +127,18 @@ class Applied:
         return holds.expand(-1, n_columns) if mask is True else mask & holds
 
     def see_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Infer the positions of the rows from the arguments of a model call."""
+        """Find the positions of the rows from what is given and the arguments of a model call."""
         self._masks = {}
         self._calling = True
-        if self._given is None and self.needs_positions:
+        if not self.needs_positions:
+            return
+        if self._given is None:
             self._inferred = inferred_positions(args, kwargs, self._inferred)
+        elif not self._counted:
+            self._now = positions_at_call(self._given, args, kwargs)
+        self._counted = False
 
     def leave_call(self) -> None:
-        """Forget what was inferred: it holds for one call, even if that fails."""
+        """Forget what was found: it holds for one call, even if that fails."""
         self._calling = False
+        self._now = None

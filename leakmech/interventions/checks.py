@@ -49,11 +49,15 @@ def refuse_misfits(
 def fitted_hashes(interventions: Sequence[Intervention], *models: LoadedModel, bases: bool = True) -> set[str] | None:
     """Hashes of models, and of their `bases`, that interventions may have been fitted on; None where all are for any.
 
-    Hashing weights takes a while, and is not needed then.
+    Bases are the same weights in another dtype, and those under an adapter. Hashing weights takes a while, and is not
+    needed where interventions are for any model.
     """
     if not any(intervention.model_hash for intervention in interventions):
         return None
-    return {own for model in models for own in (model.weights_hash, *((model.base_hash,) if bases else ()))}
+    found = {model.weights_hash for model in models}
+    if bases:
+        found = found.union(*({model.base_hash} | model.hashes_under_adapter for model in models))
+    return found
 
 
 def fitting_layout(chosen: Sequence[Intervention], model: Any, *, under_adapter: bool = False) -> Layout:

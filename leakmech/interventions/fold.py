@@ -40,7 +40,7 @@ from leakmech.interventions.stream_edits import AblateDirection
 from leakmech.interventions.sublayer_maps import MapSublayer
 from leakmech.models.adapters import merged_copy
 from leakmech.models.biases import with_output_biases
-from leakmech.models.layout import Layout, layout_of, write_weights
+from leakmech.models.layout import Layout, NoNeurons, layout_of, write_weights
 from leakmech.models.load import LoadedModel
 from leakmech.models.sites import QUERIES, site_module
 
@@ -111,6 +111,15 @@ def _refuse_unfoldable(intervention: Intervention) -> None:
         reason = "no weights do what it does"
     if reason is not None:
         raise InterventionError(f"{intervention}: cannot be folded ({reason}); use hooks (leave --fold out)")
+
+
+def _refuse_experts(intervention: Intervention, changed: Iterable[tuple[str, int]], layout: Layout) -> None:
+    """Refuse what changes an MLP that has no output matrix of its own."""
+    if any(part == "mlp" and isinstance(layout.block(layer).neurons_out, NoNeurons) for part, layer in changed):
+        raise InterventionError(
+            f"{intervention}: cannot be folded (the MLPs of {layout.architecture} are mixtures of experts, without one "
+            "output matrix); use hooks (`apply`; leave --fold out)"
+        )
 
 
 # -- what happens to weights ---------------------------------------------------------------------------------------
@@ -219,6 +228,7 @@ class _Plan:
         elif isinstance(intervention, Steer):
             for place, layer in enumerate(intervention.layers):
                 self._take_step(intervention, layer, intervention.step(place), layout)
+        _refuse_experts(intervention, self.sublayers, layout)
         if self.first_constant is None and (self.needs_bias("attn") or self.needs_bias("mlp")):
             self.first_constant = intervention
 

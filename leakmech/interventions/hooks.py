@@ -10,7 +10,7 @@ edit acts only at some positions, the hooks must know the positions of a batch's
 * ``prompt``, ``last_prompt`` and ``generated`` are inferred from the key-value cache, if the model is called with one
   (as ``model.generate`` does): the first call with an empty cache is the prompt, calls of one token are generation.
 * ``injection`` and ``stem``, and any position without a cache, must be given with ``applied.positions([...])``; the
-  decoder of :mod:`leakmech.generation` does so.
+  decoder of :mod:`leakmech.generation` does so. Prompts that are given once hold for all that is generated after them.
 
 What is not known is an error, never a guess. Hidden states that transformers itself returns are those of before the
 hooks; :func:`leakmech.models.sites.recording`, entered inside, sees what the model goes on with.

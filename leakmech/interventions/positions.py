@@ -198,15 +198,9 @@ def inferred_positions(
     if inputs is None:
         return None
     n_rows, n_columns = inputs.shape[:2]
-    cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
-    n_cached = 0 if cache is None else int(cache.get_seq_length())
-    n_text = torch.full((n_rows,), n_cached + n_columns, device=inputs.device)
-    if mask is not None:
-        if not isinstance(mask, Tensor) or mask.dim() != 2 or not bool(mask[:, -1].all()):
-            raise InterventionError(
-                "positions: pad batches on the left, and give their attention mask as (rows, columns)"
-            )
-        n_text = mask.sum(dim=1).to(inputs.device)
+    cache = kwargs.get("past_key_values")
+    n_cached = _n_cached(kwargs)
+    n_text = _text_lengths(inputs, kwargs)
     unknown = RowPositions(None, n_text, {}, torch.zeros_like(n_text), "mixed")
     if cache is None:
         return unknown
@@ -215,6 +209,41 @@ def inferred_positions(
     if n_columns > 1 or before is None or before.n_prompt is None or len(before) != n_rows:
         return unknown
     return replace(before, n_text=n_text, phase="generating")
+
+
+def positions_at_call(given: RowPositions, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> RowPositions:
+    """The rows `given`, as many tokens later as a model call's attention mask or cache holds beyond them.
+
+    Without a mask, what is padded is not known: the longest row is then taken to begin in the first column.
+    """
+    inputs = call_inputs(args, kwargs)
+    if inputs is None or len(inputs) != len(given):  # refused when a hook asks for the rows
+        return given
+    n_text = _text_lengths(inputs, kwargs).to(given.n_text.device)
+    before = given.n_text if kwargs.get("attention_mask") is not None else given.n_text.max()
+    later = (n_text - before).unique().tolist()
+    if len(later) > 1 or later[0] < 0:
+        raise InterventionError(
+            f"positions: rows of {given.n_text.tolist()} tokens are given, but the call has {n_text.tolist()}; give "
+            "the prompts of this batch in its order, n_generated for what follows them, and the attention mask of a "
+            "padded batch"
+        )
+    return given.advanced(later[0]) if later[0] else given
+
+
+def _text_lengths(inputs: Tensor, kwargs: Mapping[str, Any]) -> Int[Tensor, " rows"]:
+    """Number of tokens of each row of a call, cached ones included."""
+    mask = kwargs.get("attention_mask")
+    if mask is None:
+        return torch.full((inputs.shape[0],), _n_cached(kwargs) + inputs.shape[1], device=inputs.device)
+    if not isinstance(mask, Tensor) or mask.dim() != 2 or not bool(mask[:, -1].all()):
+        raise InterventionError("positions: pad batches on the left, and give their attention mask as (rows, columns)")
+    return mask.sum(dim=1).to(inputs.device)
+
+
+def _n_cached(kwargs: Mapping[str, Any]) -> int:
+    cache = kwargs.get("past_key_values")
+    return 0 if cache is None else int(cache.get_seq_length())
 
 
 def call_inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:

@@ -174,7 +174,7 @@ class AblateDirection(StreamIntervention):
         direction
             What :func:`leakmech.sentiment_directions` found, or a saved direction.
         layers, site
-            Where it acts; by default at the layer and the site of the direction.
+            Where it acts; by default at the layer and the site of the direction. ``everywhere`` takes no layers.
         strength
             Share of the way to the set point.
         set_point
@@ -190,10 +190,13 @@ class AblateDirection(StreamIntervention):
                 known = nearest(set_point, direction.projections)
                 raise InterventionError(f"{cls.kind}: the direction has no projection of {set_point!r}{known}")
             set_point = direction.projections[set_point]
+        site = site or direction.site
+        if layers is None:
+            layers = () if site == EVERYWHERE else (direction.layer,)
         return cls(
             direction.vector,
-            layers=(direction.layer,) if layers is None else layers,
-            site=site or direction.site,
+            layers=layers,
+            site=site,
             strength=strength,
             set_point=set_point,
             model_hash=direction.model_hash,

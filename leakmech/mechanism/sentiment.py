@@ -9,7 +9,7 @@ both are read after the *control* prompt, so that what differs is what is said, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +20,11 @@ from leakmech.core.seeds import numpy_generator
 from leakmech.datasets.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.mechanism.attribution.interchange import PromptInterchange
+from leakmech.mechanism.attribution.pairs import Continuations
 from leakmech.mechanism.behaviour import POLARITIES, sample_behaviour
-from leakmech.mechanism.directions.data import SPLITS, DirectionKind, SiteActivations
+from leakmech.mechanism.directions.data import SPLITS, DirectionKind, SiteActivations, refuse_shared
 from leakmech.mechanism.directions.direction import FittedDirections, fit_directions
-from leakmech.mechanism.directions.fits import DEFAULT_METHODS
+from leakmech.mechanism.directions.fits import DEFAULT_METHODS, METHODS
 from leakmech.mechanism.directions.quality import Criterion
 from leakmech.models.layout import layout_of
 from leakmech.models.load import LoadedModel
@@ -32,6 +33,8 @@ from leakmech.scoring.expression import Estimator, load_estimator
 from leakmech.scoring.leakage import valence_of
 
 TUNE_SHARE = 0.4
+_LEAST_DIFFERENCE = 1e-9
+"""Of valence, between what is read as positive and as negative."""
 KINDS: tuple[DirectionKind, ...] = ("read", "expressed")
 
 
@@ -92,12 +95,10 @@ def sentiment_directions(
         As :func:`leakmech.cache_activations`.
     """
     progress = shown_progress(progress)
-    if kind not in KINDS:
-        raise ConfigError(f"kind {kind!r}{nearest(kind, KINDS)}")
-    if "das" in methods and (kind, site) != ("read", "resid_post"):
-        raise ConfigError("method 'das' interchanges resid_post at the last token: use kind 'read' there")
+    _refuse_unknown(kind, site, methods)
     splits = split_samples(load_dataset(fit), tune=None if tune is None else load_dataset(tune), seed=seed)
     splits["test"] = load_dataset(test)
+    refuse_shared({split: [sample.id for sample in splits[split]] for split in SPLITS})
     renderer = Renderer(model.tokenizer, prompting)
     reader = ActivationReader(
         model, renderer, site=site, layers=layers, batch_size=batch_size, seed=seed, progress=progress
@@ -115,6 +116,16 @@ def sentiment_directions(
         seed=seed,
         progress=progress,
     )
+
+
+def _refuse_unknown(kind: str, site: str, methods: Sequence[str]) -> None:
+    """Refuse kinds and methods that do not exist, or not there, before the model is run."""
+    if kind not in KINDS:
+        raise ConfigError(f"kind {kind!r}{nearest(kind, KINDS)}")
+    for method in methods:
+        METHODS.find(method)
+    if "das" in methods and (kind, site) != ("read", "resid_post"):
+        raise ConfigError("method 'das' interchanges resid_post at the last token: use kind 'read' there")
 
 
 def split_samples(samples: PromptSet, *, tune: PromptSet | None, seed: int) -> dict[str, PromptSet]:
@@ -169,11 +180,12 @@ class ActivationReader:
         said = list(dict.fromkeys(tokens for both in own.values() for kind in both.values() for tokens in kind))
         scores = judge([str(self.model.tokenizer.decode(list(tokens))) for tokens in said])
         glad = dict(zip(said, valence_of(scores), strict=True))
-        extremes = {
-            sample: (max(texts, key=glad.__getitem__), min(texts, key=glad.__getitem__))
-            for sample, both in own.items()
-            if len(texts := {tokens for polarity in POLARITIES for tokens in both[polarity]}) > 1
-        }
+        extremes = _extremes(own, glad)
+        if not extremes:
+            raise DatasetError(
+                f"{samples.name}: the estimator finds no sample with continuations of different valence; give more "
+                "samples or another estimator"
+            )
         kept = PromptSet(samples.name, tuple(sample for sample in samples if sample.id in extremes))
         sides = []
         for place in (0, 1):
@@ -211,3 +223,14 @@ class ActivationReader:
             "batch_size": self.batch_size,
             "progress": self.progress,
         }
+
+
+def _extremes(own: Mapping[str, Mapping[Condition, Sequence[tuple[int, ...]]]], glad: Mapping[tuple[int, ...], float]) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """The most positive and the most negative continuation of each sample whose continuations differ in valence."""
+    found = {}
+    for sample, both in own.items():
+        texts = {tokens for polarity in POLARITIES for tokens in both[polarity]}
+        ends = tuple(end(texts, key=glad.__getitem__) for end in (max, min)) if texts else ()
+        if ends and glad[ends[0]] - glad[ends[1]] > _LEAST_DIFFERENCE:
+            found[sample] = ends
+    return found

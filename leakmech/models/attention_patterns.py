@@ -19,6 +19,9 @@ from leakmech.core.errors import ModelError
 from leakmech.models.adapters import base_of
 from leakmech.models.layout import Layout
 
+_OF_FALCON = ("eager", "sdpa")
+"""Implementations of Falcon that are one class."""
+
 
 @dataclass(frozen=True, eq=False)
 class AttentionPattern:
@@ -42,12 +45,22 @@ def eager_attention(model: nn.Module) -> Iterator[None]:
         yield
         return
     try:
-        base.set_attn_implementation("eager")
+        _switch(base, "eager")
         if base.config._attn_implementation != "eager":
             raise ModelError(f"{type(base).__name__}: its attention {before!r} cannot be switched to 'eager'")
         yield
     finally:
-        base.set_attn_implementation(before)
+        _switch(base, before)
+
+
+def _switch(base: Any, implementation: str) -> None:
+    config = base.config
+    if config.model_type == "falcon" and config._attn_implementation in _OF_FALCON and not config.alibi:
+        # transformers refuses, but Falcon's attention looks at its configuration at every call; with alibi it would
+        # add its positions twice when it is eager.
+        config._attn_implementation = implementation
+    else:
+        base.set_attn_implementation(implementation)
 
 
 @contextmanager

@@ -31,8 +31,9 @@ _LLAMA_ALIKE = ("qwen2", "mistral")
 
 def with_output_biases(model: PreTrainedModel, *, attention: bool, mlp: bool) -> PreTrainedModel:
     """`model` itself if it has the wanted biases, else a new model (it may share weights) that has them."""
-    lacks_attention = attention and any(b.heads_out.bias is None for b in layout_of(model).blocks)
-    lacks_mlp = mlp and any(b.neurons_out.bias is None for b in layout_of(model).blocks)
+    blocks = layout_of(model).blocks
+    lacks_attention = attention and any(b.heads_out.bias is None for b in blocks)
+    lacks_mlp = mlp and any(getattr(b.neurons_out, "bias", None) is None for b in blocks)  # experts have none
     if not (lacks_attention or lacks_mlp):
         return model
     config = _config_with_biases(model.config, attention=lacks_attention, mlp=lacks_mlp)

@@ -49,9 +49,42 @@ def hash_weights(model: torch.nn.Module) -> str:
     return _hash_model(model, None)
 
 
+def hashes_under_adapters(model: torch.nn.Module) -> frozenset[str]:
+    """What :func:`hash_weights` and :func:`hash_base` give for the base of a PEFT model before it had its adapters."""
+    state = _state_under_adapters(base_of(model))
+    return frozenset(
+        _hash_state(model, state, _settings(model) | {"adapters": {}}, to) for to in (None, torch.bfloat16)
+    )
+
+
+def _state_under_adapters(base: torch.nn.Module) -> dict[str, Tensor]:
+    """The state of a model under the names that it has without adapters: PEFT puts layers of its own around others."""
+    inner = {}
+    for path, module in base.named_modules():
+        for name in ("base_layer", "original_module", "token_adapter"):
+            if name in module._modules:
+                inner[f"{path}."] = f"{path}.{name}."
+    state = {}
+    for full, value in base.state_dict().items():
+        name = full
+        for outside in sorted((path for path in inner if full.startswith(path)), key=len, reverse=True):
+            if not full.startswith(inner[outside]):
+                break  # an adapter's own
+            name = name.replace(inner[outside], outside, 1)
+        else:
+            state[name] = value
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
 def _hash_model(model: torch.nn.Module, dtype: torch.dtype | None) -> str:
     """Hash of all weights, rounded to `dtype` where they are floats."""
     state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    return _hash_state(model, state, _settings(model), dtype)
+
+
+def _hash_state(
+    model: torch.nn.Module, state: Mapping[str, Tensor], settings: Mapping[str, Any], dtype: torch.dtype | None
+) -> str:
     absent = [name for name, tensor in state.items() if tensor.is_meta]
     if absent:
         raise ModelError(f"{type(model).__name__}: weights are not in memory (for example {absent[0]!r})")
@@ -61,7 +94,7 @@ def _hash_model(model: torch.nn.Module, dtype: torch.dtype | None) -> str:
         hashed = pool.map(partial(hash_tensor, dtype=dtype), tensors.values())
         digests = dict(zip(tensors, hashed, strict=True))
     weights = (f"{name}={digests[_storage(tensor)]}" for name, tensor in sorted(state.items()))
-    return content_hash(json.dumps(_settings(model), sort_keys=True, default=str), *weights)
+    return content_hash(json.dumps(settings, sort_keys=True, default=str), *weights)
 
 
 def hash_base(model: torch.nn.Module) -> str:

@@ -15,7 +15,14 @@ from leakmech.core.shown import table_html
 from leakmech.core.store import storage_errors
 from leakmech.models.adapters import base_of, is_peft, merged_copy
 from leakmech.models.device import dtype_name
-from leakmech.models.hashes import hash_base, hash_generation, hash_template, hash_tokenizer, hash_weights
+from leakmech.models.hashes import (
+    hash_base,
+    hash_generation,
+    hash_template,
+    hash_tokenizer,
+    hash_weights,
+    hashes_under_adapters,
+)
 from leakmech.models.quiet import quiet
 
 if TYPE_CHECKING:
@@ -84,6 +91,11 @@ class LoadedModel:
     def base_hash(self) -> str:
         """Hash of the weights rounded to bfloat16, and of the settings; float32 and bfloat16 copies share it."""
         return hash_base(self.model)
+
+    @cached_property
+    def hashes_under_adapter(self) -> frozenset[str]:
+        """`weights_hash` and `base_hash` of the model without its adapter; nothing where it has none."""
+        return hashes_under_adapters(self.model) if is_peft(self.model) else frozenset()
 
     @cached_property
     def tokenizer_hash(self) -> str:

@@ -312,7 +312,7 @@ def test_unknown_positions_are_an_error_and_not_a_guess(make_tiny, batch, kit, p
         kit.logits(model, batch)
     with (
         apply(model, Steer(kit.V, layers=[1], strength=1.0, stream_norm=1.0, positions="stem")) as applied,
-        applied.positions([PromptSpans(24)] * 3),
+        applied.positions([PromptSpans(length) for length in kit.LENGTHS]),
         pytest.raises(InterventionError, match=r"'stem'.*spans"),
     ):
         kit.logits(model, batch)
@@ -415,7 +415,7 @@ def test_a_probe_that_comes_too_late_is_refused(make_tiny, kit):
         applied.positions(kit.SPANS, n_generated=1),
         pytest.raises(InterventionError, match="has not seen these prompts"),
     ):
-        model(torch.zeros(3, 1, dtype=torch.long))
+        model(torch.zeros(3, max(kit.LENGTHS) + 1, dtype=torch.long))
 
 
 def test_a_strength_that_yields_nan_is_named(make_tiny, batch, kit):
@@ -587,6 +587,14 @@ class TestMadeOfADirection:
         assert AblateDirection.of(self.direction(tiny_model), layers=[0, 1]).set_points == (0.0, 0.0)
         with pytest.raises(InterventionError, match="no projection of 'contrl'; did you mean 'control'"):
             AblateDirection.of(self.direction(tiny_model), set_point="contrl")
+
+    def test_of_everywhere_is_all_layers(self, tiny_model):
+        direction = self.direction(tiny_model)
+        made = AblateDirection.of(direction, site="everywhere")
+        assert (tuple(made.layers), made.site, made.strengths) == ((), "everywhere", (1.0,))
+        torch.testing.assert_close(made.vector(0), direction.vector)
+        with pytest.raises(InterventionError, match="leave `layers` out"):
+            AblateDirection.of(direction, site="everywhere", layers=[1])
 
     def test_along_steps_in_units_of_the_stream(self, tiny_model):
         direction = self.direction(tiny_model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import FalconConfig, FalconForCausalLM
 
 from leakmech.core.errors import ModelError
 from leakmech.models.attention_patterns import AttentionPattern, eager_attention, watching_attention
@@ -51,6 +52,31 @@ def test_the_implementation_comes_back_after_an_error(make_tiny) -> None:
     assert seen == ["eager"]
     assert model.config._attn_implementation == before
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def falcon(**settings):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 256, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+    return FalconForCausalLM(FalconConfig(**sizes, **settings)).float().eval()
+
+
+@pytest.mark.parametrize("settings", [{"new_decoder_architecture": True, "num_kv_heads": 2}, {"multi_query": True}])
+def test_falcon_is_switched_and_computes_the_same(settings) -> None:
+    model = falcon(**settings)
+    inputs = {"attention_mask": MASK, "position_ids": (MASK.cumsum(1) - 1).clamp(min=0)}
+    with torch.no_grad():
+        fused = model(IDS, **inputs).logits
+        with eager_attention(model):
+            assert model.config._attn_implementation == "eager"
+            torch.testing.assert_close(model(IDS, **inputs).logits[:, N_PADDED:], fused[:, N_PADDED:])
+    assert model.config._attn_implementation == "sdpa"
+    test_exactly_the_visible_tokens_have_weight(model)
+
+
+def test_falcon_with_alibi_is_refused() -> None:
+    """Eager attention of transformers adds its positions twice."""
+    with pytest.raises(ModelError, match="'sdpa' cannot be switched to 'eager'"), eager_attention(falcon(alibi=True)):
+        pass
 
 
 def test_attention_without_weights_is_refused(make_tiny) -> None:

@@ -33,14 +33,22 @@ from transformers import (
     Starcoder2ForCausalLM,
 )
 
-from leakmech.core.errors import ModelError
+from leakmech.core.errors import InterventionError, ModelError
 from leakmech.datasets.samples import PromptSet, load_dataset
 from leakmech.interventions.fold import fold
 from leakmech.interventions.hooks import apply
-from leakmech.interventions.types import AblateHeads, AblateNeurons, ScaleHeads
+from leakmech.interventions.types import (
+    AblateDirection,
+    AblateHeads,
+    AblateNeurons,
+    ModulateCircuit,
+    ScaleHeads,
+    Steer,
+)
 from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.mechanism.attribution.gradients import attribute
 from leakmech.mechanism.directions.direction import Direction
+from leakmech.models.biases import with_output_biases
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
 from leakmech.models.sites import recording
@@ -186,6 +194,25 @@ def test_neurons_of_experts_are_refused(name, tmp_path):
     build_tokenizer(chat=True).save_pretrained(folder)
     with pytest.raises(ModelError, match="mixture of experts"):
         diagnose(folder, fit="relevant-fit", target="direction", dtype="float32", out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_what_needs_the_output_matrix_of_experts_is_not_folded(name):
+    model = build(name)
+    vector = torch.nn.functional.one_hot(torch.tensor(3), 32).float()
+    for edit in (
+        AblateDirection(vector, site="everywhere"),
+        AblateDirection(vector, layers=[0], site="mlp_out"),
+        ModulateCircuit(["L0H1", "L1.mlp"], scales=0.5),
+        Steer(vector, layers=[1], strength=0.5, stream_norm=3.0),
+    ):
+        with pytest.raises(InterventionError, match=rf"{edit.kind}.*{name}.*mixtures of experts.*use hooks \(`apply`"):
+            fold(model, edit)
+        before = logits(model)
+        with apply(model, edit):
+            assert (logits(model) - before).abs().max() > 1e-4
+    with pytest.raises(ModelError, match="cannot have a bias"):
+        with_output_biases(model, attention=False, mlp=True)
 
 
 @pytest.mark.fault("F22", "models", "heads of an architecture that is not known", "a line that names those that are")
