@@ -20,7 +20,6 @@ from leakmech.core.seeds import numpy_generator
 from leakmech.datasets.samples import CONDITIONS, PromptSet, load_dataset
 from leakmech.mechanism.activations.cache import cache_activations
 from leakmech.mechanism.attribution.interchange import PromptInterchange
-from leakmech.mechanism.attribution.pairs import Continuations
 from leakmech.mechanism.behaviour import POLARITIES, sample_behaviour
 from leakmech.mechanism.directions.data import SPLITS, DirectionKind, SiteActivations, refuse_shared
 from leakmech.mechanism.directions.direction import FittedDirections, fit_directions
@@ -225,7 +224,9 @@ class ActivationReader:
         }
 
 
-def _extremes(own: Mapping[str, Mapping[Condition, Sequence[tuple[int, ...]]]], glad: Mapping[tuple[int, ...], float]) -> dict[str, tuple[tuple[int, ...], ...]]:
+def _extremes(
+    own: Mapping[str, Mapping[str, Sequence[tuple[int, ...]]]], glad: Mapping[tuple[int, ...], float]
+) -> dict[str, tuple[tuple[int, ...], ...]]:
     """The most positive and the most negative continuation of each sample whose continuations differ in valence."""
     found = {}
     for sample, both in own.items():

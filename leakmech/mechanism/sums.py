@@ -26,7 +26,7 @@ class KeyedSums:
     def add(self, keys: Iterable[Hashable], values: Float[Tensor, "row ..."]) -> None:
         """Add rows, each to the sum of its key; rows that are shorter along their first axis count there only."""
         sums = self.sums if values.dim() == 1 else self.sums[:, : values.shape[1]]
-        sums.index_add_(0, torch.tensor([self._rows[key] for key in keys]), values.double().cpu())
+        sums.index_add_(0, torch.tensor([self._rows[key] for key in keys]), values.cpu().double())
 
     def numpy(self) -> Float[np.ndarray, "key ..."]:
         """Give the sums, in the order of the keys."""

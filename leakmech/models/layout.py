@@ -104,10 +104,33 @@ def layout_of(model: nn.Module) -> Layout:
 
 
 def write_weights(linear: nn.Module) -> Float[Tensor, "d_in d_out"]:
-    """Weights of `heads_out` or `neurons_out` as ``input @ weights``: row i is what input i writes to the stream."""
-    weight: Any = linear.weight
+    """Weights of `heads_out` or `neurons_out` as ``input @ weights``: row i is what input i writes to the stream.
+
+    Adapters that act and are not merged are part of them.
+    """
+    inner: Any = getattr(linear, "base_layer", linear)
+    weight = inner.weight
+    for change in _adapter_changes(linear) if inner is not linear else ():
+        weight = weight + change
     # GPT-2's Conv1D keeps its weights as (d_in, d_out), nn.Linear as (d_out, d_in).
-    return weight if type(linear).__name__ == "Conv1D" else weight.T
+    return weight if type(inner).__name__ == "Conv1D" else weight.T
+
+
+def _adapter_changes(layer: Any) -> list[Tensor]:
+    """What the adapters of a PEFT layer add to its weights while they are not merged."""
+    if layer.disable_adapters or layer.merged:
+        return []
+    changes = []
+    for name in layer.active_adapters:
+        plain = hasattr(layer, "lora_A") and name not in layer.lora_variant and not layer.lora_bias.get(name)
+        if not plain:  # gates, DoRA, other kinds of adapters
+            raise ModelError(
+                f"adapter {name!r}: is not plain LoRA, so what heads and neurons write has no one matrix; take a model "
+                "without it, or with it merged in where it can be"
+            )
+        if name in layer.lora_A:
+            changes.append(layer.get_delta_weight(name))
+    return changes
 
 
 class NoNeurons(nn.Module):

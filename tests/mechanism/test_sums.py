@@ -13,6 +13,22 @@ def test_rows_of_a_sample_add_up_over_batches_in_float64():
     np.testing.assert_array_equal(sums.numpy(), [[1e8 + 2, 3.5], [5, 6], [0, 0]])
 
 
+class OnMps(torch.Tensor):
+    """A tensor of a device that has no float64."""
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_rows_of_a_device_without_float64_are_added():
+    sums = KeyedSums("ab")
+    sums.add("ba", torch.tensor([1.5, 2.0]).as_subclass(OnMps))
+    assert sums.numpy().tolist() == [2, 1.5]
+
+
 def test_rows_of_the_first_layers_count_there_only():
     sums = KeyedSums(range(2), 3, 2)
     sums.add([1, 1], torch.ones(2, 2, 2))

@@ -12,7 +12,8 @@ so M is fitted by ridge regression,
 with t = -1 nat on the keys of injections that are not about the stem and 0 on those of injections that are, and on all
 other keys; each of the three kinds has the same total weight. Queries are those at the stem and after it. The equations
 are solved by conjugate gradients, since the normal matrix has d_head^4 entries, and M is cut to its largest singular
-values. Sliding windows are taken to be longer than the prompts.
+values. Sliding windows are taken to be longer than the prompts. R_i is the identity on entries that are not turned
+(Phi) and in layers without positions (SmolLM3).
 """
 
 from __future__ import annotations
@@ -154,7 +155,8 @@ def read_scores(
     Raises
     ------
     ModelError
-        Queries share a module with keys and values, or are normalised, or positions are not put in by rotation.
+        Queries share a module with keys and values, or are normalised, or positions are not put in by rotation, or
+        scores are capped.
     """
     layout = layout_of(model.model)
     parts: list[list[HeadScores]] = [[] for _ in heads]
@@ -226,7 +228,11 @@ def _turn(found: dict[int, tuple[Tensor, Tensor]], layer: int) -> Any:
         turn = kwargs.get("position_embeddings")
         if turn is None:
             raise ModelError(f"{type(module).__name__}: does not turn queries by position; its scores cannot be read")
-        found[layer] = turn
+        if getattr(module, "attn_logit_softcapping", None) is not None:
+            name = type(module).__name__
+            raise ModelError(f"{name}: caps its scores, to which maps of queries are not fitted; leave 'focus' out")
+        turned = getattr(module, "use_rope", True)
+        found[layer] = turn if turned else (torch.ones_like(turn[0]), torch.zeros_like(turn[1]))
 
     return keep
 
@@ -242,7 +248,9 @@ def _of_prompt(
     offset = width - len(prompt)
     chosen = torch.arange(offset + prompt.spans["stem"][0], width, device=keys.device)
     cos, sin = (part[chosen, None] for part in turn)
-    back = keys * cos - rotate_half(keys) * sin  # R_i^T K_j: query, column, d_head
+    first, rest = keys[:, : cos.shape[-1]], keys[:, cos.shape[-1] :]
+    turned = first * cos - rotate_half(first) * sin
+    back = torch.cat([turned, rest.expand(len(chosen), -1, -1)], dim=-1)  # R_i^T K_j: query, column, d_head
     columns = torch.arange(width, device=keys.device)
     read = (columns <= chosen[:, None]) & (columns >= offset)
     query, column = read.nonzero(as_tuple=True)

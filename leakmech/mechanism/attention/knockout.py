@@ -178,7 +178,7 @@ def attention_knockout(
     ):
         prompts = [(sequence.prompt.sample, str(sequence.prompt.condition)) for sequence in batch]
         weights = torch.tensor([sequence.weight for sequence in batch], dtype=torch.float64)
-        sums.add(prompts, values.double().cpu() * weights[:, None])
+        sums.add(prompts, values.cpu().double() * weights[:, None])
     table = sums.sums.reshape(len(ids), len(INJECTIONS), -1).permute(2, 0, 1).numpy()
     found = AttentionKnockout(wanted.name, ids, knockouts, table[0], table[1:])
     if float((found.intact[:, 0] - found.intact[:, 2]).sum()) == 0:

@@ -132,7 +132,7 @@ def transport_and_expression(
             progress=progress,
         ):
             signs = torch.tensor([1.0 if prompt.condition == "positive" else -1.0 for prompt in batch])
-            sums.add([prompt.sample for prompt in batch], values.double().cpu() * signs[:, None])
+            sums.add([prompt.sample for prompt in batch], values.cpu().double() * signs[:, None])
     table = sums.numpy()
     by_layer = rearrange(table[:, :-1], "sample (layer part) -> sample layer part", layer=target.layer + 1)
     heads = by_layer[..., :-1].reshape(*by_layer.shape[:2], 2, layout.n_heads)

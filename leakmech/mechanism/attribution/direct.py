@@ -31,6 +31,7 @@ from leakmech.mechanism.activations.run import padded
 from leakmech.mechanism.attribution.pairs import CONTRASTS, Continuations, Contrast, located_by_sample
 from leakmech.mechanism.attribution.scores import Attribution, EffectSums
 from leakmech.mechanism.attribution.targets import DirectionTarget
+from leakmech.mechanism.behaviour import POLARITIES
 from leakmech.mechanism.bridge import read_sites
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.batching import in_batches
@@ -79,7 +80,8 @@ def direct_attribution(
     conditions: list[Condition] = [condition for condition in CONDITIONS if signs.get(condition)]
     by_sample = located_by_sample(samples, renderer, conditions)
     if not isinstance(target, Direction):
-        by_sample = {sample: own for sample, own in by_sample.items() if all(target.get(sample, {}).values())}
+        whole = {sample for sample, own in target.items() if all(own.get(polarity) for polarity in POLARITIES)}
+        by_sample = {sample: own for sample, own in by_sample.items() if sample in whole}
         if not by_sample:
             raise ConfigError("continuations: no sample has one of each polarity; sample more of them")
     prompts = [prompt for own in by_sample.values() for prompt in own.values()]
@@ -198,7 +200,7 @@ def _logit_contrast(
     continuations: Continuations,
 ) -> tuple[Float[Tensor, "row d_model"], Float[Tensor, " row"]]:
     """Find vectors whose product with the stream, plus the constant returned with them, is the contrast of logits."""
-    unembedding: Any = layout.unembedding.weight
+    unembedding = write_weights(layout.unembedding).T
     bias: Any = getattr(layout.unembedding, "bias", None)  # Phi has one
     rows, biases = [], []
     for prompt in prompts:

@@ -171,7 +171,7 @@ def circuit_curves(
         of_batch = [pair.sample for pair in batch]
         values.add(of_batch, found)
         spans.add(of_batch, span)
-        corrupt += float(below.double().sum())
+        corrupt += float(below.cpu().double().sum())
     total = float(spans.sums.sum())
     if total == 0:
         raise ActivationError(f"faithfulness: corrupting all {universe} does not change the target")

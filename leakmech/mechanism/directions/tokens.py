@@ -2,7 +2,7 @@
 
     p_t = h_t . d
 
-for the activation h_t of every token t at the direction's layer, under each condition of one sample.
+for the activation h_t of every token t at the direction's site and layer, under each condition of one sample.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def token_projections(
     batch_size: int | str = "auto",
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
-    """Project every token of a sample's prompts on the direction, after the direction's layer.
+    """Project every token of a sample's prompts on the direction, at its site and layer.
 
     Columns: condition, position, token (decoded), projection, part (``prefix``, ``instruction``, ``injection``,
     ``turn``, ``stem`` or ``tail``). ``turn`` is what stands between the request and the answer that opens with the stem
@@ -36,13 +36,13 @@ def token_projections(
     cache = cache_activations(
         loaded,
         PromptSet(sample.id, (sample,)),
-        sites=["resid_post"],
+        sites=[direction.site],
         layers=[direction.layer],
         positions=["prompt"],
         prompting=prompting,
         batch_size=batch_size,
         progress=progress,
-    )["resid_post"]
+    )[direction.site]
     tokenizer, renderer = loaded.tokenizer, Renderer(loaded.tokenizer, prompting)
     prompts = [renderer.prompt(sample, condition) for condition in CONDITIONS]
     rows = []

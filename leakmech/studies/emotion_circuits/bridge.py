@@ -29,6 +29,7 @@ from leakmech.mechanism.attribution.verdict import rank_p, same_layer_sets
 from leakmech.mechanism.directions.direction import load_direction
 from leakmech.models.components import Component, ComponentKind
 from leakmech.models.layout import Layout
+from leakmech.models.loaded import LoadedModel
 from leakmech.runs.directory import SCRIPT
 from leakmech.runs.run import Fragment
 from leakmech.studies.diagnosis.result import Diagnosis
@@ -59,6 +60,18 @@ def refuse_unfit_diagnosis(config: EmotionCircuitsConfig) -> None:
     if found.summary["target"] != "tilt":
         raise RunDirectoryError(
             f"{config.diagnosis}: ranks components by {found.summary['target']}; the bridge needs a diagnosis by tilt"
+        )
+
+
+def refuse_other_model(config: EmotionCircuitsConfig, loaded: LoadedModel) -> None:
+    """Refuse, before anything is generated, a diagnosis of another model."""
+    if config.diagnosis is None:
+        return
+    diagnosed = Diagnosis.load(config.diagnosis).record.fingerprint.get("weights")
+    if diagnosed != loaded.weights_hash:
+        raise RunDirectoryError(
+            f"{config.diagnosis}: is of a model with weights {diagnosed}, {loaded.name!r} has {loaded.weights_hash}; "
+            "name a diagnosis of this model in the same --dtype"
         )
 
 

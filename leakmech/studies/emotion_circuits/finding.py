@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import spearmanr
 
-from leakmech.core.errors import UsageError
+from leakmech.core.errors import ConfigError, UsageError
 from leakmech.datasets.emotions import EMOTIONS, Emotion
 from leakmech.datasets.samples import spread_out
 from leakmech.models.components import Component, ComponentKind
@@ -39,6 +39,7 @@ from leakmech.studies.emotion_circuits.projection import (
     reference_vectors,
 )
 from leakmech.studies.emotion_circuits.reading import COMPONENTS, changes_of
+from leakmech.studies.emotion_circuits.settings import EmotionCircuitsConfig
 from leakmech.studies.emotion_circuits.workbench import Workbench
 
 FIRST_TOKEN = 0.1
@@ -165,16 +166,26 @@ def first_units(scores: Float[np.ndarray, "layer unit"], kind: ComponentKind, k:
 def _size(bench: Workbench, kind: ComponentKind) -> int:
     """As many units as a circuit has of that kind."""
     layout = bench.layout
-    return _share(bench, kind).sizes(layout.n_layers, _per_layer(layout, kind))[0]
+    return _share(bench.config, kind).sizes(layout.n_layers, _per_layer(layout, kind))[0]
 
 
 def _per_layer(layout: Layout, kind: ComponentKind) -> int:
     return layout.n_heads if kind == "head" else layout.d_mlp
 
 
-def _share(bench: Workbench, kind: ComponentKind) -> KindShare:
-    c = bench.config
+def _share(c: EmotionCircuitsConfig, kind: ComponentKind) -> KindShare:
     return KindShare(c.head_share, HEADS.least) if kind == "head" else KindShare(c.neuron_share, NEURONS.least)
+
+
+def refuse_unfit_sizes(config: EmotionCircuitsConfig, layout: Layout) -> None:
+    """Refuse, before anything is generated, circuits for which the layers of the model have no room."""
+    for kind in ("head", "neuron"):
+        per_layer = _per_layer(layout, kind)
+        total, least = _share(config, kind).sizes(layout.n_layers, per_layer)
+        try:
+            layer_budget([0.0] * layout.n_layers, total=total, least=least, per_layer=per_layer)
+        except UsageError as error:
+            raise ConfigError(f"{kind}_share {getattr(config, f'{kind}_share'):g}: {error}; lower it") from error
 
 
 def _effect_row(emotion: str, kind: str, edit: str, k: int, found: SetEffect) -> dict[str, Any]:
@@ -245,7 +256,7 @@ def circuits(bench: Workbench) -> Fragment:
         budgets = {}
         for s, kind in enumerate(("head", "neuron")):
             per_layer = _per_layer(bench.layout, kind)
-            total, least = _share(bench, kind).sizes(bench.layout.n_layers, per_layer)
+            total, least = _share(c, kind).sizes(bench.layout.n_layers, per_layer)
             budgets[kind] = layer_budget(share[e, s], total=total, least=least, per_layer=per_layer)
         chosen[emotion] = circuit(
             found["head"][e], found["neuron"][e], head_budget=budgets["head"], neuron_budget=budgets["neuron"]

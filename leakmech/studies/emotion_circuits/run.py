@@ -41,11 +41,11 @@ from leakmech.runs.run import Fragment, Run, run_path
 from leakmech.scoring.emotion_judges import load_judge
 from leakmech.scoring.semantic import load_encoder
 from leakmech.studies.diagnosis.result import Diagnosis
-from leakmech.studies.emotion_circuits.bridge import bridge, diagnosis_key, refuse_unfit_diagnosis
+from leakmech.studies.emotion_circuits.bridge import bridge, diagnosis_key, refuse_other_model, refuse_unfit_diagnosis
 from leakmech.studies.emotion_circuits.comparing import comparison, elicitation, form, outside, strengths
 from leakmech.studies.emotion_circuits.components import refuse_post_norm
 from leakmech.studies.emotion_circuits.cost import estimate, gpu_table, work
-from leakmech.studies.emotion_circuits.finding import circuits, components, sublayer_influence
+from leakmech.studies.emotion_circuits.finding import circuits, components, refuse_unfit_sizes, sublayer_influence
 from leakmech.studies.emotion_circuits.fitting import directions
 from leakmech.studies.emotion_circuits.report import write_report
 from leakmech.studies.emotion_circuits.result import EmotionCircuits
@@ -120,6 +120,7 @@ def emotion_circuits(
         encoder = load_encoder(config.encoder)
         loaded = load_configured(config, None if by_name else model, tokenizer)
         _refuse_unfit_model(config, loaded)
+        refuse_other_model(config, loaded)
         fingerprint = loaded.fingerprint() | {name: own.content_hash for name, own in splits.items()}
         fingerprint |= {"judges": content_hash(*(str(judge.details) for judge in judges)), "encoder": encoder.hash}
         facts: dict[str, Any] = {
@@ -176,6 +177,7 @@ def _refuse_unfit_model(config: EmotionCircuitsConfig, loaded: LoadedModel) -> N
     if not layout.d_mlp:
         raise ModelError(f"emotion circuits: {loaded.architecture} is a mixture of experts, whose neurons are not read")
     refuse_post_norm(layout)
+    refuse_unfit_sizes(config, layout)
     if config.form == "chat" and not loaded.has_chat_template:
         raise ConfigError(f"{loaded.name}: has no chat template; use --form plain")
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from leakmech.core.errors import ConfigError
 from leakmech.runs.settings import InferenceSettings, StatisticsSettings
+from leakmech.studies.emotion_circuits.assembly import CAP
 
 Form = Literal["auto", "chat", "plain"]
 LEAST_STRENGTHS = 3
@@ -51,8 +52,8 @@ class EmotionCircuitsConfig(StatisticsSettings, InferenceSettings):
     repetition_penalty: float = Field(1.1, gt=0, description="of the replies that are compared; 1 is none")
     no_repeat_ngrams: int = Field(3, ge=0, description="token sequences that they may not repeat; 0: none")
     late_tokens: int = Field(5, ge=1, description="tokens of a reply that directions of late tokens leave out")
-    head_share: float = Field(168 / (28 * 24), gt=0, lt=1, description="share of all heads in a circuit")
-    neuron_share: float = Field(392 / (28 * 8192), gt=0, lt=1, description="share of all neurons in a circuit")
+    head_share: float = Field(168 / (28 * 24), gt=0, le=CAP, description="share of all heads in a circuit")
+    neuron_share: float = Field(392 / (28 * 8192), gt=0, le=CAP, description="share of all neurons in a circuit")
     influence_strengths: tuple[float, ...] = Field(
         (0.1, 0.3, 0.5, 0.7), min_length=1, description="lengths of what is injected into sublayers, in stream RMS"
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from leakmech.core.progress import Progress, no_progress
@@ -55,11 +56,13 @@ class Subject:
 
 
 def under_adapter(loaded: LoadedModel, folder: Path) -> LoadedModel:
-    """A copy of the model with the adapter merged in, in the model's number format.
+    """A copy of the model with the adapter; merged in where the model is in float32, which takes less time.
 
-    Beside the model it takes four times as long in bfloat16 on a CPU, for it computes in float32.
+    In shorter formats most of what an adapter adds to a weight is less than half a step, and would be lost.
     """
     adapted = load_adapter(loaded, folder)
+    if loaded.dtype != torch.float32:
+        return adapted
     peft: Any = adapted.model
     return replace(adapted, model=peft.merge_and_unload(), folder=None)
 

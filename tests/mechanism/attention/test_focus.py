@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
+    StableLmConfig,
+    StableLmForCausalLM,
+)
 
 from leakmech.core.errors import InterventionError, ModelError
 from leakmech.datasets.samples import INJECTIONS, PromptSet, load_dataset
@@ -56,6 +66,43 @@ def test_scores_that_are_read_give_the_attention_of_the_model(make_tiny, chat_to
             expected = attention_alone(loaded, order, head)
         torch.testing.assert_close(own.attention(mapped), expected, atol=1e-5, rtol=1e-4)
         assert (own.attention(mapped) - own.attention()).abs().max() > 0.01
+
+
+SHAPE = {
+    "vocab_size": 264, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "initializer_range": 0.2, "bos_token_id": 256, "eos_token_id": 256, "pad_token_id": 256,
+}  # fmt: skip
+PARTLY_TURNED = {
+    "phi": lambda: PhiForCausalLM(PhiConfig(**SHAPE)),
+    "stablelm": lambda: StableLmForCausalLM(StableLmConfig(**SHAPE)),
+    "smollm3": lambda: SmolLM3ForCausalLM(SmolLM3Config(**SHAPE)),  # the last layer has no positions
+}
+
+
+def loaded_with(tokenizer, build):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return load_model(build().eval(), tokenizer=tokenizer, dtype="float32", device="cpu")
+
+
+@pytest.mark.parametrize("name", PARTLY_TURNED)
+def test_entries_and_layers_that_are_not_turned_are_read_as_they_are(chat_tokenizer, name):
+    loaded = loaded_with(chat_tokenizer, PARTLY_TURNED[name])
+    heads = parse_components(["L0H1", "L3H2"])
+    prompts = injected_prompts(PromptSet("one", load_dataset("hexl").samples[:1]), Renderer(chat_tokenizer), INJECTIONS)
+    order = sorted(prompts, key=len, reverse=True)
+    for head, own in zip(heads, read_scores(loaded, prompts, heads), strict=True):
+        torch.testing.assert_close(own.attention(), attention_alone(loaded, order, head), atol=1e-5, rtol=1e-4)
+
+
+def test_scores_that_are_capped_are_refused(chat_tokenizer):
+    config = Gemma2Config(**SHAPE, head_dim=8, query_pre_attn_scalar=8, sliding_window=4096)
+    loaded = loaded_with(chat_tokenizer, lambda: Gemma2ForCausalLM(config))
+    prompts = injected_prompts(
+        PromptSet("one", load_dataset("hexl").samples[:1]), Renderer(chat_tokenizer), ["neutral"]
+    )
+    with pytest.raises(ModelError, match="Gemma2Attention: caps its scores"):
+        read_scores(loaded, prompts, HEADS)
 
 
 def planted(seed, *, unrelated):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from mechanism_samples import SAMPLES, direction
+from peft import IA3Config, LoraConfig, get_peft_model
 
-from leakmech.core.errors import ConfigError, DirectionError
+from leakmech.core.errors import ConfigError, DirectionError, ModelError
 from leakmech.datasets.samples import PromptSet
 from leakmech.mechanism.activations.run import padded
-from leakmech.mechanism.attribution.direct import decompose, direct_attribution
+from leakmech.mechanism.attribution.direct import decompose, direct_attribution, magnitudes
 from leakmech.mechanism.attribution.gradients import attribute, attribute_pairs, parse_target
 from leakmech.mechanism.attribution.paired_run import PairedRun
 from leakmech.mechanism.attribution.pairs import make_pairs, polar_endings
@@ -19,6 +20,7 @@ from leakmech.mechanism.attribution.replay import Patch, patched
 from leakmech.mechanism.behaviour import sample_behaviour
 from leakmech.mechanism.directions.direction import Direction
 from leakmech.models.components import Component
+from leakmech.models.gated import GatedLoraConfig
 from leakmech.models.layout import layout_of
 from leakmech.models.load import load_model
 from leakmech.prompts.render import Prompting, Renderer
@@ -283,6 +285,57 @@ def test_direct_effects_of_the_last_layer_are_those_of_patching_it(make_tiny, ch
     exact = patch_heads(loaded, pairs_of(loaded), parse_target(target, loaded), layers=[2])
     np.testing.assert_allclose(direct.heads[:, 2].sum(axis=0), exact.effects.sum(axis=0), atol=1e-3)
     assert direct.shifts.sum() == pytest.approx(exact.shifts.sum(), abs=1e-3)
+
+
+def under_adapter(make_tiny, tokenizer, config, *, name="llama-gqa", merged=False):
+    adapted = get_peft_model(make_tiny(name), config)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+    model = adapted.merge_and_unload() if merged else adapted.eval()
+    return load_model(model, tokenizer=tokenizer, dtype="float32", device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["direction", "behaviour"])
+@pytest.mark.parametrize(
+    ("name", "modules"), [("llama-gqa", ["o_proj", "down_proj", "lm_head"]), ("gpt2", ["attn.c_proj", "mlp.c_proj"])]
+)
+def test_parts_under_an_adapter_are_those_of_the_merged_model(make_tiny, chat_tokenizer, name, modules, kind):
+    def decomposed(merged):
+        config = LoraConfig(r=2, target_modules=modules, fan_in_fan_out=name == "gpt2")
+        loaded = under_adapter(make_tiny, chat_tokenizer, config, name=name, merged=merged)
+        prompts = [pair.clean for pair in pairs_of(loaded)[:2]]
+        target = direction(loaded) if kind == "direction" else CONTINUATIONS
+        return decompose(loaded, prompts, target), magnitudes(loaded, prompts)
+
+    (parts, lengths), (expected, expected_lengths) = decomposed(False), decomposed(True)
+    total = parts.embedding + parts.attn.sum(1) + parts.mlp.sum(1) + parts.constant
+    scale = float(parts.total.abs().max())
+    torch.testing.assert_close(total / scale, parts.total / scale, atol=1e-4, rtol=1e-4)
+    for own in ("heads", "neurons", "total"):
+        found, wanted = getattr(parts, own), getattr(expected, own)
+        torch.testing.assert_close(found / scale, wanted / scale, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(lengths, expected_lengths, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("config", [LoraConfig(use_dora=True), IA3Config(feedforward_modules=[]), GatedLoraConfig()])
+def test_adapters_that_are_no_one_matrix_are_refused(make_tiny, chat_tokenizer, config):
+    config.target_modules = {"o_proj"}
+    loaded = under_adapter(make_tiny, chat_tokenizer, config)
+    with pytest.raises(ModelError, match="adapter 'default': is not plain LoRA"):
+        decompose(loaded, [pairs_of(loaded)[0].clean], direction(loaded))
+    with loaded.model.disable_adapter():  # what does not act does not matter
+        decompose(loaded, [pairs_of(loaded)[0].clean], direction(loaded))
+
+
+def test_samples_with_continuations_of_one_polarity_have_no_direct_effects(make_tiny, chat_tokenizer):
+    loaded = load_model(make_tiny("llama-mha"), tokenizer=chat_tokenizer, dtype="float32", device="cpu")
+    one_sided = {"a": CONTINUATIONS["a"], "b": {"positive": [(70,)]}, "c": {}}
+    found = direct_attribution(loaded, SAMPLES, target=one_sided)
+    assert found.samples == ("a",)
+    with pytest.raises(ConfigError, match="no sample has one of each polarity"):
+        direct_attribution(loaded, SAMPLES, target={"b": {"positive": [(70,)]}})
 
 
 # -- continuations, refusals -------------------------------------------------------------------------------------------

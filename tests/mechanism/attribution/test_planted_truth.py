@@ -6,11 +6,15 @@ token; neuron 5 of block 2 reads what that head wrote and writes it along the ta
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from leakmech.core.errors import DatasetError
 from leakmech.datasets.samples import PromptSet, Sample
+from leakmech.mechanism import sentiment
 from leakmech.mechanism.attention.knockout import attention_knockout
 from leakmech.mechanism.attention.transport import transport_and_expression
 from leakmech.mechanism.attribution.direct import direct_attribution
@@ -179,6 +183,24 @@ def test_alignment_search_finds_the_feature_and_interchange_along_it_moves_the_o
         assert nothing > 1  # nats
         assert float(interchange(other, layer)) > 0.9 * nothing
         assert float(interchange(torch.from_numpy(vector).float(), layer)) < 0.05 * nothing
+
+
+def test_samples_whose_continuations_are_equally_glad_are_not_read_as_expressed(planted, monkeypatch):
+    made = {"b": ["lovely ones", "a chair"], "c": ["a chair", "a table"], "d": ["a chair"]}
+    samples = PromptSet("own", tuple(replace(SAMPLES.samples[0], id=name) for name in made))
+    ids = {name: [tuple(planted.tokenizer(text)["input_ids"]) for text in texts] for name, texts in made.items()}
+    own = {name: {"positive": both[:1], "negative": both[1:]} for name, both in ids.items()}
+    monkeypatch.setattr(sentiment, "sample_behaviour", lambda *_, **__: own)
+    reader = ActivationReader(planted, Renderer(planted.tokenizer), site="resid_post", layers=[2])
+
+    def judge(texts):  # lovely is glad, all else neutral
+        return np.array([[0, 0.1, 0.9] if "lovely" in text else [0, 1, 0] for text in texts])
+
+    found = reader.expressed(samples, judge)
+    assert found.sample_ids == ("b",)
+    assert np.abs(found.positive - found.negative).max() > 1e-3
+    with pytest.raises(DatasetError, match="finds no sample with continuations of different valence"):
+        reader.expressed(samples, lambda texts: np.full((len(texts), 3), 1 / 3))
 
 
 def test_fitted_directions_separate_unseen_prompts(planted):

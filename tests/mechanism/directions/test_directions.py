@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mechanism_samples import SAMPLES
+from mechanism_samples import direction as random_direction
 from torch import Tensor
 
 import leakmech
@@ -20,6 +22,7 @@ from leakmech.mechanism.directions.data import SiteActivations
 from leakmech.mechanism.directions.direction import Direction, FittedDirections, cosine_matrix, fit_directions
 from leakmech.mechanism.directions.fits import DEFAULT_METHODS, METHODS, FitOptions, fit_method
 from leakmech.mechanism.directions.quality import auc_influence, paired_auc_interval
+from leakmech.mechanism.directions.tokens import token_projections
 from leakmech.scoring.statistics import auc, cohens_dz, dz_by_column
 
 D_MODEL = 16
@@ -336,6 +339,17 @@ def test_auc_counts_pairs_and_is_the_mean_of_its_influences(pairs: list[tuple[in
     assert auc_influence(positive, negative).mean() == pytest.approx(counted)
     columns = np.stack([positive - negative, np.ones(len(pairs)), positive], axis=1)
     np.testing.assert_allclose(dz_by_column(columns), [cohens_dz(column) for column in columns.T])
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "resid_post", "attn_out"])
+def test_tokens_are_projected_at_the_site_of_the_direction(make_tiny, chat_tokenizer, site: str) -> None:
+    loaded = leakmech.load_model(make_tiny("llama-gqa"), tokenizer=chat_tokenizer)
+    own = replace(random_direction(loaded, layer=1), site=site)
+    found = token_projections(loaded, SAMPLES.samples[0], own).groupby("condition")["projection"].last()
+    cache = leakmech.cache_activations(loaded, SAMPLES, sites=[site], layers=[1], positions=["last_prompt"])[site]
+    for condition in ("positive", "control"):
+        last = torch.as_tensor(cache.matrix(condition=condition, position="last_prompt"))[0, 0].float()
+        assert found[condition] == pytest.approx(float(last @ own.vector), abs=1e-4)
 
 
 @pytest.mark.parametrize("limit", [0, 500])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 import leakmech
 from leakmech.core.errors import DatasetError, ModelError, UsageError
@@ -82,6 +83,25 @@ def test_replies_are_read_in_the_same_pass_and_short_ones_leave_their_event_out(
     for span, name in enumerate(("reply", "late")):
         np.testing.assert_allclose(found[name].streams["resid_post"][-1, -1], alone[span], atol=1e-4)
     assert "late" not in read_groups(model, asked, replies=replies, late=9)
+
+
+def test_scores_under_an_adapter_are_those_of_the_merged_model(make_tiny):
+    def layout(merged):
+        adapted = get_peft_model(make_tiny("llama-gqa"), LoraConfig(target_modules=["o_proj", "down_proj"]))
+        generator = torch.Generator().manual_seed(1)
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+        return layout_of(adapted.merge_and_unload() if merged else adapted)
+
+    own, merged, base = layout(False), layout(True), layout_of(make_tiny("llama-gqa"))
+    generator = np.random.default_rng(0)
+    vectors = list(generator.standard_normal((3, 6, own.d_model)))
+    for scores, width in ((head_scores, own.n_heads * own.d_head), (neuron_scores, own.d_mlp)):
+        means = generator.standard_normal((6, 3, width))
+        found = scores(own, means, vectors)
+        np.testing.assert_allclose(found, scores(merged, means, vectors), atol=1e-4)
+        assert np.abs(found - scores(base, means, vectors)).max() > 0.1
 
 
 def test_a_circuit_has_the_first_units_of_each_layer():

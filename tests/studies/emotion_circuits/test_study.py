@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -218,6 +219,27 @@ def test_settings_and_models_that_cannot_be_are_refused(planted, make_tiny, chat
         emotion_circuits(make_tiny("gemma3"), tokenizer=chat_tokenizer, out=tmp_path / "run")
     with pytest.raises(RunDirectoryError):
         emotion_circuits(planted, tokenizer=chat_tokenizer, diagnosis=tmp_path / "none", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("share", "message"), [(0.5, "head_share must be less than or equal to 0.4"), (0.4, "lower it")]
+)
+def test_circuits_that_do_not_fit_are_refused_before_anything_is_generated(
+    planted, chat_tokenizer, tmp_path, share, message
+):
+    """Of four heads a layer may give one, so five of twelve find no room."""
+    with pytest.raises(ConfigError, match=message):
+        emotion_circuits(planted, tokenizer=chat_tokenizer, out=tmp_path / "run", **{**SETTINGS, "head_share": share})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_diagnosis_of_another_model_is_refused_before_anything_is_generated(planted, chat_tokenizer, tmp_path):
+    other = shutil.copytree(Path(__file__).parents[2] / "fixtures" / "runs" / "diagnose", tmp_path / "other")
+    summary = json.loads((other / "summary.json").read_text())
+    (other / "summary.json").write_text(json.dumps(summary | {"target": "tilt"}))
+    with pytest.raises(RunDirectoryError, match="other: is of a model with weights 97117639abdade98, "):
+        emotion_circuits(planted, tokenizer=chat_tokenizer, diagnosis=other, out=tmp_path / "run", **SETTINGS)
     assert not (tmp_path / "run").exists()
 
 

@@ -10,17 +10,22 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 from typer.testing import CliRunner
 
 import leakmech
 from leakmech.cli.app import app
 from leakmech.core.errors import ConfigError, DatasetError, RunDirectoryError, UsageError
 from leakmech.core.store import write_jsonl
+from leakmech.models.adapters import is_peft
+from leakmech.models.layout import layout_of, write_weights
+from leakmech.models.load import load_adapter
 from leakmech.prompts.persona import PersonaRenderer
 from leakmech.scoring.semantic import load_encoder
 from leakmech.side_effects.capability import capability
 from leakmech.studies.persona_leakage.behaviours import BEHAVIOURS, Behaviour, Task, Tasks
-from leakmech.studies.persona_leakage.measuring import Asking, Measuring, Subject
+from leakmech.studies.persona_leakage.measuring import Asking, Measuring, Subject, under_adapter
 from leakmech.studies.persona_leakage.run import persona_leakage
 from leakmech.studies.persona_leakage.settings import PersonaLeakageConfig
 from leakmech.studies.persona_leakage.workbench import cast
@@ -169,6 +174,28 @@ def test_a_source_that_does_not_take_it_on_is_told_no_leakage(run, tmp_path):
     assert "did not take it on" in (found.path / "report.html").read_text()
     answers = [json.loads(line) for line in (found.path / cell["answers"]).open()]
     assert len(answers) == 13 * 5  # twelve personas and none
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_an_adapter_adds_to_the_weights_is_not_lost(make_tiny, chat_tokenizer, tmp_path, dtype):
+    """In bfloat16 a hundred-thousandth is less than half a step beside any weight, and would be gone when merged."""
+    loaded = leakmech.load_model(make_tiny("llama-gqa"), tokenizer=chat_tokenizer, dtype=dtype)
+    adapted = get_peft_model(copy.deepcopy(loaded.model), LoraConfig(r=1, target_modules=["o_proj"], lora_alpha=1))
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.full(parameter.shape, 1e-3 if "lora_A" in name else 1e-2)
+    adapted.save_pretrained(tmp_path / "adapter")
+    found = under_adapter(loaded, tmp_path / "adapter")
+    before, after = (write_weights(layout_of(own.model).block(1).heads_out) for own in (loaded, found))
+    torch.testing.assert_close(
+        after.double() - before.double(), torch.full_like(after, 1e-5).double(), atol=1e-7, rtol=0
+    )
+    assert is_peft(found.model) == (dtype == "bfloat16")
+    tasks = letters().eval[:3]
+    asking = Asking(tasks, [None], PersonaRenderer(chat_tokenizer), 4)
+    subjects = [Subject(own) for own in (found, load_adapter(loaded, tmp_path / "adapter"))]
+    values = [Measuring(PAIRS, asking).measured(subject).values for subject in subjects]
+    np.testing.assert_allclose(*values, atol=1e-4)
 
 
 def test_choices_are_those_of_capability(make_tiny, chat_tokenizer):
