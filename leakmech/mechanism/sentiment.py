@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from leakmech.core.errors import ConfigError, DatasetError, nearest
+from leakmech.core.errors import ConfigError, DatasetError, DirectionError, nearest
 from leakmech.core.progress import Progress, Shown, no_progress, shown_progress
 from leakmech.core.seeds import numpy_generator
 from leakmech.datasets.samples import CONDITIONS, PromptSet, load_dataset
@@ -181,7 +181,7 @@ class ActivationReader:
         glad = dict(zip(said, valence_of(scores), strict=True))
         extremes = _extremes(own, glad)
         if not extremes:
-            raise DatasetError(
+            raise DirectionError(
                 f"{samples.name}: the estimator finds no sample with continuations of different valence; give more "
                 "samples or another estimator"
             )

@@ -11,7 +11,7 @@ import pytest
 from leakmech.cli.app import main
 from leakmech.studies.aexl import run as aexl
 from leakmech.studies.benchmark import report, run
-from leakmech.studies.lora import run as lora
+from leakmech.studies.lora import merging
 
 
 def ctrl_c(*_, **__):
@@ -26,7 +26,7 @@ def sigterm(*_, **__):
 MOMENTS = {
     "loading": (("bench", "--model", "some model"), run, "load_configured"),
     "the page": (("report", "tests/fixtures/runs/bench"), report, "write_page"),
-    "merging": (("merge-lora", "some adapter", "--out", "merged"), lora, "load_model"),
+    "merging": (("merge-lora", "some adapter", "--out", "merged"), merging, "load_model"),
     "reading a corpus": (("data", "build-aexl", "--out", "my data"), aexl, "open_corpus"),
 }
 

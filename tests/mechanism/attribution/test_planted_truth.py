@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from leakmech.core.errors import DatasetError
+from leakmech.core.errors import DirectionError
 from leakmech.datasets.samples import PromptSet, Sample
 from leakmech.mechanism import sentiment
 from leakmech.mechanism.attention.knockout import attention_knockout
@@ -199,7 +199,7 @@ def test_samples_whose_continuations_are_equally_glad_are_not_read_as_expressed(
     found = reader.expressed(samples, judge)
     assert found.sample_ids == ("b",)
     assert np.abs(found.positive - found.negative).max() > 1e-3
-    with pytest.raises(DatasetError, match="finds no sample with continuations of different valence"):
+    with pytest.raises(DirectionError, match="finds no sample with continuations of different valence"):
         reader.expressed(samples, lambda texts: np.full((len(texts), 3), 1 / 3))
 
 
