@@ -47,13 +47,11 @@ def adapted(
 
     Where nothing else needs `base`, the adapter may be put on it `in_place`, which takes its memory only once.
     """
-    hashes = fitted_hashes(interventions, base)
     loaded = load_adapter(base, config.adapter, in_place=in_place) if config.adapter else base
     if not interventions:
         return loaded
-    if hashes is not None:  # what was fitted on a model may be tried on the same model with an adapter
-        hashes |= {loaded.weights_hash, loaded.base_hash}
-    refuse_misfits(interventions, layout_of(loaded.model), model_hashes=hashes)
+    # What was fitted on a model may be tried on the same model with an adapter.
+    refuse_misfits(interventions, layout_of(loaded.model), model_hashes=fitted_hashes(interventions, loaded))
     if not config.fold:
         return loaded
     return replace(loaded, model=fold(loaded.model, interventions, share=True), folder=None)
